@@ -1,0 +1,200 @@
+"""A code as a value: two stacks of small matrices, and what follows from them.
+
+Share j of a layer convolves ``ell_a`` coded inputs with ``ell_b`` coded filters. The coded
+inputs are combinations of the k_a parts of the input (the rows of ``input_matrix[j]``), the
+coded filters combinations of the k_b parts of the filters (the rows of
+``filter_matrix[j]``). Convolution is bilinear, so the ``ell_a * ell_b`` results of share j
+are the rows of ``input_matrix[j] ⊗ filter_matrix[j]`` applied to the k_a k_b products of
+uncoded parts, and decoding is linear algebra on those rows alone (paper, section IV).
+
+Everything that the graph asks of a code is here: which parts a share needs
+(:meth:`Code.parts_needed`), when a group has enough (:meth:`Code.is_decodable`) and how its
+survivors are turned into the layer (:meth:`Code.decoder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .decoder import Decoder, make_decoder
+from .errors import CodeError, NotDecodableError
+
+__all__ = ["Code", "Float64Array"]
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A linear code for the n shares of one convolution layer.
+
+    Parameters
+    ----------
+    name
+        The name it is asked for by, see :func:`fcdcc.coding.make_code`.
+    input_matrix
+        (n, ell_a, k_a) float64: row i of ``input_matrix[j]`` makes coded input i of share j.
+    filter_matrix
+        (n, ell_b, k_b) float64: likewise for the filters.
+    recovery_threshold
+        δ: the number of shares that always, or with ``every_delta`` false at best, suffice.
+    every_delta
+        Whether any δ shares decode. False for codes such as replication, where it matters
+        which shares are there; then :meth:`is_decodable` looks at the rank.
+
+    Two codes are equal if their names and matrices are.
+    """
+
+    name: str
+    input_matrix: Float64Array = field(repr=False)
+    filter_matrix: Float64Array = field(repr=False)
+    recovery_threshold: int
+    every_delta: bool = True
+
+    def __post_init__(self) -> None:
+        for label in ("input_matrix", "filter_matrix"):
+            matrix = np.array(getattr(self, label), dtype=np.float64)
+            if matrix.ndim != 3:
+                raise CodeError(
+                    f"{label} has shape {matrix.shape}; expected three axes (n, ell, k)"
+                )
+            matrix.setflags(write=False)
+            object.__setattr__(self, label, matrix)
+        if len(self.input_matrix) != len(self.filter_matrix):
+            raise CodeError(
+                f"input_matrix is for {len(self.input_matrix)} shares and filter_matrix for "
+                f"{len(self.filter_matrix)}; expected the same number"
+            )
+        if not 1 <= self.recovery_threshold <= self.n:
+            raise CodeError(
+                f"recovery threshold {self.recovery_threshold} with n = {self.n} shares; "
+                "expected 1 <= threshold <= n"
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of shares."""
+        return len(self.input_matrix)
+
+    @property
+    def k_a(self) -> int:
+        """Number of parts of the input."""
+        return int(self.input_matrix.shape[2])
+
+    @property
+    def k_b(self) -> int:
+        """Number of parts of the filters."""
+        return int(self.filter_matrix.shape[2])
+
+    @property
+    def ell_a(self) -> int:
+        """Number of coded inputs per share."""
+        return int(self.input_matrix.shape[1])
+
+    @property
+    def ell_b(self) -> int:
+        """Number of coded filters per share."""
+        return int(self.filter_matrix.shape[1])
+
+    @property
+    def tolerance(self) -> int:
+        """γ = n − δ: the number of shares that may be lost."""
+        return self.n - self.recovery_threshold
+
+    @cached_property
+    def share_matrices(self) -> Float64Array:
+        """(n, ell_a · ell_b, k_a · k_b): ``input_matrix[j] ⊗ filter_matrix[j]`` for every j."""
+        stack = np.einsum("jia,jlb->jilab", self.input_matrix, self.filter_matrix)
+        stack = stack.reshape(self.n, self.ell_a * self.ell_b, self.k_a * self.k_b)
+        stack.setflags(write=False)
+        return stack
+
+    def parts_needed(self, share: int) -> tuple[int, ...]:
+        """Return the input parts, ascending, that go into the coded inputs of one share."""
+        used = np.any(self.input_matrix[share] != 0.0, axis=0)
+        return tuple(int(part) for part in np.flatnonzero(used))
+
+    def is_decodable(self, survivors: Iterable[int]) -> bool:
+        """Return whether the layer's output can be computed from these shares.
+
+        Repeated shares count once.
+
+        Raises
+        ------
+        CodeError
+            If a share is not one of 0 … n − 1.
+        """
+        shares = self._checked(survivors)
+        if len(shares) < self.recovery_threshold:
+            return False
+        return self.every_delta or _rank(self, shares) == self.k_a * self.k_b
+
+    def condition_number(self, survivors: Iterable[int]) -> float:
+        """Return the 2-norm condition number of the system that these shares give.
+
+        Infinity where they do not decode. With more than δ shares it is the condition number
+        of the least-squares problem.
+        """
+        shares = self._checked(survivors)
+        if not self.is_decodable(shares):
+            return float("inf")
+        return _condition(self, shares)
+
+    def decoder(self, survivors: Iterable[int]) -> Decoder:
+        """Return the decoder for a set of survivors, factorised once and cached.
+
+        Raises
+        ------
+        NotDecodableError
+            If the survivors do not decode.
+        """
+        shares = self._checked(survivors)
+        if not self.is_decodable(shares):
+            raise NotDecodableError(
+                f"shares {list(shares)} of the {self.name} code with n = {self.n} do not decode; "
+                f"expected {self.recovery_threshold} or more: wait for further shares"
+            )
+        return _decoder(self, shares)
+
+    def _checked(self, survivors: Iterable[int]) -> tuple[int, ...]:
+        shares = tuple(sorted({int(share) for share in survivors}))
+        if shares and not 0 <= shares[0] <= shares[-1] < self.n:
+            raise CodeError(f"shares {list(shares)} of a code with shares 0 to {self.n - 1}")
+        return shares
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Code):
+            return NotImplemented
+        return (
+            self.name == other.name
+            and self.recovery_threshold == other.recovery_threshold
+            and np.array_equal(self.input_matrix, other.input_matrix)
+            and np.array_equal(self.filter_matrix, other.filter_matrix)
+        )
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.input_matrix.tobytes(), self.filter_matrix.tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@lru_cache(maxsize=4096)
+def _rank(code: Code, shares: tuple[int, ...]) -> int:
+    return int(np.linalg.matrix_rank(np.concatenate(code.share_matrices[list(shares)])))
+
+
+@lru_cache(maxsize=4096)
+def _condition(code: Code, shares: tuple[int, ...]) -> float:
+    return float(np.linalg.cond(np.concatenate(code.share_matrices[list(shares)])))
+
+
+@lru_cache(maxsize=1024)
+def _decoder(code: Code, shares: tuple[int, ...]) -> Decoder:
+    return make_decoder(code.share_matrices, shares)

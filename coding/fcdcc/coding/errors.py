@@ -1,0 +1,32 @@
+"""The errors of the whole system, grouped by what a caller does about them.
+
+Every error derives from :class:`FcdccError` and from the builtin that it resembles, so
+that both ``except FcdccError`` and ``except ValueError`` do what they say. A message says
+what was given, what was expected and what to do. An error is made from its message alone,
+which is what lets it travel between processes.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CodeError",
+    "FcdccError",
+    "GeometryError",
+    "NotDecodableError",
+]
+
+
+class FcdccError(Exception):
+    """Any error that this project raises on purpose."""
+
+
+class GeometryError(FcdccError, ValueError):
+    """A convolution whose shapes, stride, padding, dilation or groups do not fit together."""
+
+
+class CodeError(FcdccError, ValueError):
+    """A code that does not exist, or parameters that no code of that name has."""
+
+
+class NotDecodableError(FcdccError, ValueError):
+    """Survivors from which the layer's output cannot be computed."""

@@ -1,0 +1,23 @@
+"""The errors of the pipeline; see :mod:`fcdcc.coding.errors` for the rules."""
+
+from __future__ import annotations
+
+from fcdcc.coding.errors import FcdccError
+
+__all__ = ["ModelError", "OptionError", "PlanError", "UnsafeModelError"]
+
+
+class ModelError(FcdccError, ValueError):
+    """A model that cannot be read or run."""
+
+
+class UnsafeModelError(ModelError):
+    """A model file that would run foreign code when loaded."""
+
+
+class PlanError(FcdccError, ValueError):
+    """A plan that cannot be made or does not fit what it is used for."""
+
+
+class OptionError(FcdccError, ValueError):
+    """An option, or a combination of options, that means nothing."""

@@ -1,0 +1,58 @@
+"""Task keys: ``("share-<run>", layer, block, position)`` and back again.
+
+The first element is what Dask's own views group by, so it begins with the stage. A key is
+the one thing about a task that every part of Dask carries, which is why what must be known
+about a task stands in it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+__all__ = ["STAGES", "Stage", "TaskKey", "parse_key", "task_key"]
+
+Stage: TypeAlias = Literal[
+    "read", "encode", "share", "parity", "decode", "part", "halo", "gather", "glue", "write"
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+RawKey: TypeAlias = tuple[str, int, int, int]
+
+
+class TaskKey(NamedTuple):
+    """What a task key says."""
+
+    stage: Stage
+    run: str
+    layer: int
+    block: int
+    position: int
+
+
+def task_key(stage: Stage, run: str, layer: int, block: int, position: int = 0) -> RawKey:
+    """Return the Dask key of one task.
+
+    >>> task_key("share", "1f3a", layer=2, block=7, position=5)
+    ('share-1f3a', 2, 7, 5)
+    """
+    return (f"{stage}-{run}", layer, block, position)
+
+
+def parse_key(key: object) -> TaskKey | None:
+    """Return what a key says, or None if it is not one of ours.
+
+    >>> parse_key(("share-1f3a", 2, 7, 5))
+    TaskKey(stage='share', run='1f3a', layer=2, block=7, position=5)
+    >>> parse_key("sum-9b2c") is None
+    True
+    """
+    if not (isinstance(key, tuple) and len(key) == 4 and isinstance(key[0], str)):
+        return None
+    name, layer, block, position = key
+    stage, _, run = name.partition("-")
+    if not run or not all(isinstance(number, int) for number in (layer, block, position)):
+        return None
+    for known in STAGES:
+        if stage == known:
+            return TaskKey(known, run, layer, block, position)
+    return None
