@@ -1,0 +1,134 @@
+"""What the tasks of a block do, one function per stage of the key scheme.
+
+Between tasks travel NumPy arrays, which Dask serialises without a copy; inside, torch
+works on the same memory. No kernel changes what it was given: Dask may hand the same array
+to others, or run the task again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fcdcc.storage import ImageSource, Preparation
+
+from .anyk import wanted
+from .interpreter import run_steps
+from .program import ProgramRef, find_program
+
+__all__ = ["Array", "Values", "convolve_whole", "decode", "encode", "glue", "read", "share"]
+
+Array = NDArray[Any]
+Values = Mapping[str, Array]
+
+SLICES = 4
+"""Into how many slices a share's convolution is cut, to ask in between whether it is wanted."""
+
+
+def read(source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int) -> Array:
+    """Return images start … stop − 1, prepared, as (images, C, *space).
+
+    ``pad_to`` images are returned at least: a network with a fixed batch gets zeros behind
+    the last image of the last block.
+    """
+    images = preparation.apply(source.read(start, stop))
+    missing = pad_to - len(images)
+    if missing > 0:
+        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+    return images
+
+
+def encode(program: ProgramRef, layer: int, position: int, value: Array) -> Array:
+    """Return the coded inputs of one share from the layer's whole input (paper, eq. 33)."""
+    coded = find_program(program).coded(layer)
+    with torch.inference_mode():
+        return to_array(coded.encode_input(to_tensor(value), position))
+
+
+def share(program: ProgramRef, layer: int, position: int, coded_input: Array) -> Array:
+    """Return one share: the coded inputs convolved with the coded filters.
+
+    Raises
+    ------
+    Abandoned
+        If nobody waits for it any more; then Dask has forgotten the task already.
+    """
+    held = find_program(program)
+    with torch.inference_mode():
+        result = held.coded(layer).convolve(
+            to_tensor(coded_input),
+            held.filters(layer, position),
+            position,
+            wanted=wanted(),
+            slices=SLICES,
+        )
+        return to_array(result)
+
+
+def decode(shares: Mapping[int, Array], program: ProgramRef, layer: int, images: int) -> Array:
+    """Return a layer's output, bias added, from the shares that are there.
+
+    The first δ are used: what else arrived in the meantime costs time and changes the last
+    bits.
+    """
+    held = find_program(program)
+    coded = held.coded(layer)
+    positions = enough_of(coded.code.is_decodable, sorted(shares))
+    with torch.inference_mode():
+        output = coded.decode({j: to_tensor(shares[j]) for j in positions}, images)
+        return to_array(add_bias(output, held.bias(layer)))
+
+
+def convolve_whole(program: ProgramRef, layer: int, value: Array) -> Array:
+    """Return the output of a convolution that the plan leaves uncoded."""
+    held = find_program(program)
+    with torch.inference_mode():
+        output = held.plan.layer(layer).geometry.convolve(to_tensor(value), held.weight(layer))
+        return to_array(add_bias(output, held.bias(layer)))
+
+
+def glue(program: ProgramRef, layer: int, *inputs: Array) -> Array | Values:
+    """Return what a glue stage makes: an array, or several by name.
+
+    ``inputs`` are in the order of ``GlueStage.inputs``.
+    """
+    held = find_program(program)
+    stage = held.glue(layer)
+    with torch.inference_mode():
+        given = {name: to_tensor(v) for name, v in zip(stage.inputs, inputs, strict=True)}
+        values = run_steps(stage, given, held.network.tensors)
+        made = {name: to_array(values[name]) for name in stage.outputs}
+    return made[stage.outputs[0]] if len(made) == 1 else made
+
+
+def enough_of(
+    is_decodable: Callable[[Sequence[int]], bool], positions: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the shortest run of the first positions that decodes, or all of them."""
+    for count in range(1, len(positions)):
+        if is_decodable(positions[:count]):
+            return tuple(positions[:count])
+    return tuple(positions)
+
+
+def add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a bias of shape (N,) to an output of shape (B, N, *space)."""
+    if bias is None:
+        return output
+    return output + bias.reshape(-1, *[1] * (output.ndim - 2))
+
+
+def to_tensor(array: Array) -> Tensor:
+    """Return a tensor on the same memory; an array that must not be written is copied."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def to_array(tensor: Tensor) -> Array:
+    """Return a contiguous array on the same memory where the tensor is contiguous."""
+    array: Array = tensor.contiguous().numpy()
+    return array

@@ -1,0 +1,110 @@
+"""The options of a job, checked: one definition for the command line, files and Python.
+
+A name here is the option of the command line with ``_`` for ``-``, the key of a job file and
+the keyword in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import OptionError
+
+__all__ = ["JobConfig", "PlanOptions"]
+
+
+class _Options(BaseModel):
+    """Options that cannot be changed once they are checked, and say in a line what is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the options, those that are None left at their defaults.
+
+        Raises
+        ------
+        OptionError
+            With one line that names the option, what was given and what was expected.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise OptionError("; ".join(_in_words(item) for item in error.errors())) from None
+
+
+def _in_words(item: Mapping[str, Any]) -> str:
+    """Return one of pydantic's complaints as ``--option: what is wrong``."""
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return message
+    name = "--" + str(item["loc"][0]).replace("_", "-")
+    if item["type"] == "extra_forbidden":
+        return f"{name}: there is no such option"
+    if item["type"] == "missing":
+        return f"{name} is needed"
+    return f"{name} was given as {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+class PlanOptions(_Options):
+    """What decides how a network is run and what comes out."""
+
+    n: int = Field(6, ge=1, le=4096, description="shares per coded layer")
+    tolerate: int = Field(2, ge=0, description="γ: how many of the n shares may be lost")
+    code: Literal["crme"] = Field("crme", description="the code")
+    redundancy: Literal["eager", "off"] = Field(
+        "eager", description="eager: all n shares start; off: the first δ, and nothing may be lost"
+    )
+    batch: int | None = Field(None, ge=1, description="images per block")
+    limit: int | None = Field(None, ge=1, description="only the first so many images")
+    dtype: Literal["float32", "float64"] = Field("float32", description="arithmetic")
+    in_flight: int | None = Field(None, ge=1, description="blocks in flight")
+    input_array: str | None = Field(None, description="the array in a group")
+    scale: Literal["auto", "none"] = Field(
+        "auto", description="auto: unsigned bytes are scaled to [0, 1]"
+    )
+    mean: tuple[float, ...] | None = Field(None, description="one number, or one per channel")
+    std: tuple[float, ...] | None = Field(None, description="one number, or one per channel")
+
+    @model_validator(mode="after")
+    def _losses_leave_something(self) -> Self:
+        if self.tolerate >= self.n:
+            raise ValueError(
+                f"--tolerate {self.tolerate} of --n {self.n} shares leaves none to decode from: "
+                f"expected at most {self.n - 1}"
+            )
+        return self
+
+    @property
+    def delta(self) -> int:
+        """δ = n − γ: how many shares suffice."""
+        return self.n - self.tolerate
+
+
+class JobConfig(PlanOptions):
+    """A job: a model, images, a place for the predictions, and how to run it."""
+
+    model: str = Field(description="a .pt2 file")
+    input: str = Field(description="a Zarr array or group, path or URL")
+    output: str = Field(description="a Zarr group, made if it is not there")
+    scheduler: str | None = Field(None, description="address of a Dask scheduler")
+    workers: int | None = Field(None, ge=1, description="workers of the local cluster")
+    processes: bool = Field(True, description="worker processes, or threads of this one")
+    threads_per_worker: int = Field(1, ge=1, description="tasks at a time per worker")
+    torch_threads: int = Field(1, ge=1, description="threads of one operation")
+    dashboard_address: str = Field(":8787", description="of the local cluster's dashboard")
+    tls_ca_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    progress: bool | None = Field(None, description="show a progress bar")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        files = (self.tls_ca_file, self.tls_cert, self.tls_key)
+        if any(files) and not all(files):
+            raise ValueError("--tls-ca-file, --tls-cert and --tls-key go together: give all three")
+        return self

@@ -1,0 +1,213 @@
+"""What will run, as a value: printed, saved, compared, and executed by somebody else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
+
+from .errors import PlanError
+
+__all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
+
+PLAN_FORMAT = 1
+"""The version of a saved plan; older ones stay readable."""
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """A code by name and parameters: what a saved plan holds in place of its matrices."""
+
+    name: str
+    n: int
+    k_a: int
+    k_b: int
+
+    @cached_property
+    def code(self) -> Code:
+        """The code itself."""
+        return make_code(self.name, n=self.n, k_a=self.k_a, k_b=self.k_b)
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one convolution is run.
+
+    Parameters
+    ----------
+    layer
+        Its number: the index of its stage in the network, and the layer in task keys.
+    name
+        Its name in the model, for people.
+    geometry
+        Its shapes, for one image.
+    code
+        The code of its shares; None where it is run whole.
+    split
+        What the input's parts are: runs of output rows, or of the block's images.
+    reason
+        Why this, in words, where there is something to say.
+    """
+
+    layer: int
+    name: str
+    geometry: ConvGeometry
+    code: CodeSpec | None
+    split: Literal["rows", "images"] = "rows"
+    reason: str = ""
+
+    @cached_property
+    def coded_conv(self) -> CodedConv:
+        """The coded convolution.
+
+        Raises
+        ------
+        PlanError
+            If the layer is not coded.
+        """
+        if self.code is None:
+            raise PlanError(f"layer {self.layer} ({self.name}) is not coded: {self.reason}")
+        return CodedConv(self.geometry, self.code.code, self.split)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which worker a share should go to: positions are dealt to the workers in turn.
+
+    Share ``order[i]`` of block b goes to worker i + b (modulo their number) with ``rotate``,
+    so that no worker always holds the same position, and to worker i without.
+    """
+
+    order: tuple[int, ...]
+    rotate: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is run over images of one shape.
+
+    Parameters
+    ----------
+    network
+        Fingerprint of the network that it was made for.
+    image_shape
+        (C, *space) of one image.
+    n, tolerate, code, redundancy, dtype
+        The options of these names.
+    batch
+        Images per block.
+    fixed_batch
+        Whether the network takes blocks of exactly ``batch`` images; then the last is padded.
+    in_flight
+        Blocks that are worked on at a time.
+    layers
+        Every convolution, in order.
+    placement
+        Of the shares over the workers.
+    """
+
+    network: str
+    image_shape: tuple[int, ...]
+    n: int
+    tolerate: int
+    code: str
+    redundancy: Literal["eager", "off"]
+    dtype: Literal["float32", "float64"]
+    batch: int
+    fixed_batch: bool
+    in_flight: int
+    layers: tuple[LayerPlan, ...]
+    placement: Placement
+    warnings: tuple[str, ...] = ()
+    format: int = field(default=PLAN_FORMAT)
+
+    @cached_property
+    def _by_layer(self) -> dict[int, LayerPlan]:
+        return {layer.layer: layer for layer in self.layers}
+
+    def layer(self, number: int) -> LayerPlan:
+        """Return the plan of one layer.
+
+        Raises
+        ------
+        PlanError
+            If no convolution has this number.
+        """
+        try:
+            return self._by_layer[number]
+        except KeyError:
+            raise PlanError(
+                f"layer {number} is not in the plan; it has {sorted(self._by_layer)}"
+            ) from None
+
+    def shares_started(self, layer: LayerPlan) -> range:
+        """Return the positions of a layer that are in the graph: n, or δ with nothing spare."""
+        if layer.code is None:
+            return range(0)
+        spare = self.redundancy != "off"
+        return range(layer.code.n if spare else layer.code.code.recovery_threshold)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of all convolutions for one image, uncoded."""
+        return sum(layer.geometry.multiply_adds for layer in self.layers)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the answers and how they are computed."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the plan as JSON; :meth:`from_json` is its inverse."""
+        return _adapter().dump_json(self, indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """Return the plan that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        PlanError
+            If it is not one, or was written by a later version.
+        """
+        try:
+            plan = _adapter().validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise PlanError(f"not a saved plan: {where}: {first['msg']}") from None
+        if plan.format > PLAN_FORMAT:
+            raise PlanError(
+                f"the plan has format {plan.format}; this version reads up to {PLAN_FORMAT}: "
+                "update fcdcc"
+            )
+        return plan
+
+    def __str__(self) -> str:
+        rows = [
+            f"{self.n} shares per layer, any {self.n - self.tolerate} suffice; blocks of "
+            f"{self.batch}, {self.in_flight} in flight; {self.code}, {self.dtype}"
+        ]
+        rows += [_layer_row(layer) for layer in self.layers]
+        return "\n".join(rows)
+
+
+def _layer_row(layer: LayerPlan) -> str:
+    """Return one line about a layer."""
+    geometry = layer.geometry
+    shape = f"{geometry.in_channels}→{geometry.out_channels}, {'×'.join(map(str, geometry.spatial))}"
+    if layer.code is None:
+        return f"  {layer.layer:>3} {layer.name}: {shape}: whole: {layer.reason}"
+    return (
+        f"  {layer.layer:>3} {layer.name}: {shape}: {layer.code.name}, "
+        f"k_a {layer.code.k_a} × k_b {layer.code.k_b} by {layer.split}"
+    )
+
+
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)

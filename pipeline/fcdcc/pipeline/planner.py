@@ -1,0 +1,127 @@
+"""From a network, the shape of its images and options to a :class:`Plan`."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from fcdcc.coding import ConvGeometry
+from fcdcc.coding.cost import choose_partitions
+
+from .errors import PlanError
+from .interpreter import network_shapes
+from .network import ConvStage, Network
+from .options import PlanOptions
+from .plan import CodeSpec, LayerPlan, Placement, Plan
+
+__all__ = ["check_images", "make_plan"]
+
+BLOCK_BYTES = 64 * 2**20
+"""The largest value of the network, for a whole block, should not exceed this."""
+
+BATCH_LIMIT = 64
+"""A planned block has no more images than this, so that work done is recorded often."""
+
+IN_FLIGHT = 4
+"""Blocks in flight unless told: enough that workers find work while a block is decoded."""
+
+CONDITION_LIMITS = {"float32": 1e4, "float64": 1e12}
+"""Above this condition number a decoded result has lost the digits that people rely on."""
+
+
+def check_images(network: Network, image_shape: tuple[int, ...]) -> None:
+    """Check that a network takes images of this shape, (C, *space).
+
+    Raises
+    ------
+    PlanError
+        If it does not.
+    """
+    expected = network.input_shape[1:]
+    fits = len(image_shape) == len(expected) and all(
+        want is None or want == size for want, size in zip(expected, image_shape, strict=True)
+    )
+    if not fits:
+        raise PlanError(
+            f"images of shape {image_shape} for a model that takes "
+            f"{tuple('any' if want is None else want for want in expected)} (channels first)"
+        )
+
+
+def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptions) -> Plan:
+    """Return the plan for images of shape (C, *space).
+
+    Raises
+    ------
+    PlanError
+        If the images do not fit the network, or the code loses too many digits.
+    """
+    check_images(network, image_shape)
+    fixed = network.input_shape[0]
+    if fixed is not None and options.batch not in (None, fixed):
+        raise PlanError(
+            f"--batch {options.batch} for a model that was exported with a fixed batch of {fixed}: "
+            "leave --batch out, or export the model with a dynamic batch"
+        )
+    shapes = network_shapes(network, (fixed or 1, *image_shape))
+    batch = fixed or options.batch or _planned_batch(shapes, options.dtype)
+    layers = tuple(_plan_layer(stage, network, shapes, options) for stage in network.convolutions)
+    warnings = () if layers else ("the model has no convolution: nothing is coded",)
+    return Plan(
+        network=network.fingerprint,
+        image_shape=image_shape,
+        n=options.n,
+        tolerate=options.tolerate,
+        code=options.code,
+        redundancy=options.redundancy,
+        dtype=options.dtype,
+        batch=batch,
+        fixed_batch=fixed is not None,
+        in_flight=options.in_flight or IN_FLIGHT,
+        layers=layers,
+        placement=Placement(tuple(range(options.n))),
+        warnings=warnings,
+    )
+
+
+def _planned_batch(shapes: dict[str, tuple[int, ...]], dtype: str) -> int:
+    """Return images per block: as many as keep the largest value within its bytes."""
+    largest = max(prod(shape) for shape in shapes.values()) * np.dtype(dtype).itemsize
+    return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
+
+
+def _plan_layer(
+    stage: ConvStage,
+    network: Network,
+    shapes: dict[str, tuple[int, ...]],
+    options: PlanOptions,
+) -> LayerPlan:
+    """Choose the partitions of one convolution."""
+    weight = network.tensors[stage.weight]
+    geometry = ConvGeometry(
+        in_channels=shapes[stage.input][1],
+        out_channels=weight.shape[0],
+        spatial=shapes[stage.input][2:],
+        kernel=tuple(weight.shape[2:]),
+        stride=stage.stride,
+        padding=stage.padding,
+        dilation=stage.dilation,
+        groups=stage.groups,
+    )
+    k_a, k_b = choose_partitions(geometry, options.delta)
+    spec = CodeSpec(options.code, options.n, k_a, k_b)
+    _check_condition(spec, stage.name, options)
+    return LayerPlan(stage.index, stage.name, geometry, spec)
+
+
+def _check_condition(spec: CodeSpec, name: str, options: PlanOptions) -> None:
+    """Refuse a code whose worst loss, γ neighbouring shares, costs too many digits."""
+    worst = spec.code.condition_number(range(spec.code.recovery_threshold))
+    limit = CONDITION_LIMITS[options.dtype]
+    if worst > limit:
+        raise PlanError(
+            f"--tolerate {options.tolerate} of --n {options.n} gives layer {name} a condition "
+            f"number of {worst:.1e} in the worst case, above the limit of {limit:.0e} for "
+            f"{options.dtype}: lower --tolerate or use --dtype float64"
+        )
