@@ -109,8 +109,9 @@ class Code:
     @cached_property
     def share_matrices(self) -> Float64Array:
         """(n, ell_a · ell_b, k_a · k_b): ``input_matrix[j] ⊗ filter_matrix[j]`` for every j."""
-        stack = np.einsum("jia,jlb->jilab", self.input_matrix, self.filter_matrix)
-        stack = stack.reshape(self.n, self.ell_a * self.ell_b, self.k_a * self.k_b)
+        blocks = np.einsum("jia,jlb->jilab", self.input_matrix, self.filter_matrix)
+        stack = np.empty((self.n, self.ell_a * self.ell_b, self.k_a * self.k_b))
+        stack[:] = blocks.reshape(stack.shape)
         stack.setflags(write=False)
         return stack
 

@@ -9,10 +9,12 @@ which is what lets it travel between processes.
 from __future__ import annotations
 
 __all__ = [
+    "Abandoned",
     "CodeError",
     "FcdccError",
     "GeometryError",
     "NotDecodableError",
+    "TensorError",
 ]
 
 
@@ -24,9 +26,17 @@ class GeometryError(FcdccError, ValueError):
     """A convolution whose shapes, stride, padding, dilation or groups do not fit together."""
 
 
+class TensorError(FcdccError, TypeError):
+    """A tensor of a dtype that cannot be coded, or tensors of different dtypes or devices."""
+
+
 class CodeError(FcdccError, ValueError):
     """A code that does not exist, or parameters that no code of that name has."""
 
 
 class NotDecodableError(FcdccError, ValueError):
     """Survivors from which the layer's output cannot be computed."""
+
+
+class Abandoned(FcdccError, RuntimeError):  # noqa: N818 - a request that was obeyed, no error
+    """A share that stopped between two slices because nobody waits for it any more."""

@@ -1,0 +1,209 @@
+"""Decoding: from the results of the survivors to the products of uncoded parts.
+
+The survivors' rows of ``input_matrix ⊗ filter_matrix``, stacked, are the matrix E of the
+system E Y = Ỹ (paper, section IV): one column for each product of an input part with a
+filter part, one row for each result. Three things happen to it here, once per set of
+survivors:
+
+- A row with a single 1 is a product that came uncoded. It is copied, bit for bit.
+- Only the other products are solved for, from the rows that are not copied, after the
+  contributions of the copied products have been subtracted. With more rows than unknowns
+  this is least squares, by QR.
+- Subtraction and solution are folded into one matrix, so that applying a decoder to any
+  number of tensors is one matrix product. For a code without uncoded rows, such as the
+  CRME, this matrix is E⁻¹.
+
+The factorisation is in float64 whatever the tensors are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .errors import NotDecodableError
+
+__all__ = ["Decoder", "make_decoder"]
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """How one set of survivors gives all products. Made by :func:`make_decoder`.
+
+    Products are numbered ``a * k_b + b`` for input part a and filter part b. Rows are
+    numbered through the survivors in ascending order, ``ell_a * ell_b`` for each.
+
+    Parameters
+    ----------
+    survivors
+        The shares whose results it takes, ascending.
+    copied
+        Pairs (product, row): this product is this row as it is.
+    solved
+        The products that are solved for, ascending.
+    rows
+        The rows that they are solved from, ascending.
+    matrix
+        (len(solved), len(rows)) float64: solved products = matrix @ rows.
+    system
+        (rows of all survivors, products) float64: the matrix E.
+    """
+
+    survivors: tuple[int, ...]
+    copied: tuple[tuple[int, int], ...]
+    solved: tuple[int, ...]
+    rows: tuple[int, ...]
+    matrix: Float64Array = field(repr=False)
+    system: Float64Array = field(repr=False)
+
+    @property
+    def solves(self) -> int:
+        """The number of products that are solved for; 0 where nothing has to be decoded."""
+        return len(self.solved)
+
+    @cached_property
+    def condition_number(self) -> float:
+        """The 2-norm condition number of E."""
+        return float(np.linalg.cond(self.system))
+
+    @cached_property
+    def _casts(self) -> dict[tuple[torch.dtype, torch.device], torch.Tensor]:
+        return {}
+
+    def matrix_as(self, like: torch.Tensor) -> torch.Tensor:
+        """Return ``matrix`` in the dtype and on the device of a tensor; cast once, then kept."""
+        key = (like.dtype, like.device)
+        cast = self._casts.get(key)
+        if cast is None:
+            cast = torch.from_numpy(self.matrix.copy()).to(device=like.device, dtype=like.dtype)
+            self._casts[key] = cast
+        return cast
+
+    def apply(self, results: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return all products, (products, *shape).
+
+        Parameters
+        ----------
+        results
+            One tensor for each row, all of one shape, dtype and device; a tensor
+            (rows, *shape) will do. They are not changed.
+        """
+        first = results[0]
+        products = len(self.copied) + len(self.solved)
+        if len(self.solved) == products:
+            return self.solve(results)
+        out = first.new_empty((products, *first.shape))
+        for product, row in self.copied:
+            out[product].copy_(results[row])
+        if self.solved:
+            out[list(self.solved)] = self.solve(results)
+        return out
+
+    def solve(
+        self, results: Sequence[torch.Tensor], which: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Return only the products that have to be solved for, (products, *shape).
+
+        Parameters
+        ----------
+        results
+            As for :meth:`apply`. Only those in ``rows`` are read.
+        which
+            Positions in ``solved``; all of them by default.
+        """
+        stacked = torch.stack([results[row] for row in self.rows])
+        matrix = self.matrix_as(stacked)
+        if which is not None and len(which) < len(self.solved):
+            matrix = matrix[list(which)]
+        solved = matrix @ stacked.reshape(len(self.rows), -1)
+        return solved.reshape(len(matrix), *stacked.shape[1:])
+
+    def __reduce__(self) -> tuple[type[Decoder], tuple[object, ...]]:
+        # Casts to torch stay where they were made.
+        return Decoder, (
+            self.survivors,
+            self.copied,
+            self.solved,
+            self.rows,
+            self.matrix,
+            self.system,
+        )
+
+
+def make_decoder(share_matrices: Float64Array, shares: Sequence[int]) -> Decoder:
+    """Factorise the system that some shares give.
+
+    Parameters
+    ----------
+    share_matrices
+        (n, ell_a · ell_b, k_a · k_b) float64, see :attr:`fcdcc.coding.Code.share_matrices`.
+    shares
+        The survivors, ascending, each once. All of them are used.
+
+    Raises
+    ------
+    NotDecodableError
+        If the rows do not determine every product, in exact arithmetic or in float64.
+    """
+    system = np.concatenate(share_matrices[list(shares)])
+    copied = _uncoded_rows(system)
+    known = list(copied)
+    unknown = [product for product in range(system.shape[1]) if product not in copied]
+    coded = [row for row in range(len(system)) if not _is_one_hot(system[row])]
+    solution = _pseudoinverse(system[np.ix_(coded, unknown)], shares)
+    by_row = np.zeros((len(unknown), len(system)))
+    by_row[:, coded] = solution
+    by_row[:, list(copied.values())] = -solution @ system[np.ix_(coded, known)]
+    rows = np.flatnonzero(np.any(by_row != 0.0, axis=0))
+    return Decoder(
+        survivors=tuple(int(share) for share in shares),
+        copied=tuple(sorted(copied.items())),
+        solved=tuple(unknown),
+        rows=tuple(int(row) for row in rows),
+        matrix=_frozen(by_row[:, rows]),
+        system=_frozen(system),
+    )
+
+
+def _is_one_hot(row: Float64Array) -> bool:
+    return bool(np.count_nonzero(row) == 1 and np.max(row) == 1.0)
+
+
+def _uncoded_rows(system: Float64Array) -> dict[int, int]:
+    """Return the first row that holds each uncoded product."""
+    found: dict[int, int] = {}
+    for number, row in enumerate(system):
+        if _is_one_hot(row):
+            found.setdefault(int(np.argmax(row)), number)
+    return found
+
+
+def _pseudoinverse(system: Float64Array, shares: Sequence[int]) -> Float64Array:
+    """Return the left inverse of a (rows, unknowns) system: the inverse, or least squares."""
+    rows, unknowns = system.shape
+    if unknowns == 0:
+        return np.zeros((0, rows))
+    singular = np.linalg.svd(system, compute_uv=False) if rows >= unknowns else np.zeros(1)
+    if singular[-1] <= np.finfo(np.float64).eps * singular[0]:
+        raise NotDecodableError(
+            f"shares {list(shares)} leave {unknowns} products that their {rows} coded results do "
+            "not determine; expected a system of full rank: wait for further shares, or use "
+            "another code"
+        )
+    if rows == unknowns:
+        return np.asarray(np.linalg.inv(system), dtype=np.float64)
+    q, r = np.linalg.qr(system)
+    return np.asarray(np.linalg.solve(r, q.T), dtype=np.float64)
+
+
+def _frozen(matrix: Float64Array) -> Float64Array:
+    matrix = np.ascontiguousarray(matrix)
+    matrix.setflags(write=False)
+    return matrix

@@ -1,0 +1,73 @@
+"""Codes by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+
+from .code import Code
+from .crme import crme
+from .errors import CodeError
+
+__all__ = ["BUILDERS", "code_names", "make_code"]
+
+BUILDERS: dict[str, Callable[..., Code]] = {
+    "crme": crme,
+}
+"""Builders by name; each is called with n, k_a, k_b and the options it has."""
+
+
+def code_names() -> tuple[str, ...]:
+    """Return the names that :func:`make_code` knows."""
+    return tuple(sorted(BUILDERS))
+
+
+def make_code(name: str, *, n: int, k_a: int, k_b: int, **options: object) -> Code:
+    """Return a code by its name; made once for equal arguments.
+
+    Parameters
+    ----------
+    name
+        One of :func:`code_names`.
+    n
+        Number of shares.
+    k_a, k_b
+        Numbers of input parts and of filter parts.
+    options
+        Options of this code, such as ``q`` of the CRME.
+
+    Raises
+    ------
+    CodeError
+        If there is no such code, or not with these parameters.
+
+    Examples
+    --------
+    >>> code = make_code("crme", n=20, k_a=8, k_b=8)
+    >>> code.recovery_threshold, code.tolerance
+    (16, 4)
+    """
+    builder = BUILDERS.get(name)
+    if builder is None:
+        raise CodeError(f"no code is called {name!r}; expected one of {', '.join(code_names())}")
+    try:
+        inspect.signature(builder).bind(n=n, k_a=k_a, k_b=k_b, **options)
+    except TypeError as error:
+        known = [p for p in inspect.signature(builder).parameters if p not in ("n", "k_a", "k_b")]
+        raise CodeError(
+            f"{name} with options {sorted(options)}: {error}; it has "
+            f"{', '.join(known) if known else 'no options'}"
+        ) from None
+    return _build(builder, n, k_a, k_b, tuple(sorted(options.items())))
+
+
+@lru_cache(maxsize=512)
+def _build(
+    builder: Callable[..., Code],
+    n: int,
+    k_a: int,
+    k_b: int,
+    options: tuple[tuple[str, object], ...],
+) -> Code:
+    return builder(n=n, k_a=k_a, k_b=k_b, **dict(options))
