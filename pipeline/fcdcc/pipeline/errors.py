@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from fcdcc.coding.errors import FcdccError
 
-__all__ = ["ModelError", "OptionError", "PlanError", "UnsafeModelError"]
+__all__ = ["ClusterError", "ModelError", "OptionError", "PlanError", "UnsafeModelError"]
+
+
+class ClusterError(FcdccError, ConnectionError):
+    """A Dask cluster that does not answer, or went away."""
 
 
 class ModelError(FcdccError, ValueError):

@@ -1,145 +1,365 @@
-"""A network with its plan, ready to run: what every worker keeps for as long as a run lasts.
+"""An archive's graph as one straight run of steps.
 
-Tasks carry a :class:`ProgramRef`, a few bytes; the program itself is loaded once per worker
-process by :class:`fcdcc.pipeline.program_plugin.ProgramPlugin`. It holds the weights, and the coded filters, which
-are made when a share first needs them and kept from then on (paper, section IV: filters are
-encoded once).
+The JSON of a ``.pt2`` file is a graph of named values, with graphs inside it where the model
+used ``torch.no_grad()``. :func:`read_program` turns it into a :class:`Program`: steps in
+order, the tensors that they read, what is known about each value, and which value is the
+input and which the output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
-from threading import Lock
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
-from torch import Tensor
+import torch
 
-from fcdcc.coding import CodedConv
+from .archive import SCALAR_TYPES, Archive, Json, in_words
+from .archive_checks import WRAPPERS
+from .errors import ModelError
+from .network import Ref, Step
+from .operators import operator_name, schema
 
-from .errors import PlanError
-from .network import ConvStage, GlueStage, Network
-from .plan import Plan
+__all__ = ["Program", "TensorMeta", "read_program"]
 
-__all__ = ["Program", "ProgramRef", "drop_program", "find_program", "hold_program"]
-
-
-class Program:
-    """A network, its plan and the coded filters made so far.
-
-    Parameters
-    ----------
-    network
-        With tensors of the plan's dtype.
-    plan
-        Made for this network.
-    """
-
-    def __init__(self, network: Network, plan: Plan) -> None:
-        self.network = network
-        self.plan = plan
-        self._lock = Lock()
-        self._filters: dict[Hashable, Tensor] = {}
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells this program from any other."""
-        return self.plan.fingerprint
-
-    @property
-    def ref(self) -> ProgramRef:
-        """What tasks carry in its place."""
-        return ProgramRef(self.fingerprint)
-
-    def convolution(self, layer: int) -> ConvStage:
-        """Return the convolution with this layer number."""
-        stage = self.network.stages[layer]
-        if not isinstance(stage, ConvStage):
-            raise PlanError(f"layer {layer} is glue; expected a convolution")
-        return stage
-
-    def glue(self, layer: int) -> GlueStage:
-        """Return the glue with this layer number."""
-        stage = self.network.stages[layer]
-        if not isinstance(stage, GlueStage):
-            raise PlanError(f"layer {layer} is a convolution; expected glue")
-        return stage
-
-    def coded(self, layer: int) -> CodedConv:
-        """Return the coded convolution of a layer."""
-        return self.plan.layer(layer).coded_conv
-
-    def weight(self, layer: int) -> Tensor:
-        """Return a layer's filters, uncoded: (N, C / groups, *kernel)."""
-        return self.network.tensors[self.convolution(layer).weight]
-
-    def bias(self, layer: int) -> Tensor | None:
-        """Return a layer's bias, (N,), or None."""
-        name = self.convolution(layer).bias
-        return None if name is None else self.network.tensors[name]
-
-    def filters(self, layer: int, share: int) -> Tensor:
-        """Return the coded filters of one share, made once.
-
-        Shares whose rows of the filter matrix are equal use the same tensor: with k_b = 1
-        every share has the filters as they are.
-        """
-        coded = self.coded(layer)
-        row = (layer, coded.is_plain(share), coded.code.filter_matrix[share].tobytes())
-        with self._lock:
-            filters = self._filters.get(row)
-        if filters is None:
-            filters = coded.encode_filters(self.weight(layer), share)
-            with self._lock:
-                filters = self._filters.setdefault(row, filters)
-        return filters
-
-    def __reduce__(self) -> tuple[type[Program], tuple[Network, Plan]]:
-        return Program, (self.network, self.plan)
+_MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
+_STRIDED = 7
+_POSITIONAL, _KEYWORD = 1, 2
+# Kinds of graph inputs that are tensors of the model, and where their name is.
+_TENSOR_INPUTS = {
+    "parameter": "parameter_name",
+    "buffer": "buffer_name",
+    "tensor_constant": "tensor_constant_name",
+}
+# Kinds of arguments (torch._export.serde.schema.Argument) by how they are read.
+_LITERALS = frozenset({"as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_int_lists"})
+_SYMBOLS = frozenset({"as_sym_int", "as_sym_float", "as_sym_bool"})
+_SYMBOL_LISTS = frozenset({"as_sym_ints", "as_sym_floats", "as_sym_bools"})
+_LISTS = frozenset({"as_tensors", "as_ints", "as_floats", "as_strings", "as_bools"}) | _SYMBOL_LISTS
 
 
 @dataclass(frozen=True)
-class ProgramRef:
-    """A program by its fingerprint; small enough to stand in every task."""
+class TensorMeta:
+    """What the export recorded about a tensor.
 
-    fingerprint: str
+    ``sizes`` holds numbers, and expressions as text where the size is not fixed; equal texts
+    are equal sizes.
+    """
 
-
-_programs: dict[str, tuple[Program, int]] = {}
-_programs_lock = Lock()
-
-
-def hold_program(program: Program) -> ProgramRef:
-    """Keep a program in this process until :func:`drop_program`, as often as it was held."""
-    with _programs_lock:
-        held, count = _programs.get(program.fingerprint, (program, 0))
-        _programs[program.fingerprint] = (held, count + 1)
-    return program.ref
+    sizes: tuple[int | str, ...]
+    dtype: torch.dtype
 
 
-def drop_program(ref: ProgramRef) -> None:
-    """Undo one :func:`hold_program`; unknown programs are ignored."""
-    with _programs_lock:
-        held = _programs.pop(ref.fingerprint, None)
-        if held is not None and held[1] > 1:
-            _programs[ref.fingerprint] = (held[0], held[1] - 1)
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A model as a straight run of steps.
+
+    Parameters
+    ----------
+    steps
+        In an order in which they can run. Operators may still change their arguments.
+    input, output
+        The names of the images and of the prediction.
+    tensors
+        Parameters, buffers and constants by the name that steps use.
+    metas
+        What is known about each tensor value.
+    modules
+        The path of the module, such as ``layer1.0.conv2``, that a step came from.
+    """
+
+    steps: tuple[Step, ...]
+    input: str
+    output: str
+    tensors: Mapping[str, torch.Tensor]
+    metas: Mapping[str, TensorMeta] = field(repr=False)
+    modules: Mapping[str, str] = field(repr=False)
 
 
-def find_program(ref: ProgramRef | Program) -> Program:
-    """Return the program that a task names.
+def read_program(archive: Archive, source: str) -> Program:
+    """Return the model in an archive.
 
     Raises
     ------
-    PlanError
-        If this process does not hold it.
+    ModelError
+        If it has several inputs or outputs, changes its own buffers, or uses something that
+        cannot be run here.
     """
-    if isinstance(ref, Program):
-        return ref
-    with _programs_lock:
-        held = _programs.get(ref.fingerprint)
-    if held is None:
-        raise PlanError(
-            f"this process holds no program {ref.fingerprint[:12]}; expected the run's worker "
-            "plugin to have loaded it: is the run that this task belongs to still going on?"
-        )
-    return held[0]
+    program: Program = in_words(source, _read, archive)
+    return program
 
+
+def _read(archive: Archive) -> Program:
+    module = archive.program["graph_module"]
+    graph, signature = module["graph"], module["signature"]
+    taken = {*graph["tensor_values"], *(str(node.get("name")) for node in graph["nodes"])}
+    scope, tensors, images = _read_inputs(archive, signature["input_specs"], taken)
+    if len(images) != 1:
+        raise ModelError(
+            f"the model takes {len(images)} tensors ({', '.join(images) or 'none'}); expected one "
+            "tensor of images: wrap it in a module whose forward takes only that"
+        )
+    reader = _GraphReader(used={*tensors, *images})
+    reader.read(graph, scope)
+    return Program(
+        steps=tuple(reader.steps),
+        input=images[0],
+        output=_single_output(graph, signature["output_specs"], scope),
+        tensors=tensors,
+        metas=reader.metas,
+        modules=reader.modules,
+    )
+
+
+class _Scope(dict[str, Any]):
+    """What each name of a graph stands for: a Ref, a literal, or a list of these."""
+
+
+def _read_inputs(
+    archive: Archive, specs: Json, taken: set[str]
+) -> tuple[_Scope, dict[str, torch.Tensor], list[str]]:
+    """Return what the graph's inputs stand for, its tensors, and the names of its images."""
+    scope = _Scope()
+    tensors: dict[str, torch.Tensor] = {}
+    images: list[str] = []
+    for spec in specs:
+        ((kind, entry),) = spec.items()
+        if kind in _TENSOR_INPUTS:
+            full_name = str(entry[_TENSOR_INPUTS[kind]])
+            if full_name not in archive.tensors:
+                raise ModelError(f"the file has no values for {full_name!r}: it is incomplete")
+            name = full_name if full_name not in taken else f"{full_name}.value"
+            tensors[name] = archive.tensors[full_name]
+            scope[str(entry["arg"]["name"])] = Ref(name)
+        elif kind == "user_input" and "as_tensor" in entry["arg"]:
+            name = str(entry["arg"]["as_tensor"]["name"])
+            images.append(name)
+            scope[name] = Ref(name)
+        elif kind == "constant_input":
+            ((_, value),) = entry["value"].items()
+            scope[str(entry["name"])] = None if "as_none" in entry["value"] else value
+        elif kind == "user_input" and not any(key.startswith("as_sym") for key in entry["arg"]):
+            continue  # a literal, which the export has put where it is used
+        else:
+            raise ModelError(
+                f"the model takes an input of the kind {kind}, {entry!r:.80}; expected one tensor "
+                "of images and nothing else"
+            )
+    return scope, tensors, images
+
+
+def _single_output(graph: Json, specs: Json, scope: _Scope) -> str:
+    names = []
+    for spec, output in zip(specs, graph["outputs"], strict=True):
+        ((kind, entry),) = spec.items()
+        if kind in ("buffer_mutation", "parameter_mutation"):
+            raise ModelError(
+                f"the model changes its own {kind.split('_')[0]} "
+                f"{entry[kind.replace('mutation', 'name')]!r} as it runs; expected a network that "
+                "computes the same each time: call model.eval() before the export"
+            )
+        if kind == "user_output" and "as_none" not in output:
+            names.append(output)
+    if len(names) != 1:
+        raise ModelError(
+            f"the model returns {len(names)} values; expected one tensor: wrap it in a module "
+            "whose forward returns only the prediction"
+        )
+    value = _argument(names[0], scope)
+    if not isinstance(value, Ref) or "as_tensor" not in names[0]:
+        raise ModelError("the model returns a number; expected one tensor, the prediction")
+    return value.name
+
+
+class _GraphReader:
+    """Collects the steps of a graph and of the graphs inside it."""
+
+    def __init__(self, used: set[str]) -> None:
+        self.steps: list[Step] = []
+        self.metas: dict[str, TensorMeta] = {}
+        self.modules: dict[str, str] = {}
+        self._used = used
+
+    def read(self, graph: Json, scope: _Scope) -> None:
+        """Append the steps of one graph; ``scope`` then says what its names stand for."""
+        for name, value in scope.items():
+            if isinstance(value, Ref) and name in graph["tensor_values"]:
+                self.metas.setdefault(value.name, _tensor_meta(graph["tensor_values"][name]))
+        for node in graph["nodes"]:
+            op = operator_name(str(node["target"]))
+            if op in WRAPPERS:
+                self._inline(op, node, scope)
+            else:
+                self._append(op, node, graph, scope)
+
+    def _append(self, op: str, node: Json, graph: Json, scope: _Scope) -> None:
+        args, kwargs = _arguments(op, node["inputs"], scope)
+        outputs = node["outputs"]
+        single = len(outputs) == 1 and not isinstance(_value(outputs[0]), list)
+        name = _output_name(outputs[0]) if single else None
+        own = self._fresh(name or node.get("name") or op.split(".")[1])
+        self.steps.append(Step(own, op, args, kwargs))
+        self._remember_module(own, node)
+        if name is not None:
+            self._define(name, own, graph, scope)
+        elif not single:
+            items = _value(outputs[0]) if len(outputs) == 1 else outputs
+            self._unpack(own, items, graph, scope)
+
+    def _unpack(self, whole: str, items: Json, graph: Json, scope: _Scope) -> None:
+        """Name the members of a result that is a tuple or a list."""
+        for index, item in enumerate(items):
+            inner = _value(item) if set(item) & _LISTS else None
+            name = _output_name(item)
+            own = self._fresh(name or f"{whole}_{index}")
+            self.steps.append(Step(own, "operator.getitem", (Ref(whole), index), {}))
+            if inner is not None:
+                self._unpack(own, inner, graph, scope)
+            elif name is not None:
+                self._define(name, own, graph, scope)
+
+    def _define(self, name: str, own: str, graph: Json, scope: _Scope) -> None:
+        scope[name] = Ref(own)
+        meta = graph["tensor_values"].get(name)
+        if meta is not None:
+            self.metas[own] = _tensor_meta(meta)
+
+    def _inline(self, op: str, node: Json, scope: _Scope) -> None:
+        """Put the steps of an inner graph in the place of the node that wraps it."""
+        arguments = [entry["arg"] for entry in node["inputs"]]
+        place = next(i for i, argument in enumerate(arguments) if "as_graph" in argument)
+        if op.endswith("autocast") and _value(arguments[2]) is not False:
+            raise ModelError(
+                "the model computes under torch.autocast, in a precision of its own; expected one "
+                "precision throughout: leave autocast out when exporting"
+            )
+        graph = arguments[place]["as_graph"]["graph"]
+        inner = _Scope()
+        for formal, actual in zip(graph["inputs"], arguments[place + 1 :], strict=True):
+            name = _output_name(formal)
+            if name is not None:
+                inner[name] = _argument(actual, scope)
+        self.read(graph, inner)
+        outputs = node["outputs"]
+        if len(outputs) == 1 and isinstance(_value(outputs[0]), list):
+            outputs = _value(outputs[0])
+        for outer, result in zip(outputs, graph["outputs"], strict=True):
+            name = _output_name(outer)
+            if name is not None:
+                scope[name] = _argument(result, inner)
+
+    def _remember_module(self, step: str, node: Json) -> None:
+        stack = str(node["metadata"].get("nn_module_stack", ""))
+        parts = stack.rsplit(";", 1)[-1].split(",")
+        if len(parts) >= 3 and parts[1] and "_from_metadata_hook" not in parts[1]:
+            self.modules[step] = parts[1]
+
+    def _fresh(self, name: str) -> str:
+        if name in self._used:
+            name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._used)
+        self._used.add(name)
+        return name
+
+
+def _value(item: Json) -> Json:
+    """Return the content of a JSON union, ``{"as_tensor": content}``."""
+    ((_, content),) = item.items()
+    return content
+
+
+def _output_name(item: Json) -> str | None:
+    """Return the name that an output or a formal input defines, if it defines one."""
+    if "name" in item:
+        return str(item["name"])
+    if "as_name" in item:
+        return str(item["as_name"])
+    ((kind, content),) = item.items()
+    if kind == "as_tensor" or (kind.startswith("as_sym") and kind not in _LISTS):
+        return _output_name(content)
+    return None
+
+
+def _arguments(op: str, inputs: Json, scope: _Scope) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return an operator's positional and keyword arguments."""
+    found = schema(op)
+    given = {str(entry["name"]): entry for entry in inputs}
+    if found is None or len(given) < len(inputs):
+        return tuple(_argument(entry["arg"], scope) for entry in inputs), {}
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for formal in found.arguments:
+        if formal.name not in given:
+            continue
+        entry = given.pop(formal.name)
+        kind = entry.get("kind")
+        if kind is None:
+            plain = not formal.has_default_value() and not formal.kwarg_only
+            kind = _POSITIONAL if plain else _KEYWORD
+        if kind == _POSITIONAL:
+            args.append(_argument(entry["arg"], scope))
+        else:
+            kwargs[formal.name] = _argument(entry["arg"], scope)
+    if given:
+        raise ModelError(f"{op} has no argument {next(iter(given))!r} in PyTorch {torch.__version__}")
+    return tuple(args), kwargs
+
+
+def _argument(argument: Json, scope: _Scope) -> Any:
+    """Return one argument: a literal, a Ref, or a list of these."""
+    ((kind, value),) = argument.items()
+    if kind == "as_none":
+        return None
+    if kind == "as_tensor":
+        return scope[value["name"]]
+    if kind in ("as_tensors", "as_nested_tensors"):
+        return _named(value, scope)
+    if kind == "as_optional_tensor":
+        return _argument(value, scope)
+    if kind == "as_optional_tensors":
+        return [_argument(item, scope) for item in value]
+    if kind in _SYMBOLS:
+        return _symbol(value, scope)
+    if kind in _SYMBOL_LISTS:
+        return [_symbol(item, scope) for item in value]
+    if kind in _LITERALS:
+        return value
+    if kind == "as_float":
+        return float(value)
+    if kind == "as_floats":
+        return [float(item) for item in value]
+    if kind == "as_complex":
+        return complex(float(value["real"]), float(value["imag"]))
+    if kind == "as_scalar_type":
+        return SCALAR_TYPES[value]
+    if kind == "as_memory_format":
+        return _MEMORY_FORMATS[value]
+    if kind == "as_layout" and value == _STRIDED:
+        return torch.strided
+    if kind == "as_device":
+        return torch.device("cpu")
+    raise ModelError(f"an operator has an argument of the kind {kind}, which cannot be run here")
+
+
+def _named(value: Json, scope: _Scope) -> Any:
+    if isinstance(value, list):
+        return [_named(item, scope) for item in value]
+    return scope[value["name"]]
+
+
+def _symbol(value: Json, scope: _Scope) -> Any:
+    ((kind, content),) = value.items()
+    return scope[content] if kind == "as_name" else content
+
+
+def _tensor_meta(meta: Json) -> TensorMeta:
+    sizes = tuple(
+        int(size["as_int"]) if "as_int" in size else str(size["as_expr"]["expr_str"])
+        for size in meta["sizes"]
+    )
+    return TensorMeta(sizes, SCALAR_TYPES[meta["dtype"]])

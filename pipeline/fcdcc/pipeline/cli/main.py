@@ -1,0 +1,48 @@
+"""The group of commands, and how their errors end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fcdcc.coding import __version__
+from fcdcc.coding.errors import FcdccError
+from fcdcc.storage.errors import LockedError
+
+from .demo import demo
+from .exit_codes import ExitCode
+from .run import run
+
+__all__ = ["main"]
+
+
+class _Commands(click.Group):
+    """A group whose commands end with one line and an exit code where a user went wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of ours become a line and a code."""
+        try:
+            return super().invoke(ctx)
+        except FcdccError as error:
+            code = ExitCode.LOCKED if isinstance(error, LockedError) else ExitCode.BAD_INPUT
+            _say(str(error))
+        except KeyboardInterrupt:
+            code = ExitCode.INTERRUPTED
+            _say("interrupted: run the same command again to continue")
+        return ctx.exit(code)
+
+
+def _say(message: str) -> None:
+    """Print one line to standard error."""
+    click.echo(f"fcdcc: {' '.join(message.split())}", err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fcdcc")
+def main() -> None:
+    """Coded convolution on Dask: batch inference that waits for nobody."""
+
+
+main.add_command(run)
+main.add_command(demo)

@@ -1,0 +1,75 @@
+"""Command-line options made from the checked options, so that both say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+__all__ = ["options_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PAIRS = {"processes": "--processes/--threads", "progress": "--progress/--no-progress"}
+"""The switches, which have a name for either position."""
+
+
+class _Numbers(click.ParamType):
+    """One number, or several with commas between."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers, such as 0.5 or 0.485,0.456,0.406", param, ctx)
+
+
+def options_of(
+    model: type[BaseModel], leave_out: Iterable[str] = ()
+) -> Callable[[F], F]:
+    """Return a decorator that gives a command one option per field of a pydantic model.
+
+    Every option is None where it was not given, so that the model's defaults hold and a file
+    can be overridden by what was given.
+    """
+    skipped = frozenset(leave_out)
+
+    def decorate(command: F) -> F:
+        for name, field in reversed(model.model_fields.items()):
+            if name not in skipped:
+                command = _option(name, field)(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
+    """Return the click option of one field."""
+    default = field.default
+    words = [field.description or ""]
+    if name not in PAIRS and default is not None:
+        words.append(f"[default: {default}]")
+    declaration = PAIRS.get(name, "--" + name.replace("_", "-"))
+    kind = None if name in PAIRS else _kind(field.annotation)
+    return click.option(declaration, name, type=kind, default=None, help="  ".join(words))
+
+
+def _kind(annotation: Any) -> click.ParamType:
+    """Return the click type of an annotation such as ``int | None`` or a Literal."""
+    if get_origin(annotation) is UnionType or type(None) in get_args(annotation):
+        annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return _Numbers()
+    return {int: click.INT, float: click.FLOAT}.get(annotation, click.STRING)

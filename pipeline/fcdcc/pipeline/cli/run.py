@@ -1,0 +1,42 @@
+"""``fcdcc run``."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+import click
+
+from ..options import JobConfig
+from .exit_codes import ExitCode
+from .options import options_of
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("model")
+@click.argument("input")
+@click.argument("output")
+@options_of(JobConfig, leave_out=("model", "input", "output"))
+@click.option(
+    "--json",
+    "summary_file",
+    type=click.File("w", lazy=False),
+    metavar="FILE",
+    help="write the summary as JSON; - for standard output",
+)
+@click.pass_context
+def run(ctx: click.Context, summary_file: TextIO | None, **options: Any) -> None:
+    """Run MODEL (.pt2) over the images in INPUT (Zarr) and write predictions to OUTPUT (Zarr).
+
+    Started again it continues where it stopped, and new images at the end of INPUT are added.
+    """
+    config = JobConfig.of(**options)
+    # Importing torch takes seconds; --help and mistakes in options should not wait for it.
+    from ..job import run as run_job
+
+    summary = run_job(config)
+    if summary_file is not None:
+        summary_file.write(summary.to_json() + "\n")
+    if summary.blocks_failed:
+        ctx.exit(ExitCode.BLOCKS_FAILED)

@@ -1,0 +1,82 @@
+"""What a run did, as a value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["CorruptShare", "Summary"]
+
+
+@dataclass(frozen=True)
+class CorruptShare:
+    """A wrong share, and the worker that it came from."""
+
+    block: int
+    layer: int
+    position: int
+    worker: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one run did.
+
+    Parameters
+    ----------
+    status
+        ``complete`` if every block has a prediction, else ``incomplete``.
+    blocks_total, blocks_done, blocks_skipped, blocks_failed
+        Blocks of the job; computed by this run; done before it; failed in it.
+    images_done, seconds, images_per_second
+        Of this run.
+    groups
+        Coded groups (one layer of one block) completed.
+    erasures
+        Shares started or assigned and then abandoned without a result.
+    decodes
+        Groups in which something was solved for.
+    parity_started
+        Parity shares that were started.
+    extra_work
+        (multiply-adds executed − uncoded) / uncoded, abandoned shares included.
+    max_condition_number
+        The largest of all decodes; None if nothing was decoded.
+    corrupt_shares
+        Wrong shares that were found.
+    workers_lost
+        Addresses of workers that died or were removed.
+    bytes_sent
+        Between workers.
+    fingerprint, version
+        Of the run, and of this package.
+    """
+
+    status: Literal["complete", "incomplete"]
+    blocks_total: int
+    blocks_done: int
+    blocks_skipped: int
+    blocks_failed: int
+    images_done: int
+    seconds: float
+    images_per_second: float
+    groups: int
+    erasures: int
+    decodes: int
+    parity_started: int
+    extra_work: float
+    max_condition_number: float | None
+    corrupt_shares: tuple[CorruptShare, ...]
+    workers_lost: tuple[str, ...]
+    bytes_sent: int
+    fingerprint: str
+    version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as plain values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the summary as one JSON object."""
+        return json.dumps(self.to_dict(), indent=2)
