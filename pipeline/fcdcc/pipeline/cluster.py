@@ -55,7 +55,9 @@ class Cluster:
             if isinstance(nanny, Nanny) and nanny.worker_address in gone:
                 process = nanny.process
                 if process is not None and process.process is not None:
-                    logger.warning("replacing worker %s, which does not answer", nanny.worker_address)
+                    logger.warning(
+                        "replacing worker %s, which does not answer", nanny.worker_address
+                    )
                     self.local.loop.add_callback(process.process.kill)
 
 

@@ -32,7 +32,7 @@ from .anyk import AnyK
 from .keys import RawKey, task_key
 from .network import ConvStage, GlueStage, Network
 from .plan import LayerPlan, Plan
-from .program import ProgramRef
+from .executable import ExecutableRef
 
 __all__ = ["BlockGraph", "Decodable", "build_block"]
 
@@ -77,7 +77,7 @@ class _Values:
 def build_block(
     network: Network,
     plan: Plan,
-    program: ProgramRef,
+    executable: ExecutableRef,
     run: str,
     block: int,
     images: int,
@@ -89,7 +89,7 @@ def build_block(
     ----------
     network, plan
         What to run and how.
-    program
+    executable
         What the tasks refer to; the workers hold it.
     run, block
         Stand in the task keys.
@@ -104,7 +104,7 @@ def build_block(
         make_key = partial(task_key, run=run, layer=stage.index, block=block)
         if isinstance(stage, GlueStage):
             inputs = [values[name] for name in stage.inputs]
-            task = Task(make_key("glue"), kernels.glue, program, stage.index, *inputs)
+            task = Task(make_key("glue"), kernels.glue, executable, stage.index, *inputs)
             values.add(task, *stage.outputs)
             continue
         layer = plan.layer(stage.index)
@@ -112,13 +112,15 @@ def build_block(
             whole = Task(
                 make_key("glue"),
                 kernels.convolve_whole,
-                program,
+                executable,
                 stage.index,
                 values[stage.input],
             )
             values.add(whole, stage.output)
         else:
-            _add_coded(values, stage, layer, plan.shares_started(layer), program, make_key, images)
+            _add_coded(
+                values, stage, layer, plan.shares_started(layer), executable, make_key, images
+            )
     return BlockGraph(values.tasks, values[network.output])
 
 
@@ -127,7 +129,7 @@ def _add_coded(
     stage: ConvStage,
     layer: LayerPlan,
     positions: range,
-    program: ProgramRef,
+    executable: ExecutableRef,
     make_key: Any,
     images: int,
 ) -> None:
@@ -137,7 +139,7 @@ def _add_coded(
         encode = Task(
             make_key("encode", position=position),
             kernels.encode,
-            program,
+            executable,
             stage.index,
             position,
             values[stage.input],
@@ -145,7 +147,7 @@ def _add_coded(
         share = Task(
             make_key("share", position=position),
             kernels.share,
-            program,
+            executable,
             stage.index,
             position,
             TaskRef(encode.key),
@@ -158,9 +160,8 @@ def _add_coded(
         kernels.decode,
         shares,
         Decodable(layer.coded_conv.code),
-        program,
+        executable,
         stage.index,
         images,
     )
     values.add(decode, stage.output)
-

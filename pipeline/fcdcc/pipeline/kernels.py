@@ -19,7 +19,7 @@ from fcdcc.storage import ImageSource, Preparation
 
 from .anyk import wanted
 from .interpreter import run_steps
-from .program import ProgramRef, find_program
+from .executable import ExecutableRef, find
 
 __all__ = ["Array", "Values", "convolve_whole", "decode", "encode", "glue", "read", "share"]
 
@@ -30,7 +30,9 @@ SLICES = 4
 """Into how many slices a share's convolution is cut, to ask in between whether it is wanted."""
 
 
-def read(source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int) -> Array:
+def read(
+    source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int
+) -> Array:
     """Return images start … stop − 1, prepared, as (images, C, *space).
 
     ``pad_to`` images are returned at least: a network with a fixed batch gets zeros behind
@@ -43,14 +45,14 @@ def read(source: ImageSource, preparation: Preparation, start: int, stop: int, p
     return images
 
 
-def encode(program: ProgramRef, layer: int, position: int, value: Array) -> Array:
+def encode(executable: ExecutableRef, layer: int, position: int, value: Array) -> Array:
     """Return the coded inputs of one share from the layer's whole input (paper, eq. 33)."""
-    coded = find_program(program).coded(layer)
+    coded = find(executable).coded(layer)
     with torch.inference_mode():
         return to_array(coded.encode_input(to_tensor(value), position))
 
 
-def share(program: ProgramRef, layer: int, position: int, coded_input: Array) -> Array:
+def share(executable: ExecutableRef, layer: int, position: int, coded_input: Array) -> Array:
     """Return one share: the coded inputs convolved with the coded filters.
 
     Raises
@@ -58,7 +60,7 @@ def share(program: ProgramRef, layer: int, position: int, coded_input: Array) ->
     Abandoned
         If nobody waits for it any more; then Dask has forgotten the task already.
     """
-    held = find_program(program)
+    held = find(executable)
     with torch.inference_mode():
         result = held.coded(layer).convolve(
             to_tensor(coded_input),
@@ -70,13 +72,15 @@ def share(program: ProgramRef, layer: int, position: int, coded_input: Array) ->
         return to_array(result)
 
 
-def decode(shares: Mapping[int, Array], program: ProgramRef, layer: int, images: int) -> Array:
+def decode(
+    shares: Mapping[int, Array], executable: ExecutableRef, layer: int, images: int
+) -> Array:
     """Return a layer's output, bias added, from the shares that are there.
 
     The first δ are used: what else arrived in the meantime costs time and changes the last
     bits.
     """
-    held = find_program(program)
+    held = find(executable)
     coded = held.coded(layer)
     positions = enough_of(coded.code.is_decodable, sorted(shares))
     with torch.inference_mode():
@@ -84,20 +88,20 @@ def decode(shares: Mapping[int, Array], program: ProgramRef, layer: int, images:
         return to_array(add_bias(output, held.bias(layer)))
 
 
-def convolve_whole(program: ProgramRef, layer: int, value: Array) -> Array:
+def convolve_whole(executable: ExecutableRef, layer: int, value: Array) -> Array:
     """Return the output of a convolution that the plan leaves uncoded."""
-    held = find_program(program)
+    held = find(executable)
     with torch.inference_mode():
         output = held.plan.layer(layer).geometry.convolve(to_tensor(value), held.weight(layer))
         return to_array(add_bias(output, held.bias(layer)))
 
 
-def glue(program: ProgramRef, layer: int, *inputs: Array) -> Array | Values:
+def glue(executable: ExecutableRef, layer: int, *inputs: Array) -> Array | Values:
     """Return what a glue stage makes: an array, or several by name.
 
     ``inputs`` are in the order of ``GlueStage.inputs``.
     """
-    held = find_program(program)
+    held = find(executable)
     stage = held.glue(layer)
     with torch.inference_mode():
         given = {name: to_tensor(v) for name, v in zip(stage.inputs, inputs, strict=True)}

@@ -200,7 +200,9 @@ class Plan:
 def _layer_row(layer: LayerPlan) -> str:
     """Return one line about a layer."""
     geometry = layer.geometry
-    shape = f"{geometry.in_channels}→{geometry.out_channels}, {'×'.join(map(str, geometry.spatial))}"
+    shape = (
+        f"{geometry.in_channels}→{geometry.out_channels}, {'×'.join(map(str, geometry.spatial))}"
+    )
     if layer.code is None:
         return f"  {layer.layer:>3} {layer.name}: {shape}: whole: {layer.reason}"
     return (

@@ -34,9 +34,7 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r}: expected numbers, such as 0.5 or 0.485,0.456,0.406", param, ctx)
 
 
-def options_of(
-    model: type[BaseModel], leave_out: Iterable[str] = ()
-) -> Callable[[F], F]:
+def options_of(model: type[BaseModel], leave_out: Iterable[str] = ()) -> Callable[[F], F]:
     """Return a decorator that gives a command one option per field of a pydantic model.
 
     Every option is None where it was not given, so that the model's defaults hold and a file
