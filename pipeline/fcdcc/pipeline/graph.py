@@ -17,18 +17,17 @@ where a task makes several, how to take one. Nothing else knows how tasks hang t
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 from operator import getitem
-from typing import Any
 
 from dask._task_spec import GraphNode, Task, TaskRef
 
 from fcdcc.coding import Code
 
 from . import kernels
-from .anyk import AnyK
+from .anyk import AnyK, Share
 from .keys import RawKey, task_key
 from .network import ConvStage, GlueStage, Network
 from .plan import LayerPlan, Plan
@@ -118,9 +117,7 @@ def build_block(
             )
             values.add(whole, stage.output)
         else:
-            _add_coded(
-                values, stage, layer, plan.shares_started(layer), executable, make_key, images
-            )
+            _add_coded(values, stage, layer, plan, executable, make_key, images)
     return BlockGraph(values.tasks, values[network.output])
 
 
@@ -128,14 +125,14 @@ def _add_coded(
     values: _Values,
     stage: ConvStage,
     layer: LayerPlan,
-    positions: range,
+    plan: Plan,
     executable: ExecutableRef,
-    make_key: Any,
+    make_key: Callable[..., RawKey],
     images: int,
 ) -> None:
     """Add the n subtasks of one layer and the any-k node that decodes them."""
     shares: dict[int, RawKey] = {}
-    for position in positions:
+    for position in plan.shares_started(layer):
         encode = Task(
             make_key("encode", position=position),
             kernels.encode,
@@ -144,7 +141,7 @@ def _add_coded(
             position,
             values[stage.input],
         )
-        share = Task(
+        share = Share(
             make_key("share", position=position),
             kernels.share,
             executable,
@@ -163,5 +160,6 @@ def _add_coded(
         executable,
         stage.index,
         images,
+        seats=plan.placement.seats(shares),
     )
     values.add(decode, stage.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -77,14 +78,18 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which worker a share should go to: positions are dealt to the workers in turn.
+    """Which shares sit beside each other: position ``order[i]`` has seat i.
 
-    Share ``order[i]`` of block b goes to worker i + b (modulo their number) with ``rotate``,
-    so that no worker always holds the same position, and to worker i without.
+    Seats are dealt to the workers in turn, and every block begins at another worker, so that
+    no worker always holds the same position.
     """
 
     order: tuple[int, ...]
-    rotate: bool = True
+
+    def seats(self, positions: Iterable[int]) -> dict[int, int]:
+        """Return the seat of each of these positions."""
+        seat_of = {position: seat for seat, position in enumerate(self.order)}
+        return {position: seat_of[position] for position in positions}
 
 
 @dataclass(frozen=True)
