@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fcdcc.storage import ImageSource, Preparation
 
-from .anyk import wanted
+from .anyk import abandonable, wanted
 from .interpreter import run_steps
 from .executable import ExecutableRef, find
 
@@ -55,13 +55,10 @@ def encode(executable: ExecutableRef, layer: int, position: int, value: Array) -
 def share(executable: ExecutableRef, layer: int, position: int, coded_input: Array) -> Array:
     """Return one share: the coded inputs convolved with the coded filters.
 
-    Raises
-    ------
-    Abandoned
-        If nobody waits for it any more; then Dask has forgotten the task already.
+    It runs in slices, and stops between two of them if nobody waits for it any more.
     """
     held = find(executable)
-    with torch.inference_mode():
+    with abandonable(), torch.inference_mode():
         result = held.coded(layer).convolve(
             to_tensor(coded_input),
             held.filters(layer, position),
