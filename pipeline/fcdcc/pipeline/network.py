@@ -11,13 +11,13 @@ Nothing here runs anything: :mod:`fcdcc.pipeline.interpreter` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-__all__ = ["ConvStage", "GlueStage", "Network", "Ref", "Stage", "Step"]
+__all__ = ["ConvStage", "GlueStage", "Network", "Ref", "Stage", "Step", "references"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,22 @@ class Ref:
 
     def __repr__(self) -> str:
         return f"%{self.name}"
+
+
+def references(value: object) -> Iterator[str]:
+    """Yield the names that an argument refers to, in order, however deep they stand.
+
+    >>> list(references([Ref("x"), 3, (Ref("y"), None)]))
+    ['x', 'y']
+    """
+    if isinstance(value, Ref):
+        yield value.name
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from references(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from references(item)
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,11 @@ class Step:
     op: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The names that its arguments refer to, in order; one may stand there twice."""
+        return (*references(self.args), *references(self.kwargs))
 
     def __repr__(self) -> str:
         arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
@@ -141,3 +162,9 @@ class Network:
     def convolutions(self) -> tuple[ConvStage, ...]:
         """The convolution stages, in order."""
         return tuple(stage for stage in self.stages if isinstance(stage, ConvStage))
+
+    def to(self, dtype: torch.dtype) -> Network:
+        """Return the network in another precision, float32 or float64."""
+        from .precision import in_precision
+
+        return in_precision(self, dtype)

@@ -306,7 +306,9 @@ def _arguments(op: str, inputs: Json, scope: _Scope) -> tuple[tuple[Any, ...], d
         else:
             kwargs[formal.name] = _argument(entry["arg"], scope)
     if given:
-        raise ModelError(f"{op} has no argument {next(iter(given))!r} in PyTorch {torch.__version__}")
+        raise ModelError(
+            f"{op} has no argument {next(iter(given))!r} in PyTorch {torch.__version__}"
+        )
     return tuple(args), kwargs
 
 

@@ -1,0 +1,239 @@
+"""Cuts a straight run of items into stages.
+
+Each glue step is given the index of the latest convolution that it needs, directly or not.
+Steps with the same index that read each other's results form one stage. A step that needs
+convolution i and no later one runs after it and before convolution i + 1, so ordering the
+stages by that index is an order in which they can run. Everything here takes time linear in
+the number of items.
+
+Numbers (the size of a batch, products of sizes) do not travel between stages: each stage
+computes the numbers that it needs from a tensor that it has. Where a tensor at hand is known
+to have the same size, that one is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from .network import ConvStage, GlueStage, Ref, Stage, Step
+from .operators import is_number
+from .program import TensorMeta
+from .rewriting import Item, Names, inputs_of, output_of, redirect_step
+
+__all__ = ["cut", "joined"]
+
+
+def cut(
+    items: Sequence[Item],
+    output: str,
+    tensors: Iterable[str],
+    metas: Mapping[str, TensorMeta],
+) -> tuple[Stage, ...]:
+    """Return the stages of a network, in an order in which they can run.
+
+    Parameters
+    ----------
+    items
+        Steps and convolutions in an order in which they can run, none of them without use.
+    output
+        The name of the network's prediction.
+    tensors
+        The names that stand for tensors of the model.
+    metas
+        The sizes of values, as far as they are known.
+    """
+    numbers = {item.name: item for item in items if isinstance(item, Step) and is_number(item.op)}
+    groups = _grouped(items, numbers)
+    builder = _Builder(numbers, frozenset(tensors), metas, Names(output_of(i) for i in items))
+    stages = [builder.stage(group) for group in groups]
+    read_elsewhere = {output}.union(*(stage.inputs for stage in stages))
+    return tuple(_finished(stage, index, read_elsewhere) for index, stage in enumerate(stages))
+
+
+def joined(stages: Iterable[Stage]) -> list[Item]:
+    """Return the items of some stages as one straight run: the inverse of :func:`cut`."""
+    items: list[Item] = []
+    for stage in stages:
+        if isinstance(stage, ConvStage):
+            items.append(stage)
+        else:
+            items.extend(stage.steps)
+    return items
+
+
+def _finished(stage: Stage, index: int, read_elsewhere: set[str]) -> Stage:
+    if isinstance(stage, ConvStage):
+        return replace(stage, index=index)
+    outputs = tuple(step.name for step in stage.steps if step.name in read_elsewhere)
+    return replace(stage, index=index, outputs=outputs)
+
+
+def _grouped(items: Sequence[Item], numbers: Mapping[str, Step]) -> list[list[Item]]:
+    """Return the items of each stage, number steps left out, in the order of the stages."""
+    sources = _sources(items, numbers)
+    latest: dict[str, int] = {}
+    group_of: dict[str, _Group] = {}
+    groups: list[_Group] = []
+    convolutions = 0
+    for item in items:
+        name = output_of(item)
+        if name in numbers:
+            continue
+        if isinstance(item, ConvStage):
+            groups.append(_Group((convolutions, -1), [item]))
+            latest[name] = convolutions
+            convolutions += 1
+            continue
+        reads = [source for ref in item.references for source in sources.get(ref, (ref,))]
+        latest[name] = max((latest.get(ref, -1) for ref in reads), default=-1)
+        group = _Group((latest[name], len(group_of)), [item])
+        groups.append(group)
+        for ref in reads:
+            if ref in group_of and latest[ref] == latest[name]:
+                group = group.merged(group_of[ref])
+        group_of[name] = group
+    roots = sorted((group for group in groups if group.above is None), key=lambda g: g.order)
+    order = {output_of(item): position for position, item in enumerate(items)}
+    return [sorted(group.items, key=lambda item: order[output_of(item)]) for group in roots]
+
+
+def _sources(items: Sequence[Item], numbers: Mapping[str, Step]) -> dict[str, tuple[str, ...]]:
+    """Return, for each number, the tensors that it is computed from."""
+    sources: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        if output_of(item) in numbers:
+            found = [source for ref in inputs_of(item) for source in sources.get(ref, (ref,))]
+            sources[output_of(item)] = tuple(dict.fromkeys(found))
+    return sources
+
+
+class _Group:
+    """A set in a disjoint-set forest; the root holds the items."""
+
+    def __init__(self, order: tuple[int, int], items: list[Item]) -> None:
+        self.order = order
+        self.items = items
+        self.above: _Group | None = None
+
+    def root(self) -> _Group:
+        group = self
+        while group.above is not None:
+            if group.above.above is not None:
+                group.above = group.above.above
+            group = group.above
+        return group
+
+    def merged(self, other: _Group) -> _Group:
+        """Unite two sets and return the root of both."""
+        large, small = self.root(), other.root()
+        if large is small:
+            return large
+        if len(large.items) < len(small.items):
+            large, small = small, large
+        large.items.extend(small.items)
+        large.order = min(large.order, small.order)
+        small.items, small.above = [], large
+        return large
+
+
+class _Builder:
+    """Turns the steps of a group into a stage, with the numbers that they need."""
+
+    def __init__(
+        self,
+        numbers: Mapping[str, Step],
+        tensors: frozenset[str],
+        metas: Mapping[str, TensorMeta],
+        names: Names,
+    ) -> None:
+        self.numbers = numbers
+        self.tensors = tensors
+        self.metas = metas
+        self.names = names
+        self.given: set[str] = set()
+
+    def stage(self, group: list[Item]) -> Stage:
+        """Return a stage; its index and outputs are filled in later."""
+        if isinstance(group[0], ConvStage):
+            return group[0]
+        steps = [item for item in group if isinstance(item, Step)]
+        own = {step.name for step in steps}
+        inputs = dict.fromkeys(
+            ref
+            for step in steps
+            for ref in step.references
+            if ref not in own and ref not in self.tensors and ref not in self.numbers
+        )
+        scope = _Scope(self, inputs)
+        for step in steps:
+            scope.append(step)
+        return GlueStage(-1, tuple(scope.inputs), (), tuple(scope.steps))
+
+
+class _Scope:
+    """The steps of one stage as they are collected."""
+
+    def __init__(self, builder: _Builder, inputs: dict[str, None]) -> None:
+        self.builder = builder
+        self.inputs = inputs
+        self.steps: list[Step] = []
+        self.copies: dict[str, Ref] = {}
+        self.at_hand: dict[int | str, tuple[str, int]] = {}
+        for name in inputs:
+            self._note_sizes(name)
+
+    def append(self, step: Step) -> None:
+        for ref in step.references:
+            if ref in self.builder.numbers:
+                self._copy_number(ref)
+        self.steps.append(redirect_step(step, self.copies))
+        self._note_sizes(step.name)
+
+    def _note_sizes(self, name: str) -> None:
+        meta = self.builder.metas.get(name)
+        for axis, size in enumerate(meta.sizes if meta else ()):
+            if isinstance(size, str):
+                self.at_hand.setdefault(size, (name, axis))
+
+    def _copy_number(self, name: str) -> None:
+        """Append the steps that compute a number, once per stage."""
+        pending = [name]
+        while pending:
+            current = pending[-1]
+            original = self.builder.numbers[current]
+            missing = [
+                ref
+                for ref in original.references
+                if ref in self.builder.numbers and ref not in self.copies
+            ]
+            if current in self.copies or missing:
+                pending.extend(missing)
+                if not missing:
+                    pending.pop()
+                continue
+            pending.pop()
+            own = (
+                current if current not in self.builder.given else self.builder.names.fresh(current)
+            )
+            self.builder.given.add(own)
+            step = redirect_step(original, self.copies)
+            step = self._asked_here(Step(own, step.op, step.args, step.kwargs))
+            self.copies[current] = Ref(own)
+            self.steps.append(step)
+
+    def _asked_here(self, step: Step) -> Step:
+        """Let a size be asked of a tensor at hand; else the tensor becomes an input."""
+        made = {other.name for other in self.steps}
+        for ref in step.references:
+            if ref in made or ref in self.inputs or ref in self.builder.tensors:
+                continue
+            meta = self.builder.metas.get(ref)
+            if step.op == "aten.sym_size.int" and meta is not None:
+                size = meta.sizes[step.args[1]]
+                if size in self.at_hand:
+                    name, axis = self.at_hand[size]
+                    return Step(step.name, step.op, (Ref(name), axis), {})
+            self.inputs[ref] = None
+            self._note_sizes(ref)
+        return step

@@ -1,0 +1,106 @@
+"""From an archive to a :class:`~fcdcc.pipeline.network.Network`.
+
+The passes, in order: read the graph as one run of steps; replace steps that change their
+arguments; drop what does nothing in inference; compute constants; recognise convolutions;
+drop what nobody reads; fold batch normalisation; cut into stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from .archive import Archive
+from .convolutions import fold_batch_norms_into, recognise_convolutions
+from .cutting import cut, joined
+from .errors import ModelError
+from .fingerprints import network_fingerprint
+from .mutation import functional_steps
+from .network import Network
+from .program import Program, TensorMeta, read_program
+from .rewriting import Item, inputs_of, live_items
+from .simplification import fold_constants, simplified
+
+__all__ = ["fold_batch_norms", "import_network"]
+
+_REAL = (torch.float32, torch.float64)
+
+
+def import_network(archive: Archive, source: str, *, fold: bool = True) -> Network:
+    """Return the network in an archive.
+
+    Parameters
+    ----------
+    archive
+        See :func:`fcdcc.pipeline.archive.read_archive`.
+    source
+        What to call the model in messages.
+    fold
+        Whether to fold batch normalisation into convolutions.
+
+    Raises
+    ------
+    ModelError
+        If the model is not one that can be run here; the message says why.
+    """
+    network = _network(read_program(archive, source))
+    return fold_batch_norms(network) if fold else network
+
+
+def _network(program: Program) -> Network:
+    images = program.metas[program.input]
+    if images.dtype not in _REAL:
+        raise ModelError(
+            f"the model takes images of the type {images.dtype}; expected float32 or float64: "
+            "convert it with model.float() before the export"
+        )
+    if len(images.sizes) < 2:
+        raise ModelError(
+            f"the model takes an input of shape {images.sizes}; expected (batch, C, *space)"
+        )
+    steps, output = simplified(functional_steps(program), program.output)
+    kept, tensors = fold_constants(steps, program.tensors)
+    items = recognise_convolutions(kept, tensors, program.metas, program.modules)
+    shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
+    return _assembled(items, output, tensors, program.metas, program.input, shape, images.dtype)
+
+
+def fold_batch_norms(network: Network) -> Network:
+    """Return the network with batch normalisation folded into the convolutions.
+
+    A normalisation by fixed statistics that alone reads the output of a convolution becomes
+    part of its weight and bias, computed in float64 and rounded once. The others stay glue.
+    """
+    items, tensors, output = fold_batch_norms_into(
+        joined(network.stages), network.tensors, network.output
+    )
+    if len(items) == len(joined(network.stages)):
+        return network
+    return _assembled(
+        items, output, tensors, {}, network.input, network.input_shape, network.input_dtype
+    )
+
+
+def _assembled(
+    items: Sequence[Item],
+    output: str,
+    tensors: Mapping[str, torch.Tensor],
+    metas: Mapping[str, TensorMeta],
+    input_name: str,
+    input_shape: tuple[int | None, ...],
+    input_dtype: torch.dtype,
+) -> Network:
+    live = live_items(items, output)
+    stages = cut(live, output, tensors, metas)
+    read = dict.fromkeys(name for item in joined(stages) for name in inputs_of(item))
+    used = {name: tensors[name] for name in read if name in tensors}
+    return Network(
+        stages=stages,
+        input=input_name,
+        output=output,
+        input_shape=input_shape,
+        input_dtype=input_dtype,
+        tensors=used,
+        fingerprint=network_fingerprint(stages, input_name, output, used),
+    )
