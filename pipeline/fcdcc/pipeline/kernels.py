@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcdcc.storage import ImageSource, Preparation
+from fcdcc.storage.images import ImageSource
+from fcdcc.storage.preparation import Preparation
 
 from .anyk import abandonable, wanted
 from .interpreter import run_steps

@@ -1,0 +1,133 @@
+"""The graph of a block: right with every scheduler, and with any shares given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import torch
+from dask._task_spec import DataNode, Task
+from erasing import erase
+from torch import nn
+
+from fcdcc.pipeline.anyk import ERASED, AnyK
+from fcdcc.pipeline.executable import Executable, drop, hold
+from fcdcc.pipeline.graph import BlockGraph, build_block
+from fcdcc.pipeline.keys import parse_key
+from fcdcc.pipeline.model import open_model
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner import make_plan
+
+IMAGES = 5
+
+
+class Branching(nn.Module):
+    """A residual sum, an in-place activation, and two branches of different depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.deep = nn.Sequential(
+            nn.Conv2d(8, 6, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+        )
+        self.shallow = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=4, bias=False)
+        self.head = nn.Linear(16 * 6 * 6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stem = torch.relu_(self.stem(x))
+        stem = stem + torch.sigmoid(stem)
+        joined = torch.cat([self.deep(stem), self.shallow(stem)], 1)
+        return self.head(torch.relu(joined).flatten(1))
+
+
+class Block:
+    """A network, images, its graph and what PyTorch makes of them."""
+
+    def __init__(self, **options: Any) -> None:
+        torch.manual_seed(3)
+        module = Branching().double().eval()
+        images = torch.rand(IMAGES, 3, 12, 12, dtype=torch.float64)
+        batch = {0: torch.export.Dim("batch")}
+        program = torch.export.export(module, (images[:2],), dynamic_shapes=(batch,))
+        buffer = _saved(program)
+        network = open_model(buffer).network
+        plan = make_plan(network, (3, 12, 12), PlanOptions.of(dtype="float64", **options))
+        self.plan = plan
+        self.ref = hold(Executable(network, plan))
+        source = Task(("read-t", 0, 0, 0), images.numpy)
+        self.graph: BlockGraph = build_block(network, plan, self.ref, "t", 0, IMAGES, source)
+        with torch.inference_mode():
+            self.expected = module(images).numpy()
+
+    def agrees(self, answer: Any) -> bool:
+        error = np.linalg.norm(answer - self.expected) / np.linalg.norm(self.expected)
+        return bool(error < 1e-12)
+
+
+def _saved(program: torch.export.ExportedProgram) -> bytes:
+    from io import BytesIO
+
+    buffer = BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def block() -> Iterator[Block]:
+    block = Block()
+    yield block
+    drop(block.ref)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_schedulers_agree_with_torch(block: Block, scheduler: str) -> None:
+    answer = dask.get if scheduler == "synchronous" else dask.threaded.get
+    assert block.agrees(answer(block.graph.tasks, block.graph.prediction.key))
+
+
+def test_schedulers_give_the_same_bits(block: Block) -> None:
+    key = block.graph.prediction.key
+    one = dask.get(block.graph.tasks, key)
+    two = dask.threaded.get(block.graph.tasks, key)
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_two_shares_of_every_group_may_be_missing(block: Block, seed: int) -> None:
+    tasks = erase(block.graph.tasks, 2, seed)
+    assert block.agrees(dask.get(tasks, block.graph.prediction.key))
+
+
+def test_every_pair_of_shares_of_one_layer_may_be_missing(block: Block) -> None:
+    node = next(task for task in block.graph.tasks.values() if isinstance(task, AnyK))
+    for pair in combinations(node.shares, 2):
+        gone = {node.shares[position]: DataNode(position, ERASED) for position in pair}
+        tasks = {**block.graph.tasks, node.key: node.substitute(gone)}
+        assert block.agrees(dask.get(tasks, block.graph.prediction.key))
+
+
+def test_nothing_spare_means_no_parity_in_the_graph() -> None:
+    block = Block(redundancy="off")
+    try:
+        nodes = [task for task in block.graph.tasks.values() if isinstance(task, AnyK)]
+        assert {len(node.shares) for node in nodes} == {4}
+        assert block.agrees(dask.get(block.graph.tasks, block.graph.prediction.key))
+    finally:
+        drop(block.ref)
+
+
+def test_keys_say_stage_layer_block_and_position(block: Block) -> None:
+    keys = [parse_key(key) for key in block.graph.tasks]
+    assert None not in keys
+    stages = {key.stage for key in keys if key}
+    assert stages == {"read", "encode", "share", "decode", "glue"}
+    shares = [key for key in keys if key and key.stage == "share"]
+    assert len(shares) == 6 * len(block.plan.layers)
+    assert {key.layer for key in shares} == {layer.layer for layer in block.plan.layers}
