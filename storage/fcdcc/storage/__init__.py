@@ -1,0 +1,74 @@
+"""Zarr in, Zarr out: images, predictions, and what makes a job resumable.
+
+``images`` opens a Zarr array of images as a small value that any process can read from,
+``preparation`` turns stored images into a network's input. ``outputs`` creates, continues
+and puts aside outputs; ``predictions`` writes blocks of them with their completion records;
+``verification`` reads everything again; ``locking`` keeps two runs apart.
+
+Nothing here knows Dask: a block is written by whoever has its predictions.
+"""
+
+from __future__ import annotations
+
+from .axes import Axes, find_axes
+from .chunks import OutputArray
+from .errors import (
+    DamageError,
+    InputError,
+    LockedError,
+    OutputError,
+    OutputMismatchError,
+    PreparationError,
+)
+from .fingerprint import Fingerprint
+from .images import ImageSource, open_images
+from .layout import BlockLayout
+from .locking import hold
+from .metadata import Coordinate
+from .outputs import (
+    check_fingerprint,
+    create_predictions,
+    inspect_output,
+    open_predictions,
+    resize_predictions,
+    set_aside,
+)
+from .predictions import PredictionStore
+from .preparation import Preparation
+from .progress import Progress
+from .records import BlockRecord
+from .runs import StoredRun
+from .sealed import Json
+from .verification import Damage, verify
+
+__all__ = [
+    "Axes",
+    "BlockLayout",
+    "BlockRecord",
+    "Coordinate",
+    "Damage",
+    "DamageError",
+    "Fingerprint",
+    "ImageSource",
+    "InputError",
+    "Json",
+    "LockedError",
+    "OutputArray",
+    "OutputError",
+    "OutputMismatchError",
+    "PredictionStore",
+    "Preparation",
+    "PreparationError",
+    "Progress",
+    "StoredRun",
+    "check_fingerprint",
+    "create_predictions",
+    "find_axes",
+    "hold",
+    "inspect_output",
+    "open_images",
+    "open_predictions",
+    "resize_predictions",
+    "set_aside",
+    "verify",
+]

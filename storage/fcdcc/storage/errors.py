@@ -1,0 +1,38 @@
+"""The errors of the storage layer; see :mod:`fcdcc.coding.errors` for the rules."""
+
+from __future__ import annotations
+
+from fcdcc.coding.errors import FcdccError
+
+__all__ = [
+    "DamageError",
+    "InputError",
+    "LockedError",
+    "OutputError",
+    "OutputMismatchError",
+    "PreparationError",
+]
+
+
+class InputError(FcdccError, ValueError):
+    """Images that cannot be read, or that do not fit what reads them."""
+
+
+class PreparationError(FcdccError, ValueError):
+    """A scale, mean, standard deviation or data type that does not fit the images."""
+
+
+class OutputError(FcdccError, OSError):
+    """An output that cannot be made, read or written."""
+
+
+class OutputMismatchError(OutputError, ValueError):
+    """An output that another job made: its fingerprint is not the one at hand."""
+
+
+class DamageError(OutputError):
+    """Stored data that is not what was written."""
+
+
+class LockedError(OutputError):
+    """An output that another run is writing."""

@@ -1,0 +1,77 @@
+"""What determines a job's answers, as a value that two runs can compare.
+
+Model weights, preparation, data type, code, output format, identity of the input without
+its length: two runs with the same fingerprint make the same predictions, so that one may
+continue what the other began.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .sealed import Json, canonical, digest
+
+__all__ = ["Fingerprint"]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Named values that determine the answers.
+
+    Parameters
+    ----------
+    text
+        Their canonical JSON; :meth:`of` makes it.
+
+    Examples
+    --------
+    >>> ours = Fingerprint.of({"model": "1f3a", "preparation": {"scale": "auto"}})
+    >>> theirs = Fingerprint.of({"model": "1f3a", "preparation": {"scale": "none"}})
+    >>> ours.digest == theirs.digest
+    False
+    >>> ours.differences(theirs)
+    ['preparation.scale: "auto" here, "none" there']
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Json]) -> Fingerprint:
+        """Return the fingerprint of named JSON values, in whatever order they come."""
+        return cls(canonical(dict(fields)))
+
+    @property
+    def fields(self) -> dict[str, Json]:
+        """The named values."""
+        fields: dict[str, Json] = json.loads(self.text)
+        return fields
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits that stand for all of it."""
+        return digest(self.text.encode())[:32]
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Return what differs, a line for each value: its name, its value here and there."""
+        here, there = dict(_leaves("", self.fields)), dict(_leaves("", other.fields))
+        return [
+            f"{name}: {_shown(here.get(name))} here, {_shown(there.get(name))} there"
+            for name in sorted(here.keys() | there.keys())
+            if here.get(name) != there.get(name)
+        ]
+
+
+def _leaves(prefix: str, fields: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", canonical(value)
+
+
+def _shown(text: str | None) -> str:
+    if text is None:
+        return "absent"
+    return text if len(text) <= 60 else text[:57] + "..."

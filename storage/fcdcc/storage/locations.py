@@ -1,0 +1,61 @@
+"""Where data lies: local paths and URLs, and what of a URL may be shown.
+
+Everything that is not a local path goes through fsspec. A URL may carry credentials, as
+``user:password@`` or as a query; they are used to open the store and appear nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["is_local", "normalise", "shown"]
+
+_LOCAL_SCHEMES = ("file://", "local://")
+
+
+def normalise(url: str | os.PathLike[str]) -> str:
+    """Return an absolute local path, or the URL without a slash at its end.
+
+    Worker processes may have another working directory, so that a relative path would mean
+    something else there. Links are followed, so that an output has one lock whatever it is
+    called.
+
+    >>> normalise("memory://images.zarr/")
+    'memory://images.zarr'
+    >>> normalise("file:///data/images.zarr")
+    '/data/images.zarr'
+    """
+    text = os.fspath(url)
+    for scheme in _LOCAL_SCHEMES:
+        if text.startswith(scheme):
+            return str(Path(text.removeprefix(scheme)).resolve())
+    if "://" in text:
+        return text.rstrip("/")
+    return str(Path(text).expanduser().resolve())
+
+
+def is_local(location: str) -> bool:
+    """Return whether a normalised location is a local path."""
+    return "://" not in location
+
+
+def shown(location: str) -> str:
+    """Return a location without credentials, for messages, representations and identities.
+
+    >>> shown("https://user:secret@example.org/images.zarr?token=abc")
+    'https://example.org/images.zarr'
+    >>> shown("/data/images.zarr")
+    '/data/images.zarr'
+    """
+    if is_local(location):
+        return location
+    return "::".join(_shown_link(link) for link in location.split("::"))
+
+
+def _shown_link(link: str) -> str:
+    if "://" not in link:
+        return link
+    parts = urlsplit(link)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,0 +1,183 @@
+"""One run at a time: the lock beside an output, and who holds it.
+
+A local output is locked by the operating system, which lets go when the holder dies. In an
+object store the lock is an object that its holder refreshes; one that has not been refreshed
+for a while, or whose process on this machine is gone, is taken over. That is the best that a
+store without locks allows: it keeps two scheduled jobs apart, not two clocks that disagree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from .errors import LockedError, OutputError
+from .files import Folder, open_folder
+from .locations import is_local, normalise, shown
+
+__all__ = ["hold"]
+
+REFRESH_SECONDS = 30.0
+STALE_SECONDS = 300.0
+
+
+@contextlib.contextmanager
+def hold(url: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock of an output; for use in a ``with`` statement.
+
+    The lock lies beside the output, so that it can be held before there is one and while it
+    is put aside.
+
+    Raises
+    ------
+    LockedError
+        If another run holds it; the message says which.
+    OutputError
+        If the folder that the output is to lie in cannot be written.
+    """
+    location = normalise(url)
+    with _hold_local(location) if is_local(location) else _hold_object(location):
+        yield
+
+
+@contextlib.contextmanager
+def _hold_local(location: str) -> Iterator[None]:
+    output = Path(location)
+    path = output.parent / f".{output.name}.lock"
+    holder = output.parent / f".{output.name}.lock.json"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, blocking=False)
+        lock.acquire()
+    except filelock.Timeout:
+        raise LockedError(_held(location, _read_holder(holder))) from None
+    except OSError as error:
+        raise OutputError(
+            f"{location} cannot be locked: {error.strerror or error}; expected a folder that can "
+            "be written"
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # only to tell others; the lock is held already
+            holder.write_text(json.dumps(_me()), encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _read_holder(path: Path) -> dict[str, object] | None:
+    try:
+        return _parse(path.read_bytes())
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _hold_object(location: str) -> Iterator[None]:
+    parent, _, name = location.rpartition("/")
+    folder, lock = open_folder(parent), f".{name}.lock.json"
+    mine = _me() | {"token": uuid.uuid4().hex}
+    if not _take(folder, lock, mine):
+        present = _parse_object(folder, lock)
+        if present is not None and not _is_dead(present):
+            raise LockedError(_held(location, present))
+        folder.write(lock, _stamped(mine))
+        # Of two that take over at once, the last writer is the holder.
+        taken = _parse_object(folder, lock)
+        if taken is None or taken.get("token") != mine["token"]:
+            raise LockedError(_held(location, taken))
+    done = threading.Event()
+    refresher = threading.Thread(
+        target=_refresh, args=(folder, lock, mine, done), name="fcdcc-lock", daemon=True
+    )
+    refresher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        refresher.join()
+        present = _parse_object(folder, lock)
+        if present is not None and present.get("token") == mine["token"]:
+            folder.delete([lock])
+
+
+def _take(folder: Folder, lock: str, mine: dict[str, object]) -> bool:
+    try:
+        return folder.write(lock, _stamped(mine), exclusive=True)
+    except OSError as error:
+        raise OutputError(
+            f"{shown(folder.location)} cannot be locked: {error}; expected a place that can be "
+            "written"
+        ) from error
+
+
+def _refresh(folder: Folder, lock: str, mine: dict[str, object], done: threading.Event) -> None:
+    while not done.wait(REFRESH_SECONDS):
+        with contextlib.suppress(OSError):  # the next try is soon, and the lock lasts ten
+            folder.write(lock, _stamped(mine))
+
+
+def _me() -> dict[str, object]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": _now().isoformat()}
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+
+def _stamped(mine: dict[str, object]) -> bytes:
+    return json.dumps(mine | {"refreshed": _now().isoformat()}).encode()
+
+
+def _parse(data: bytes) -> dict[str, object] | None:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _parse_object(folder: Folder, lock: str) -> dict[str, object] | None:
+    try:
+        return _parse(folder.read(lock))
+    except FileNotFoundError:
+        return None
+
+
+def _is_dead(holder: dict[str, object]) -> bool:
+    pid = holder.get("pid")
+    if holder.get("host") == socket.gethostname() and isinstance(pid, int):
+        return not _is_running(pid)
+    try:
+        refreshed = dt.datetime.fromisoformat(str(holder.get("refreshed")))
+    except ValueError:
+        return True
+    return (_now() - refreshed).total_seconds() > STALE_SECONDS
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _held(location: str, holder: dict[str, object] | None) -> str:
+    who = (
+        "another run"
+        if holder is None
+        else (f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}")
+    )
+    return f"{shown(location)} is being written by {who}: wait for it, or stop it"

@@ -1,0 +1,190 @@
+"""The files of an output that belong to no block: ``zarr.json`` files and coordinates.
+
+All of them are made in memory, by zarr itself, before anything is stored. The group's
+metadata is consolidated here rather than by ``zarr.consolidate_metadata``: it is one JSON
+member, and it must agree with the arrays from the moment it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
+
+from .chunks import add_array
+from .errors import OutputError
+from .records import Chunk
+from .runs import Contents, StoredRun
+from .sealed import Json
+
+__all__ = ["Coordinate", "make_contents"]
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinate:
+    """Labels along one axis of the output.
+
+    Parameters
+    ----------
+    name
+        Of the array; where it equals ``dim``, xarray makes it an index.
+    dim
+        The axis that it labels.
+    values
+        One per position: numbers or texts.
+    attributes
+        Such as units of time.
+    """
+
+    name: str
+    dim: str
+    values: NDArray[Any]
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values)
+        if values.ndim != 1 or values.dtype.kind not in "biufTUOMm":
+            raise OutputError(
+                f"coordinate {self.name!r} has shape {values.shape} and type {values.dtype}; "
+                "expected one axis of numbers or texts"
+            )
+        if values.dtype.kind in "UO":
+            values = np.array([str(v) for v in values], dtype=np.dtypes.StringDType())
+        object.__setattr__(self, "values", values)
+
+
+def make_contents(
+    run: StoredRun,
+    images: int,
+    coordinates: Sequence[Coordinate],
+    kept: Contents | None = None,
+) -> tuple[Contents, dict[str, bytes]]:
+    """Return what an output of so many images holds besides blocks, and the files of it.
+
+    Parameters
+    ----------
+    run
+        The job, with its arrays.
+    images
+        Number of images.
+    coordinates
+        Labels; those along ``run.dim`` need ``images`` values or more, the rest is cut off.
+    kept
+        What the output held before: its coordinates stay, unless they are given anew or lie
+        along ``run.dim``.
+
+    Returns
+    -------
+    (Contents, dict)
+        The dict has name to bytes in the order in which to write, the group's ``zarr.json``
+        last. Files that are kept are in the contents alone, except for their metadata.
+
+    Raises
+    ------
+    OutputError
+        If a coordinate does not fit the arrays.
+    """
+    sizes = _sizes(run, images)
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), attributes=dict(run.attributes))
+    kept_files = _kept(run, kept, {coordinate.name for coordinate in coordinates})
+    _add_coordinates(group, run, sizes, coordinates)
+    labels = sorted({c.name for c in coordinates} | {name.split("/")[0] for name in kept_files})
+    for array in run.arrays:
+        dims = (run.dim, *array.dims)
+        apart = [label for label in labels if label not in dims]
+        attributes: dict[str, Json] = {"coordinates": " ".join(apart)} if apart else {}
+        add_array(group, array, images, run.batch, run.dim, attributes)
+    made = {name: buffer.to_bytes() for name, buffer in files.items()}
+    texts = {name: data.decode() for name, data in made.items() if name.endswith("zarr.json")}
+    chunks = {name: Chunk.of(data) for name, data in made.items() if name not in texts}
+    if kept is not None:
+        texts |= {name: kept.texts[name] for name in kept_files if name in kept.texts}
+        chunks |= {name: kept.chunks[name] for name in kept_files if name in kept.chunks}
+    texts["zarr.json"] = _consolidated(texts)
+    ordered = {name: made[name] for name in made if name not in texts}
+    ordered |= {name: texts[name].encode() for name in sorted(texts) if name != "zarr.json"}
+    ordered["zarr.json"] = texts["zarr.json"].encode()
+    return Contents(images, texts, chunks), ordered
+
+
+def _sizes(run: StoredRun, images: int) -> dict[str, int]:
+    sizes = {run.dim: images}
+    for array in run.arrays:
+        for dim, size in zip(array.dims, array.shape, strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise OutputError(
+                    f"axis {dim!r} has length {size} in array {array.name!r} and {sizes[dim]} "
+                    "elsewhere; expected one length for each name"
+                )
+    return sizes
+
+
+def _add_coordinates(
+    group: zarr.Group, run: StoredRun, sizes: Mapping[str, int], coordinates: Sequence[Coordinate]
+) -> None:
+    taken = {array.name for array in run.arrays}
+    for coordinate in coordinates:
+        if coordinate.name in taken:
+            raise OutputError(f"two arrays with the name {coordinate.name!r}; rename a coordinate")
+        taken.add(coordinate.name)
+        size = sizes.get(coordinate.dim, -1)
+        enough = len(coordinate.values) >= size if coordinate.dim == run.dim else False
+        if not (enough or len(coordinate.values) == size):
+            raise OutputError(
+                f"coordinate {coordinate.name!r} has {len(coordinate.values)} values along "
+                f"{coordinate.dim!r}; expected {size if size >= 0 else 'no such axis'}"
+            )
+        values = coordinate.values[:size]
+        stored = group.create_array(
+            coordinate.name,
+            shape=values.shape,
+            chunks=(min(_CHUNK, len(values)),),
+            dtype=str if values.dtype.kind == "T" else values.dtype,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            dimension_names=(coordinate.dim,),
+            chunk_key_encoding={"name": "default", "separator": "."},
+            attributes=dict(coordinate.attributes),
+            config={"write_empty_chunks": True},
+        )
+        stored[...] = values
+
+
+def _kept(run: StoredRun, kept: Contents | None, replaced: set[str]) -> list[str]:
+    """Return the names of the files of coordinates that stay as they are."""
+    if kept is None:
+        return []
+    ours = {array.name for array in run.arrays} | replaced
+    along_n = {
+        name.split("/")[0]
+        for name, text in kept.texts.items()
+        if json.loads(text).get("dimension_names") == [run.dim]
+    }
+    return [
+        name
+        for name in (*kept.texts, *kept.chunks)
+        if "/" in name and name.split("/")[0] not in ours | along_n
+    ]
+
+
+def _consolidated(texts: Mapping[str, str]) -> str:
+    root = json.loads(texts["zarr.json"])
+    root["consolidated_metadata"] = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": {
+            name.removesuffix("/zarr.json"): json.loads(text)
+            for name, text in sorted(texts.items())
+            if name != "zarr.json"
+        },
+    }
+    return json.dumps(root, indent=2)

@@ -1,0 +1,287 @@
+"""The life of an output: created, continued, grown, put aside, never deleted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Mapping, Sequence
+
+from .chunks import OutputArray
+from .errors import OutputError, OutputMismatchError
+from .files import SCRATCH, Folder, open_folder
+from .fingerprint import Fingerprint
+from .layout import BlockLayout
+from .locations import normalise, shown
+from .metadata import Coordinate, make_contents
+from .predictions import PredictionStore
+from .records import Chunk
+from .runs import (
+    CONTENTS,
+    PRIVATE,
+    RUN,
+    Contents,
+    StoredRun,
+    marker,
+    read_contents,
+    read_run,
+    write_copies,
+)
+from .sealed import Json
+
+__all__ = [
+    "check_fingerprint",
+    "create_predictions",
+    "inspect_output",
+    "open_predictions",
+    "resize_predictions",
+    "set_aside",
+]
+
+PREDICTION = "prediction"
+
+
+def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
+    """Return the run that the output at a location belongs to; None where nothing is.
+
+    An empty folder is nothing, and so is an output of which not even ``run.json`` was
+    written.
+
+    Raises
+    ------
+    OutputError
+        If something else is there, or a newer version wrote it.
+    DamageError
+        If it is an output that no longer says of which run.
+    """
+    location = normalise(url)
+    folder = open_folder(location)
+    entries = _entries(folder)
+    if not entries:
+        return None
+    run = read_run(folder) if PRIVATE in entries else None
+    if run is None and entries != [PRIVATE]:
+        raise OutputError(
+            f"{shown(location)} holds something else ({', '.join(entries[:3])}"
+            f"{', …' if len(entries) > 3 else ''}); expected nothing or an output of fcdcc: "
+            "choose another output"
+        )
+    return run
+
+
+def create_predictions(
+    url: str | os.PathLike[str],
+    *,
+    images: int,
+    batch: int,
+    arrays: Sequence[OutputArray],
+    fingerprint: Fingerprint,
+    dim: str = "n",
+    attributes: Mapping[str, Json] | None = None,
+    coordinates: Sequence[Coordinate] = (),
+    plan: Json = None,
+) -> PredictionStore:
+    """Create an output: a Zarr v3 group with its arrays, and the run's own files.
+
+    Everything is checked and made in memory first; what cannot be made leaves nothing
+    behind. ``run.json`` is written first, the group's metadata last.
+
+    Parameters
+    ----------
+    url
+        Local path or URL, where nothing or an empty folder is.
+    images, batch
+        Number of images; images per block and per chunk.
+    arrays
+        What is stored; the first is called ``prediction``.
+    fingerprint
+        What determines the answers.
+    dim
+        Name of the first axis.
+    attributes
+        Of the group: how the output was made.
+    coordinates
+        Labels along the axes, such as image ids.
+    plan
+        Kept for later runs.
+
+    Raises
+    ------
+    OutputError
+        If something is there already, the values do not fit together, or it cannot be
+        written.
+    """
+    location = normalise(url)
+    if not arrays or arrays[0].name != PREDICTION:
+        raise OutputError(
+            f"arrays {[array.name for array in arrays]}; expected {PREDICTION!r} first"
+        )
+    layout = BlockLayout(images, batch)
+    run = StoredRun(fingerprint, tuple(arrays), batch, dim, dict(attributes or {}), plan)
+    contents, files = make_contents(run, images, coordinates)
+    if inspect_output(location) is not None:
+        raise OutputError(f"{shown(location)} is an output already; continue it or choose another")
+    folder = open_folder(location)
+    try:
+        folder.write(marker(run.output), b"")
+        write_copies(folder, RUN, run.to_bytes())
+        _write_contents(folder, contents, files)
+    except OSError as error:
+        raise _unwritable(location, error) from error
+    return _store(location, run, layout)
+
+
+def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
+    """Return the output at a location, to read it or to continue it.
+
+    Raises
+    ------
+    OutputError
+        If there is none.
+    DamageError
+        If the files that describe it are damaged.
+    """
+    location = normalise(url)
+    folder = open_folder(location)
+    run = inspect_output(location)
+    if run is None:
+        raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there; run the job")
+    contents = read_contents(folder)
+    return _store(location, run, BlockLayout(contents.images if contents else 0, run.batch))
+
+
+def resize_predictions(
+    url: str | os.PathLike[str], images: int, coordinates: Sequence[Coordinate] = ()
+) -> PredictionStore:
+    """Bring an output to so many images, mend its metadata, and return it.
+
+    Only for the holder of the output's lock. Does nothing where nothing is to be done.
+    Chunks and records of blocks stay as they are; a partial last block that has grown has
+    no valid record any more. Also finishes what an interrupted creation or change began and
+    rewrites metadata that is damaged.
+
+    Parameters
+    ----------
+    images
+        The new number of images, not fewer than before.
+    coordinates
+        Labels along the first axis, for all images; others stay as they are, unless given.
+
+    Raises
+    ------
+    OutputError
+        If there are fewer images than before, or the files cannot be written.
+    """
+    location = normalise(url)
+    folder = open_folder(location)
+    run = inspect_output(location)
+    if run is None:
+        raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there; run the job")
+    contents = read_contents(folder)
+    if contents is not None and images < contents.images:
+        raise OutputError(
+            f"{shown(location)} holds predictions for {contents.images} images and there are "
+            f"{images} now; expected no fewer: use another output"
+        )
+    try:
+        folder.delete(folder.sizes(SCRATCH))
+        _mend_copies(folder, run, contents)
+        if contents is None or contents.images != images or _changed(folder, contents):
+            contents, files = make_contents(run, images, coordinates, kept=contents)
+            _write_contents(folder, contents, files)
+    except OSError as error:
+        raise _unwritable(location, error) from error
+    return _store(location, run, BlockLayout(images, run.batch))
+
+
+def check_fingerprint(url: str | os.PathLike[str], run: StoredRun, ours: Fingerprint) -> None:
+    """Raise OutputMismatchError, which names what differs, unless the run has our fingerprint."""
+    differences = ours.differences(run.fingerprint)
+    if differences:
+        raise OutputMismatchError(
+            f"{shown(normalise(url))} was made by another job ({'; '.join(differences)}): use "
+            "another output, or --restart to put this one aside and begin anew"
+        )
+
+
+def set_aside(url: str | os.PathLike[str]) -> str:
+    """Rename an output, so that another can take its place; return where it is now.
+
+    Only for the holder of the output's lock.
+
+    Raises
+    ------
+    OutputError
+        If what is there is no output of fcdcc, or cannot be renamed.
+    """
+    location = normalise(url)
+    folder = open_folder(location)
+    entries = _entries(folder)
+    if not entries or PRIVATE not in entries:
+        raise OutputError(f"{shown(location)} is no output of fcdcc; it stays where it is")
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
+    taken = 0
+    while True:
+        target = f"{location}.aside-{stamp}" + (f"-{taken}" if taken else "")
+        if open_folder(target).entries() is None:
+            break
+        taken += 1
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"{shown(location)} cannot be put aside as {shown(target)}: {error.strerror or error}"
+        ) from error
+    return target
+
+
+def _store(location: str, run: StoredRun, layout: BlockLayout) -> PredictionStore:
+    return PredictionStore(location, run.arrays, layout, run.fingerprint.digest, run.output)
+
+
+def _entries(folder: Folder) -> list[str] | None:
+    try:
+        return folder.entries()
+    except OSError as error:
+        raise OutputError(
+            f"{shown(folder.location)} cannot be an output: {error.strerror or error}; expected a "
+            "folder that can be written"
+        ) from error
+
+
+def _write_contents(folder: Folder, contents: Contents, files: Mapping[str, bytes]) -> None:
+    write_copies(folder, CONTENTS, contents.to_bytes())
+    for name, data in files.items():
+        folder.write(name, data)
+
+
+def _mend_copies(folder: Folder, run: StoredRun, contents: Contents | None) -> None:
+    """Make both copies of both files whole again, from what could be read of either."""
+    wanted = {RUN: run.to_bytes()} | ({CONTENTS: contents.to_bytes()} if contents else {})
+    for name, data in wanted.items():
+        if any(present != data for present in _present(folder, name)):
+            write_copies(folder, name, data)
+    if not folder.exists(marker(run.output)):
+        folder.write(marker(run.output), b"")
+
+
+def _present(folder: Folder, name: str) -> list[bytes | None]:
+    from .runs import copies
+
+    found = dict(folder.read_many(copies(name)))
+    return [found.get(copy) for copy in copies(name)]
+
+
+def _changed(folder: Folder, contents: Contents) -> bool:
+    """Return whether a file that belongs to no block is not what it should be."""
+    wanted = contents.files
+    found = {name: Chunk.of(data) for name, data in folder.read_many(wanted)}
+    return found != wanted
+
+
+def _unwritable(location: str, error: OSError) -> OutputError:
+    if isinstance(error, OutputError):
+        return error
+    return OutputError(
+        f"{shown(location)} cannot be written: {error.strerror or error}; expected a folder that "
+        "can be written, with room in it"
+    )

@@ -1,0 +1,134 @@
+"""What is done to images before a network sees them: scale, mean, standard deviation.
+
+The same arithmetic in the same order and precision as torchvision's ``ToTensor`` and
+``Normalize``, so that a prepared image is bit for bit what a model was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import PreparationError
+from .sealed import Json
+
+__all__ = ["Preparation"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How stored images become a network's input.
+
+    Parameters
+    ----------
+    scale
+        ``"auto"``: unsigned bytes are divided by 255, everything else is unchanged;
+        ``"none"``: nothing is.
+    mean, std
+        Subtracted and divided by afterwards: one number, or one per channel; None for
+        neither. In units of the scaled images.
+    dtype
+        ``"float32"`` or ``"float64"``, what the network computes in.
+
+    Raises
+    ------
+    PreparationError
+        If a value means nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Preparation(mean=0.5, std=0.5).apply(np.array([[[0, 255]]], dtype=np.uint8))
+    array([[[-1.,  1.]]], dtype=float32)
+    """
+
+    scale: Literal["auto", "none"] = "auto"
+    mean: tuple[float, ...] | float | None = None
+    std: tuple[float, ...] | float | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("auto", "none"):
+            raise PreparationError(f"scale {self.scale!r}; expected 'auto' or 'none'")
+        if self.dtype not in ("float32", "float64"):
+            raise PreparationError(f"dtype {self.dtype!r}; expected 'float32' or 'float64'")
+        object.__setattr__(self, "mean", _numbers("mean", self.mean))
+        object.__setattr__(self, "std", _numbers("std", self.std))
+        if any(value <= 0.0 for value in _as_tuple(self.std)):
+            raise PreparationError(f"std {_text(self.std)}; expected numbers above 0")
+
+    def check(self, channels: int) -> None:
+        """Raise PreparationError unless mean and std fit images of so many channels."""
+        for label, values in (("mean", self.mean), ("std", self.std)):
+            if isinstance(values, tuple) and len(values) not in (1, channels):
+                raise PreparationError(
+                    f"{label} has {len(values)} numbers ({_text(values)}) and the images have "
+                    f"{channels} channels; give one number or {channels}"
+                )
+
+    def apply(self, images: NDArray[np.generic]) -> NDArray[np.float32] | NDArray[np.float64]:
+        """Return (n, c, *space) images of any real dtype, prepared.
+
+        Returns
+        -------
+        ndarray
+            The same shape, ``dtype``, C-contiguous; never the array that was given.
+
+        Raises
+        ------
+        PreparationError
+            If mean or std do not fit the number of channels.
+        """
+        self.check(images.shape[1])
+        prepared: NDArray[np.float32] | NDArray[np.float64]
+        prepared = np.array(images, dtype=self.dtype, order="C", copy=True)
+        if self.scale == "auto" and images.dtype == np.uint8:
+            prepared /= prepared.dtype.type(255)
+        if self.mean is not None:
+            prepared -= self._per_channel(self.mean, images.ndim)
+        if self.std is not None:
+            prepared /= self._per_channel(self.std, images.ndim)
+        return prepared
+
+    def _per_channel(self, values: tuple[float, ...] | float, ndim: int) -> NDArray[np.floating]:
+        numbers = np.array(_as_tuple(values), dtype=self.dtype)
+        return numbers.reshape((1, -1) + (1,) * (ndim - 2))
+
+    def as_json(self) -> dict[str, Json]:
+        """Return what determines the prepared images, for a fingerprint."""
+        return {
+            "scale": self.scale,
+            "mean": [*_as_tuple(self.mean)],
+            "std": [*_as_tuple(self.std)],
+            "dtype": self.dtype,
+        }
+
+
+def _numbers(
+    label: str, values: Sequence[float] | float | None
+) -> tuple[float, ...] | float | None:
+    if values is None:
+        return None
+    single = np.ndim(values) == 0
+    try:
+        numbers = tuple(float(value) for value in np.atleast_1d(np.asarray(values)))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise PreparationError(f"{label} {values!r}; expected one finite number or one per channel")
+    return numbers[0] if single else numbers
+
+
+def _as_tuple(values: tuple[float, ...] | float | None) -> tuple[float, ...]:
+    if values is None:
+        return ()
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _text(values: tuple[float, ...] | float | None) -> str:
+    return ", ".join(f"{value:g}" for value in _as_tuple(values))

@@ -1,0 +1,81 @@
+"""Which blocks of an output are done, read from its records in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import Folder
+from .layout import BlockLayout
+from .records import BlockRecord, read_records
+
+__all__ = ["Progress", "read_progress"]
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """Which blocks are done.
+
+    Parameters
+    ----------
+    done
+        (blocks,) bool.
+    failed
+        Reasons of blocks that were tried in vain, by block.
+    unreadable
+        Records that are damaged: where they lie, and what is wrong.
+    """
+
+    done: NDArray[np.bool_]
+    failed: Mapping[int, str]
+    unreadable: Mapping[str, str]
+
+    @property
+    def pending(self) -> list[int]:
+        """Blocks that are to be done, failed ones included, ascending."""
+        return [int(block) for block in np.flatnonzero(~self.done)]
+
+    @property
+    def missing(self) -> list[int]:
+        """Blocks that nobody has tried, as far as is known, ascending."""
+        return [block for block in self.pending if block not in self.failed]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done."""
+        return bool(self.done.all())
+
+
+def read_progress(
+    folder: Folder, layout: BlockLayout, fingerprint: str, arrays: Iterable[str]
+) -> Progress:
+    """Return which blocks have a valid record and chunks of the sizes that it says.
+
+    A record counts if it is undamaged, has this fingerprint, and holds exactly the images
+    that the block has now.
+    """
+    sizes: dict[str, int] = {}
+    for array in arrays:
+        sizes |= folder.sizes(array)
+    done = np.zeros(layout.blocks, dtype=np.bool_)
+    failed: dict[int, str] = {}
+    unreadable: dict[str, str] = {}
+    for name, record in read_records(folder):
+        if not isinstance(record, BlockRecord):
+            unreadable[name] = str(record)
+            continue
+        block = record.block
+        if not 0 <= block < layout.blocks:
+            continue
+        ours = record.fingerprint == fingerprint and (record.start, record.stop) == layout.bounds(
+            block
+        )
+        stored = all(sizes.get(name) == chunk.size for name, chunk in record.chunks.items())
+        done[block] = ours and record.state == "done" and stored
+        failed.pop(block, None)
+        if ours and record.state == "failed":
+            failed[block] = record.reason
+    return Progress(done, failed, unreadable)

@@ -1,0 +1,255 @@
+"""What an output is: the job that made it, its arrays, and the files that describe it.
+
+``.fcdcc/run.json`` is written first and never again: fingerprint, stored plan, arrays, batch.
+``.fcdcc/contents.json`` says how many images there are and what every file must hold that
+belongs to no block: the ``zarr.json`` files with their text, coordinates with their
+checksums. It is written before those files, so that whatever interrupts their change, the
+next run can finish it. Of both there is a second copy, since nothing else could replace them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .chunks import OutputArray
+from .errors import DamageError, OutputError
+from .files import Folder
+from .fingerprint import Fingerprint
+from .locations import shown
+from .records import Chunk
+from .sealed import Json, seal, unseal
+
+__all__ = [
+    "CONTENTS",
+    "PRIVATE",
+    "RUN",
+    "Contents",
+    "StoredRun",
+    "copies",
+    "marker",
+    "read_contents",
+    "read_copies",
+    "read_run",
+    "write_copies",
+]
+
+PRIVATE = ".fcdcc"
+"""Folder in the output for everything that is no Zarr."""
+
+RUN = f"{PRIVATE}/run.json"
+CONTENTS = f"{PRIVATE}/contents.json"
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """The job that an output belongs to.
+
+    Parameters
+    ----------
+    fingerprint
+        What determines its answers.
+    arrays
+        Its arrays, ``prediction`` first.
+    batch
+        Images per block, and the length of chunks along n.
+    dim
+        Name of the first axis.
+    attributes
+        Of the Zarr group: how the output was made.
+    plan
+        The stored plan, any JSON.
+    output
+        An id of this very output, new for each that is created.
+    created
+        When, ISO 8601 in UTC.
+    """
+
+    fingerprint: Fingerprint
+    arrays: tuple[OutputArray, ...]
+    batch: int
+    dim: str
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    plan: Json = None
+    output: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: str = field(
+        default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    )
+
+    def to_bytes(self) -> bytes:
+        """Return the contents of ``run.json``."""
+        members: dict[str, Json] = {
+            "schema": _SCHEMA,
+            "fingerprint": self.fingerprint.fields,
+            "arrays": [array.as_json() for array in self.arrays],
+            "batch": self.batch,
+            "dim": self.dim,
+            "attributes": dict(self.attributes),
+            "plan": self.plan,
+            "output": self.output,
+            "created": self.created,
+        }
+        return seal(members) + b"\n"
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, Json]) -> StoredRun:
+        """Return the run that the members of ``run.json`` describe."""
+        fields, arrays, attributes = (members[k] for k in ("fingerprint", "arrays", "attributes"))
+        batch = members["batch"]
+        if not (
+            isinstance(fields, dict)
+            and isinstance(arrays, list)
+            and isinstance(attributes, dict)
+            and isinstance(batch, int)
+        ):
+            raise TypeError("fingerprint, arrays, attributes or batch")
+        return cls(
+            fingerprint=Fingerprint.of(fields),
+            arrays=tuple(_output_array(entry) for entry in arrays),
+            batch=batch,
+            dim=str(members["dim"]),
+            attributes=attributes,
+            plan=members["plan"],
+            output=str(members["output"]),
+            created=str(members["created"]),
+        )
+
+
+def _output_array(entry: Json) -> OutputArray:
+    if not isinstance(entry, dict):
+        raise TypeError("array")
+    shape, dims = entry["shape"], entry["dims"]
+    if not (isinstance(shape, list) and isinstance(dims, list)):
+        raise TypeError("shape or dims of an array")
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    return OutputArray(str(entry["name"]), sizes, str(entry["dtype"]), tuple(map(str, dims)))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the files hold that belong to no block.
+
+    Parameters
+    ----------
+    images
+        Number of images in the output.
+    texts
+        The ``zarr.json`` files, name to text.
+    chunks
+        Chunk files of coordinates, by name.
+    """
+
+    images: int
+    texts: Mapping[str, str]
+    chunks: Mapping[str, Chunk]
+
+    def to_bytes(self) -> bytes:
+        """Return the contents of ``contents.json``."""
+        members: dict[str, Json] = {
+            "schema": _SCHEMA,
+            "images": self.images,
+            "texts": dict(self.texts),
+            "chunks": {name: [chunk.size, chunk.sha256] for name, chunk in self.chunks.items()},
+        }
+        return seal(members) + b"\n"
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, Json]) -> Contents:
+        """Return what the members of ``contents.json`` describe."""
+        images, texts, chunks = (members[name] for name in ("images", "texts", "chunks"))
+        if not (isinstance(images, int) and isinstance(texts, dict) and isinstance(chunks, dict)):
+            raise TypeError("images, texts or chunks")
+        return cls(
+            images,
+            {name: str(text) for name, text in texts.items()},
+            {name: Chunk.from_json(entry) for name, entry in chunks.items()},
+        )
+
+    @property
+    def files(self) -> dict[str, Chunk]:
+        """Size and checksum of every file."""
+        texts = {name: Chunk.of(text.encode()) for name, text in self.texts.items()}
+        return texts | dict(self.chunks)
+
+
+def copies(name: str) -> tuple[str, str]:
+    """Return the names of both copies of ``run.json`` or ``contents.json``."""
+    return name, name.removesuffix(".json") + ".copy.json"
+
+
+def write_copies(folder: Folder, name: str, data: bytes) -> None:
+    """Write both copies of a file."""
+    for copy in copies(name):
+        folder.write(copy, data)
+
+
+def read_copies(folder: Folder, name: str) -> dict[str, Json] | None:
+    """Return the members of a file from the first of its copies that is whole.
+
+    None where neither copy is there.
+
+    Raises
+    ------
+    DamageError
+        If no copy is whole.
+    OutputError
+        If a newer version wrote it.
+    """
+    damaged: list[str] = []
+    for copy in copies(name):
+        try:
+            data = folder.read(copy)
+            if not data.endswith(b"\n"):
+                raise DamageError("it is cut off")
+            members = unseal(data[:-1])
+        except FileNotFoundError:
+            continue
+        except DamageError as error:
+            damaged.append(f"{copy}: {error}")
+            continue
+        schema = members.get("schema")
+        if not isinstance(schema, int) or schema > _SCHEMA:
+            raise OutputError(
+                f"{shown(folder.location)} was written by a newer version (schema {schema}, this "
+                f"one reads up to {_SCHEMA}): update fcdcc, or use another output"
+            )
+        return members
+    if damaged:
+        raise DamageError(
+            f"{shown(folder.location)} is damaged ({'; '.join(damaged)}): put it aside with "
+            "--restart and run the job again"
+        )
+    return None
+
+
+def marker(output: str) -> str:
+    """Return the name of the empty file that shows which output lies at a location."""
+    return f"{PRIVATE}/output-{output}"
+
+
+def read_run(folder: Folder) -> StoredRun | None:
+    """Return the run that an output belongs to; None where there is no ``run.json``.
+
+    Raises
+    ------
+    DamageError, OutputError
+        As :func:`read_copies`.
+    """
+    members = read_copies(folder, RUN)
+    return None if members is None else StoredRun.from_members(members)
+
+
+def read_contents(folder: Folder) -> Contents | None:
+    """Return what an output's ``contents.json`` says; None where there is none.
+
+    Raises
+    ------
+    DamageError, OutputError
+        As :func:`read_copies`.
+    """
+    members = read_copies(folder, CONTENTS)
+    return None if members is None else Contents.from_members(members)

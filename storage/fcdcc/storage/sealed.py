@@ -1,0 +1,62 @@
+"""JSON that knows when it has been changed.
+
+A sealed object is one line of JSON whose first member, ``check``, is the SHA-256 of the rest
+byte for byte. One flipped bit anywhere in it is found, and it stays plain JSON for everybody
+else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from .errors import DamageError
+
+__all__ = ["Json", "canonical", "digest", "seal", "unseal"]
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+"""What a JSON text can say."""
+
+_HEAD = b'{"check":"'
+_TAIL = b'",'
+_DIGITS = 64
+
+
+def canonical(value: Json) -> str:
+    """Return the one JSON text of a value: members sorted, no spaces, ASCII only.
+
+    >>> canonical({"b": [1, 2.5], "a": None})
+    '{"a":null,"b":[1,2.5]}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def seal(members: Mapping[str, Json]) -> bytes:
+    """Return an object with at least one member as sealed JSON, without a line break."""
+    body = canonical(dict(members)).encode()
+    return _HEAD + digest(body).encode() + _TAIL + body[1:]
+
+
+def unseal(data: bytes) -> dict[str, Json]:
+    """Return the members of a sealed object, ``check`` left out.
+
+    Raises
+    ------
+    DamageError
+        If the bytes are not exactly what :func:`seal` made.
+    """
+    start = len(_HEAD) + _DIGITS + len(_TAIL)
+    body = b"{" + data[start:]
+    if data[:start] != _HEAD + digest(body).encode() + _TAIL:
+        raise DamageError("its contents do not match its checksum")
+    members = json.loads(body)
+    if not isinstance(members, dict):
+        raise DamageError("it holds no JSON object")
+    return members

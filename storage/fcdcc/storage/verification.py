@@ -1,0 +1,152 @@
+"""Verification: every stored file read again and compared with what was recorded of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import DamageError, OutputError
+from .files import Folder, open_folder
+from .layout import BlockLayout
+from .locations import normalise, shown
+from .records import RECORDS, BlockRecord, Chunk, read_records
+from .runs import CONTENTS, RUN, StoredRun, copies, marker, read_contents, read_run
+from .sealed import unseal
+
+__all__ = ["Damage", "verify"]
+
+_READERS = 8
+
+Kind = Literal["changed", "truncated", "missing", "record", "unrecorded"]
+
+
+@dataclass(frozen=True, order=True)
+class Damage:
+    """One thing that is wrong with an output.
+
+    Parameters
+    ----------
+    path
+        The file, relative to the output.
+    kind
+        ``changed``: its bytes are not what was written; ``truncated``: nor is its size;
+        ``missing``: it is not there; ``record``: a record that cannot be read or belongs to
+        another run; ``unrecorded``: data without a record.
+    block
+        The block that it belongs to, where it belongs to one.
+    detail
+        What was found, in words.
+    """
+
+    path: str
+    kind: Kind
+    block: int | None
+    detail: str
+
+    def __str__(self) -> str:
+        where = "" if self.block is None else f" (block {self.block})"
+        return f"{self.path}{where}: {self.detail}"
+
+
+def verify(url: str | os.PathLike[str]) -> list[Damage]:
+    """Read everything that an output holds again and return what is damaged, by path.
+
+    Blocks that have not been made are no damage. Hold the output's lock meanwhile: a block
+    that is just being written is data without a record.
+
+    Raises
+    ------
+    OutputError
+        If there is no output.
+    """
+    location = normalise(url)
+    folder = open_folder(location)
+    if not folder.entries():
+        raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there")
+    found = [*_check_copies(folder)]
+    try:
+        run, contents = read_run(folder), read_contents(folder)
+    except DamageError:
+        run = contents = None
+    records: dict[int, BlockRecord] = {}
+    for name, record in read_records(folder):
+        if isinstance(record, BlockRecord):
+            records[record.block] = record
+        else:
+            found.append(Damage(name, "record", _block_of(name), f"the record: {record}"))
+    expected: dict[str, tuple[int | None, Chunk]] = {}
+    for block, record in records.items():
+        expected |= {name: (block, chunk) for name, chunk in record.chunks.items()}
+    if contents is not None:
+        expected |= {name: (None, chunk) for name, chunk in contents.files.items()}
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = pool.map(lambda item: _check(folder, item[0], *item[1]), expected.items())
+        found += [damage for damage in results if damage is not None]
+    if run is not None:
+        layout = BlockLayout(contents.images if contents else 0, run.batch)
+        found += _strangers(folder, run, layout, records)
+    return sorted(found)
+
+
+def _check(folder: Folder, name: str, block: int | None, wanted: Chunk) -> Damage | None:
+    try:
+        data = folder.read(name)
+    except FileNotFoundError:
+        what = "a record says that it was written" if block is not None else "it describes data"
+        return Damage(name, "missing", block, f"it is not there, and {what}")
+    if len(data) != wanted.size:
+        return Damage(
+            name, "truncated", block, f"it has {len(data)} bytes and was written with {wanted.size}"
+        )
+    if Chunk.of(data) != wanted:
+        return Damage(name, "changed", block, "its bytes are not the ones that were written")
+    return None
+
+
+def _check_copies(folder: Folder) -> Iterator[Damage]:
+    for name in (*copies(RUN), *copies(CONTENTS)):
+        try:
+            data = folder.read(name)
+            if not data.endswith(b"\n"):
+                yield Damage(name, "truncated", None, "it is cut off")
+            else:
+                unseal(data[:-1])
+        except FileNotFoundError:
+            yield Damage(name, "missing", None, "it is not there")
+        except DamageError as error:
+            yield Damage(name, "changed", None, str(error))
+
+
+def _block_of(name: str) -> int | None:
+    stem = name.removeprefix(f"{RECORDS}/").removesuffix(".json")
+    return int(stem) if stem.isdecimal() else None
+
+
+def _strangers(
+    folder: Folder, run: StoredRun, layout: BlockLayout, records: dict[int, BlockRecord]
+) -> Iterator[Damage]:
+    """Yield records of other runs, chunks without a record, and an output without its mark."""
+    digest = run.fingerprint.digest
+    for block, record in records.items():
+        if record.fingerprint != digest:
+            yield Damage(
+                f"{RECORDS}/{block:08d}.json", "record", block, "the record is of another run"
+            )
+        elif block >= layout.blocks:
+            yield Damage(
+                f"{RECORDS}/{block:08d}.json", "record", block,
+                f"the record is of a block that is not there: the last is {layout.blocks - 1}",
+            )  # fmt: skip
+    known = {name for record in records.values() for name in record.chunks}
+    for array in run.arrays:
+        for name in sorted(folder.sizes(array.name).keys() - known - {f"{array.name}/zarr.json"}):
+            text = name.removeprefix(f"{array.name}/c.").split(".")[0]
+            owner = int(text) if text.isdecimal() else None
+            if owner is not None and owner in records:
+                continue  # left by an attempt that failed, and recorded as such
+            yield Damage(name, "unrecorded", owner, "data without a record")
+    if not folder.exists(marker(run.output)):
+        yield Damage(marker(run.output), "missing", None, "the mark of the output is not there")
