@@ -24,10 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import pad as torch_pad
 
 from .errors import GeometryError
-from .geometry import ConvGeometry
+from .geometry import ConvGeometry, pad_space
 
 __all__ = [
     "ImagePartition",
@@ -153,7 +152,7 @@ def pad(x: torch.Tensor, geometry: ConvGeometry, partition: RowPartition) -> tor
     ``x`` itself where there is nothing to add.
     """
     (before, after), *others = geometry.padding
-    return _pad(x, ((before, after + partition.bottom), *others))
+    return pad_space(x, ((before, after + partition.bottom), *others))
 
 
 def part(padded: torch.Tensor, partition: RowPartition, a: int) -> torch.Tensor:
@@ -183,7 +182,7 @@ def padded_rows(x: torch.Tensor, geometry: ConvGeometry, start: int, count: int)
         needed.
     """
     inside, above, below = rows_inside(geometry, start, count)
-    return _pad(x[:, :, inside], ((above, below), *geometry.padding[1:]))
+    return pad_space(x[:, :, inside], ((above, below), *geometry.padding[1:]))
 
 
 def rows_inside(geometry: ConvGeometry, start: int, count: int) -> tuple[slice, int, int]:
@@ -199,10 +198,3 @@ def rows_inside(geometry: ConvGeometry, start: int, count: int) -> tuple[slice, 
     last = min(max(start + count - before, first), size)
     above = min(max(before - start, 0), count)
     return slice(first, last), above, count - above - (last - first)
-
-
-def _pad(x: torch.Tensor, padding: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """Pad the spatial dimensions with zeros; ``x`` itself where there are none to add."""
-    if not any(before or after for before, after in padding):
-        return x
-    return torch_pad(x, [zeros for pair in reversed(padding) for zeros in pair])

@@ -168,6 +168,16 @@ class Code:
             raise CodeError(f"shares {list(shares)} of a code with shares 0 to {self.n - 1}")
         return shares
 
+    def __reduce__(self) -> tuple[type[Code], tuple[object, ...]]:
+        # What is cached stays behind: a hash of strings means nothing in another process.
+        return type(self), (
+            self.name,
+            self.input_matrix,
+            self.filter_matrix,
+            self.recovery_threshold,
+            self.every_delta,
+        )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Code):
             return NotImplemented

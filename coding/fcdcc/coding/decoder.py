@@ -82,8 +82,10 @@ class Decoder:
         key = (like.dtype, like.device)
         cast = self._casts.get(key)
         if cast is None:
-            cast = torch.from_numpy(self.matrix.copy()).to(device=like.device, dtype=like.dtype)
-            self._casts[key] = cast
+            # Kept beyond the caller's inference mode, whose tensors no gradient may pass.
+            with torch.inference_mode(False):
+                matrix = torch.from_numpy(self.matrix.copy())
+                cast = self._casts[key] = matrix.to(device=like.device, dtype=like.dtype)
         return cast
 
     def apply(self, results: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -11,12 +11,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch.nn import functional
+
 from .errors import GeometryError
 
-__all__ = ["ConvGeometry", "Padding"]
+__all__ = ["ConvGeometry", "Padding", "pad_space"]
 
 Padding = int | str | Sequence[int]
 """Padding as torch takes it: a number, one number per dimension, 'same' or 'valid'."""
+
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,31 @@ class ConvGeometry:
         """Multiply-adds for one image, uncoded."""
         return math.prod(self.weight_shape) * math.prod(self.output_spatial)
 
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return the plain convolution, uncoded and without bias.
+
+        Parameters
+        ----------
+        x
+            Unpadded, (images, C, *space); its size may differ from ``spatial``.
+        weight
+            (filters, C / groups, *kernel), any number of filters that the groups divide.
+        """
+        return self.convolve_padded(*self._padded_for_torch(x), weight)
+
+    def convolve_padded(
+        self, x: torch.Tensor, padding: tuple[int, ...], weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the plain convolution of ``x`` with this padding at both ends instead."""
+        convolution = _CONVOLUTIONS[self.ndim]
+        return convolution(x, weight, None, self.stride, padding, self.dilation, self.groups)
+
+    def _padded_for_torch(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """Leave padding to the library, which needs no copy, unless it is uneven."""
+        if all(before == after for before, after in self.padding):
+            return x, tuple(before for before, _ in self.padding)
+        return pad_space(x, self.padding), (0,) * self.ndim
+
     @classmethod
     def of(
         cls,
@@ -186,6 +216,13 @@ class ConvGeometry:
             dilation=dilations,
             groups=groups,
         )
+
+
+def pad_space(x: torch.Tensor, padding: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Add zeros (before, after) to each spatial dimension; ``x`` itself where there are none."""
+    if not any(before or after for before, after in padding):
+        return x
+    return functional.pad(x, [zeros for pair in reversed(padding) for zeros in pair])
 
 
 def _per_dimension(name: str, value: int | Sequence[int], ndim: int) -> tuple[int, ...]:

@@ -26,7 +26,6 @@ from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 import torch
-from torch.nn import functional
 
 from .apcp import ImagePartition, RowPartition, padded_rows, partition_images, partition_rows
 from .code import Code, Float64Array
@@ -38,7 +37,6 @@ __all__ = ["CodedConv", "Split", "coded_conv"]
 
 Split = Literal["rows", "images"]
 
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -215,14 +213,15 @@ class CodedConv:
         first = shares[decoder.survivors[0]]
         for result in shares.values():
             _check_alike(first, result)
-        out, targets = self._targets(first, batch)
+        out = first.new_empty(self.output_shape(self._whole(batch)))
         for product, row in decoder.copied:
-            _copy_cut(targets[product], rows[row])
-        which = [i for i, product in enumerate(decoder.solved) if targets[product].numel()]
+            _copy_cut(self._product(out, product), rows[row])
+        which = [
+            i for i, product in enumerate(decoder.solved) if self._product(out, product).numel()
+        ]
         if which:
-            solved = decoder.solve(rows, which)
-            for i, values in zip(which, solved, strict=True):
-                _copy_cut(targets[decoder.solved[i]], values)
+            for i, values in zip(which, decoder.solve(rows, which), strict=True):
+                _copy_cut(self._product(out, decoder.solved[i]), values)
         return out[:batch]
 
     def _encode_rows(self, x: torch.Tensor, share: int) -> torch.Tensor:
@@ -254,22 +253,13 @@ class CodedConv:
         geometry = self.geometry
         start = rows.start * geometry.stride[0]
         count = (rows.stop - rows.start - 1) * geometry.stride[0] + geometry.effective_kernel[0]
-        padding: int | tuple[int, ...] = 0
         if self.split == "rows":
             coded_input = coded_input.narrow(2, start, count)
-        elif rows == slice(0, self.strips.rows) and all(p == q for p, q in geometry.padding):
-            padding = tuple(before for before, _ in geometry.padding)
+        elif rows == slice(0, self.strips.rows):
+            return geometry.convolve(coded_input, coded_filters)
         else:
             coded_input = padded_rows(coded_input, geometry, start, count)
-        return _CONVOLUTIONS[geometry.ndim](
-            coded_input,
-            coded_filters,
-            None,
-            geometry.stride,
-            padding,
-            geometry.dilation,
-            geometry.groups,
-        )
+        return geometry.convolve_padded(coded_input, (0,) * geometry.ndim, coded_filters)
 
     def _parts_of(self, result: torch.Tensor, share: int, batch: int) -> list[torch.Tensor]:
         """Return the ell_a · ell_b outputs of a share as views, (images, G, filters, h, …)."""
@@ -289,21 +279,20 @@ class CodedConv:
             by_part[i, :, :, j] for i, j in itertools.product(range(code.ell_a), range(code.ell_b))
         ]
 
-    def _targets(self, like: torch.Tensor, batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return an empty output and its views, one for each product, cut to the output."""
-        partition, filters, code = self.images(batch), self.filters, self.code
-        images = partition.k_a * partition.per_part
-        out = like.new_empty(self.output_shape(images))
+    def _whole(self, batch: int) -> int:
+        """Return the images of a block with the zero images that fill its last part."""
+        partition = self.images(batch)
+        return partition.k_a * partition.per_part
+
+    def _product(self, out: torch.Tensor, product: int) -> torch.Tensor:
+        """Return the place of one product in an output of all images, as a view, cut to it."""
+        a, b = divmod(product, self.code.k_b)
+        filters = self.filters
         grouped = torch.unflatten(out, 1, (filters.groups, filters.group_filters))
-        targets = []
-        for a, b in itertools.product(range(code.k_a), range(code.k_b)):
-            target = grouped[:, :, filters.run(b)]
-            if self.split == "rows":
-                target = target[:, :, :, self.strips.output_run(a)]
-            else:
-                target = target.narrow(0, a * partition.per_part, partition.per_part)
-            targets.append(target)
-        return out, targets
+        place = grouped[:, :, filters.run(b)]
+        if self.split == "rows":
+            return place[:, :, :, self.strips.output_run(a)]
+        return place[self.images(len(out)).run(a)]
 
     def _check_input(self, x: torch.Tensor) -> None:
         expected = (self.geometry.in_channels, *self.geometry.spatial)
@@ -411,7 +400,7 @@ def _uncoded_run(matrix: Float64Array) -> int | None:
 def _combine(matrix: Float64Array, parts: torch.Tensor) -> torch.Tensor:
     """Return (ell, *shape), the combinations of (k, *shape) by an (ell, k) matrix."""
     coefficients = torch.from_numpy(matrix.copy()).to(device=parts.device, dtype=parts.dtype)
-    return (coefficients @ parts.flatten(1)).reshape(-1, *parts.shape[1:])
+    return (coefficients @ parts.flatten(1)).reshape(len(matrix), *parts.shape[1:])
 
 
 def _fill(x: torch.Tensor, images: int) -> torch.Tensor:
@@ -436,7 +425,7 @@ def _runs(length: int, slices: int) -> Iterator[slice]:
 
 def _place(piece: torch.Tensor, out: torch.Tensor, images: slice, rows: slice) -> None:
     """Copy results of stacked images into ``out``, (B, channels, ell, rows, …)."""
-    batch = len(out)
+    batch = max(len(out), 1)
     for i in range(images.start // batch, -(-images.stop // batch)):
         start, stop = max(images.start, i * batch), min(images.stop, (i + 1) * batch)
         target = out[start - i * batch : stop - i * batch, :, i, rows]

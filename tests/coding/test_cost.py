@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convolutions import Layer, layers
+from fcdcc.coding import CodedConv, CodeError, ConvGeometry, crme
+from fcdcc.coding.cost import (
+    Cost,
+    Partition,
+    cheapest,
+    choose_partitions,
+    coded_share_cost,
+    crme_partitions,
+    layer_cost,
+    share_cost,
+)
+from fcdcc.coding.crme import crme_threshold
+
+EARLY = ConvGeometry.of((1, 3, 224, 224), (64, 3, 3, 3), padding=1)
+LATE = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)
+
+
+def coded(layer: Layer, k_a: int, k_b: int, split: Any) -> CodedConv:
+    geometry = ConvGeometry.of(layer.x_shape, layer.weight_shape, *layer.arguments)
+    return CodedConv(geometry, crme(crme_threshold(k_a, k_b) + 1, k_a, k_b), split)
+
+
+K = st.sampled_from([1, 2, 4, 6])
+
+
+@given(layers(), K, K, st.sampled_from(["rows", "images"]))
+def test_costs_are_those_of_the_tensors(layer: Layer, k_a: int, k_b: int, split: Any) -> None:
+    value = coded(layer, k_a, k_b, split)
+    x, weight = layer.tensors()
+    for share in (0, value.code.n - 1):
+        coded_input = value.encode_input(x, share)
+        coded_filters = value.encode_filters(weight, share)
+        cost = share_cost(value, share, layer.batch)
+        assert cost.upload == coded_input.numel()
+        assert cost.stored == coded_filters.numel()
+        assert cost.download == math.prod(value.share_shape(share, layer.batch))
+        assert cost.multiply_adds == cost.download * math.prod(layer.weight_shape[1:])
+
+
+def test_the_formulas_of_the_paper() -> None:
+    cost = coded_share_cost(EARLY, Partition(8, 4, 2, 2))
+    assert cost.upload == 2 * 3 * (28 - 1 + 3) * 226
+    assert cost.download == 4 * 16 * 28 * 224
+    assert cost.stored == 2 * 16 * 3 * 9
+    assert cost.multiply_adds == 4 * 3 * 16 * 28 * 224 * 9
+    assert cost.communication == cost.upload + cost.download
+    assert cost.price() == pytest.approx(0.09 * cost.communication + 0.023 * cost.stored)
+    assert cost.multiply_adds * 8 == EARLY.multiply_adds
+
+
+def test_all_shares_of_a_layer() -> None:
+    value = CodedConv(EARLY, crme(10, 8, 4))
+    one = coded_share_cost(EARLY, Partition(8, 4, 2, 2), batch=3)
+    assert layer_cost(value, 3) == Cost(
+        10 * one.upload, 10 * one.download, 10 * one.stored, 10 * one.multiply_adds
+    )
+
+
+def test_rounding_up_is_paid_for() -> None:
+    seven_rows = ConvGeometry.of((1, 64, 7, 7), (64, 64, 3, 3), padding=1)
+    by_rows = coded_share_cost(seven_rows, Partition(32, 1, 2, 1))
+    by_filters = coded_share_cost(seven_rows, Partition(1, 32, 1, 2))
+    assert by_rows.multiply_adds * 7 == by_filters.multiply_adds * 32
+    assert choose_partitions(seven_rows, 16) == (1, 32)
+
+
+@pytest.mark.parametrize("delta", [1, 2, 4, 12, 16])
+def test_every_allowed_partition_has_the_threshold(delta: int) -> None:
+    partitions = crme_partitions(delta)
+    assert len(set(partitions)) == len(partitions)
+    for k_a, k_b, ell_a, ell_b in partitions:
+        assert crme_threshold(k_a, k_b) == delta
+        assert (ell_a, ell_b) == (min(k_a, 2), min(k_b, 2))
+    everything = {
+        (k_a, k_b)
+        for k_a in [1, *range(2, 2 * delta + 1, 2)]
+        for k_b in [1, *range(2, 2 * delta + 1, 2)]
+        if crme_threshold(k_a, k_b) == delta
+    }
+    assert {(k_a, k_b) for k_a, k_b, *_ in partitions} == everything
+
+
+@given(layers(), st.integers(1, 8), st.sampled_from(["rows", "images"]))
+def test_nothing_allowed_is_cheaper(layer: Layer, delta: int, split: Any) -> None:
+    geometry = ConvGeometry.of(layer.x_shape, layer.weight_shape, *layer.arguments)
+    costs = [coded_share_cost(geometry, p, split, 4) for p in crme_partitions(delta)]
+    for objective, rank in (("work", lambda c: c.multiply_adds), ("paper", Cost.price)):
+        best = cheapest(geometry, crme_partitions(delta), objective, split=split, batch=4)
+        chosen = coded_share_cost(geometry, best, split, 4)
+        assert rank(chosen) == min(map(rank, costs))
+        assert choose_partitions(geometry, delta, objective, split=split, batch=4) == best[:2]
+
+
+def test_early_layers_are_split_by_rows_and_late_ones_by_filters() -> None:
+    for objective in ("work", "paper"):
+        assert choose_partitions(EARLY, 16, objective)[0] >= 16
+        assert choose_partitions(LATE, 16, objective)[1] >= 16
+
+
+def test_dearer_storage_makes_larger_filter_splits() -> None:
+    cheap = choose_partitions(LATE, 16, "paper", storage=0.0)
+    dear = choose_partitions(LATE, 16, "paper", storage=10.0)
+    assert dear[1] >= cheap[1]
+
+
+def test_no_threshold() -> None:
+    with pytest.raises(CodeError, match="threshold 0; expected 1"):
+        crme_partitions(0)
