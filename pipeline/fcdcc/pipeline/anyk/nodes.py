@@ -10,9 +10,9 @@ a dictionary from position to value that holds only the shares that are there::
     share 1 was given up      decode({0: …, 2: …})
 
 The node says itself when it has enough: a number, or a predicate over positions
-(:class:`Readiness`), for a code ``Code.is_decodable``. Readiness belongs to the node and not
-to the group of shares, because a share may feed several nodes: a part of a layer is ready
-when its own share is there (``own``), or when any δ shares are.
+(:class:`.readiness.Readiness`), for a code ``Code.is_decodable``. Readiness belongs to the
+node and not to the group of shares, because a share may feed several nodes: a part of a
+layer is ready when its own share is there (``own``), or when any δ shares are.
 
 Without the scheduler plugin nothing is ever given up. The node is then an ordinary task that
 waits for all its shares, and the graph gives the same answers with every Dask scheduler.
@@ -26,15 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.tokenize import tokenize
 from dask.typing import Key
 
 from .errors import AnyKError
+from .readiness import Readiness, is_ready
 
-__all__ = ["ERASED", "AnyK", "Readiness", "Share", "any_k"]
+__all__ = ["ERASED", "AnyK", "Share", "any_k"]
 
 
 class _Marker(Enum):
@@ -45,15 +46,6 @@ class _Marker(Enum):
 
 ERASED: Final[Literal[_Marker.ERASED]] = _Marker.ERASED
 """Stands in an any-k node's arguments in place of a share that was given up."""
-
-
-@runtime_checkable
-class Readiness(Protocol):
-    """Says whether the shares at some positions are enough. It must be picklable and pure."""
-
-    def __call__(self, done: frozenset[int], /) -> bool:
-        """Return whether the node can run with the shares at these positions."""
-        ...
 
 
 ShareRef: TypeAlias = Key | TaskRef | GraphNode
@@ -95,12 +87,15 @@ class AnyK(Task):
         Position to seat. Shares with the same seat in one block of one run go to the same
         worker, shares with different seats to different workers. By default a share's seat
         is its position.
+    plain
+        Positions that, all there, leave nothing to be solved for: the uncoded shares of a
+        systematic code. It only matters for what is counted as a decode.
 
     Raises
     ------
     AnyKError
         If there are no shares, if two positions name the same task, or if ``enough``,
-        ``own``, ``standby`` or ``seats`` do not fit the positions.
+        ``own``, ``standby``, ``seats`` or ``plain`` do not fit the positions.
     """
 
     positions: tuple[int, ...]
@@ -108,7 +103,8 @@ class AnyK(Task):
     own: int | None
     standby: frozenset[int]
     seats: tuple[int, ...]
-    __slots__ = ("enough", "own", "positions", "seats", "standby")
+    plain: frozenset[int]
+    __slots__ = ("enough", "own", "plain", "positions", "seats", "standby")
 
     def __init__(
         self,
@@ -121,6 +117,7 @@ class AnyK(Task):
         own: int | None = None,
         standby: Iterable[int] = (),
         seats: Mapping[int, int] | None = None,
+        plain: Iterable[int] = (),
         **kwargs: Any,
     ) -> None:
         positions = tuple(sorted(shares))
@@ -131,6 +128,7 @@ class AnyK(Task):
         self.own = own
         self.standby = frozenset(standby)
         self.seats = tuple((seats or {}).get(position, position) for position in positions)
+        self.plain = frozenset(plain)
         _check(self, seats)
 
     @property
@@ -146,11 +144,7 @@ class AnyK(Task):
 
     def is_ready(self, done: Collection[int]) -> bool:
         """Return whether the node can run with the shares at these positions."""
-        if self.own is not None and self.own in done:
-            return True
-        if isinstance(self.enough, int):
-            return len(done) >= self.enough
-        return bool(self.enough(frozenset(done)))
+        return is_ready(self.enough, self.own, done)
 
     def __call__(self, values: Mapping[Key, Any] = {}) -> Any:
         """Run the function on the shares that are there; ``values`` holds them by key."""
@@ -187,6 +181,7 @@ class AnyK(Task):
             own=self.own,
             standby=self.standby,
             seats=dict(zip(self.positions, self.seats, strict=True)),
+            plain=self.plain,
             **kwargs,
         )
 
@@ -202,6 +197,7 @@ class AnyK(Task):
                 self.own,
                 sorted(self.standby),
                 self.seats,
+                sorted(self.plain),
             )
         return self._token
 
@@ -212,14 +208,11 @@ def any_k(
     shares: Mapping[int, ShareRef] | Sequence[ShareRef],
     enough: int | Readiness,
     *args: Any,
-    own: int | None = None,
-    standby: Iterable[int] = (),
-    seats: Mapping[int, int] | None = None,
-    **kwargs: Any,
+    **options: Any,
 ) -> AnyK:
     """Return an any-k node; shares given as a sequence get the positions 0, 1, 2, ….
 
-    See :class:`AnyK` for the parameters.
+    See :class:`AnyK` for the parameters and the errors.
 
     >>> from dask._task_spec import DataNode
     >>> node = any_k("total", lambda there: sum(there.values()), ["a", "b", "c"], 2)
@@ -229,7 +222,7 @@ def any_k(
     4
     """
     numbered = shares if isinstance(shares, Mapping) else dict(enumerate(shares))
-    return AnyK(key, func, numbered, enough, *args, own=own, standby=standby, seats=seats, **kwargs)
+    return AnyK(key, func, numbered, enough, *args, **options)
 
 
 def _as_ref(share: ShareRef) -> TaskRef | GraphNode:
@@ -272,6 +265,7 @@ def _check(node: AnyK, seats: Mapping[int, int] | None) -> None:
         "own": {node.own} if node.own is not None else set(),
         "standby": node.standby,
         "seats": set(seats or ()),
+        "plain": node.plain,
     }
     for label, given in named.items():
         if not given <= positions:

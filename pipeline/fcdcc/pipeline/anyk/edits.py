@@ -1,0 +1,100 @@
+"""What the plugin does to Dask's tasks: everything that touches the scheduler's own state.
+
+Each function leaves the scheduler in a state that its own validation accepts, once the
+recommendations that it returns have been followed. None may be called while the scheduler
+is in the middle of its transitions, except :func:`place` and :func:`hold`, which only say
+where a task that is not assigned yet may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dask._task_spec import DataNode
+
+from .nodes import ERASED, AnyK
+
+if TYPE_CHECKING:
+    from dask.typing import Key
+    from distributed.scheduler import Recs, TaskState
+
+__all__ = ["NOBODY", "cut", "hold", "orphans", "place", "start"]
+
+NOBODY = "held://fcdcc"
+"""An address that no worker has: a task that is restricted to it waits in ``no-worker``."""
+
+_UNASSIGNED = ("released", "waiting", "no-worker")
+
+
+def place(task: TaskState, worker: str) -> None:
+    """Let a task run on one worker, and elsewhere if that is gone."""
+    if task.state in _UNASSIGNED:
+        task.worker_restrictions = {worker}
+        task.loose_restrictions = True
+
+
+def hold(task: TaskState) -> None:
+    """Let a task wait, with its inputs ready and not moved, until it is started."""
+    if task.state in _UNASSIGNED:
+        task.worker_restrictions = {NOBODY}
+        task.loose_restrictions = False
+
+
+def start(task: TaskState, worker: str | None) -> Recs:
+    """Let a held task run, on one worker if one is named."""
+    task.worker_restrictions = {worker} if worker else None
+    task.loose_restrictions = worker is not None
+    return {task.key: "processing"} if task.state == "no-worker" else {}
+
+
+def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
+    """Disconnect an any-k node that waits from some of its shares.
+
+    The shares stand as erased in the node's arguments. Who has no dependents left and is
+    not wanted by a client is to be forgotten; who has some, none of which waits, is to be
+    released; the node is to run if it waits for nothing else.
+
+    Raises
+    ------
+    RuntimeError
+        If the task is not an any-k node that waits; then nothing was changed.
+    """
+    spec = node.run_spec
+    if not isinstance(spec, AnyK) or node.state != "waiting":
+        raise RuntimeError(f"{node!r} was to be cut, but it is no any-k node that waits")
+    recommendations: Recs = {}
+    gone: dict[Key, DataNode] = {}
+    for share in shares:
+        gone[share.key] = DataNode(share.key, ERASED)
+        node.dependencies.discard(share)
+        share.dependents.discard(node)
+        if node.waiting_on:
+            node.waiting_on.discard(share)
+        if share.waiters:
+            share.waiters.discard(node)
+        if share.who_wants or share.waiters:
+            continue
+        if not share.dependents:
+            recommendations[share.key] = "forgotten"
+        elif share.state not in ("released", "erred"):
+            recommendations[share.key] = "released"
+    node.run_spec = spec.substitute(dict(gone))
+    if not node.waiting_on:
+        # Recommendations are followed from the last to the first: the shares leave their
+        # workers before a worker is chosen for the node.
+        recommendations = {node.key: "processing", **recommendations}
+    return recommendations
+
+
+def orphans(tasks: Iterable[TaskState]) -> Recs:
+    """Return recommendations to forget tasks that nobody wants and nobody depends on.
+
+    A graph that is submitted again brings back the shares that a node was cut from, and
+    nothing leads to them any more.
+    """
+    return {
+        task.key: "forgotten"
+        for task in tasks
+        if task.state == "released" and not task.dependents and not task.who_wants
+    }

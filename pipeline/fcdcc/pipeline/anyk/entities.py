@@ -1,0 +1,152 @@
+"""What the any-k state machine remembers: shares, nodes, groups, blocks and workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .messages import Key
+from .readiness import Readiness, is_ready, used
+
+__all__ = ["Block", "Group", "Member", "MemberState", "Node", "NodeState", "Worker"]
+
+
+class MemberState(StrEnum):
+    """Where a share stands."""
+
+    WAITING = "waiting"
+    """It waits for its inputs, for a worker, or for somebody to want it."""
+    HELD = "held"
+    """It is on standby: it would run if it were started."""
+    STARTED = "started"
+    """It was assigned to a worker."""
+    DONE = "done"
+    """Its result is in a worker's memory."""
+    LOST = "lost"
+    """It was started or done, is not any more, and is still wanted: Dask makes it again."""
+    ERASED = "erased"
+    """It was started, and given up without a result."""
+    RELEASED = "released"
+    """Nobody wants it any more: its result was used, or it never started."""
+    ERRED = "erred"
+    """It raised an exception."""
+
+
+class NodeState(StrEnum):
+    """Where an any-k node stands."""
+
+    IDLE = "idle"
+    """Nobody wants it now."""
+    WAITING = "waiting"
+    """It waits for shares; only now can it be disconnected from some."""
+    STARTED = "started"
+    """It has the shares that it is connected to."""
+    DONE = "done"
+    """Its result is in a worker's memory."""
+    ERRED = "erred"
+    """It raised an exception, or a share did."""
+
+
+@dataclass
+class Member:
+    """One share as a member of its group.
+
+    ``nodes`` are the nodes that are connected to it, ``cut`` says that some were and are not
+    any more, ``since`` is when it was assigned and ``attempts`` how often.
+    """
+
+    key: Key
+    group: int
+    position: int
+    seat: int
+    stage: str
+    state: MemberState = MemberState.WAITING
+    worker: str | None = None
+    since: float = 0.0
+    attempts: int = 0
+    cut: bool = False
+    nodes: dict[Key, None] = field(default_factory=dict)
+
+
+@dataclass
+class Node:
+    """One any-k node; ``edges`` are the shares that it is connected to, by position."""
+
+    key: Key
+    group: int
+    edges: dict[int, Key]
+    enough: int | Readiness
+    own: int | None
+    plain: frozenset[int]
+    state: NodeState = NodeState.IDLE
+
+    def survivors(self, done: frozenset[int]) -> frozenset[int] | None:
+        """Return the positions that it runs with, or None if these are not enough."""
+        return used(self.own, done) if is_ready(self.enough, self.own, done) else None
+
+    def solves(self, survivors: frozenset[int]) -> bool:
+        """Return whether something is solved for with these positions."""
+        if self.own is not None:
+            return self.own not in survivors
+        return not self.plain or not self.plain <= survivors
+
+
+@dataclass
+class Group:
+    """Shares that belong together.
+
+    ``unfinished`` are its nodes without any result so far, ``held`` the shares on standby,
+    ``started`` is when its first share was assigned, ``finished_after`` how long after that
+    the shares that are in memory were done, and ``solved`` says whether a node solved for
+    anything.
+    """
+
+    number: int
+    run: str
+    layer: int
+    block: int
+    shares: dict[Key, None] = field(default_factory=dict)
+    nodes: dict[Key, None] = field(default_factory=dict)
+    unfinished: dict[Key, None] = field(default_factory=dict)
+    held: dict[Key, None] = field(default_factory=dict)
+    finished_after: dict[Key, float] = field(default_factory=dict)
+    started: float | None = None
+    solved: bool = False
+
+
+@dataclass
+class Block:
+    """The groups of one block of one run, and the workers of its seats."""
+
+    run: str
+    number: int
+    rotation: int
+    seats: dict[int, str] = field(default_factory=dict)
+    wanted_seats: set[int] = field(default_factory=set)
+    groups: dict[int, None] = field(default_factory=dict)
+
+
+@dataclass
+class Worker:
+    """One worker.
+
+    ``delivered`` says whether it has returned anything since it joined, ``ghosts`` which
+    shares were given up there and when, ``haunted`` whether its last heartbeat reported
+    cancelled tasks, ``quiet`` whether it has missed heartbeats, ``removing`` whether its
+    removal has been asked for.
+    """
+
+    address: str
+    host: str
+    nthreads: int
+    seen: float
+    delivered: bool = False
+    ghosts: dict[Key, float] = field(default_factory=dict)
+    haunted: bool = False
+    quiet: bool = False
+    removing: bool = False
+
+    @property
+    def avoided(self) -> bool:
+        """Whether other workers are to be preferred."""
+        return bool(self.ghosts) or self.haunted or self.quiet or self.removing

@@ -1,0 +1,330 @@
+"""What the any-k state machine is told and what it asks for: events in, instructions out.
+
+All of them are values without behaviour, so that a run can be recorded and replayed. Times
+are seconds on the scheduler's clock; the machine has none of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .readiness import Readiness
+
+__all__ = [
+    "Cut",
+    "Event",
+    "Forgotten",
+    "GroupSpec",
+    "GroupsAdded",
+    "Hold",
+    "Instruction",
+    "Key",
+    "NodeDone",
+    "NodeErred",
+    "NodeReleased",
+    "NodeSpec",
+    "NodeStarted",
+    "NodeWaiting",
+    "Place",
+    "RemoveWorker",
+    "RunDropped",
+    "Settle",
+    "ShareDone",
+    "ShareErred",
+    "ShareReleased",
+    "ShareSpec",
+    "ShareStarted",
+    "ShareWaiting",
+    "Start",
+    "Tick",
+    "WorkerJoined",
+    "WorkerLeft",
+    "WorkerNews",
+]
+
+Key: TypeAlias = str | int | float | tuple["Key", ...]
+"""What Dask accepts as a task's key."""
+
+
+@dataclass(frozen=True)
+class ShareSpec:
+    """One share of a group: its key, position and seat, and whether it is held back at first."""
+
+    key: Key
+    position: int
+    seat: int
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One any-k node: (position, share key) of its inputs, and what is enough for it.
+
+    ``own`` is the position that is enough alone; with all of ``plain`` there (or ``own``),
+    nothing needs to be solved for.
+    """
+
+    key: Key
+    edges: tuple[tuple[int, Key], ...]
+    enough: int | Readiness
+    own: int | None = None
+    plain: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """Shares that belong together and the nodes that they feed.
+
+    ``run``, ``layer`` and ``block`` are labels; the shares of one block of one run are
+    placed alike, rotated by ``rotation``.
+    """
+
+    run: str
+    layer: int
+    block: int
+    rotation: int
+    shares: tuple[ShareSpec, ...]
+    nodes: tuple[NodeSpec, ...]
+
+
+# ---------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class GroupsAdded:
+    """A graph with any-k nodes arrived."""
+
+    now: float
+    groups: tuple[GroupSpec, ...]
+
+
+@dataclass(frozen=True)
+class ShareWaiting:
+    """Somebody wants a share; it waits for its inputs or for a worker."""
+
+    now: float
+    share: Key
+
+
+@dataclass(frozen=True)
+class ShareStarted:
+    """A share was assigned to a worker."""
+
+    now: float
+    share: Key
+    worker: str
+
+
+@dataclass(frozen=True)
+class ShareDone:
+    """A share's result is in a worker's memory; it was computed from ``start`` to ``stop``."""
+
+    now: float
+    share: Key
+    worker: str
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class ShareReleased:
+    """A share is neither running nor in memory any more: given up, used up, or lost."""
+
+    now: float
+    share: Key
+
+
+@dataclass(frozen=True)
+class ShareErred:
+    """A share raised an exception."""
+
+    now: float
+    share: Key
+
+
+@dataclass(frozen=True)
+class NodeWaiting:
+    """A node waits for its shares."""
+
+    now: float
+    node: Key
+
+
+@dataclass(frozen=True)
+class NodeStarted:
+    """A node has all the shares that it is connected to, and goes to a worker."""
+
+    now: float
+    node: Key
+
+
+@dataclass(frozen=True)
+class NodeDone:
+    """A node's result is in memory."""
+
+    now: float
+    node: Key
+
+
+@dataclass(frozen=True)
+class NodeReleased:
+    """A node's result is not wanted any more, or was lost."""
+
+    now: float
+    node: Key
+
+
+@dataclass(frozen=True)
+class NodeErred:
+    """A node, or a share that it needs, raised an exception."""
+
+    now: float
+    node: Key
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """The scheduler deleted a share or a node."""
+
+    now: float
+    key: Key
+
+
+@dataclass(frozen=True)
+class WorkerJoined:
+    """A worker is there."""
+
+    now: float
+    worker: str
+    host: str
+    nthreads: int
+
+
+@dataclass(frozen=True)
+class WorkerLeft:
+    """A worker is gone; ``expected`` if it was asked to leave."""
+
+    now: float
+    worker: str
+    expected: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerNews:
+    """What is known of one worker at a tick.
+
+    Parameters
+    ----------
+    worker
+        Its address.
+    heartbeat
+        When its last heartbeat arrived.
+    seen
+        When it was last heard of at all, by a heartbeat or by a result.
+    ghosts
+        How many cancelled tasks its last heartbeat reported.
+    needed
+        Whether it runs or holds anything that belongs to a graph with any-k nodes.
+    """
+
+    worker: str
+    heartbeat: float
+    seen: float
+    ghosts: int
+    needed: bool
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed. ``interval`` is the time between ticks as it should be."""
+
+    now: float
+    interval: float
+    heartbeat_interval: float
+    workers: tuple[WorkerNews, ...]
+
+
+@dataclass(frozen=True)
+class Settle:
+    """All that happened so far has been told: decide."""
+
+    now: float
+
+
+@dataclass(frozen=True)
+class RunDropped:
+    """Nobody will ask for the history of this run again."""
+
+    now: float
+    run: str
+
+
+Event: TypeAlias = (
+    GroupsAdded
+    | ShareWaiting
+    | ShareStarted
+    | ShareDone
+    | ShareReleased
+    | ShareErred
+    | NodeWaiting
+    | NodeStarted
+    | NodeDone
+    | NodeReleased
+    | NodeErred
+    | Forgotten
+    | WorkerJoined
+    | WorkerLeft
+    | Tick
+    | Settle
+    | RunDropped
+)
+
+
+# ---------------------------------------------------------------------- instructions
+
+
+@dataclass(frozen=True)
+class Place:
+    """Let this share run on this worker when its turn comes, elsewhere if it is gone."""
+
+    share: Key
+    worker: str
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Do not run this share until it is started."""
+
+    share: Key
+
+
+@dataclass(frozen=True)
+class Start:
+    """Let a held share run, on this worker if one is named."""
+
+    share: Key
+    worker: str | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Disconnect a node from these shares, and let it run with the survivors.
+
+    Whoever is left with nobody waiting for it is given up.
+    """
+
+    node: Key
+    shares: tuple[Key, ...]
+    survivors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RemoveWorker:
+    """Treat this worker as gone, and tell it nothing."""
+
+    worker: str
+    reason: str
+
+
+Instruction: TypeAlias = Place | Hold | Start | Cut | RemoveWorker

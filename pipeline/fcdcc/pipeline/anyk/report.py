@@ -1,0 +1,65 @@
+"""What a client can ask the scheduler about any-k groups."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from distributed import Client
+
+__all__ = ["ALIVE", "FORGET", "REPORT", "Report", "anyk_alive", "anyk_forget", "anyk_report"]
+
+REPORT = "fcdcc_anyk_report"
+ALIVE = "fcdcc_anyk_alive"
+FORGET = "fcdcc_anyk_forget"
+
+
+class Report(TypedDict):
+    """What happened in a run; :mod:`.history` says what the records hold.
+
+    ``failures`` are tracebacks of errors inside the plugin, over all runs: Dask only logs
+    them, and a healthy plugin has none.
+    """
+
+    counters: dict[str, int]
+    timeline: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    workers_removed: list[str]
+    workers_lost: list[str]
+    failures: list[str]
+
+
+def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
+    """Return what the plugin knows of a run, empty if it knows nothing.
+
+    The history is bounded: of very long runs the oldest shares are missing, not the counters.
+
+    Parameters
+    ----------
+    client
+        A synchronous client of a cluster that has the plugin.
+    run
+        The run id in the task keys; '' for keys that have none.
+    timeline
+        Whether to include one record per share and per group, which may be many.
+    """
+    report: Report = _ask(client, REPORT, run=run, timeline=timeline)
+    return report
+
+
+def anyk_alive(client: Client) -> dict[str, int]:
+    """Return how many groups, shares, nodes, blocks and tasks the plugin keeps track of."""
+    alive: dict[str, int] = _ask(client, ALIVE)
+    return alive
+
+
+def anyk_forget(client: Client, run: str) -> None:
+    """Drop the history of a run."""
+    _ask(client, FORGET, run=run)
+
+
+def _ask(client: Client, operation: str, **arguments: Any) -> Any:
+    async def call() -> Any:
+        return await getattr(client.scheduler, operation)(**arguments)
+
+    return client.sync(call)  # type: ignore[no-untyped-call] # distributed leaves it untyped

@@ -1,0 +1,328 @@
+"""The plugin: listens to Dask's scheduler, tells the state machine, and does what it says.
+
+All decisions are made in :mod:`.state`; all changes to Dask's own state are in
+:mod:`.edits`. What is left here is the order of things. The hooks run in the middle of the
+scheduler's transitions, where nothing but the placement of tasks may be changed; so what
+they bring about otherwise is decided and done in a callback of the event loop, when the
+scheduler has finished.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dask.config
+from dask._task_spec import Alias
+from dask.utils import parse_timedelta
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.metrics import time
+from distributed.scheduler import heartbeat_interval
+from tornado.ioloop import PeriodicCallback
+
+from . import edits
+from . import messages as m
+from .contract import check_contract
+from .groups import find_groups
+from .nodes import AnyK
+from .observing import node_events, share_events, share_now
+from .report import ALIVE, FORGET, REPORT
+from .rules import FixedSilence
+from .state import AnyKState
+
+if TYPE_CHECKING:
+    from dask.typing import Key
+    from distributed.scheduler import Recs, Scheduler, TaskState
+
+__all__ = ["AnyKPlugin"]
+
+logger = logging.getLogger(__name__)
+
+NAME = "fcdcc-anyk"
+TICK = 0.25
+"""Seconds between two looks at the clock."""
+
+_UNEXPECTED = ("handle-worker-cleanup", "worker-send-comm-fail", "send-all-comm-fail")
+"""How the reason begins when a worker is gone that was not asked to leave."""
+
+
+class AnyKPlugin(SchedulerPlugin):
+    """Lets any-k nodes run as soon as they have enough: ``client.register_plugin(AnyKPlugin())``.
+
+    Registering it again, by any client, changes nothing. Without it any-k nodes wait for all
+    their shares.
+
+    Parameters
+    ----------
+    silent_after
+        After so many seconds of silence a worker that belongs to a run counts as gone; by
+        default the configuration value ``fcdcc.anyk.silent-after``, or 3 s.
+    grace
+        The same for a worker that has not returned any result yet, which may be importing
+        libraries; by default ``fcdcc.anyk.grace``, or 15 s.
+
+    A worker that was removed does not come back: when it wakes up it learns that the
+    scheduler does not know it, and shuts down.
+    """
+
+    name = NAME
+    idempotent = True
+
+    def __init__(
+        self, silent_after: float | str | None = None, grace: float | str | None = None
+    ) -> None:
+        default = FixedSilence()
+        self.rule = FixedSilence(
+            _seconds(silent_after, "fcdcc.anyk.silent-after", default.silent_after),
+            _seconds(grace, "fcdcc.anyk.grace", default.grace),
+        )
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Begin to work for a scheduler, with the tasks that it has already.
+
+        Raises
+        ------
+        UnsupportedDaskError
+            If the scheduler differs from what the plugin relies on.
+        """
+        check_contract()
+        self.scheduler = scheduler
+        self.state = AnyKState(self.rule)
+        self.failures: deque[str] = deque(maxlen=20)
+        self.failure_count = 0
+        self._guarded: set[Key] = set()
+        self._heard: dict[str, float] = {}
+        self._block_numbers = itertools.count()
+        self._settling = False
+        for address in scheduler.workers:
+            self.add_worker(scheduler, address)
+        self._look_at(list(scheduler.tasks))
+        handlers: dict[str, Callable[..., Any]] = {
+            REPORT: self.report,
+            ALIVE: self.alive,
+            FORGET: self.forget,
+        }
+        scheduler.handlers.update(handlers)
+        ticker = PeriodicCallback(self._tick, TICK * 1000)
+        scheduler.periodic_callbacks[NAME] = ticker
+        ticker.start()
+
+    # -------------------------------------------------------------------- hooks
+
+    def update_graph(
+        self,
+        scheduler: Scheduler,  # noqa: ARG002 - the hook's signature
+        *,
+        tasks: list[Key],
+        **kwargs: Any,  # noqa: ARG002 - the hook's signature
+    ) -> None:
+        """Look for any-k nodes in a graph that arrived."""
+        with self._surfacing("update_graph"):
+            self._look_at(tasks)
+
+    def transition(
+        self,
+        key: Key,
+        start: str,
+        finish: str,
+        *args: Any,  # noqa: ARG002 - the hook's signature
+        **kwargs: Any,
+    ) -> None:
+        """Tell the state machine what happened to a share or a node."""
+        with self._surfacing("transition"):
+            if finish == "memory" and "worker" in kwargs:
+                self._heard[kwargs["worker"]] = time()
+            elif finish == "forgotten":
+                self._guarded.discard(key)
+            if key in self.state.members:
+                if finish == "released" and start == "processing":
+                    self._find_gone()
+                self._tell_all(share_events(self.scheduler.tasks[key], finish, kwargs))
+            elif key in self.state.nodes:
+                self._tell_all(node_events(key, finish))
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Take note of a worker."""
+        with self._surfacing("add_worker"):
+            known = scheduler.workers[worker]
+            self._heard[worker] = time()
+            self._tell(m.WorkerJoined(time(), worker, known.host, known.nthreads))
+
+    def remove_worker(
+        self,
+        scheduler: Scheduler,  # noqa: ARG002 - the hook's signature
+        worker: str,
+        *,
+        stimulus_id: str,
+        **kwargs: Any,  # noqa: ARG002 - the hook's signature
+    ) -> None:
+        """Take note that a worker is gone."""
+        with self._surfacing("remove_worker"):
+            self._heard.pop(worker, None)
+            expected = not stimulus_id.startswith(_UNEXPECTED)
+            self._tell(m.WorkerLeft(time(), worker, expected))
+
+    # ------------------------------------------------------------------ watching
+
+    def _look_at(self, keys: Iterable[Key]) -> None:
+        """Tell the state machine about the any-k nodes among some tasks."""
+        tasks = [self.scheduler.tasks[key] for key in keys]
+        specs = [task.run_spec for task in tasks]
+        nodes = [spec for spec in specs if isinstance(spec, AnyK)]
+        if not nodes:
+            return
+        self._guarded.update(task.key for task in tasks)
+        fresh = [node for node in nodes if node.key not in self.state.nodes]
+        groups = find_groups(fresh, self._needed_otherwise(fresh), self._block_numbers)
+        self._tell(m.GroupsAdded(time(), groups))
+        for group in groups:
+            for share in group.shares:
+                self._tell_all(share_now(self.scheduler.tasks[share.key]))
+            for node in group.nodes:
+                self._tell_all(node_events(node.key, self.scheduler.tasks[node.key].state))
+        if len(fresh) < len(nodes):
+            self.scheduler.loop.add_callback(self._forget_orphans, tasks)
+
+    def _needed_otherwise(self, nodes: Iterable[AnyK]) -> set[Key]:
+        """Return the standby shares that somebody needs besides any-k nodes."""
+        shares = {node.shares[position] for node in nodes for position in node.standby}
+        tasks = (self.scheduler.tasks[key] for key in shares)
+        return {
+            task.key
+            for task in tasks
+            if task.who_wants or not all(isinstance(d.run_spec, AnyK) for d in task.dependents)
+        }
+
+    def _find_gone(self) -> None:
+        """Tell of workers that are gone before Dask says so, and chooses others for their work."""
+        for address in [a for a in self.state.roster.workers if a not in self.scheduler.workers]:
+            self._tell(m.WorkerLeft(time(), address))
+
+    def _tick(self) -> None:
+        with self._surfacing("tick"):
+            if not self._guarded:
+                self.state.roster.rest()
+                return
+            now = time()
+            interval = heartbeat_interval(len(self.scheduler.workers))
+            news = tuple(self._news(now, interval))
+            self._do(self.state.handle(m.Tick(now, TICK, interval, news)))
+
+    def _news(self, now: float, interval: float) -> Iterator[m.WorkerNews]:
+        for address, worker in self.scheduler.workers.items():
+            seen = max(worker.last_seen, self._heard.get(address, 0.0))
+            needed = now - seen > interval and self._is_needed(address)
+            ghosts = (worker.metrics or {}).get("task_counts", {}).get("cancelled", 0)
+            yield m.WorkerNews(address, worker.last_seen, seen, ghosts, needed)
+
+    def _is_needed(self, address: str) -> bool:
+        """Return whether a worker runs or holds anything of a graph with any-k nodes."""
+        worker = self.scheduler.workers[address]
+        tasks = itertools.chain(worker.processing, worker.has_what)
+        return any(task.key in self._guarded for task in tasks)
+
+    # --------------------------------------------------------------------- doing
+
+    def _tell_all(self, events: Iterable[m.Event]) -> None:
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: m.Event) -> None:
+        """Tell the state machine, place what it says, and let it settle later."""
+        for instruction in self.state.handle(event):
+            if isinstance(instruction, m.Place):
+                for task in self._makers(instruction.share):
+                    edits.place(task, instruction.worker)
+            elif isinstance(instruction, m.Hold):
+                edits.hold(self.scheduler.tasks[instruction.share])
+        if self.state.unsettled and not self._settling:
+            self._settling = True
+            self.scheduler.loop.add_callback(self._settle)
+
+    def _makers(self, key: Key) -> Iterator[TaskState]:
+        """Return a share's task, and the one that an alias stands for."""
+        task = self.scheduler.tasks.get(key)
+        while task is not None:
+            yield task
+            spec = task.run_spec
+            task = self.scheduler.tasks.get(spec.target) if isinstance(spec, Alias) else None
+
+    def _settle(self) -> None:
+        self._settling = False
+        with self._surfacing("settle"):
+            self._do(self.state.handle(m.Settle(time())))
+
+    def _do(self, instructions: Iterable[m.Instruction]) -> None:
+        """Carry out instructions; the scheduler is not in the middle of anything."""
+        tasks = self.scheduler.tasks
+        recommendations: Recs = {}
+        for instruction in instructions:
+            if isinstance(instruction, m.Cut):
+                shares = [tasks[key] for key in instruction.shares]
+                recommendations |= edits.cut(tasks[instruction.node], shares)
+            elif isinstance(instruction, m.Start):
+                recommendations |= edits.start(tasks[instruction.share], instruction.worker)
+            elif isinstance(instruction, m.RemoveWorker):
+                logger.warning("%s: removing it", instruction.reason)
+                event = {"event": "remove-worker", "worker": instruction.worker}
+                self.scheduler.log_event(NAME, event)
+                self.scheduler.loop.add_callback(self._remove, instruction.worker)
+        self._follow(recommendations, "settle")
+
+    def _follow(self, recommendations: Recs, what: str) -> None:
+        if recommendations:
+            stimulus_id = f"{NAME}-{what}-{time()}"
+            self.scheduler.transitions(recommendations, stimulus_id)
+            self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=stimulus_id)
+
+    def _forget_orphans(self, tasks: Iterable[TaskState]) -> None:
+        with self._surfacing("orphans"):
+            known = (task for task in tasks if self.scheduler.tasks.get(task.key) is task)
+            self._follow(edits.orphans(known), "orphans")
+
+    async def _remove(self, worker: str) -> None:
+        with self._surfacing("remove"):
+            stimulus_id = f"{NAME}-silent-{time()}"
+            await self.scheduler.remove_worker(worker, close=False, stimulus_id=stimulus_id)
+
+    # ----------------------------------------------------------------- answering
+
+    async def report(self, run: str, timeline: bool = True) -> dict[str, Any]:
+        """Answer :func:`.report.anyk_report`."""
+        answer = self.state.history.look(run).as_dict(timeline)
+        return {**answer, "failures": list(self.failures)}
+
+    async def alive(self) -> dict[str, int]:
+        """Answer :func:`.report.anyk_alive`."""
+        state = self.state
+        return {
+            "groups": len(state.groups),
+            "shares": len(state.members),
+            "nodes": len(state.nodes),
+            "blocks": len(state.blocks),
+            "tasks": len(self._guarded),
+        }
+
+    async def forget(self, run: str) -> None:
+        """Answer :func:`.report.anyk_forget`."""
+        self._tell(m.RunDropped(time(), run))
+
+    @contextmanager
+    def _surfacing(self, where: str) -> Iterator[None]:
+        """Keep an error from the scheduler, and tell it: Dask would only log it."""
+        try:
+            yield
+        except Exception:
+            self.failure_count += 1
+            self.failures.append(f"in {where}: {traceback.format_exc()}")
+            logger.exception("the any-k plugin failed in %s", where)
+
+
+def _seconds(given: float | str | None, option: str, default: float) -> float:
+    value = dask.config.get(option, default) if given is None else given
+    return float(parse_timedelta(value))

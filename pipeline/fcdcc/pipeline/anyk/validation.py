@@ -1,0 +1,96 @@
+"""What must be true of the any-k state machine after every event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .entities import Member, MemberState, Node, NodeState
+
+if TYPE_CHECKING:
+    from .state import AnyKState
+
+__all__ = ["check_state"]
+
+
+def check_state(state: AnyKState) -> None:
+    """Check a whole state; linear in its size.
+
+    Raises
+    ------
+    AssertionError
+        Saying what does not fit together.
+    """
+    for key, member in state.members.items():
+        _ensure(member.key == key, f"share {key!r} is kept under another key")
+        _check_member(state, member)
+    for key, node in state.nodes.items():
+        _ensure(node.key == key, f"node {key!r} is kept under another key")
+        _check_node(state, node)
+    for number in state.groups:
+        _check_group(state, number)
+    _check_blocks(state)
+
+
+def _check_member(state: AnyKState, member: Member) -> None:
+    name = f"share {member.key!r} ({member.state})"
+    group = state.groups.get(member.group)
+    _ensure(group is not None and member.key in group.shares, f"{name} is in no group")
+    on_worker = member.state in (MemberState.STARTED, MemberState.DONE)
+    _ensure((member.worker is not None) == on_worker, f"{name} is on worker {member.worker}")
+    held = group is not None and member.key in group.held
+    _ensure(held == (member.state is MemberState.HELD), f"{name} held: {held}")
+    _ensure(member.attempts > 0 or not on_worker, f"{name} was never started")
+    for key in member.nodes:
+        known = state.nodes.get(key)
+        _ensure(known is not None, f"{name} feeds {key!r}, which is not known")
+        there = known is not None and member.key in known.edges.values()
+        _ensure(there, f"{name} feeds {key!r}, which does not know it")
+    if member.state is MemberState.ERASED:
+        _ensure(not member.nodes and member.cut, f"{name} is still connected")
+
+
+def _check_node(state: AnyKState, node: Node) -> None:
+    name = f"node {node.key!r} ({node.state})"
+    group = state.groups.get(node.group)
+    _ensure(group is not None and node.key in group.nodes, f"{name} is in no group")
+    done = set()
+    for position, key in node.edges.items():
+        member = state.members.get(key)
+        _ensure(member is not None, f"{name} needs share {key!r}, which is not known")
+        if member is not None:
+            _ensure(node.key in member.nodes, f"{name} needs {key!r}, which does not know it")
+            if member.state is MemberState.DONE:
+                done.add(position)
+    if node.state is NodeState.WAITING and not state.unsettled:
+        survivors = node.survivors(frozenset(done))
+        cut = survivors is None or survivors >= node.edges.keys()
+        _ensure(cut, f"{name} has enough with {sorted(done)} and still waits")
+
+
+def _check_group(state: AnyKState, number: int) -> None:
+    group = state.groups[number]
+    name = f"group {number}"
+    _ensure(bool(group.shares or group.nodes), f"{name} is empty")
+    _ensure(group.shares.keys() <= state.members.keys(), f"{name} has unknown shares")
+    _ensure(group.nodes.keys() <= state.nodes.keys(), f"{name} has unknown nodes")
+    _ensure(group.unfinished.keys() <= group.nodes.keys(), f"{name} waits for foreign nodes")
+    _ensure(group.held.keys() <= group.shares.keys(), f"{name} holds foreign shares")
+    _ensure(group.finished_after.keys() <= group.shares.keys(), f"{name} timed foreign shares")
+    block = state.blocks.get((group.run, group.block))
+    _ensure(block is not None and number in block.groups, f"{name} is in no block")
+
+
+def _check_blocks(state: AnyKState) -> None:
+    there = state.roster.workers.keys()
+    for label, block in state.blocks.items():
+        name = f"block {label}"
+        _ensure(bool(block.groups), f"{name} is empty")
+        _ensure(block.groups.keys() <= state.groups.keys(), f"{name} has unknown groups")
+        _ensure(set(block.seats.values()) <= there, f"{name} has seats on absent workers")
+        expected = block.wanted_seats if there else set()
+        _ensure(block.seats.keys() == expected, f"{name} has unfilled seats")
+
+
+def _ensure(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
