@@ -39,7 +39,7 @@ from .progress import Progress
 from .records import BlockRecord
 from .runs import StoredRun
 from .sealed import Json
-from .verification import Damage, verify
+from .verification import Damage, damaged_blocks, verify
 
 __all__ = [
     "Axes",
@@ -63,6 +63,7 @@ __all__ = [
     "StoredRun",
     "check_fingerprint",
     "create_predictions",
+    "damaged_blocks",
     "find_axes",
     "hold",
     "inspect_output",

@@ -7,9 +7,7 @@ at its first read and keeps it open.
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -21,7 +19,18 @@ from numpy.typing import NDArray
 from .axes import Expected, find_axes, is_image_rank
 from .errors import InputError
 from .locations import normalise, shown
+from .metadata import Coordinate
 from .sealed import Json
+from .stores import (
+    ZarrArray,
+    attributes_of,
+    dimension_names,
+    form_of,
+    members_of,
+    open_array,
+    open_node,
+    read_part,
+)
 
 __all__ = ["ImageSource", "open_images"]
 
@@ -33,6 +42,9 @@ IDS = "image_id"
 
 _READABLE = "buif"
 """NumPy kinds of numbers that can be pixels."""
+
+_LABELS = "biufMmOSUT"
+"""NumPy kinds of what can be an image id."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,9 @@ class ImageSource:
         Name of the coordinate along n, None where there is none.
     limit
         Only the first so many images count.
+    form
+        Digest of how the array is stored, so that an array that has been replaced is opened
+        anew.
     """
 
     url: str = field(repr=False)
@@ -70,6 +85,7 @@ class ImageSource:
     chunk: int
     ids_name: str | None = None
     limit: int | None = None
+    form: str = ""
 
     def __repr__(self) -> str:
         return (
@@ -156,15 +172,8 @@ class ImageSource:
         selection = [slice(None)] * len(self.shape)
         selection[0] = slice(start, stop)
         selection[self.order[2]] = slice(row_start, row_stop)
-        try:
-            stored = np.asarray(_stored(self)[tuple(selection)])
-        except Exception as error:
-            raise InputError(
-                f"images {start} to {stop} of {shown(self.url)} cannot be read: "
-                f"{_reason(error, self.url)}"
-            ) from error
-        images = np.ascontiguousarray(stored.transpose(self.order))
-        return images.astype(images.dtype.newbyteorder("="), copy=False)
+        stored = read_part(self.url, _stored(self), tuple(selection))
+        return np.ascontiguousarray(stored.transpose(self.order))
 
     def read_ids(self, start: int, stop: int) -> NDArray[Any] | None:
         """Return the coordinate along n for images start … stop − 1; None where there is none.
@@ -181,11 +190,20 @@ class ImageSource:
         values = _read_coordinate(self.url, _sibling(self.path, self.ids_name), start, stop)
         return _as_text(values) if values.dtype.kind in "OSU" else values
 
-    def ids_attributes(self) -> dict[str, Json]:
-        """Return the attributes of the coordinate along n, such as units of time."""
-        if self.ids_name is None:
-            return {}
-        return _attributes(_open(self.url, _sibling(self.path, self.ids_name)))
+    def ids(self) -> Coordinate | None:
+        """Return the labels of all images for the output; None where the input has none.
+
+        Raises
+        ------
+        InputError
+            If the coordinate cannot be read.
+        """
+        values = self.read_ids(0, self.images)
+        if values is None or self.ids_name is None:
+            return None
+        attributes = attributes_of(open_node(self.url, _sibling(self.path, self.ids_name)))
+        attributes.pop("_ARRAY_DIMENSIONS", None)
+        return Coordinate(self.ids_name, self.dims[0], values, attributes)
 
     def spatial_coords(self) -> dict[str, NDArray[Any]]:
         """Return the coordinates of the spatial axes that the group holds, by axis name."""
@@ -239,10 +257,10 @@ def open_images(
     """
     location = normalise(url)
     path, found = _find_array(location, array)
-    what = shown(location) + (f", array {path!r}" if path else "")
+    what = shown(location) + (f", array {path!r}," if path else "")
     if found.dtype.kind not in _READABLE:
         raise InputError(f"{what} holds {found.dtype}; expected integers or floats")
-    names = _dimension_names(found)
+    names = dimension_names(found)
     axes = find_axes(found.shape, names, expect, what)
     shape = tuple(found.shape[axis] for axis in axes.order)
     if 0 in shape:
@@ -255,122 +273,89 @@ def open_images(
         order=axes.order,
         dims=axes.names,
         chunk=int((found.shards or found.chunks)[0]),
-        ids_name=_find_ids(location, path, shape[0], names[0] if names else None),
+        ids_name=_find_ids(location, path, found, names),
+        form=form_of(found),
     )
     return source.with_limit(limit)
 
 
-def _find_array(location: str, name: str | None) -> tuple[str, zarr.Array[Any]]:
+@lru_cache(maxsize=32)
+def _stored(source: ImageSource) -> ZarrArray:
+    """Open a source's array, once per process.
+
+    Raises
+    ------
+    InputError
+        If it is stored otherwise than when the source was made.
+    """
+    found = open_array(source.url, source.path)
+    shape = (
+        tuple(found.shape[axis] for axis in source.order) if found.ndim == len(source.order) else ()
+    )
+    if shape[1:] != source.image_shape or shape[0] < source.images:
+        raise InputError(
+            f"{shown(source.url)} has shape {found.shape} now, which does not hold {source!r}: it "
+            "was replaced meanwhile; run the job again"
+        )
+    return found
+
+
+def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray]:
     """Return the path and the array that is meant."""
-    node = _open(location, "")
+    node = open_node(location)
     if isinstance(node, zarr.Array):
         if name:
             raise InputError(f"{shown(location)} is an array; leave out the array name {name!r}")
         return "", node
     if name:
-        chosen = _open(location, name.strip("/"))
-        if isinstance(chosen, zarr.Array):
-            return name.strip("/"), chosen
-        raise InputError(f"{name!r} in {shown(location)} is a group; expected an array")
-    arrays = _members(node)
-    candidates = {
-        key: found
-        for key, found in arrays.items()
-        if is_image_rank(found.ndim) and found.dtype.kind in _READABLE
-    }
+        return name.strip("/"), open_array(location, name.strip("/"))
+    arrays = members_of(location, node)
+    candidates = [key for key, found in arrays.items() if _may_be_images(found)]
     if IMAGE_ARRAY in arrays:
-        return IMAGE_ARRAY, _fresh(location, IMAGE_ARRAY)
-    if len(candidates) == 1:
-        path = next(iter(candidates))
-        return path, _fresh(location, path)
-    listed = ", ".join(f"{key} {found.shape}" for key, found in sorted(arrays.items())) or "none"
-    raise InputError(
-        f"the group {shown(location)} holds {len(candidates)} arrays that could be images "
-        f"(arrays: {listed}); name the one to read (--input-array)"
-    )
-
-
-def _fresh(location: str, path: str) -> zarr.Array[Any]:
-    # By its own metadata: a group's consolidated metadata may be older than its last images.
-    found = _open(location, path)
-    if not isinstance(found, zarr.Array):
-        raise InputError(f"{path!r} in {shown(location)} is no array any more; try again")
-    return found
-
-
-def _open(location: str, path: str) -> zarr.Array[Any] | zarr.Group:
-    try:
-        # A stray file in a group is none of our business, and zarr warns about each.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return zarr.open(store=location, path=path or None, mode="r")
-    except Exception as error:
-        where = shown(location) + (f", array {path!r}," if path else "")
+        candidates = [IMAGE_ARRAY]
+    if len(candidates) != 1:
+        listed = ", ".join(f"{key} {arrays[key].shape}" for key in sorted(candidates or arrays))
+        count = f"{len(candidates)} arrays" if candidates else "no array"
         raise InputError(
-            f"{where} cannot be opened as a Zarr array or group: {_reason(error, location)}"
-        ) from error
+            f"the group {shown(location)} holds {count} that could be images "
+            f"({listed or 'nothing at all'}); name the one to read (--input-array)"
+        )
+    return candidates[0], open_array(location, candidates[0])
 
 
-@lru_cache(maxsize=32)
-def _stored(source: ImageSource) -> zarr.Array[Any]:
-    """Open a source's array, once per process."""
-    return _fresh(source.url, source.path)
+def _may_be_images(array: ZarrArray) -> bool:
+    return is_image_rank(array.ndim) and array.dtype.kind in _READABLE
 
 
-def _members(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return dict(group.arrays())
-        except Exception as error:
-            raise InputError(
-                f"the arrays of the group cannot be listed ({_reason(error, '')}); name the one "
-                "to read (--input-array), or consolidate the group's metadata"
-            ) from error
-
-
-def _attributes(node: zarr.Array[Any] | zarr.Group) -> dict[str, Json]:
-    attributes: dict[str, Json] = json.loads(json.dumps(node.attrs.asdict(), default=str))
-    return attributes
-
-
-def _dimension_names(array: zarr.Array[Any]) -> tuple[str | None, ...] | None:
-    """Return the names of an array's axes as Zarr v3 or xarray's convention for v2 has them."""
-    stored: object = getattr(array.metadata, "dimension_names", None)
-    if stored is None:
-        stored = _attributes(array).get("_ARRAY_DIMENSIONS")
-    if not isinstance(stored, (list, tuple)) or len(stored) != array.ndim:
-        return None
-    return tuple(name if isinstance(name, str) else None for name in stored)
-
-
-def _find_ids(location: str, path: str, images: int, dim: str | None) -> str | None:
+def _find_ids(
+    location: str, path: str, images: ZarrArray, names: tuple[str | None, ...] | None
+) -> str | None:
     """Return the name of the coordinate along n beside an array, if there is one."""
-    if not path:
-        return None
-    parent, _, own = path.rpartition("/")
-    group = _open(location, parent)
+    group = open_node(location, path.rpartition("/")[0]) if path else None
     if not isinstance(group, zarr.Group):
         return None
-    along: dict[str, int] = {}
-    for name, member in _members(group).items():
-        if member.ndim != 1 or name == own or (name != IDS and member.dtype.kind == "c"):
-            continue
-        names = _dimension_names(member)
-        if dim is None or names is None or names[0] in (dim, None):
-            along[name] = member.shape[0]
-    if IDS in along:
-        length = _fresh(location, _sibling(path, IDS)).shape[0]
-        if length < images:
+    dim = names[0] if names else None
+    coordinates = str(attributes_of(images).get("coordinates", "")).split()
+    along = [name for name, member in members_of(location, group).items() if _is_along(member, dim)]
+    along.sort(key=lambda name: (name != IDS, name != dim, name not in coordinates, name))
+    for name in along:
+        length = open_array(location, _sibling(path, name)).shape[0]
+        if length >= images.shape[0]:
+            return name
+        if name == IDS:
             raise InputError(
-                f"{shown(location)} has {images} images and {length} of {IDS!r}; expected one "
-                "for each image"
+                f"{shown(location)} has {images.shape[0]} images and {length} of {IDS!r}; "
+                "expected one for each image"
             )
-        return IDS
-    coordinates = str(_attributes(_open(location, path)).get("coordinates", "")).split()
-    ranked = sorted(along, key=lambda name: (name != dim, name not in coordinates, name))
-    fresh = ((name, _fresh(location, _sibling(path, name)).shape[0]) for name in ranked)
-    return next((name for name, length in fresh if length >= images and along[name]), None)
+    return None
+
+
+def _is_along(member: ZarrArray, dim: str | None) -> bool:
+    """Return whether an array has one axis, which may be that of the images."""
+    if member.ndim != 1 or member.dtype.kind not in _LABELS:
+        return False
+    names = dimension_names(member)
+    return dim is None or names is None or names[0] in (dim, None)
 
 
 def _sibling(path: str, name: str) -> str:
@@ -379,23 +364,12 @@ def _sibling(path: str, name: str) -> str:
 
 
 def _read_coordinate(location: str, path: str, start: int, stop: int) -> NDArray[Any]:
-    array = _open(location, path)
-    if not isinstance(array, zarr.Array) or array.ndim != 1:
+    array = open_array(location, path)
+    if array.ndim != 1:
         raise InputError(f"{path!r} in {shown(location)} is no coordinate: expected one axis")
-    try:
-        return np.asarray(array[start:stop])
-    except Exception as error:
-        raise InputError(
-            f"{path!r} in {shown(location)} cannot be read: {_reason(error, location)}"
-        ) from error
+    return read_part(location, array, (slice(start, stop),))
 
 
 def _as_text(values: NDArray[Any]) -> NDArray[Any]:
     texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
     return np.array(texts, dtype=np.dtypes.StringDType())
-
-
-def _reason(error: Exception, location: str) -> str:
-    """Return an error in one line, without the credentials of a location."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.replace(location, shown(location)) if location else text

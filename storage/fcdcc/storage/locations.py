@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-__all__ = ["is_local", "normalise", "shown"]
+__all__ = ["has_secrets", "is_local", "normalise", "scrubbed", "shown"]
 
 _LOCAL_SCHEMES = ("file://", "local://")
 
@@ -59,3 +59,24 @@ def _shown_link(link: str) -> str:
         return link
     parts = urlsplit(link)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def scrubbed(text: str, location: str) -> str:
+    """Return a text, such as a driver's message, without the credentials of a location.
+
+    >>> scrubbed("no key abc at u:p@host", "https://u:p@host/x?token=abc")
+    'no key … at …@host'
+    """
+    text = text.replace(location, shown(location))
+    for link in location.split("::") if not is_local(location) else ():
+        parts = urlsplit(link)
+        secrets = [parts.netloc.rpartition("@")[0], parts.password, parts.query]
+        secrets += [value for _, value in parse_qsl(parts.query)]
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            text = text.replace(secret, "…")
+    return text
+
+
+def has_secrets(location: str) -> bool:
+    """Return whether a location holds more than may be shown."""
+    return shown(location) != location

@@ -21,8 +21,9 @@ from pathlib import Path
 import filelock
 
 from .errors import LockedError, OutputError
-from .files import Folder, open_folder
+from .files import Folder
 from .locations import is_local, normalise, shown
+from .objects import open_folder
 
 __all__ = ["hold"]
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from .chunks import OutputArray
 from .errors import OutputError, OutputMismatchError
-from .files import SCRATCH, Folder, open_folder
+from .files import SCRATCH, Folder
 from .fingerprint import Fingerprint
 from .layout import BlockLayout
 from .locations import normalise, shown
 from .metadata import Coordinate, make_contents
+from .objects import open_folder
 from .predictions import PredictionStore
 from .records import Chunk
 from .runs import (
@@ -21,6 +22,7 @@ from .runs import (
     RUN,
     Contents,
     StoredRun,
+    copies,
     marker,
     read_contents,
     read_run,
@@ -260,13 +262,11 @@ def _mend_copies(folder: Folder, run: StoredRun, contents: Contents | None) -> N
     for name, data in wanted.items():
         if any(present != data for present in _present(folder, name)):
             write_copies(folder, name, data)
-    if not folder.exists(marker(run.output)):
+    if folder.size(marker(run.output)) is None:
         folder.write(marker(run.output), b"")
 
 
 def _present(folder: Folder, name: str) -> list[bytes | None]:
-    from .runs import copies
-
     found = dict(folder.read_many(copies(name)))
     return [found.get(copy) for copy in copies(name)]
 

@@ -7,7 +7,9 @@ that a block keeps its bytes from the moment it is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +18,17 @@ from numpy.typing import NDArray
 
 from .chunks import OutputArray, decode, encode
 from .errors import DamageError, OutputError
-from .files import Folder, open_folder
+from .files import Folder
 from .layout import BlockLayout
 from .locations import shown
+from .objects import open_folder
 from .progress import Progress, read_progress
 from .records import (
+    RECORDS,
     BlockRecord,
     Chunk,
     compact,
+    drop_unreadable,
     read_record,
     record_name,
     replace_record,
@@ -81,11 +86,13 @@ class PredictionStore:
     ) -> BlockRecord:
         """Store a block's predictions and then its record, and return the record.
 
-        A block that has been recorded already keeps its bytes: then its record is returned
-        and nothing written.
+        A block that is done keeps its bytes: then its record is returned and nothing
+        written.
 
         Parameters
         ----------
+        block
+            Which block.
         values
             (images of the block, *shape), or a mapping from array names to these.
         warnings, details
@@ -98,26 +105,19 @@ class PredictionStore:
             no record then, and the block is done again by the next run.
         """
         start, stop = self.layout.bounds(block)
-        folder = self.folder
         files = self._encode(block, stop - start, values)
-        try:
+        kept = _finite(dict(details or {}))
+        folder = self.folder
+        with _reported(f"block {block} of {shown(self.url)}", "written"):
             self._check_place(folder)
             present = read_record(folder, block)
-            if present is not None and self._completes(present):
+            if present is not None and self._completes(folder, present):
                 return present
             chunks = {name: self._store(folder, block, name, data) for name, data in files.items()}
             record = BlockRecord(
-                block, start, stop, "done", self.fingerprint, chunks,
-                warnings=tuple(warnings), details=details or {},
-            )  # fmt: skip
+                block, start, stop, "done", self.fingerprint, chunks, "", tuple(warnings), kept
+            )
             write_record(folder, record)
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(
-                f"block {block} of {shown(self.url)} could not be written: "
-                f"{error.strerror or error}; make room or mend the store and run the job again"
-            ) from error
         return record
 
     def record_failure(
@@ -127,15 +127,17 @@ class PredictionStore:
 
         Raises
         ------
-        OSError
+        OutputError
             If the record cannot be stored.
         """
         start, stop = self.layout.bounds(block)
+        kept = _finite(dict(details or {}))
         record = BlockRecord(
-            block, start, stop, "failed", self.fingerprint, reason=reason, details=details or {}
+            block, start, stop, "failed", self.fingerprint, {}, reason, details=kept
         )
-        self._check_place(self.folder)
-        write_record(self.folder, record)
+        with _reported(f"the failure of block {block} of {shown(self.url)}", "recorded"):
+            self._check_place(self.folder)
+            write_record(self.folder, record)
         return record
 
     def read(self, block: int, array: str = "prediction") -> NDArray[Any]:
@@ -151,49 +153,77 @@ class PredictionStore:
         chosen = self._array(array)
         start, stop = self.layout.bounds(block)
         names = chosen.chunk_names(block, self.layout.batch)
-        found = dict(self.folder.read_many(names))
+        with _reported(f"block {block} of {shown(self.url)}", "read"):
+            found = dict(self.folder.read_many(names))
         return decode(chosen, block, self.layout.batch, stop - start, found)
 
     def progress(self) -> Progress:
-        """Return which blocks are done, by their records and the sizes of their chunks."""
-        return read_progress(
-            self.folder, self.layout, self.fingerprint, [array.name for array in self.arrays]
-        )
+        """Return which blocks are done, by their records and the sizes of their chunks.
 
-    def clear(self, blocks: Iterable[int]) -> None:
-        """Remove what is left of blocks that are to be done again: records, then chunks.
+        Raises
+        ------
+        OutputError
+            If the records cannot be read.
+        """
+        with _reported(f"the records of {shown(self.url)}", "read"):
+            return read_progress(
+                self.folder, self.layout, self.fingerprint, [array.name for array in self.arrays]
+            )
 
-        Only for the holder of the output's lock, before the blocks are computed.
+    def clear(self, progress: Progress) -> None:
+        """Make room for the blocks that are to be done: remove what is left of earlier tries.
+
+        Records go before chunks. A block that has only grown keeps what it has until it is
+        written anew, so that its predictions stay readable. Only for the holder of the
+        output's lock, before anything is computed.
+
+        Raises
+        ------
+        OutputError
+            If the files cannot be removed.
         """
         folder = self.folder
-        stored = {name for array in self.arrays for name in folder.sizes(array.name)}
-        wanted = list(blocks)
-        folder.delete(map(record_name, wanted))
-        for array in self.arrays:
-            for block in wanted:
-                folder.delete(
-                    name for name in array.chunk_names(block, self.layout.batch) if name in stored
-                )
+        wanted = [block for block in progress.pending if block not in progress.grown]
+        with _reported(f"what is left of earlier tries in {shown(self.url)}", "removed"):
+            if progress.unreadable:
+                drop_unreadable(folder)
+            stored = folder.sizes(RECORDS)
+            folder.delete(name for name in map(record_name, wanted) if name in stored)
+            for array in self.arrays:
+                stored = folder.sizes(array.name)
+                for block in wanted:
+                    names = array.chunk_names(block, self.layout.batch)
+                    folder.delete(name for name in names if name in stored)
 
     def discard(self, blocks: Iterable[int], reason: str) -> None:
         """Record that blocks are damaged, so that the next run does them again.
 
-        Only for the holder of the output's lock. Nothing is deleted.
+        Only for the holder of the output's lock. No data is deleted.
+
+        Raises
+        ------
+        OutputError
+            If the records cannot be stored.
         """
         for block in blocks:
             start, stop = self.layout.bounds(block)
-            replace_record(
-                self.folder,
-                BlockRecord(block, start, stop, "failed", self.fingerprint, reason=reason),
-            )
+            record = BlockRecord(block, start, stop, "failed", self.fingerprint, {}, reason)
+            with _reported(f"the damage to block {block} of {shown(self.url)}", "recorded"):
+                replace_record(self.folder, record)
 
     def compact(self, *, keep: int = 256) -> int:
         """Gather the records of completed blocks into few files; return how many.
 
-        Only for the holder of the output's lock; at the end of a run, and every thousand
-        blocks or so of a long one.
+        Does nothing up to ``keep`` of them. Only for the holder of the output's lock; at the
+        end of a run, and every thousand blocks or so of a long one.
+
+        Raises
+        ------
+        OutputError
+            If the records cannot be read or stored.
         """
-        return compact(self.folder, keep=keep)
+        with _reported(f"the records of {shown(self.url)}", "gathered"):
+            return compact(self.folder, keep=keep)
 
     def _array(self, name: str) -> OutputArray:
         for array in self.arrays:
@@ -212,25 +242,26 @@ class PredictionStore:
         files: dict[str, bytes] = {}
         for array in self.arrays:
             part = np.asarray(given[array.name])
-            if len(part) != images:
+            if part.shape[:1] != (images,):
                 raise OutputError(
-                    f"block {block}: predictions for {len(part)} images; expected {images}"
+                    f"block {block}: predictions of shape {part.shape}; expected {images} images"
                 )
             files |= encode(array, block, self.layout.batch, part)
         return files
 
     def _check_place(self, folder: Folder) -> None:
-        if not folder.exists(marker(self.output)):
+        if folder.size(marker(self.output)) is None:
             raise OutputError(
                 f"{shown(self.url)} is no longer the output that this run began: it was moved, "
                 "put aside or deleted meanwhile"
             )
 
-    def _completes(self, record: BlockRecord) -> bool:
+    def _completes(self, folder: Folder, record: BlockRecord) -> bool:
         return (
             record.state == "done"
             and record.fingerprint == self.fingerprint
             and (record.start, record.stop) == self.layout.bounds(record.block)
+            and all(folder.size(name) == chunk.size for name, chunk in record.chunks.items())
         )
 
     def _store(self, folder: Folder, block: int, name: str, data: bytes) -> Chunk:
@@ -246,22 +277,51 @@ class PredictionStore:
     def _is_whole(self, block: int, name: str, present: bytes, ours: bytes) -> bool:
         """Return whether a chunk that is already there has predictions wherever ours has.
 
-        It has not if it was written before images were appended, by a worker that outlived
-        its run.
+        It has not if it was written before images were appended.
         """
         array = self._array(name.split("/")[0])
         start, stop = self.layout.bounds(block)
-        others = array.chunk_names(block, self.layout.batch)
-        decoded = []
+        # Each chunk of the block is decoded as this one: that spares a way to decode one alone.
+        names = array.chunk_names(block, self.layout.batch)
+        filled = []
         for data in (present, ours):
             try:
                 values = decode(
-                    array, block, self.layout.batch, stop - start, dict.fromkeys(others, data)
+                    array, block, self.layout.batch, stop - start, dict.fromkeys(names, data)
                 )
             except DamageError:
                 return False
-            decoded.append(_filled(values, array.fill_value))
-        return bool(np.all(decoded[0] >= decoded[1]))
+            filled.append(_filled(values, array.fill_value))
+        return bool(np.all(filled[0] >= filled[1]))
+
+
+@contextlib.contextmanager
+def _reported(what: str, done: str) -> Iterator[None]:
+    """Say what a store failed at, and what to do."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{what} could not be {done}: {error.strerror or error}; make room or mend the store "
+            "and run the job again"
+        ) from error
+
+
+def _finite(details: dict[str, Json]) -> dict[str, Json]:
+    """Return JSON without the numbers that JSON does not have: a text stands for each.
+
+    Raises
+    ------
+    OutputError
+        If it is no JSON.
+    """
+    try:
+        kept: dict[str, Json] = json.loads(json.dumps(details), parse_constant=str)
+    except (TypeError, ValueError) as error:
+        raise OutputError(f"details {details!r} are no JSON: {error}") from None
+    return kept
 
 
 def _filled(values: NDArray[Any], fill_value: float) -> NDArray[np.bool_]:

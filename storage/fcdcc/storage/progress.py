@@ -25,12 +25,15 @@ class Progress:
         (blocks,) bool.
     failed
         Reasons of blocks that were tried in vain, by block.
+    grown
+        Blocks that were done with fewer images than they have now.
     unreadable
         Records that are damaged: where they lie, and what is wrong.
     """
 
     done: NDArray[np.bool_]
     failed: Mapping[int, str]
+    grown: frozenset[int]
     unreadable: Mapping[str, str]
 
     @property
@@ -62,20 +65,25 @@ def read_progress(
         sizes |= folder.sizes(array)
     done = np.zeros(layout.blocks, dtype=np.bool_)
     failed: dict[int, str] = {}
+    grown: set[int] = set()
     unreadable: dict[str, str] = {}
     for name, record in read_records(folder):
         if not isinstance(record, BlockRecord):
             unreadable[name] = str(record)
             continue
         block = record.block
+        failed.pop(block, None)
+        grown.discard(block)
         if not 0 <= block < layout.blocks:
             continue
-        ours = record.fingerprint == fingerprint and (record.start, record.stop) == layout.bounds(
-            block
-        )
-        stored = all(sizes.get(name) == chunk.size for name, chunk in record.chunks.items())
-        done[block] = ours and record.state == "done" and stored
-        failed.pop(block, None)
-        if ours and record.state == "failed":
+        done[block] = False
+        start, stop = layout.bounds(block)
+        if record.fingerprint != fingerprint or record.start != start or record.stop > stop:
+            continue
+        if record.state == "failed":
             failed[block] = record.reason
-    return Progress(done, failed, unreadable)
+        elif all(sizes.get(name) == chunk.size for name, chunk in record.chunks.items()):
+            done[block] = record.stop == stop
+            if record.stop < stop:
+                grown.add(block)
+    return Progress(done, failed, frozenset(grown), unreadable)

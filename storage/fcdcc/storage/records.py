@@ -26,6 +26,7 @@ __all__ = [
     "BlockRecord",
     "Chunk",
     "compact",
+    "drop_unreadable",
     "read_record",
     "read_records",
     "record_name",
@@ -37,6 +38,10 @@ RECORDS = ".fcdcc/blocks"
 SCHEMA = 1
 
 _SEGMENT_LIMIT = 32
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class BlockRecord:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Json] = field(default_factory=dict)
-    written: str = ""
+    written: str = field(default_factory=_now)
 
     def to_bytes(self) -> bytes:
         """Return the record as sealed JSON."""
@@ -108,7 +113,7 @@ class BlockRecord:
                 "reason": self.reason,
                 "warnings": [*self.warnings],
                 "details": dict(self.details),
-                "written": self.written or _now(),
+                "written": self.written,
             }
         )
 
@@ -158,10 +163,6 @@ def _integer(value: Json) -> int:
     return value
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-
-
 def record_name(block: int) -> str:
     """Return the file name of a block's own record."""
     return f"{RECORDS}/{block:08d}.json"
@@ -197,12 +198,10 @@ def read_records(
 
     What is no valid record is yielded as the error that says why.
     """
-    names = sorted(folder.sizes(RECORDS))
-    segments = [name for name in names if name.endswith(".jsonl")]
+    own, segments = _listed(folder)
     for name, data in folder.read_many(segments):
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             yield f"{name}:{number}", _parsed(line)
-    own = [name for name in names if name.endswith(".json")]
     for name, data in folder.read_many(own):
         found = _parsed(data)
         if isinstance(found, BlockRecord) and record_name(found.block) != name:
@@ -225,23 +224,42 @@ def compact(folder: Folder, *, keep: int = 256) -> int:
     Nothing is done up to ``keep`` of them. Only for the holder of the output's lock. A run
     that dies in the middle leaves records twice, which says the same.
     """
-    names = folder.sizes(RECORDS)
-    own = sorted(name for name in names if name.endswith(".json"))
-    segments = sorted(name for name in names if name.endswith(".jsonl"))
+    own, segments = _listed(folder)
     if len(own) <= keep:
         return 0
-    lines, gathered = [], []
+    lines: dict[str, bytes] = {}
     for name, data in folder.read_many(own):
         found = _parsed(data)
         # A failure may yet be replaced by the block's other writer.
         if isinstance(found, BlockRecord) and found.state == "done":
-            lines.append(data)
-            gathered.append(name)
-    if not lines:
-        return 0
-    last = int(segments[-1].rpartition("-")[2].removesuffix(".jsonl")) if segments else 0
-    merged = segments if len(segments) >= _SEGMENT_LIMIT else []
-    older = b"".join(data for _, data in folder.read_many(merged))
-    folder.write(f"{RECORDS}/segment-{last + 1:06d}.jsonl", older + b"".join(lines))
-    folder.delete([*gathered, *merged])
-    return len(gathered)
+            lines[name] = data
+    if lines:
+        merged = segments if len(segments) >= _SEGMENT_LIMIT else []
+        older = b"".join(data for _, data in folder.read_many(merged))
+        last = int(segments[-1].rpartition("-")[2].removesuffix(".jsonl")) if segments else 0
+        name = f"{RECORDS}/segment-{last + 1:06d}.jsonl"
+        folder.write(name, older + b"".join(lines.values()))
+        folder.delete([*lines, *merged])
+    return len(lines)
+
+
+def drop_unreadable(folder: Folder) -> None:
+    """Remove what is no valid record, alone or in a segment; only for the holder of the lock."""
+    own, segments = _listed(folder)
+    for name, data in folder.read_many(own):
+        if not isinstance(_parsed(data), BlockRecord):
+            folder.delete([name])
+    for name, data in folder.read_many(segments):
+        lines = data.splitlines(keepends=True)
+        whole = [line for line in lines if isinstance(_parsed(line), BlockRecord)]
+        if len(whole) < len(lines):
+            folder.write(name, b"".join(whole))
+
+
+def _listed(folder: Folder) -> tuple[list[str], list[str]]:
+    """Return the files that hold one record each, and the segments, oldest first."""
+    names = sorted(folder.sizes(RECORDS))
+    return (
+        [name for name in names if name.endswith(".json")],
+        [name for name in names if name.endswith(".jsonl")],
+    )

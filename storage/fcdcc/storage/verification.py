@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 from .errors import DamageError, OutputError
-from .files import Folder, open_folder
+from .files import Folder
 from .layout import BlockLayout
 from .locations import normalise, shown
+from .objects import open_folder
 from .records import RECORDS, BlockRecord, Chunk, read_records
 from .runs import CONTENTS, RUN, StoredRun, copies, marker, read_contents, read_run
 from .sealed import unseal
 
-__all__ = ["Damage", "verify"]
+__all__ = ["Damage", "damaged_blocks", "verify"]
 
-_READERS = 8
+_READERS = 4
 
 Kind = Literal["changed", "truncated", "missing", "record", "unrecorded"]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Damage:
     """One thing that is wrong with an output.
 
@@ -85,10 +86,15 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
     with ThreadPoolExecutor(_READERS) as pool:
         results = pool.map(lambda item: _check(folder, item[0], *item[1]), expected.items())
         found += [damage for damage in results if damage is not None]
-    if run is not None:
-        layout = BlockLayout(contents.images if contents else 0, run.batch)
+    if run is not None and contents is not None:
+        layout = BlockLayout(contents.images, run.batch)
         found += _strangers(folder, run, layout, records)
-    return sorted(found)
+    return sorted(found, key=lambda damage: (damage.path, damage.kind))
+
+
+def damaged_blocks(found: Iterable[Damage]) -> list[int]:
+    """Return the blocks that are to be done again because of some damage, ascending."""
+    return sorted({damage.block for damage in found if damage.block is not None})
 
 
 def _check(folder: Folder, name: str, block: int | None, wanted: Chunk) -> Damage | None:
@@ -148,5 +154,5 @@ def _strangers(
             if owner is not None and owner in records:
                 continue  # left by an attempt that failed, and recorded as such
             yield Damage(name, "unrecorded", owner, "data without a record")
-    if not folder.exists(marker(run.output)):
+    if folder.size(marker(run.output)) is None:
         yield Damage(marker(run.output), "missing", None, "the mark of the output is not there")

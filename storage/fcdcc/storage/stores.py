@@ -1,0 +1,138 @@
+"""Zarr arrays and groups as they are found: v2 or v3, local or behind a URL, named or not.
+
+Everything here only reads, and whatever a store or its driver raises becomes one line of
+:class:`~fcdcc.storage.errors.InputError` without credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .locations import has_secrets, scrubbed, shown
+from .sealed import Json, canonical, digest
+
+__all__ = [
+    "ZarrArray",
+    "attributes_of",
+    "dimension_names",
+    "form_of",
+    "members_of",
+    "open_array",
+    "open_node",
+    "read_part",
+]
+
+ZarrArray = zarr.Array[Any]
+
+
+@contextlib.contextmanager
+def _reported(location: str, problem: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a driver may raise anything
+        text = " ".join(str(error).split()) or type(error).__name__
+        message = f"{shown(location)} {problem}: {scrubbed(text, location)}"
+        # A chained error would show the location in a traceback.
+        raise InputError(message) from (None if has_secrets(location) else error)
+
+
+def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
+    """Return the array or group at a path of a store.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it cannot be read.
+    """
+    what = f"array {path!r} " if path else ""
+    with _reported(location, f"{what}cannot be opened as a Zarr array or group"):
+        return zarr.open(store=location, path=path or None, mode="r")
+
+
+def open_array(location: str, path: str) -> ZarrArray:
+    """Return the array at a path of a store, by its own metadata.
+
+    A group's consolidated metadata may be older than the last images of its arrays.
+
+    Raises
+    ------
+    InputError
+        If there is no such array.
+    """
+    found = open_node(location, path)
+    if not isinstance(found, zarr.Array):
+        raise InputError(f"{path!r} in {shown(location)} is a group; expected an array")
+    return found
+
+
+def members_of(location: str, group: zarr.Group) -> dict[str, ZarrArray]:
+    """Return the arrays that lie directly in a group, their shapes perhaps out of date.
+
+    Raises
+    ------
+    InputError
+        If the store cannot list them.
+    """
+    problem = (
+        "has arrays that cannot be listed; name the one to read (--input-array) or consolidate "
+        "the group's metadata"
+    )
+    with _reported(location, problem), warnings.catch_warnings():
+        # Zarr warns about stray files in a group, which are none of our business.
+        warnings.simplefilter("ignore")
+        return dict(group.arrays())
+
+
+def attributes_of(node: ZarrArray | zarr.Group) -> dict[str, Json]:
+    """Return attributes as JSON; what is none becomes text."""
+    attributes: dict[str, Json] = json.loads(json.dumps(node.attrs.asdict(), default=str))
+    return attributes
+
+
+def dimension_names(array: ZarrArray) -> tuple[str | None, ...] | None:
+    """Return the names of an array's axes: Zarr v3's, or xarray's convention for v2."""
+    stored: object = getattr(array.metadata, "dimension_names", None)
+    if stored is None:
+        stored = attributes_of(array).get("_ARRAY_DIMENSIONS")
+    if not isinstance(stored, (list, tuple)) or len(stored) != array.ndim:
+        return None
+    return tuple(name if isinstance(name, str) else None for name in stored)
+
+
+def form_of(array: ZarrArray) -> str:
+    """Return a digest of how an array is stored, its length and attributes left out.
+
+    Two arrays of one form are read alike.
+    """
+    metadata = json.loads(json.dumps(array.metadata.to_dict(), default=str))
+    metadata.pop("attributes", None)
+    metadata["shape"] = metadata.get("shape", [0])[1:]
+    return digest(canonical(metadata).encode())[:16]
+
+
+def read_part(location: str, array: ZarrArray, selection: tuple[slice, ...]) -> NDArray[Any]:
+    """Return a part of an array in native byte order.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    try:
+        values = np.asarray(array[selection])
+    except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
+        text = " ".join(str(error).split()) or type(error).__name__
+        where = f"{shown(location)}, array {array.path!r}" if array.path else shown(location)
+        part = ", ".join(f"{s.start or 0}:{s.stop}" for s in selection if s != slice(None))
+        message = f"{where} cannot be read at [{part}]: {scrubbed(text, location)}"
+        raise InputError(message) from (None if has_secrets(location) else error)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
