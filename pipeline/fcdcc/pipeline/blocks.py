@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from dask._task_spec import GraphNode
+from dask.typing import Key
 from distributed import Client, Future
 
 from .errors import ClusterError
@@ -20,8 +22,8 @@ class BlockJob:
     """The whole graph of one block, and the key whose completion completes the block."""
 
     block: int
-    tasks: dict[Hashable, GraphNode]
-    key: Hashable
+    tasks: dict[Key, GraphNode]
+    key: Key
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def run_blocks(
         If the scheduler went away.
     """
     waiting = iter(blocks)
-    active: dict[int, Future] = {}
+    active: dict[int, Future[Any]] = {}
     finished: SimpleQueue[int] = SimpleQueue()
     try:
         while True:
@@ -70,7 +72,7 @@ def run_blocks(
             future.cancel()
 
 
-def _outcome(block: int, future: Future) -> Outcome:
+def _outcome(block: int, future: Future[Any]) -> Outcome:
     """Return how a block ended."""
     if future.status == "finished":
         return Outcome(block, None)

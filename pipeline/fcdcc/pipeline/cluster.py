@@ -49,7 +49,8 @@ class Cluster:
         ended, and its nanny starts another.
         """
         gone = set(addresses)
-        if self.local is None or not gone:
+        loop = self.client.loop
+        if self.local is None or loop is None or not gone:
             return
         for nanny in self.local.workers.values():
             if isinstance(nanny, Nanny) and nanny.worker_address in gone:
@@ -58,7 +59,7 @@ class Cluster:
                     logger.warning(
                         "replacing worker %s, which does not answer", nanny.worker_address
                     )
-                    self.local.loop.add_callback(process.process.kill)
+                    loop.add_callback(process.process.kill)
 
 
 @contextmanager

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from fcdcc.coding.errors import FcdccError
 
-__all__ = ["ClusterError", "ModelError", "OptionError", "PlanError", "UnsafeModelError"]
+__all__ = [
+    "ClusterError",
+    "ModelError",
+    "OptionError",
+    "PlanError",
+    "RowsError",
+    "UnsafeModelError",
+]
 
 
 class ClusterError(FcdccError, ConnectionError):
@@ -25,3 +32,7 @@ class PlanError(FcdccError, ValueError):
 
 class OptionError(FcdccError, ValueError):
     """An option, or a combination of options, that means nothing."""
+
+
+class RowsError(FcdccError, ValueError):
+    """Rows that do not exist, are not there, or cannot be computed from what is given."""

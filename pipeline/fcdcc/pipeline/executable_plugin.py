@@ -7,7 +7,10 @@ from distributed import Worker, WorkerPlugin
 
 from .executable import Executable, drop, hold
 
-__all__ = ["ExecutablePlugin"]
+__all__ = ["BYTES_SENT", "ExecutablePlugin"]
+
+BYTES_SENT = "fcdcc-bytes-sent"
+"""Name of the metric, in a worker's heartbeat, of the bytes that it has sent to others."""
 
 
 class ExecutablePlugin(WorkerPlugin):
@@ -33,11 +36,16 @@ class ExecutablePlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Keep the executable in the worker's process."""
-        del worker
         torch.set_num_threads(self.torch_threads)
         hold(self.executable)
+        sent_before = worker.transfer_outgoing_bytes_total
+
+        async def bytes_sent(worker: Worker) -> int:
+            return worker.transfer_outgoing_bytes_total - sent_before
+
+        worker.metrics[BYTES_SENT] = bytes_sent
 
     def teardown(self, worker: Worker) -> None:
         """Let it go when the run is over."""
-        del worker
+        worker.metrics.pop(BYTES_SENT, None)
         drop(self.executable.ref)

@@ -17,21 +17,22 @@ where a task makes several, how to take one. Nothing else knows how tasks hang t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from operator import getitem
 
 from dask._task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
 
 from fcdcc.coding import Code
 
 from . import kernels
 from .anyk import AnyK, Share
+from .executable import ExecutableRef
 from .keys import RawKey, task_key
 from .network import ConvStage, GlueStage, Network
 from .plan import LayerPlan, Plan
-from .executable import ExecutableRef
 
 __all__ = ["BlockGraph", "Decodable", "build_block"]
 
@@ -51,7 +52,7 @@ class Decodable:
 class BlockGraph:
     """The tasks of one block, and its prediction as an argument for the task that wants it."""
 
-    tasks: dict[Hashable, GraphNode]
+    tasks: dict[Key, GraphNode]
     prediction: TaskRef | Task
 
 
@@ -59,7 +60,7 @@ class BlockGraph:
 class _Values:
     """Which task makes which value of the network."""
 
-    tasks: dict[Hashable, GraphNode] = field(default_factory=dict)
+    tasks: dict[Key, GraphNode] = field(default_factory=dict)
     _sources: dict[str, TaskRef | Task] = field(default_factory=dict)
 
     def add(self, task: Task, *names: str) -> None:
@@ -131,7 +132,7 @@ def _add_coded(
     images: int,
 ) -> None:
     """Add the n subtasks of one layer and the any-k node that decodes them."""
-    shares: dict[int, RawKey] = {}
+    shares: dict[int, Key] = {}
     for position in plan.shares_started(layer):
         encode = Task(
             make_key("encode", position=position),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -15,6 +15,8 @@ from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
 from .errors import PlanError
 
 __all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
+
+Redundancy = Literal["eager", "off"]
 
 PLAN_FORMAT = 1
 """The version of a saved plan; older ones stay readable."""
@@ -121,7 +123,7 @@ class Plan:
     n: int
     tolerate: int
     code: str
-    redundancy: Literal["eager", "off"]
+    redundancy: Redundancy
     dtype: Literal["float32", "float64"]
     batch: int
     fixed_batch: bool
@@ -162,6 +164,10 @@ class Plan:
         """Multiply-adds of all convolutions for one image, uncoded."""
         return sum(layer.geometry.multiply_adds for layer in self.layers)
 
+    def with_run_options(self, redundancy: Redundancy, in_flight: int | None) -> Plan:
+        """Return the plan with what may change from one run of a job to the next."""
+        return replace(self, redundancy=redundancy, in_flight=in_flight or self.in_flight)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that decides the answers and how they are computed."""
@@ -194,12 +200,11 @@ class Plan:
         return plan
 
     def __str__(self) -> str:
-        rows = [
+        head = (
             f"{self.n} shares per layer, any {self.n - self.tolerate} suffice; blocks of "
             f"{self.batch}, {self.in_flight} in flight; {self.code}, {self.dtype}"
-        ]
-        rows += [_layer_row(layer) for layer in self.layers]
-        return "\n".join(rows)
+        )
+        return "\n".join([head, *map(_layer_row, self.layers)])
 
 
 def _layer_row(layer: LayerPlan) -> str:

@@ -113,7 +113,7 @@ class _Lines:
 
 @contextmanager
 def watch(progress: bool | None) -> Iterator[Watcher]:
-    """Show a run on standard error: True a bar or lines, False nothing, None a bar on a terminal."""
+    """Show a run on standard error: a bar on a terminal, else lines; by default only the bar."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if progress is False or (progress is None and not sys.stderr.isatty()):
         yield Quiet()

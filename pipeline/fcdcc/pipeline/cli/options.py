@@ -18,7 +18,7 @@ PAIRS = {"processes": "--processes/--threads", "progress": "--progress/--no-prog
 """The switches, which have a name for either position."""
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType[tuple[float, ...]]):
     """One number, or several with commas between."""
 
     name = "numbers"
@@ -62,7 +62,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     return click.option(declaration, name, type=kind, default=None, help="  ".join(words))
 
 
-def _kind(annotation: Any) -> click.ParamType:
+def _kind(annotation: Any) -> click.ParamType[Any]:
     """Return the click type of an annotation such as ``int | None`` or a Literal."""
     if get_origin(annotation) is UnionType or type(None) in get_args(annotation):
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
@@ -70,4 +70,5 @@ def _kind(annotation: Any) -> click.ParamType:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:
         return _Numbers()
-    return {int: click.INT, float: click.FLOAT}.get(annotation, click.STRING)
+    plain: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT}
+    return plain.get(annotation, click.STRING)

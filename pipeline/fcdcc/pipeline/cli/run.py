@@ -26,7 +26,7 @@ __all__ = ["run"]
     help="write the summary as JSON; - for standard output",
 )
 @click.pass_context
-def run(ctx: click.Context, summary_file: TextIO | None, **options: Any) -> None:
+def run(ctx: click.Context, /, summary_file: TextIO | None, **options: Any) -> None:
     """Run MODEL (.pt2) over the images in INPUT (Zarr) and write predictions to OUTPUT (Zarr).
 
     Started again it continues where it stopped, and new images at the end of INPUT are added.

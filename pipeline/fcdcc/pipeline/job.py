@@ -1,0 +1,184 @@
+"""A job from end to end: images in, predictions out, continued where it stopped."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from dask._task_spec import Task
+
+from fcdcc.storage import (
+    BlockLayout,
+    Fingerprint,
+    ImageSource,
+    PredictionStore,
+    Preparation,
+    hold,
+    inspect_output,
+    open_images,
+)
+
+from . import kernels
+from .anyk import AnyKPlugin
+from .blocks import BlockJob, run_blocks
+from .cluster import Cluster, open_cluster
+from .executable import Executable
+from .executable_plugin import ExecutablePlugin
+from .graph import build_block
+from .interpreter import network_shapes
+from .keys import task_key
+from .model import open_model
+from .network import Network
+from .options import JobConfig
+from .outputs import continued_plan, create_output, grow_output, job_fingerprint, write
+from .plan import Plan
+from .planner import make_plan
+from .progress import Watcher, watch
+from .summary import Summary
+from .tally import Tally
+
+__all__ = ["run"]
+
+TICK = 0.5
+"""Seconds after which the state of the cluster is looked at even if no block was finished."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job that has been checked: nothing is written or started yet."""
+
+    config: JobConfig
+    network: Network
+    source: ImageSource
+    preparation: Preparation
+    fingerprint: Fingerprint
+    run: str
+
+
+def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
+    """Run a job, or continue it, and return what happened.
+
+    Everything is checked before anything is written. Blocks that are recorded are not done
+    again. Whatever ends a run, the next one goes on from the records.
+
+    Raises
+    ------
+    ModelError, InputError, PreparationError, PlanError, OptionError
+        If the model, the images or the options cannot be used.
+    OutputError, OutputMismatchError, LockedError
+        If the output cannot be written, is another job's, or another run is writing it.
+    ClusterError
+        If the scheduler does not answer, or went away.
+    """
+    if watcher is None:
+        with watch(config.progress) as shown:
+            return run(config, shown)
+    watcher.step("reading the model")
+    job = _check(config)
+    with hold(config.output):
+        stored = inspect_output(config.output)
+        watcher.step("planning")
+        if stored is None:
+            plan = make_plan(job.network, job.source.image_shape, config)
+            return _compute(job, plan, None, watcher)
+        plan = continued_plan(stored, config, job.fingerprint)
+        store = grow_output(config, job.source)
+        return _compute(job, plan, store, watcher)
+
+
+def _check(config: JobConfig) -> _Job:
+    """Open and check all that a job reads."""
+    network = open_model(config.model).to(getattr(torch, config.dtype)).network
+    source = open_images(
+        config.input, config.input_array, expect=network.input_shape, limit=config.limit
+    )
+    preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
+    preparation.check(source.channels)
+    fingerprint = job_fingerprint(network, source, preparation, config)
+    return _Job(config, network, source, preparation, fingerprint, uuid.uuid4().hex[:8])
+
+
+def _compute(job: _Job, plan: Plan, store: PredictionStore | None, watcher: Watcher) -> Summary:
+    """Run the blocks that are not done; the output is created once the cluster is there."""
+    shapes = network_shapes(job.network, (plan.batch, *job.source.image_shape))
+    layout = BlockLayout(job.source.images, plan.batch)
+    progress = None if store is None else store.progress()
+    pending = list(range(layout.blocks)) if progress is None else progress.pending
+    tally = Tally(job.fingerprint.digest, layout, skipped=layout.blocks - len(pending))
+    if not pending:
+        return tally.summary(plan)
+    watcher.step("starting the cluster")
+    with open_cluster(job.config) as cluster:
+        if store is None or progress is None:
+            shape = shapes[job.network.output][1:]
+            store = create_output(job.config, job.source, job.fingerprint, plan, shape)
+        else:
+            store.clear(progress)
+        _run_pending(job, plan, store, pending, cluster, tally, watcher)
+    store.compact()
+    return tally.summary(plan)
+
+
+def _run_pending(
+    job: _Job,
+    plan: Plan,
+    store: PredictionStore,
+    pending: Sequence[int],
+    cluster: Cluster,
+    tally: Tally,
+    watcher: Watcher,
+) -> None:
+    """Take the blocks through the cluster and count what happens."""
+    executable = Executable(job.network, plan)
+    client = cluster.client
+    watcher.step("sending the model to the workers")
+    plugin = ExecutablePlugin(executable, job.run, job.config.torch_threads)
+    client.register_plugin(AnyKPlugin())
+    client.register_plugin(plugin)
+    tally.start()
+    try:
+        jobs = (_block_job(job, plan, store, executable, block) for block in pending)
+        for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
+            if outcome is not None:
+                tally.add(outcome)
+                if outcome.error is not None:
+                    store.record_failure(outcome.block, _reason(outcome.error))
+            tally.observe(client, job.run)
+            cluster.replace(tally.take_removed())
+            watcher.advance(tally.advance())
+        tally.finish(client, job.run)
+    finally:
+        client.unregister_worker_plugin(plugin.name)
+
+
+def _block_job(
+    job: _Job, plan: Plan, store: PredictionStore, executable: Executable, block: int
+) -> BlockJob:
+    """Return the graph of one block, from reading its images to writing its record."""
+    start, stop = store.layout.bounds(block)
+    images = plan.batch if plan.fixed_batch else stop - start
+    read = Task(
+        task_key("read", job.run, 0, block),
+        kernels.read,
+        job.source,
+        job.preparation,
+        start,
+        stop,
+        images,
+    )
+    graph = build_block(job.network, plan, executable.ref, job.run, block, images, read)
+    last = Task(
+        task_key("write", job.run, len(job.network.stages), block),
+        write,
+        graph.prediction,
+        store,
+        block,
+    )
+    return BlockJob(block, {**graph.tasks, last.key: last}, last.key)
+
+
+def _reason(error: BaseException) -> str:
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
