@@ -62,8 +62,20 @@ def oracle(
 
 def relative_error(given: torch.Tensor, expected: torch.Tensor) -> float:
     assert given.shape == expected.shape
+    return float((given.double() - expected.double()).norm() / expected.double().norm())
+
+
+def error_beside(
+    given: torch.Tensor, expected: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
+) -> float:
+    """Return the error relative to what was multiplied.
+
+    An output may be nothing but zeros (the kernel meets only padding) while the rows that
+    fill up its last part are not: then its own norm is no measure.
+    """
+    assert given.shape == expected.shape
     difference = (given.double() - expected.double()).norm()
-    return float(difference / expected.double().norm().clamp_min(1e-300))
+    return float(difference / (x.double().norm() * weight.double().norm()))
 
 
 @st.composite

@@ -9,19 +9,20 @@ from fcdcc.coding import errors
 from fcdcc.coding.errors import FcdccError
 
 PARENTS = {
-    "Abandoned": RuntimeError,
-    "CodeError": ValueError,
-    "GeometryError": ValueError,
-    "NotDecodableError": ValueError,
-    "TensorError": TypeError,
+    "Abandoned": (FcdccError, RuntimeError),
+    "CodeError": (FcdccError, ValueError),
+    "GeometryError": (FcdccError, ValueError),
+    "IllConditionedError": (errors.CodeError,),
+    "NotDecodableError": (FcdccError, ValueError),
+    "TensorError": (FcdccError, TypeError),
 }
 
 
 def test_the_tree() -> None:
     defined = {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
     assert defined == {*PARENTS, "FcdccError"} == set(errors.__all__)
-    for name, parent in PARENTS.items():
-        assert getattr(errors, name).__bases__ == (FcdccError, parent)
+    for name, parents in PARENTS.items():
+        assert getattr(errors, name).__bases__ == parents
 
 
 @pytest.mark.parametrize("name", sorted(PARENTS))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convolutions import Layer, layers, oracle, relative_error
+from convolutions import Layer, error_beside, layers, oracle, relative_error
 from fcdcc.coding import (
     Abandoned,
     Code,
@@ -117,7 +117,7 @@ def test_any_convolution(
     given_ = coded_conv(
         x, weight, bias, *layer.arguments, code=code, survivors=survivors, split=split
     )
-    assert relative_error(given_, expected) < 1e-12
+    assert error_beside(given_, expected, x, weight) < 1e-12
 
 
 @given(layers(), st.sampled_from(SPLITS), st.booleans())
@@ -129,7 +129,7 @@ def test_any_convolution_with_plain_shares(layer: Layer, split: Any, lose: bool)
     given_ = coded_conv(
         x, weight, None, *layer.arguments, code=code, survivors=survivors, split=split
     )
-    assert relative_error(given_, expected) < 1e-11
+    assert error_beside(given_, expected, x, weight) < 1e-11
 
 
 @given(layers(), st.sampled_from(SPLITS))
@@ -141,7 +141,7 @@ def test_single_precision(layer: Layer, split: Any) -> None:
         x, weight, None, *layer.arguments, code=code, survivors=[2, 3, 4, 5], split=split
     )
     assert given_.dtype == torch.float32
-    assert relative_error(given_, expected) < 1e-5
+    assert error_beside(given_, expected, x, weight) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,9 @@ class TestRefusals:
 
     def test_result_of_another_shape(self) -> None:
         shares = results(self.value, self.x, self.weight)
-        with pytest.raises(GeometryError, match=r"share 0 has a result of shape .* for 2 images"):
+        with pytest.raises(
+            GeometryError, match=r"share 0 of 2 images: result of shape \(3, .*expected \(2, "
+        ):
             self.value.decode(shares, 2)
 
     def test_too_few_results(self) -> None:

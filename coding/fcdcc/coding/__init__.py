@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ._version import __version__
 from .code import Code
+from .convolution import coded_conv
 from .crme import crme
 from .decoder import Decoder
 from .errors import (
@@ -20,7 +21,7 @@ from .errors import (
     TensorError,
 )
 from .geometry import ConvGeometry
-from .nsctc import CodedConv, Split, coded_conv
+from .nsctc import CodedConv, Split
 from .registry import code_names, make_code
 
 __all__ = [

@@ -120,6 +120,33 @@ class Code:
         used = np.any(self.input_matrix[share] != 0.0, axis=0)
         return tuple(int(part) for part in np.flatnonzero(used))
 
+    def input_run(self, share: int) -> int | None:
+        """Return the first input part of a share whose inputs are uncoded parts in a row.
+
+        None where they are not: then the inputs have to be combined.
+        """
+        self.check_share(share)
+        return self._runs[share][0]
+
+    def filter_run(self, share: int) -> int | None:
+        """Return the first filter part of a share whose filters are uncoded parts in a row.
+
+        None where they are not: then the filters have to be combined.
+        """
+        self.check_share(share)
+        return self._runs[share][1]
+
+    def check_share(self, share: int) -> None:
+        """Refuse what is not one of the shares 0 … n − 1.
+
+        Raises
+        ------
+        CodeError
+            If it is not.
+        """
+        if not 0 <= share < self.n:
+            raise CodeError(f"share {share} of a code with shares 0 to {self.n - 1}")
+
     def is_decodable(self, survivors: Iterable[int]) -> bool:
         """Return whether the layer's output can be computed from these shares.
 
@@ -162,6 +189,13 @@ class Code:
             )
         return _decoder(self, shares)
 
+    @cached_property
+    def _runs(self) -> tuple[tuple[int | None, int | None], ...]:
+        return tuple(
+            (_uncoded_run(inputs), _uncoded_run(filters))
+            for inputs, filters in zip(self.input_matrix, self.filter_matrix, strict=True)
+        )
+
     def _checked(self, survivors: Iterable[int]) -> tuple[int, ...]:
         shares = tuple(sorted({int(share) for share in survivors}))
         if shares and not 0 <= shares[0] <= shares[-1] < self.n:
@@ -194,6 +228,15 @@ class Code:
 
     def __hash__(self) -> int:
         return self._hash
+
+
+def _uncoded_run(matrix: Float64Array) -> int | None:
+    """Return the first part if the rows of (ell, k) are uncoded parts in a row, else None."""
+    ell, k = matrix.shape
+    first = int(np.argmax(matrix[0]))
+    run = np.zeros_like(matrix)
+    run[np.arange(ell), np.minimum(np.arange(first, first + ell), k - 1)] = 1.0
+    return first if np.array_equal(matrix, run) else None
 
 
 @lru_cache(maxsize=4096)

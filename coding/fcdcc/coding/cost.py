@@ -123,12 +123,12 @@ def coded_share_cost(
 def share_cost(layer: CodedConv, share: int, batch: int = 1) -> Cost:
     """Return the cost of one share of a layer for a block of ``batch`` images.
 
-    A plain share uploads one strip, in which the rows shared by neighbours are there once.
+    A share of uncoded strips uploads them as one, the rows between neighbours once.
     """
     code, geometry = layer.code, layer.geometry
     partition = Partition(code.k_a, code.k_b, code.ell_a, code.ell_b)
     cost = coded_share_cost(geometry, partition, layer.split, batch)
-    if layer.split == "images" or not layer.is_plain(share):
+    if layer.split == "images" or code.input_run(share) is None:
         return cost
     rows = layer.strips.span(code.ell_a)
     strip = batch * geometry.in_channels * rows * math.prod(geometry.padded_spatial[1:])

@@ -13,6 +13,7 @@ __all__ = [
     "CodeError",
     "FcdccError",
     "GeometryError",
+    "IllConditionedError",
     "NotDecodableError",
     "TensorError",
 ]
@@ -32,6 +33,10 @@ class TensorError(FcdccError, TypeError):
 
 class CodeError(FcdccError, ValueError):
     """A code that does not exist, or parameters that no code of that name has."""
+
+
+class IllConditionedError(CodeError):
+    """A code that decodes, but not with the accuracy that the dtype should give."""
 
 
 class NotDecodableError(FcdccError, ValueError):
