@@ -64,7 +64,7 @@ def assign(
     >>> assign(range(3), {}, workers, rotation=1)
     {0: 'b', 1: 'c', 2: 'a'}
     >>> assign(range(4), {3: "b"}, workers, rotation=0)
-    {3: 'b', 0: 'a', 1: 'c', 2: 'a'}
+    {3: 'b', 0: 'a', 1: 'c', 2: 'c'}
     """
     filled = dict(taken)
     if not workers:

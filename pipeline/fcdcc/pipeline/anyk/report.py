@@ -30,7 +30,7 @@ class Report(TypedDict):
 
 
 def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
-    """Return what the plugin knows of a run, empty if it knows nothing.
+    """Return what the plugin knows of a run, empty if it knows nothing or is not there.
 
     The history is bounded: of very long runs the oldest shares are missing, not the counters.
 
@@ -43,13 +43,22 @@ def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
     timeline
         Whether to include one record per share and per group, which may be many.
     """
-    report: Report = _ask(client, REPORT, run=run, timeline=timeline)
-    return report
+    nothing: Report = {
+        "counters": {},
+        "timeline": [],
+        "groups": [],
+        "events": [],
+        "workers_removed": [],
+        "workers_lost": [],
+        "failures": [],
+    }
+    report: Report | None = _ask(client, REPORT, run=run, timeline=timeline)
+    return report or nothing
 
 
 def anyk_alive(client: Client) -> dict[str, int]:
     """Return how many groups, shares, nodes, blocks and tasks the plugin keeps track of."""
-    alive: dict[str, int] = _ask(client, ALIVE)
+    alive: dict[str, int] = _ask(client, ALIVE) or {}
     return alive
 
 
@@ -60,6 +69,9 @@ def anyk_forget(client: Client, run: str) -> None:
 
 def _ask(client: Client, operation: str, **arguments: Any) -> Any:
     async def call() -> Any:
-        return await getattr(client.scheduler, operation)(**arguments)
+        answer = await getattr(client.scheduler, operation)(**arguments)
+        if isinstance(answer, dict):  # lists arrive as tuples over some connections
+            return {k: list(v) if isinstance(v, tuple) else v for k, v in answer.items()}
+        return answer
 
-    return client.sync(call)  # type: ignore[no-untyped-call] # distributed leaves it untyped
+    return client.sync(call)

@@ -82,10 +82,6 @@ class Roster:
             for worker in self.workers.values()
         )
 
-    def rest(self) -> None:
-        """Note that nobody is listened to for now: there is nothing to wait for."""
-        self._last_tick = None
-
     def listen(self, tick: Tick) -> list[Worker]:
         """Take note of who was heard of; return the needed workers that count as gone.
 

@@ -13,7 +13,7 @@ import itertools
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +102,11 @@ class AnyKPlugin(SchedulerPlugin):
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._look_at(list(scheduler.tasks))
-        handlers: dict[str, Callable[..., Any]] = {
-            REPORT: self.report,
-            ALIVE: self.alive,
-            FORGET: self.forget,
-        }
-        scheduler.handlers.update(handlers)
+        scheduler.handlers[REPORT] = self.report
+        scheduler.handlers[ALIVE] = self.alive
+        scheduler.handlers[FORGET] = self.forget
+        if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
+            scheduler.periodic_callbacks[NAME].stop()
         ticker = PeriodicCallback(self._tick, TICK * 1000)
         scheduler.periodic_callbacks[NAME] = ticker
         ticker.start()
@@ -131,6 +130,7 @@ class AnyKPlugin(SchedulerPlugin):
         start: str,
         finish: str,
         *args: Any,  # noqa: ARG002 - the hook's signature
+        stimulus_id: str,
         **kwargs: Any,
     ) -> None:
         """Tell the state machine what happened to a share or a node."""
@@ -141,7 +141,7 @@ class AnyKPlugin(SchedulerPlugin):
                 self._guarded.discard(key)
             if key in self.state.members:
                 if finish == "released" and start == "processing":
-                    self._find_gone()
+                    self._find_gone(stimulus_id)
                 self._tell_all(share_events(self.scheduler.tasks[key], finish, kwargs))
             elif key in self.state.nodes:
                 self._tell_all(node_events(key, finish))
@@ -164,8 +164,7 @@ class AnyKPlugin(SchedulerPlugin):
         """Take note that a worker is gone."""
         with self._surfacing("remove_worker"):
             self._heard.pop(worker, None)
-            expected = not stimulus_id.startswith(_UNEXPECTED)
-            self._tell(m.WorkerLeft(time(), worker, expected))
+            self._tell(m.WorkerLeft(time(), worker, _was_asked(stimulus_id)))
 
     # ------------------------------------------------------------------ watching
 
@@ -198,16 +197,15 @@ class AnyKPlugin(SchedulerPlugin):
             if task.who_wants or not all(isinstance(d.run_spec, AnyK) for d in task.dependents)
         }
 
-    def _find_gone(self) -> None:
+    def _find_gone(self, stimulus_id: str) -> None:
         """Tell of workers that are gone before Dask says so, and chooses others for their work."""
         for address in [a for a in self.state.roster.workers if a not in self.scheduler.workers]:
-            self._tell(m.WorkerLeft(time(), address))
+            self._tell(m.WorkerLeft(time(), address, _was_asked(stimulus_id)))
 
     def _tick(self) -> None:
         with self._surfacing("tick"):
             if not self._guarded:
-                self.state.roster.rest()
-                return
+                return  # nobody waits for anything; the next tick will be late, and says so
             now = time()
             interval = heartbeat_interval(len(self.scheduler.workers))
             news = tuple(self._news(now, interval))
@@ -259,20 +257,27 @@ class AnyKPlugin(SchedulerPlugin):
 
     def _do(self, instructions: Iterable[m.Instruction]) -> None:
         """Carry out instructions; the scheduler is not in the middle of anything."""
-        tasks = self.scheduler.tasks
         recommendations: Recs = {}
         for instruction in instructions:
-            if isinstance(instruction, m.Cut):
-                shares = [tasks[key] for key in instruction.shares]
-                recommendations |= edits.cut(tasks[instruction.node], shares)
-            elif isinstance(instruction, m.Start):
-                recommendations |= edits.start(tasks[instruction.share], instruction.worker)
-            elif isinstance(instruction, m.RemoveWorker):
-                logger.warning("%s: removing it", instruction.reason)
-                event = {"event": "remove-worker", "worker": instruction.worker}
-                self.scheduler.log_event(NAME, event)
-                self.scheduler.loop.add_callback(self._remove, instruction.worker)
+            with self._surfacing(f"{instruction}"):
+                recommendations |= self._changed(instruction)
         self._follow(recommendations, "settle")
+        if self.scheduler.validate:
+            self.state.validate()
+
+    def _changed(self, instruction: m.Instruction) -> Recs:
+        """Carry out one instruction and return what the scheduler is to do then."""
+        tasks = self.scheduler.tasks
+        if isinstance(instruction, m.Cut):
+            shares = [tasks[key] for key in instruction.shares]
+            return edits.cut(tasks[instruction.node], shares)
+        if isinstance(instruction, m.Start):
+            return edits.start(tasks[instruction.share], instruction.worker)
+        if isinstance(instruction, m.RemoveWorker):
+            logger.warning("%s: removing it", instruction.reason)
+            self.scheduler.log_event(NAME, {"event": "remove-worker", "worker": instruction.worker})
+            self.scheduler.loop.add_callback(self._remove, instruction.worker)
+        return {}
 
     def _follow(self, recommendations: Recs, what: str) -> None:
         if recommendations:
@@ -321,6 +326,11 @@ class AnyKPlugin(SchedulerPlugin):
             self.failure_count += 1
             self.failures.append(f"in {where}: {traceback.format_exc()}")
             logger.exception("the any-k plugin failed in %s", where)
+
+
+def _was_asked(stimulus_id: str) -> bool:
+    """Return whether a worker left because somebody asked it to, by what Dask gives as cause."""
+    return not stimulus_id.startswith(_UNEXPECTED)
 
 
 def _seconds(given: float | str | None, option: str, default: float) -> float:

@@ -1,0 +1,656 @@
+"""The state machine against a small model of Dask, in every order that Hypothesis thinks of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fcdcc.pipeline.anyk import messages as m
+from fcdcc.pipeline.anyk.entities import MemberState
+from fcdcc.pipeline.anyk.messages import Instruction, Key
+from fcdcc.pipeline.anyk.rules import FixedSilence, LateByMedian
+from fcdcc.pipeline.anyk.state import AnyKState
+
+
+class Share:
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.state = "waiting"
+        self.worker: str | None = None
+        self.place: str | None = None
+        self.held = False
+        self.dependents: set[Key] = set()
+        self.cut = False
+
+
+class Node:
+    def __init__(self, key: Key, shares: Iterable[Key]) -> None:
+        self.key = key
+        self.shares = list(shares)
+        self.state = "waiting"
+        self.worker: str | None = None
+
+
+class ModelDask:
+    """As much of Dask's scheduler as the state machine can notice."""
+
+    def __init__(self, workers: Iterable[str], record: bool = True) -> None:
+        self.machine = AnyKState(record=record)
+        self.instructions: list[Instruction] = []
+        self.now = 0.0
+        self.shares: dict[Key, Share] = {}
+        self.nodes: dict[Key, Node] = {}
+        self.workers: list[str] = []
+        self.erasures = 0
+        self.started_parity = 0
+        for name in workers:
+            self.join(name)
+
+    # ------------------------------------------------------------- what happens
+
+    def tell(self, event: m.Event) -> tuple[Instruction, ...]:
+        answer = self.machine.handle(event)
+        self.instructions += answer
+        for item in answer:
+            if isinstance(item, m.Place):
+                share = self.shares[item.share]
+                assert share.state == "waiting"
+                assert item.worker in self.workers
+                share.place = item.worker
+            elif isinstance(item, m.Hold):
+                self.shares[item.share].held = True
+        return answer
+
+    def join(self, name: str) -> None:
+        self.workers.append(name)
+        self.tell(m.WorkerJoined(self.now, name, name.split(":")[0], 1))
+
+    def add(
+        self,
+        block: int,
+        n: int,
+        enough: int,
+        layer: int = 0,
+        parts: bool = False,
+        standby: Iterable[int] = (),
+    ) -> list[Key]:
+        keys = {p: ("share-r", layer, block, p) for p in range(n)}
+        for p in standby:
+            keys[p] = ("parity-r", layer, block, p)
+        for key in keys.values():
+            self.shares[key] = Share(key)
+        if parts:
+            owners = [p for p in range(n) if p not in set(standby)]
+            specs = [
+                m.NodeSpec(("part-r", layer, block, p), tuple(keys.items()), enough, own=p)
+                for p in owners
+            ]
+        else:
+            specs = [m.NodeSpec(("decode-r", layer, block, 0), tuple(keys.items()), enough)]
+        for spec in specs:
+            self.nodes[spec.key] = Node(spec.key, keys.values())
+            for key in keys.values():
+                self.shares[key].dependents.add(spec.key)
+        shares = tuple(m.ShareSpec(key, p, p, p in set(standby)) for p, key in keys.items())
+        group = m.GroupSpec("r", layer, block, block, shares, tuple(specs))
+        self.tell(m.GroupsAdded(self.now, (group,)))
+        for spec in specs:
+            self.tell(m.NodeWaiting(self.now, spec.key))
+        for key in keys.values():
+            self.tell(m.ShareWaiting(self.now, key))
+        return [spec.key for spec in specs]
+
+    def startable(self) -> list[Key]:
+        return [k for k, s in self.shares.items() if s.state == "waiting" and not s.held]
+
+    def running(self) -> list[Key]:
+        return [k for k, s in self.shares.items() if s.state == "running"]
+
+    def start(self, key: Key) -> None:
+        share = self.shares[key]
+        assert self.workers
+        share.worker = share.place if share.place in self.workers else self.workers[0]
+        share.state = "running"
+        self.tell(m.ShareStarted(self.now, key, share.worker))
+
+    def finish(self, key: Key) -> None:
+        share = self.shares[key]
+        assert share.worker is not None
+        share.state = "done"
+        self.tell(m.ShareDone(self.now, key, share.worker, self.now - 0.1, self.now))
+        for name in share.dependents:
+            self._maybe_run(self.nodes[name])
+        self._free_if_unused(share)
+
+    def settle(self) -> None:
+        while self.machine.unsettled:
+            self.obey(self.tell(m.Settle(self.now)))
+
+    def obey(self, instructions: Iterable[Instruction]) -> None:
+        for item in instructions:
+            if isinstance(item, m.Cut):
+                self._cut(self.nodes[item.node], item)
+            elif isinstance(item, m.Start):
+                assert self.shares[item.share].held
+                self.shares[item.share].held = False
+                self.shares[item.share].place = item.worker
+            elif isinstance(item, m.RemoveWorker):
+                self.leave(item.worker)
+
+    def finish_node(self, key: Key) -> None:
+        node = self.nodes[key]
+        node.state = "done"
+        self.tell(m.NodeDone(self.now, key))
+        for name in node.shares:
+            self._free_if_unused(self.shares[name])
+
+    def forget(self, key: Key) -> None:
+        """The client does not want a node any more."""
+        node = self.nodes.pop(key)
+        self.tell(m.Forgotten(self.now, key))
+        for name in node.shares:
+            self.shares[name].dependents.discard(key)
+            self._forget_if_alone(self.shares[name])
+
+    def leave(self, name: str) -> None:
+        self.workers.remove(name)
+        for share in list(self.shares.values()):
+            if share.worker == name and share.state in ("running", "done"):
+                self._lose(share)
+        for node in list(self.nodes.values()):
+            if node.worker == name and node.state in ("running", "done"):
+                self.tell(m.NodeReleased(self.now, node.key))
+                self._wait(node)
+        self.tell(m.WorkerLeft(self.now, name))
+
+    # ------------------------------------------------------------ what follows
+
+    def _lose(self, share: Share) -> None:
+        share.state, share.worker = "released", None
+        self.tell(m.ShareReleased(self.now, share.key))
+        for name in sorted(share.dependents):
+            if self.nodes[name].state == "running":
+                self.tell(m.NodeReleased(self.now, name))
+                self._wait(self.nodes[name])
+        if self._waiters(share):
+            self._want(share)
+
+    def _wait(self, node: Node) -> None:
+        node.state, node.worker = "waiting", None
+        self.tell(m.NodeWaiting(self.now, node.key))
+        for name in node.shares:
+            if self.shares[name].state == "released":
+                self._want(self.shares[name])
+        self._maybe_run(node)
+
+    def _want(self, share: Share) -> None:
+        share.state = "waiting"
+        self.tell(m.ShareWaiting(self.now, share.key))
+
+    def _waiters(self, share: Share) -> list[Key]:
+        return [k for k in share.dependents if self.nodes[k].state in ("waiting", "running")]
+
+    def _maybe_run(self, node: Node) -> None:
+        there = all(self.shares[name].state == "done" for name in node.shares)
+        if node.state == "waiting" and there and self.workers:
+            node.state, node.worker = "running", self.workers[0]
+            self.tell(m.NodeStarted(self.now, node.key))
+
+    def _free_if_unused(self, share: Share) -> None:
+        if share.state in ("running", "done") and not self._waiters(share):
+            share.state, share.worker = "released", None
+            self.tell(m.ShareReleased(self.now, share.key))
+
+    def _forget_if_alone(self, share: Share) -> None:
+        if share.dependents:
+            return self._free_if_unused(share)
+        if share.state in ("running", "done"):
+            self.erasures += share.state == "running" and share.cut
+            self.tell(m.ShareReleased(self.now, share.key))
+        del self.shares[share.key]
+        self.tell(m.Forgotten(self.now, share.key))
+        return None
+
+    def _cut(self, node: Node, item: m.Cut) -> None:
+        assert node.state == "waiting"
+        for name in item.shares:
+            node.shares.remove(name)
+            self.shares[name].dependents.discard(node.key)
+            self.shares[name].cut = True
+        assert all(self.shares[name].state == "done" for name in node.shares)
+        assert len(item.survivors) == len(node.shares)
+        for name in item.shares:
+            self._forget_if_alone(self.shares[name])
+        self._maybe_run(node)
+
+    def run_to_the_end(self) -> None:
+        """Let everything finish, and forget it."""
+        if not self.workers:
+            self.join("host9:9")
+        while True:
+            self.settle()
+            for node in self.nodes.values():
+                self._maybe_run(node)
+            if all(node.state == "done" for node in self.nodes.values()):
+                break
+            running = [k for k, node in self.nodes.items() if node.state == "running"]
+            if running:
+                self.finish_node(running[0])
+            elif self.running():
+                self.finish(self.running()[0])
+            else:
+                self.start(self.startable()[0])
+            self.machine.validate()
+        for key in list(self.nodes):
+            self.forget(key)
+            self.machine.validate()
+
+    def check_end(self) -> None:
+        machine = self.machine
+        assert not self.shares
+        left = [machine.members, machine.nodes, machine.groups, machine.blocks]
+        assert left == [{}, {}, {}, {}]
+        assert machine.history.totals().erasures == self.erasures
+        again = AnyKState(record=True)
+        assert machine.events is not None
+        replayed = [answer for event in machine.events for answer in again.handle(event)]
+        assert replayed == self.instructions
+        assert again.history.run("r").as_dict() == machine.history.run("r").as_dict()
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Groups of all kinds, faults at any moment; in the end everything is decoded and gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dask: ModelDask
+        self.blocks = itertools.count()
+        self.names = itertools.count()
+
+    @initialize(count=st.integers(1, 7))
+    def begin(self, count: int) -> None:
+        self.dask = ModelDask([f"host{i % 3}:{i}" for i in range(count)])
+
+    @rule(
+        n=st.integers(1, 6),
+        missing=st.integers(0, 3),
+        parts=st.booleans(),
+        standby=st.booleans(),
+        layers=st.integers(1, 2),
+    )
+    def add(self, n: int, missing: int, parts: bool, standby: bool, layers: int) -> None:
+        enough = max(1, n - missing)
+        held = range(enough, n) if standby else ()
+        block = next(self.blocks)
+        for layer in range(layers):
+            self.dask.add(block, n, enough, layer, parts, held)
+
+    @precondition(lambda self: self.dask.startable() and self.dask.workers)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        self.dask.start(data.draw(st.sampled_from(self.dask.startable())))
+
+    @precondition(lambda self: self.dask.running())
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        self.dask.finish(data.draw(st.sampled_from(self.dask.running())))
+
+    @rule()
+    def settle(self) -> None:
+        self.dask.settle()
+
+    @precondition(lambda self: any(n.state == "running" for n in self.dask.nodes.values()))
+    @rule(data=st.data())
+    def finish_node(self, data: st.DataObject) -> None:
+        running = [k for k, n in self.dask.nodes.items() if n.state == "running"]
+        self.dask.finish_node(data.draw(st.sampled_from(running)))
+
+    @precondition(lambda self: self.dask.nodes)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        self.dask.forget(data.draw(st.sampled_from(list(self.dask.nodes))))
+
+    @precondition(lambda self: self.dask.workers)
+    @rule(data=st.data())
+    def lose_worker(self, data: st.DataObject) -> None:
+        self.dask.leave(data.draw(st.sampled_from(self.dask.workers)))
+
+    @rule(host=st.integers(0, 2))
+    def join(self, host: int) -> None:
+        self.dask.join(f"host{host}:new{next(self.names)}")
+
+    @rule(wait=st.floats(0, 5), data=st.data())
+    def tick(self, wait: float, data: st.DataObject) -> None:
+        dask = self.dask
+        dask.now += wait
+        news = []
+        for name in dask.workers:
+            seen = data.draw(st.sampled_from([0.0, dask.now]))
+            news.append(m.WorkerNews(name, seen, seen, data.draw(st.integers(0, 1)), True))
+        dask.settle()
+        dask.obey(dask.tell(m.Tick(dask.now, 0.25, 0.5, tuple(news))))
+
+    @invariant()
+    def valid(self) -> None:
+        if hasattr(self, "dask"):
+            self.dask.machine.validate()
+
+    def teardown(self) -> None:
+        if hasattr(self, "dask"):
+            self.dask.run_to_the_end()
+            self.dask.check_end()
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (5, 4, 3, 2), (0, 2, 3, 5), (1, 0, 5, 4)])
+def test_the_node_runs_with_the_first_four_and_the_others_are_given_up(
+    order: tuple[int, ...],
+) -> None:
+    dask = ModelDask(f"w{i}" for i in range(6))
+    (node,) = dask.add(block=0, n=6, enough=4)
+    for key in dask.startable():
+        dask.start(key)
+    for position in order:
+        assert dask.nodes[node].state == "waiting"
+        dask.finish(("share-r", 0, 0, position))
+        dask.settle()
+    assert dask.nodes[node].state == "running"
+    assert {key[3] for key in dask.shares} == set(order)
+    assert dask.machine.history.run("r").counters.erasures == 2
+    states = [(r.position, r.state) for r in dask.machine.history.run("r").shares]
+    given_up = sorted(position for position, state in states if state == "erased")
+    assert given_up == sorted(set(range(6)) - set(order))
+
+
+@pytest.mark.parametrize("survivors", list(itertools.combinations(range(6), 4)))
+def test_every_subset_of_survivors_is_enough(survivors: tuple[int, ...]) -> None:
+    dask = ModelDask(f"w{i}" for i in range(6))
+    (node,) = dask.add(block=0, n=6, enough=4)
+    for position in survivors:
+        key = ("share-r", 0, 0, position)
+        dask.start(key)
+        dask.finish(key)
+    dask.settle()
+    assert dask.nodes[node].shares == [("share-r", 0, 0, p) for p in survivors]
+    dask.run_to_the_end()
+    dask.check_end()
+    # What never started is not an erasure.
+    assert dask.machine.history.run("r").counters.erasures == 0
+    assert dask.machine.history.run("r").counters.groups == 1
+
+
+def test_a_predicate_decides_what_is_enough() -> None:
+    machine = AnyKState()
+    machine.handle(m.WorkerJoined(0.0, "w", "w", 1))
+    edges = tuple((p, f"s{p}") for p in range(4))
+    node = m.NodeSpec("node", edges, lambda done: done >= {0, 3})
+    shares = tuple(m.ShareSpec(key, p, p) for p, key in edges)
+    machine.handle(m.GroupsAdded(0.0, (m.GroupSpec("", 0, 0, 0, shares, (node,)),)))
+    machine.handle(m.NodeWaiting(0.0, "node"))
+    for key in ("s0", "s1", "s3"):
+        machine.handle(m.ShareStarted(0.0, key, "w"))
+    for key in ("s0", "s1"):
+        machine.handle(m.ShareDone(1.0, key, "w", 0.0, 1.0))
+        assert machine.handle(m.Settle(1.0)) == ()
+    machine.handle(m.ShareDone(2.0, "s3", "w", 0.0, 2.0))
+    assert machine.handle(m.Settle(2.0)) == (m.Cut("node", ("s2",), (0, 1, 3)),)
+
+
+def test_a_survivor_lost_before_the_node_ran_is_waited_for_again() -> None:
+    dask = ModelDask(["a", "b", "c"])
+    (node,) = dask.add(block=0, n=3, enough=2)
+    for key in dask.startable():
+        dask.start(key)
+    first, second = [k for k, s in dask.shares.items() if s.worker in ("a", "b")]
+    dask.finish(first)
+    dask.finish(second)
+    dask.settle()
+    assert dask.nodes[node].state == "running"
+    dask.leave("b")
+    assert dask.nodes[node].state == "waiting"
+    lost = [k for k, member in dask.machine.members.items() if member.state == "waiting"]
+    assert len(lost) == 1
+    dask.start(lost[0])
+    assert dask.nodes[node].state == "waiting"
+    dask.finish(lost[0])
+    assert dask.nodes[node].state == "running"
+    assert dask.machine.history.run("r").counters.shares_lost == 1
+    dask.run_to_the_end()
+    dask.check_end()
+
+
+def test_a_part_is_ready_with_its_own_share_alone_or_with_any_enough() -> None:
+    dask = ModelDask(f"w{i}" for i in range(6))
+    dask.add(block=0, n=6, enough=4, parts=True, standby=(4, 5))
+    part = {p: ("part-r", 0, 0, p) for p in range(4)}
+    share = {p: ("share-r", 0, 0, p) for p in range(4)}
+    for key in dask.startable():
+        dask.start(key)
+    dask.finish(share[2])
+    dask.settle()
+    assert [dask.nodes[part[p]].state for p in range(4)] == ["waiting"] * 2 + ["running", "waiting"]
+    assert dask.nodes[part[2]].shares == [share[2]]
+    # Share 2 stays for the parts that may be decoded from it.
+    assert dask.shares[share[2]].dependents == set(part.values())
+
+
+def test_parity_on_standby_starts_when_a_share_is_lost_and_else_never() -> None:
+    dask = ModelDask(f"w{i}" for i in range(6))
+    dask.add(block=0, n=6, enough=4, parts=True, standby=(4, 5))
+    dask.add(block=1, n=6, enough=4, parts=True, standby=(4, 5))
+    for key in dask.startable():
+        dask.start(key)
+    assert not any(s.state == "running" for k, s in dask.shares.items() if k[0] == "parity-r")
+    lost = dask.machine.members["share-r", 0, 0, 0].worker
+    assert lost is not None
+    seats = {k: member.worker for k, member in dask.machine.members.items()}
+    dask.leave(lost)
+    dask.settle()
+    waiting = {k for k, s in dask.shares.items() if k[0] == "parity-r" and not s.held}
+    blocks = {k[2] for k, worker in seats.items() if worker == lost}
+    assert waiting == {("parity-r", 0, b, p) for b in blocks for p in (4, 5)}
+    dask.run_to_the_end()
+    dask.check_end()
+
+
+def test_parity_on_standby_starts_when_the_group_is_late() -> None:
+    machine = ModelDask([f"w{i}" for i in range(6)])
+    machine.machine.lateness = LateByMedian(factor=2.0, slack=0.0)
+    machine.add(block=0, n=6, enough=4, parts=True, standby=(4, 5))
+    for key in machine.startable():
+        machine.start(key)
+    machine.now = 1.0
+    for position in range(3):
+        machine.finish(("share-r", 0, 0, position))
+    machine.settle()
+
+    def tick(now: float) -> list[Instruction]:
+        machine.now = now
+        news = tuple(m.WorkerNews(name, now, now, 0, True) for name in machine.workers)
+        return list(machine.tell(m.Tick(now, 0.25, 0.5, news)))
+
+    assert tick(1.9) == []
+    assert {type(i) for i in tick(2.1)} == {m.Start}
+    assert tick(2.2) == []
+
+
+def test_shares_of_a_group_are_placed_apart_and_follow_when_a_worker_leaves() -> None:
+    dask = ModelDask(f"w{i}" for i in range(8))
+    for layer in range(3):
+        dask.add(block=5, n=6, enough=4, layer=layer)
+    places = {key: share.place for key, share in dask.shares.items()}
+    by_layer = [{p: places["share-r", layer, 5, p] for p in range(6)} for layer in range(3)]
+    assert by_layer[0] == by_layer[1] == by_layer[2]
+    assert len(set(by_layer[0].values())) == 6
+    lost = by_layer[0][3]
+    assert lost is not None
+    dask.leave(lost)
+    moved = {key[3]: share.place for key, share in dask.shares.items()}
+    assert {p for p in range(6) if moved[p] != by_layer[0][p]} == {3}
+    assert len(set(moved.values())) == 6
+
+
+def test_new_groups_avoid_workers_with_ghosts() -> None:
+    dask = ModelDask(f"w{i}" for i in range(5))
+    dask.add(block=0, n=4, enough=3)
+    for key in dask.startable():
+        dask.start(key)
+    slow = dask.shares["share-r", 0, 0, 3].worker
+    for position in range(3):
+        dask.finish(("share-r", 0, 0, position))
+    dask.settle()
+    for block in range(1, 6):
+        dask.add(block=block, n=4, enough=3)
+        assert slow not in {s.place for k, s in dask.shares.items() if k[2] == block}
+    assert slow is not None
+    news = tuple(m.WorkerNews(w, 2.0, 2.0, 0, True) for w in dask.workers)
+    dask.tell(m.Tick(2.0, 0.25, 0.5, news))
+    places = set()
+    for block in range(6, 11):
+        dask.add(block=block, n=4, enough=3)
+        places |= {s.place for k, s in dask.shares.items() if k[2] == block}
+    assert slow in places
+
+
+def test_a_graph_that_comes_again_changes_nothing() -> None:
+    dask = ModelDask(["a", "b"])
+    machine = dask.machine
+    spec = m.GroupSpec(
+        "r",
+        0,
+        0,
+        0,
+        (m.ShareSpec("s0", 0, 0), m.ShareSpec("s1", 1, 1)),
+        (m.NodeSpec("node", ((0, "s0"), (1, "s1")), 1),),
+    )
+    assert len(machine.handle(m.GroupsAdded(0.0, (spec,)))) == 2
+    machine.handle(m.NodeWaiting(0.0, "node"))
+    machine.handle(m.ShareStarted(0.0, "s0", "a"))
+    machine.handle(m.ShareDone(0.0, "s0", "a", 0.0, 0.0))
+    machine.handle(m.Settle(0.0))
+    machine.handle(m.Forgotten(0.0, "s1"))
+    assert machine.handle(m.GroupsAdded(1.0, (spec,))) == ()
+    assert set(machine.members) == {"s0"}
+    machine.validate()
+
+
+def test_unknown_tasks_and_workers_change_nothing() -> None:
+    machine = AnyKState()
+    for event in (
+        m.ShareWaiting(0.0, "x"),
+        m.ShareStarted(0.0, "x", "w"),
+        m.ShareDone(0.0, "x", "w", 0.0, 0.0),
+        m.ShareReleased(0.0, "x"),
+        m.ShareErred(0.0, "x"),
+        m.NodeWaiting(0.0, "x"),
+        m.NodeStarted(0.0, "x"),
+        m.NodeDone(0.0, "x"),
+        m.NodeReleased(0.0, "x"),
+        m.NodeErred(0.0, "x"),
+        m.Forgotten(0.0, "x"),
+        m.WorkerLeft(0.0, "w"),
+        m.Settle(0.0),
+    ):
+        assert machine.handle(event) == ()
+        machine.validate()
+    assert not machine.unsettled
+
+
+def test_a_share_that_raises_is_reported_and_not_an_erasure() -> None:
+    dask = ModelDask(["a", "b"])
+    dask.add(block=0, n=2, enough=1)
+    key = ("share-r", 0, 0, 0)
+    dask.start(key)
+    dask.tell(m.ShareErred(1.0, key))
+    dask.tell(m.NodeErred(1.0, ("decode-r", 0, 0, 0)))
+    assert dask.machine.members[key].state is MemberState.ERRED
+    assert [r.state for r in dask.machine.history.run("r").shares] == ["erred"]
+    dask.machine.validate()
+
+
+def silent(machine: AnyKState, now: float, seen: dict[str, float], needed: bool = True) -> set[str]:
+    news = tuple(m.WorkerNews(name, at, at, 0, needed) for name, at in seen.items())
+    answer = machine.handle(m.Tick(now, 0.25, 0.5, news))
+    return {item.worker for item in answer if isinstance(item, m.RemoveWorker)}
+
+
+def with_workers(*names: str, delivered: bool = True) -> AnyKState:
+    machine = AnyKState(FixedSilence(silent_after=3.0, grace=15.0))
+    for name in names:
+        machine.handle(m.WorkerJoined(0.0, name, name, 1))
+        if delivered:
+            machine.handle(m.ShareDone(0.0, "other", name, 0.0, 0.0))
+    return machine
+
+
+def ticks(machine: AnyKState, until: float, seen: dict[str, float], **kw: bool) -> set[str]:
+    """Tick regularly from 0; workers whose time is infinite are heard of at every tick."""
+    gone: set[str] = set()
+    for step in range(1, int(until / 0.25) + 1):
+        now = step * 0.25
+        gone |= silent(machine, now, {w: min(at, now) for w, at in seen.items()}, **kw)
+    return gone
+
+
+FOREVER = float("inf")
+
+
+def test_a_needed_worker_that_stays_silent_is_removed() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 3.0, {"a": 0.0, "b": FOREVER}) == set()
+    assert silent(machine, 3.25, {"a": 0.0, "b": 3.25}) == {"a"}
+    assert silent(machine, 3.5, {"a": 0.0, "b": 3.5}) == set()  # once
+
+
+def test_a_worker_that_nothing_is_wanted_from_may_be_silent() -> None:
+    assert ticks(with_workers("a", "b"), 60.0, {"a": 0.0, "b": FOREVER}, needed=False) == set()
+
+
+def test_a_worker_that_has_not_delivered_yet_has_longer() -> None:
+    machine = with_workers("a", "b", delivered=False)
+    assert ticks(machine, 15.0, {"a": 0.0, "b": FOREVER}) == set()
+    assert silent(machine, 15.25, {"a": 0.0, "b": 15.25}) == {"a"}
+
+
+def test_time_in_which_the_scheduler_did_not_listen_does_not_count() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 2.0, {"a": FOREVER, "b": FOREVER}) == set()
+    # The event loop was blocked for ten seconds; nobody's heartbeat was read meanwhile.
+    assert silent(machine, 12.0, {"a": 2.0, "b": 12.0}) == set()
+    assert silent(machine, 12.25, {"a": 2.0, "b": 12.25}) == set()
+    for step in range(1, 12):
+        gone = silent(machine, 12.25 + step * 0.25, {"a": 2.0, "b": 12.25 + step * 0.25})
+    assert gone == {"a"}
+
+
+def test_when_nobody_is_heard_of_nobody_is_removed() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 60.0, {"a": 0.0, "b": 0.0}) == set()
+
+
+def test_a_large_cluster_has_longer_because_it_is_heard_of_less_often() -> None:
+    machine = with_workers("a", "b")
+    for step in range(1, 28):
+        now = step * 0.25
+        news = (m.WorkerNews("a", 0.0, 0.0, 0, True), m.WorkerNews("b", now, now, 0, True))
+        assert machine.handle(m.Tick(now, 0.25, 2.0, news)) == ()
+
+
+def test_the_history_of_many_runs_is_bounded_and_the_totals_stay() -> None:
+    dask = ModelDask(["a"])
+    history = dask.machine.history
+    for number in range(40):
+        history.run(f"run{number}").counters.erasures += 1
+    assert len(history.runs) == 16
+    assert history.totals().erasures == 40
+    dask.tell(m.RunDropped(0.0, "run39"))
+    assert "run39" not in history.runs
+    assert history.totals().erasures == 40
