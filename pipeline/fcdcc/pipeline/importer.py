@@ -1,8 +1,8 @@
 """From an archive to a :class:`~fcdcc.pipeline.network.Network`.
 
-The passes, in order: read the graph as one run of steps; replace steps that change their
-arguments; drop what does nothing in inference; compute constants; recognise convolutions;
-drop what nobody reads; fold batch normalisation; cut into stages.
+The passes, in order: read the graph as one run of steps; drop what does nothing in inference;
+compute constants; replace steps that change their arguments; recognise convolutions; drop what
+nobody reads; cut into stages; fold batch normalisation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from .archive import Archive
+from .archive import Archive, in_words
+from .constants import fold_constants
 from .convolutions import fold_batch_norms_into, recognise_convolutions
 from .cutting import cut, joined
 from .errors import ModelError
@@ -20,7 +21,7 @@ from .mutation import functional_steps
 from .network import Network
 from .program import Program, TensorMeta, read_program
 from .rewriting import Item, inputs_of, live_items
-from .simplification import fold_constants, simplified
+from .simplification import in_plain_form, simplified
 
 __all__ = ["fold_batch_norms", "import_network"]
 
@@ -44,11 +45,11 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
     ModelError
         If the model is not one that can be run here; the message says why.
     """
-    network = _network(read_program(archive, source))
-    return fold_batch_norms(network) if fold else network
+    network: Network = in_words(source, _network, read_program(archive, source), fold)
+    return network
 
 
-def _network(program: Program) -> Network:
+def _network(program: Program, fold: bool) -> Network:
     images = program.metas[program.input]
     if images.dtype not in _REAL:
         raise ModelError(
@@ -59,11 +60,15 @@ def _network(program: Program) -> Network:
         raise ModelError(
             f"the model takes an input of shape {images.sizes}; expected (batch, C, *space)"
         )
-    steps, output = simplified(functional_steps(program), program.output)
-    kept, tensors = fold_constants(steps, program.tensors)
-    items = recognise_convolutions(kept, tensors, program.metas, program.modules)
+    steps, output = simplified(program.steps, program.output, program.metas)
+    steps, tensors = fold_constants(steps, program.tensors, output)
+    steps, output, metas = functional_steps(steps, program.tensors, program.metas, output)
+    items = recognise_convolutions(in_plain_form(steps), tensors, metas, program.modules)
+    items = live_items(items, output)
+    if fold:
+        items, tensors, output = fold_batch_norms_into(items, tensors, output)
     shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
-    return _assembled(items, output, tensors, program.metas, program.input, shape, images.dtype)
+    return _assembled(items, output, tensors, metas, program.input, shape, images.dtype)
 
 
 def fold_batch_norms(network: Network) -> Network:
@@ -75,8 +80,6 @@ def fold_batch_norms(network: Network) -> Network:
     items, tensors, output = fold_batch_norms_into(
         joined(network.stages), network.tensors, network.output
     )
-    if len(items) == len(joined(network.stages)):
-        return network
     return _assembled(
         items, output, tensors, {}, network.input, network.input_shape, network.input_dtype
     )

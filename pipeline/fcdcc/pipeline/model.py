@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -10,8 +10,10 @@ import torch
 
 from .archive import read_archive
 from .errors import ModelError
+from .fingerprints import archive_fingerprint
 from .importer import import_network
 from .network import Network
+from .precision import in_precision
 
 __all__ = ["Model", "open_model"]
 
@@ -24,21 +26,31 @@ class Model:
     ----------
     network
         What it computes.
+    fingerprint
+        A hash of what the file says and holds, in whatever precision it is run.
     source
         Its name in messages: the path or address that it came from.
+
+    Printed, it shows its network. It travels to other processes by pickle; they need neither
+    the file nor ``torch.export``.
     """
 
     network: Network
-    source: str = field(default="model")
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of what it computes: equal models have equal ones."""
-        return self.network.fingerprint
+    fingerprint: str
+    source: str
 
     def to(self, dtype: torch.dtype) -> Model:
-        """Return the model in float32 or float64."""
-        return replace(self, network=self.network.to(dtype))
+        """Return the model in float32 or float64.
+
+        Raises
+        ------
+        ModelError
+            If ``dtype`` is another type.
+        """
+        return replace(self, network=in_precision(self.network, dtype))
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.network}"
 
 
 def open_model(source: str | PathLike[str] | bytes) -> Model:
@@ -62,7 +74,7 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
     else:
         name = fspath(source)
         archive = read_archive(_fetched(name), name)
-    return Model(import_network(archive, name), name)
+    return Model(import_network(archive, name), archive_fingerprint(archive), name)
 
 
 def _fetched(name: str) -> bytes | Path:

@@ -17,7 +17,18 @@ from typing import Any
 
 import torch
 
-__all__ = ["ConvStage", "GlueStage", "Network", "Ref", "Stage", "Step", "references"]
+from .packing import PackedTensors, pack_tensors, unpack_tensors
+
+__all__ = [
+    "ConvStage",
+    "GlueStage",
+    "Network",
+    "Ref",
+    "Stage",
+    "Step",
+    "format_network",
+    "references",
+]
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,9 @@ class Network:
         Weights, buffers and constants by name.
     fingerprint
         A hash of stages and tensors: equal networks compute the same.
+
+    Printed, it is a line for each convolution and the steps of the glue. Pickled, its tensors
+    travel as plain buffers.
     """
 
     stages: tuple[Stage, ...]
@@ -163,8 +177,68 @@ class Network:
         """The convolution stages, in order."""
         return tuple(stage for stage in self.stages if isinstance(stage, ConvStage))
 
-    def to(self, dtype: torch.dtype) -> Network:
-        """Return the network in another precision, float32 or float64."""
-        from .precision import in_precision
+    def __str__(self) -> str:
+        return format_network(self)
 
-        return in_precision(self, dtype)
+    def __reduce__(self) -> tuple[Any, ...]:
+        others = (self.input, self.output, self.input_shape, self.input_dtype, self.fingerprint)
+        return _rebuilt, (self.stages, *others, pack_tensors(self.tensors))
+
+
+def _rebuilt(
+    stages: tuple[Stage, ...],
+    input_name: str,
+    output: str,
+    input_shape: tuple[int | None, ...],
+    input_dtype: torch.dtype,
+    fingerprint: str,
+    packed: PackedTensors,
+) -> Network:
+    tensors = unpack_tensors(packed)
+    return Network(stages, input_name, output, input_shape, input_dtype, tensors, fingerprint)
+
+
+def format_network(network: Network) -> str:
+    """Return a network as text: a line for each convolution, and the steps of the glue.
+
+    >>> step = Step("y", "aten.relu.default", (Ref("x"),), {})
+    >>> glue = GlueStage(0, ("x",), ("y",), (step,))
+    >>> print(format_network(Network((glue,), "x", "y", (None, 3), torch.float32, {}, "f00d")))
+    network f00d: x (any, 3) float32 -> y; 0 convolutions, 0 parameters
+      0 glue x -> y
+          %y = aten.relu.default(%x)
+    """
+    shape = ", ".join("any" if size is None else str(size) for size in network.input_shape)
+    count = sum(tensor.numel() for tensor in network.tensors.values())
+    dtype = str(network.input_dtype).removeprefix("torch.")
+    title = (
+        f"network {network.fingerprint[:12]}: {network.input} ({shape}) {dtype} -> "
+        f"{network.output}; {len(network.convolutions)} convolutions, {count:,} parameters"
+    )
+    lines = [title]
+    width = len(str(len(network.stages)))
+    for stage in network.stages:
+        if isinstance(stage, ConvStage):
+            lines.append(f"  {stage.index:{width}} {_format_convolution(stage, network)}")
+        else:
+            ways = f"{', '.join(stage.inputs)} -> {', '.join(stage.outputs)}"
+            lines.append(f"  {stage.index:{width}} glue {ways}")
+            lines.extend(f"  {'':{width}}     {step!r}" for step in stage.steps)
+    return "\n".join(lines)
+
+
+def _format_convolution(stage: ConvStage, network: Network) -> str:
+    weight = network.tensors[stage.weight]
+    shape = "x".join(map(str, weight.shape))
+    words = [f"conv {stage.name}: {stage.input} -> {stage.output}, filters {shape}"]
+    if any(number != 1 for number in stage.stride):
+        words.append(f"stride {stage.stride}")
+    if any(pair != (0, 0) for pair in stage.padding):
+        words.append(f"padding {stage.padding}")
+    if any(number != 1 for number in stage.dilation):
+        words.append(f"dilation {stage.dilation}")
+    if stage.groups != 1:
+        words.append(f"groups {stage.groups}")
+    if stage.bias is None:
+        words.append("no bias")
+    return ", ".join(words)

@@ -48,12 +48,13 @@ _LISTS = frozenset({"as_tensors", "as_ints", "as_floats", "as_strings", "as_bool
 class TensorMeta:
     """What the export recorded about a tensor.
 
-    ``sizes`` holds numbers, and expressions as text where the size is not fixed; equal texts
-    are equal sizes.
+    ``sizes`` and ``strides`` hold numbers, and expressions as text where they are not fixed;
+    equal texts are equal numbers.
     """
 
     sizes: tuple[int | str, ...]
     dtype: torch.dtype
+    strides: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,8 +361,12 @@ def _symbol(value: Json, scope: _Scope) -> Any:
 
 
 def _tensor_meta(meta: Json) -> TensorMeta:
-    sizes = tuple(
-        int(size["as_int"]) if "as_int" in size else str(size["as_expr"]["expr_str"])
-        for size in meta["sizes"]
+    return TensorMeta(
+        sizes=tuple(_extent(size) for size in meta["sizes"]),
+        dtype=SCALAR_TYPES[meta["dtype"]],
+        strides=tuple(_extent(stride) for stride in meta["strides"]),
     )
-    return TensorMeta(sizes, SCALAR_TYPES[meta["dtype"]])
+
+
+def _extent(size: Json) -> int | str:
+    return int(size["as_int"]) if "as_int" in size else str(size["as_expr"]["expr_str"])
