@@ -1,0 +1,62 @@
+"""Row arithmetic: which rows of each tensor a range of output rows needs, and computing them.
+
+A strip of rows that stays on the worker that made it has to pass through the glue there. For
+most glue that can be done exactly: rows [a, b) of what a run of operations makes depend on
+some rows [c, d) of what it reads, found by going backwards through its steps.
+
+::
+
+    conv output     rows 5 … 20      (max pooling 3, stride 2: 2·3 − 1 … 2·9 + 1, cut to 20)
+      │ relu        rows 5 … 20
+      │ max_pool    rows 3 … 10  ←┐
+      │ bilinear ×2 rows 6 … 18   │  asked for: rows 7 … 18
+
+What a step needs of its operands is a *rule* (``pointwise``, ``axes``, ``windows``,
+``convolutions``, ``resampling``, ``edges``). A rule looks at a step and at the shapes of whole
+tensors, and gives an operation that can say which rows it needs and can compute a range from
+exactly these. The row axis is followed from step to step, so layouts with the channels last
+are nothing special. Padding is put only where a range touches the border of the tensor.
+
+A step that needs all rows is a *barrier*, and so is every step for which there is no rule.
+That is why nothing can be wrong for not being recognised: the worst that happens is that
+strips are gathered. What comes after a barrier is *whole*, that is, without rows; it may meet
+rows again, as the weights of a squeeze-excitation block do.
+
+:func:`analyse` says of each output of a stage whether it is local to rows, and if not, why.
+:func:`needed` says which input rows a range of it needs. :func:`plan_rows` makes that range
+into a value that travels to a worker, and :func:`run_rows` computes it there.
+:func:`analyse_network` does the first for all stages, and :func:`needed_between` follows a
+range through several of them, convolutions included.
+"""
+
+from __future__ import annotations
+
+from .across import NetworkRows, analyse_network, conv_rows, needed_between
+from .analysis import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole, analyse
+from .execution import run_rows
+from .planning import RowPlan, barrier_stage, needed, plan_rows
+from .ranges import Rows, Window, hull, transposed_window, window
+
+__all__ = [
+    "Barrier",
+    "Layout",
+    "NetworkRows",
+    "OutputRows",
+    "RowLocal",
+    "RowPlan",
+    "Rows",
+    "StageRows",
+    "Whole",
+    "Window",
+    "analyse",
+    "analyse_network",
+    "barrier_stage",
+    "conv_rows",
+    "hull",
+    "needed",
+    "needed_between",
+    "plan_rows",
+    "run_rows",
+    "transposed_window",
+    "window",
+]
