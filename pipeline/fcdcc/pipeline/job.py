@@ -137,6 +137,7 @@ def _run_pending(
     plugin = ExecutablePlugin(executable, job.run, job.config.torch_threads)
     client.register_plugin(AnyKPlugin())
     client.register_plugin(plugin)
+    watcher.begin(job.run)
     tally.start()
     try:
         jobs = (_block_job(job, plan, store, executable, block) for block in pending)

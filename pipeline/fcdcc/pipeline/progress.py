@@ -58,6 +58,9 @@ class Watcher(Protocol):
     def step(self, what: str) -> None:
         """Tell what is done before the first block."""
 
+    def begin(self, run: str) -> None:
+        """Tell that the first block is about to start, and the run's id in its task keys."""
+
     def advance(self, advance: Advance) -> None:
         """Tell how far the run is; called after every block and a few times a second."""
 
@@ -68,11 +71,14 @@ class Quiet:
     def step(self, what: str) -> None:
         """Do nothing."""
 
+    def begin(self, run: str) -> None:
+        """Do nothing."""
+
     def advance(self, advance: Advance) -> None:
         """Do nothing."""
 
 
-class _Bar:
+class _Bar(Quiet):
     """A bar on a terminal."""
 
     def __init__(self, progress: Progress) -> None:
@@ -92,7 +98,7 @@ class _Bar:
         )
 
 
-class _Lines:
+class _Lines(Quiet):
     """Plain lines for logs: each step, and how far the run is every ten seconds."""
 
     EVERY = 10.0

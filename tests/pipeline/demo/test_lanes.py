@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdcc.pipeline.demo.errors import DemoError
-from fcdcc.pipeline.demo.lanes import fault_marks, label_rows, stack_bars
+from fcdcc.pipeline.demo.lanes import Label, fault_marks, label_rows, stack_bars
 from fcdcc.pipeline.demo.timeline import Fault, ShareSpan, Timeline
 
 moments = st.integers(0, 40).map(lambda i: i / 4)
@@ -80,8 +80,25 @@ def test_many_faults_at_once_are_not_all_named():
     assert mark.text == "workers 0, 1, 2 and 6 more killed"
 
 
-def test_a_label_without_room_gets_no_row():
-    assert label_rows([(0, 9), (1, 9), (2, 9), (10, 12)], gap=1, rows=2) == [0, 1, None, 0]
+labels = st.builds(
+    lambda left, length, flipped: Label(left, left + length, left + length * flipped),
+    st.integers(0, 50),
+    st.integers(1, 20),
+    st.booleans(),
+)
+
+
+@given(st.lists(labels, max_size=12))
+def test_labels_do_not_touch_and_no_line_crosses_one(labels):
+    rows = label_rows(labels, gap=1, rows=3)
+    placed = [(row, label) for row, label in zip(rows, labels, strict=True) if row is not None]
+    for i, (row, a) in enumerate(placed):
+        for j, (other, b) in enumerate(placed):
+            if i != j and row == other:
+                assert a.right < b.left or b.right < a.left
+            if other > row:
+                assert not a.left <= b.line <= a.right
+    assert not labels or rows[0] == 0
 
 
 def test_what_ends_before_it_begins_is_refused():

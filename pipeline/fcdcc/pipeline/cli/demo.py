@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .exit_codes import ExitCode
+
 __all__ = ["demo"]
 
 
@@ -18,8 +20,14 @@ __all__ = ["demo"]
     show_default=True,
     help="how many of the six worker processes are stopped in the middle",
 )
-def demo(folder: Path | None, stall: int) -> None:
-    """Classify real images while worker processes are stopped, and show what happened."""
-    from ..demo import run_demo
+@click.pass_context
+def demo(ctx: click.Context, folder: Path | None, stall: int) -> None:
+    """Classify real images while worker processes are stopped, and show what happened.
 
-    run_demo(folder, stall=stall)
+    Its files go to FOLDER, new or empty; by default to the first of demo, demo-2, … that
+    does not exist.
+    """
+    from ..demo.show import run_demo
+
+    if not run_demo(folder, stall=stall).passed:
+        ctx.exit(ExitCode.UNEXPECTED)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from .lanes import fault_marks, label_rows
+from .lanes import Label, fault_marks, label_rows
 from .look import (
     ERASED,
     INK,
@@ -54,8 +54,8 @@ def draw_faults(figure: Figure, axes: Sequence[Axes], timeline: Timeline) -> Non
             moment = fault.moment - timeline.start
             ax.axvline(moment, color=colour, linewidth=1.4, zorder=3, gid=f"fault: {fault.kind}")
     top = axes[0].get_position().y1
-    # From the right: a label that has to make room moves up, and the line that leads up to it
-    # passes on the left of those below.
+    # From the right: a label that has to make room moves up, and its line passes on the left of
+    # those below.
     marks = fault_marks(timeline, within=TOGETHER * (right - left))[::-1]
     places = [LEFT + SPAN * (mark.moment - left) / (right - left) for mark in marks]
     texts = [
@@ -70,9 +70,9 @@ def draw_faults(figure: Figure, axes: Sequence[Axes], timeline: Timeline) -> Non
         )
         for x, mark in zip(places, marks, strict=True)
     ]
-    extents = [_keep_inside(text) for text in texts]
-    chosen = label_rows([(-x1, -x0) for x0, x1 in extents], BESIDE, LABEL_ROWS)
-    for text, mark, x, row in zip(texts, marks, places, chosen, strict=True):
+    labels = [_label(text, x) for text, x in zip(texts, places, strict=True)]
+    rows = label_rows(labels, BESIDE, LABEL_ROWS)
+    for text, mark, x, row in zip(texts, marks, places, rows, strict=True):
         if row is None:
             text.remove()
             continue
@@ -83,12 +83,13 @@ def draw_faults(figure: Figure, axes: Sequence[Axes], timeline: Timeline) -> Non
         figure.add_artist(stem)
 
 
-def _keep_inside(text: Text) -> tuple[float, float]:
-    """Move a label left until it ends inside the picture; return its ends in pixels."""
+def _label(text: Text, line: float) -> Label:
+    """Return where a text is, in pixels; to the left of its line if it would leave the picture."""
+    if text.get_window_extent().x1 > 0.995 * WIDTH:
+        text.set_ha("right")
+        text.set_x(line - INDENT)
     box = text.get_window_extent()
-    beyond = max(0.0, box.x1 - 0.995 * WIDTH)
-    text.set_x(text.get_position()[0] - beyond / WIDTH)
-    return box.x0 - beyond, box.x1 - beyond
+    return Label(box.x0, box.x1, line * WIDTH)
 
 
 def draw_legend(figure: Figure, timeline: Timeline, names: Mapping[int, str]) -> None:
@@ -104,7 +105,7 @@ def draw_legend(figure: Figure, timeline: Timeline, names: Mapping[int, str]) ->
     if "lost" in states:
         entries.append(_entry(LOST, "lost with its worker"))
     kinds = {fault.kind for fault in timeline.faults}
-    if kinds & {"stopped", "killed"}:
+    if kinds & {"stopped", "killed", "lost"}:
         entries.append(_entry(Look(STOPPED_TINT), "worker stopped"))
     if "removed" in kinds:
         entries.append(_entry(Look(REMOVED_TINT), "worker given up"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .timeline import Fault, ShareSpan, Timeline
 
-__all__ = ["Bar", "FaultMark", "fault_marks", "label_rows", "stack_bars"]
+__all__ = ["Bar", "FaultMark", "Label", "fault_marks", "label_rows", "listed", "stack_bars"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ _VERBS = {
     "stopped": "stopped",
     "killed": "killed",
     "removed": "given up",
+    "lost": "lost",
     "joined": "joined",
 }
 
@@ -118,35 +119,69 @@ def fault_marks(timeline: Timeline, within: float) -> list[FaultMark]:
         FaultMark(
             group[0].moment - timeline.start,
             group[0].kind,
-            f"{_listed(sorted({fault.worker for fault in group}))} {_VERBS[group[0].kind]}",
+            f"{listed(sorted({fault.worker for fault in group}))} {_VERBS[group[0].kind]}",
         )
         for group in groups
     ]
     return sorted(marks, key=lambda mark: mark.moment)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return names as people list them; ``worker 1, worker 4`` become ``workers 1 and 4``."""
+def listed(workers: Iterable[str]) -> str:
+    """Return names as people list them.
+
+    >>> listed(["worker 1", "worker 4"])
+    'workers 1 and 4'
+    """
+    names = list(workers)
     first = names[0].rpartition(" ")[0]
     if first and len(names) > 1 and all(name.rpartition(" ")[0] == first for name in names):
         numbers = [name.rpartition(" ")[2] for name in names]
-        return f"{first}s {_listed(numbers)}"
+        return f"{first}s {listed(numbers)}"
     if len(names) > 4:
         return f"{', '.join(names[:3])} and {len(names) - 3} more"
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def label_rows(extents: Iterable[tuple[float, float]], gap: float, rows: int) -> list[int | None]:
-    """Return for each label, (left, right), a row where it touches no earlier one, else None.
+@dataclass(frozen=True)
+class Label:
+    """A label of a vertical line that ends below it: its own ends, and where the line is."""
 
-    >>> label_rows([(0, 10), (5, 15), (11, 20)], gap=1, rows=2)
-    [0, 1, 0]
+    left: float
+    right: float
+    line: float
+
+    def meets(self, other: Label, gap: float) -> bool:
+        """Return whether two labels of one row would touch."""
+        return self.left < other.right + gap and other.left < self.right + gap
+
+
+def label_rows(labels: Sequence[Label], gap: float, rows: int) -> list[int | None]:
+    """Return a row for each label, counted from the bottom; None where there is no room.
+
+    Labels of a row do not touch, and no line on its way up to a label crosses another. Those
+    that come first are served first.
+
+    >>> label_rows([Label(0, 10, 0), Label(5, 15, 5), Label(11, 20, 11)], gap=1, rows=2)
+    [0, None, 0]
+    >>> label_rows([Label(11, 20, 11), Label(5, 15, 5), Label(0, 10, 0)], gap=1, rows=3)
+    [0, 1, 2]
     """
-    ends: list[float] = [float("-inf")] * rows
+    placed: list[tuple[int, Label]] = []
     chosen: list[int | None] = []
-    for left, right in extents:
-        row = next((i for i, end in enumerate(ends) if end + gap <= left), None)
+    for label in labels:
+        row = next((row for row in range(rows) if _fits(label, row, placed, gap)), None)
         if row is not None:
-            ends[row] = right
+            placed.append((row, label))
         chosen.append(row)
     return chosen
+
+
+def _fits(label: Label, row: int, placed: Iterable[tuple[int, Label]], gap: float) -> bool:
+    """Return whether a label can stand in a row beside those that have their places."""
+    for other_row, other in placed:
+        if other_row == row and label.meets(other, gap):
+            return False
+        lower, upper = (label, other) if row < other_row else (other, label)
+        if other_row != row and lower.left - gap / 2 < upper.line < lower.right + gap / 2:
+            return False
+    return True

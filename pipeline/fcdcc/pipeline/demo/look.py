@@ -69,4 +69,4 @@ def layer_colours(timeline: Timeline) -> dict[int, str]:
 
 def fault_colour(kind: str) -> str:
     """Return the colour of what was done to a worker, or of what came of it."""
-    return VERMILION if kind in ("stopped", "killed") else FAINT
+    return VERMILION if kind in ("stopped", "killed", "lost") else FAINT

@@ -130,10 +130,10 @@ def _draw_lanes(axes: Axes, timeline: Timeline) -> None:
 
 def _draw_background(axes: Axes, timeline: Timeline, worker: str, row: int) -> None:
     """Draw a lane from when its worker was there, in another tint when it was not at work."""
-    joined, stopped, killed, removed = (
-        timeline.moment(worker, kind) for kind in ("joined", "stopped", "killed", "removed")
+    joined, stopped, killed, lost, removed = (
+        timeline.moment(worker, kind) for kind in ("joined", "stopped", "killed", "lost", "removed")
     )
-    halted = min((m for m in (stopped, killed) if m is not None), default=None)
+    halted = min((m for m in (stopped, killed, lost) if m is not None), default=None)
     phases = [
         (timeline.start if joined is None else joined, LANE_TINT, "at work"),
         (halted, STOPPED_TINT, "stopped"),

@@ -48,13 +48,13 @@ class ShareSpan:
 class Fault:
     """Something that happened to a worker.
 
-    ``stopped`` and ``killed`` are done to it; ``removed`` is what the run did about it, and
-    ``joined`` is a worker that came later.
+    ``stopped`` and ``killed`` are done to it on purpose; ``removed`` is what the run did about
+    it; ``lost`` is one that went away by itself, and ``joined`` one that came later.
     """
 
     worker: str
     moment: float
-    kind: Literal["stopped", "killed", "removed", "joined"]
+    kind: Literal["stopped", "killed", "removed", "lost", "joined"]
 
 
 @dataclass(frozen=True)

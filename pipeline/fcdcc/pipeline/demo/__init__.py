@@ -1,0 +1,1 @@
+"""``fcdcc demo``: real images, a network that reads them, and workers stopped in the middle."""

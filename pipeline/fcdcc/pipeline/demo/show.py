@@ -1,0 +1,189 @@
+"""The demonstration: train, export, run, stop two of six workers, run again, compare.
+
+One cluster of worker processes serves both runs, so that their times can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ..cluster import Cluster, open_cluster
+from ..job import run
+from ..options import JobConfig
+from ..progress import Advance
+from .answers import compare, read_predictions
+from .digits import Digits, load_digits, split_digits, write_digits
+from .errors import DemoError
+from .faults import Stopper, worker_processes
+from .files import DemoFiles
+from .folders import make_folder
+from .lanes import listed
+from .lenet import EPOCHS, accuracy, export, logits, train
+from .results import DemoResult, RunResult
+from .screen import Screen, Step
+from .telling import draw, tell
+from .watching import Names, RunWatcher
+
+__all__ = ["run_demo"]
+
+WORKERS = 6
+TOLERATE = 2
+
+BATCH = 16
+"""Images per block: few, so that there are many blocks to watch."""
+
+STOP_AFTER = 0.2
+"""The part of the blocks that is done when workers are stopped."""
+
+VICTIMS = (1, 4)
+"""The workers that are stopped, by their numbers."""
+
+LAYER_NAMES = {0: "conv1", 2: "conv2", 4: "conv3"}
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What both runs share."""
+
+    files: DemoFiles
+    held_out: Digits
+    plain: NDArray[np.float32]
+    cluster: Cluster
+    names: Names
+    screen: Screen
+
+    @property
+    def blocks(self) -> int:
+        return -(-len(self.held_out) // BATCH)
+
+
+def run_demo(
+    folder: Path | None = None, stall: int = 2, console: Console | None = None
+) -> DemoResult:
+    """Give the demonstration, and return what it showed.
+
+    Parameters
+    ----------
+    folder
+        For its files, new or empty; by default the first unused of ``demo``, ``demo-2``, …
+    stall
+        How many of the six worker processes are stopped in the middle, 0 to 2.
+    console
+        Where it says what it does; by default standard output.
+
+    Raises
+    ------
+    MissingExtraError
+        If scikit-learn is not installed.
+    DemoError
+        If the folder cannot be used, or ``stall`` is not a number of workers that may be lost.
+    """
+    if not 0 <= stall <= TOLERATE:
+        raise DemoError(
+            f"--stall {stall}; expected 0 to {TOLERATE}: with {WORKERS} shares per layer of "
+            f"which any {WORKERS - TOLERATE} suffice, no more may be lost"
+        )
+    screen = Screen(console or Console())
+    digits = load_digits()
+    files = DemoFiles(make_folder(folder))
+    training, held_out = split_digits(digits)
+    meanwhile = f"{stall} of {WORKERS} workers stopped in the middle" if stall else "nobody stopped"
+    screen.heading(f"Real images through coded convolutions, {meanwhile}")
+    plain = _make_files(files, training, held_out, screen)
+    with ExitStack() as stack:
+        with screen.step(f"starting {WORKERS} worker processes") as step:
+            cluster = stack.enter_context(open_cluster(_config(files, files.healthy)))
+            step.done = f"{WORKERS} worker processes started, dashboard at {cluster.dashboard}"
+        names = Names(cluster.client.scheduler_info(n_workers=-1)["workers"])
+        scene = _Scene(files, held_out, plain, cluster, names, screen)
+        healthy = _run_healthy(scene)
+        stalled = _run_stalled(scene, VICTIMS[:stall]) if stall else None
+        with screen.step("ending the worker processes") as step:
+            stack.close()
+            step.done = "worker processes ended"
+    result = DemoResult(files.folder, healthy, stalled)
+    draw(result, files.picture, LAYER_NAMES)
+    tell(result, files, screen)
+    return result
+
+
+def _make_files(
+    files: DemoFiles, training: Digits, held_out: Digits, screen: Screen
+) -> NDArray[np.float32]:
+    """Train and export the network, write the images, and return plain PyTorch's logits."""
+    with screen.step("training LeNet-5", total=EPOCHS) as step:
+        network = train(training, on_epoch=step.at)
+        plain = logits(network, held_out.images)
+        right = accuracy(plain, held_out.labels)
+        step.done = (
+            f"LeNet-5 trained on {len(training)} handwritten digits: {right:.1%} of "
+            f"{len(held_out)} others right in plain PyTorch"
+        )
+    with screen.step("writing the network and the images"):
+        export(network, files.model)
+        write_digits(held_out, files.images)
+    return plain
+
+
+def _config(files: DemoFiles, output: Path, scheduler: str | None = None) -> JobConfig:
+    """Return the job; with a scheduler's address, on its cluster."""
+    return JobConfig.of(
+        model=str(files.model),
+        input=str(files.images),
+        output=str(output),
+        n=WORKERS,
+        tolerate=TOLERATE,
+        batch=BATCH,
+        scheduler=scheduler,
+        progress=False,
+    )
+
+
+def _run_healthy(scene: _Scene) -> RunResult:
+    """Run the job with all workers at work."""
+    doing = "running with all workers at work"
+    with scene.screen.step(doing, total=scene.blocks) as step:
+        watcher = RunWatcher(scene.cluster, scene.names, _shown_by(step))
+        result = _run(scene, scene.files.healthy, watcher)
+        step.done = f"run with all workers at work: {result.summary.images_done} images"
+    return result
+
+
+def _run_stalled(scene: _Scene, victims: Sequence[int]) -> RunResult:
+    """Run the job again, with some workers stopped once the first blocks are done."""
+    processes = {
+        scene.names[address]: process
+        for address, process in worker_processes(scene.cluster.client).items()
+    }
+    chosen = {name: processes[name] for name in (f"worker {number}" for number in victims)}
+    after = max(1, round(STOP_AFTER * scene.blocks))
+    said = f"{listed(chosen)} stopped after {after} blocks"
+    with (
+        scene.screen.step(f"running again, {said}", total=scene.blocks) as step,
+        Stopper(chosen) as stopper,
+    ):
+        watcher = RunWatcher(scene.cluster, scene.names, _shown_by(step), stopper, after)
+        result = _run(scene, scene.files.stalled, watcher)
+        step.done = f"run again, {said}: {result.summary.images_done} images"
+    return result
+
+
+def _run(scene: _Scene, output: Path, watcher: RunWatcher) -> RunResult:
+    """Run the job on the cluster that is there, and look at its answers."""
+    address = scene.cluster.client.scheduler_info()["address"]
+    summary = run(_config(scene.files, output, address), watcher)
+    predicted = read_predictions(output, scene.held_out)
+    comparison = compare(predicted, scene.plain, scene.held_out.labels)
+    return RunResult(summary, comparison, watcher.timeline())
+
+
+def _shown_by(step: Step) -> Callable[[Advance], None]:
+    """Return what shows on the screen how far a run is."""
+    return lambda advance: step.at(advance.blocks_done, str(advance))
