@@ -12,16 +12,16 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from .archive import Archive, in_words
-from .constants import fold_constants
-from .convolutions import fold_batch_norms_into, recognise_convolutions
-from .cutting import cut, joined
 from .errors import ModelError
 from .fingerprints import network_fingerprint
-from .mutation import functional_steps
 from .network import Network
+from .passes.constants import fold_constants
+from .passes.convolutions import fold_batch_norms_into, recognise_convolutions
+from .passes.cutting import cut, joined
+from .passes.mutation import functional_steps
+from .passes.simplification import in_plain_form, simplified
 from .program import Program, TensorMeta, read_program
 from .rewriting import Item, inputs_of, live_items
-from .simplification import in_plain_form, simplified
 
 __all__ = ["fold_batch_norms", "import_network"]
 

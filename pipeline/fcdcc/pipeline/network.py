@@ -206,7 +206,7 @@ def format_network(network: Network) -> str:
     >>> print(format_network(Network((glue,), "x", "y", (None, 3), torch.float32, {}, "f00d")))
     network f00d: x (any, 3) float32 -> y; 0 convolutions, 0 parameters
       0 glue x -> y
-          %y = aten.relu.default(%x)
+            %y = aten.relu.default(%x)
     """
     shape = ", ".join("any" if size is None else str(size) for size in network.input_shape)
     count = sum(tensor.numel() for tensor in network.tensors.values())

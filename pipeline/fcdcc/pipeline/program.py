@@ -11,37 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 import torch
 
 from .archive import SCALAR_TYPES, Archive, Json, in_words
 from .archive_checks import WRAPPERS
 from .errors import ModelError
+from .exported import LISTS, Scope, content, defined_name, read_argument, read_arguments
 from .network import Ref, Step
-from .operators import operator_name, schema
+from .operators import operator_name
 
 __all__ = ["Program", "TensorMeta", "read_program"]
 
-_MEMORY_FORMATS = {
-    1: torch.contiguous_format,
-    2: torch.channels_last,
-    3: torch.channels_last_3d,
-    4: torch.preserve_format,
-}
-_STRIDED = 7
-_POSITIONAL, _KEYWORD = 1, 2
 # Kinds of graph inputs that are tensors of the model, and where their name is.
 _TENSOR_INPUTS = {
     "parameter": "parameter_name",
     "buffer": "buffer_name",
     "tensor_constant": "tensor_constant_name",
 }
-# Kinds of arguments (torch._export.serde.schema.Argument) by how they are read.
-_LITERALS = frozenset({"as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_int_lists"})
-_SYMBOLS = frozenset({"as_sym_int", "as_sym_float", "as_sym_bool"})
-_SYMBOL_LISTS = frozenset({"as_sym_ints", "as_sym_floats", "as_sym_bools"})
-_LISTS = frozenset({"as_tensors", "as_ints", "as_floats", "as_strings", "as_bools"}) | _SYMBOL_LISTS
 
 
 @dataclass(frozen=True)
@@ -118,15 +105,11 @@ def _read(archive: Archive) -> Program:
     )
 
 
-class _Scope(dict[str, Any]):
-    """What each name of a graph stands for: a Ref, a literal, or a list of these."""
-
-
 def _read_inputs(
     archive: Archive, specs: Json, taken: set[str]
-) -> tuple[_Scope, dict[str, torch.Tensor], list[str]]:
+) -> tuple[Scope, dict[str, torch.Tensor], list[str]]:
     """Return what the graph's inputs stand for, its tensors, and the names of its images."""
-    scope = _Scope()
+    scope: Scope = {}
     tensors: dict[str, torch.Tensor] = {}
     images: list[str] = []
     for spec in specs:
@@ -155,7 +138,7 @@ def _read_inputs(
     return scope, tensors, images
 
 
-def _single_output(graph: Json, specs: Json, scope: _Scope) -> str:
+def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
     names = []
     for spec, output in zip(specs, graph["outputs"], strict=True):
         ((kind, entry),) = spec.items()
@@ -172,7 +155,7 @@ def _single_output(graph: Json, specs: Json, scope: _Scope) -> str:
             f"the model returns {len(names)} values; expected one tensor: wrap it in a module "
             "whose forward returns only the prediction"
         )
-    value = _argument(names[0], scope)
+    value = read_argument(names[0], scope)
     if not isinstance(value, Ref) or "as_tensor" not in names[0]:
         raise ModelError("the model returns a number; expected one tensor, the prediction")
     return value.name
@@ -187,7 +170,7 @@ class _GraphReader:
         self.modules: dict[str, str] = {}
         self._used = used
 
-    def read(self, graph: Json, scope: _Scope) -> None:
+    def read(self, graph: Json, scope: Scope) -> None:
         """Append the steps of one graph; ``scope`` then says what its names stand for."""
         for name, value in scope.items():
             if isinstance(value, Ref) and name in graph["tensor_values"]:
@@ -199,25 +182,25 @@ class _GraphReader:
             else:
                 self._append(op, node, graph, scope)
 
-    def _append(self, op: str, node: Json, graph: Json, scope: _Scope) -> None:
-        args, kwargs = _arguments(op, node["inputs"], scope)
+    def _append(self, op: str, node: Json, graph: Json, scope: Scope) -> None:
+        args, kwargs = read_arguments(op, node["inputs"], scope)
         outputs = node["outputs"]
-        single = len(outputs) == 1 and not isinstance(_value(outputs[0]), list)
-        name = _output_name(outputs[0]) if single else None
+        single = len(outputs) == 1 and not isinstance(content(outputs[0]), list)
+        name = defined_name(outputs[0]) if single else None
         own = self._fresh(name or node.get("name") or op.split(".")[1])
         self.steps.append(Step(own, op, args, kwargs))
         self._remember_module(own, node)
         if name is not None:
             self._define(name, own, graph, scope)
         elif not single:
-            items = _value(outputs[0]) if len(outputs) == 1 else outputs
+            items = content(outputs[0]) if len(outputs) == 1 else outputs
             self._unpack(own, items, graph, scope)
 
-    def _unpack(self, whole: str, items: Json, graph: Json, scope: _Scope) -> None:
+    def _unpack(self, whole: str, items: Json, graph: Json, scope: Scope) -> None:
         """Name the members of a result that is a tuple or a list."""
         for index, item in enumerate(items):
-            inner = _value(item) if set(item) & _LISTS else None
-            name = _output_name(item)
+            inner = content(item) if set(item) & LISTS else None
+            name = defined_name(item)
             own = self._fresh(name or f"{whole}_{index}")
             self.steps.append(Step(own, "operator.getitem", (Ref(whole), index), {}))
             if inner is not None:
@@ -225,35 +208,35 @@ class _GraphReader:
             elif name is not None:
                 self._define(name, own, graph, scope)
 
-    def _define(self, name: str, own: str, graph: Json, scope: _Scope) -> None:
+    def _define(self, name: str, own: str, graph: Json, scope: Scope) -> None:
         scope[name] = Ref(own)
         meta = graph["tensor_values"].get(name)
         if meta is not None:
             self.metas[own] = _tensor_meta(meta)
 
-    def _inline(self, op: str, node: Json, scope: _Scope) -> None:
+    def _inline(self, op: str, node: Json, scope: Scope) -> None:
         """Put the steps of an inner graph in the place of the node that wraps it."""
         arguments = [entry["arg"] for entry in node["inputs"]]
-        place = next(i for i, argument in enumerate(arguments) if "as_graph" in argument)
-        if op.endswith("autocast") and _value(arguments[2]) is not False:
+        place = next(i for i, item in enumerate(arguments) if "as_graph" in item)
+        if op.endswith("autocast") and content(arguments[2]) is not False:
             raise ModelError(
                 "the model computes under torch.autocast, in a precision of its own; expected one "
                 "precision throughout: leave autocast out when exporting"
             )
         graph = arguments[place]["as_graph"]["graph"]
-        inner = _Scope()
+        inner: Scope = {}
         for formal, actual in zip(graph["inputs"], arguments[place + 1 :], strict=True):
-            name = _output_name(formal)
+            name = defined_name(formal)
             if name is not None:
-                inner[name] = _argument(actual, scope)
+                inner[name] = read_argument(actual, scope)
         self.read(graph, inner)
         outputs = node["outputs"]
-        if len(outputs) == 1 and isinstance(_value(outputs[0]), list):
-            outputs = _value(outputs[0])
+        if len(outputs) == 1 and isinstance(content(outputs[0]), list):
+            outputs = content(outputs[0])
         for outer, result in zip(outputs, graph["outputs"], strict=True):
-            name = _output_name(outer)
+            name = defined_name(outer)
             if name is not None:
-                scope[name] = _argument(result, inner)
+                scope[name] = read_argument(result, inner)
 
     def _remember_module(self, step: str, node: Json) -> None:
         stack = str(node["metadata"].get("nn_module_stack", ""))
@@ -266,98 +249,6 @@ class _GraphReader:
             name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._used)
         self._used.add(name)
         return name
-
-
-def _value(item: Json) -> Json:
-    """Return the content of a JSON union, ``{"as_tensor": content}``."""
-    ((_, content),) = item.items()
-    return content
-
-
-def _output_name(item: Json) -> str | None:
-    """Return the name that an output or a formal input defines, if it defines one."""
-    if "name" in item:
-        return str(item["name"])
-    if "as_name" in item:
-        return str(item["as_name"])
-    ((kind, content),) = item.items()
-    if kind == "as_tensor" or (kind.startswith("as_sym") and kind not in _LISTS):
-        return _output_name(content)
-    return None
-
-
-def _arguments(op: str, inputs: Json, scope: _Scope) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return an operator's positional and keyword arguments."""
-    found = schema(op)
-    given = {str(entry["name"]): entry for entry in inputs}
-    if found is None or len(given) < len(inputs):
-        return tuple(_argument(entry["arg"], scope) for entry in inputs), {}
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for formal in found.arguments:
-        if formal.name not in given:
-            continue
-        entry = given.pop(formal.name)
-        kind = entry.get("kind")
-        if kind is None:
-            plain = not formal.has_default_value() and not formal.kwarg_only
-            kind = _POSITIONAL if plain else _KEYWORD
-        if kind == _POSITIONAL:
-            args.append(_argument(entry["arg"], scope))
-        else:
-            kwargs[formal.name] = _argument(entry["arg"], scope)
-    if given:
-        raise ModelError(
-            f"{op} has no argument {next(iter(given))!r} in PyTorch {torch.__version__}"
-        )
-    return tuple(args), kwargs
-
-
-def _argument(argument: Json, scope: _Scope) -> Any:
-    """Return one argument: a literal, a Ref, or a list of these."""
-    ((kind, value),) = argument.items()
-    if kind == "as_none":
-        return None
-    if kind == "as_tensor":
-        return scope[value["name"]]
-    if kind in ("as_tensors", "as_nested_tensors"):
-        return _named(value, scope)
-    if kind == "as_optional_tensor":
-        return _argument(value, scope)
-    if kind == "as_optional_tensors":
-        return [_argument(item, scope) for item in value]
-    if kind in _SYMBOLS:
-        return _symbol(value, scope)
-    if kind in _SYMBOL_LISTS:
-        return [_symbol(item, scope) for item in value]
-    if kind in _LITERALS:
-        return value
-    if kind == "as_float":
-        return float(value)
-    if kind == "as_floats":
-        return [float(item) for item in value]
-    if kind == "as_complex":
-        return complex(float(value["real"]), float(value["imag"]))
-    if kind == "as_scalar_type":
-        return SCALAR_TYPES[value]
-    if kind == "as_memory_format":
-        return _MEMORY_FORMATS[value]
-    if kind == "as_layout" and value == _STRIDED:
-        return torch.strided
-    if kind == "as_device":
-        return torch.device("cpu")
-    raise ModelError(f"an operator has an argument of the kind {kind}, which cannot be run here")
-
-
-def _named(value: Json, scope: _Scope) -> Any:
-    if isinstance(value, list):
-        return [_named(item, scope) for item in value]
-    return scope[value["name"]]
-
-
-def _symbol(value: Json, scope: _Scope) -> Any:
-    ((kind, content),) = value.items()
-    return scope[content] if kind == "as_name" else content
 
 
 def _tensor_meta(meta: Json) -> TensorMeta:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from .network import ConvStage, Ref, Step
-from .operators import bound_arguments, is_number, words
-from .program import TensorMeta
-from .rewriting import Item, Names, inputs_of, redirect
+from ..network import ConvStage, Ref, Step
+from ..operators import bound_arguments, is_number, words
+from ..program import TensorMeta
+from ..rewriting import Item, Names, inputs_of, redirect
 
 __all__ = ["fold_batch_norms_into", "recognise_convolutions"]
 

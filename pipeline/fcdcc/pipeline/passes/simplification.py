@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import ModelError
-from .network import Ref, Step
-from .operators import bound_arguments, words
-from .program import TensorMeta
-from .rewriting import redirect_step
+from ..errors import ModelError
+from ..network import Ref, Step
+from ..operators import bound_arguments, words
+from ..program import TensorMeta
+from ..rewriting import redirect_step
 
 __all__ = ["in_plain_form", "simplified"]
 

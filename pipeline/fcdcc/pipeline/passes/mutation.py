@@ -22,11 +22,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .errors import ModelError
-from .network import Ref, Step
-from .operators import is_functional, resolve, words, written_arguments
-from .program import TensorMeta
-from .rewriting import Names, substitute
+from ..errors import ModelError
+from ..network import Ref, Step
+from ..operators import is_functional, resolve, words, written_arguments
+from ..program import TensorMeta
+from ..rewriting import Names, substitute
 from .views import carried_back, is_list_of_views, sharing
 
 __all__ = ["SHAPE_ONLY", "AliasError", "functional_steps"]

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .network import ConvStage, GlueStage, Ref, Stage, Step
-from .operators import is_number
-from .program import TensorMeta
-from .rewriting import Item, Names, inputs_of, output_of, redirect_step
+from ..network import ConvStage, GlueStage, Ref, Stage, Step
+from ..operators import is_number
+from ..program import TensorMeta
+from ..rewriting import Item, Names, inputs_of, output_of, redirect_step
 
 __all__ = ["cut", "joined"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from .network import Ref, Step
-from .operators import bound_arguments, is_number, may_alias, words
-from .program import TensorMeta
+from ..network import Ref, Step
+from ..operators import bound_arguments, is_number, may_alias, words
+from ..program import TensorMeta
 
 __all__ = ["Sharing", "carried_back", "is_list_of_views", "sharing"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from .errors import ModelError
+from ..errors import ModelError
+from ..network import Ref, Step
+from ..operators import is_number, may_alias, resolve, written_arguments
+from ..rewriting import Names, redirect_step, substitute
 from .mutation import SHAPE_ONLY
-from .network import Ref, Step
-from .operators import is_number, may_alias, resolve, written_arguments
-from .rewriting import Names, redirect_step, substitute
 
 __all__ = ["fold_constants"]
 
