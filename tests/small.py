@@ -1,0 +1,56 @@
+"""A small network and small images in files, for tests of whole jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import nn
+
+IMAGES = 50
+SHAPE = (3, 16, 16)
+
+
+class SmallNet(nn.Module):
+    """Two convolutions, a residual sum and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8 * 8 * 8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = torch.relu(self.first(x))
+        second = torch.relu(self.second(first) + first)
+        return self.head(torch.max_pool2d(second, 2).flatten(1))
+
+
+@dataclass(frozen=True)
+class Files:
+    """A model, images, and what PyTorch alone makes of them."""
+
+    model: Path
+    images: Path
+    expected: NDArray[np.float32]
+
+
+def make_files(folder: Path) -> Files:
+    """Write the network as .pt2 and 50 images as bytes in a Zarr group."""
+    torch.manual_seed(11)
+    module = SmallNet().eval()
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(module, (torch.zeros(2, *SHAPE),), dynamic_shapes=(batch,))
+    model = folder / "small.pt2"
+    torch.export.save(program, model)
+    pixels = np.random.default_rng(5).integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
+    images = folder / "images.zarr"
+    group = zarr.create_group(images)
+    group.create_array("image", data=pixels, chunks=(8, *SHAPE), dimension_names=list("ncyx"))
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(pixels).float() / 255).numpy()
+    return Files(model, images, expected)
