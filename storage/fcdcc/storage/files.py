@@ -2,7 +2,8 @@
 
 What a run writes, it writes through a :class:`Folder`: a file is there completely or not at
 all, and with ``exclusive`` the first of several writers wins. A local file is flushed to
-disk before it gets its name, so that what is recorded as written survives a loss of power.
+disk before it gets its name. Its name itself is not: after a loss of power the last few
+files may be gone, and no file is there in part.
 :mod:`fcdcc.storage.objects` has the form for object stores.
 """
 
@@ -105,7 +106,6 @@ class LocalFolder(Folder):
                 won = True
         finally:
             partial.unlink(missing_ok=True)
-        _flush_folder(target.parent)
         return won
 
     def delete(self, names: Iterable[str]) -> None:
@@ -159,13 +159,3 @@ def _link(partial: Path, target: Path) -> bool:
             return False
         partial.replace(target)
     return True
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,26 +1,15 @@
-"""Images in: a Zarr array of images as a small value that any process can read from.
-
-An :class:`ImageSource` says where the images are, how many there are and how their axes
-lie. It holds no open file, so it travels to workers as it is; each process opens the store
-at its first read and keeps it open.
-"""
+"""Opening images: which array of a Zarr group is meant, how its axes lie, whether it fits."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
 import zarr
-from numpy.typing import NDArray
 
 from .axes import Expected, find_axes, is_image_rank
 from .errors import InputError
 from .locations import normalise, shown
-from .metadata import Coordinate
-from .sealed import Json
+from .sources import PIXEL_KINDS, ImageSource, sibling
 from .stores import (
     ZarrArray,
     attributes_of,
@@ -29,7 +18,6 @@ from .stores import (
     members_of,
     open_array,
     open_node,
-    read_part,
 )
 
 __all__ = ["ImageSource", "open_images"]
@@ -40,184 +28,8 @@ IMAGE_ARRAY = "image"
 IDS = "image_id"
 """The coordinate along n that is copied to the output, where there is one of this name."""
 
-_READABLE = "buif"
-"""NumPy kinds of numbers that can be pixels."""
-
-_LABELS = "biufMmOSUT"
+_LABEL_KINDS = "biufMmOSUT"
 """NumPy kinds of what can be an image id."""
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Images in a Zarr array, opened by whoever reads.
-
-    Parameters
-    ----------
-    url
-        Local path or URL of the Zarr array or group; may hold credentials.
-    path
-        Path of the array inside the group; empty for an array.
-    shape
-        (n, c, *space) of what is stored.
-    dtype
-        Of what is stored, as NumPy writes it (``"uint8"``).
-    order
-        Axes of the stored array in the order (n, c, *space).
-    dims
-        Names of the axes in the order (n, c, *space).
-    chunk
-        Length of the stored chunks (or shards) along n.
-    ids_name
-        Name of the coordinate along n, None where there is none.
-    limit
-        Only the first so many images count.
-    form
-        Digest of how the array is stored, so that an array that has been replaced is opened
-        anew.
-    """
-
-    url: str = field(repr=False)
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    order: tuple[int, ...]
-    dims: tuple[str, ...]
-    chunk: int
-    ids_name: str | None = None
-    limit: int | None = None
-    form: str = ""
-
-    def __repr__(self) -> str:
-        return (
-            f"ImageSource({shown(self.url)!r}, path={self.path!r}, images={self.images}, "
-            f"shape={self.image_shape}, dtype={self.dtype!r}, dims={self.dims})"
-        )
-
-    @property
-    def images(self) -> int:
-        """Number of images, the limit taken into account."""
-        return self.shape[0] if self.limit is None else min(self.limit, self.shape[0])
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(c, *space) of one image."""
-        return self.shape[1:]
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.shape[1]
-
-    @property
-    def spatial_dims(self) -> tuple[str, ...]:
-        """Names of the spatial axes."""
-        return self.dims[2:]
-
-    @property
-    def identity(self) -> dict[str, Json]:
-        """What identifies the input, its length and any credentials left out."""
-        return {
-            "url": shown(self.url),
-            "array": self.path,
-            "dtype": self.dtype,
-            "image_shape": [*self.image_shape],
-            "channels_last": self.order[1] != 1,
-        }
-
-    def with_limit(self, limit: int | None) -> ImageSource:
-        """Return the same images, only the first ``limit`` of them.
-
-        Raises
-        ------
-        InputError
-            If the limit is below 1.
-        """
-        if limit is not None and limit < 1:
-            raise InputError(f"limit {limit}; expected 1 or more images")
-        return replace(self, limit=limit)
-
-    def read(self, start: int, stop: int) -> NDArray[np.generic]:
-        """Return images start … stop − 1 as (n, c, *space), C-contiguous, native byte order.
-
-        Raises
-        ------
-        InputError
-            If there are no such images, or they cannot be read.
-        """
-        return self.read_rows(start, stop, 0, self.shape[2])
-
-    def read_rows(
-        self, start: int, stop: int, row_start: int, row_stop: int
-    ) -> NDArray[np.generic]:
-        """Return rows row_start … row_stop − 1 of images start … stop − 1.
-
-        Rows are positions along the first spatial axis; only chunks that hold some of them
-        are read.
-
-        Returns
-        -------
-        ndarray
-            (stop − start, c, row_stop − row_start, *rest), C-contiguous.
-
-        Raises
-        ------
-        InputError
-            If there are no such images or rows, or they cannot be read.
-        """
-        if not (0 <= start <= stop <= self.images and 0 <= row_start <= row_stop <= self.shape[2]):
-            raise InputError(
-                f"images {start} to {stop}, rows {row_start} to {row_stop} of {self!r}; expected "
-                f"at most {self.images} images and {self.shape[2]} rows"
-            )
-        selection = [slice(None)] * len(self.shape)
-        selection[0] = slice(start, stop)
-        selection[self.order[2]] = slice(row_start, row_stop)
-        stored = read_part(self.url, _stored(self), tuple(selection))
-        return np.ascontiguousarray(stored.transpose(self.order))
-
-    def read_ids(self, start: int, stop: int) -> NDArray[Any] | None:
-        """Return the coordinate along n for images start … stop − 1; None where there is none.
-
-        Numbers as they are stored, texts as NumPy's variable-length strings.
-
-        Raises
-        ------
-        InputError
-            If the coordinate cannot be read.
-        """
-        if self.ids_name is None:
-            return None
-        values = _read_coordinate(self.url, _sibling(self.path, self.ids_name), start, stop)
-        return _as_text(values) if values.dtype.kind in "OSU" else values
-
-    def ids(self) -> Coordinate | None:
-        """Return the labels of all images for the output; None where the input has none.
-
-        Raises
-        ------
-        InputError
-            If the coordinate cannot be read.
-        """
-        values = self.read_ids(0, self.images)
-        if values is None or self.ids_name is None:
-            return None
-        attributes = attributes_of(open_node(self.url, _sibling(self.path, self.ids_name)))
-        attributes.pop("_ARRAY_DIMENSIONS", None)
-        return Coordinate(self.ids_name, self.dims[0], values, attributes)
-
-    def spatial_coords(self) -> dict[str, NDArray[Any]]:
-        """Return the coordinates of the spatial axes that the group holds, by axis name."""
-        if not self.path:
-            return {}
-        coords: dict[str, NDArray[Any]] = {}
-        for name, length in zip(self.spatial_dims, self.shape[2:], strict=True):
-            try:
-                values = _read_coordinate(self.url, _sibling(self.path, name), 0, length)
-            except InputError:
-                continue
-            if values.shape == (length,) and values.dtype.kind in _READABLE:
-                coords[name] = values
-        return coords
 
 
 def open_images(
@@ -258,7 +70,7 @@ def open_images(
     location = normalise(url)
     path, found = _find_array(location, array)
     what = shown(location) + (f", array {path!r}," if path else "")
-    if found.dtype.kind not in _READABLE:
+    if found.dtype.kind not in PIXEL_KINDS:
         raise InputError(f"{what} holds {found.dtype}; expected integers or floats")
     names = dimension_names(found)
     axes = find_axes(found.shape, names, expect, what)
@@ -277,27 +89,6 @@ def open_images(
         form=form_of(found),
     )
     return source.with_limit(limit)
-
-
-@lru_cache(maxsize=32)
-def _stored(source: ImageSource) -> ZarrArray:
-    """Open a source's array, once per process.
-
-    Raises
-    ------
-    InputError
-        If it is stored otherwise than when the source was made.
-    """
-    found = open_array(source.url, source.path)
-    shape = (
-        tuple(found.shape[axis] for axis in source.order) if found.ndim == len(source.order) else ()
-    )
-    if shape[1:] != source.image_shape or shape[0] < source.images:
-        raise InputError(
-            f"{shown(source.url)} has shape {found.shape} now, which does not hold {source!r}: it "
-            "was replaced meanwhile; run the job again"
-        )
-    return found
 
 
 def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray]:
@@ -324,7 +115,7 @@ def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray]:
 
 
 def _may_be_images(array: ZarrArray) -> bool:
-    return is_image_rank(array.ndim) and array.dtype.kind in _READABLE
+    return is_image_rank(array.ndim) and array.dtype.kind in PIXEL_KINDS
 
 
 def _find_ids(
@@ -339,7 +130,7 @@ def _find_ids(
     along = [name for name, member in members_of(location, group).items() if _is_along(member, dim)]
     along.sort(key=lambda name: (name != IDS, name != dim, name not in coordinates, name))
     for name in along:
-        length = open_array(location, _sibling(path, name)).shape[0]
+        length = open_array(location, sibling(path, name)).shape[0]
         if length >= images.shape[0]:
             return name
         if name == IDS:
@@ -352,24 +143,7 @@ def _find_ids(
 
 def _is_along(member: ZarrArray, dim: str | None) -> bool:
     """Return whether an array has one axis, which may be that of the images."""
-    if member.ndim != 1 or member.dtype.kind not in _LABELS:
+    if member.ndim != 1 or member.dtype.kind not in _LABEL_KINDS:
         return False
     names = dimension_names(member)
     return dim is None or names is None or names[0] in (dim, None)
-
-
-def _sibling(path: str, name: str) -> str:
-    parent, _, _ = path.rpartition("/")
-    return f"{parent}/{name}" if parent else name
-
-
-def _read_coordinate(location: str, path: str, start: int, stop: int) -> NDArray[Any]:
-    array = open_array(location, path)
-    if array.ndim != 1:
-        raise InputError(f"{path!r} in {shown(location)} is no coordinate: expected one axis")
-    return read_part(location, array, (slice(start, stop),))
-
-
-def _as_text(values: NDArray[Any]) -> NDArray[Any]:
-    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
-    return np.array(texts, dtype=np.dtypes.StringDType())

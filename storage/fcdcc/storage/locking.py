@@ -57,7 +57,7 @@ def _hold_local(location: str) -> Iterator[None]:
     holder = output.parent / f".{output.name}.lock.json"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, blocking=False)
+        lock = filelock.FileLock(path, blocking=False, thread_local=False)
         lock.acquire()
     except filelock.Timeout:
         raise LockedError(_held(location, _read_holder(holder))) from None

@@ -218,7 +218,7 @@ def _parsed(line: bytes) -> BlockRecord | DamageError:
         return error
 
 
-def compact(folder: Folder, *, keep: int = 256) -> int:
+def compact(folder: Folder, *, keep: int = 4096) -> int:
     """Gather records that lie in files of their own into a segment; return how many.
 
     Nothing is done up to ``keep`` of them. Only for the holder of the output's lock. A run
