@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,13 @@ def test_make_code_refuses_in_words() -> None:
         make_code("crm", n=6, k_a=4, k_b=4)
     with pytest.raises(CodeError, match=r"options \['p'\].*it has q"):
         make_code("crme", n=6, k_a=4, k_b=4, p=3)
+
+
+@pytest.mark.parametrize("wrong", [0, -4, 4.0, "4"])
+def test_make_code_takes_positive_integers(wrong: Any) -> None:
+    for name in ("n", "k_a", "k_b"):
+        with pytest.raises(CodeError, match=f"{name} = {wrong!r}; expected a positive integer"):
+            make_code("crme", **({"n": 6, "k_a": 4, "k_b": 4} | {name: wrong}))
 
 
 def test_every_listed_name_works() -> None:

@@ -249,6 +249,7 @@ def _condition(code: Code, shares: tuple[int, ...]) -> float:
     return float(np.linalg.cond(np.concatenate(code.share_matrices[list(shares)])))
 
 
-@lru_cache(maxsize=1024)
+# The decoder of a large code has some hundred kilobytes.
+@lru_cache(maxsize=256)
 def _decoder(code: Code, shares: tuple[int, ...]) -> Decoder:
     return make_decoder(code.share_matrices, shares)

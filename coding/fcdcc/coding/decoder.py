@@ -52,8 +52,8 @@ class Decoder:
         The rows that they are solved from, ascending.
     matrix
         (len(solved), len(rows)) float64: solved products = matrix @ rows.
-    system
-        (rows of all survivors, products) float64: the matrix E.
+    share_matrices
+        Of the code, (n, ell_a · ell_b, k_a · k_b) float64; the survivors' are the matrix E.
     """
 
     survivors: tuple[int, ...]
@@ -61,7 +61,7 @@ class Decoder:
     solved: tuple[int, ...]
     rows: tuple[int, ...]
     matrix: Float64Array = field(repr=False)
-    system: Float64Array = field(repr=False)
+    share_matrices: Float64Array = field(repr=False)
 
     @property
     def solves(self) -> int:
@@ -71,7 +71,7 @@ class Decoder:
     @cached_property
     def condition_number(self) -> float:
         """The 2-norm condition number of E."""
-        return float(np.linalg.cond(self.system))
+        return float(np.linalg.cond(np.concatenate(self.share_matrices[list(self.survivors)])))
 
     @cached_property
     def _casts(self) -> dict[tuple[torch.dtype, torch.device], torch.Tensor]:
@@ -135,7 +135,7 @@ class Decoder:
             self.solved,
             self.rows,
             self.matrix,
-            self.system,
+            self.share_matrices,
         )
 
 
@@ -170,7 +170,7 @@ def make_decoder(share_matrices: Float64Array, shares: Sequence[int]) -> Decoder
         solved=tuple(unknown),
         rows=tuple(int(row) for row in rows),
         matrix=_frozen(by_row[:, rows]),
-        system=_frozen(system),
+        share_matrices=share_matrices,
     )
 
 
@@ -193,7 +193,8 @@ def _pseudoinverse(system: Float64Array, shares: Sequence[int]) -> Float64Array:
     if unknowns == 0:
         return np.zeros((0, rows))
     singular = np.linalg.svd(system, compute_uv=False) if rows >= unknowns else np.zeros(1)
-    if singular[-1] <= np.finfo(np.float64).eps * singular[0]:
+    # The tolerance of numpy.linalg.matrix_rank.
+    if singular[-1] <= max(rows, unknowns) * np.finfo(np.float64).eps * singular[0]:
         raise NotDecodableError(
             f"shares {list(shares)} leave {unknowns} products that their {rows} coded results do "
             "not determine; expected a system of full rank: wait for further shares, or use "

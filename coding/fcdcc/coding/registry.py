@@ -7,13 +7,21 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from .code import Code
+from .comparators import chebyshev, khatri_rao, polynomial, replication, uncoded
 from .crme import crme
 from .errors import CodeError
+from .systematic import systematic
 
 __all__ = ["BUILDERS", "code_names", "make_code"]
 
 BUILDERS: dict[str, Callable[..., Code]] = {
+    "systematic": systematic,
     "crme": crme,
+    "polynomial": polynomial,
+    "chebyshev": chebyshev,
+    "khatri-rao": khatri_rao,
+    "replication": replication,
+    "uncoded": uncoded,
 }
 """Builders by name; each is called with n, k_a, k_b and the options it has."""
 
@@ -51,6 +59,9 @@ def make_code(name: str, *, n: int, k_a: int, k_b: int, **options: object) -> Co
     builder = BUILDERS.get(name)
     if builder is None:
         raise CodeError(f"no code is called {name!r}; expected one of {', '.join(code_names())}")
+    for label, value in (("n", n), ("k_a", k_a), ("k_b", k_b)):
+        if not isinstance(value, int) or value < 1:
+            raise CodeError(f"{label} = {value!r}; expected a positive integer")
     try:
         inspect.signature(builder).bind(n=n, k_a=k_a, k_b=k_b, **options)
     except TypeError as error:
