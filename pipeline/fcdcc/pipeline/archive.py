@@ -37,6 +37,7 @@ _EXPECTED = "expected a file written by torch.export.save"
 _SCHEMA_MAJOR = 8
 _MAX_JSON_BYTES = 1 << 28
 _CHUNK = 1 << 22
+_ZIP_HEADER = 30
 # A tensor whose elements share memory (an expanded one) may be larger than its bytes.
 _MAX_EXPANDED_BYTES = 1 << 28
 
@@ -97,7 +98,8 @@ def read_archive(file: bytes | Path, source: str) -> Archive:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
-            return _Reader(archive, source).read()
+            read: Archive = in_words(source, lambda: _Reader(archive, source).read())
+            return read
     except FileNotFoundError as error:
         raise ModelError(f"{source}: no such file; {_EXPECTED}") from error
     except IsADirectoryError as error:
@@ -129,7 +131,7 @@ class _Reader:
         self._check_layout()
         self._check_sizes()
         program = self._json("models/model.json")
-        in_words(self.source, check_program, program)
+        check_program(program)
         version = program["schema_version"]["major"]
         if version != _SCHEMA_MAJOR:
             raise ModelError(
@@ -175,9 +177,11 @@ class _Reader:
                     f"{self.source}: the record {name!r} is compressed; {_EXPECTED}, which "
                     "stores records as they are"
                 )
-        end = max(info.header_offset + info.file_size for info in self.records.values())
-        if sum(info.file_size for info in self.records.values()) > end:
-            raise UnsafeModelError(f"{self.source}: records overlap; {_EXPECTED}")
+        infos = sorted(self.records.values(), key=lambda info: info.header_offset)
+        starts = [info.header_offset for info in infos[1:]] + [self.archive.start_dir]
+        for info, following in zip(infos, starts, strict=True):
+            if info.header_offset + _ZIP_HEADER + info.file_size > following:
+                raise UnsafeModelError(f"{self.source}: records overlap; {_EXPECTED}")
 
     def _foreign(self) -> ModelError:
         names = [info.filename for info in self.archive.infolist()]
@@ -212,7 +216,7 @@ class _Reader:
 
     def _tensors(self, folder: str, table: str) -> dict[str, torch.Tensor]:
         config = self._json(folder + table)
-        return dict(in_words(self.source, self._load_tensors, folder, config))
+        return dict(self._load_tensors(folder, config))
 
     def _load_tensors(self, folder: str, config: Json) -> Iterable[tuple[str, torch.Tensor]]:
         memory: dict[str, torch.Tensor] = {}
@@ -284,6 +288,10 @@ def _extent(size: Json) -> int:
     return value
 
 
+# What reading a field that is missing, or of another type than expected, ends in.
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
+
+
 def in_words(source: str, function: Any, *arguments: Any) -> Any:
     """Call a function on decoded JSON; a missing or odd field becomes a ModelError."""
     try:
@@ -293,7 +301,14 @@ def in_words(source: str, function: Any, *arguments: Any) -> Any:
         if message.startswith(source):
             raise
         raise type(error)(f"{source}: {message}") from error
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ) as error:
         raise ModelError(
             f"{source} is damaged or of an unknown version: {type(error).__name__} {error}; "
             f"{_EXPECTED}"

@@ -23,6 +23,7 @@ WRAPPERS = frozenset({"higher_order.wrap_with_set_grad_enabled", "higher_order.w
 
 _MAX_EXPRESSION = 4096
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z_0-9]{0,63}")
+_NUMBER = re.compile(r"-?[0-9]{0,40}\.?[0-9]{0,40}(e[-+]?[0-9]{1,3})?")
 _FUNCTIONS = words(
     """
     Symbol Integer Float Rational Add Mul Pow Max Min Mod Abs floor ceiling
@@ -140,6 +141,8 @@ def _is_known_call(node: ast.Call) -> bool:
         and isinstance(keyword.value.value, bool)
         for keyword in node.keywords
     )
+    if node.func.id == "Float":
+        return _is_float(node)
     if node.func.id == "Symbol":
         names = [a.value if isinstance(a, ast.Constant) else None for a in node.args]
         return (
@@ -153,6 +156,18 @@ def _is_known_call(node: ast.Call) -> bool:
     ):
         return False
     return not node.keywords and all(_is_arithmetic(argument) for argument in node.args)
+
+
+def _is_float(node: ast.Call) -> bool:
+    """Return whether a call is ``Float('0.5', precision=53)``, as SymPy writes numbers."""
+    value = node.args[0] if len(node.args) == 1 else None
+    precisions = [keyword.value for keyword in node.keywords if keyword.arg == "precision"]
+    return (
+        isinstance(value, ast.Constant)
+        and _NUMBER.fullmatch(str(value.value)) is not None
+        and len(precisions) == len(node.keywords)
+        and all(_is_small(precision) for precision in precisions)
+    )
 
 
 def _is_small(node: ast.expr) -> bool:

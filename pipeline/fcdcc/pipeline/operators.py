@@ -72,6 +72,7 @@ _NUMBERS_OF_TENSORS = words(
 # ATen names that begin with an underscore are internal; these occur in exported networks.
 _INTERNAL_ATEN = words(
     """
+    __and__ __lshift__ __or__ __rshift__ __xor__
     _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar
     _assert_tensor_metadata _batch_norm_no_update _conv_depthwise2d _convolution
     _convolution_mode _functional_assert_async _functional_assert_scalar
@@ -155,10 +156,8 @@ def _aten(name: str) -> torch._ops.OpOverload[..., Any]:
             f"the model uses the operator {name!r}; expected ATen operators and arithmetic on "
             "sizes only: replace custom operators by PyTorch's own before the export"
         )
-    internal = packet_name.startswith("_") and not packet_name.startswith("__")
-    if packet_name in _FORBIDDEN_ATEN or (
-        internal and packet_name.rstrip("_") not in _INTERNAL_ATEN
-    ):
+    internal = packet_name.startswith("_") and packet_name not in _INTERNAL_ATEN
+    if packet_name in _FORBIDDEN_ATEN or internal:
         raise UnsafeModelError(
             f"the model uses the operator {name!r}, which is not one that a network may use"
         )

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ModelError
 from ..network import Ref, Step
-from ..operators import is_number, may_alias, resolve, written_arguments
+from ..operators import is_number, may_alias, needs_device, resolve, written_arguments
 from ..rewriting import Names, redirect_step, substitute
 from .mutation import SHAPE_ONLY
 
@@ -169,7 +169,8 @@ def _computed(step: Step, known: Mapping[str, Any]) -> Any:
 def _refuse_absurd(step: Step, function: Any, args: Any, kwargs: Any) -> None:
     """Refuse a constant that would fill the memory, before it is made."""
     try:
-        result = function(*_on_meta(args), **_on_meta(kwargs))
+        device = {"device": torch.device("meta")} if needs_device(step.op) else {}
+        result = function(*_on_meta(args), **{**_on_meta(kwargs), **device})
     except (RuntimeError, NotImplementedError):
         return  # it depends on values, or PyTorch cannot tell
     results = result if isinstance(result, (list, tuple)) else [result]
