@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fcdcc.coding import Code, CodeError, NotDecodableError, crme, make_code
+from fcdcc.coding import Code, CodeError, NotDecodableError, make_code
+from fcdcc.coding.crme import crme
 from fcdcc.coding.registry import BUILDERS, code_names
 
 CODE = crme(6, 4, 4)
@@ -98,7 +99,7 @@ def test_pickling_within_a_process() -> None:
 def test_a_code_hashes_alike_wherever_it_was_made() -> None:
     # Each process hashes strings with a seed of its own.
     program = (
-        "import pickle, sys; from fcdcc.coding import crme; "
+        "import pickle, sys; from fcdcc.coding.crme import crme; "
         "code = crme(6, 4, 4); hash(code); sys.stdout.buffer.write(pickle.dumps(code))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

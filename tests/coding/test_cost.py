@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convolutions import Layer, layers
-from fcdcc.coding import CodedConv, CodeError, ConvGeometry, crme
+from fcdcc.coding import CodedConv, CodeError, ConvGeometry
 from fcdcc.coding.cost import (
     Cost,
     Partition,
@@ -19,7 +19,7 @@ from fcdcc.coding.cost import (
     layer_cost,
     share_cost,
 )
-from fcdcc.coding.crme import crme_threshold
+from fcdcc.coding.crme import crme, crme_threshold
 
 EARLY = ConvGeometry.of((1, 3, 224, 224), (64, 3, 3, 3), padding=1)
 LATE = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fcdcc.coding import Code, CodeError, NotDecodableError, crme
-from fcdcc.coding.crme import crme_threshold
+from fcdcc.coding import Code, CodeError, NotDecodableError
+from fcdcc.coding.crme import crme, crme_threshold
 
 # n, k_a, k_b, q, worst condition number over all losses
 WORST = [

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.coding import NotDecodableError, crme
+from fcdcc.coding import NotDecodableError
+from fcdcc.coding.crme import crme
 from fcdcc.coding.decoder import make_decoder
 
 RNG = np.random.default_rng(3)

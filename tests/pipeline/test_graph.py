@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from dask._task_spec import DataNode, Task
-from erasing import erase
 from torch import nn
 
+from erasing import erase
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.executable import Executable, drop, hold
 from fcdcc.pipeline.graph import BlockGraph, build_block

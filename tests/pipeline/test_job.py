@@ -14,11 +14,11 @@ import psutil
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from small import IMAGES, Files, make_files
 
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.progress import Advance, Quiet
 from fcdcc.storage import LockedError, OutputMismatchError, hold, verify
+from small import IMAGES, Files, make_files
 
 BATCH = 4
 BLOCKS = -(-IMAGES // BATCH)

@@ -3,26 +3,33 @@
 NumPy for the small matrices, torch for tensors; no cluster, no files, no clock.
 :func:`make_code` gives a code by name, :func:`coded_conv` is a convolution done with it,
 and :class:`CodedConv` is one coded layer, step by step.
+
+The names are loaded when they are first used: torch takes seconds to import, and an error
+or a version should not wait for it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
-from .code import Code
-from .convolution import coded_conv
-from .crme import crme
-from .decoder import Decoder
-from .errors import (
-    Abandoned,
-    CodeError,
-    FcdccError,
-    GeometryError,
-    NotDecodableError,
-    TensorError,
-)
-from .geometry import ConvGeometry
-from .nsctc import CodedConv, Split
-from .registry import code_names, make_code
+
+if TYPE_CHECKING:
+    from .code import Code
+    from .convolution import coded_conv
+    from .decoder import Decoder
+    from .errors import (
+        Abandoned,
+        CodeError,
+        FcdccError,
+        GeometryError,
+        NotDecodableError,
+        TensorError,
+    )
+    from .geometry import ConvGeometry
+    from .nsctc import CodedConv, Split
+    from .registry import code_names, make_code
 
 __all__ = [
     "Abandoned",
@@ -39,6 +46,32 @@ __all__ = [
     "__version__",
     "code_names",
     "coded_conv",
-    "crme",
     "make_code",
 ]
+
+_ROOMS = {
+    "Abandoned": "errors",
+    "Code": "code",
+    "CodeError": "errors",
+    "CodedConv": "nsctc",
+    "ConvGeometry": "geometry",
+    "Decoder": "decoder",
+    "FcdccError": "errors",
+    "GeometryError": "errors",
+    "NotDecodableError": "errors",
+    "Split": "nsctc",
+    "TensorError": "errors",
+    "code_names": "registry",
+    "coded_conv": "convolution",
+    "make_code": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fcdcc.storage import (
     ImageSource,
     PredictionStore,
     Preparation,
+    StoredRun,
     hold,
     inspect_output,
     open_images,
@@ -40,6 +42,8 @@ from .summary import Summary
 from .tally import Tally
 
 __all__ = ["run"]
+
+logger = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds after which the state of the cluster is looked at even if no block was finished."""
@@ -77,15 +81,24 @@ def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
             return run(config, shown)
     watcher.step("reading the model")
     job = _check(config)
+    watcher.step("planning")
+    before = inspect_output(config.output)
+    plan = _plan(job, before)
+    for warning in plan.warnings:
+        logger.warning(warning)
     with hold(config.output):
         stored = inspect_output(config.output)
-        watcher.step("planning")
-        if stored is None:
-            plan = make_plan(job.network, job.source.image_shape, config)
-            return _compute(job, plan, None, watcher)
-        plan = continued_plan(stored, config, job.fingerprint)
-        store = grow_output(config, job.source)
+        if (stored is None) != (before is None):  # another run began or ended meanwhile
+            plan = _plan(job, stored)
+        store = None if stored is None else grow_output(config, job.source)
         return _compute(job, plan, store, watcher)
+
+
+def _plan(job: _Job, stored: StoredRun | None) -> Plan:
+    """Return the plan that the output was begun with, or a new one where there is none."""
+    if stored is None:
+        return make_plan(job.network, job.source.image_shape, job.config)
+    return continued_plan(stored, job.config, job.fingerprint)
 
 
 def _check(config: JobConfig) -> _Job:

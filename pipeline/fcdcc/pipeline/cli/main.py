@@ -38,7 +38,7 @@ def _say(message: str) -> None:
     click.echo(f"fcdcc: {' '.join(message.split())}", err=True)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="fcdcc", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fcdcc")
 def main() -> None:
     """Coded convolution on Dask: batch inference that waits for nobody."""

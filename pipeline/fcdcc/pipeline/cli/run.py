@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 import click
 
 from ..options import JobConfig
 from .exit_codes import ExitCode
+from .logs import LogFormat, log_to_stderr
 from .options import options_of
 
 __all__ = ["run"]
@@ -25,12 +26,34 @@ __all__ = ["run"]
     metavar="FILE",
     help="write the summary as JSON; - for standard output",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="what is logged, on standard error",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(get_args(LogFormat)),
+    default="text",
+    show_default=True,
+    help="lines for people, or one JSON object per line",
+)
 @click.pass_context
-def run(ctx: click.Context, /, summary_file: TextIO | None, **options: Any) -> None:
+def run(
+    ctx: click.Context,
+    /,
+    summary_file: TextIO | None,
+    log_level: str,
+    log_format: LogFormat,
+    **options: Any,
+) -> None:
     """Run MODEL (.pt2) over the images in INPUT (Zarr) and write predictions to OUTPUT (Zarr).
 
     Started again it continues where it stopped, and new images at the end of INPUT are added.
     """
+    log_to_stderr(log_level, log_format)
     config = JobConfig.of(**options)
     # Importing torch takes seconds; --help and mistakes in options should not wait for it.
     from ..job import run as run_job

@@ -1,0 +1,41 @@
+"""Logs of a command: one line per event on standard error, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Literal
+
+__all__ = ["LogFormat", "log_to_stderr"]
+
+LogFormat = Literal["text", "json"]
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_stderr(level: str, form: LogFormat) -> None:
+    """Send the logs of this project to standard error from now on; earlier settings end."""
+    handler = logging.StreamHandler()
+    if form == "json":
+        handler.setFormatter(_JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter("fcdcc: %(levelname)s: %(message)s"))
+    logger = logging.getLogger("fcdcc")
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
