@@ -1,0 +1,377 @@
+"""Find the coefficients of the quaternion parity that ``fcdcc.coding`` ships.
+
+    python benchmarks/optimise_parity.py 20,16 12,5x2 40,32 --out coding/fcdcc/coding/data
+    python benchmarks/optimise_parity.py --usual --out coding/fcdcc/coding/data
+
+A size is ``n,δ`` or ``n,δ_q x δ_r``. What is minimised is the worst condition number over the
+losses of γ shares, smoothed: the logarithm of the p-norm of the condition numbers, p rising.
+The gradient is analytic, from the extreme eigenvectors of each loss. Where the losses can be
+counted all of them take part, then the worst of them, by L-BFGS from several starts; where
+not, a pool of bad losses that a search keeps filling, by small steps of Adam.
+
+Coefficients are rounded to multiples of 2⁻¹⁶ and measured after that. A file is replaced only
+by one with a smaller worst condition number. The result for a size depends on ``--seed`` and
+``--effort`` alone, up to the rounding of the linear algebra library. Needs SciPy, which the
+development environment has by way of scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from fcdcc.coding.parity import UNIT, seeded_table
+from fcdcc.coding.quaternions import complex_form
+from fcdcc.coding.spectrum import (
+    Losses,
+    Spectrum,
+    by_missing,
+    contiguous_losses,
+    every_loss,
+    expand,
+    pencils,
+)
+
+Vector = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
+COUNTABLE = 60_000
+
+# A string, for it is read by people.
+USUAL = (
+    "2,1 3,2 3,1 4,3 4,2 5,4 5,3 5,2 6,5 6,4 6,3 6,2 7,6 7,5 7,4 8,7 8,6 8,5 8,4 9,8 9,7 9,6 "
+    "10,9 10,8 10,7 10,6 11,8 12,11 12,10 12,9 12,8 16,15 16,14 16,13 16,12 18,16 20,19 20,18 "
+    "20,17 20,16 24,22 24,20 31,28 32,30 36,32 "
+    "4,1x2 5,2x2 6,2x2 6,1x4 8,3x2 8,2x2 10,4x2 12,5x2 12,4x2 12,2x4 16,7x2 16,6x2 16,3x4 18,8x2 "
+    "18,4x4 20,8x2 20,4x4 20,2x8 24,10x2 24,5x4 40,32 48,32 60,48"
+).split()  # noqa: SIM905 - see above
+
+
+@dataclass(frozen=True)
+class Size:
+    """γ parity shares for δ_q × δ_r parts, and how a vector holds the coefficients."""
+
+    gamma: int
+    delta_q: int
+    delta_r: int
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """Read ``n,δ`` or ``n,δ_q x δ_r``."""
+        n, _, parts = text.partition(",")
+        delta_q, _, delta_r = parts.partition("x")
+        q, r = int(delta_q), int(delta_r or 1)
+        return cls(int(n) - q * r, q, r)
+
+    @property
+    def delta(self) -> int:
+        """The recovery threshold."""
+        return self.delta_q * self.delta_r
+
+    @property
+    def n(self) -> int:
+        """The number of shares."""
+        return self.gamma + self.delta
+
+    @property
+    def losses(self) -> int:
+        """The number of losses of γ shares."""
+        return math.comb(self.n, self.gamma)
+
+    def split(self, x: Vector) -> tuple[Vector, Vector]:
+        """Return the quaternions (γ, δ_q, 4) and the reals (γ, δ_r)."""
+        cut = self.gamma * self.delta_q * 4
+        quaternions = x[:cut].reshape(self.gamma, self.delta_q, 4)
+        if self.delta_r == 1:
+            return quaternions, np.ones((self.gamma, 1))
+        return quaternions, x[cut:].reshape(self.gamma, self.delta_r)
+
+    def join(self, quaternions: Vector, reals: Vector) -> Vector:
+        """Return the vector that :meth:`split` splits."""
+        if self.delta_r == 1:
+            return quaternions.ravel()
+        return np.concatenate([quaternions.ravel(), reals.ravel()])
+
+    def parity(self, x: Vector) -> ComplexArray:
+        """Return the complex form of the parity, (2 γ, 2 δ)."""
+        quaternions, reals = self.split(x)
+        blocks = quaternions[:, :, None] * reals[:, None, :, None]
+        return complex_form(blocks.reshape(self.gamma, self.delta, 4))
+
+    def pull_back(self, x: Vector, gradient: ComplexArray) -> Vector:
+        """Return the gradient in x of what has this gradient in the complex form."""
+        g = gradient.reshape(self.gamma, 2, self.delta, 2)
+        parts = (
+            g[:, 0, :, 0].real + g[:, 1, :, 1].real,
+            g[:, 0, :, 0].imag - g[:, 1, :, 1].imag,
+            g[:, 0, :, 1].real - g[:, 1, :, 0].real,
+            g[:, 0, :, 1].imag + g[:, 1, :, 0].imag,
+        )
+        blocks = np.stack(parts, axis=-1).reshape(self.gamma, self.delta_q, self.delta_r, 4)
+        quaternions, reals = self.split(x)
+        return self.join(
+            (blocks * reals[:, None, :, None]).sum(axis=2),
+            (blocks * quaternions[:, :, None]).sum(axis=(1, 3)),
+        )
+
+    def spectrum(self, x: Vector) -> Spectrum:
+        """Return the condition numbers of the code."""
+        identity = np.eye(2 * self.delta, dtype=np.complex128)
+        generator = np.concatenate([identity, self.parity(x)])
+        return Spectrum((generator.reshape(self.n, 2, -1),), self.delta)
+
+    def start(self, rng: np.random.Generator) -> Vector:
+        """Return random coefficients to start from."""
+        table = seeded_table(self.gamma, self.delta_q, self.delta_r, int(rng.integers(2**31)))
+        return self.join(table.quaternions, table.reals)
+
+    def table(self, x: Vector, worst: float, method: str) -> dict[str, object]:
+        """Return what is stored: integers, and what was measured."""
+        quaternions, reals = self.split(x)
+        size = np.sqrt((reals**2).mean(axis=1, keepdims=True))
+        quaternions, reals = quaternions * size[:, :, None], reals / size
+        return {
+            "gamma": self.gamma,
+            "delta_q": self.delta_q,
+            "delta_r": self.delta_r,
+            "worst": worst,
+            "method": method,
+            "quaternions": np.round(quaternions / UNIT).astype(int).ravel().tolist(),
+            "reals": np.round(reals / UNIT).astype(int).ravel().tolist(),
+        }
+
+
+def objective(size: Size, losses: Losses, p: float) -> Callable[[Vector], tuple[float, Vector]]:
+    """Return x ↦ (log of the p-mean of the condition numbers, gradient)."""
+    groups = [(rows, columns) for _, rows, columns in by_missing(losses, size.n, size.delta)]
+    groups = [group for group in groups if group[1].shape[1]]
+
+    def value_and_gradient(x: Vector) -> tuple[float, Vector]:
+        parity = size.parity(x)
+        logs: list[Vector] = []
+        extremes = []
+        for rows, columns in groups:
+            values, vectors = np.linalg.eigh(pencils(parity, 2, rows, columns))
+            low, high = np.maximum(values[:, 0], 1e-18), values[:, -1]
+            logs.append(0.5 * np.log(high / low))
+            part = vectors[:, -2 * rows.shape[1] :]
+            extremes.append(((-1.0, low, part[:, :, 0]), (1.0, high, part[:, :, -1])))
+        top = max(float(log.max()) for log in logs)
+        weights = [np.exp(p * (log - top)) for log in logs]
+        total = sum(float(weight.sum()) for weight in weights)
+        gradient = np.zeros_like(parity)
+        for (rows, columns), weight, both in zip(groups, weights, extremes, strict=True):
+            for sign, eigenvalue, vector in both:
+                gradient += sign * _eigenvalue_gradient(
+                    parity, rows, columns, eigenvalue, vector, weight / total
+                )
+        return top + math.log(total) / p, size.pull_back(x, gradient)
+
+    return value_and_gradient
+
+
+def _eigenvalue_gradient(
+    parity: ComplexArray,
+    rows: Losses,
+    columns: Losses,
+    eigenvalue: Vector,
+    vector: ComplexArray,
+    weight: Vector,
+) -> ComplexArray:
+    """Return the gradient of Σ weight · log(eigenvalue) / 2.
+
+    λ is a root of λ² − λ (1 + yᴴ W y) + yᴴ M Mᴴ y, W = P Pᴴ on the present rows, and a
+    stationary one in y.
+    """
+    row_index, column_index = expand(rows, 2), expand(columns, 2)
+    each = np.arange(len(rows))[:, None]
+    spread = np.zeros((len(rows), len(parity)), dtype=np.complex128)
+    spread[each, row_index] = vector
+    image = spread @ parity.conj()
+    squared = (np.abs(vector) ** 2).sum(axis=1)
+    if row_index.shape[1] == parity.shape[1]:
+        slope, pushed = squared, image
+    else:
+        slope = (2 * eigenvalue - 1) * squared - (np.abs(image) ** 2).sum(axis=1)
+        pushed = eigenvalue[:, None] * image
+        pushed[each, column_index] -= image[each, column_index]
+    factor = weight / eigenvalue / slope
+    return (factor[:, None] * spread).T @ pushed.conj()
+
+
+def countable(
+    size: Size, rng: np.random.Generator, effort: float, log: Callable[..., None]
+) -> Vector:
+    """Return the best coefficients found where every loss can be looked at."""
+    every = every_loss(size.n, size.gamma)
+
+    def stage(x: Vector, p: float, iterations: int, most: int) -> Vector:
+        conditions = size.spectrum(x).conditions(every)
+        active = every[np.argsort(-conditions)[:most]]
+        active = active[: max(1, int((conditions > conditions.max() * math.exp(-14 / p)).sum()))]
+        options = {"maxiter": iterations, "maxcor": 20}
+        found = minimize(
+            objective(size, active, p), x, jac=True, method="L-BFGS-B", options=options
+        )
+        return np.asarray(found.x)
+
+    def worst(x: Vector) -> float:
+        return float(size.spectrum(x).conditions(every).max())
+
+    starts = max(2, min(12, int(effort * 5_000 / len(every))))
+    candidates = []
+    for _ in range(starts):
+        x = size.start(rng)
+        for p in (3, 6, 12):
+            x = stage(x, p, 60, len(every))
+        for p in (20, 20, 40, 40):
+            x = stage(x, p, 30, 1500)
+        candidates.append((worst(x), x))
+    candidates.sort(key=lambda candidate: candidate[0])
+    log(" ".join(f"{value:.3f}" for value, _ in candidates[:6]))
+    finished = []
+    for _, begun in candidates[:3]:
+        x = begun
+        for p in (80, 160, 400, 1000, 3000, 10_000):
+            for _ in range(3):
+                x = stage(x, p, 30, 800)
+            finished.append((worst(x), x))
+    return min(finished, key=lambda candidate: candidate[0])[1]
+
+
+def uncountable(
+    size: Size,
+    rng: np.random.Generator,
+    effort: float,
+    log: Callable[..., None],
+    keep: Callable[[Vector], None],
+) -> Vector:
+    """Return the coefficients that small steps against a pool of bad losses lead to."""
+    rounds = max(20, int(200 * effort))
+    x = min((size.start(rng) for _ in range(6)), key=lambda x: _glance(size, x, rng))
+    pool = contiguous_losses(size.n, size.gamma)
+    first, second = np.zeros_like(x), np.zeros_like(x)
+    steps = 0
+    for turn in range(rounds):
+        done = turn / rounds
+        rate, p = 0.02 * 0.025**done, 10.0 * 8.0**done
+        spectrum = size.spectrum(x)
+        again = _shuffled(rng, pool[: min(len(pool), 300)], size.n, 40)
+        fresh = np.concatenate([_random(rng, 40, size), again])
+        found = [spectrum.climb(fresh), spectrum.worsen(_random(rng, 100, size), steps=8)]
+        pool = np.unique(np.concatenate([pool, *found]), axis=0)
+        conditions = spectrum.conditions(pool)
+        order = np.argsort(-conditions)[:4000]
+        pool, conditions = pool[order], conditions[order]
+        if turn % 10 == 0:
+            hundredth = conditions[min(99, len(pool) - 1)]
+            log(f"{turn}/{rounds} worst {conditions[0]:.1f} 100th {hundredth:.1f}")
+        if turn % 25 == 24 and done > 0.4:
+            keep(x)
+        function = objective(size, pool[:600], p)
+        for _ in range(4):
+            _, gradient = function(x)
+            steps += 1
+            first = 0.8 * first + 0.2 * gradient
+            second = 0.98 * second + 0.02 * gradient**2
+            # One step size for all coefficients: directions that change nothing stay still.
+            size_of_step = math.sqrt(float((second / (1 - 0.98**steps)).mean()))
+            x = x - 0.1 * rate * (first / (1 - 0.8**steps)) / size_of_step
+    return x
+
+
+def look(size: Size, x: Vector, effort: float = 1.0, seed: int = 12345) -> tuple[float, str]:
+    """Return the worst condition number: over all losses, or over samples and a search."""
+    spectrum = size.spectrum(x)
+    if size.losses <= COUNTABLE:
+        return float(spectrum.conditions(every_loss(size.n, size.gamma)).max()), "all"
+    rng = np.random.default_rng(seed)
+    sampled = _random(rng, int(5000 * effort), size)
+    begin = np.concatenate([contiguous_losses(size.n, size.gamma), sampled])
+    losses = np.concatenate([begin, spectrum.worsen(begin[: int(2000 * effort)])])
+    losses = np.concatenate([losses, spectrum.climb(_random(rng, int(1000 * effort), size))])
+    worst = losses[np.argsort(-spectrum.conditions(losses))[: int(300 * effort)]]
+    losses = np.concatenate([worst, spectrum.climb(worst)])
+    again = spectrum.climb(_shuffled(rng, worst, size.n, int(1000 * effort)))
+    return float(spectrum.conditions(np.concatenate([losses, again])).max()), "search"
+
+
+def _glance(size: Size, x: Vector, rng: np.random.Generator) -> float:
+    spectrum = size.spectrum(x)
+    return float(spectrum.conditions(spectrum.climb(_random(rng, 40, size))).max())
+
+
+def _random(rng: np.random.Generator, count: int, size: Size) -> Losses:
+    order = np.argsort(rng.random((count, size.n)), axis=1)
+    return np.sort(order[:, : size.gamma], axis=1).astype(np.intp)
+
+
+def _shuffled(rng: np.random.Generator, losses: Losses, n: int, count: int) -> Losses:
+    """Return some of the losses with two shares changed at random."""
+    chosen = losses[rng.integers(len(losses), size=count)]
+    mask = np.zeros((count, n))
+    mask[np.arange(count)[:, None], chosen] = 1.0
+    noise = rng.random((count, n))
+    leaving = np.argsort(mask * noise, axis=1)[:, -2:]
+    entering = np.argsort((1 - mask) * noise, axis=1)[:, -2:]
+    mask[np.arange(count)[:, None], leaving] = 0.0
+    mask[np.arange(count)[:, None], entering] = 1.0
+    return np.nonzero(mask)[1].reshape(count, -1).astype(np.intp)
+
+
+def store(size: Size, x: Vector, out: Path, log: Callable[..., None]) -> None:
+    """Round, measure and write, unless what is there is better."""
+    table = size.table(x, math.nan, "")
+    rounded = size.join(
+        np.array(table["quaternions"], dtype=np.float64) * UNIT,
+        np.array(table["reals"], dtype=np.float64) * UNIT,
+    )
+    worst, method = look(size, rounded)
+    path = out / f"parity-{size.gamma}-{size.delta_q}-{size.delta_r}.json"
+    if path.exists() and json.loads(path.read_text())["worst"] <= worst:
+        log(f"worst {worst:.4f} ({method}), not better than what is there")
+        return
+    table.update(worst=round(worst, 6), method=method)
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(table, separators=(",", ":")) + "\n")
+    draft.replace(path)
+    log(f"worst {worst:.4f} ({method}), written")
+
+
+def main() -> None:
+    """Optimise the sizes that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("sizes", nargs="*", help="n,δ or n,δ_q x δ_r")
+    parser.add_argument("--usual", action="store_true", help="all sizes that are shipped")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--effort", type=float, default=1.0, help="more starts, more rounds")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for text in [*arguments.sizes, *(USUAL if arguments.usual else [])]:
+        size = Size.parse(text)
+        rng = np.random.default_rng([arguments.seed, size.gamma, size.delta_q, size.delta_r])
+        begun = time.monotonic()
+
+        def log(message: str, text: str = text, begun: float = begun) -> None:
+            print(f"({text}) {time.monotonic() - begun:.0f} s: {message}", flush=True)
+
+        def keep(x: Vector, size: Size = size, log: Callable[..., None] = log) -> None:
+            store(size, x, arguments.out, log)
+
+        if size.losses <= COUNTABLE:
+            keep(countable(size, rng, arguments.effort, log))
+        else:
+            keep(uncountable(size, rng, arguments.effort, log, keep))
+
+
+if __name__ == "__main__":
+    main()

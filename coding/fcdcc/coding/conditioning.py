@@ -1,0 +1,254 @@
+"""What a code does to the accuracy: condition numbers, limits, refusal at plan time.
+
+The relative error of a decoded layer is about the condition number of its survivors times
+the rounding of the dtype. :func:`measure` gives the worst and the usual condition number,
+:func:`check_tolerance` refuses a code that cannot keep what γ promises. Which survivors to
+decode from is decided in :mod:`fcdcc.coding.survivors`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .code import Code
+from .errors import CodeError, IllConditionedError, TensorError
+from .spectrum import Losses, Spectrum, contiguous_losses, every_loss
+
+__all__ = [
+    "COUNTABLE",
+    "ConditionStatistics",
+    "check_tolerance",
+    "condition_limit",
+    "condition_of",
+    "guaranteed_tolerance",
+    "measure",
+    "refusal_limit",
+    "spectrum_of",
+    "tolerance_within",
+    "worst_found",
+]
+
+COUNTABLE = 60_000
+"""Up to so many losses, all of them are looked at."""
+
+_LIMITS = {torch.float32: 1e3, torch.float64: 1e8}
+_REFUSALS = {torch.float32: 1e5, torch.float64: 1e12}
+_POLISHED = 100
+
+
+def condition_limit(dtype: torch.dtype) -> float:
+    """Return the condition number up to which δ shares are decoded at once.
+
+    1e3 in float32 and 1e8 in float64: relative errors of about 1e-4 and 1e-8 at worst.
+
+    Raises
+    ------
+    TensorError
+        If the dtype is neither.
+    """
+    return _of_dtype(_LIMITS, dtype)
+
+
+def refusal_limit(dtype: torch.dtype) -> float:
+    """Return the worst condition number up to which a code is accepted: 1e5 and 1e12."""
+    return _of_dtype(_REFUSALS, dtype)
+
+
+@dataclass(frozen=True)
+class ConditionStatistics:
+    """Condition numbers of a code over losses of one size.
+
+    Parameters
+    ----------
+    lost
+        How many shares each loss has.
+    worst
+        The largest condition number found; infinity where shares do not decode.
+    worst_lost
+        The lost shares it belongs to.
+    median, percentile_99
+        Over all losses, or over the random samples alone.
+    method
+        'all': every loss was looked at. 'search': random samples, every contiguous loss, and
+        a search for bad ones; then ``worst`` is a lower bound of the worst.
+    looked_at
+        Losses looked at.
+    not_decodable
+        How many of them leave shares that do not decode, in float64.
+    """
+
+    lost: int
+    worst: float
+    worst_lost: tuple[int, ...]
+    median: float
+    percentile_99: float
+    method: Literal["all", "search"]
+    looked_at: int
+    not_decodable: int
+
+
+@lru_cache(maxsize=256)
+def spectrum_of(code: Code) -> Spectrum:
+    """Return the spectrum of a code, made once."""
+    return Spectrum.of(code)
+
+
+@lru_cache(maxsize=65536)
+def _condition(code: Code, survivors: tuple[int, ...]) -> float:
+    lost = sorted(set(range(code.n)) - set(survivors))
+    losses = np.array([lost], dtype=np.intp).reshape(1, len(lost))
+    return float(spectrum_of(code).conditions(losses)[0])
+
+
+def condition_of(code: Code, survivors: Iterable[int]) -> float:
+    """Return the condition number of some survivors, infinity where they do not decode.
+
+    The same as :meth:`fcdcc.coding.Code.condition_number`, from the reduced systems of
+    :mod:`fcdcc.coding.spectrum`: fast enough to be asked whenever a share arrives.
+    """
+    shares = tuple(sorted(set(survivors)))
+    if not code.is_decodable(shares):
+        return math.inf
+    return _condition(code, shares)
+
+
+def guaranteed_tolerance(code: Code) -> int:
+    """Return how many shares may be lost, whichever they are: γ, or less with copies.
+
+    Without ``every_delta`` it counts in how many shares the rarest uncoded part is.
+    """
+    if code.every_delta:
+        return code.tolerance
+    rows = code.share_matrices
+    uncoded = (np.count_nonzero(rows, axis=2) == 1) & (rows.max(axis=2) == 1.0)
+    holds = (rows == 1.0) & uncoded[:, :, None]
+    return max(int(holds.any(axis=1).sum(axis=0).min()) - 1, 0)
+
+
+@lru_cache(maxsize=256)
+def measure(
+    code: Code,
+    lost: int | None = None,
+    *,
+    samples: int = 5000,
+    seed: int = 0,
+    countable: int = COUNTABLE,
+) -> ConditionStatistics:
+    """Return the condition numbers over all losses, or over as many as can be looked at.
+
+    Parameters
+    ----------
+    code
+        The code.
+    lost
+        How many shares are lost; by default :func:`guaranteed_tolerance`.
+    samples, seed
+        Random losses to draw, and from which seed, where there are too many.
+    countable
+        How many losses are too many.
+
+    Raises
+    ------
+    CodeError
+        If more than γ shares, or fewer than none, are lost.
+    """
+    lost = guaranteed_tolerance(code) if lost is None else lost
+    if not 0 <= lost <= code.tolerance:
+        raise CodeError(f"{lost} lost shares; expected 0 to γ = {code.tolerance}")
+    spectrum = spectrum_of(code)
+    exhaustive = math.comb(code.n, lost) <= countable
+    rng = np.random.default_rng([seed, code.n, lost])
+    losses = every_loss(code.n, lost) if exhaustive else _sample(rng, samples, code.n, lost)
+    conditions = spectrum.conditions(losses)
+    at = int(conditions.argmax())
+    worst, worst_lost, looked_at = float(conditions[at]), losses[at], len(losses)
+    if not exhaustive:
+        found, found_lost = worst_found(spectrum, lost, rng)
+        looked_at += code.n
+        if found > worst:
+            worst, worst_lost = found, found_lost
+    return ConditionStatistics(
+        lost=lost,
+        worst=worst,
+        worst_lost=tuple(int(share) for share in worst_lost),
+        median=_quantile(conditions, 0.5),
+        percentile_99=_quantile(conditions, 0.99),
+        method="all" if exhaustive else "search",
+        looked_at=looked_at,
+        not_decodable=int(np.isinf(conditions).sum()),
+    )
+
+
+def worst_found(
+    spectrum: Spectrum, lost: int, rng: np.random.Generator, starts: int = 600
+) -> tuple[float, Losses]:
+    """Return the worst condition number that a search finds, and its loss (lost,).
+
+    From every contiguous and many random losses, back and forth between sets and vectors;
+    then, from the worst few, by swapping shares.
+    """
+    begin = np.concatenate(
+        [contiguous_losses(spectrum.n, lost), _sample(rng, starts, spectrum.n, lost)]
+    )
+    losses = np.unique(np.concatenate([begin, spectrum.worsen(begin)]), axis=0)
+    conditions = spectrum.conditions(losses)
+    worst = losses[np.argsort(-conditions)[:_POLISHED]]
+    if np.isfinite(conditions).all():
+        worst = spectrum.climb(worst)
+    conditions = spectrum.conditions(worst)
+    at = int(conditions.argmax())
+    return float(conditions[at]), worst[at]
+
+
+def tolerance_within(code: Code, dtype: torch.dtype) -> int:
+    """Return the largest number of losses, at most γ, whose worst case is within the limit."""
+    limit = condition_limit(dtype)
+    for lost in range(guaranteed_tolerance(code), 0, -1):
+        if measure(code, lost, samples=1000, countable=2000).worst <= limit:
+            return lost
+    return 0
+
+
+def check_tolerance(code: Code, dtype: torch.dtype) -> ConditionStatistics:
+    """Return the statistics of a code, having refused it if γ is too large for the dtype.
+
+    A worst condition number above :func:`condition_limit` and below :func:`refusal_limit` is
+    worth a warning: some losses then cost a wait for one more share, or accuracy.
+
+    Raises
+    ------
+    IllConditionedError
+        If the worst condition number exceeds :func:`refusal_limit`.
+    """
+    statistics = measure(code)
+    limit = refusal_limit(dtype)
+    if statistics.worst > limit:
+        lost = ", ".join(map(str, statistics.worst_lost))
+        raise IllConditionedError(
+            f"{code.name} with n = {code.n}, δ = {code.recovery_threshold} in {dtype}: losing "
+            f"shares {lost} leaves a condition number of {statistics.worst:.3g}; expected at most "
+            f"{limit:.0e}: tolerate fewer losses ({tolerance_within(code, dtype)} are safe), or "
+            "use float64 or the systematic code"
+        )
+    return statistics
+
+
+def _sample(rng: np.random.Generator, count: int, n: int, lost: int) -> Losses:
+    return np.sort(np.argsort(rng.random((count, n)), axis=1)[:, :lost], axis=1).astype(np.intp)
+
+
+def _quantile(values: np.ndarray[tuple[int], np.dtype[np.float64]], share: float) -> float:
+    return float(np.quantile(values, share, method="higher"))
+
+
+def _of_dtype(table: dict[torch.dtype, float], dtype: torch.dtype) -> float:
+    if dtype not in table:
+        raise TensorError(f"{dtype}; expected torch.float32 or torch.float64")
+    return table[dtype]

@@ -1,0 +1,178 @@
+"""The systematic codes: uncoded parts for the first δ shares, parity for the other γ.
+
+The generator is [I; P]. What that buys: nothing is decoded when the first δ shares arrive,
+and the output is then what an uncoded split would give, bit for bit; the ell_a · ell_b small
+convolutions of a systematic share merge into one; and only what is missing is solved for.
+
+*Quaternion parity*, the default. One side is split into 4 δ_q parts, the other into δ_r,
+δ = δ_q δ_r; a systematic share takes four parts in a row of the one and one part of the
+other. The block of a parity share is f · L(q): L(q) the left multiplication by a quaternion,
+on the four-part side, f a real number on the other. A determinant of quaternions comes near
+zero with the fourth power of the distance, not with the first or second as for real or
+complex numbers: bad survivor sets nearly vanish. See docs/systematic-codes.md.
+
+*Rotation parity*. Both sides as in the CRME, ell = 2 where a side is split, and parity by
+powers of one rotation of prime order q: any δ shares decode by Chebotarev's theorem on the
+minors of a Fourier matrix of prime order. About as well conditioned as the CRME.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from .code import Code, Float64Array
+from .crme import crme_threshold
+from .errors import CodeError
+from .parity import parity_table
+from .quaternions import left_matrices
+
+__all__ = ["systematic", "systematic_threshold"]
+
+Parity = Literal["quaternion", "rotation"]
+
+
+def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> int:
+    """Return δ: k_a k_b / 4 with quaternions, that of the CRME with rotations.
+
+    Raises
+    ------
+    CodeError
+        If there is no such code: with quaternions k_a or k_b has to be a multiple of 4.
+
+    Examples
+    --------
+    >>> systematic_threshold(16, 1), systematic_threshold(2, 32), systematic_threshold(8, 8)
+    (4, 16, 16)
+    """
+    if parity == "rotation":
+        return crme_threshold(k_a, k_b)
+    if parity != "quaternion":
+        raise CodeError(f"parity {parity!r}; expected 'quaternion' or 'rotation'")
+    if k_a < 1 or k_b < 1 or (k_a % 4 and k_b % 4):
+        raise CodeError(
+            f"systematic with k_a = {k_a} and k_b = {k_b}; expected both at least 1 and one of "
+            f"them a multiple of 4: take k_a = {4 * max(1, math.ceil(k_a / 4))}"
+        )
+    return k_a * k_b // 4
+
+
+def systematic(
+    n: int,
+    k_a: int,
+    k_b: int,
+    parity: Parity = "quaternion",
+    q: int | None = None,
+    seed: int | None = None,
+) -> Code:
+    """Return the systematic code for n shares, k_a input parts and k_b filter parts.
+
+    Parameters
+    ----------
+    n
+        Number of shares, at least δ = :func:`systematic_threshold`.
+    k_a, k_b
+        With quaternions, one a multiple of 4 and the other any number: the quaternions go to
+        the side that is a multiple of 4, to the larger one if both are, to the input if they
+        are equal. Conditioning is best with 1 on the other side and hardly worse with 2 or
+        4. With rotations, each 1 or even.
+    parity
+        'quaternion' or 'rotation'.
+    q
+        Rotation parity only: the order of the rotation, a prime, at least δ and at least γ.
+        The default is the smallest such.
+    seed
+        Quaternion parity only: coefficients of this seed instead of the optimised ones.
+
+    Raises
+    ------
+    CodeError
+        If the parameters are not of such a code.
+    """
+    threshold = systematic_threshold(k_a, k_b, parity)
+    if n < threshold:
+        raise CodeError(
+            f"systematic with n = {n} shares, k_a = {k_a} and k_b = {k_b} needs {threshold} "
+            f"results to decode; expected n >= {threshold}: take more shares or fewer parts"
+        )
+    if parity == "rotation":
+        if seed is not None:
+            raise CodeError("rotation parity has no seed; expected the option q, or none")
+        input_matrix, filter_matrix = _rotation_sides(n - threshold, k_a, k_b, threshold, q)
+    else:
+        if q is not None:
+            raise CodeError("quaternion parity has no q; expected the option seed, or none")
+        input_matrix, filter_matrix = _quaternion_sides(n - threshold, k_a, k_b, seed)
+    return Code(
+        name="systematic" if parity == "quaternion" else "systematic-rotation",
+        input_matrix=input_matrix,
+        filter_matrix=filter_matrix,
+        recovery_threshold=threshold,
+    )
+
+
+def uncoded_sides(k_a: int, k_b: int, ell_a: int, ell_b: int) -> tuple[Float64Array, Float64Array]:
+    """Return the matrices of the shares that hold uncoded parts, in order.
+
+    Share ``i · (k_b / ell_b) + j`` has the i-th run of ell_a input parts and the j-th run of
+    ell_b filter parts.
+
+    Returns
+    -------
+    tuple
+        (δ, ell_a, k_a) and (δ, ell_b, k_b) float64, with δ = k_a k_b / (ell_a ell_b).
+    """
+    runs_a, runs_b = k_a // ell_a, k_b // ell_b
+    of_input = np.eye(k_a).reshape(runs_a, ell_a, k_a)
+    of_filters = np.eye(k_b).reshape(runs_b, ell_b, k_b)
+    return np.repeat(of_input, runs_b, axis=0), np.tile(of_filters, (runs_a, 1, 1))
+
+
+def _quaternion_sides(
+    gamma: int, k_a: int, k_b: int, seed: int | None
+) -> tuple[Float64Array, Float64Array]:
+    on_input = k_a % 4 == 0 and (k_b % 4 != 0 or k_a >= k_b)
+    coded, plain = (k_a, k_b) if on_input else (k_b, k_a)
+    table = parity_table(gamma, coded // 4, plain, seed)
+    blocks = left_matrices(table.quaternions).transpose(0, 2, 1, 3).reshape(gamma, 4, coded)
+    reals = table.reals.reshape(gamma, 1, plain)
+    parity = (blocks, reals) if on_input else (reals, blocks)
+    plain_sides = uncoded_sides(k_a, k_b, *((4, 1) if on_input else (1, 4)))
+    return (
+        np.concatenate([plain_sides[0], parity[0]]),
+        np.concatenate([plain_sides[1], parity[1]]),
+    )
+
+
+def _rotation_sides(
+    gamma: int, k_a: int, k_b: int, threshold: int, q: int | None
+) -> tuple[Float64Array, Float64Array]:
+    least = max(threshold, gamma, 2)
+    q = next(p for p in range(least, 2 * least + 1) if _is_prime(p)) if q is None else q
+    if q < least or not _is_prime(q):
+        raise CodeError(
+            f"rotation parity with q = {q}; expected a prime of at least {least}, "
+            "the larger of δ and γ"
+        )
+    scale = 1.0 / math.sqrt(threshold)
+    of_input = _powers(gamma, k_a, q, 1, scale if k_a > 1 else 1.0)
+    of_filters = _powers(gamma, k_b, q, max(k_a // 2, 1), scale if k_a == 1 else 1.0)
+    plain = uncoded_sides(k_a, k_b, min(k_a, 2), min(k_b, 2))
+    return np.concatenate([plain[0], of_input]), np.concatenate([plain[1], of_filters])
+
+
+def _powers(gamma: int, k: int, q: int, step: int, scale: float) -> Float64Array:
+    """Return (γ, 2, k): blocks scale · R^{step · i · j} side by side; ones for k = 1."""
+    if k == 1:
+        return np.full((gamma, 1, 1), scale)
+    # Reduced as integers, so that equal angles are equal to the last bit.
+    turns = step * np.arange(k // 2) * np.arange(gamma)[:, None] % q
+    cos, sin = scale * np.cos(2 * np.pi * turns / q), scale * np.sin(2 * np.pi * turns / q)
+    blocks = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)
+    return np.asarray(blocks.reshape(gamma, 2, k))
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % d for d in range(2, math.isqrt(number) + 1))
