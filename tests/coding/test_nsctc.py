@@ -21,8 +21,8 @@ from fcdcc.coding import (
     NotDecodableError,
     TensorError,
     coded_conv,
-    crme,
 )
+from fcdcc.coding.crme import crme
 
 SPLITS = ("rows", "images")
 
@@ -276,6 +276,28 @@ def test_the_input_is_not_changed() -> None:
         assert all(torch.equal(before[share], result) for share, result in shares.items())
     assert torch.equal(x, copies[0])
     assert torch.equal(weight, copies[1])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("code", [crme(6, 4, 4), systematic(3, 2, 2)], ids=["crme", "systematic"])
+def test_any_memory_layout(code: Code, split: Any) -> None:
+    x, weight = PLAIN.tensors()
+    expected = oracle(x, weight, None, *PLAIN.arguments)
+    for layout in (
+        x.contiguous(memory_format=torch.channels_last),
+        x.transpose(0, 3).contiguous().transpose(0, 3),
+        x.new_zeros(3, 5, 13, 9).copy_(torch.nn.functional.pad(x, (0, 0, 1, 1, 1, 0)))[:, 1:, 1:-1],
+    ):
+        given_ = coded_conv(
+            layout,
+            weight,
+            None,
+            *PLAIN.arguments,
+            code=code,
+            survivors=range(1, code.n),
+            split=split,
+        )
+        assert relative_error(given_, expected) < 1e-12
 
 
 def test_one_image_without_a_batch() -> None:

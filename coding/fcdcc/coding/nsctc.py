@@ -21,7 +21,6 @@ convolution, of which nothing has to be decoded.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +31,7 @@ import torch
 from .apcp import ImagePartition, RowPartition, padded_rows, partition_images, partition_rows
 from .checks import check_alike, check_dtype, check_shape
 from .code import Code
-from .combine import combine_runs
+from .encoding import combine_images, combine_strips, take_images
 from .errors import Abandoned, CodeError
 from .geometry import ConvGeometry
 from .kccp import FilterPartition, partition_filters, split_filters
@@ -118,15 +117,15 @@ class CodedConv:
         check_shape("input", x, (len(x), self.geometry.in_channels, *self.geometry.spatial))
         check_dtype(x)
         first, ell = self.code.input_run(share), self.code.ell_a
-        if self.split == "rows":
+        matrix = self.code.input_matrix[share]
+        if self.split == "images":
+            partition = self.images(len(x))
             if first is None:
-                return self._combined_strips(x, share)
-            start, count = self.strips.starts[first], self.strips.span(ell)
-            return padded_rows(x, self.geometry, start, count)
+                return combine_images(x, matrix, partition)
+            return take_images(x, partition, first, ell)
         if first is None:
-            return self._combined_images(x, share)
-        partition = self.images(len(x))
-        return _fill(x[partition.run(first, ell)], ell * partition.per_part)
+            return combine_strips(x, matrix, self.geometry, self.strips)
+        return padded_rows(x, self.geometry, self.strips.starts[first], self.strips.span(ell))
 
     def encode_filters(self, weight: torch.Tensor, share: int) -> torch.Tensor:
         """Return the filters of a share, (G · ell_b · N' / G, C / G, *kernel).
@@ -233,40 +232,6 @@ class CodedConv:
                     _copy_cut(place[images, :, filters], values)
         return out[:batch]
 
-    def _combined_strips(self, x: torch.Tensor, share: int) -> torch.Tensor:
-        """Return combinations of strips, (ell_a · B, C, Ĥ, W + 2p …)."""
-        code, geometry, strips = self.code, self.geometry, self.strips
-        batch, channels, rows, *others = x.shape
-        out = x.new_zeros(
-            (code.ell_a, batch, channels, strips.input_rows, *geometry.padded_spatial[1:])
-        )
-        unpadded = out
-        for axis, (size, (before, _)) in enumerate(
-            zip(others, geometry.padding[1:], strict=True), start=4
-        ):
-            unpadded = unpadded.narrow(axis, before, size)
-        for run, values in combine_runs(
-            x.contiguous().view(batch * channels, rows, math.prod(others)),
-            code.input_matrix[share],
-            step=strips.step,
-            count=strips.input_rows,
-            before=geometry.padding[0][0],
-        ):
-            by_image = values.view(batch, channels, code.ell_a, values.shape[2], *others)
-            unpadded[:, :, :, run] = by_image.movedim(2, 0)
-        return out.flatten(0, 1)
-
-    def _combined_images(self, x: torch.Tensor, share: int) -> torch.Tensor:
-        """Return combinations of runs of images, (ell_a · b, C, *space)."""
-        code, images = self.code, self.images(len(x)).per_part
-        out = x.new_zeros((code.ell_a, images, *x.shape[1:]))
-        flat = x.contiguous().flatten(1)[None]
-        for run, values in combine_runs(
-            flat, code.input_matrix[share], step=max(images, 1), count=images, before=0
-        ):
-            out[:, run] = values.view(code.ell_a, values.shape[2], *x.shape[1:])
-        return out.flatten(0, 1)
-
     def _convolve_rows(
         self, coded_input: torch.Tensor, coded_filters: torch.Tensor, run: slice, rows: int
     ) -> torch.Tensor:
@@ -332,13 +297,6 @@ class CodedConv:
                 done.add(share)
                 place = self._place_of_run(out, first_a, code.ell_a, first_b, code.ell_b)
                 _copy_cut(place, torch.unflatten(shares[share], 1, (self.filters.groups, -1)))
-
-
-def _fill(x: torch.Tensor, images: int) -> torch.Tensor:
-    """Return ``x`` with zero images at its end, ``x`` itself where it has as many as asked."""
-    if len(x) == images:
-        return x
-    return torch.cat([x, x.new_zeros((images - len(x), *x.shape[1:]))])
 
 
 def _place(piece: torch.Tensor, out: torch.Tensor, images: slice, rows: slice) -> None:
