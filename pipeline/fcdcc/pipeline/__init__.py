@@ -10,20 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .inference import infer, plan
     from .job import run
     from .model import Model, open_model
     from .options import JobConfig
-    from .plan import Plan
+    from .plans import Plan
     from .summary import Summary
 
-__all__ = ["JobConfig", "Model", "Plan", "Summary", "open_model", "run"]
+__all__ = ["JobConfig", "Model", "Plan", "Summary", "infer", "open_model", "plan", "run"]
 
 _ROOMS = {
     "JobConfig": "options",
     "Model": "model",
-    "Plan": "plan",
+    "Plan": "plans",
     "Summary": "summary",
+    "infer": "inference",
     "open_model": "model",
+    "plan": "inference",
     "run": "job",
 }
 

@@ -18,7 +18,7 @@ from fcdcc.coding import CodedConv
 
 from .errors import PlanError
 from .network import ConvStage, GlueStage, Network
-from .plan import Plan
+from .plans import Plan
 
 __all__ = ["Executable", "ExecutableRef", "drop", "find", "hold"]
 

@@ -32,7 +32,7 @@ from .anyk import AnyK, Share
 from .executable import ExecutableRef
 from .keys import RawKey, task_key
 from .network import ConvStage, GlueStage, Network
-from .plan import LayerPlan, Plan
+from .plans import LayerPlan, Plan
 
 __all__ = ["BlockGraph", "Decodable", "build_block"]
 
@@ -77,7 +77,7 @@ class _Values:
 def build_block(
     network: Network,
     plan: Plan,
-    executable: ExecutableRef,
+    executable: ExecutableRef | TaskRef,
     run: str,
     block: int,
     images: int,
@@ -90,7 +90,7 @@ def build_block(
     network, plan
         What to run and how.
     executable
-        What the tasks refer to; the workers hold it.
+        What the tasks refer to: the workers hold it, or it is a task of the same graph.
     run, block
         Stand in the task keys.
     images
@@ -127,7 +127,7 @@ def _add_coded(
     stage: ConvStage,
     layer: LayerPlan,
     plan: Plan,
-    executable: ExecutableRef,
+    executable: ExecutableRef | TaskRef,
     make_key: Callable[..., RawKey],
     images: int,
 ) -> None:

@@ -35,7 +35,7 @@ from .model import open_model
 from .network import Network
 from .options import JobConfig
 from .outputs import continued_plan, create_output, grow_output, job_fingerprint, write
-from .plan import Plan
+from .plans import Plan
 from .planner import make_plan
 from .progress import Watcher, watch
 from .summary import Summary

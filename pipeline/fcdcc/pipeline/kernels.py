@@ -19,12 +19,24 @@ from fcdcc.storage.images import ImageSource
 from fcdcc.storage.preparation import Preparation
 
 from .anyk import abandonable, wanted
+from .executable import Executable, ExecutableRef, find
 from .interpreter import run_steps
-from .executable import ExecutableRef, find
 
-__all__ = ["Array", "Values", "convolve_whole", "decode", "encode", "glue", "read", "share"]
+__all__ = [
+    "Array",
+    "Values",
+    "convolve_whole",
+    "decode",
+    "encode",
+    "glue",
+    "prepare",
+    "read",
+    "share",
+    "take",
+]
 
 Array = NDArray[Any]
+Program = ExecutableRef | Executable
 Values = Mapping[str, Array]
 
 SLICES = 4
@@ -34,31 +46,40 @@ SLICES = 4
 def read(
     source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int
 ) -> Array:
-    """Return images start … stop − 1, prepared, as (images, C, *space).
+    """Return images start … stop − 1 of a store, prepared, as (pad_to, C, *space)."""
+    return prepare(source.read(start, stop), preparation, pad_to)
 
-    ``pad_to`` images are returned at least: a network with a fixed batch gets zeros behind
-    the last image of the last block.
+
+def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
+    """Return images (B, C, *space), prepared, with zeros behind them up to ``pad_to``.
+
+    A network with a fixed batch gets a whole one for the last images, too.
     """
-    images = preparation.apply(source.read(start, stop))
-    missing = pad_to - len(images)
-    if missing > 0:
-        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-    return images
+    prepared: Array = preparation.apply(images)
+    missing = pad_to - len(prepared)
+    if missing <= 0:
+        return prepared
+    return np.concatenate([prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)])
 
 
-def encode(executable: ExecutableRef, layer: int, position: int, value: Array) -> Array:
+def take(prediction: Array, images: int) -> Array:
+    """Return the predictions of the first ``images`` images: without those of the padding."""
+    return prediction[:images]
+
+
+def encode(program: Program, layer: int, position: int, value: Array) -> Array:
     """Return the coded inputs of one share from the layer's whole input (paper, eq. 33)."""
-    coded = find(executable).coded(layer)
+    coded = find(program).coded(layer)
     with torch.inference_mode():
         return to_array(coded.encode_input(to_tensor(value), position))
 
 
-def share(executable: ExecutableRef, layer: int, position: int, coded_input: Array) -> Array:
+def share(program: Program, layer: int, position: int, coded_input: Array) -> Array:
     """Return one share: the coded inputs convolved with the coded filters.
 
     It runs in slices, and stops between two of them if nobody waits for it any more.
     """
-    held = find(executable)
+    held = find(program)
     with abandonable(), torch.inference_mode():
         result = held.coded(layer).convolve(
             to_tensor(coded_input),
@@ -70,15 +91,13 @@ def share(executable: ExecutableRef, layer: int, position: int, coded_input: Arr
         return to_array(result)
 
 
-def decode(
-    shares: Mapping[int, Array], executable: ExecutableRef, layer: int, images: int
-) -> Array:
+def decode(shares: Mapping[int, Array], program: Program, layer: int, images: int) -> Array:
     """Return a layer's output, bias added, from the shares that are there.
 
     The first δ are used: what else arrived in the meantime costs time and changes the last
     bits.
     """
-    held = find(executable)
+    held = find(program)
     coded = held.coded(layer)
     positions = enough_of(coded.code.is_decodable, sorted(shares))
     with torch.inference_mode():
@@ -86,20 +105,20 @@ def decode(
         return to_array(add_bias(output, held.bias(layer)))
 
 
-def convolve_whole(executable: ExecutableRef, layer: int, value: Array) -> Array:
+def convolve_whole(program: Program, layer: int, value: Array) -> Array:
     """Return the output of a convolution that the plan leaves uncoded."""
-    held = find(executable)
+    held = find(program)
     with torch.inference_mode():
         output = held.plan.layer(layer).geometry.convolve(to_tensor(value), held.weight(layer))
         return to_array(add_bias(output, held.bias(layer)))
 
 
-def glue(executable: ExecutableRef, layer: int, *inputs: Array) -> Array | Values:
+def glue(program: Program, layer: int, *inputs: Array) -> Array | Values:
     """Return what a glue stage makes: an array, or several by name.
 
     ``inputs`` are in the order of ``GlueStage.inputs``.
     """
-    held = find(executable)
+    held = find(program)
     stage = held.glue(layer)
     with torch.inference_mode():
         given = {name: to_tensor(v) for name, v in zip(stage.inputs, inputs, strict=True)}

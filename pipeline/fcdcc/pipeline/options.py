@@ -7,13 +7,21 @@ the keyword in Python.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import OptionError
 
 __all__ = ["JobConfig", "PlanOptions"]
+
+
+def _several(value: object) -> object:
+    """Return one number as a tuple of it."""
+    return (value,) if isinstance(value, int | float) else value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_several)]
 
 
 class _Options(BaseModel):
@@ -67,8 +75,8 @@ class PlanOptions(_Options):
     scale: Literal["auto", "none"] = Field(
         "auto", description="auto: unsigned bytes are scaled to [0, 1]"
     )
-    mean: tuple[float, ...] | None = Field(None, description="one number, or one per channel")
-    std: tuple[float, ...] | None = Field(None, description="one number, or one per channel")
+    mean: Numbers | None = Field(None, description="one number, or one per channel")
+    std: Numbers | None = Field(None, description="one number, or one per channel")
 
     @model_validator(mode="after")
     def _losses_leave_something(self) -> Self:

@@ -23,9 +23,16 @@ from fcdcc.storage import (
 from .errors import OptionError
 from .network import Network
 from .options import JobConfig
-from .plan import Plan
+from .plans import Plan
 
-__all__ = ["continued_plan", "create_output", "grow_output", "job_fingerprint", "write"]
+__all__ = [
+    "continued_plan",
+    "create_output",
+    "grow_output",
+    "job_fingerprint",
+    "prediction_dims",
+    "write",
+]
 
 CLASS_DIM = "class"
 
@@ -74,7 +81,7 @@ def create_output(
     prediction_shape: tuple[int, ...],
 ) -> PredictionStore:
     """Create the output of a job; ``prediction_shape`` is that of one image."""
-    dims = _prediction_dims(source, prediction_shape)
+    dims = prediction_dims(source.spatial_dims, prediction_shape)
     attributes: dict[str, Json] = {
         "model": config.model.rsplit("/", 1)[-1],
         "model_fingerprint": plan.network,
@@ -115,8 +122,12 @@ def _ids(source: ImageSource) -> list[Coordinate]:
     return [] if ids is None else [ids]
 
 
-def _prediction_dims(source: ImageSource, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Name the axes of a prediction: class, then the input's where there are as many."""
-    spatial = source.spatial_dims if len(shape) == 1 + len(source.spatial_dims) else ()
-    rest = [f"axis_{axis}" for axis in range(2, 1 + len(shape))]
-    return (CLASS_DIM, *(spatial or rest))[: len(shape)]
+def prediction_dims(spatial: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Name the axes of one image's prediction.
+
+    >>> prediction_dims(("y", "x"), (10,)), prediction_dims(("y", "x"), (21, 64, 64))
+    (('class',), ('class', 'y', 'x'))
+    """
+    if len(shape) == 1 + len(spatial):
+        return (CLASS_DIM, *spatial)
+    return (CLASS_DIM, *(f"axis_{axis}" for axis in range(2, 1 + len(shape))))[: len(shape)]

@@ -13,9 +13,9 @@ from .errors import PlanError
 from .interpreter import network_shapes
 from .network import ConvStage, Network
 from .options import PlanOptions
-from .plan import CodeSpec, LayerPlan, Placement, Plan
+from .plans import CodeSpec, LayerPlan, Placement, Plan
 
-__all__ = ["check_images", "make_plan"]
+__all__ = ["check_images", "fits", "make_plan"]
 
 BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
@@ -38,15 +38,24 @@ def check_images(network: Network, image_shape: tuple[int, ...]) -> None:
     PlanError
         If it does not.
     """
-    expected = network.input_shape[1:]
-    fits = len(image_shape) == len(expected) and all(
+    if not fits(network.input_shape, image_shape):
+        wanted = ", ".join("any" if size is None else str(size) for size in network.input_shape[1:])
+        raise PlanError(
+            f"images of shape {image_shape} for a model that takes ({wanted}), channels first: "
+            "resize the images or use another model"
+        )
+
+
+def fits(input_shape: tuple[int | None, ...], image_shape: tuple[int, ...]) -> bool:
+    """Return whether images (C, *space) fit an input (batch, C, *space), None being any size.
+
+    >>> fits((None, 3, None, 32), (3, 7, 32)), fits((None, 3, None, 32), (1, 7, 32))
+    (True, False)
+    """
+    expected = input_shape[1:]
+    return len(image_shape) == len(expected) and all(
         want is None or want == size for want, size in zip(expected, image_shape, strict=True)
     )
-    if not fits:
-        raise PlanError(
-            f"images of shape {image_shape} for a model that takes "
-            f"{tuple('any' if want is None else want for want in expected)} (channels first)"
-        )
 
 
 def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptions) -> Plan:

@@ -18,7 +18,7 @@ from .anyk.report import Report
 from .blocks import Outcome
 from .executable_plugin import BYTES_SENT
 from .kernels import enough_of
-from .plan import Plan
+from .plans import Plan
 from .progress import Advance
 from .summary import Summary
 
