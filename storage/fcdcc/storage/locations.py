@@ -70,10 +70,11 @@ def scrubbed(text: str, location: str) -> str:
     text = text.replace(location, shown(location))
     for link in location.split("::") if not is_local(location) else ():
         parts = urlsplit(link)
-        secrets = [parts.netloc.rpartition("@")[0], parts.password, parts.query]
-        secrets += [value for _, value in parse_qsl(parts.query)]
-        for secret in sorted(filter(None, secrets), key=len, reverse=True):
-            text = text.replace(secret, "…")
+        secrets = [parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
+        secrets += [parts.fragment, *(value for _, value in parse_qsl(parts.query))]
+        for secret in sorted(secrets, key=len, reverse=True):
+            if len(secret) > 2:  # shorter ones are flags, and parts of other words
+                text = text.replace(secret, "…")
     return text
 
 

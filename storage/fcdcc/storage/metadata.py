@@ -86,7 +86,7 @@ def make_contents(
     -------
     (Contents, dict)
         The dict has name to bytes in the order in which to write, the group's ``zarr.json``
-        last. Files that are kept are in the contents alone, except for their metadata.
+        last.
 
     Raises
     ------
@@ -96,28 +96,36 @@ def make_contents(
     sizes = _sizes(run, images)
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files), attributes=dict(run.attributes))
-    kept_files = _kept(run, kept, {coordinate.name for coordinate in coordinates})
     _add_coordinates(group, run, sizes, coordinates)
-    labels = sorted({c.name for c in coordinates} | {name.split("/")[0] for name in kept_files})
+    kept_texts, kept_blobs = _kept(run, kept, coordinates)
+    labels = {c.name for c in coordinates} | {_array_of(name) for name in kept_texts}
     for array in run.arrays:
-        dims = (run.dim, *array.dims)
-        apart = [label for label in labels if label not in dims]
+        apart = sorted(labels - {run.dim, *array.dims})
         attributes: dict[str, Json] = {"coordinates": " ".join(apart)} if apart else {}
         add_array(group, array, images, run.batch, run.dim, attributes)
     made = {name: buffer.to_bytes() for name, buffer in files.items()}
-    texts = {name: data.decode() for name, data in made.items() if name.endswith("zarr.json")}
-    chunks = {name: Chunk.of(data) for name, data in made.items() if name not in texts}
-    if kept is not None:
-        texts |= {name: kept.texts[name] for name in kept_files if name in kept.texts}
-        chunks |= {name: kept.chunks[name] for name in kept_files if name in kept.chunks}
+    texts = {n: data.decode() for n, data in made.items() if n.endswith("zarr.json")} | kept_texts
     texts["zarr.json"] = _consolidated(texts)
-    ordered = {name: made[name] for name in made if name not in texts}
-    ordered |= {name: texts[name].encode() for name in sorted(texts) if name != "zarr.json"}
+    along_n = {c.name for c in coordinates if c.dim == run.dim}
+    chunks = {name: data for name, data in made.items() if name not in texts}
+    blobs = {n: data for n, data in chunks.items() if _array_of(n) not in along_n} | kept_blobs
+    sums = {n: Chunk.of(data) for n, data in chunks.items() if n not in blobs}
+    ordered = chunks | blobs
+    ordered |= {name: text.encode() for name, text in texts.items() if name != "zarr.json"}
     ordered["zarr.json"] = texts["zarr.json"].encode()
-    return Contents(images, texts, chunks), ordered
+    return Contents(images, texts, sums, blobs), ordered
+
+
+def _array_of(name: str) -> str:
+    """Return the array that a file belongs to."""
+    return name.partition("/")[0]
 
 
 def _sizes(run: StoredRun, images: int) -> dict[str, int]:
+    """Return the length of every axis, and refuse arrays that do not fit together."""
+    names = [array.name for array in run.arrays]
+    if len(set(names)) < len(names):
+        raise OutputError(f"two arrays with one name among {names}; rename one")
     sizes = {run.dim: images}
     for array in run.arrays:
         for dim, size in zip(array.dims, array.shape, strict=True):
@@ -159,21 +167,16 @@ def _add_coordinates(
         stored[...] = values
 
 
-def _kept(run: StoredRun, kept: Contents | None, replaced: set[str]) -> list[str]:
-    """Return the names of the files of coordinates that stay as they are."""
+def _kept(
+    run: StoredRun, kept: Contents | None, given: Sequence[Coordinate]
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return metadata and chunks of the coordinates that stay as they are."""
     if kept is None:
-        return []
-    ours = {array.name for array in run.arrays} | replaced
-    along_n = {
-        name.split("/")[0]
-        for name, text in kept.texts.items()
-        if json.loads(text).get("dimension_names") == [run.dim]
-    }
-    return [
-        name
-        for name in (*kept.texts, *kept.chunks)
-        if "/" in name and name.split("/")[0] not in ours | along_n
-    ]
+        return {}, {}
+    replaced = {coordinate.name for coordinate in given} | {array.name for array in run.arrays}
+    blobs = {n: data for n, data in kept.blobs.items() if _array_of(n) not in replaced}
+    stay = {_array_of(name) for name in blobs}
+    return {n: text for n, text in kept.texts.items() if _array_of(n) in stay}, blobs
 
 
 def _consolidated(texts: Mapping[str, str]) -> str:

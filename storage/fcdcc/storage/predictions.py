@@ -258,10 +258,13 @@ class PredictionStore:
             )
 
     def _completes(self, folder: Folder, record: BlockRecord) -> bool:
+        start, stop = self.layout.bounds(record.block)
+        # More images than this writer knows of: it outlived its run, and images were appended.
         return (
             record.state == "done"
             and record.fingerprint == self.fingerprint
-            and (record.start, record.stop) == self.layout.bounds(record.block)
+            and record.start == start
+            and record.stop >= stop
             and all(folder.size(name) == chunk.size for name, chunk in record.chunks.items())
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -140,12 +141,16 @@ class Contents:
     texts
         The ``zarr.json`` files, name to text.
     chunks
-        Chunk files of coordinates, by name.
+        Chunk files of coordinates along the first axis, by name.
+    blobs
+        Contents of the chunk files of other coordinates, which nobody may be able to give
+        again.
     """
 
     images: int
     texts: Mapping[str, str]
     chunks: Mapping[str, Chunk]
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the contents of ``contents.json``."""
@@ -154,26 +159,35 @@ class Contents:
             "images": self.images,
             "texts": dict(self.texts),
             "chunks": {name: [chunk.size, chunk.sha256] for name, chunk in self.chunks.items()},
+            "blobs": {name: b64encode(data).decode() for name, data in self.blobs.items()},
         }
         return seal(members) + b"\n"
 
     @classmethod
     def from_members(cls, members: Mapping[str, Json]) -> Contents:
         """Return what the members of ``contents.json`` describe."""
-        images, texts, chunks = (members[name] for name in ("images", "texts", "chunks"))
-        if not (isinstance(images, int) and isinstance(texts, dict) and isinstance(chunks, dict)):
-            raise TypeError("images, texts or chunks")
+        images, blobs = members["images"], members["blobs"]
+        texts, chunks = members["texts"], members["chunks"]
+        if not (
+            isinstance(images, int)
+            and isinstance(texts, dict)
+            and isinstance(chunks, dict)
+            and isinstance(blobs, dict)
+        ):
+            raise TypeError("images, texts, chunks or blobs")
         return cls(
             images,
             {name: str(text) for name, text in texts.items()},
             {name: Chunk.from_json(entry) for name, entry in chunks.items()},
+            {name: b64decode(str(data)) for name, data in blobs.items()},
         )
 
     @property
     def files(self) -> dict[str, Chunk]:
         """Size and checksum of every file."""
         texts = {name: Chunk.of(text.encode()) for name, text in self.texts.items()}
-        return texts | dict(self.chunks)
+        blobs = {name: Chunk.of(data) for name, data in self.blobs.items()}
+        return texts | blobs | dict(self.chunks)
 
 
 def copies(name: str) -> tuple[str, str]:

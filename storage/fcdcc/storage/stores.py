@@ -135,4 +135,6 @@ def read_part(location: str, array: ZarrArray, selection: tuple[slice, ...]) -> 
         part = ", ".join(f"{s.start or 0}:{s.stop}" for s in selection if s != slice(None))
         message = f"{where} cannot be read at [{part}]: {scrubbed(text, location)}"
         raise InputError(message) from (None if has_secrets(location) else error)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.isnative:  # texts are, and have no byte order to be given
+        return values
+    return values.astype(values.dtype.newbyteorder("="))

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcdcc.storage import InputError, find_axes
+
+MODEL = (None, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("names", "last"),
+    [
+        (("n", "c", "y", "x"), False),
+        (("n", "y", "x", "c"), True),
+        (("image", "channel", "height", "width"), False),
+        (("time", "lat", "lon", "band"), True),
+        (("Sample", "Row", "Column", "Channels"), True),
+        (("foo", "c", "bar", "baz"), False),
+        (("n", "y", "x", "foo"), True),
+        ((None, "c", None, None), False),
+    ],
+)
+def test_names_decide_whatever_the_sizes(names: tuple[str | None, ...], last: bool) -> None:
+    axes = find_axes((10, 7, 7, 7), names, (None, 7, None, None))
+    assert axes.channels_last is last
+    assert axes.order == ((0, 3, 1, 2) if last else (0, 1, 2, 3))
+
+
+def test_names_come_out_in_the_order_of_the_axes() -> None:
+    assert find_axes((9, 8, 8, 3), ("t", "lat", "lon", "band"), (*MODEL[:2], 8, 8)).names == (
+        "t", "band", "lat", "lon",
+    )  # fmt: skip
+
+
+def test_axes_without_names_get_the_usual_ones() -> None:
+    assert find_axes((9, 32, 32, 3), None, MODEL).names == ("n", "c", "y", "x")
+    assert find_axes((9, 3, 64), (None, None, None), (None, 3, None)).names == ("n", "c", "x")
+
+
+@pytest.mark.parametrize(
+    ("shape", "order"), [((10, 3, 32, 32), (0, 1, 2, 3)), ((10, 32, 32, 3), (0, 3, 1, 2))]
+)
+def test_without_names_the_model_decides(shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+    assert find_axes(shape, None, MODEL).order == order
+    assert find_axes(shape, None, (None, 3, None, None)).order == order
+
+
+def test_names_that_say_nothing_leave_it_to_the_model() -> None:
+    names = ("dim_0", "dim_1", "dim_2", "dim_3")
+    axes = find_axes((10, 32, 32, 3), names, MODEL)
+    assert axes.channels_last
+    assert axes.names == ("dim_0", "dim_3", "dim_1", "dim_2")
+
+
+def test_two_orders_that_both_fit_are_an_error_that_says_both_shapes() -> None:
+    with pytest.raises(InputError, match=r"\(10, 3, 5, 3\).*may be.*\(any, 3, any, any\)"):
+        find_axes((10, 3, 5, 3), None, (None, 3, None, None))
+
+
+def test_neither_names_nor_model_is_an_error() -> None:
+    with pytest.raises(InputError, match="name its dimensions"):
+        find_axes((10, 3, 32, 32), None, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "message"),
+    [
+        ((10, 32, 32), None, "expected 4 axes"),
+        ((10, 2, 3, 32, 32), None, "expected 4 axes"),
+        ((10, 1, 32, 32), None, "fits it neither"),
+        ((10, 1, 32, 32), ("n", "c", "y", "x"), "1 channels.*select the channels"),
+        ((10, 3, 28, 28), ("n", "c", "y", "x"), "28 × 28.*resize"),
+        ((10, 32, 32, 3), ("n", "c", "y", "x"), "32 channels"),
+        ((10, 3, 32, 32), ("c", "n", "y", "x"), r"the axes \(c, n, y, x\)"),
+        ((32, 32, 3, 10), ("y", "x", "c", "n"), r"the axes \(y, x, c, n\)"),
+        ((10, 32, 3, 32), ("n", "y", "c", "x"), r"the axes \(n, y, c, x\)"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_with_both_shapes(
+    shape: tuple[int, ...], names: tuple[str, ...] | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        find_axes(shape, names, MODEL, "images.zarr")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "images.zarr" in text
+    if "fits" in text or "that is" in text:
+        assert str(shape) in text
+        assert "(any, 3, 32, 32)" in text
+
+
+@given(st.integers(1, 3), st.booleans(), st.lists(st.integers(1, 9), min_size=5, max_size=5))
+def test_any_array_with_names_comes_out_as_images_channels_space(
+    dimensions: int, last: bool, sizes: list[int]
+) -> None:
+    images, channels, *space = sizes[: 2 + dimensions]
+    spatial = "zyx"[-dimensions:]
+    shape = (images, *space, channels) if last else (images, channels, *space)
+    names = ("n", *spatial, "c") if last else ("n", "c", *spatial)
+    axes = find_axes(shape, names, (None, channels, *space))
+    assert tuple(shape[axis] for axis in axes.order) == (images, channels, *space)
+    assert axes.names == ("n", "c", *spatial)
+
+
+@given(st.integers(1, 3), st.booleans(), st.lists(st.integers(1, 9), min_size=5, max_size=5))
+def test_without_names_an_array_is_read_only_where_one_order_fits(
+    dimensions: int, last: bool, sizes: list[int]
+) -> None:
+    images, channels, *space = sizes[: 2 + dimensions]
+    shape = (images, *space, channels) if last else (images, channels, *space)
+    expect = (None, channels, *space)
+    orders = [shape[1:], (shape[-1], *shape[1:-1])]
+    if orders.count((channels, *space)) == 1:
+        assert find_axes(shape, None, expect).channels_last is last
+    else:
+        with pytest.raises(InputError, match="may be"):
+            find_axes(shape, None, expect)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from fcdcc.storage import LockedError, OutputError, hold, set_aside
+from stored import fill, make_output
+
+HOLDER = """
+import sys, time
+from fcdcc.storage import hold
+with hold(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+print("released", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def holder(url: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of an output."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_one_run_at_a_time(place: str) -> None:
+    with hold(f"{place}/out"):
+        with (
+            pytest.raises(LockedError, match=f"process {os.getpid()} on {socket.gethostname()}"),
+            hold(f"{place}/out"),
+        ):
+            raise AssertionError
+        with hold(f"{place}/other"):
+            pass
+    with hold(f"{place}/out"):
+        pass
+
+
+def test_the_lock_is_released_when_the_run_fails(place: str) -> None:
+    with contextlib.suppress(ZeroDivisionError), hold(f"{place}/out"):
+        raise ZeroDivisionError
+    with hold(f"{place}/out"):
+        pass
+
+
+def test_another_process_is_named_and_its_lock_ends_with_it(tmp_path: Path) -> None:
+    with holder(str(tmp_path / "out")) as process:
+        with (
+            pytest.raises(LockedError, match=f"process {process.pid} on .* since 20"),
+            hold(tmp_path / "out"),
+        ):
+            raise AssertionError
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with hold(tmp_path / "out"):
+            pass
+
+
+def test_a_stopped_run_holds_its_lock(tmp_path: Path) -> None:
+    with holder(str(tmp_path / "out")) as process:
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(LockedError, match=f"process {process.pid}"), hold(tmp_path / "out"):
+            raise AssertionError
+
+
+def test_a_run_that_ends_lets_the_next_begin(tmp_path: Path) -> None:
+    with holder(str(tmp_path / "out")) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        assert process.stdout.readline() == "released\n"
+        with hold(tmp_path / "out"):
+            pass
+
+
+def test_one_output_has_one_lock_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/out", "link/out", f"file://{tmp_path}/data/out", "data/../data/out/"):
+        with hold(tmp_path / "data/out"), pytest.raises(LockedError), hold(name):
+            raise AssertionError
+
+
+def test_an_output_is_put_aside_and_made_anew_under_one_lock(place: str) -> None:
+    with hold(f"{place}/out"):
+        fill(make_output(f"{place}/out"))
+        set_aside(f"{place}/out")
+        fill(make_output(f"{place}/out"))
+        with pytest.raises(LockedError), hold(f"{place}/out"):
+            raise AssertionError
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for url in (tmp_path / "file/out", "nosuch://x/out"):
+        with pytest.raises(OutputError, match=r"cannot be (locked|reached)"), hold(url):
+            raise AssertionError
+
+
+LOCK = ".out.lock.json"
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """The files of an object store, ours at ``memory://lock``."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("memory://lock", recursive=True)
+
+
+def ago(seconds: float) -> str:
+    return (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)).isoformat()
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("case", ["other host, stale", "this host, dead", "unreadable"])
+def test_the_lock_object_of_a_dead_run_is_taken_over(bucket: Any, case: str) -> None:
+    left = {
+        "other host, stale": {"host": "elsewhere", "pid": 7, "refreshed": ago(600)},
+        "this host, dead": {
+            "host": socket.gethostname(), "pid": dead_process(), "refreshed": ago(1),
+        },
+        "unreadable": {"host": "elsewhere", "pid": 7, "refreshed": "yesterday"},
+    }[case]  # fmt: skip
+    bucket.pipe_file(f"memory://lock/{LOCK}", json.dumps(left).encode())
+    with hold("memory://lock/out"), pytest.raises(LockedError, match=f"process {os.getpid()}"):
+        with hold("memory://lock/out"):
+            raise AssertionError
+    assert not bucket.exists(f"memory://lock/{LOCK}")
+    bucket.pipe_file("memory://lock/keep", b"")
+
+
+def test_the_lock_object_of_a_run_elsewhere_holds_while_it_is_refreshed(bucket: Any) -> None:
+    there = {"host": "elsewhere", "pid": 7, "since": ago(9999), "refreshed": ago(60)}
+    bucket.pipe_file(f"memory://lock/{LOCK}", json.dumps(there).encode())
+    with (
+        pytest.raises(LockedError, match="process 7 on elsewhere since"),
+        hold("memory://lock/out"),
+    ):
+        raise AssertionError
+    assert json.loads(bucket.cat_file(f"memory://lock/{LOCK}")) == there
+
+
+def test_a_lock_object_is_refreshed_while_it_is_held(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcdcc.storage.locking.REFRESH_SECONDS", 0.01)
+    with hold("memory://lock/out"):
+        bucket.rm_file(f"memory://lock/{LOCK}")
+        while not bucket.exists(f"memory://lock/{LOCK}"):  # until it is written anew
+            pass
+    assert not bucket.exists(f"memory://lock/{LOCK}")
+    bucket.pipe_file("memory://lock/keep", b"")
