@@ -45,14 +45,13 @@ Vector = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 COUNTABLE = 60_000
 
-# A string, for it is read by people.
 USUAL = (
     "2,1 3,2 3,1 4,3 4,2 5,4 5,3 5,2 6,5 6,4 6,3 6,2 7,6 7,5 7,4 8,7 8,6 8,5 8,4 9,8 9,7 9,6 "
     "10,9 10,8 10,7 10,6 11,8 12,11 12,10 12,9 12,8 16,15 16,14 16,13 16,12 18,16 20,19 20,18 "
     "20,17 20,16 24,22 24,20 31,28 32,30 36,32 "
     "4,1x2 5,2x2 6,2x2 6,1x4 8,3x2 8,2x2 10,4x2 12,5x2 12,4x2 12,2x4 16,7x2 16,6x2 16,3x4 18,8x2 "
     "18,4x4 20,8x2 20,4x4 20,2x8 24,10x2 24,5x4 40,32 48,32 60,48"
-).split()  # noqa: SIM905 - see above
+)
 
 
 @dataclass(frozen=True)
@@ -256,13 +255,13 @@ def uncountable(
 ) -> Vector:
     """Return the coefficients that small steps against a pool of bad losses lead to."""
     rounds = max(20, int(200 * effort))
-    x = min((size.start(rng) for _ in range(6)), key=lambda x: _glance(size, x, rng))
+    x = min((size.start(rng) for _ in range(12)), key=lambda x: _glance(size, x, rng))
     pool = contiguous_losses(size.n, size.gamma)
     first, second = np.zeros_like(x), np.zeros_like(x)
     steps = 0
     for turn in range(rounds):
         done = turn / rounds
-        rate, p = 0.02 * 0.025**done, 10.0 * 8.0**done
+        rate, p = 1.2e-4 * 0.1**done, 25.0 * 3.0**done
         spectrum = size.spectrum(x)
         again = _shuffled(rng, pool[: min(len(pool), 300)], size.n, 40)
         fresh = np.concatenate([_random(rng, 40, size), again])
@@ -284,7 +283,7 @@ def uncountable(
             second = 0.98 * second + 0.02 * gradient**2
             # One step size for all coefficients: directions that change nothing stay still.
             size_of_step = math.sqrt(float((second / (1 - 0.98**steps)).mean()))
-            x = x - 0.1 * rate * (first / (1 - 0.8**steps)) / size_of_step
+            x = x - rate * (first / (1 - 0.8**steps)) / size_of_step
     return x
 
 
@@ -356,7 +355,7 @@ def main() -> None:
     parser.add_argument("--effort", type=float, default=1.0, help="more starts, more rounds")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for text in [*arguments.sizes, *(USUAL if arguments.usual else [])]:
+    for text in [*arguments.sizes, *(USUAL.split() if arguments.usual else [])]:
         size = Size.parse(text)
         rng = np.random.default_rng([arguments.seed, size.gamma, size.delta_q, size.delta_r])
         begun = time.monotonic()

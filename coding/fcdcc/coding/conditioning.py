@@ -192,7 +192,7 @@ def worst_found(
     """Return the worst condition number that a search finds, and its loss (lost,).
 
     From every contiguous and many random losses, back and forth between sets and vectors;
-    then, from the worst few, by swapping shares.
+    then, from the worst of these, by swapping shares, if as many are lost as can be.
     """
     begin = np.concatenate(
         [contiguous_losses(spectrum.n, lost), _sample(rng, starts, spectrum.n, lost)]
@@ -200,8 +200,8 @@ def worst_found(
     losses = np.unique(np.concatenate([begin, spectrum.worsen(begin)]), axis=0)
     conditions = spectrum.conditions(losses)
     worst = losses[np.argsort(-conditions)[:_POLISHED]]
-    if np.isfinite(conditions).all():
-        worst = spectrum.climb(worst)
+    if lost == spectrum.n - spectrum.threshold and np.isfinite(conditions).all():
+        worst = np.concatenate([worst, spectrum.climb(worst)])
     conditions = spectrum.conditions(worst)
     at = int(conditions.argmax())
     return float(conditions[at]), worst[at]
