@@ -22,14 +22,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import getitem
 
+import torch
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.typing import Key
 
 from fcdcc.coding import Code
+from fcdcc.coding.survivors import is_enough
 
 from . import kernels
 from .anyk import AnyK, Share
-from .executable import ExecutableRef
+from .executable import Executable, ExecutableRef
 from .keys import RawKey, task_key
 from .network import ConvStage, GlueStage, Network
 from .plans import LayerPlan, Plan
@@ -39,13 +41,17 @@ __all__ = ["BlockGraph", "Decodable", "build_block"]
 
 @dataclass(frozen=True)
 class Decodable:
-    """The readiness of a gathered layer: the shares that are there decode."""
+    """The readiness of a gathered layer: the shares that are there decode, and well.
+
+    Where δ shares would cost too many digits of the dtype, it waits for one more.
+    """
 
     code: Code
+    dtype: str
 
     def __call__(self, done: frozenset[int]) -> bool:
-        """Return whether these positions decode."""
-        return self.code.is_decodable(done)
+        """Return whether to decode from these positions."""
+        return is_enough(self.code, done, getattr(torch, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class _Values:
 def build_block(
     network: Network,
     plan: Plan,
-    executable: ExecutableRef | TaskRef,
+    executable: ExecutableRef | Executable | TaskRef,
     run: str,
     block: int,
     images: int,
@@ -127,7 +133,7 @@ def _add_coded(
     stage: ConvStage,
     layer: LayerPlan,
     plan: Plan,
-    executable: ExecutableRef | TaskRef,
+    executable: ExecutableRef | Executable | TaskRef,
     make_key: Callable[..., RawKey],
     images: int,
 ) -> None:
@@ -157,7 +163,7 @@ def _add_coded(
         make_key("decode"),
         kernels.decode,
         shares,
-        Decodable(layer.coded_conv.code),
+        Decodable(layer.coded_conv.code, plan.dtype),
         executable,
         stage.index,
         images,

@@ -7,7 +7,7 @@ to others, or run the task again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fcdcc.coding import Code
+from fcdcc.coding.survivors import is_enough
 from fcdcc.storage.images import ImageSource
 from fcdcc.storage.preparation import Preparation
 
@@ -32,6 +34,7 @@ __all__ = [
     "prepare",
     "read",
     "share",
+    "survivors_used",
     "take",
 ]
 
@@ -94,14 +97,16 @@ def share(program: Program, layer: int, position: int, coded_input: Array) -> Ar
 def decode(shares: Mapping[int, Array], program: Program, layer: int, images: int) -> Array:
     """Return a layer's output, bias added, from the shares that are there.
 
-    The first δ are used: what else arrived in the meantime costs time and changes the last
-    bits.
+    The first that suffice are used, uncoded ones before parity: what else has arrived in the
+    meantime costs time.
     """
     held = find(program)
     coded = held.coded(layer)
-    positions = enough_of(coded.code.is_decodable, sorted(shares))
     with torch.inference_mode():
-        output = coded.decode({j: to_tensor(shares[j]) for j in positions}, images)
+        there = {position: to_tensor(share) for position, share in shares.items()}
+        dtype = next(iter(there.values())).dtype
+        used = survivors_used(coded.code, there, dtype)
+        output = coded.decode({position: there[position] for position in used}, images)
         return to_array(add_bias(output, held.bias(layer)))
 
 
@@ -127,12 +132,11 @@ def glue(program: Program, layer: int, *inputs: Array) -> Array | Values:
     return made[stage.outputs[0]] if len(made) == 1 else made
 
 
-def enough_of(
-    is_decodable: Callable[[Sequence[int]], bool], positions: Sequence[int]
-) -> tuple[int, ...]:
-    """Return the shortest run of the first positions that decodes, or all of them."""
-    for count in range(1, len(positions)):
-        if is_decodable(positions[:count]):
+def survivors_used(code: Code, there: Iterable[int], dtype: torch.dtype) -> tuple[int, ...]:
+    """Return the shortest run of the first positions that decodes well, or all of them."""
+    positions = sorted(there)
+    for count in range(code.recovery_threshold, len(positions)):
+        if is_enough(code, positions[:count], dtype):
             return tuple(positions[:count])
     return tuple(positions)
 

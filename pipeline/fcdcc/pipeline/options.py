@@ -21,6 +21,9 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, int | float) else value
 
 
+CodeName = Literal[
+    "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
+]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_several)]
 
 
@@ -63,7 +66,7 @@ class PlanOptions(_Options):
 
     n: int = Field(6, ge=1, le=4096, description="shares per coded layer")
     tolerate: int = Field(2, ge=0, description="γ: how many of the n shares may be lost")
-    code: Literal["crme"] = Field("crme", description="the code")
+    code: CodeName = Field("systematic", description="the code of the shares")
     redundancy: Literal["eager", "off"] = Field(
         "eager", description="eager: all n shares start; off: the first δ, and nothing may be lost"
     )
@@ -87,10 +90,19 @@ class PlanOptions(_Options):
             )
         return self
 
+    @model_validator(mode="after")
+    def _uncoded_tolerates_nothing(self) -> Self:
+        if self.code == "uncoded" and self.tolerate and "tolerate" in self.model_fields_set:
+            raise ValueError(
+                f"--tolerate {self.tolerate} with --code uncoded, which tolerates no loss: leave "
+                "--tolerate out, or take another code"
+            )
+        return self
+
     @property
     def delta(self) -> int:
         """δ = n − γ: how many shares suffice."""
-        return self.n - self.tolerate
+        return self.n if self.code == "uncoded" else self.n - self.tolerate
 
 
 class JobConfig(PlanOptions):

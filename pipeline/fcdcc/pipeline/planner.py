@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from math import prod
 
 import numpy as np
+import torch
 
 from fcdcc.coding import ConvGeometry
-from fcdcc.coding.cost import choose_partitions
+from fcdcc.coding.conditioning import check_tolerance, condition_limit
+from fcdcc.coding.cost import cheapest
+from fcdcc.coding.partitions import code_partitions
 
 from .errors import PlanError
 from .interpreter import network_shapes
@@ -25,9 +29,6 @@ BATCH_LIMIT = 64
 
 IN_FLIGHT = 4
 """Blocks in flight unless told: enough that workers find work while a block is decoded."""
-
-CONDITION_LIMITS = {"float32": 1e4, "float64": 1e12}
-"""Above this condition number a decoded result has lost the digits that people rely on."""
 
 
 def check_images(network: Network, image_shape: tuple[int, ...]) -> None:
@@ -76,12 +77,14 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
     shapes = network_shapes(network, (fixed or 1, *image_shape))
     batch = fixed or options.batch or _planned_batch(shapes, options.dtype)
     layers = tuple(_plan_layer(stage, network, shapes, options) for stage in network.convolutions)
-    warnings = () if layers else ("the model has no convolution: nothing is coded",)
+    warnings = [*_check_codes(layers, options.dtype)]
+    if not layers:
+        warnings.append("the model has no convolution: nothing is coded")
     return Plan(
         network=network.fingerprint,
         image_shape=image_shape,
         n=options.n,
-        tolerate=options.tolerate,
+        tolerate=options.n - options.delta,
         code=options.code,
         redundancy=options.redundancy,
         dtype=options.dtype,
@@ -90,7 +93,7 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
         in_flight=options.in_flight or IN_FLIGHT,
         layers=layers,
         placement=Placement(tuple(range(options.n))),
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
 
 
@@ -118,19 +121,24 @@ def _plan_layer(
         dilation=stage.dilation,
         groups=stage.groups,
     )
-    k_a, k_b = choose_partitions(geometry, options.delta)
-    spec = CodeSpec(options.code, options.n, k_a, k_b)
-    _check_condition(spec, stage.name, options)
-    return LayerPlan(stage.index, stage.name, geometry, spec)
+    k_a, k_b, *_ = cheapest(geometry, code_partitions(options.code, options.n, options.delta))
+    return LayerPlan(stage.index, stage.name, geometry, CodeSpec(options.code, options.n, k_a, k_b))
 
 
-def _check_condition(spec: CodeSpec, name: str, options: PlanOptions) -> None:
-    """Refuse a code whose worst loss, γ neighbouring shares, costs too many digits."""
-    worst = spec.code.condition_number(range(spec.code.recovery_threshold))
-    limit = CONDITION_LIMITS[options.dtype]
-    if worst > limit:
-        raise PlanError(
-            f"--tolerate {options.tolerate} of --n {options.n} gives layer {name} a condition "
-            f"number of {worst:.1e} in the worst case, above the limit of {limit:.0e} for "
-            f"{options.dtype}: lower --tolerate or use --dtype float64"
-        )
+def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
+    """Refuse codes that lose too many digits, and yield a warning for each that may lose some.
+
+    Raises
+    ------
+    IllConditionedError
+        If a loss that is to be tolerated leaves too few digits of this dtype.
+    """
+    limit = condition_limit(getattr(torch, dtype))
+    for spec in {layer.code: None for layer in layers if layer.code is not None}:
+        worst = check_tolerance(spec.code, getattr(torch, dtype)).worst
+        if worst > limit:
+            yield (
+                f"{spec.name} with n = {spec.n}, k_a = {spec.k_a}, k_b = {spec.k_b}: the worst "
+                f"loss leaves a condition number of {worst:.3g}, above {limit:.0e} for {dtype}: "
+                "a layer that loses these shares waits for one more"
+            )

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 
+import torch
 from distributed import Client
 
 from fcdcc.coding import __version__
@@ -17,7 +18,7 @@ from .anyk.history import ShareRecord
 from .anyk.report import Report
 from .blocks import Outcome
 from .executable_plugin import BYTES_SENT
-from .kernels import enough_of
+from .kernels import survivors_used
 from .plans import Plan
 from .progress import Advance
 from .summary import Summary
@@ -157,7 +158,7 @@ class Tally:
         numbers = []
         for number, positions in survivors:
             code = plan.layer(number).coded_conv.code
-            used = enough_of(code.is_decodable, positions)
+            used = survivors_used(code, positions, getattr(torch, plan.dtype))
             if code.is_decodable(used):
                 numbers.append(code.condition_number(used))
         return max(numbers, default=None)
