@@ -30,6 +30,8 @@ def pt2(
     with warnings.catch_warnings():
         # PyTorch says once per process that uneven 'same' padding may copy its input.
         warnings.filterwarnings("ignore", "Using padding='same'", UserWarning)
+        # And of recurrent layers that they hold their weights twice.
+        warnings.filterwarnings("ignore", "The tensor attributes self", UserWarning)
         program = torch.export.export(
             module, (torch.zeros(shape),), dynamic_shapes=None if axes is None else (dict(axes),)
         )

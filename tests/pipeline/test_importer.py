@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -207,6 +208,36 @@ def sizes(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
     return y.view(batch * 4, height, -1).sum(1).reshape(batch, -1)
 
 
+def ranges(x: Tensor, a: nn.Module) -> Tensor:
+    """Tensors that are made of sizes alone."""
+    y = a(x)
+    places = torch.arange(y.shape[0], dtype=torch.float32) / y.shape[0]
+    ones = torch.ones(y.shape[0], 4, 1, 1)
+    return torch.relu(y) + places.reshape(-1, 1, 1, 1) * ones
+
+
+def infinities(x: Tensor, a: nn.Module) -> Tensor:
+    y = a(x)
+    y = y.masked_fill(y < 0, float("-inf")).clamp(min=-1e4, max=float("inf"))
+    return torch.nan_to_num(y, posinf=float("inf")).logsumexp(1)
+
+
+def strided(x: Tensor, a: nn.Module) -> Tensor:
+    y = torch.relu(a(x))
+    return y.as_strided((y.shape[0], 4, 4, 3, 3), (144, 36, 6, 6, 1)).mean((3, 4))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 4, 5)
+        self.lstm = nn.LSTM(4, 3, num_layers=2, batch_first=True, bidirectional=True, dropout=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(self.conv(x).transpose(1, 2))
+        return y[:, -1]
+
+
 CASES = {
     "input straight into a convolution": Case(lambda: conv(3, 4, 3), (2, 3, 8, 8), 1),
     "convolution after convolution": Case(
@@ -292,6 +323,10 @@ CASES = {
     "change of a narrow type": Case(
         lambda: Lambda(in_place_types, c=conv(3, 4, 3)), (2, 3, 8, 8), 1
     ),
+    "tensors made of sizes": Case(lambda: Lambda(ranges, a=conv(3, 4, 3)), (2, 3, 8, 8), 1),
+    "infinities": Case(lambda: Lambda(infinities, a=conv(3, 4, 3)), (2, 3, 8, 8), 1),
+    "by position in memory": Case(lambda: Lambda(strided, a=conv(3, 4, 3)), (2, 3, 8, 8), 1),
+    "recurrent": Case(Recurrent, (2, 2, 20), 1),
     "without gradient": Case(
         lambda: Lambda(without_gradient, c=conv(3, 4, 3), d=conv(4, 4, 3, padding=1)),
         (2, 3, 8, 8),
@@ -466,8 +501,6 @@ def test_decomposed_exports_are_imported_too() -> None:
 
 
 def saved(program: torch.export.ExportedProgram) -> bytes:
-    from io import BytesIO
-
     file = BytesIO()
     torch.export.save(program, file)
     return file.getvalue()

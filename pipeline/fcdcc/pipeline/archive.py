@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import torch
 
 from .archive_checks import check_program
-from .errors import ModelError, UnsafeModelError
+from .errors import ModelError, UnsafeModelError, one_line
 
 __all__ = ["SCALAR_TYPES", "Archive", "Json", "in_words", "read_archive"]
 
@@ -107,7 +107,7 @@ def read_archive(file: bytes | Path, source: str) -> Archive:
     except zipfile.BadZipFile as error:
         raise ModelError(f"{source} is not a .pt2 file ({error}); {_EXPECTED}") from error
     except (OSError, EOFError) as error:
-        raise ModelError(f"{source} cannot be read: {error}") from error
+        raise ModelError(f"{source} cannot be read: {one_line(error)}") from error
 
 
 class _Reader:
@@ -212,7 +212,9 @@ class _Reader:
         try:
             return json.loads(self._bytes(name))
         except (ValueError, RecursionError) as error:
-            raise ModelError(f"{self.source}: the record {name!r} is damaged: {error}") from error
+            raise ModelError(
+                f"{self.source}: the record {name!r} is damaged: {one_line(error)}"
+            ) from error
 
     def _tensors(self, folder: str, table: str) -> dict[str, torch.Tensor]:
         config = self._json(folder + table)
@@ -310,6 +312,7 @@ def in_words(source: str, function: Any, *arguments: Any) -> Any:
         OverflowError,
     ) as error:
         raise ModelError(
-            f"{source} is damaged or of an unknown version: {type(error).__name__} {error}; "
+            f"{source} is damaged or of an unknown version: {type(error).__name__} "
+            f"{one_line(error):.200}; "
             f"{_EXPECTED}"
         ) from error

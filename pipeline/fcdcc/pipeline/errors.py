@@ -11,6 +11,7 @@ __all__ = [
     "PlanError",
     "RowsError",
     "UnsafeModelError",
+    "one_line",
 ]
 
 
@@ -36,3 +37,13 @@ class OptionError(FcdccError, ValueError):
 
 class RowsError(FcdccError, ValueError):
     """Rows that do not exist, are not there, or cannot be computed from what is given."""
+
+
+def one_line(error: BaseException) -> str:
+    r"""Return the first line of what an error says, for a message of one line.
+
+    >>> one_line(ValueError("too large\nby far"))
+    'too large'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

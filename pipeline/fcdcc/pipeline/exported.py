@@ -120,4 +120,6 @@ def _named(value: Json, scope: Scope) -> Any:
 
 def _symbol(value: Json, scope: Scope) -> Any:
     ((kind, inner),) = value.items()
-    return scope[inner] if kind == "as_name" else inner
+    if kind == "as_name":
+        return scope[inner]
+    return float(inner) if kind == "as_float" else inner

@@ -63,7 +63,8 @@ def _network(program: Program, fold: bool) -> Network:
     steps, output = simplified(program.steps, program.output, program.metas)
     steps, tensors = fold_constants(steps, program.tensors, output)
     steps, output, metas = functional_steps(steps, program.tensors, program.metas, output)
-    items = recognise_convolutions(in_plain_form(steps), tensors, metas, program.modules)
+    steps = in_plain_form(live_items(steps, output), metas)
+    items = recognise_convolutions(steps, tensors, metas, program.modules)
     items = live_items(items, output)
     if fold:
         items, tensors, output = fold_batch_norms_into(items, tensors, output)

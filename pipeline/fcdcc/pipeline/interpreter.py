@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .errors import ModelError
+from .errors import ModelError, one_line
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import needs_device, resolve
 from .rewriting import convert
@@ -66,10 +66,9 @@ def _run(step: Step, lookup: Any, device: torch.device) -> Any:
         return resolve(step.op)(*args, **kwargs)
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
         shapes = [tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{step!r:.200} cannot run on values of the shapes {shapes}: {reason}; expected "
-            "images of a size that the model was exported for"
+            f"{step!r:.200} cannot run on values of the shapes {shapes}: {one_line(error)}; "
+            "expected images of a size that the model was exported for"
         ) from error
 
 
@@ -173,6 +172,5 @@ def _convolve(
             )
     except RuntimeError as error:
         raise ModelError(
-            f"the convolution {stage.name} cannot take {tuple(images.shape)}: "
-            f"{str(error).splitlines()[0]}"
+            f"the convolution {stage.name} cannot take {tuple(images.shape)}: {one_line(error)}"
         ) from error

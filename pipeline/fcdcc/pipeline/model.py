@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .archive import read_archive
-from .errors import ModelError
+from .errors import ModelError, one_line
 from .fingerprints import archive_fingerprint
 from .importer import import_network
 from .network import Network
@@ -86,5 +86,5 @@ def _fetched(name: str) -> bytes | Path:
         with fsspec.open(name, "rb") as stream:
             content: bytes = stream.read()
             return content
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"{name} cannot be read: {error}") from error
+    except Exception as error:
+        raise ModelError(f"{name} cannot be read: {one_line(error)}") from error

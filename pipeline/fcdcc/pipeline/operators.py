@@ -61,14 +61,6 @@ _NUMBERS: dict[str, Callable[..., object]] = {
 }
 _PLAIN: dict[str, Callable[..., object]] = {**_NUMBERS, "operator.getitem": operator.getitem}
 
-# ATen operators that return numbers, not tensors.
-_NUMBERS_OF_TENSORS = words(
-    """
-    aten.sym_size.int aten.sym_size.default aten.sym_stride.int aten.sym_stride.default
-    aten.sym_numel.default aten.sym_storage_offset.default aten.item.default
-    aten._local_scalar_dense.default
-    """
-)
 # ATen names that begin with an underscore are internal; these occur in exported networks.
 _INTERNAL_ATEN = words(
     """
@@ -220,9 +212,13 @@ def may_alias(name: str) -> bool:
     return composite and found.name.removeprefix("aten::") not in _FRESH_COMPOSITES
 
 
+@lru_cache(maxsize=4096)
 def is_number(name: str) -> bool:
     """Return whether the operator makes a number (or several) rather than tensors."""
-    return name in _NUMBERS or name in _NUMBERS_OF_TENSORS
+    found = schema(name)
+    if found is None:
+        return name in _NUMBERS
+    return not any("Tensor" in str(result.type) for result in found.returns)
 
 
 def bound_arguments(step: Step) -> dict[str, Any]:

@@ -126,8 +126,9 @@ def _read_inputs(
             images.append(name)
             scope[name] = Ref(name)
         elif kind == "constant_input":
-            ((_, value),) = entry["value"].items()
-            scope[str(entry["name"])] = None if "as_none" in entry["value"] else value
+            ((form, value),) = entry["value"].items()
+            literal = float(value) if form == "as_float" else value
+            scope[str(entry["name"])] = None if form == "as_none" else literal
         elif kind == "user_input" and not any(key.startswith("as_sym") for key in entry["arg"]):
             continue  # a literal, which the export has put where it is used
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from .network import ConvStage, Ref, Step
 
@@ -24,6 +24,7 @@ __all__ = [
 # A straight run of these is what the passes of the import work on; a ConvStage stands in it
 # with an index that means nothing yet.
 Item: TypeAlias = Step | ConvStage
+AnyItem = TypeVar("AnyItem", Step, Item)
 
 
 class Names:
@@ -89,11 +90,11 @@ def output_of(item: Item) -> str:
     return item.name if isinstance(item, Step) else item.output
 
 
-def live_items(items: Iterable[Item], output: str) -> list[Item]:
+def live_items(items: Sequence[AnyItem], output: str) -> list[AnyItem]:
     """Return the items that the output needs, in their order."""
     needed = {output}
-    kept: list[Item] = []
-    for item in reversed(list(items)):
+    kept: list[AnyItem] = []
+    for item in reversed(items):
         if output_of(item) in needed:
             needed.update(inputs_of(item))
             kept.append(item)

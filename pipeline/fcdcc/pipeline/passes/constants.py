@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 from ..network import Ref, Step
 from ..operators import is_number, may_alias, needs_device, resolve, written_arguments
 from ..rewriting import Names, redirect_step, substitute
@@ -162,8 +162,9 @@ def _computed(step: Step, known: Mapping[str, Any]) -> Any:
             _refuse_absurd(step, function, args, kwargs)
             return function(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError, OverflowError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"the constant {step!r:.200} cannot be computed: {reason[0]}") from error
+        raise ModelError(
+            f"the constant {step!r:.200} cannot be computed: {one_line(error)}"
+        ) from error
 
 
 def _refuse_absurd(step: Step, function: Any, args: Any, kwargs: Any) -> None:

@@ -178,6 +178,7 @@ class _Scope:
         self.builder = builder
         self.inputs = inputs
         self.steps: list[Step] = []
+        self.made: set[str] = set()
         self.copies: dict[str, Ref] = {}
         self.at_hand: dict[int | str, tuple[str, int]] = {}
         for name in inputs:
@@ -187,8 +188,12 @@ class _Scope:
         for ref in step.references:
             if ref in self.builder.numbers:
                 self._copy_number(ref)
-        self.steps.append(redirect_step(step, self.copies))
+        self._add(redirect_step(step, self.copies))
         self._note_sizes(step.name)
+
+    def _add(self, step: Step) -> None:
+        self.steps.append(step)
+        self.made.add(step.name)
 
     def _note_sizes(self, name: str) -> None:
         meta = self.builder.metas.get(name)
@@ -220,13 +225,12 @@ class _Scope:
             step = redirect_step(original, self.copies)
             step = self._asked_here(Step(own, step.op, step.args, step.kwargs))
             self.copies[current] = Ref(own)
-            self.steps.append(step)
+            self._add(step)
 
     def _asked_here(self, step: Step) -> Step:
         """Let a size be asked of a tensor at hand; else the tensor becomes an input."""
-        made = {other.name for other in self.steps}
         for ref in step.references:
-            if ref in made or ref in self.inputs or ref in self.builder.tensors:
+            if ref in self.made or ref in self.inputs or ref in self.builder.tensors:
                 continue
             meta = self.builder.metas.get(ref)
             if step.op == "aten.sym_size.int" and meta is not None:

@@ -14,11 +14,12 @@ from ..network import Ref, Step
 from ..operators import bound_arguments, words
 from ..program import TensorMeta
 from ..rewriting import redirect_step
+from .views import lies_in_order
 
 __all__ = ["in_plain_form", "simplified"]
 
 # Return their first argument as it is, dropouts when nothing is dropped.
-_IDENTITIES = words("detach detach_ alias lift lift_fresh")
+_IDENTITIES = words("detach detach_ alias lift lift_fresh requires_grad_")
 _DROPOUTS = words(
     """
     dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_
@@ -40,6 +41,7 @@ _TRAINING_FLAGS = {
     ),
     **dict.fromkeys(_DROPOUTS | words("native_dropout"), "train"),
 }
+_RECURRENT = words("gru lstm rnn_tanh rnn_relu")
 _EVAL = "expected a network for inference: call model.eval() before the export"
 # Memory with nothing in it is not a value: the same network would never be the same twice.
 _ZEROED = {
@@ -54,6 +56,13 @@ _FILLED = {
     "aten.ones_like.default": 1,
     "aten.new_ones.default": 1,
 }
+# What these return depends on the order of elements in memory.
+_LAYOUT_READERS = words(
+    """
+    as_strided as_strided_copy as_strided_scatter stride sym_stride storage_offset
+    sym_storage_offset is_contiguous sym_is_contiguous
+    """
+)
 # The same values whatever the layout in memory; a view fails on some layouts.
 _RESHAPES = words("aten.view.default aten._unsafe_view.default")
 
@@ -91,6 +100,11 @@ def _refuse_training(step: Step, packet: str, metas: Mapping[str, TensorMeta]) -
         if bound_arguments(step)["dropout_p"]:
             raise ModelError(f"{step.name!r} ({step.op}) drops values at random; {_EVAL}")
         return
+    if packet in _RECURRENT:
+        given = bound_arguments(step)
+        if given["train"] and given["dropout"]:
+            raise ModelError(f"{step.name!r} ({step.op}) drops values at random; {_EVAL}")
+        return
     flag = _TRAINING_FLAGS.get(packet)
     if flag is None:
         return
@@ -121,10 +135,16 @@ def _filled(step: Step, metas: Mapping[str, TensorMeta]) -> Step:
     )
 
 
-def in_plain_form(steps: Sequence[Step]) -> list[Step]:
+def in_plain_form(steps: Sequence[Step], metas: Mapping[str, TensorMeta]) -> list[Step]:
     """Return the steps with one form for what PyTorch writes in several.
 
-    The steps do not change their arguments any more, so a view may as well be a copy.
+    The steps do not change their arguments any more, so a view may as well be a copy, and a
+    value may lie in memory in any order.
+
+    Raises
+    ------
+    ModelError
+        If the result of a step depends on an order that cannot be restored.
     """
     plain: list[Step] = []
     same: dict[str, Any] = {}
@@ -141,6 +161,20 @@ def in_plain_form(steps: Sequence[Step]) -> list[Step]:
             tuples.add(step.name)
         elif step.op == "operator.getitem" and step.args[0].name in tuples and step.args[1] == 0:
             same[step.name] = step.args[0]
+        elif step.op.split(".")[1] in _LAYOUT_READERS:
+            plain.extend(_in_known_order(step, metas))
         else:
             plain.append(step)
     return plain
+
+
+def _in_known_order(step: Step, metas: Mapping[str, TensorMeta]) -> list[Step]:
+    """Return a step that reads memory by position, its argument laid out as at the export."""
+    source = step.args[0]
+    if not isinstance(source, Ref) or not lies_in_order(metas.get(source.name)):
+        raise ModelError(
+            f"{step.name!r} ({step.op}) depends on how a tensor lies in memory; expected steps "
+            "that depend on values only: use reshape, permute or unfold instead"
+        )
+    ordered = Step(f"{step.name}_ordered", "aten.contiguous.default", (source,), {})
+    return [ordered, Step(step.name, step.op, (Ref(ordered.name), *step.args[1:]), step.kwargs)]

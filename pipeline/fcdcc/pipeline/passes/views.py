@@ -14,7 +14,7 @@ from ..network import Ref, Step
 from ..operators import bound_arguments, is_number, may_alias, words
 from ..program import TensorMeta
 
-__all__ = ["Sharing", "carried_back", "is_list_of_views", "sharing"]
+__all__ = ["Sharing", "carried_back", "is_list_of_views", "lies_in_order", "sharing"]
 
 # Whether a step's result is the memory of its first argument.
 Sharing: TypeAlias = Literal["same", "new", "doubtful"]
@@ -79,12 +79,14 @@ def sharing(step: Step, metas: Mapping[str, TensorMeta]) -> Sharing:
     if step.op in _CASTS and before.dtype != after.dtype:
         return "new"
     if step.op in _IN_ORDER and len(step.kwargs) == 0:
-        return "same" if _lies_in_order(before) else "doubtful"
+        return "same" if lies_in_order(before) else "doubtful"
     return "doubtful"
 
 
-def _lies_in_order(meta: TensorMeta) -> bool:
+def lies_in_order(meta: TensorMeta | None) -> bool:
     """Return whether a tensor is known to lie in memory without gaps, last axis fastest."""
+    if meta is None:
+        return False
     expected = 1
     for size, stride in zip(reversed(meta.sizes), reversed(meta.strides), strict=True):
         if size == 1:
