@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from fcdcc.coding.parity import UNIT, seeded_table
+from fcdcc.coding.parity import UNIT, ParityTable, seeded_table
 from fcdcc.coding.quaternions import complex_form
 from fcdcc.coding.spectrum import (
     Losses,
@@ -62,6 +62,11 @@ class Size:
     delta_q: int
     delta_r: int
 
+    @property
+    def cyclic(self) -> bool:
+        """Whether the parity consists of circulants, so that a loss stands for γ of them."""
+        return self.losses > COUNTABLE and self.delta_r == 1 and self.delta_q % self.gamma == 0
+
     @classmethod
     def parse(cls, text: str) -> Size:
         """Read ``n,δ`` or ``n,δ_q x δ_r``."""
@@ -87,6 +92,10 @@ class Size:
 
     def split(self, x: Vector) -> tuple[Vector, Vector]:
         """Return the quaternions (γ, δ_q, 4) and the reals (γ, δ_r)."""
+        if self.cyclic:
+            return x.reshape(-1, self.gamma, 4)[:, self._shifts].transpose(1, 0, 2, 3).reshape(
+                self.gamma, self.delta_q, 4
+            ), np.ones((self.gamma, 1))
         cut = self.gamma * self.delta_q * 4
         quaternions = x[:cut].reshape(self.gamma, self.delta_q, 4)
         if self.delta_r == 1:
@@ -95,6 +104,12 @@ class Size:
 
     def join(self, quaternions: Vector, reals: Vector) -> Vector:
         """Return the vector that :meth:`split` splits."""
+        if self.cyclic:
+            blocks = quaternions.reshape(self.gamma, -1, self.gamma, 4)
+            base = np.zeros((blocks.shape[1], self.gamma, 4))
+            for row, shift in enumerate(self._shifts):
+                base[:, shift] += blocks[row]
+            return base.ravel()
         if self.delta_r == 1:
             return quaternions.ravel()
         return np.concatenate([quaternions.ravel(), reals.ravel()])
@@ -116,10 +131,31 @@ class Size:
         )
         blocks = np.stack(parts, axis=-1).reshape(self.gamma, self.delta_q, self.delta_r, 4)
         quaternions, reals = self.split(x)
+        # Also right for circulants: join adds up the elements that are one coefficient.
         return self.join(
             (blocks * reals[:, None, :, None]).sum(axis=2),
             (blocks * quaternions[:, :, None]).sum(axis=(1, 3)),
         )
+
+    @property
+    def _shifts(self) -> NDArray[np.intp]:
+        """(γ, γ): in row i of a circulant, column j has element (j − i) mod γ."""
+        turn = np.arange(self.gamma)
+        return (turn[None, :] - turn[:, None]) % self.gamma
+
+    def canonical(self, losses: Losses) -> Losses:
+        """Return each loss once, and only one of those that the circulants make equal."""
+        if not self.cyclic:
+            return np.unique(losses, axis=0)
+        shares = np.arange(self.n)
+        block, place = np.divmod(shares, self.gamma)
+        masks = []
+        for shift in range(self.gamma):
+            moved = block * self.gamma + (place + shift) % self.gamma
+            masks.append((np.int64(1) << moved[losses].astype(np.int64)).sum(axis=1))
+        first = np.unique(np.min(masks, axis=0))
+        bits = (first[:, None] >> shares) & 1
+        return np.nonzero(bits)[1].reshape(len(first), -1).astype(np.intp)
 
     def spectrum(self, x: Vector) -> Spectrum:
         """Return the condition numbers of the code."""
@@ -130,6 +166,8 @@ class Size:
     def start(self, rng: np.random.Generator) -> Vector:
         """Return random coefficients to start from."""
         table = seeded_table(self.gamma, self.delta_q, self.delta_r, int(rng.integers(2**31)))
+        if self.cyclic:
+            return table.quaternions[0].ravel()
         return self.join(table.quaternions, table.reals)
 
     def table(self, x: Vector, worst: float, method: str) -> dict[str, object]:
@@ -263,10 +301,10 @@ def uncountable(
         done = turn / rounds
         rate, p = 1.2e-4 * 0.1**done, 25.0 * 3.0**done
         spectrum = size.spectrum(x)
-        again = _shuffled(rng, pool[: min(len(pool), 300)], size.n, 40)
-        fresh = np.concatenate([_random(rng, 40, size), again])
-        found = [spectrum.climb(fresh), spectrum.worsen(_random(rng, 100, size), steps=8)]
-        pool = np.unique(np.concatenate([pool, *found]), axis=0)
+        again = _shuffled(rng, pool[: min(len(pool), 300)], size.n, 60)
+        fresh = np.concatenate([_random(rng, 60, size), again])
+        found = [spectrum.climb(fresh)]
+        pool = size.canonical(np.concatenate([pool, *found]))
         conditions = spectrum.conditions(pool)
         order = np.argsort(-conditions)[:4000]
         pool, conditions = pool[order], conditions[order]
@@ -287,9 +325,10 @@ def uncountable(
     return x
 
 
-def look(size: Size, x: Vector, effort: float = 1.0, seed: int = 12345) -> tuple[float, str]:
+def look(
+    size: Size, spectrum: Spectrum, effort: float = 1.0, seed: int = 12345
+) -> tuple[float, str]:
     """Return the worst condition number: over all losses, or over samples and a search."""
-    spectrum = size.spectrum(x)
     if size.losses <= COUNTABLE:
         return float(spectrum.conditions(every_loss(size.n, size.gamma)).max()), "all"
     rng = np.random.default_rng(seed)
@@ -329,11 +368,14 @@ def _shuffled(rng: np.random.Generator, losses: Losses, n: int, count: int) -> L
 def store(size: Size, x: Vector, out: Path, log: Callable[..., None]) -> None:
     """Round, measure and write, unless what is there is better."""
     table = size.table(x, math.nan, "")
-    rounded = size.join(
-        np.array(table["quaternions"], dtype=np.float64) * UNIT,
-        np.array(table["reals"], dtype=np.float64) * UNIT,
+    rounded = ParityTable(
+        np.array(table["quaternions"], dtype=np.float64).reshape(size.gamma, -1, 4) * UNIT,
+        np.array(table["reals"], dtype=np.float64).reshape(size.gamma, -1) * UNIT,
+        math.nan,
+        "none",
+        "seeded",
     )
-    worst, method = look(size, rounded)
+    worst, method = look(size, rounded.spectrum())
     path = out / f"parity-{size.gamma}-{size.delta_q}-{size.delta_r}.json"
     if path.exists() and json.loads(path.read_text())["worst"] <= worst:
         log(f"worst {worst:.4f} ({method}), not better than what is there")
