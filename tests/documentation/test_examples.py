@@ -1,0 +1,35 @@
+"""Every Python example in the README and the documentation runs, page by page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+EXAMPLES = {page: BLOCK.findall(page.read_text()) for page in PAGES}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if EXAMPLES[page]], ids=lambda page: page.name
+)
+def test_the_examples_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for example in EXAMPLES[page]:
+        exec(compile(example, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_example_escapes(page: Path) -> None:
+    fences = re.findall(r"^```(\S*)", page.read_text(), re.MULTILINE)
+    opened = fences[::2]
+    assert len(fences) % 2 == 0, "a code block is not closed"
+    known = ("python", "text", "sh", "toml", "json", "{toctree}", "{eval-rst}", "{include}", "yaml")
+    assert set(opened) <= set(known)
