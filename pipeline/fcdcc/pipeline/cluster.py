@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,14 @@ logger = logging.getLogger(__name__)
 SETTINGS = {
     # A worker that is told about a peer which has stopped must not wait half a minute for it.
     "distributed.comm.timeouts.connect": "10s",
+    # On a busy machine a replaced worker is back later than the 15 s after which Dask would
+    # end its nanny, and the fresh worker with it.
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
 }
+
+PRELOAD = ["fcdcc.pipeline.kernels"]
+"""What a worker imports before it joins. Importing torch takes seconds, in which a worker that
+has joined answers nobody and, on a busy machine, is taken for one that has stopped."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +84,27 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     with dask.config.set(SETTINGS):
         if config.scheduler is None:
             with (
-                LocalCluster(
-                    n_workers=config.workers or config.n,
-                    processes=config.processes,
-                    threads_per_worker=config.threads_per_worker,
-                    dashboard_address=config.dashboard_address,
-                    silence_logs=logging.CRITICAL,
-                ) as local,
+                _start_local(config) as local,
                 Client(local, set_as_default=False) as client,
             ):
                 yield Cluster(client, local)
         else:
             with _connect(config) as client:
                 yield Cluster(client, None)
+
+
+def _start_local(config: JobConfig) -> LocalCluster:
+    """Start a cluster on this machine, with its dashboard on the next free port."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
+        return LocalCluster(
+            n_workers=config.workers or config.n,
+            processes=config.processes,
+            threads_per_worker=config.threads_per_worker,
+            dashboard_address=config.dashboard_address,
+            silence_logs=logging.CRITICAL,
+            preload=PRELOAD,
+        )
 
 
 @contextmanager

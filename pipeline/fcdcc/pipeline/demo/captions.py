@@ -103,7 +103,7 @@ def draw_legend(figure: Figure, timeline: Timeline, names: Mapping[int, str]) ->
     if "erased" in states:
         entries.append(_entry(ERASED, "erased: not needed"))
     if "lost" in states:
-        entries.append(_entry(LOST, "lost with its worker"))
+        entries.append(_entry(LOST, "lost: made again"))
     kinds = {fault.kind for fault in timeline.faults}
     if kinds & {"stopped", "killed", "lost"}:
         entries.append(_entry(Look(STOPPED_TINT), "worker stopped"))

@@ -94,7 +94,7 @@ def timeline_figure(
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     bottom = 0.315 if timeline.blocks else 0.15
-    top = 0.81 if timeline.faults else 0.87
+    top = 0.785 if timeline.faults else 0.86
     lanes = figure.add_axes((LEFT, bottom, SPAN, top - bottom), label="lanes")
     axes = [lanes]
     ends = [timeline.seconds]
@@ -191,7 +191,9 @@ def _draw_blocks(axes: Axes, timeline: Timeline, baseline: Timeline | None) -> N
         _draw_steps(axes, baseline, FAINT, "without faults", (0, (4, 2)))
     _draw_steps(axes, timeline, INK, "this run", "solid")
     if len(axes.lines) > 1:
-        axes.legend(loc="upper left", frameon=False, fontsize=10, labelcolor=INK)
+        axes.legend(
+            loc="upper left", fontsize=10, labelcolor=INK, framealpha=1, edgecolor="none"
+        ).set_zorder(4)
     axes.set_ylabel("blocks\ndone", rotation=0, ha="right", va="center", fontsize=10)
     axes.set_ylim(0, None)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))

@@ -56,9 +56,10 @@ class Screen:
             columns += [BarColumn(bar_width=24), MofNCompleteColumn()]
         columns.append(TextColumn("[dim]{task.fields[facts]}[/dim]"))
         begun = time.monotonic()
-        if not self.console.is_terminal:
+        quiet = not self.console.is_terminal
+        if quiet:
             self.console.print(f"  {escape(doing)} …", soft_wrap=True)
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
             step = Step(progress, doing, total)
             yield step
         seconds = time.monotonic() - begun
@@ -74,7 +75,7 @@ class Screen:
             table.add_column(column, justify="right", header_style="bold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
-        self.console.print(Padding(table, (1, 0, 1, 2)))
+        self.console.print(Padding(table, (1, 0, 1, 2), expand=False))
 
     def files(self, folder: Path, described: Mapping[str, str]) -> None:
         """Print the names of files, and what they are."""
@@ -82,7 +83,7 @@ class Screen:
         table = Table.grid(padding=(0, 3, 0, 0))
         for name, what in described.items():
             table.add_row(f"[cyan]{escape(name)}[/cyan]", what)
-        self.console.print(Padding(table, (0, 0, 1, 2)))
+        self.console.print(Padding(table, (0, 0, 1, 2), expand=False))
 
     def command(self, says: str, command: str) -> None:
         """Print a command to copy, never broken into lines."""

@@ -1,14 +1,17 @@
 """The demonstration: train, export, run, stop two of six workers, run again, compare.
 
-One cluster of worker processes serves both runs, so that their times can be compared.
+One cluster of worker processes serves both runs, and has done a few blocks before, so that
+their times can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,9 @@ from rich.console import Console
 
 from ..cluster import Cluster, open_cluster
 from ..job import run
+from ..model import open_model
 from ..options import JobConfig
-from ..progress import Advance
+from ..progress import Advance, Quiet
 from .answers import compare, read_predictions
 from .digits import Digits, load_digits, split_digits, write_digits
 from .errors import DemoError
@@ -36,16 +40,14 @@ __all__ = ["run_demo"]
 WORKERS = 6
 TOLERATE = 2
 
-BATCH = 16
+BATCH = 24
 """Images per block: few, so that there are many blocks to watch."""
 
 STOP_AFTER = 0.2
 """The part of the blocks that is done when workers are stopped."""
 
 VICTIMS = (1, 4)
-"""The workers that are stopped, by their numbers."""
-
-LAYER_NAMES = {0: "conv1", 2: "conv2", 4: "conv3"}
+"""The workers that are stopped, by their places among those that are there."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ class _Scene:
 
 
 def run_demo(
-    folder: Path | None = None, stall: int = 2, console: Console | None = None
+    folder: Path | None = None,
+    stall: int = 2,
+    console: Console | None = None,
+    images: int | None = None,
 ) -> DemoResult:
     """Give the demonstration, and return what it showed.
 
@@ -77,6 +82,8 @@ def run_demo(
         How many of the six worker processes are stopped in the middle, 0 to 2.
     console
         Where it says what it does; by default standard output.
+    images
+        How many of the held-out images are run; by default all.
 
     Raises
     ------
@@ -93,13 +100,15 @@ def run_demo(
     screen = Screen(console or Console())
     digits = load_digits()
     files = DemoFiles(make_folder(folder))
-    training, held_out = split_digits(digits)
+    training, others = split_digits(digits)
+    held_out = others.take(np.arange(len(others))[:images])
     meanwhile = f"{stall} of {WORKERS} workers stopped in the middle" if stall else "nobody stopped"
     screen.heading(f"Real images through coded convolutions, {meanwhile}")
     plain = _make_files(files, training, held_out, screen)
     with ExitStack() as stack:
         with screen.step(f"starting {WORKERS} worker processes") as step:
             cluster = stack.enter_context(open_cluster(_config(files, files.healthy)))
+            _warm_up(files, cluster)
             step.done = f"{WORKERS} worker processes started, dashboard at {cluster.dashboard}"
         names = Names(cluster.client.scheduler_info(n_workers=-1)["workers"])
         scene = _Scene(files, held_out, plain, cluster, names, screen)
@@ -109,7 +118,8 @@ def run_demo(
             stack.close()
             step.done = "worker processes ended"
     result = DemoResult(files.folder, healthy, stalled)
-    draw(result, files.picture, LAYER_NAMES)
+    layers = {stage.index: stage.name for stage in open_model(files.model).network.convolutions}
+    draw(result, files.picture, layers)
     tell(result, files, screen)
     return result
 
@@ -146,6 +156,18 @@ def _config(files: DemoFiles, output: Path, scheduler: str | None = None) -> Job
     )
 
 
+def _warm_up(files: DemoFiles, cluster: Cluster) -> None:
+    """Run a few blocks for nothing: what a process does for the first time takes longer."""
+    with TemporaryDirectory(prefix="fcdcc-") as folder:
+        config = _config(files, Path(folder) / "predictions.zarr", _address(cluster))
+        run(config.model_copy(update={"limit": WORKERS * BATCH}), Quiet())
+
+
+def _address(cluster: Cluster) -> str:
+    address: str = cluster.client.scheduler_info()["address"]
+    return address
+
+
 def _run_healthy(scene: _Scene) -> RunResult:
     """Run the job with all workers at work."""
     doing = "running with all workers at work"
@@ -162,12 +184,13 @@ def _run_stalled(scene: _Scene, victims: Sequence[int]) -> RunResult:
         scene.names[address]: process
         for address, process in worker_processes(scene.cluster.client).items()
     }
-    chosen = {name: processes[name] for name in (f"worker {number}" for number in victims)}
+    chosen = dict([*processes.items()][number] for number in victims)
     after = max(1, round(STOP_AFTER * scene.blocks))
     said = f"{listed(chosen)} stopped after {after} blocks"
     with (
         scene.screen.step(f"running again, {said}", total=scene.blocks) as step,
         Stopper(chosen) as stopper,
+        _without_warnings(),
     ):
         watcher = RunWatcher(scene.cluster, scene.names, _shown_by(step), stopper, after)
         result = _run(scene, scene.files.stalled, watcher)
@@ -175,10 +198,21 @@ def _run_stalled(scene: _Scene, victims: Sequence[int]) -> RunResult:
     return result
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep quiet about workers that do not answer: that is what everybody is waiting for."""
+    ours = logging.getLogger("fcdcc")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+
+
 def _run(scene: _Scene, output: Path, watcher: RunWatcher) -> RunResult:
     """Run the job on the cluster that is there, and look at its answers."""
-    address = scene.cluster.client.scheduler_info()["address"]
-    summary = run(_config(scene.files, output, address), watcher)
+    summary = run(_config(scene.files, output, _address(scene.cluster)), watcher)
     predicted = read_predictions(output, scene.held_out)
     comparison = compare(predicted, scene.plain, scene.held_out.labels)
     return RunResult(summary, comparison, watcher.timeline())
