@@ -263,7 +263,7 @@ def countable(
     def worst(x: Vector) -> float:
         return float(size.spectrum(x).conditions(every).max())
 
-    starts = max(2, min(12, int(effort * 5_000 / len(every))))
+    starts = max(2, min(24, int(effort * 5_000 / len(every))))
     candidates = []
     for _ in range(starts):
         x = size.start(rng)

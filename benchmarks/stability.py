@@ -6,7 +6,8 @@
 For every (n, δ), every code and both dtypes: the mean squared error of the decoded layer,
 relative to the power of the output, against the plain convolution in float64; from random
 survivors and from the worst set of survivors that was found. ``--draw stability.json`` makes
-table and figure again from an earlier run.
+table and figure again from an earlier run, ``--codes`` with ``--json`` of an earlier run does
+only these codes again.
 
 VGG-16 is taken for 112 × 112 images by default (``--vgg-size``): a quarter of the work, and
 the error does not depend on the number of rows.
@@ -104,9 +105,13 @@ def study(
 def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """Return the records of all layers, sizes and codes."""
     networks = {"AlexNet": alexnet(), "VGG-16": vgg16(arguments.vgg_size)}
-    records = []
+    again = [v for v in VARIANTS if not arguments.codes or v.label in arguments.codes]
+    records: list[dict[str, object]] = []
+    if arguments.codes and arguments.json is not None and arguments.json.exists():
+        names = {variant.label for variant in again}
+        records = [r for r in json.loads(arguments.json.read_text()) if r["code"] not in names]
     for size in SIZES:
-        for variant in VARIANTS:
+        for variant in again:
             begun = time.monotonic()
             for network, layers in networks.items():
                 for name, geometry in layers.items():
@@ -118,7 +123,8 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
             print(f"{size} {variant.label}: {time.monotonic() - begun:.0f} s", flush=True)
             if arguments.json is not None:
                 arguments.json.write_text(json.dumps(records, indent=1) + "\n")
-    return records
+    order = [variant.label for variant in VARIANTS]
+    return sorted(records, key=lambda r: (r["n"], order.index(str(r["code"]))))
 
 
 def table(records: list[dict[str, object]]) -> str:
@@ -198,6 +204,7 @@ def main() -> None:
     parser.add_argument("--draw", type=Path, help="records to draw, instead of a run")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--codes", nargs="*", help="only these")
     parser.add_argument("--sets", type=int, default=3, help="random survivor sets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vgg-size", type=int, default=112)

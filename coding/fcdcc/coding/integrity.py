@@ -106,7 +106,8 @@ def mismatch(code: Code, results: Mapping[int, Rows]) -> float:
         The code.
     results
         For every share its ell_a · ell_b results, tensors of one shape, in the order of the
-        rows of its matrix :attr:`fcdcc.coding.Code.share_matrices`.
+        rows of its matrix :attr:`fcdcc.coding.Code.share_matrices`; what
+        :meth:`fcdcc.coding.CodedConv.outputs` gives.
     """
     shares = tuple(sorted(results))
     stacked = _stack(results, shares)

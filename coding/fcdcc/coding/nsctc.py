@@ -218,7 +218,7 @@ class CodedConv:
         first = shares[decoder.survivors[0]]
         for share in decoder.survivors:
             check_alike(first, shares[share])
-            rows += self._outputs(shares[share], share, batch)
+            rows += self.outputs(shares[share], share, batch)
         partition = self.images(batch)
         out = first.new_empty(self.output_shape(partition.k_a * partition.per_part))
         self._copy_uncoded(out, shares, rows, decoder.copied, decoder.survivors)
@@ -247,7 +247,7 @@ class CodedConv:
             coded_input = padded_rows(coded_input, geometry, start, count)
         return geometry.convolve_padded(coded_input, (0,) * geometry.ndim, coded_filters)
 
-    def _outputs(self, result: torch.Tensor, share: int, batch: int) -> list[torch.Tensor]:
+    def outputs(self, result: torch.Tensor, share: int, batch: int) -> list[torch.Tensor]:
         """Return the ell_a · ell_b outputs of a share as views, (images, G, filters, h, …)."""
         check_shape(
             f"share {share} of {batch} images: result", result, self.share_shape(share, batch)
