@@ -10,9 +10,9 @@ from typing import Any
 
 from dask._task_spec import GraphNode
 from dask.typing import Key
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
-from .errors import ClusterError
+from .errors import ClusterLostError
 
 __all__ = ["BlockJob", "Outcome", "run_blocks"]
 
@@ -44,19 +44,36 @@ def run_blocks(
     on the cluster and are let go as soon as a block is finished; what must last is written by
     its last task. Ending the iteration early gives up the blocks in flight.
 
+    A block that fails stops no other. One whose workers died is tried again when all others
+    are through, by itself: Dask blames a worker's death on everything that waited for it, and
+    only alone is a block that kills its workers told from one that stood beside it.
+
     Raises
     ------
-    ClusterError
+    ClusterLostError
         If the scheduler went away.
     """
+    suspects: list[BlockJob] = []
+    yield from _run(client, blocks, in_flight, tick, suspects)
+    yield from _run(client, suspects, 1, tick, None)
+
+
+def _run(
+    client: Client,
+    blocks: Iterable[BlockJob],
+    in_flight: int,
+    tick: float,
+    suspects: list[BlockJob] | None,
+) -> Iterator[Outcome | None]:
+    """Run blocks; those whose workers died go to ``suspects``, where it is given."""
     waiting = iter(blocks)
-    active: dict[int, Future[Any]] = {}
+    active: dict[int, tuple[BlockJob, Future[Any]]] = {}
     finished: SimpleQueue[int] = SimpleQueue()
     try:
         while True:
             for job in islice(waiting, in_flight - len(active)):
                 future = client.get(job.tasks, job.key, sync=False, priority=-job.block)
-                active[job.block] = future
+                active[job.block] = job, future
                 future.add_done_callback(lambda _, block=job.block: finished.put(block))
             if not active:
                 return
@@ -66,9 +83,16 @@ def run_blocks(
                 _check(client)
                 yield None
             else:
-                yield _outcome(block, active.pop(block))
+                job, future = active.pop(block)
+                outcome = _outcome(block, future)
+                del future
+                if suspects is not None and isinstance(outcome.error, KilledWorker):
+                    suspects.append(job)
+                    yield None
+                else:
+                    yield outcome
     finally:
-        for future in active.values():
+        for _, future in active.values():
             future.cancel()
 
 
@@ -78,7 +102,7 @@ def _outcome(block: int, future: Future[Any]) -> Outcome:
         return Outcome(block, None)
     if future.status == "error":
         return Outcome(block, future.exception())
-    raise ClusterError(
+    raise ClusterLostError(
         f"block {block} was {future.status} before it was finished: the scheduler went away or "
         "somebody cancelled it; run again to continue"
     )
@@ -87,7 +111,7 @@ def _outcome(block: int, future: Future[Any]) -> Outcome:
 def _check(client: Client) -> None:
     """Notice a scheduler that is gone; nothing else would."""
     if client.status not in ("running", "connecting"):
-        raise ClusterError(
+        raise ClusterLostError(
             f"the connection to the scheduler is {client.status}; run again to continue when the "
             "scheduler is back"
         )

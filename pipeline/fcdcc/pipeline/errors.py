@@ -6,17 +6,23 @@ from fcdcc.coding.errors import FcdccError
 
 __all__ = [
     "ClusterError",
+    "ClusterLostError",
     "ModelError",
     "OptionError",
     "PlanError",
     "RowsError",
     "UnsafeModelError",
+    "full_line",
     "one_line",
 ]
 
 
 class ClusterError(FcdccError, ConnectionError):
     """A Dask cluster that does not answer, or went away."""
+
+
+class ClusterLostError(ClusterError):
+    """A Dask cluster that went away in the middle of a run; the next run goes on."""
 
 
 class ModelError(FcdccError, ValueError):
@@ -47,3 +53,12 @@ def one_line(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def full_line(error: BaseException) -> str:
+    r"""Return an error with its type, and all that it says in one line.
+
+    >>> full_line(ValueError("too large\nby far"))
+    'ValueError: too large by far'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from dask._task_spec import Task
+from dask.typing import Key
 
 from fcdcc.storage import (
     BlockLayout,
+    DamageError,
     Fingerprint,
     ImageSource,
+    OutputError,
     PredictionStore,
     Preparation,
     StoredRun,
@@ -24,8 +28,9 @@ from fcdcc.storage import (
 
 from . import kernels
 from .anyk import AnyKPlugin
-from .blocks import BlockJob, run_blocks
+from .blocks import BlockJob, Outcome, run_blocks
 from .cluster import Cluster, open_cluster
+from .errors import full_line
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin
 from .graph import build_block
@@ -34,9 +39,16 @@ from .keys import task_key
 from .model import open_model
 from .network import Network
 from .options import JobConfig
-from .outputs import continued_plan, create_output, grow_output, job_fingerprint, write
-from .plans import Plan
+from .outputs import (
+    continued_plan,
+    create_output,
+    grow_output,
+    job_fingerprint,
+    make_room,
+    write,
+)
 from .planner import make_plan
+from .plans import Plan
 from .progress import Watcher, watch
 from .summary import Summary
 from .tally import Tally
@@ -82,16 +94,29 @@ def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
     watcher.step("reading the model")
     job = _check(config)
     watcher.step("planning")
-    before = inspect_output(config.output)
+    before = _output_to_continue(job)
     plan = _plan(job, before)
     for warning in plan.warnings:
         logger.warning(warning)
     with hold(config.output):
-        stored = inspect_output(config.output)
+        stored = _output_to_continue(job)
         if (stored is None) != (before is None):  # another run began or ended meanwhile
             plan = _plan(job, stored)
         store = None if stored is None else grow_output(config, job.source)
         return _compute(job, plan, store, watcher)
+
+
+def _output_to_continue(job: _Job) -> StoredRun | None:
+    """Return what is at the output; None where nothing is, or what is there makes room."""
+    try:
+        stored = inspect_output(job.config.output)
+    except DamageError:
+        if job.config.restart:
+            return None
+        raise
+    if stored is not None and job.config.restart and stored.fingerprint != job.fingerprint:
+        return None
+    return stored
 
 
 def _plan(job: _Job, stored: StoredRun | None) -> Plan:
@@ -125,6 +150,7 @@ def _compute(job: _Job, plan: Plan, store: PredictionStore | None, watcher: Watc
     watcher.step("starting the cluster")
     with open_cluster(job.config) as cluster:
         if store is None or progress is None:
+            make_room(job.config)
             shape = shapes[job.network.output][1:]
             store = create_output(job.config, job.source, job.fingerprint, plan, shape)
         else:
@@ -152,19 +178,34 @@ def _run_pending(
     client.register_plugin(plugin)
     watcher.begin(job.run)
     tally.start()
+    observed = time.monotonic()
     try:
         jobs = (_block_job(job, plan, store, executable, block) for block in pending)
         for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
             if outcome is not None:
                 tally.add(outcome)
-                if outcome.error is not None:
-                    store.record_failure(outcome.block, _reason(outcome.error))
-            tally.observe(client, job.run)
-            cluster.replace(tally.take_removed())
+                _note_failure(store, outcome)
+            if outcome is None or time.monotonic() - observed > TICK:
+                tally.observe(client, job.run)
+                observed = time.monotonic()
+                cluster.replace(tally.take_removed())
             watcher.advance(tally.advance())
         tally.finish(client, job.run)
     finally:
         client.unregister_worker_plugin(plugin.name)
+
+
+def _note_failure(store: PredictionStore, outcome: Outcome) -> None:
+    """Record a block that failed, for the next run to do it again, and tell of it."""
+    if outcome.error is None:
+        return
+    reason = full_line(outcome.error)
+    start, stop = store.layout.bounds(outcome.block)
+    logger.error("block %d (images %d to %d) failed: %s", outcome.block, start, stop - 1, reason)
+    try:
+        store.record_failure(outcome.block, reason)
+    except OutputError as error:  # the disk is full, say: without any record it is done again
+        logger.error("%s", error)
 
 
 def _block_job(
@@ -172,17 +213,12 @@ def _block_job(
 ) -> BlockJob:
     """Return the graph of one block, from reading its images to writing its record."""
     start, stop = store.layout.bounds(block)
-    images = plan.batch if plan.fixed_batch else stop - start
-    read = Task(
-        task_key("read", job.run, 0, block),
-        kernels.read,
-        job.source,
-        job.preparation,
-        start,
-        stop,
-        images,
-    )
-    graph = build_block(job.network, plan, executable.ref, job.run, block, images, read)
+
+    def reader(key: Key, first: int, last: int, pad_to: int) -> Task:
+        where = (start + first, start + last, pad_to)
+        return Task(key, kernels.read, job.source, job.preparation, *where)
+
+    graph = build_block(job.network, plan, executable.ref, job.run, block, stop - start, reader)
     last = Task(
         task_key("write", job.run, len(job.network.stages), block),
         write,
@@ -191,8 +227,3 @@ def _block_job(
         block,
     )
     return BlockJob(block, {**graph.tasks, last.key: last}, last.key)
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -67,8 +67,15 @@ class PlanOptions(_Options):
     n: int = Field(6, ge=1, le=4096, description="shares per coded layer")
     tolerate: int = Field(2, ge=0, description="γ: how many of the n shares may be lost")
     code: CodeName = Field("systematic", description="the code of the shares")
-    redundancy: Literal["eager", "off"] = Field(
-        "eager", description="eager: all n shares start; off: the first δ, and nothing may be lost"
+    split: Literal["rows", "images"] = Field(
+        "rows",
+        description="rows: parts are rows of every layer; images: runs of the block's images, "
+        "which stay with their workers",
+    )
+    redundancy: Literal["eager", "standby", "off"] = Field(
+        "eager",
+        description="eager: all n shares start; standby: parity starts when a share is late; "
+        "off: no parity, and nothing may be lost",
     )
     batch: int | None = Field(None, ge=1, description="images per block")
     limit: int | None = Field(None, ge=1, description="only the first so many images")
@@ -120,6 +127,9 @@ class JobConfig(PlanOptions):
     tls_ca_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    restart: bool = Field(
+        False, description="put an output of another job aside (renamed) and begin anew"
+    )
     progress: bool | None = Field(None, description="show a progress bar")
 
     @model_validator(mode="after")

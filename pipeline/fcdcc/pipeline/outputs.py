@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdcc.coding import __version__
 from fcdcc.storage import (
     Coordinate,
+    DamageError,
     Fingerprint,
     ImageSource,
     Json,
@@ -17,7 +21,9 @@ from fcdcc.storage import (
     StoredRun,
     check_fingerprint,
     create_predictions,
+    inspect_output,
     resize_predictions,
+    set_aside,
 )
 
 from .errors import OptionError
@@ -30,9 +36,12 @@ __all__ = [
     "create_output",
     "grow_output",
     "job_fingerprint",
+    "make_room",
     "prediction_dims",
     "write",
 ]
+
+logger = logging.getLogger(__name__)
 
 CLASS_DIM = "class"
 
@@ -104,6 +113,16 @@ def create_output(
         coordinates=coordinates,
         plan=plan.to_json(),
     )
+
+
+def make_room(config: JobConfig) -> None:
+    """Put aside what another job left at the output, where the options say so."""
+    if not config.restart:
+        return
+    with suppress(DamageError):
+        if inspect_output(config.output) is None:
+            return
+    logger.warning("the output that was there is now %s", set_aside(config.output))
 
 
 def grow_output(config: JobConfig, source: ImageSource) -> PredictionStore:

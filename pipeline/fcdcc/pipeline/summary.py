@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["CorruptShare", "Summary"]
+__all__ = ["BlockFailure", "CorruptShare", "Summary"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,14 @@ class CorruptShare:
 
 
 @dataclass(frozen=True)
+class BlockFailure:
+    """A block that could not be made, and why, in a line."""
+
+    block: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """What one run did.
 
@@ -29,6 +37,8 @@ class Summary:
         ``complete`` if every block has a prediction, else ``incomplete``.
     blocks_total, blocks_done, blocks_skipped, blocks_failed
         Blocks of the job; computed by this run; done before it; failed in it.
+    failures
+        The first hundred blocks that failed in this run, each with its reason.
     images_done, seconds, images_per_second
         Of this run.
     groups
@@ -72,6 +82,7 @@ class Summary:
     bytes_sent: int
     fingerprint: str
     version: str
+    failures: tuple[BlockFailure, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""

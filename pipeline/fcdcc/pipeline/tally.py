@@ -17,13 +17,17 @@ from .anyk import anyk_report
 from .anyk.history import ShareRecord
 from .anyk.report import Report
 from .blocks import Outcome
+from .errors import full_line
 from .executable_plugin import BYTES_SENT
 from .kernels import survivors_used
 from .plans import Plan
 from .progress import Advance
-from .summary import Summary
+from .summary import BlockFailure, Summary
 
 __all__ = ["Tally"]
+
+FAILURES_NAMED = 100
+"""Failed blocks that a summary names; the output's records name all."""
 
 
 class Tally:
@@ -41,7 +45,7 @@ class Tally:
 
     def __init__(self, fingerprint: str, layout: BlockLayout, skipped: int) -> None:
         self.timeline: list[ShareRecord] = []
-        self.failed: dict[int, BaseException] = {}
+        self.failed: dict[int, str] = {}
         self._fingerprint = fingerprint
         self._layout = layout
         self._skipped = skipped
@@ -60,7 +64,7 @@ class Tally:
         """Count a finished block."""
         self._stopped = time.monotonic()
         if outcome.error is not None:
-            self.failed[outcome.block] = outcome.error
+            self.failed[outcome.block] = full_line(outcome.error)
             return
         start, stop = self._layout.bounds(outcome.block)
         self._done += 1
@@ -124,6 +128,10 @@ class Tally:
             bytes_sent=sum(self._sent.values()),
             fingerprint=self._fingerprint,
             version=__version__,
+            failures=tuple(
+                BlockFailure(block, reason)
+                for block, reason in sorted(self.failed.items())[:FAILURES_NAMED]
+            ),
         )
 
     @property

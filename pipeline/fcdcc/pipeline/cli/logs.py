@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
-from typing import Literal
+from typing import Literal, TextIO
 
 __all__ = ["LogFormat", "log_to_stderr"]
 
@@ -28,13 +29,28 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _TextLines(logging.Formatter):
+    """One line per event; only a traceback follows it on lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return " ".join(super().formatMessage(record).split())
+
+
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is now: a progress bar stands in for it while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def log_to_stderr(level: str, form: LogFormat) -> None:
     """Send the logs of this project to standard error from now on; earlier settings end."""
-    handler = logging.StreamHandler()
+    handler = _ToStderr()
     if form == "json":
         handler.setFormatter(_JsonLines())
     else:
-        handler.setFormatter(logging.Formatter("fcdcc: %(levelname)s: %(message)s"))
+        handler.setFormatter(_TextLines("fcdcc: %(levelname)s: %(message)s"))
     logger = logging.getLogger("fcdcc")
     logger.handlers = [handler]
     logger.setLevel(level.upper())

@@ -10,8 +10,10 @@ from fcdcc.coding import __version__
 from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.errors import LockedError
 
+from ..errors import ClusterLostError
 from .demo import demo
 from .exit_codes import ExitCode
+from .interruption import interruptible
 from .run import run
 
 __all__ = ["main"]
@@ -23,14 +25,22 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors of ours become a line and a code."""
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except FcdccError as error:
-            code = ExitCode.LOCKED if isinstance(error, LockedError) else ExitCode.BAD_INPUT
+            code = _code_of(error)
             _say(str(error))
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
             _say("interrupted: run the same command again to continue")
         return ctx.exit(code)
+
+
+def _code_of(error: FcdccError) -> ExitCode:
+    """Return the exit code that stands for an error of ours."""
+    if isinstance(error, LockedError):
+        return ExitCode.LOCKED
+    return ExitCode.UNEXPECTED if isinstance(error, ClusterLostError) else ExitCode.BAD_INPUT
 
 
 def _say(message: str) -> None:

@@ -14,6 +14,9 @@ __all__ = ["options_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FLAGS = frozenset({"restart"})
+"""What is off unless it is said."""
+
 PAIRS = {"processes": "--processes/--threads", "progress": "--progress/--no-progress"}
 """The switches, which have a name for either position."""
 
@@ -55,9 +58,11 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     """Return the click option of one field."""
     default = field.default
     words = [field.description or ""]
+    declaration = PAIRS.get(name, "--" + name.replace("_", "-"))
+    if name in FLAGS:
+        return click.option(declaration, name, is_flag=True, default=None, help=words[0])
     if name not in PAIRS and default is not None:
         words.append(f"[default: {default}]")
-    declaration = PAIRS.get(name, "--" + name.replace("_", "-"))
     kind = None if name in PAIRS else _kind(field.annotation)
     return click.option(declaration, name, type=kind, default=None, help="  ".join(words))
 

@@ -7,11 +7,15 @@ from typing import Any, TextIO, get_args
 import click
 
 from ..options import JobConfig
+from ..summary import Summary
 from .exit_codes import ExitCode
 from .logs import LogFormat, log_to_stderr
 from .options import options_of
 
 __all__ = ["run"]
+
+NAMED = 20
+"""Failed blocks that the last line names."""
 
 
 @click.command()
@@ -62,4 +66,15 @@ def run(
     if summary_file is not None:
         summary_file.write(summary.to_json() + "\n")
     if summary.blocks_failed:
+        click.echo(f"fcdcc: {_failures(summary)}", err=True)
         ctx.exit(ExitCode.BLOCKS_FAILED)
+
+
+def _failures(summary: Summary) -> str:
+    """Return a line that names the blocks that failed."""
+    named = [str(failure.block) for failure in summary.failures[:NAMED]]
+    more = ", …" if summary.blocks_failed > NAMED else ""
+    return (
+        f"{summary.blocks_failed} of {summary.blocks_total} blocks failed "
+        f"({', '.join(named)}{more}): run the same command again to retry them"
+    )

@@ -1,0 +1,178 @@
+"""Jobs that fail in part or are told to stop: what is said, recorded, and done by the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+import zarr
+from click.testing import CliRunner, Result
+from dask._task_spec import Task
+from distributed import Client, LocalCluster
+
+from fcdcc.pipeline import JobConfig, run
+from fcdcc.pipeline.blocks import BlockJob, run_blocks
+from fcdcc.pipeline.cli import main
+from fcdcc.storage import OutputMismatchError, open_predictions, verify
+from small import IMAGES, SHAPE, Files, make_files
+
+BATCH = 4
+BLOCKS = -(-IMAGES // BATCH)
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return make_files(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with LocalCluster(
+        n_workers=3, processes=False, threads_per_worker=2, dashboard_address=":0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def fcdcc(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def predictions(output: Path) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = xr.open_zarr(output)["prediction"].values
+    return values
+
+
+def test_bad_data_fails_its_blocks_alone_and_the_next_run_does_them(
+    files: Files, scheduler: str, tmp_path: Path
+) -> None:
+    chunk = files.images / "image" / "c" / "1" / "0" / "0" / "0"  # images 8 … 15: blocks 2 and 3
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:40])
+    output = tmp_path / "out.zarr"
+    command = ["run", files.model, files.images, output, "--batch", BATCH]
+    command += ["--scheduler", scheduler, "--json", "-"]
+
+    first = fcdcc(*command)
+    assert first.exit_code == 4, first.output
+    summary = json.loads(first.stdout)
+    assert (summary["status"], summary["blocks_failed"]) == ("incomplete", 2)
+    assert [failure["block"] for failure in summary["failures"]] == [2, 3]
+    assert "block 2 (images 8 to 11) failed: InputError" in first.stderr
+    assert "2 of 13 blocks failed (2, 3)" in first.stderr
+    progress = open_predictions(output).progress()
+    assert progress.failed.keys() == {2, 3}
+    assert "cannot be read at [8:12" in progress.failed[2]
+
+    chunk.write_bytes(whole)
+    second = fcdcc(*command)
+    assert second.exit_code == 0, second.output
+    assert json.loads(second.stdout)["blocks_done"] == 2
+    np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
+    assert verify(output) == []
+
+
+def test_restart_puts_another_jobs_output_aside(
+    files: Files, scheduler: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "out.zarr"
+    options: dict[str, Any] = {
+        "model": str(files.model),
+        "input": str(files.images),
+        "output": str(output),
+        "scheduler": scheduler,
+    }
+    run(JobConfig(**options))
+    before = predictions(output)
+    with pytest.raises(OutputMismatchError, match="--restart"):
+        run(JobConfig(**options, scale="none"))
+    with caplog.at_level("WARNING"):
+        summary = run(JobConfig(**options, scale="none", restart=True))
+    assert summary.blocks_done == summary.blocks_total
+    (aside,) = tmp_path.glob("out.zarr.aside-*")
+    assert str(aside) in caplog.text
+    np.testing.assert_array_equal(predictions(aside), before)
+    again = run(JobConfig(**options, scale="none", restart=True))
+    assert (again.blocks_done, len([*tmp_path.glob("out.zarr.aside-*")])) == (0, 1)
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def test_a_block_that_kills_its_workers_fails_alone() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        jobs = []
+        for block in range(4):
+            key = ("block", block)
+            task = Task(key, die) if block == 1 else Task(key, abs, -block)
+            jobs.append(BlockJob(block, {key: task}, key))
+        outcomes = [o for o in run_blocks(client, jobs, 4, 0.1) if o is not None]
+    errors = {outcome.block: outcome.error for outcome in outcomes}
+    assert sorted(errors) == [0, 1, 2, 3]
+    assert [block for block, error in errors.items() if error is not None] == [1]
+    assert type(errors[1]).__name__ == "KilledWorker"
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "how"), [(signal.SIGTERM, "--processes"), (signal.SIGINT, "--threads")]
+)
+def test_a_signal_ends_a_run_and_the_next_one_goes_on(
+    files: Files, scheduler: str, tmp_path: Path, signal_number: int, how: str
+) -> None:
+    images = 100
+    pixels = np.random.default_rng(7).integers(0, 256, (images, *SHAPE), dtype=np.uint8)
+    zarr.create_group(tmp_path / "many.zarr").create_array("image", data=pixels)
+    output = tmp_path / "out.zarr"
+    options = ["--batch", "2", "--in-flight", "1", how, "--workers", "2"]
+    options += ["--dashboard-address", ":0"]
+    command = ["run", str(files.model), str(tmp_path / "many.zarr"), str(output), *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fcdcc.pipeline", *command], stderr=subprocess.PIPE, text=True
+    )
+    children: list[psutil.Process] = []
+    try:
+        while len([*output.glob(".fcdcc/blocks/*.json")]) < 3:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal_number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    psutil.wait_procs(children, timeout=60)
+    assert not [child for child in children if child.is_running()]
+    done = np.flatnonzero(open_predictions(output).progress().done)
+    assert 3 <= len(done) < images // 2
+    kept = {path: path.read_bytes() for path in recorded_chunks(output)}
+    result = fcdcc(*command[:4], "--batch", 2, "--scheduler", scheduler, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["blocks_skipped"] == len(done)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert verify(output) == []
+
+
+def recorded_chunks(output: Path) -> list[Path]:
+    """Return the chunk files of the blocks that are done."""
+    done = np.flatnonzero(open_predictions(output).progress().done)
+    return [output / "prediction" / f"c.{block}.0" for block in done]
