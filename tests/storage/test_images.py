@@ -158,6 +158,7 @@ def test_a_dataset_of_xarray_is_understood(tmp_path: Path, zarr_format: int) -> 
         ({"b": (10,), "n": (10,)}, "n"),
         ({"b": (10,), "a": (9,)}, "b"),
         ({"a": (10, 2)}, None),
+        ({"class": (10,), "x": (10,), "prediction": (10,)}, None),
         ({}, None),
     ],
 )
@@ -302,3 +303,38 @@ def test_images_behind_http_are_read_and_no_secret_is_shown(tmp_path: Path, serv
     with pytest.raises(InputError) as caught:
         open_images("s3://geheim@bucket/images.zarr?token=geheim")
     assert "geheim" not in str(caught.value)
+
+
+def write_ome(folder: Path, axes: list[str], zarr_format: int) -> Any:
+    """Store one image as OME-Zarr in two resolutions and return it."""
+    shape = tuple({"c": 3, "y": 8, "x": 6}.get(axis, 2) for axis in axes)
+    group = zarr.create_group(str(folder), zarr_format=zarr_format)  # type: ignore[arg-type] # 2 or 3
+    scales: list[Any] = [
+        {
+            "axes": [{"name": axis} for axis in axes],
+            "datasets": [{"path": "0"}, {"path": "1"}],
+        }
+    ]
+    group.attrs.update(
+        {"multiscales": scales} if zarr_format == 2 else {"ome": {"multiscales": scales}}
+    )
+    values = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    for name, array in (("0", values), ("1", values[..., ::2, ::2])):
+        group.create_array(name, shape=array.shape, dtype="uint16")[...] = array
+    return values
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_one_ome_zarr_image_is_a_batch_of_one(tmp_path: Path, zarr_format: int) -> None:
+    values = write_ome(tmp_path / "image.zarr", ["c", "y", "x"], zarr_format)
+    source = open_images(tmp_path / "image.zarr", expect=MODEL)
+    assert (source.path, source.images, source.ids_name) == ("0", 1, None)
+    assert np.array_equal(source.read(0, 1), values[np.newaxis])
+    assert np.array_equal(source.read_rows(0, 1, 2, 5), values[np.newaxis, :, 2:5])
+    assert source.read(1, 1).shape == (0, 3, 8, 6)
+
+
+def test_other_ome_zarr_images_are_refused_in_words(tmp_path: Path) -> None:
+    write_ome(tmp_path / "image.zarr", ["t", "c", "z", "y", "x"], 3)
+    with pytest.raises(InputError, match=r"\(t, c, z, y, x\).*only \(c, y, x\)"):
+        open_images(tmp_path / "image.zarr", expect=MODEL)

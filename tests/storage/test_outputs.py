@@ -120,6 +120,7 @@ def test_dense_and_several_arrays(place: str) -> None:
         ({"coordinates": [Coordinate("a", "n", np.arange(9))]}, "9 values.*expected 10"),
         ({"coordinates": [Coordinate("a", "b", np.arange(9))]}, "no such axis"),
         ({"coordinates": [Coordinate("prediction", "n", np.arange(10))]}, "two arrays"),
+        ({"coordinates": [Coordinate("class", "n", np.arange(10))]}, "name of another axis"),
     ],
 )
 def test_what_does_not_fit_together_leaves_nothing_behind(
@@ -138,6 +139,8 @@ def test_what_does_not_fit_together_leaves_nothing_behind(
         (("a", (5, 2), "float32", ("x",)), "one name for each axis"),
         (("a", (5, 2), "float32", ("x", "x")), "one name for each axis"),
         (("a", (0,), "float32", ("x",)), "sizes above 0"),
+        (("a/b", (5,), "float32", ("x",)), "without '/'"),
+        ((".fcdcc", (5,), "float32", ("x",)), "neither"),
     ],
 )
 def test_arrays_that_cannot_be_are_refused(arguments: tuple[Any, ...], message: str) -> None:

@@ -23,7 +23,7 @@ from .errors import DamageError, OutputError
 from .layout import chunk_shape
 from .sealed import Json
 
-__all__ = ["OutputArray", "add_array", "decode", "encode"]
+__all__ = ["OutputArray", "add_array", "check_name", "decode", "encode"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class OutputArray:
     dims: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "dims", tuple(self.dims))
         if not _is_number(self.dtype):
@@ -172,6 +173,14 @@ def decode(
             f"block {block}: a chunk of {array.name!r} does not decode ({error}); verify the "
             "output and run the job again"
         ) from error
+
+
+def check_name(name: str) -> None:
+    """Raise OutputError unless an array may have this name."""
+    if not name or "/" in name or name.startswith((".", "__")):
+        raise OutputError(
+            f"array name {name!r}; expected one without '/' that begins with neither '.' nor '__'"
+        )
 
 
 def _is_number(dtype: str) -> bool:

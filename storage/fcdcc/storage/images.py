@@ -9,6 +9,7 @@ import zarr
 from .axes import Expected, find_axes, is_image_rank
 from .errors import InputError
 from .locations import normalise, shown
+from .ome import full_resolution
 from .sources import PIXEL_KINDS, ImageSource, sibling
 from .stores import (
     ZarrArray,
@@ -28,6 +29,9 @@ IMAGE_ARRAY = "image"
 IDS = "image_id"
 """The coordinate along n that is copied to the output, where there is one of this name."""
 
+_TAKEN = ("prediction", "class", "rank", "score")
+"""Names of arrays and axes of the output."""
+
 _LABEL_KINDS = "biufMmOSUT"
 """NumPy kinds of what can be an image id."""
 
@@ -44,7 +48,8 @@ def open_images(
     Parameters
     ----------
     url
-        Local path or fsspec URL of an array or a group, Zarr v2 or v3.
+        Local path or fsspec URL of an array or a group, Zarr v2 or v3, or of one OME-Zarr
+        image with the axes (c, y, x), which is a batch of one.
     array
         Name of the array in the group; without it ``image``, or the only array that has 3 to
         5 axes and holds numbers.
@@ -68,13 +73,14 @@ def open_images(
     ((10, 1, 28, 28), (2, 1, 28, 28))
     """
     location = normalise(url)
-    path, found = _find_array(location, array)
+    path, found, single = _find_array(location, array)
     what = shown(location) + (f", array {path!r}," if path else "")
     if found.dtype.kind not in PIXEL_KINDS:
         raise InputError(f"{what} holds {found.dtype}; expected integers or floats")
-    names = dimension_names(found)
-    axes = find_axes(found.shape, names, expect, what)
-    shape = tuple(found.shape[axis] for axis in axes.order)
+    names = ("n", "c", "y", "x") if single else dimension_names(found)
+    stored_shape = (1, *found.shape) if single else found.shape
+    axes = find_axes(stored_shape, names, expect, what)
+    shape = tuple(stored_shape[axis] for axis in axes.order)
     if 0 in shape:
         raise InputError(f"{what} has shape {found.shape}; expected at least one image")
     source = ImageSource(
@@ -84,22 +90,26 @@ def open_images(
         dtype=found.dtype.newbyteorder("=").name,
         order=axes.order,
         dims=axes.names,
-        chunk=int((found.shards or found.chunks)[0]),
-        ids_name=_find_ids(location, path, found, names),
+        chunk=1 if single else int((found.shards or found.chunks)[0]),
+        ids_name=None if single else _find_ids(location, path, found, axes.names),
         form=form_of(found),
+        single=single,
     )
     return source.with_limit(limit)
 
 
-def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray]:
-    """Return the path and the array that is meant."""
+def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray, bool]:
+    """Return the path and the array that is meant, and whether it is one image only."""
     node = open_node(location)
     if isinstance(node, zarr.Array):
         if name:
             raise InputError(f"{shown(location)} is an array; leave out the array name {name!r}")
-        return "", node
+        return "", node, False
     if name:
-        return name.strip("/"), open_array(location, name.strip("/"))
+        return name.strip("/"), open_array(location, name.strip("/")), False
+    single = full_resolution(attributes_of(node), shown(location))
+    if single is not None:
+        return single, open_array(location, single), True
     arrays = members_of(location, node)
     candidates = [key for key, found in arrays.items() if _may_be_images(found)]
     if IMAGE_ARRAY in arrays:
@@ -111,23 +121,29 @@ def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray]:
             f"the group {shown(location)} holds {count} that could be images "
             f"({listed or 'nothing at all'}); name the one to read (--input-array)"
         )
-    return candidates[0], open_array(location, candidates[0])
+    return candidates[0], open_array(location, candidates[0]), False
 
 
 def _may_be_images(array: ZarrArray) -> bool:
     return is_image_rank(array.ndim) and array.dtype.kind in PIXEL_KINDS
 
 
-def _find_ids(
-    location: str, path: str, images: ZarrArray, names: tuple[str | None, ...] | None
-) -> str | None:
-    """Return the name of the coordinate along n beside an array, if there is one."""
+def _find_ids(location: str, path: str, images: ZarrArray, dims: tuple[str, ...]) -> str | None:
+    """Return the name of the coordinate along n beside an array, if there is one.
+
+    ``dims`` are the names of the axes in the order (n, c, *space). A name that the output
+    has for something else is passed over.
+    """
     group = open_node(location, path.rpartition("/")[0]) if path else None
     if not isinstance(group, zarr.Group):
         return None
-    dim = names[0] if names else None
+    dim = dims[0] if dimension_names(images) else None
     coordinates = str(attributes_of(images).get("coordinates", "")).split()
-    along = [name for name, member in members_of(location, group).items() if _is_along(member, dim)]
+    along = [
+        name
+        for name, member in members_of(location, group).items()
+        if _is_along(member, dim) and name not in (*dims[1:], *_TAKEN)
+    ]
     along.sort(key=lambda name: (name != IDS, name != dim, name not in coordinates, name))
     for name in along:
         length = open_array(location, sibling(path, name)).shape[0]

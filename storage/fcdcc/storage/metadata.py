@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from .chunks import add_array
+from .chunks import add_array, check_name
 from .errors import OutputError
 from .records import Chunk
 from .runs import Contents, StoredRun
@@ -51,6 +51,7 @@ class Coordinate:
     attributes: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         values = np.asarray(self.values)
         if values.ndim != 1 or values.dtype.kind not in "biufTUOMm":
             raise OutputError(
@@ -145,6 +146,11 @@ def _add_coordinates(
         if coordinate.name in taken:
             raise OutputError(f"two arrays with the name {coordinate.name!r}; rename a coordinate")
         taken.add(coordinate.name)
+        if coordinate.name in sizes and coordinate.name != coordinate.dim:
+            raise OutputError(
+                f"coordinate {coordinate.name!r} along {coordinate.dim!r} has the name of another "
+                "axis; rename it"
+            )
         size = sizes.get(coordinate.dim, -1)
         enough = len(coordinate.values) >= size if coordinate.dim == run.dim else False
         if not (enough or len(coordinate.values) == size):

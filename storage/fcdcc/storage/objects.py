@@ -142,7 +142,13 @@ class ObjectFolder(Folder):
             _, target = fsspec.core.url_to_fs(location)
             if self._files.exists(target):
                 raise FileExistsError(errno.EEXIST, "already there", shown(location))
-            self._files.mv(self._root, target, recursive=True)
+            # Copies of all before any is removed: an object store knows no renaming, and what
+            # is interrupted must leave one whole.
+            self._files.invalidate_cache()
+            sources = sorted(self._files.find(self._root))
+            self._files.copy(sources, [target + path[len(self._root) :] for path in sources])
+            self._files.rm(sources)
+            self._files.invalidate_cache()
 
 
 def open_folder(location: str) -> Folder:

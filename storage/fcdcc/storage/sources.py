@@ -53,6 +53,8 @@ class ImageSource:
     form
         Digest of how the array is stored, so that an array that has been replaced is opened
         anew.
+    single
+        Whether the stored array is one image, without the axis n.
     """
 
     url: str = field(repr=False)
@@ -65,6 +67,7 @@ class ImageSource:
     ids_name: str | None = None
     limit: int | None = None
     form: str = ""
+    single: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -151,7 +154,11 @@ class ImageSource:
         selection = [slice(None)] * len(self.shape)
         selection[0] = slice(start, stop)
         selection[self.order[2]] = slice(row_start, row_stop)
-        stored = read_part(self.url, _stored(self), tuple(selection))
+        if self.single:
+            stored = read_part(self.url, _stored(self), tuple(selection[1:]))[np.newaxis]
+            stored = stored[start:stop]
+        else:
+            stored = read_part(self.url, _stored(self), tuple(selection))
         return np.ascontiguousarray(stored.transpose(self.order))
 
     def read_ids(self, start: int, stop: int) -> NDArray[Any] | None:
@@ -209,8 +216,9 @@ def _stored(source: ImageSource) -> ZarrArray:
         If it is stored otherwise than when the source was made.
     """
     found = open_array(source.url, source.path)
-    same_rank = found.ndim == len(source.order)
-    shape = tuple(found.shape[axis] for axis in source.order) if same_rank else (0,)
+    stored = (1, *found.shape) if source.single else found.shape
+    same_rank = len(stored) == len(source.order)
+    shape = tuple(stored[axis] for axis in source.order) if same_rank else (0,)
     if shape[1:] != source.image_shape or shape[0] < source.images:
         raise InputError(
             f"{shown(source.url)} has shape {found.shape} now, which does not hold {source!r}: it "

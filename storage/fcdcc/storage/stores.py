@@ -40,6 +40,8 @@ def _reported(location: str, problem: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - a driver may raise anything
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, FileNotFoundError):  # zarr puts it in terms of its classes
+            text = "there is none"
         message = f"{shown(location)} {problem}: {scrubbed(text, location)}"
         # A chained error would show the location in a traceback.
         raise InputError(message) from (None if has_secrets(location) else error)
