@@ -5,23 +5,41 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Mapping
 
-from dask._task_spec import DataNode, GraphNode
+import torch
+from dask._task_spec import DataNode, GraphNode, Task
+from dask.typing import Key
 
 from fcdcc.pipeline.anyk import ERASED, AnyK
+from fcdcc.pipeline.graph import Reader
+
+
+def reading(images: torch.Tensor) -> Reader:
+    """Return a reader of images that are in memory, (n, C, *space)."""
+
+    def reader(key: Key, start: int, stop: int, pad_to: int) -> Task:
+        missing = torch.zeros(pad_to - (stop - start), *images.shape[1:], dtype=images.dtype)
+        return Task(key, torch.cat([images[start:stop], missing]).numpy)
+
+    return reader
 
 
 def erase(tasks: Mapping[Hashable, GraphNode], count: int, seed: int) -> dict[Hashable, GraphNode]:
-    """Return the tasks with ``count`` shares of every any-k node given up, drawn at random.
+    """Return the tasks with ``count`` shares of every group given up, drawn at random.
 
     Their tasks are taken out, so that a graph that still needed one could not run.
     """
     draw = random.Random(seed)
     left = dict(tasks)
+    gone: dict[tuple[Key, ...], dict[Key, Key | GraphNode]] = {}
     for key, task in tasks.items():
         if isinstance(task, AnyK):
-            gone = draw.sample(sorted(task.shares), count)
-            keys = [task.shares[position] for position in gone]
-            left[key] = task.substitute({share: DataNode(share, ERASED) for share in keys})
-            for share in keys:
-                del left[share]
+            group = tuple(task.shares.values())
+            if group not in gone:
+                gone[group] = {
+                    share: DataNode(share, ERASED) for share in draw.sample(group, count)
+                }
+            left[key] = task.substitute(gone[group])
+    for shares in gone.values():
+        for share in shares:
+            del left[share]
     return left

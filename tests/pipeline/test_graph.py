@@ -10,10 +10,10 @@ import dask
 import numpy as np
 import pytest
 import torch
-from dask._task_spec import DataNode, Task
+from dask._task_spec import DataNode
 from torch import nn
 
-from erasing import erase
+from erasing import erase, reading
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.executable import Executable, drop, hold
 from fcdcc.pipeline.graph import BlockGraph, build_block
@@ -61,8 +61,8 @@ class Block:
         plan = make_plan(network, (3, 12, 12), PlanOptions.of(dtype="float64", **options))
         self.plan = plan
         self.ref = hold(Executable(network, plan))
-        source = Task(("read-t", 0, 0, 0), images.numpy)
-        self.graph: BlockGraph = build_block(network, plan, self.ref, "t", 0, IMAGES, source)
+        reader = reading(images)
+        self.graph: BlockGraph = build_block(network, plan, self.ref, "t", 0, IMAGES, reader)
         with torch.inference_mode():
             self.expected = module(images).numpy()
 
@@ -131,3 +131,53 @@ def test_keys_say_stage_layer_block_and_position(block: Block) -> None:
     shares = [key for key in keys if key and key.stage == "share"]
     assert len(shares) == 6 * len(block.plan.layers)
     assert {key.layer for key in shares} == {layer.layer for layer in block.plan.layers}
+
+
+@pytest.fixture(scope="module")
+def by_images() -> Iterator[Block]:
+    block = Block(split="images", batch=16, redundancy="standby")
+    yield block
+    drop(block.ref)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_two_shares_of_runs_may_be_missing(by_images: Block, seed: int) -> None:
+    tasks = erase(by_images.graph.tasks, 2, seed)
+    assert by_images.agrees(dask.get(tasks, by_images.graph.prediction.key))
+
+
+def test_all_that_is_there_is_what_it_is_without_coding(by_images: Block) -> None:
+    whole = dask.get(by_images.graph.tasks, by_images.graph.prediction.key)
+    uncoded = Block(split="images", batch=16, redundancy="off")
+    try:
+        alone = dask.get(uncoded.graph.tasks, uncoded.graph.prediction.key)
+    finally:
+        drop(uncoded.ref)
+    np.testing.assert_array_equal(whole, alone)
+
+
+def test_nothing_travels_between_the_runs_but_to_parity_and_the_end(by_images: Block) -> None:
+    for key, task in by_images.graph.tasks.items():
+        parsed = parse_key(key)
+        assert parsed is not None
+        if parsed.stage in ("parity", "gather"):
+            continue
+        needs = {parse_key(need) for need in task.dependencies}
+        if isinstance(task, AnyK):
+            assert task.own == parsed.position
+            assert task.standby == {4, 5}
+            continue
+        assert {need.position for need in needs if need} <= {parsed.position}
+
+
+def test_systematic_shares_alone_are_enough_for_their_parts(by_images: Block) -> None:
+    labels = {key: parse_key(key) for key in by_images.graph.tasks}
+    parity = [key for key, label in labels.items() if label and label.stage == "parity"]
+    tasks = dict(by_images.graph.tasks)
+    for task in by_images.graph.tasks.values():
+        if isinstance(task, AnyK):
+            gone = {key: DataNode(key, ERASED) for key in parity if key in task.dependencies}
+            tasks[task.key] = task.substitute(gone)
+    for key in parity:
+        del tasks[key]
+    assert by_images.agrees(dask.get(tasks, by_images.graph.prediction.key))

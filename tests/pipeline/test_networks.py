@@ -8,10 +8,11 @@ import dask
 import numpy as np
 import pytest
 import torch
-import zoo
 from dask._task_spec import Task
 
-from erasing import erase
+import zoo
+from erasing import erase, reading
+from fcdcc.pipeline import planner
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.graph import build_block
 from fcdcc.pipeline.model import Model, open_model
@@ -25,20 +26,24 @@ def opened(entry: zoo.ZooEntry) -> Model:
     return open_model(stored.getvalue())
 
 
+FORMS = (("systematic", "rows"), ("crme", "rows"), ("systematic", "images"))
+
+
 @pytest.mark.parametrize("name", zoo.ZOO)
-def test_coded_networks_agree_with_pytorch(name: str) -> None:
+def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "SHARE_WORK", 0)  # split by images: every layer is coded
     entry = zoo.ZOO[name]
     network = opened(entry).network
     images = zoo.images(entry)
     with torch.inference_mode():
         expected = zoo.build(entry)(images).numpy()
-    for seed, code in enumerate(("systematic", "crme")):
-        plan = make_plan(network, entry.input_shape, PlanOptions.of(code=code))
+    for seed, (code, split) in enumerate(FORMS):
+        options = PlanOptions.of(code=code, split=split, batch=len(images))
+        plan = make_plan(network, entry.input_shape, options)
         executable = Executable(network, plan)
-        source = Task(("read-zoo", 0, 0, 0), images.numpy)
-        graph = build_block(network, plan, executable, "zoo", 0, len(images), source)
+        graph = build_block(network, plan, executable, "zoo", 0, len(images), reading(images))
         last = Task("prediction", lambda values: values, graph.prediction)
         made = dask.get(erase({**graph.tasks, last.key: last}, 2, seed), last.key)
         error = np.linalg.norm(made - expected) / np.linalg.norm(expected)
-        assert error <= 1e-5, (code, error)
+        assert error <= 1e-5, (code, split, error)
         np.testing.assert_array_equal(made.argmax(1), expected.argmax(1))

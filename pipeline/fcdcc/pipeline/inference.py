@@ -8,6 +8,7 @@ decoded as soon as its shares suffice; elsewhere all shares are waited for.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any, TypeAlias
 
 import dask.array as da
@@ -29,12 +30,11 @@ from .errors import OptionError, PlanError
 from .executable import Executable
 from .graph import build_block
 from .interpreter import network_shapes
-from .keys import task_key
 from .model import Model
 from .options import PlanOptions
 from .outputs import prediction_dims
-from .plans import Plan
 from .planner import fits, make_plan
+from .plans import Plan
 
 __all__ = ["Images", "infer", "plan"]
 
@@ -164,18 +164,14 @@ def _predictions(
     model: Key = f"model-{run}"
     tasks: dict[Key, GraphNode] = {model: DataNode(model, executable)}
     for block, (start, stop) in enumerate(BlockLayout(len(images), plan.batch)):
-        images_run = plan.batch if plan.fixed_batch else stop - start
-        read = Task(
-            task_key("read", run, 0, block),
-            kernels.prepare,
-            TaskRef((source.name, block, *[0] * (source.ndim - 1))),
-            preparation,
-            images_run,
+        chunk = TaskRef((source.name, block, *[0] * (source.ndim - 1)))
+        reader = partial(_read, chunk, preparation)
+        graph = build_block(
+            executable.network, plan, TaskRef(model), run, block, stop - start, reader
         )
-        graph = build_block(executable.network, plan, TaskRef(model), run, block, images_run, read)
         key: Key = (name, block, *[0] * len(shape))
         tasks |= graph.tasks
-        tasks[key] = Task(key, kernels.take, graph.prediction, stop - start)
+        tasks[key] = Task(key, kernels.same, graph.prediction)
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
     return da.Array(
         HighLevelGraph.from_collections(name, tasks, dependencies=[source]),
@@ -183,6 +179,13 @@ def _predictions(
         (lengths, *((size,) for size in shape)),
         dtype=np.dtype(plan.dtype),
     )
+
+
+def _read(
+    chunk: TaskRef, preparation: Preparation, key: Key, start: int, stop: int, pad_to: int
+) -> Task:
+    """Return the task that prepares some images of a chunk."""
+    return Task(key, kernels.prepare_some, chunk, preparation, start, stop, pad_to)
 
 
 def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:

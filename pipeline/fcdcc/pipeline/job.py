@@ -33,6 +33,7 @@ from .cluster import Cluster, open_cluster
 from .errors import full_line
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin
+from .forms import StoredForm
 from .graph import build_block
 from .interpreter import network_shapes
 from .keys import task_key
@@ -40,6 +41,7 @@ from .model import open_model
 from .network import Network
 from .options import JobConfig
 from .outputs import (
+    Answers,
     continued_plan,
     create_output,
     grow_output,
@@ -98,12 +100,13 @@ def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
     plan = _plan(job, before)
     for warning in plan.warnings:
         logger.warning(warning)
+    answers = _answers(job, plan)
     with hold(config.output):
         stored = _output_to_continue(job)
         if (stored is None) != (before is None):  # another run began or ended meanwhile
             plan = _plan(job, stored)
-        store = None if stored is None else grow_output(config, job.source)
-        return _compute(job, plan, store, watcher)
+        store = None if stored is None else grow_output(config, job.source, answers)
+        return _compute(job, plan, answers, store, watcher)
 
 
 def _output_to_continue(job: _Job) -> StoredRun | None:
@@ -126,6 +129,12 @@ def _plan(job: _Job, stored: StoredRun | None) -> Plan:
     return continued_plan(stored, job.config, job.fingerprint)
 
 
+def _answers(job: _Job, plan: Plan) -> Answers:
+    """Return what is stored of the network's output."""
+    shapes = network_shapes(job.network, (plan.batch, *job.source.image_shape))
+    return Answers.of(job.config, job.source, shapes[job.network.output][1:], plan.dtype)
+
+
 def _check(config: JobConfig) -> _Job:
     """Open and check all that a job reads."""
     network = open_model(config.model).to(getattr(torch, config.dtype)).network
@@ -138,9 +147,10 @@ def _check(config: JobConfig) -> _Job:
     return _Job(config, network, source, preparation, fingerprint, uuid.uuid4().hex[:8])
 
 
-def _compute(job: _Job, plan: Plan, store: PredictionStore | None, watcher: Watcher) -> Summary:
+def _compute(
+    job: _Job, plan: Plan, answers: Answers, store: PredictionStore | None, watcher: Watcher
+) -> Summary:
     """Run the blocks that are not done; the output is created once the cluster is there."""
-    shapes = network_shapes(job.network, (plan.batch, *job.source.image_shape))
     layout = BlockLayout(job.source.images, plan.batch)
     progress = None if store is None else store.progress()
     pending = list(range(layout.blocks)) if progress is None else progress.pending
@@ -151,8 +161,7 @@ def _compute(job: _Job, plan: Plan, store: PredictionStore | None, watcher: Watc
     with open_cluster(job.config) as cluster:
         if store is None or progress is None:
             make_room(job.config)
-            shape = shapes[job.network.output][1:]
-            store = create_output(job.config, job.source, job.fingerprint, plan, shape)
+            store = create_output(job.config, job.source, job.fingerprint, plan, answers)
         else:
             store.clear(progress)
         _run_pending(job, plan, store, pending, cluster, tally, watcher)
@@ -225,5 +234,6 @@ def _block_job(
         graph.prediction,
         store,
         block,
+        StoredForm.parse(job.config.store),
     )
     return BlockJob(block, {**graph.tasks, last.key: last}, last.key)

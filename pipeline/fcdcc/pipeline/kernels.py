@@ -32,7 +32,9 @@ __all__ = [
     "encode",
     "glue",
     "prepare",
+    "prepare_some",
     "read",
+    "same",
     "share",
     "survivors_used",
     "take",
@@ -63,6 +65,18 @@ def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
     if missing <= 0:
         return prepared
     return np.concatenate([prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)])
+
+
+def prepare_some(
+    images: Array, preparation: Preparation, start: int, stop: int, pad_to: int
+) -> Array:
+    """Return images start … stop − 1 of an array, prepared; see :func:`prepare`."""
+    return prepare(images[start:stop], preparation, pad_to)
+
+
+def same(value: Array) -> Array:
+    """Return a value under another key."""
+    return value
 
 
 def take(prediction: Array, images: int) -> Array:
@@ -112,10 +126,14 @@ def decode(shares: Mapping[int, Array], program: Program, layer: int, images: in
 
 def convolve_whole(program: Program, layer: int, value: Array) -> Array:
     """Return the output of a convolution that the plan leaves uncoded."""
-    held = find(program)
     with torch.inference_mode():
-        output = held.plan.layer(layer).geometry.convolve(to_tensor(value), held.weight(layer))
-        return to_array(add_bias(output, held.bias(layer)))
+        return to_array(convolved(find(program), layer, to_tensor(value)))
+
+
+def convolved(held: Executable, layer: int, value: Tensor) -> Tensor:
+    """Return the output of a convolution, bias added, run whole."""
+    output = held.plan.layer(layer).geometry.convolve(value, held.weight(layer))
+    return add_bias(output, held.bias(layer))
 
 
 def glue(program: Program, layer: int, *inputs: Array) -> Array | Values:

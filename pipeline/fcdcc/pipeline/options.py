@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .errors import OptionError
+from .forms import StoredForm
 
 __all__ = ["JobConfig", "PlanOptions"]
 
@@ -118,6 +127,8 @@ class JobConfig(PlanOptions):
     model: str = Field(description="a .pt2 file")
     input: str = Field(description="a Zarr array or group, path or URL")
     output: str = Field(description="a Zarr group, made if it is not there")
+    store: str = Field("logits", description="logits, probabilities, classes or top:K")
+    classes: str | None = Field(None, description="a file with the classes' names, one per line")
     scheduler: str | None = Field(None, description="address of a Dask scheduler")
     workers: int | None = Field(None, ge=1, description="workers of the local cluster")
     processes: bool = Field(True, description="worker processes, or threads of this one")
@@ -131,6 +142,12 @@ class JobConfig(PlanOptions):
         False, description="put an output of another job aside (renamed) and begin anew"
     )
     progress: bool | None = Field(None, description="show a progress bar")
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_form(cls, text: str) -> str:
+        StoredForm.parse(text)
+        return text
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

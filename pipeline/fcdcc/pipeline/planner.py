@@ -17,7 +17,7 @@ from .errors import PlanError
 from .interpreter import network_shapes
 from .network import ConvStage, Network
 from .options import PlanOptions
-from .plans import CodeSpec, LayerPlan, Placement, Plan
+from .plans import CodeSpec, LayerPlan, Placement, Plan, Split
 
 __all__ = ["check_images", "fits", "make_plan"]
 
@@ -59,6 +59,13 @@ def fits(input_shape: tuple[int | None, ...], image_shape: tuple[int, ...]) -> b
     )
 
 
+RUNS = 4
+"""Runs of images in one share: four, for the quaternions of its parity."""
+
+SHARE_WORK = 5e8
+"""Multiply-adds of a share that make the overhead of its tasks, a few milliseconds, small."""
+
+
 def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptions) -> Plan:
     """Return the plan for images of shape (C, *space).
 
@@ -76,7 +83,14 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
         )
     shapes = network_shapes(network, (fixed or 1, *image_shape))
     batch = fixed or options.batch or _planned_batch(shapes, options.dtype)
-    layers = tuple(_plan_layer(stage, network, shapes, options) for stage in network.convolutions)
+    split = _split(options, fixed, batch)
+    if split == "images":
+        batch = options.batch or _in_whole_runs(batch, options.delta)
+        layers = tuple(_plan_by_images(network, shapes, options, batch))
+    else:
+        layers = tuple(
+            _plan_by_rows(stage, network, shapes, options) for stage in network.convolutions
+        )
     warnings = [*_check_codes(layers, options.dtype)]
     if not layers:
         warnings.append("the model has no convolution: nothing is coded")
@@ -86,6 +100,7 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
         n=options.n,
         tolerate=options.n - options.delta,
         code=options.code,
+        split=split,
         redundancy=options.redundancy,
         dtype=options.dtype,
         batch=batch,
@@ -97,21 +112,85 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
     )
 
 
+def _split(options: PlanOptions, fixed: int | None, batch: int) -> Split:
+    """Return what the parts of a block are.
+
+    Raises
+    ------
+    PlanError
+        If the block is to be split by images and cannot be.
+    """
+    if options.split != "images":
+        return "rows"
+    if options.code != "systematic":
+        raise PlanError(
+            f"--split images with --code {options.code}: only the systematic code leaves runs of "
+            "images whole; take --code systematic, or --split rows"
+        )
+    if fixed is not None:
+        raise PlanError(
+            f"--split images for a model with a fixed batch of {fixed}: export it with a dynamic "
+            "batch, or take --split rows"
+        )
+    if batch < options.delta:
+        raise PlanError(
+            f"--split images with blocks of {batch}: expected at least {options.delta} images, one "
+            "for each share that does not hold parity; raise --batch, or take --split rows"
+        )
+    return "images"
+
+
+def _in_whole_runs(batch: int, delta: int) -> int:
+    """Return a batch near this one of which no share has images of zeros."""
+    return max(1, round(batch / (RUNS * delta))) * RUNS * delta
+
+
 def _planned_batch(shapes: dict[str, tuple[int, ...]], dtype: str) -> int:
     """Return images per block: as many as keep the largest value within its bytes."""
     largest = max(prod(shape) for shape in shapes.values()) * np.dtype(dtype).itemsize
     return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
 
 
-def _plan_layer(
+def _plan_by_rows(
     stage: ConvStage,
     network: Network,
     shapes: dict[str, tuple[int, ...]],
     options: PlanOptions,
 ) -> LayerPlan:
     """Choose the partitions of one convolution."""
+    geometry = _geometry(stage, network, shapes)
+    k_a, k_b, *_ = cheapest(geometry, code_partitions(options.code, options.n, options.delta))
+    return LayerPlan(stage.index, stage.name, geometry, CodeSpec(options.code, options.n, k_a, k_b))
+
+
+def _plan_by_images(
+    network: Network, shapes: dict[str, tuple[int, ...]], options: PlanOptions, batch: int
+) -> Iterator[LayerPlan]:
+    """Yield the plan of every convolution: all of them local, some of them coded.
+
+    A coded convolution ends a task, and a task should be worth its overhead; so a convolution
+    is coded when enough work has come together since the last one that was.
+    """
+    spec = CodeSpec(options.code, options.n, RUNS * options.delta, 1)
+    images = batch / options.delta
+    gathered = 0.0
+    for stage in network.convolutions:
+        geometry = _geometry(stage, network, shapes)
+        gathered += geometry.multiply_adds * images
+        coded = gathered >= SHARE_WORK or stage is network.convolutions[-1]
+        gathered = 0.0 if coded else gathered
+        reason = "" if coded else "part of the share of the next coded layer"
+        yield LayerPlan(
+            stage.index, stage.name, geometry, spec if coded else None, "images", reason
+        )
+
+
+def _geometry(
+    stage: ConvStage, network: Network, shapes: dict[str, tuple[int, ...]]
+) -> ConvGeometry:
+    """Return the shapes of a convolution for one image."""
     weight = network.tensors[stage.weight]
-    geometry = ConvGeometry(
+    return ConvGeometry(
         in_channels=shapes[stage.input][1],
         out_channels=weight.shape[0],
         spatial=shapes[stage.input][2:],
@@ -121,8 +200,6 @@ def _plan_layer(
         dilation=stage.dilation,
         groups=stage.groups,
     )
-    k_a, k_b, *_ = cheapest(geometry, code_partitions(options.code, options.n, options.delta))
-    return LayerPlan(stage.index, stage.name, geometry, CodeSpec(options.code, options.n, k_a, k_b))
 
 
 def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:

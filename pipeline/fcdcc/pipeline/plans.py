@@ -11,12 +11,14 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
+from fcdcc.coding.apcp import partition_images
 
 from .errors import PlanError
 
 __all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
 
-Redundancy = Literal["eager", "off"]
+Redundancy = Literal["eager", "standby", "off"]
+Split = Literal["rows", "images"]
 
 PLAN_FORMAT = 1
 """The version of a saved plan; older ones stay readable."""
@@ -61,7 +63,7 @@ class LayerPlan:
     name: str
     geometry: ConvGeometry
     code: CodeSpec | None
-    split: Literal["rows", "images"] = "rows"
+    split: Split = "rows"
     reason: str = ""
 
     @cached_property
@@ -106,6 +108,9 @@ class Plan:
         (C, *space) of one image.
     n, tolerate, code, redundancy, dtype
         The options of these names.
+    split
+        What the parts of a block are: rows of each layer's output, gathered after each, or
+        runs of its images, which stay with their workers.
     batch
         Images per block.
     fixed_batch
@@ -123,6 +128,7 @@ class Plan:
     n: int
     tolerate: int
     code: str
+    split: Split
     redundancy: Redundancy
     dtype: Literal["float32", "float64"]
     batch: int
@@ -158,6 +164,28 @@ class Plan:
             return range(0)
         spare = self.redundancy != "off"
         return range(layer.code.n if spare else layer.code.code.recovery_threshold)
+
+    def standby_positions(self, layer: LayerPlan) -> tuple[int, ...]:
+        """Return the positions of a layer that are held back until they are needed."""
+        if self.redundancy != "standby" or layer.code is None:
+            return ()
+        code = layer.code.code
+        return tuple(j for j in self.shares_started(layer) if code.input_run(j) is None)
+
+    @property
+    def delta(self) -> int:
+        """δ = n − γ: how many shares suffice."""
+        return self.n - self.tolerate
+
+    @property
+    def coded_layers(self) -> frozenset[int]:
+        """The numbers of the convolutions that are coded."""
+        return frozenset(layer.layer for layer in self.layers if layer.code is not None)
+
+    def images_per_share(self, images: int) -> int:
+        """Return how many images of a block one systematic share has, if split by images."""
+        parts = next((layer.code.k_a for layer in self.layers if layer.code), self.delta)
+        return partition_images(images, parts).per_part * (parts // self.delta)
 
     @property
     def multiply_adds(self) -> int:

@@ -1,0 +1,142 @@
+"""The graph of one block that is split by images: data-parallel, with parity in reserve.
+
+::
+
+    worker 0   read ─ share 0 ─ part 0 ─ share 0 ─ part 0 ─ …
+    worker 1   read ─ share 1 ─ part 1 ─ share 1 ─ part 1 ─ …
+       …                    ╲ ╱      ╲           ╲ ╱
+    worker n              parity      parity   (any δ shares give every part)
+
+Convolution is linear in each image and images do not meet, so the parts of a block may be
+runs of its images (APCP with kernel 1 and stride 1 along the batch). A systematic share is
+then an ordinary convolution of an ordinary run of images, all glue is local to it, and
+nothing travels between workers until a share is late. A parity share combines images of all
+runs; it pulls them only when it starts.
+"""
+
+from __future__ import annotations
+
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
+
+from .. import image_kernels as kernels
+from ..anyk import AnyK, Share
+from ..keys import Stage, task_key
+from ..network import Network
+from ..plans import Plan
+from ..units import Unit, find_units
+from .common import BlockGraph, Decodable, Held, Reader, Source, Values
+
+__all__ = ["build_by_images"]
+
+
+def build_by_images(
+    network: Network,
+    plan: Plan,
+    executable: Held,
+    run: str,
+    block: int,
+    images: int,
+    reader: Reader,
+) -> BlockGraph:
+    """Return the graph of one block whose parts are runs of its images."""
+    return _Builder(network, plan, executable, run, block, images, reader).build()
+
+
+class _Builder:
+    """Builds one block; the values of every part by their names."""
+
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        executable: Held,
+        run: str,
+        block: int,
+        images: int,
+        reader: Reader,
+    ) -> None:
+        self._network = network
+        self._plan = plan
+        self._executable = executable
+        self._run = run
+        self._block = block
+        self._images = images
+        self._reader = reader
+        self._parts = plan.delta
+        self._per_part = plan.images_per_share(images)
+        self._tasks: dict[Key, GraphNode] = {}
+        self._values = [Values(self._tasks) for _ in range(self._parts)]
+
+    def build(self) -> BlockGraph:
+        """Return the whole graph."""
+        for part, values in enumerate(self._values):
+            first = min(part * self._per_part, self._images)
+            last = min(first + self._per_part, self._images)
+            read = self._reader(self._key("read", 0, part), first, last, self._per_part)
+            values.add(read, self._network.input)
+        for unit in find_units(self._network, self._plan.coded_layers):
+            if unit.is_share:
+                self._add_group(unit)
+            else:
+                self._add_glue(unit)
+        gather = Task(
+            self._key("gather", len(self._network.stages), 0),
+            kernels.gather,
+            self._images,
+            *(values[self._network.output] for values in self._values),
+        )
+        self._tasks[gather.key] = gather
+        return BlockGraph(self._tasks, TaskRef(gather.key))
+
+    def _add_group(self, unit: Unit) -> None:
+        """Add the shares of a coded convolution, and its parts."""
+        layer = self._plan.layer(unit.number)
+        code = layer.coded_conv.code
+        shares: dict[int, Key] = {}
+        for position in self._plan.shares_started(layer):
+            plain = position < self._parts
+            task = Share(
+                self._key("share" if plain else "parity", unit.number, position),
+                kernels.share if plain else kernels.parity,
+                self._executable,
+                unit,
+                position,
+                *(self._inputs(unit, position) if plain else self._inputs_of_all(unit)),
+            )
+            self._tasks[task.key] = task
+            shares[position] = task.key
+        for part, values in enumerate(self._values):
+            node = AnyK(
+                self._key("part", unit.number, part),
+                kernels.part,
+                shares,
+                Decodable(code, self._plan.dtype),
+                self._executable,
+                unit.number,
+                part,
+                own=part,
+                standby=self._plan.standby_positions(layer),
+                seats=self._plan.placement.seats(shares),
+            )
+            values.add(node, *unit.outputs)
+
+    def _add_glue(self, unit: Unit) -> None:
+        for part, values in enumerate(self._values):
+            task = Task(
+                self._key("glue", unit.number, part),
+                kernels.glue,
+                self._executable,
+                unit,
+                *self._inputs(unit, part),
+            )
+            values.add(task, *unit.outputs)
+
+    def _inputs(self, unit: Unit, part: int) -> list[Source]:
+        return [self._values[part][name] for name in unit.inputs]
+
+    def _inputs_of_all(self, unit: Unit) -> list[Source]:
+        return [source for part in range(self._parts) for source in self._inputs(unit, part)]
+
+    def _key(self, stage: Stage, layer: int, position: int) -> Key:
+        return task_key(stage, self._run, layer, self._block, position)

@@ -1,0 +1,77 @@
+"""What every form of graph is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from operator import getitem
+from typing import Protocol, TypeAlias
+
+import torch
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
+
+from fcdcc.coding import Code
+from fcdcc.coding.survivors import is_enough
+
+from ..executable import Executable, ExecutableRef
+
+__all__ = ["BlockGraph", "Decodable", "Held", "Reader", "Source", "Values"]
+
+Source: TypeAlias = TaskRef | Task
+"""A value as an argument of a task: a task's result, or one taken out of it."""
+
+Held: TypeAlias = ExecutableRef | Executable | TaskRef
+"""What tasks refer to: held by the workers, or itself a task of the same graph."""
+
+
+class Reader(Protocol):
+    """Says how a run of a block's images is read."""
+
+    def __call__(self, key: Key, start: int, stop: int, pad_to: int, /) -> Task:
+        """Return the task for images start … stop − 1 of the block, (pad_to, C, *space).
+
+        Images of zeros follow the last one where ``pad_to`` is more than there are.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class BlockGraph:
+    """The tasks of one block, and its prediction as an argument for the task that wants it."""
+
+    tasks: Mapping[Key, GraphNode]
+    prediction: Source
+
+
+@dataclass(frozen=True)
+class Decodable:
+    """The readiness of a layer: the shares that are there decode, and well.
+
+    Where δ shares would cost too many digits of the dtype, it waits for one more.
+    """
+
+    code: Code
+    dtype: str
+
+    def __call__(self, done: frozenset[int]) -> bool:
+        """Return whether to decode from these positions."""
+        return is_enough(self.code, done, getattr(torch, self.dtype))
+
+
+@dataclass(frozen=True)
+class Values:
+    """Which task makes which value of the network."""
+
+    tasks: MutableMapping[Key, GraphNode]
+    _sources: dict[str, Source] = field(default_factory=dict)
+
+    def add(self, task: Task, *names: str) -> None:
+        """Add a task and say which values it makes: one as it is, several by name."""
+        self.tasks[task.key] = task
+        for name in names:
+            ref = TaskRef(task.key)
+            self._sources[name] = ref if len(names) == 1 else Task(None, getitem, ref, name)
+
+    def __getitem__(self, name: str) -> Source:
+        return self._sources[name]

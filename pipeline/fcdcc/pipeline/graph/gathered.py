@@ -1,0 +1,114 @@
+"""The graph of one block in the gathered form: every layer is decoded on one worker.
+
+::
+
+    read ─ glue ─┬─ encode 0 ─ share 0 ─┐
+                 ├─ encode 1 ─ share 1 ─┤
+                 ├─    …         …      ├─ decode ─ glue ─┬─ encode 0 ─ …
+                 └─ encode n ─ share n ─┘   any δ         └─ …
+
+It serves every code, and every split of input and filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from dask._task_spec import Task, TaskRef
+from dask.typing import Key
+
+from .. import kernels
+from ..anyk import AnyK, Share
+from ..keys import RawKey, task_key
+from ..network import ConvStage, GlueStage, Network
+from ..plans import LayerPlan, Plan
+from .common import BlockGraph, Decodable, Held, Reader, Values
+
+__all__ = ["build_gathered"]
+
+
+def build_gathered(
+    network: Network,
+    plan: Plan,
+    executable: Held,
+    run: str,
+    block: int,
+    images: int,
+    reader: Reader,
+) -> BlockGraph:
+    """Return the graph of one block; see :func:`fcdcc.pipeline.graph.build_block`."""
+    padded = plan.batch if plan.fixed_batch else images
+    values = Values({})
+    values.add(reader(task_key("read", run, 0, block), 0, images, padded), network.input)
+    for stage in network.stages:
+        make_key = partial(task_key, run=run, layer=stage.index, block=block)
+        if isinstance(stage, GlueStage):
+            inputs = [values[name] for name in stage.inputs]
+            task = Task(make_key("glue"), kernels.glue, executable, stage.index, *inputs)
+            values.add(task, *stage.outputs)
+            continue
+        layer = plan.layer(stage.index)
+        if layer.code is None:
+            whole = Task(
+                make_key("glue"),
+                kernels.convolve_whole,
+                executable,
+                stage.index,
+                values[stage.input],
+            )
+            values.add(whole, stage.output)
+        else:
+            _add_coded(values, stage, layer, plan, executable, make_key, padded)
+    prediction = values[network.output]
+    if padded > images:
+        take = Task(
+            task_key("gather", run, len(network.stages), block), kernels.take, prediction, images
+        )
+        values.tasks[take.key] = take
+        prediction = TaskRef(take.key)
+    return BlockGraph(values.tasks, prediction)
+
+
+def _add_coded(
+    values: Values,
+    stage: ConvStage,
+    layer: LayerPlan,
+    plan: Plan,
+    executable: Held,
+    make_key: Callable[..., RawKey],
+    images: int,
+) -> None:
+    """Add the n subtasks of one layer and the any-k node that decodes them."""
+    shares: dict[int, Key] = {}
+    for position in plan.shares_started(layer):
+        encode = Task(
+            make_key("encode", position=position),
+            kernels.encode,
+            executable,
+            stage.index,
+            position,
+            values[stage.input],
+        )
+        share = Share(
+            make_key("share", position=position),
+            kernels.share,
+            executable,
+            stage.index,
+            position,
+            TaskRef(encode.key),
+        )
+        values.add(encode)
+        values.add(share)
+        shares[position] = share.key
+    decode = AnyK(
+        make_key("decode"),
+        kernels.decode,
+        shares,
+        Decodable(layer.coded_conv.code, plan.dtype),
+        executable,
+        stage.index,
+        images,
+        seats=plan.placement.seats(shares),
+    )
+    values.add(decode, stage.output)

@@ -1,0 +1,124 @@
+"""What the tasks of a block do that is split by images; see :mod:`.graph.by_images`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcdcc.coding import Abandoned
+
+from .anyk import abandonable, wanted
+from .executable import Executable, find
+from .interpreter import run_steps
+from .kernels import (
+    SLICES,
+    Array,
+    Program,
+    Values,
+    add_bias,
+    convolved,
+    survivors_used,
+    to_array,
+    to_tensor,
+)
+from .network import GlueStage
+from .units import Unit
+
+__all__ = ["gather", "glue", "parity", "part", "share"]
+
+
+def share(program: Program, unit: Unit, position: int, *inputs: Array) -> Array:
+    """Return a systematic share: the unit's work for one run of images, bias not yet added.
+
+    It stops between two stages, or slices of its convolution, if nobody waits for it.
+    """
+    held, is_wanted = find(program), wanted()
+    with abandonable(), torch.inference_mode():
+        value = _entering(held, unit, inputs, is_wanted)
+        return to_array(_convolve(held, unit.number, position, value, is_wanted))
+
+
+def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Array:
+    """Return a parity share, from the inputs of every run of images, run after run.
+
+    What stands in front of the convolution is not linear, so it is done again for each run.
+    """
+    held, is_wanted = find(program), wanted()
+    count = len(unit.inputs)
+    runs = [inputs[first : first + count] for first in range(0, len(inputs), count)]
+    with abandonable(), torch.inference_mode():
+        images = torch.cat([_entering(held, unit, run, is_wanted) for run in runs])
+        coded = held.coded(unit.number).encode_input(images, position)
+        return to_array(_convolve(held, unit.number, position, coded, is_wanted))
+
+
+def part(shares: Mapping[int, Array], program: Program, layer: int, own: int) -> Array:
+    """Return a layer's output for one run of images: its own share, or decoded from others."""
+    held = find(program)
+    coded = held.coded(layer)
+    with torch.inference_mode():
+        if own in shares:
+            output = to_tensor(shares[own])
+        else:
+            there = {position: to_tensor(share) for position, share in shares.items()}
+            some = next(iter(there.values()))
+            images = len(some) * coded.code.k_a // coded.code.ell_a
+            used = survivors_used(coded.code, there, some.dtype)
+            whole = coded.decode({position: there[position] for position in used}, images)
+            output = whole[own * len(some) : (own + 1) * len(some)]
+        return to_array(add_bias(output, held.bias(layer)))
+
+
+def glue(program: Program, unit: Unit, *inputs: Array) -> Array | Values:
+    """Return what a unit without a coded convolution makes: an array, or several by name."""
+    held = find(program)
+    with torch.inference_mode():
+        values = _run(held, unit.stages, _named(unit, inputs), wanted())
+        made = {name: to_array(values[name]) for name in unit.outputs}
+    return made[unit.outputs[0]] if len(made) == 1 else made
+
+
+def gather(images: int, *parts: Array) -> Array:
+    """Return the predictions of a block from those of its runs, without the padding."""
+    return np.concatenate(parts)[:images]
+
+
+def _entering(
+    held: Executable, unit: Unit, inputs: Sequence[Array], is_wanted: Callable[[], bool]
+) -> Tensor:
+    """Return what enters the coded convolution at the end of a unit."""
+    values = _run(held, unit.stages[:-1], _named(unit, inputs), is_wanted)
+    return values[held.convolution(unit.number).input]
+
+
+def _run(
+    held: Executable,
+    stages: Sequence[int],
+    values: dict[str, Tensor],
+    is_wanted: Callable[[], bool],
+) -> dict[str, Tensor]:
+    """Run stages in order; ``values`` are taken over."""
+    for index in stages:
+        if not is_wanted():
+            raise Abandoned("nobody waits for this share any more")
+        stage = held.network.stages[index]
+        if isinstance(stage, GlueStage):
+            given = {name: values[name] for name in stage.inputs}
+            values |= run_steps(stage, given, held.network.tensors)
+        else:
+            values[stage.output] = convolved(held, index, values[stage.input])
+    return values
+
+
+def _convolve(
+    held: Executable, layer: int, position: int, value: Tensor, is_wanted: Callable[[], bool]
+) -> Tensor:
+    filters = held.filters(layer, position)
+    return held.coded(layer).convolve(value, filters, position, wanted=is_wanted, slices=SLICES)
+
+
+def _named(unit: Unit, inputs: Sequence[Array]) -> dict[str, Tensor]:
+    return {name: to_tensor(value) for name, value in zip(unit.inputs, inputs, strict=True)}
