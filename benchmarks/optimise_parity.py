@@ -44,6 +44,7 @@ from fcdcc.coding.spectrum import (
 Vector = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 COUNTABLE = 60_000
+TRACKABLE = 10**9
 
 USUAL = (
     "2,1 3,2 3,1 4,3 4,2 5,4 5,3 5,2 6,5 6,4 6,3 6,2 7,6 7,5 7,4 8,7 8,6 8,5 8,4 9,8 9,7 9,6 "
@@ -65,7 +66,8 @@ class Size:
     @property
     def cyclic(self) -> bool:
         """Whether the parity consists of circulants, so that a loss stands for γ of them."""
-        return self.losses > COUNTABLE and self.delta_r == 1 and self.delta_q % self.gamma == 0
+        many = COUNTABLE < self.losses <= TRACKABLE
+        return many and self.delta_r == 1 and self.delta_q % self.gamma == 0
 
     @classmethod
     def parse(cls, text: str) -> Size:
@@ -325,6 +327,22 @@ def uncountable(
     return x
 
 
+def raced(size: Size, rng: np.random.Generator, effort: float, log: Callable[..., None]) -> Vector:
+    """Return the best of many random starts, judged by searches that grow as fewer are left."""
+    candidates = [size.start(rng) for _ in range(max(8, int(32 * effort)))]
+    for left, climbs in ((8, 60), (2, 200), (1, 800)):
+        begin = np.concatenate([contiguous_losses(size.n, size.gamma), _random(rng, climbs, size)])
+        scores = [_worst_after(size.spectrum(x), begin) for x in candidates]
+        order = np.argsort(scores)[:left]
+        candidates = [candidates[i] for i in order]
+        log(f"best of {len(scores)} after {climbs} climbs: {[round(scores[i]) for i in order]}")
+    return candidates[0]
+
+
+def _worst_after(spectrum: Spectrum, begin: Losses) -> float:
+    return float(spectrum.conditions(spectrum.climb(begin)).max())
+
+
 def look(
     size: Size, spectrum: Spectrum, effort: float = 1.0, seed: int = 12345
 ) -> tuple[float, str]:
@@ -343,8 +361,7 @@ def look(
 
 
 def _glance(size: Size, x: Vector, rng: np.random.Generator) -> float:
-    spectrum = size.spectrum(x)
-    return float(spectrum.conditions(spectrum.climb(_random(rng, 40, size))).max())
+    return _worst_after(size.spectrum(x), _random(rng, 40, size))
 
 
 def _random(rng: np.random.Generator, count: int, size: Size) -> Losses:
@@ -410,6 +427,8 @@ def main() -> None:
 
         if size.losses <= COUNTABLE:
             keep(countable(size, rng, arguments.effort, log))
+        elif size.losses > TRACKABLE:
+            keep(raced(size, rng, arguments.effort, log))
         else:
             keep(uncountable(size, rng, arguments.effort, log, keep))
 

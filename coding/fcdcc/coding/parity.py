@@ -119,7 +119,7 @@ def parity_table(gamma: int, delta_q: int, delta_r: int, seed: int | None = None
 @cache
 def shipped_tables() -> tuple[tuple[int, int, int], ...]:
     """Return (γ, δ_q, δ_r) of every shipped table."""
-    names = (_NAME.fullmatch(entry.name) for entry in files(__package__).joinpath("data").iterdir())
+    names = (_NAME.fullmatch(entry.name) for entry in files("fcdcc.coding").joinpath("data").iterdir())
     found = [tuple(map(int, match.groups())) for match in names if match]
     return tuple(sorted((gamma, delta_q, delta_r) for gamma, delta_q, delta_r in found))
 
@@ -155,7 +155,7 @@ def _best_seed(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
 @cache
 def _load(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
     name = f"parity-{gamma}-{delta_q}-{delta_r}.json"
-    text = files(__package__).joinpath("data", name).read_text(encoding="utf-8")
+    text = files("fcdcc.coding").joinpath("data", name).read_text(encoding="utf-8")
     stored = json.loads(text)
     quaternions = np.array(stored["quaternions"], dtype=np.float64) * UNIT
     reals = np.array(stored["reals"], dtype=np.float64) * UNIT
