@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,13 @@ from fcdcc.storage import (
 )
 
 from .errors import OptionError
+from .forms import CLASS_DIM, StoredForm, class_names
 from .network import Network
 from .options import JobConfig
 from .plans import Plan
 
 __all__ = [
+    "Answers",
     "continued_plan",
     "create_output",
     "grow_output",
@@ -42,8 +45,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-CLASS_DIM = "class"
 
 
 def job_fingerprint(
@@ -57,7 +58,7 @@ def job_fingerprint(
             "preparation": preparation.as_json(),
             "dtype": config.dtype,
             "code": {"name": config.code, "n": config.n, "tolerate": config.tolerate},
-            "store": "logits",
+            "store": config.store,
         }
     )
 
@@ -82,31 +83,56 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
     return plan.with_run_options(config.redundancy, config.in_flight)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What is stored for every image: the form, its arrays, and the names of the classes."""
+
+    form: StoredForm
+    arrays: tuple[OutputArray, ...]
+    names: Coordinate | None
+
+    @classmethod
+    def of(
+        cls, config: JobConfig, source: ImageSource, shape: tuple[int, ...], dtype: str
+    ) -> Answers:
+        """Return what is stored where one image's prediction has this shape.
+
+        Raises
+        ------
+        OptionError
+            If the options ask for what the model does not give.
+        """
+        form = StoredForm.parse(config.store)
+        arrays = form.arrays(shape, prediction_dims(source.spatial_dims, shape), dtype)
+        names = None
+        if config.classes is not None:
+            if not shape:
+                raise OptionError("--classes for a model that gives one number per image")
+            names = class_names(config.classes, shape[0])
+        return cls(form, tuple(arrays), names)
+
+
 def create_output(
-    config: JobConfig,
-    source: ImageSource,
-    fingerprint: Fingerprint,
-    plan: Plan,
-    prediction_shape: tuple[int, ...],
+    config: JobConfig, source: ImageSource, fingerprint: Fingerprint, plan: Plan, answers: Answers
 ) -> PredictionStore:
-    """Create the output of a job; ``prediction_shape`` is that of one image."""
-    dims = prediction_dims(source.spatial_dims, prediction_shape)
+    """Create the output of a job."""
     attributes: dict[str, Json] = {
         "model": config.model.rsplit("/", 1)[-1],
         "model_fingerprint": plan.network,
         "fingerprint": fingerprint.digest,
         "fcdcc_version": __version__,
-        "store": "logits",
+        "store": config.store,
     }
-    coordinates = _ids(source)
+    coordinates = _labels(source, answers)
+    sizes = dict(zip(answers.arrays[0].dims, answers.arrays[0].shape, strict=True))
     for name, values in source.spatial_coords().items():
-        if name in dims and prediction_shape[dims.index(name)] == len(values):
+        if sizes.get(name) == len(values):
             coordinates.append(Coordinate(name, name, values))
     return create_predictions(
         config.output,
         images=source.images,
         batch=plan.batch,
-        arrays=[OutputArray("prediction", prediction_shape, plan.dtype, dims)],
+        arrays=answers.arrays,
         fingerprint=fingerprint,
         dim=source.dims[0],
         attributes=attributes,
@@ -125,20 +151,26 @@ def make_room(config: JobConfig) -> None:
     logger.warning("the output that was there is now %s", set_aside(config.output))
 
 
-def grow_output(config: JobConfig, source: ImageSource) -> PredictionStore:
+def grow_output(config: JobConfig, source: ImageSource, answers: Answers) -> PredictionStore:
     """Bring an output that is there to the length of the input, and return it."""
-    return resize_predictions(config.output, source.images, _ids(source))
+    return resize_predictions(config.output, source.images, _labels(source, answers))
 
 
-def write(prediction: NDArray[np.floating], store: PredictionStore, block: int) -> None:
+def write(
+    prediction: NDArray[np.floating], store: PredictionStore, block: int, form: StoredForm
+) -> None:
     """Write one block's predictions and its record; the task that completes the block."""
     start, stop = store.layout.bounds(block)
-    store.write(block, prediction[: stop - start])
+    logits = prediction[: stop - start]
+    rest = tuple(range(1, logits.ndim))
+    odd = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
+    warnings = [f"{odd} of {stop - start} images have values that are not finite"] if odd else []
+    store.write(block, form.apply(logits), warnings=warnings)
 
 
-def _ids(source: ImageSource) -> list[Coordinate]:
-    ids = source.ids()
-    return [] if ids is None else [ids]
+def _labels(source: ImageSource, answers: Answers) -> list[Coordinate]:
+    """Return the image ids and the names of the classes, as far as there are any."""
+    return [labels for labels in (source.ids(), answers.names) if labels is not None]
 
 
 def prediction_dims(spatial: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -151,7 +151,9 @@ def _add_coordinates(
                 f"coordinate {coordinate.name!r} along {coordinate.dim!r} has the name of another "
                 "axis; rename it"
             )
-        size = sizes.get(coordinate.dim, -1)
+        # Labels of an axis that no array has, such as the names of classes that are numbers.
+        own = len(coordinate.values) if coordinate.name == coordinate.dim else -1
+        size = sizes.get(coordinate.dim, own)
         enough = len(coordinate.values) >= size if coordinate.dim == run.dim else False
         if not (enough or len(coordinate.values) == size):
             raise OutputError(
