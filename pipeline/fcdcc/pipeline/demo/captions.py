@@ -86,7 +86,7 @@ def draw_faults(figure: Figure, axes: Sequence[Axes], timeline: Timeline) -> Non
 def _label(text: Text, line: float) -> Label:
     """Return where a text is, in pixels; to the left of its line if it would leave the picture."""
     if text.get_window_extent().x1 > 0.995 * WIDTH:
-        text.set_ha("right")
+        text.set_horizontalalignment("right")
         text.set_x(line - INDENT)
     box = text.get_window_extent()
     return Label(box.x0, box.x1, line * WIDTH)

@@ -81,14 +81,15 @@ def load_digits() -> Digits:
             "the demonstration takes its images from scikit-learn, which is not installed: "
             "install it with  pip install 'fcdcc[demo]'  (or pip install scikit-learn)"
         ) from None
-    bunch = datasets.load_digits()
-    labels = np.asarray(bunch.target, dtype=np.int64)
-    return Digits(_enlarge(bunch.images), labels, np.arange(len(labels)))
+    pixels, digits = datasets.load_digits(return_X_y=True)
+    counts = np.asarray(pixels, dtype=np.float64).reshape(-1, 8, 8)
+    labels = np.asarray(digits, dtype=np.int64)
+    return Digits(_enlarge(counts), labels, np.arange(len(labels)))
 
 
 def _enlarge(counts: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return (n, 8, 8) counts from 0 to 16 as (n, 1, 32, 32) bytes from 0 to 255."""
-    small = torch.from_numpy(np.asarray(counts, dtype=np.float64) / 16)[:, None]
+    small = torch.from_numpy(counts / 16)[:, None]
     large = functional.interpolate(
         small, size=(DIGIT_SIZE, DIGIT_SIZE), mode="bicubic", align_corners=False
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import psutil
 from distributed import Client
@@ -24,7 +24,7 @@ __all__ = ["Stopper", "worker_processes"]
 
 def worker_processes(client: Client) -> dict[str, psutil.Process]:
     """Return the process of each worker of a cluster on this machine, by the worker's address."""
-    pids: Mapping[str, int] = client.run(os.getpid)
+    pids = cast("Mapping[str, int]", client.run(os.getpid))
     return {address: psutil.Process(pid) for address, pid in pids.items()}
 
 
