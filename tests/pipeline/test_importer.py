@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +19,7 @@ from fcdcc.pipeline.errors import ModelError, UnsafeModelError
 from fcdcc.pipeline.importer import fold_batch_norms, import_network
 from fcdcc.pipeline.interpreter import network_shapes, run_network
 from fcdcc.pipeline.network import ConvStage, GlueStage, Network
+from fcdcc.pipeline.shapes import recorded_shapes
 from pt2 import GRAPH, edited, pt2
 from zoo import ZOO, ZooEntry, build, images, save
 
@@ -345,13 +347,21 @@ CASES = {
         1,
     ),
 }
+
+
+@cache
+def made(case: Case) -> tuple[nn.Module, bytes]:
+    """Return a case's module and its file."""
+    module = ready(case.module())
+    return module, pt2(module, case.shape)
+
+
 BY_NAME = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 @BY_NAME
 def test_networks_compute_what_their_modules_do(case: Case) -> None:
-    module = ready(case.module())
-    data = pt2(module, case.shape)
+    module, data = made(case)
     network, folded = imported(data, fold=False), imported(data)
     for count in (2, 5, 1):
         x = torch.randn(count, *case.shape[1:], generator=torch.Generator().manual_seed(count))
@@ -365,7 +375,7 @@ def test_networks_compute_what_their_modules_do(case: Case) -> None:
 
 @BY_NAME
 def test_networks_are_cut_at_their_convolutions(case: Case) -> None:
-    network = imported(pt2(ready(case.module()), case.shape))
+    network = imported(made(case)[1])
     assert len(network.convolutions) == case.convolutions
     assert sum("conv" in op for op in operators(network)) == case.in_glue
     check_stages(network)
@@ -373,10 +383,12 @@ def test_networks_are_cut_at_their_convolutions(case: Case) -> None:
 
 @BY_NAME
 def test_shapes_are_found_without_computing(case: Case) -> None:
-    module = ready(case.module())
-    network = imported(pt2(module, case.shape))
+    module, data = made(case)
+    network = imported(data)
     shape = (3, *case.shape[1:])
     shapes = network_shapes(network, shape)
+    assert recorded_shapes(network, shape) == shapes
+    assert network_shapes(replace(network, sizes={}), shape) == shapes
     assert shapes[network.input] == shape
     with torch.no_grad():
         assert shapes[network.output] == module(torch.zeros(shape)).shape
@@ -430,7 +442,9 @@ def test_well_known_networks_are_imported_exactly(entry: ZooEntry, tmp_path: Any
     folded = open_model(path).network
     assert (run_network(folded, x) - expected).norm() < 5e-6 * expected.norm()
     check_stages(folded)
-    assert network_shapes(folded, x.shape)[folded.output] == expected.shape
+    shapes = network_shapes(folded, x.shape)
+    assert shapes[folded.output] == expected.shape
+    assert network_shapes(replace(folded, sizes={}), x.shape) == shapes
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     assert len(folded.convolutions) == sum(isinstance(m, convolutions) for m in module.modules())
 
@@ -484,6 +498,16 @@ def test_fixed_and_free_sizes_are_told_apart() -> None:
     x = torch.randn(4, 3, 13, 8)
     with torch.no_grad():
         torch.testing.assert_close(run_network(free, x), module(x))
+
+
+def test_sizes_that_are_free_are_computed() -> None:
+    module = nn.Sequential(conv(3, 4, 3, stride=2), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
+    network = imported(pt2(module, (2, 3, 20, 20), {0: DYNAMIC, 2: DYNAMIC, 3: DYNAMIC}))
+    for shape in ((3, 3, 17, 24), (1, 3, 30, 11)):
+        assert recorded_shapes(network, shape) is None
+        with torch.no_grad():
+            expected = module(torch.zeros(shape)).shape
+        assert network_shapes(network, shape)[network.output] == expected
 
 
 # PyTorch says it of itself while it takes operators apart.
@@ -552,7 +576,7 @@ def test_batch_norm_is_folded_where_it_alone_reads_a_convolution() -> None:
 
 @pytest.mark.parametrize("name", ["residual", "batch norm", "three dimensions", "channel shuffle"])
 def test_folding_a_network_is_the_same_as_importing_it_folded(name: str) -> None:
-    data = pt2(ready(CASES[name].module()), CASES[name].shape)
+    data = made(CASES[name])[1]
     plain, direct = imported(data, fold=False), imported(data)
     folded = fold_batch_norms(plain)
     assert "aten.batch_norm.default" in operators(plain)

@@ -20,7 +20,7 @@ from .passes.convolutions import fold_batch_norms_into, recognise_convolutions
 from .passes.cutting import cut, joined
 from .passes.mutation import functional_steps
 from .passes.simplification import in_plain_form, simplified
-from .program import Program, TensorMeta, read_program
+from .program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 
 __all__ = ["fold_batch_norms", "import_network"]
@@ -69,7 +69,8 @@ def _network(program: Program, fold: bool) -> Network:
     if fold:
         items, tensors, output = fold_batch_norms_into(items, tensors, output)
     shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
-    return _assembled(items, output, tensors, metas, program.input, shape, images.dtype)
+    sizes = {name: meta.sizes for name, meta in metas.items()}
+    return _assembled(items, output, tensors, sizes, program.input, shape, images.dtype)
 
 
 def fold_batch_norms(network: Network) -> Network:
@@ -81,24 +82,24 @@ def fold_batch_norms(network: Network) -> Network:
     items, tensors, output = fold_batch_norms_into(
         joined(network.stages), network.tensors, network.output
     )
-    return _assembled(
-        items, output, tensors, {}, network.input, network.input_shape, network.input_dtype
-    )
+    described = (network.input, network.input_shape, network.input_dtype)
+    return _assembled(items, output, tensors, network.sizes, *described)
 
 
 def _assembled(
     items: Sequence[Item],
     output: str,
     tensors: Mapping[str, torch.Tensor],
-    metas: Mapping[str, TensorMeta],
+    sizes: Mapping[str, tuple[int | str, ...]],
     input_name: str,
     input_shape: tuple[int | None, ...],
     input_dtype: torch.dtype,
 ) -> Network:
     live = live_items(items, output)
-    stages = cut(live, output, tensors, metas)
+    stages = cut(live, output, tensors, sizes)
     read = dict.fromkeys(name for item in joined(stages) for name in inputs_of(item))
     used = {name: tensors[name] for name in read if name in tensors}
+    passed = [input_name, *(name for stage in stages for name in stage.outputs)]
     return Network(
         stages=stages,
         input=input_name,
@@ -107,4 +108,5 @@ def _assembled(
         input_dtype=input_dtype,
         tensors=used,
         fingerprint=network_fingerprint(stages, input_name, output, used),
+        sizes={name: sizes[name] for name in passed if name in sizes},
     )

@@ -11,6 +11,7 @@ from .errors import ModelError, one_line
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import needs_device, resolve
 from .rewriting import convert
+from .shapes import recorded_shapes
 
 __all__ = ["network_shapes", "run_network", "run_steps"]
 
@@ -118,6 +119,8 @@ def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tu
     ModelError
         If the network does not take images of this shape.
     """
+    if (recorded := recorded_shapes(network, tuple(input_shape))) is not None:
+        return recorded
     tensors = {name: tensor.to("meta") for name, tensor in network.tensors.items()}
     images = torch.empty(tuple(input_shape), dtype=network.input_dtype, device="meta")
     values = _run_stages(network, tensors, images, keep=True)

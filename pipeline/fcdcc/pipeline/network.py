@@ -159,6 +159,10 @@ class Network:
         Weights, buffers and constants by name.
     fingerprint
         A hash of stages and tensors: equal networks compute the same.
+    sizes
+        The shapes of values that pass between stages, as far as the export recorded them:
+        numbers, and expressions as text where a size is not fixed. Equal texts are equal
+        sizes.
 
     Printed, it is a line for each convolution and the steps of the glue. Pickled, its tensors
     travel as plain buffers.
@@ -171,6 +175,7 @@ class Network:
     input_dtype: torch.dtype
     tensors: Mapping[str, torch.Tensor] = field(repr=False)
     fingerprint: str
+    sizes: Mapping[str, tuple[int | str, ...]] = field(repr=False, default_factory=dict)
 
     @property
     def convolutions(self) -> tuple[ConvStage, ...]:
@@ -181,8 +186,9 @@ class Network:
         return format_network(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        others = (self.input, self.output, self.input_shape, self.input_dtype, self.fingerprint)
-        return _rebuilt, (self.stages, *others, pack_tensors(self.tensors))
+        described = (self.input, self.output, self.input_shape, self.input_dtype)
+        packed = pack_tensors(self.tensors)
+        return _rebuilt, (self.stages, *described, packed, self.fingerprint, dict(self.sizes))
 
 
 def _rebuilt(
@@ -191,11 +197,13 @@ def _rebuilt(
     output: str,
     input_shape: tuple[int | None, ...],
     input_dtype: torch.dtype,
-    fingerprint: str,
     packed: PackedTensors,
+    fingerprint: str,
+    sizes: Mapping[str, tuple[int | str, ...]],
 ) -> Network:
     tensors = unpack_tensors(packed)
-    return Network(stages, input_name, output, input_shape, input_dtype, tensors, fingerprint)
+    described = (stages, input_name, output, input_shape, input_dtype)
+    return Network(*described, tensors, fingerprint, sizes)
 
 
 def format_network(network: Network) -> str:

@@ -15,20 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from ..network import ConvStage, GlueStage, Ref, Stage, Step
 from ..operators import is_number
-from ..program import TensorMeta
 from ..rewriting import Item, Names, inputs_of, output_of, redirect_step
 
 __all__ = ["cut", "joined"]
+
+Sizes: TypeAlias = tuple[int | str, ...]
 
 
 def cut(
     items: Sequence[Item],
     output: str,
     tensors: Iterable[str],
-    metas: Mapping[str, TensorMeta],
+    sizes: Mapping[str, Sizes],
 ) -> tuple[Stage, ...]:
     """Return the stages of a network, in an order in which they can run.
 
@@ -40,12 +42,12 @@ def cut(
         The name of the network's prediction.
     tensors
         The names that stand for tensors of the model.
-    metas
-        The sizes of values, as far as they are known.
+    sizes
+        Of values, as far as they are known; see :attr:`Network.sizes`.
     """
     numbers = {item.name: item for item in items if isinstance(item, Step) and is_number(item.op)}
     groups = _grouped(items, numbers)
-    builder = _Builder(numbers, frozenset(tensors), metas, Names(output_of(i) for i in items))
+    builder = _Builder(numbers, frozenset(tensors), sizes, Names(output_of(i) for i in items))
     stages = [builder.stage(group) for group in groups]
     read_elsewhere = {output}.union(*(stage.inputs for stage in stages))
     return tuple(_finished(stage, index, read_elsewhere) for index, stage in enumerate(stages))
@@ -144,12 +146,12 @@ class _Builder:
         self,
         numbers: Mapping[str, Step],
         tensors: frozenset[str],
-        metas: Mapping[str, TensorMeta],
+        sizes: Mapping[str, Sizes],
         names: Names,
     ) -> None:
         self.numbers = numbers
         self.tensors = tensors
-        self.metas = metas
+        self.sizes = sizes
         self.names = names
         self.given: set[str] = set()
 
@@ -196,8 +198,7 @@ class _Scope:
         self.made.add(step.name)
 
     def _note_sizes(self, name: str) -> None:
-        meta = self.builder.metas.get(name)
-        for axis, size in enumerate(meta.sizes if meta else ()):
+        for axis, size in enumerate(self.builder.sizes.get(name, ())):
             if isinstance(size, str):
                 self.at_hand.setdefault(size, (name, axis))
 
@@ -232,12 +233,12 @@ class _Scope:
         for ref in step.references:
             if ref in self.made or ref in self.inputs or ref in self.builder.tensors:
                 continue
-            meta = self.builder.metas.get(ref)
-            if step.op == "aten.sym_size.int" and meta is not None:
-                size = meta.sizes[step.args[1]]
-                if size in self.at_hand:
-                    name, axis = self.at_hand[size]
-                    return Step(step.name, step.op, (Ref(name), axis), {})
+            sizes = self.builder.sizes.get(ref)
+            asked = step.op == "aten.sym_size.int" and sizes is not None
+            size = sizes[step.args[1]] if asked and sizes is not None else None
+            if size in self.at_hand:
+                name, axis = self.at_hand[size]
+                return Step(step.name, step.op, (Ref(name), axis), {})
             self.inputs[ref] = None
             self._note_sizes(ref)
         return step
