@@ -394,3 +394,45 @@ def test_the_fingerprint_is_in_every_record(tmp_path: Path) -> None:
     store = make_output(str(tmp_path / "out"))
     assert store.write(0, answers(store, 0)).fingerprint == FINGERPRINT.digest
     assert open_predictions(tmp_path / "out").fingerprint == FINGERPRINT.digest
+
+
+WRITER = """
+import sys
+from stored import answers
+from fcdcc.storage import open_predictions
+store = open_predictions(sys.argv[1])
+for block in store.progress().pending:
+    store.write(block, answers(store, block))
+    print(block, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_at_any_moment_damages_nothing(tmp_path: Path) -> None:
+    store = make_output(str(tmp_path / "out"), images=4000)
+    before: dict[str, bytes] = {}
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / "out")],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        assert writer.stdout is not None
+        for _ in range(20):
+            assert writer.stdout.readline()
+        writer.kill()
+        writer.communicate()
+        progress = store.progress()
+        assert not progress.unreadable
+        # At most the block that was being written has data without a record.
+        found = verify(tmp_path / "out")
+        assert [damage.kind for damage in found] in ([], ["unrecorded"])
+        now = {
+            name: store.folder.read(name)
+            for block in np.flatnonzero(progress.done)
+            for name in LOGITS.chunk_names(int(block), 4)
+        }
+        assert len(now) >= len(before) + 20
+        assert {name: now[name] for name in before} == before
+        before = now
+        store.clear(progress)
+        assert verify(tmp_path / "out") == []

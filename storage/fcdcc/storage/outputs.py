@@ -182,7 +182,7 @@ def resize_predictions(
     if contents is not None and images < contents.images:
         raise OutputError(
             f"{shown(location)} holds predictions for {contents.images} images and there are "
-            f"{images} now; expected no fewer: use another output"
+            f"{images} now; expected no fewer: raise --limit, or use another output"
         )
     try:
         folder.delete(folder.sizes(SCRATCH))
