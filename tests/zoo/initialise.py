@@ -68,6 +68,8 @@ def initialise(model: nn.Module, shape: Sequence[int], seed: int) -> nn.Module:
                     module.bias.normal_(std=0.2, generator=generator)
             handles.append(module.register_forward_hook(_scale_weight))
         elif isinstance(module, _NORMALISED):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             with torch.no_grad():
                 module.weight.uniform_(0.6, 1.4, generator=generator)
                 module.bias.normal_(mean=1.0, std=0.3, generator=generator)

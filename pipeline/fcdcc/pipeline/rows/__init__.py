@@ -6,10 +6,23 @@ some rows [c, d) of what it reads, found by going backwards through its steps.
 
 ::
 
-    conv output     rows 5 … 20      (max pooling 3, stride 2: 2·3 − 1 … 2·9 + 1, cut to 20)
-      │ relu        rows 5 … 20
-      │ max_pool    rows 3 … 10  ←┐
-      │ bilinear ×2 rows 6 … 18   │  asked for: rows 7 … 18
+    convolution   rows  5 … 22
+      relu        rows  5 … 22
+      max_pool    rows  3 … 11    (3 rows at stride 2, 1 row of padding: 2·3 − 1 … 2·10 + 2)
+      bilinear    rows  8 … 20    asked for
+
+>>> from fcdcc.pipeline.network import GlueStage, Ref, Step
+>>> steps = (
+...     Step("relu", "aten.relu.default", (Ref("conv"),), {}),
+...     Step("pool", "aten.max_pool2d.default", (Ref("relu"), [3, 3], [2, 2], [1, 1]), {}),
+...     Step("up", "aten.upsample_bilinear2d.vec", (Ref("pool"), None, False, [2.0, 2.0]), {}),
+... )
+>>> stage = GlueStage(1, inputs=("conv",), outputs=("up",), steps=steps)
+>>> found = analyse(stage, {"conv": Layout((2, 16, 40, 40))}, tensors={})
+>>> found.outputs["up"]
+RowLocal(axis=2, requires=())
+>>> needed(found, {"up": (8, 20)})
+{'conv': Rows(start=5, stop=22)}
 
 What a step needs of its operands is a *rule* (``pointwise``, ``axes``, ``windows``,
 ``convolutions``, ``resampling``, ``edges``). A rule looks at a step and at the shapes of whole
@@ -32,10 +45,11 @@ range through several of them, convolutions included.
 from __future__ import annotations
 
 from .across import NetworkRows, analyse_network, conv_rows, needed_between
-from .analysis import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole, analyse
+from .analysis import analyse
 from .execution import run_rows
 from .planning import RowPlan, barrier_stage, needed, plan_rows
 from .ranges import Rows, Window, hull, transposed_window, window
+from .results import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole
 
 __all__ = [
     "Barrier",

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from ..errors import RowsError
 from ..network import ConvStage, Network
-from .analysis import Barrier, Layout, RowLocal, StageRows, analyse
+from .analysis import analyse
 from .planning import needed
 from .ranges import Rows, Window, hull, window
+from .results import Barrier, Layout, RowLocal, StageRows
 
 __all__ = ["NetworkRows", "analyse_network", "conv_rows", "needed_between"]
 
@@ -138,16 +139,20 @@ def needed_between(
 
     Returns
     -------
-    (start, stop) of the given values and of the input, None where all of it is needed; those
-    that are not needed are left out.
+    (start, stop) of the given values and of the network's input, all rows where a barrier
+    stands between; None for values without rows. Those that are not needed are left out.
     """
     network = found.network
     kept = {network.input, *given}
     asked: dict[str, Rows | None] = {name: Rows(*rows) for name, rows in wanted.items()}
 
     def ask(name: str, rows: Rows | None) -> None:
-        before = asked.get(name, rows)
-        asked[name] = None if before is None or rows is None else hull(before, rows)
+        layout, before = found.layouts[name], asked.get(name)
+        if layout.axis is None:
+            asked[name] = None
+        else:
+            rows = rows or Rows(0, layout.rows)
+            asked[name] = hull(before, rows) if before else rows
 
     for stage in reversed(network.stages):
         outputs = [name for name in stage.outputs if name in asked and name not in kept]

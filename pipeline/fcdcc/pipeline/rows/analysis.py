@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from ..errors import RowsError
 from ..network import GlueStage, Ref, Step
-from ..operators import bound_arguments, needs_device, resolve, schema
-from ..rewriting import convert, substitute
+from ..operators import bound_arguments, schema
+from ..rewriting import substitute
 from . import axes, convolutions, edges, pointwise, resampling, windows
 from .operations import Call, NotLocalError, Operand, RowOperation, Rule, numbered_arguments
+from .results import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole
+from .shapes import result_on_meta
 
-__all__ = ["Barrier", "Layout", "OutputRows", "RowLocal", "StageRows", "Whole", "analyse"]
+__all__ = ["analyse"]
 
 _RULES: dict[str, Rule] = {
     **pointwise.RULES,
@@ -25,113 +26,6 @@ _RULES: dict[str, Rule] = {
     **resampling.RULES,
     **edges.RULES,
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    r"""A value as the row arithmetic sees it.
-
-    Parameters
-    ----------
-    shape
-        Of the whole value, for some batch size. With a batch of 1 a reshape may look as if
-        it kept the rows when it does not; then running it says so. A batch of 2 is surer.
-    axis
-        Which axis is the rows: 2 for (N, C, \*space). None for a value that every worker
-        holds whole, such as the weights of a squeeze-excitation block.
-    dtype
-        Of its numbers: resampling rounds places in it.
-    """
-
-    shape: tuple[int, ...]
-    axis: int | None = 2
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has; a value without rows has none."""
-        return 0 if self.axis is None else self.shape[self.axis]
-
-
-@dataclass(frozen=True)
-class RowLocal:
-    """An output of which any rows can be computed from some rows of the inputs.
-
-    Parameters
-    ----------
-    axis
-        Its row axis.
-    requires
-        Results of barriers that go into it whole, computed by
-        :func:`~fcdcc.pipeline.rows.barrier_stage`.
-    """
-
-    axis: int
-    requires: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """An output that needs all rows of an input.
-
-    Parameters
-    ----------
-    step
-        The value at which the rows end.
-    op
-        The operator that makes it.
-    reason
-        Why, in words.
-    """
-
-    step: str
-    op: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"%{self.step} ({self.op}): {self.reason}"
-
-
-@dataclass(frozen=True)
-class Whole:
-    """An output that is computed from values without rows alone."""
-
-
-OutputRows: TypeAlias = RowLocal | Barrier | Whole
-
-
-@dataclass(frozen=True)
-class StageRows:
-    """What :func:`analyse` found out about a stage.
-
-    Parameters
-    ----------
-    stage
-        The stage.
-    layouts
-        Of the inputs and of all values that the stage makes, where they are tensors of known
-        shape. The axis is None for what is held whole.
-    outputs
-        What each output is.
-    barriers
-        The steps at which rows end, in order; empty if all outputs are local to rows.
-    operations
-        How each step that is local to rows works.
-    behind
-        The values that come after a barrier and have no rows themselves.
-    """
-
-    stage: GlueStage
-    layouts: Mapping[str, Layout]
-    outputs: Mapping[str, OutputRows]
-    barriers: tuple[Barrier, ...]
-    operations: Mapping[str, RowOperation] = field(repr=False)
-    behind: frozenset[str] = field(repr=False)
-
-    @property
-    def local(self) -> bool:
-        """Whether all outputs are local to rows, with no barrier anywhere."""
-        return not self.barriers
 
 
 def analyse(
@@ -196,13 +90,14 @@ class _Analysis:
         for step in self.stage.steps:
             self.values[step.name] = self._result(step)
             self.axes[step.name] = self._axis(step)
+        given = self._given()
         return StageRows(
             stage=self.stage,
             layouts=self._layouts(),
-            outputs={name: self._output(name) for name in self.stage.outputs},
+            outputs={name: self._output(name, given) for name in self.stage.outputs},
             barriers=tuple(self.barriers.values()),
             operations=self.operations,
-            behind=frozenset(self.behind),
+            given=given,
         )
 
     def _value(self, name: str) -> Any:
@@ -223,12 +118,8 @@ class _Analysis:
 
         if any(self._value(name) is _UNKNOWN for name in step.references):
             return _UNKNOWN
-        args, kwargs = convert(step.args, leaf), convert(step.kwargs, leaf)
-        if needs_device(step.op):
-            kwargs["device"] = torch.device("meta")
         try:
-            with torch.no_grad():
-                return resolve(step.op)(*args, **kwargs)
+            return result_on_meta(step, leaf)
         except Exception:  # noqa: BLE001  # whatever stops PyTorch: the shape is not known
             return _UNKNOWN
 
@@ -257,7 +148,10 @@ class _Analysis:
         if result is _UNKNOWN:
             raise NotLocalError("its shape is not known")
         bound = bound_arguments(step) if schema(step.op) else numbered_arguments(step)
-        operation = rule(Call(step.op, substitute(bound, self._operand), result))
+        try:
+            operation = rule(Call(step.op, substitute(bound, self._operand), result))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise NotLocalError("its arguments are not of a known kind") from error
         if not operation.makes_number:
             first = result if isinstance(result, torch.Tensor) else result[0]
             if first.shape[operation.axis] != operation.rows:
@@ -281,20 +175,35 @@ class _Analysis:
             if isinstance(value, torch.Tensor) and name in self.axes
         }
 
-    def _output(self, name: str) -> OutputRows:
+    def _given(self) -> frozenset[str]:
+        found = {barrier.step for barrier in self.barriers.values()}
+        for step in self.stage.steps:
+            if step.name in self.behind:
+                sources = {name for name in step.references if name in self.behind}
+                if sum(self._size(name) for name in sources) >= self._size(step.name):
+                    found.add(step.name)
+        return frozenset(found)
+
+    def _size(self, name: str) -> int:
+        value = self.values[name]
+        if isinstance(value, (list, tuple)):
+            return sum(part.numel() for part in value)
+        return value.numel() if isinstance(value, torch.Tensor) else 0
+
+    def _output(self, name: str, given: frozenset[str]) -> OutputRows:
         axis = self.axes[name]
         if axis is not None:
-            return RowLocal(axis, self._requires(name))
+            return RowLocal(axis, self._requires(name, given) if given else ())
         return self.behind.get(name, Whole())
 
-    def _requires(self, output: str) -> tuple[str, ...]:
+    def _requires(self, output: str, given: frozenset[str]) -> tuple[str, ...]:
         """Return the values behind barriers that a local output is made from."""
         steps = {step.name: step for step in self.stage.steps}
         found: dict[str, None] = {}
         pending, seen = [output], {output}
         while pending:
             name = pending.pop()
-            if name in self.behind:
+            if name in given:
                 found[name] = None
                 continue
             for source in steps[name].references if name in steps else ():

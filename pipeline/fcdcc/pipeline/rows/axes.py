@@ -156,6 +156,14 @@ def _reduce(call: Call) -> RowOperation:
     return aligned(call, x, x.rows_at - gone)
 
 
+def _along_axes(call: Call) -> RowOperation:
+    """Values along some axes change places."""
+    x = call.main()
+    if x.rows_at in {int(d) % x.ndim for d in call["dims"]} or not call["dims"]:
+        raise NotLocalError("it works along the rows")
+    return aligned(call, x, x.rows_at)
+
+
 _REDUCTIONS = {
     "mean": "a mean",
     "sum": "a sum",
@@ -170,6 +178,9 @@ _REDUCTIONS = {
     "argmax": "the place of a maximum",
     "argmin": "the place of a minimum",
     "linalg_vector_norm": "a norm",
+    "norm": "a norm",
+    "std_mean": "a standard deviation",
+    "var_mean": "a variance",
     "all": "a test",
     "any": "a test",
 }
@@ -263,6 +274,7 @@ RULES: dict[str, Rule] = {
     "unsafe_split": _split,
     **dict.fromkeys(("select", "unbind"), _drop_axis),
     "index_select": _split,
+    **dict.fromkeys(("flip", "roll"), _along_axes),
     "index": _index,
     "getitem": _getitem,
 }

@@ -20,8 +20,8 @@ from .operations import (
     per_dimension,
     source_of,
 )
-from .ranges import Rows, transposed_window
-from .windows import Windowed, never_empty, pad_rows, zero_at
+from .ranges import Rows, never_empty, transposed_window
+from .windows import Windowed, pad_rows, zero_at
 
 __all__ = ["RULES"]
 

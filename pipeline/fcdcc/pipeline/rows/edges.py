@@ -17,8 +17,8 @@ from .operations import (
     invoke,
     source_of,
 )
-from .ranges import Rows
-from .windows import never_empty, pad_rows
+from .ranges import Rows, never_empty
+from .windows import pad_rows
 
 __all__ = ["RULES"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import RowsError
 from ..network import GlueStage, Step
-from .analysis import Barrier, RowLocal, StageRows
 from .operations import RowOperation
 from .ranges import Rows, hull
+from .results import Barrier, RowLocal, StageRows
 
 __all__ = ["PlannedStep", "RowPlan", "barrier_stage", "needed", "plan_rows"]
 
@@ -99,11 +99,11 @@ def needed(found: StageRows, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
     values that have to be there whole: inputs without rows, and results of barriers. Inputs
     that are not needed are left out.
 
-    The first and the last row are needed, with these exceptions: one row is claimed where a
-    range is made from padding alone or only its batch size is asked for; resampling claims
-    up to half its taps (1 row, or 2 for cubic) at either end that may have the weight 0; and
-    where several steps read a value made by a step with windows, the rows between what they
-    read are computed, with windows of their own.
+    The first and the last row of a range are needed, with these exceptions: one row is
+    claimed where a range is made from padding alone, or only its batch size is asked for; a
+    window of dilation d at a border may claim d − 1 rows too many there; resampling may claim
+    1 row (2 if cubic) at either end that has the weight 0; and where several steps read
+    ranges of one value that do not touch, it is computed with all rows between them.
     """
     return dict(plan_rows(found, wanted).needs)
 
@@ -169,7 +169,7 @@ class _Planner:
         planned = [
             self._step(step)
             for step in reversed(self.found.stage.steps)
-            if step.name in self.asked and step.name not in self.found.behind
+            if step.name in self.asked and step.name not in self.found.given
         ][::-1]
         made = {step.step.name for step in planned}
         axes: dict[str, int] = {}

@@ -28,15 +28,15 @@ from .ranges import Rows
 __all__ = ["RULES", "broadcast"]
 
 _POINTWISE = """
-    abs add addcdiv addcmul atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp
-    clamp_max clamp_min clip clone contiguous copysign cos cosh div divide elu eq erf erfc exp
-    exp2 expm1 floor floor_divide fmod frac full_like ge gelu gt hardshrink hardsigmoid hardswish
-    hardtanh isfinite isinf isnan le leaky_relu lerp lgamma log log10 log1p log2 log_sigmoid
-    logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum mish mul
-    multiply nan_to_num ne neg negative ones_like positive pow reciprocal relu relu6 remainder
-    round rrelu rsqrt rsub selu sgn sigmoid sign silu sin sinc sinh softplus softshrink sqrt square
-    sub subtract tan tanh tanhshrink threshold to true_divide trunc type_as where xlogy zeros_like
-    _to_copy
+    abs add addcdiv addcmul atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu
+    clamp clamp_max clamp_min clip clone contiguous copysign cos cosh div divide elu eq erf
+    erfc exp exp2 expand_as expm1 floor floor_divide fmod frac full_like ge gelu gt hardshrink
+    hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp lgamma log log10
+    log1p log2 log_sigmoid logical_and logical_not logical_or logical_xor logit lt masked_fill
+    maximum minimum mish mul multiply nan_to_num ne neg negative ones_like positive pow
+    reciprocal relu relu6 remainder round rrelu rsqrt rsub selu sgn sigmoid sign silu sin sinc
+    sinh softplus softshrink sqrt square sub subtract tan tanh tanhshrink threshold to _to_copy
+    true_divide trunc type_as where xlogy zeros_like
 """
 
 

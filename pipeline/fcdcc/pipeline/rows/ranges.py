@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Rows", "Window", "hull", "transposed_window", "window"]
+__all__ = ["Rows", "Window", "hull", "never_empty", "transposed_window", "window"]
 
 
 class Rows(NamedTuple):
@@ -47,6 +47,14 @@ class Window(NamedTuple):
 def hull(one: Rows, other: Rows) -> Rows:
     """Return the smallest range that holds both, rows between them included."""
     return Rows(min(one.start, other.start), max(one.stop, other.stop))
+
+
+def never_empty(rows: Rows, size: int) -> Rows:
+    """Return a range, or one row beside it where it is empty: a value tells its batch size."""
+    if rows.size:
+        return rows
+    start = min(rows.start, size - 1)
+    return Rows(start, start + 1)
 
 
 def window(out: Rows, *, kernel: int, stride: int, before: int, size: int) -> Window:

@@ -26,9 +26,9 @@ from .operations import (
     per_dimension,
     source_of,
 )
-from .ranges import Rows, Window, window
+from .ranges import Rows, Window, never_empty, window
 
-__all__ = ["RULES", "Windowed", "never_empty", "pad_rows", "zero_at"]
+__all__ = ["RULES", "Windowed", "pad_rows", "zero_at"]
 
 
 def pad_rows(x: torch.Tensor, axis: int, above: int, below: int, value: float) -> torch.Tensor:
@@ -79,14 +79,6 @@ class Windowed(RowOperation):
         found = self.window(out)
         axis = self.source.axis
         return pad_rows(x.narrow(axis, 0, found.rows.size), axis, found.above, found.below, value)
-
-
-def never_empty(rows: Rows, size: int) -> Rows:
-    """Return a range, or one row beside it where it is empty: a value tells its batch size."""
-    if rows.size:
-        return rows
-    start = min(rows.start, size - 1)
-    return Rows(start, start + 1)
 
 
 def zero_at(values: list[int], place: int) -> list[int]:
