@@ -52,6 +52,7 @@ from .outputs import (
 from .planner import make_plan
 from .plans import Plan
 from .progress import Watcher, watch
+from .stalls import StallGuard, describe, patience, waiting_tasks
 from .summary import Summary
 from .tally import Tally
 
@@ -188,6 +189,7 @@ def _run_pending(
     watcher.begin(job.run)
     tally.start()
     observed = time.monotonic()
+    guard = StallGuard(patience(), observed)
     try:
         jobs = (_block_job(job, plan, store, executable, block) for block in pending)
         for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
@@ -198,10 +200,19 @@ def _run_pending(
                 tally.observe(client, job.run)
                 observed = time.monotonic()
                 cluster.replace(tally.take_removed())
+                _tell_of_stall(guard, tally, cluster, job.run, observed)
             watcher.advance(tally.advance())
         tally.finish(client, job.run)
     finally:
         client.unregister_worker_plugin(plugin.name)
+
+
+def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, now: float) -> None:
+    """Say what a run waits for, if nothing has moved for long."""
+    tasks = waiting_tasks(cluster.client, run) if guard.wants_tasks(now) else None
+    still = guard.look(tally.movement, tasks, now)
+    if still is not None:
+        logger.warning("%s", describe(still, tasks or (), cluster.workers))
 
 
 def _note_failure(store: PredictionStore, outcome: Outcome) -> None:

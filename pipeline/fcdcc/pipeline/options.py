@@ -22,17 +22,23 @@ from pydantic import (
 from .errors import OptionError
 from .forms import StoredForm
 
-__all__ = ["JobConfig", "PlanOptions"]
+__all__ = ["CommandOptions", "JobConfig", "LogFormat", "PlanOptions"]
 
 
 def _several(value: object) -> object:
-    """Return one number as a tuple of it."""
+    """Return one number as a tuple of it, and a list as a tuple."""
+    if isinstance(value, list):
+        return tuple(value)
     return (value,) if isinstance(value, int | float) else value
 
+
+ARGUMENTS = ("model", "input", "output")
+"""Options that the command line takes without a name."""
 
 CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
+LogFormat = Literal["text", "json"]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_several)]
 
 
@@ -40,6 +46,11 @@ class _Options(BaseModel):
     """Options that cannot be changed once they are checked, and say in a line what is wrong."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Return the names of the options."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -62,7 +73,8 @@ def _in_words(item: Mapping[str, Any]) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
     if not item["loc"]:
         return message
-    name = "--" + str(item["loc"][0]).replace("_", "-")
+    option = str(item["loc"][0])
+    name = option.upper() if option in ARGUMENTS else "--" + option.replace("_", "-")
     if item["type"] == "extra_forbidden":
         return f"{name}: there is no such option"
     if item["type"] == "missing":
@@ -155,3 +167,17 @@ class JobConfig(PlanOptions):
         if any(files) and not all(files):
             raise ValueError("--tls-ca-file, --tls-cert and --tls-key go together: give all three")
         return self
+
+
+class CommandOptions(_Options):
+    """What the command that runs a job says, and where."""
+
+    json_file: str | None = Field(
+        None, alias="json", description="write the summary as JSON; - for standard output"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="what is logged, on standard error"
+    )
+    log_format: LogFormat = Field(
+        "text", description="lines for people, or one JSON object per line"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import torch
 from distributed import Client
@@ -73,6 +73,11 @@ class Tally:
     def observe(self, client: Client, run: str) -> None:
         """Ask the scheduler for the counters of this run."""
         self._report = anyk_report(client, run, timeline=False)
+
+    @property
+    def movement(self) -> Hashable:
+        """What differs as soon as a block or a group is finished, or a share given up."""
+        return (self._done, len(self.failed), *sorted(self._counters.items()))
 
     def take_removed(self) -> list[str]:
         """Return the addresses of workers that were removed since this was last asked."""

@@ -6,11 +6,11 @@ import json
 import logging
 import sys
 import time
-from typing import Literal, TextIO
+from typing import TextIO
 
-__all__ = ["LogFormat", "log_to_stderr"]
+from ..options import LogFormat
 
-LogFormat = Literal["text", "json"]
+__all__ = ["log_to_stderr"]
 
 
 class _JsonLines(logging.Formatter):

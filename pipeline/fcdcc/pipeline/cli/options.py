@@ -48,7 +48,7 @@ def options_of(model: type[BaseModel], leave_out: Iterable[str] = ()) -> Callabl
     def decorate(command: F) -> F:
         for name, field in reversed(model.model_fields.items()):
             if name not in skipped:
-                command = _option(name, field)(command)
+                command = _option(field.alias or name, field)(command)
         return command
 
     return decorate

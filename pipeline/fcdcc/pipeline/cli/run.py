@@ -2,72 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO, get_args
+from typing import Any
 
 import click
 
-from ..options import JobConfig
+from ..jobfiles import JobFile, read_job_file
+from ..options import CommandOptions, JobConfig
 from ..summary import Summary
 from .exit_codes import ExitCode
-from .logs import LogFormat, log_to_stderr
+from .logs import log_to_stderr
 from .options import options_of
+from .results import check_can_write, write_result
 
-__all__ = ["run"]
+__all__ = ["run", "run_job_file"]
 
 NAMED = 20
 """Failed blocks that the last line names."""
 
 
 @click.command()
-@click.argument("model")
-@click.argument("input")
-@click.argument("output")
+@click.argument("model", required=False)
+@click.argument("input", required=False)
+@click.argument("output", required=False)
+@click.option("--config", metavar="JOB.toml", help="options from a file; flags win over it")
 @options_of(JobConfig, leave_out=("model", "input", "output"))
-@click.option(
-    "--json",
-    "summary_file",
-    type=click.File("w", lazy=False),
-    metavar="FILE",
-    help="write the summary as JSON; - for standard output",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="warning",
-    show_default=True,
-    help="what is logged, on standard error",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(get_args(LogFormat)),
-    default="text",
-    show_default=True,
-    help="lines for people, or one JSON object per line",
-)
+@options_of(CommandOptions)
 @click.pass_context
-def run(
-    ctx: click.Context,
-    /,
-    summary_file: TextIO | None,
-    log_level: str,
-    log_format: LogFormat,
-    **options: Any,
-) -> None:
+def run(ctx: click.Context, /, config: str | None, **options: Any) -> None:
     """Run MODEL (.pt2) over the images in INPUT (Zarr) and write predictions to OUTPUT (Zarr).
 
     Started again it continues where it stopped, and new images at the end of INPUT are added.
     """
-    log_to_stderr(log_level, log_format)
-    config = JobConfig.of(**options)
+    given = {name: value for name, value in options.items() if value is not None}
+    ctx.exit(run_job_file(read_job_file(config) if config else JobFile({}, {}), given))
+
+
+def run_job_file(file: JobFile, given: dict[str, Any]) -> ExitCode:
+    """Run the job that a file and the options of the command line describe.
+
+    Raises
+    ------
+    FcdccError
+        As :func:`fcdcc.pipeline.run`.
+    OptionError
+        If an option is wrong or missing.
+    """
+    names = CommandOptions.option_names()
+    command = CommandOptions.of(
+        **{**file.command, **{name: given[name] for name in names if name in given}}
+    )
+    log_to_stderr(command.log_level, command.log_format)
+    job = {name: value for name, value in given.items() if name not in names}
+    config = JobConfig.of(**{**file.job, **job})
+    if command.json_file is not None:
+        check_can_write(command.json_file)
     # Importing torch takes seconds; --help and mistakes in options should not wait for it.
     from ..job import run as run_job
 
     summary = run_job(config)
-    if summary_file is not None:
-        summary_file.write(summary.to_json() + "\n")
+    if command.json_file is not None:
+        write_result(command.json_file, summary.to_json())
     if summary.blocks_failed:
         click.echo(f"fcdcc: {_failures(summary)}", err=True)
-        ctx.exit(ExitCode.BLOCKS_FAILED)
+        return ExitCode.BLOCKS_FAILED
+    return ExitCode.DONE
 
 
 def _failures(summary: Summary) -> str:

@@ -1,0 +1,126 @@
+"""Job files: read as options, wrong ones named with their line, flags win."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zarr
+from click.testing import CliRunner, Result
+from distributed import LocalCluster
+
+from fcdcc.pipeline.cli import main
+from fcdcc.pipeline.errors import OptionError
+from fcdcc.pipeline.jobfiles import read_job_file
+from small import Files, make_files
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "job.toml").write_text(text)
+    return folder / "job.toml"
+
+
+def test_options_and_paths_are_read(tmp_path: Path) -> None:
+    file = read_job_file(
+        written(
+            tmp_path,
+            'model = "net.pt2"\ninput = "s3://bucket/in.zarr"\noutput = "/data/out.zarr"\n'
+            "n = 4\nin-flight = 2\ntorch_threads = 3\nmean = [0.5, 1]\nstd = 0.25\n"
+            'json = "-"\nlog-level = "info"\n',
+        )
+    )
+    assert file.job == {
+        "model": str(tmp_path / "net.pt2"),
+        "input": "s3://bucket/in.zarr",
+        "output": "/data/out.zarr",
+        "n": 4,
+        "in_flight": 2,
+        "torch_threads": 3,
+        "mean": [0.5, 1],
+        "std": 0.25,
+    }
+    assert file.command == {"json": "-", "log_level": "info"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("n = 6\n\nbacth = 4\n", "line 3: bacth: there is no such option; is batch meant?"),
+        ('# six\nn = "6"\n', "line 2: n: it is '6': input should be a valid integer"),
+        ("n = true\n", "line 1: n: it is True"),
+        ("batch = 0\n", "line 1: batch: it is 0: input should be greater than or equal to 1"),
+        ('code = "morse"\n', "line 1: code: it is 'morse'"),
+        ('store = "top"\n', "line 1: store: it is 'top': expected logits"),
+        ("in_flight = 2\nin-flight = 2\n", "line 2: in-flight: it is the same as in_flight"),
+        ("[run]\nn = 2\n", "line 1: run: there is no such option"),
+        ('log-level = "loud"\n', "line 1: log-level: it is 'loud'"),
+        ('model = 5\nscale = "some"\n', "line 1: model: .*line 2: scale"),
+        ("n = \n", "is no TOML: .*line 1"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        read_job_file(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["run", "--config", str(tmp_path / "job.toml")])
+    assert result.exit_code == 2
+    assert "job.toml cannot be read" in result.stderr
+
+
+def test_what_is_in_neither_the_file_nor_the_flags_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, 'model = "net.pt2"\n')
+    result = CliRunner().invoke(main, ["run", "--config", str(file)])
+    assert result.exit_code == 2
+    assert "INPUT is needed; OUTPUT is needed" in result.stderr
+    assert CliRunner().invoke(main, ["run", "one.pt2"]).exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_files(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with LocalCluster(
+        n_workers=2, processes=False, threads_per_worker=2, dashboard_address=":0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["run", *map(str, arguments)])
+
+
+@pytest.mark.cluster
+def test_a_job_runs_from_its_file_and_flags_win(
+    files: Files, scheduler: str, tmp_path: Path
+) -> None:
+    file = written(
+        tmp_path,
+        f'model = "{files.model}"\ninput = "{files.images}"\noutput = "out.zarr"\n'
+        f'scheduler = "{scheduler}"\nn = 2\ntolerate = 1\ncode = "replication"\nbatch = 10\n'
+        'limit = 20\njson = "summary.json"\n',
+    )
+    result = run("--config", file, "--limit", 10)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["blocks_total"], summary["images_done"]) == (1, 10)
+    result = run("--config", file)
+    assert json.loads((tmp_path / "summary.json").read_text())["blocks_skipped"] == 1
+    stored = zarr.open_group(tmp_path / "out.zarr", mode="r")["prediction"]
+    assert isinstance(stored, zarr.Array)
+    assert stored.shape == (20, 10)
+
+
+def test_a_summary_that_cannot_be_written_is_said_before_the_work(
+    files: Files, tmp_path: Path
+) -> None:
+    result = run(files.model, files.images, tmp_path / "out.zarr", "--json", tmp_path / "no" / "s")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+    assert not (tmp_path / "out.zarr").exists()
