@@ -375,6 +375,13 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         assert len(str(caught.value).splitlines()) == 1
 
 
+def test_credentials_in_an_address_are_not_shown() -> None:
+    with pytest.raises(ModelError, match="nowhere://host/model.pt2") as caught:
+        open_model("nowhere://user:hunter22@host/model.pt2?token=hunter33")
+    assert "hunter" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_opens_paths_addresses_and_bytes_alike(plain: bytes, tmp_path: Path) -> None:
     path = tmp_path / "plain.pt2"
     path.write_bytes(plain)

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 
+import fsspec
 import torch
+
+from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 
 from .archive import read_archive
 from .errors import ModelError, one_line
@@ -69,22 +72,23 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
         If loading it whole would run code from it.
     """
     if isinstance(source, bytes):
-        name, content = "the model", source
-        archive = read_archive(content, name)
+        name, archive = "the model", read_archive(source, "the model")
     else:
-        name = fspath(source)
-        archive = read_archive(_fetched(name), name)
+        name = shown(fspath(source))
+        archive = read_archive(_fetched(fspath(source), name), name)
     return Model(import_network(archive, name), archive_fingerprint(archive), name)
 
 
-def _fetched(name: str) -> bytes | Path:
-    if "://" not in name:
-        return Path(name)
-    import fsspec
-
+def _fetched(source: str, name: str) -> bytes | Path:
+    """Return a local path as it is, and the content of what lies elsewhere."""
+    location = normalise(source)
+    if is_local(location):
+        return Path(location)
     try:
-        with fsspec.open(name, "rb") as stream:
-            content: bytes = stream.read()
-            return content
-    except Exception as error:
-        raise ModelError(f"{name} cannot be read: {one_line(error)}") from error
+        files, path = fsspec.url_to_fs(location)
+        content: bytes = files.cat_file(path)
+    except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
+        reason = scrubbed(one_line(error), location)
+        # No cause: it may carry the address with its credentials.
+        raise ModelError(f"{name} cannot be read: {reason}") from None
+    return content
