@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Advance", "Quiet", "Watcher", "watch"]
+__all__ = ["Advance", "Quiet", "Watcher", "count", "watch"]
 
 
 @dataclass(frozen=True)
@@ -105,33 +105,79 @@ class _Lines(Quiet):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._next = 0.0
+        self._every = _Every(self.EVERY)
 
     def step(self, what: str) -> None:
         self._console.print(what)
 
     def advance(self, advance: Advance) -> None:
         done = advance.blocks_done + advance.blocks_skipped
-        if time.monotonic() >= self._next or done == advance.blocks_total:
-            self._next = time.monotonic() + self.EVERY
-            self._console.print(f"{done} of {advance.blocks_total} blocks, {advance}")
+        line = f"{done} of {advance.blocks_total} blocks, {advance}"
+        self._every.call(done == advance.blocks_total, lambda: self._console.print(line))
 
 
 @contextmanager
 def watch(progress: bool | None) -> Iterator[Watcher]:
     """Show a run on standard error: a bar on a terminal, else lines; by default only the bar."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    if progress is False or (progress is None and not sys.stderr.isatty()):
+    console = _console(progress)
+    if console is None:
         yield Quiet()
     elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[facts]}"),
-        )
-        with Progress(*columns, console=console) as bar:
+        with _bar(console) as bar:
             yield _Bar(bar)
     else:
         yield _Lines(console)
+
+
+@contextmanager
+def count(what: str, progress: bool | None) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how many of something are done, where :func:`watch` would show a run.
+
+    What it yields takes how many are done, how many there are, and a remark.
+    """
+    console = _console(progress)
+    if console is None:
+        yield lambda done, total, remark: None  # noqa: ARG005 - nobody watches
+    elif console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(what, total=None, facts="")
+            yield lambda done, total, remark: bar.update(
+                task, completed=done, total=total, facts=remark
+            )
+    else:
+        every = _Every(_Lines.EVERY)
+        yield lambda done, total, remark: every.call(
+            done == total, lambda: console.print(f"{done} of {total} {what} {remark}".rstrip())
+        )
+
+
+class _Every:
+    """Does something at most every so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def call(self, now: bool, action: Callable[[], None]) -> None:
+        """Do it if it is time, or anyway."""
+        if now or time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._seconds
+            action()
+
+
+def _console(progress: bool | None) -> Console | None:
+    """Return where progress is shown; None where it is not."""
+    if progress is False or (progress is None and not sys.stderr.isatty()):
+        return None
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+        console=console,
+    )

@@ -13,6 +13,7 @@ from fcdcc.storage.errors import LockedError
 from ..errors import ClusterLostError
 from .demo import demo
 from .exit_codes import ExitCode
+from .ingest import ingest
 from .inspect import status, verify
 from .interruption import interruptible
 from .run import run
@@ -58,4 +59,5 @@ def main() -> None:
 main.add_command(run)
 main.add_command(status)
 main.add_command(verify)
+main.add_command(ingest)
 main.add_command(demo)
