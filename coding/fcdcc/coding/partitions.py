@@ -8,6 +8,7 @@ from .errors import CodeError
 __all__ = ["code_partitions", "systematic_partitions"]
 
 _MOST_REALS = 4
+_FEW_LOSSES = 4
 
 
 def code_partitions(
@@ -40,7 +41,7 @@ def code_partitions(
     if not 1 <= delta <= n:
         raise CodeError(f"recovery threshold {delta} of n = {n} shares; expected 1 to n")
     if name == "systematic" and parity == "quaternion":
-        return systematic_partitions(delta)
+        return systematic_partitions(delta, n - delta)
     if name in ("systematic", "crme"):
         return crme_partitions(delta)
     if name in ("polynomial", "chebyshev", "khatri-rao"):
@@ -60,15 +61,16 @@ def code_partitions(
     raise CodeError(f"no code is called {name!r}")
 
 
-def systematic_partitions(delta: int) -> tuple[Partition, ...]:
+def systematic_partitions(delta: int, gamma: int) -> tuple[Partition, ...]:
     """Return the partitions of the quaternion parity that are worth having.
 
     Four parts for each of the δ_q on the side of the quaternions, and δ_r on the other,
-    δ = δ_q δ_r. Only δ_r up to 4: the reals are what makes conditioning worse, (20, 16) has
-    23 with δ_r = 1, 27 with 2, 39 with 4 and 180 with 8.
+    δ = δ_q δ_r. The reals are what makes conditioning worse: δ_r is at most 4, and 1 where
+    γ exceeds 4. (20, 16) has a worst condition number of 23 with δ_r = 1, 27 with 2, 39 with
+    4 and 183 with 8.
     """
     found = set()
-    for reals in range(1, _MOST_REALS + 1):
+    for reals in range(1, _MOST_REALS + 1 if gamma <= _FEW_LOSSES else 2):
         if delta % reals:
             continue
         coded = 4 * (delta // reals)
