@@ -376,7 +376,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 
 def test_credentials_in_an_address_are_not_shown() -> None:
-    with pytest.raises(ModelError, match="nowhere://host/model.pt2") as caught:
+    with pytest.raises(ModelError, match=r"nowhere://host/model\.pt2") as caught:
         open_model("nowhere://user:hunter22@host/model.pt2?token=hunter33")
     assert "hunter" not in str(caught.value)
     assert caught.value.__cause__ is None

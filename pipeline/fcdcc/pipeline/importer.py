@@ -64,7 +64,7 @@ def _network(program: Program, fold: bool) -> Network:
     steps, tensors = fold_constants(steps, program.tensors, output)
     steps, output, metas = functional_steps(steps, program.tensors, program.metas, output)
     steps = in_plain_form(live_items(steps, output), metas)
-    items = recognise_convolutions(steps, tensors, metas, program.modules)
+    items = recognise_convolutions(steps, tensors, metas, program.modules, images.dtype)
     items = live_items(items, output)
     if fold:
         items, tensors, output = fold_batch_norms_into(items, tensors, output)
@@ -98,7 +98,7 @@ def _assembled(
     live = live_items(items, output)
     stages = cut(live, output, tensors, sizes)
     read = dict.fromkeys(name for item in joined(stages) for name in inputs_of(item))
-    used = {name: tensors[name] for name in read if name in tensors}
+    used = {name: tensors[name].contiguous() for name in read if name in tensors}
     passed = [input_name, *(name for stage in stages for name in stage.outputs)]
     return Network(
         stages=stages,

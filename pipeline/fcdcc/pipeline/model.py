@@ -72,7 +72,7 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
         If loading it whole would run code from it.
     """
     if isinstance(source, bytes):
-        name, archive = "the model", read_archive(source, "the model")
+        name, archive = "the given file", read_archive(source, "the given file")
     else:
         name = shown(fspath(source))
         archive = read_archive(_fetched(fspath(source), name), name)

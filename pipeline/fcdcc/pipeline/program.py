@@ -118,7 +118,9 @@ def _read_inputs(
             full_name = str(entry[_TENSOR_INPUTS[kind]])
             if full_name not in archive.tensors:
                 raise ModelError(f"the file has no values for {full_name!r}: it is incomplete")
-            name = full_name if full_name not in taken else f"{full_name}.value"
+            name = full_name
+            while name in taken or name in tensors:
+                name = f"{name}.value"
             tensors[name] = archive.tensors[full_name]
             scope[str(entry["arg"]["name"])] = Ref(name)
         elif kind == "user_input" and "as_tensor" in entry["arg"]:
@@ -240,7 +242,7 @@ class _GraphReader:
                 scope[name] = read_argument(result, inner)
 
     def _remember_module(self, step: str, node: Json) -> None:
-        stack = str(node["metadata"].get("nn_module_stack", ""))
+        stack = str(node.get("metadata", {}).get("nn_module_stack", ""))
         parts = stack.rsplit(";", 1)[-1].split(",")
         if len(parts) >= 3 and parts[1] and "_from_metadata_hook" not in parts[1]:
             self.modules[step] = parts[1]

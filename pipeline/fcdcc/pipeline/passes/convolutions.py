@@ -23,7 +23,6 @@ _CONVOLUTIONS = words(
     """
 )
 _BATCH_NORMS = frozenset({"aten.batch_norm.default"})
-_REAL = (torch.float32, torch.float64)
 
 
 def recognise_convolutions(
@@ -31,13 +30,20 @@ def recognise_convolutions(
     tensors: Mapping[str, torch.Tensor],
     metas: Mapping[str, TensorMeta],
     modules: Mapping[str, str],
+    dtype: torch.dtype,
 ) -> list[Item]:
     """Return the steps with each convolution that can be coded as a ConvStage.
 
-    It can where the weight is one of the model's tensors and the input a batch. Transposed
-    convolutions and those with computed weights stay steps.
+    It can where the weight is one of the model's tensors, of the network's own precision
+    ``dtype``, and the input a batch. Transposed convolutions and those with computed weights
+    stay steps.
     """
-    return [_convolution(step, tensors, metas, modules) or step for step in steps]
+    items: list[Item] = []
+    for step in steps:
+        found = _convolution(step, tensors, metas, modules)
+        coded = found is not None and tensors[found.weight].dtype == dtype
+        items.append(found if found is not None and coded else step)
+    return items
 
 
 def _convolution(
@@ -57,8 +63,6 @@ def _convolution(
     kernel = tensors[weight.name]
     meta = metas.get(image.name)
     if meta is None or len(meta.sizes) != kernel.ndim or image.name in tensors:
-        return None
-    if kernel.dtype not in _REAL:
         return None
     spatial = kernel.ndim - 2
     numbers = {name: _per_axis(given[name], spatial) for name in ("stride", "dilation")}

@@ -45,7 +45,7 @@ def cut(
     sizes
         Of values, as far as they are known; see :attr:`Network.sizes`.
     """
-    numbers = {item.name: item for item in items if isinstance(item, Step) and is_number(item.op)}
+    numbers = _numbers(items)
     groups = _grouped(items, numbers)
     builder = _Builder(numbers, frozenset(tensors), sizes, Names(output_of(i) for i in items))
     stages = [builder.stage(group) for group in groups]
@@ -98,6 +98,17 @@ def _grouped(items: Sequence[Item], numbers: Mapping[str, Step]) -> list[list[It
     roots = sorted((group for group in groups if group.above is None), key=lambda g: g.order)
     order = {output_of(item): position for position, item in enumerate(items)}
     return [sorted(group.items, key=lambda item: order[output_of(item)]) for group in roots]
+
+
+def _numbers(items: Sequence[Item]) -> dict[str, Step]:
+    """Return the steps that make numbers, members of lists of numbers among them."""
+    numbers: dict[str, Step] = {}
+    for item in items:
+        if isinstance(item, Step) and (
+            is_number(item.op) or (item.op == "operator.getitem" and item.references[0] in numbers)
+        ):
+            numbers[item.name] = item
+    return numbers
 
 
 def _sources(items: Sequence[Item], numbers: Mapping[str, Step]) -> dict[str, tuple[str, ...]]:
