@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from hypothesis import HealthCheck, assume, settings
@@ -26,6 +26,8 @@ from fcdcc.pipeline.rows import (
 
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 X = Ref("x")
+# What `st.data().draw` and the argument of a composite strategy have in common.
+Draw: TypeAlias = Callable[..., Any]
 
 
 def random_tensor(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -137,10 +139,10 @@ def check_ends_are_needed(
         assert not torch.equal(*slices), f"row {row} of {claimed} is not needed"
 
 
-def per_axis(draw: st.DrawFn, ndim: int, low: int, high: int) -> list[int]:
+def per_axis(draw: Draw, ndim: int, low: int, high: int) -> list[int]:
     return [draw(st.integers(low, high)) for _ in range(ndim)]
 
 
 @st.composite
-def spaces(draw: st.DrawFn, ndim: int, low: int = 3, high: int = 11) -> list[int]:
+def spaces(draw: Draw, ndim: int, low: int = 3, high: int = 11) -> list[int]:
     return [draw(st.integers(low, high)), *(draw(st.integers(4, 6)) for _ in range(ndim - 1))]

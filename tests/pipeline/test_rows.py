@@ -133,12 +133,13 @@ class TestConvolutions:
         if named == "same":
             # PyTorch warns where it has to pad unevenly; that is tested below.
             tensors["w"] = random_tensor(6, 4 // groups, *[3] * ndim, seed=1)
-        padding = named or per_axis(draw, ndim, 0, 3)
+        numbers = per_axis(draw, ndim, 0, 3)
+        padding = named or numbers
         op = f"aten.conv{ndim}d." + ("padding" if named else "default")
         stage = one(op, X, Ref("w"), bias, stride, padding, dilation, groups)
         values = {"x": random_tensor(2, 4, *draw(spaces(ndim, 5)))}
         found = check_rows(stage, values, tensors, data)
-        padded = 1 if named else padding[0]
+        padded = 1 if named else numbers[0]
         if dilation[0] == 1 and padded < tensors["w"].shape[2]:
             check_ends_are_needed(found, values["x"], tensors, data)
 
@@ -223,6 +224,7 @@ class TestResampling:
         found = analyse(stage, layouts_of(values, {}), {})
         start = draw(st.integers(0, whole.shape[2] - 1))
         rows = Rows(start, draw(st.integers(start + 1, whole.shape[2])))
+        check_ends_are_needed(found, values["x"], {}, data)
         got = from_claimed_rows(found, values, {}, rows)
         expected = whole[:, :, rows.start : rows.stop]
         if kind in ("nearest", "exact"):

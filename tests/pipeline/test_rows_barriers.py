@@ -166,7 +166,9 @@ class TestBarriers:
             "row": random_tensor(6),
             "places": torch.arange(3),
         }
-        stage = stage_of(*(Step(f"s{i}", op, args, {}) for i, (op, *args) in enumerate(steps)))
+        stage = stage_of(
+            *(Step(f"s{i}", op, tuple(args), {}) for i, (op, *args) in enumerate(steps))
+        )
         found = analyse(stage, {"x": Layout((2, 3, 6, 4), 2, torch.float64)}, tensors)
         output = found.outputs[stage.outputs[0]]
         assert isinstance(output, Barrier)

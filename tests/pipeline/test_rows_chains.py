@@ -10,18 +10,13 @@ from hypothesis import strategies as st
 
 from fcdcc.pipeline.interpreter import run_steps
 from fcdcc.pipeline.network import GlueStage, Ref, Step
-from rowcheck import (
-    check_rows,
-    per_axis,
-    random_tensor,
-    stage_of,
-)
+from rowcheck import Draw, check_rows, per_axis, random_tensor, stage_of
 
 
 class Chain:
     """A random run of steps that grows as long as PyTorch accepts it."""
 
-    def __init__(self, draw: st.DrawFn, x: torch.Tensor) -> None:
+    def __init__(self, draw: Draw, x: torch.Tensor) -> None:
         self.draw = draw
         self.values: dict[str, Any] = {"x": x}
         self.tensors: dict[str, torch.Tensor] = {}

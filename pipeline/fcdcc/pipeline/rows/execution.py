@@ -26,8 +26,10 @@ def run_rows(
 ) -> dict[str, torch.Tensor]:
     """Compute the rows that a plan is for.
 
-    They equal the same rows of the whole result, bit for bit but for convolutions, matrix
-    products and resampling, whose kernels may add in another order.
+    They equal the same rows of the whole result: bit for bit after pooling, rectifiers, sums,
+    normalisation and whatever moves numbers about; within rounding after convolutions, matrix
+    products, resampling and exponentials, which PyTorch computes in an order and with
+    instructions that depend on where in memory a number lies.
 
     Parameters
     ----------

@@ -101,9 +101,8 @@ def needed(found: StageRows, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
 
     The first and the last row of a range are needed, with these exceptions: one row is
     claimed where a range is made from padding alone, or only its batch size is asked for; a
-    window of dilation d at a border may claim d − 1 rows too many there; resampling may claim
-    1 row (2 if cubic) at either end that has the weight 0; and where several steps read
-    ranges of one value that do not touch, it is computed with all rows between them.
+    window of dilation d at a border may claim d − 1 rows too many there; and where several
+    steps read ranges of one value that do not touch, it is computed with all rows between.
     """
     return dict(plan_rows(found, wanted).needs)
 

@@ -62,21 +62,14 @@ class _Grid:
         kind = self.packet.removeprefix("_").removeprefix("upsample_").partition("_")[0]
         return _TAPS[kind.rstrip("123d")]
 
-    def first(self, row: int) -> int:
-        """Return the first of the rows of the source that a row of the result depends on."""
-        if self.taps == 1:
-            return int(_nearest(self)[row])
+    def middle(self, row: int) -> int:
+        """Return the row of the source that lies nearest to a row of the result."""
         if self.align_corners:
             place = row * (self.size - 1) / (self.rows - 1) if self.rows > 1 else 0.0
         else:
             step = 1 / self.scale if self.scale else self.size / self.rows
             place = (row + 0.5) * step - 0.5
-        return min(math.floor(place), self.size - 1) - (self.taps // 2 - 1)
-
-    def needs(self, out: Rows) -> Rows:
-        """Return the rows of the source that a range of the result depends on."""
-        start, stop = self.first(out.start), self.first(out.stop - 1) + self.taps
-        return Rows(max(start, 0), min(stop, self.size))
+        return min(math.floor(place + 0.5), self.size - 1)
 
 
 def _resample(
@@ -102,17 +95,44 @@ def _probed(grid: _Grid, columns: torch.Tensor) -> torch.Tensor:
     return made.reshape(len(columns), grid.rows)
 
 
-@lru_cache(maxsize=256)
-def _nearest(grid: _Grid) -> torch.Tensor:
-    """Return the row of the source that each row of the result is a copy of."""
-    return _probed(grid, torch.arange(grid.size, dtype=grid.dtype)[None])[0].long()
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """What each row of the result is made from.
+
+    Parameters
+    ----------
+    first
+        (rows,): the first of the rows of the source that go in; the next taps − 1 follow.
+    weights
+        (taps, rows): their weights, 0 for rows outside the source.
+    """
+
+    first: torch.Tensor
+    weights: torch.Tensor
+
+    def needs(self, out: Rows) -> Rows:
+        """Return the rows of the source that a range of the result is made from."""
+        first = self.first[out.start : out.stop]
+        taps = torch.arange(len(self.weights))[:, None]
+        used = (first + taps)[self.weights[:, out.start : out.stop] != 0]
+        return Rows(int(used.min()), int(used.max()) + 1)
 
 
 @lru_cache(maxsize=256)
-def _weights(grid: _Grid) -> torch.Tensor:
-    """(T, rows of the result): the weight of the rows i of the source with i mod T = t."""
-    place = torch.arange(grid.size) % grid.taps
-    return _probed(grid, (place == torch.arange(grid.taps)[:, None]).to(grid.dtype))
+def _table(grid: _Grid) -> _Table:
+    if grid.taps == 1:
+        places = _probed(grid, torch.arange(grid.size, dtype=grid.dtype)[None])[0]
+        return _Table(places.long(), torch.ones(1, grid.rows))
+    # Among one row more than there are taps, around the nearest row, are all that can go in,
+    # however places are rounded; either the first or the last of them has no weight.
+    columns = grid.taps + 1
+    place = torch.arange(grid.size) % columns
+    probed = _probed(grid, (place == torch.arange(columns)[:, None]).to(grid.dtype))
+    first = torch.tensor([grid.middle(row) for row in range(grid.rows)]) - grid.taps // 2
+    weights = probed.gather(0, (first + torch.arange(columns)[:, None]) % columns)
+    later = (weights[0] == 0).long()
+    taps = torch.arange(grid.taps)[:, None]
+    return _Table(first + later, weights.gather(0, taps + later))
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,7 @@ class _Resampled(RowOperation):
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
         """See :meth:`RowOperation.needs`."""
-        return (self.grid.needs(out),)
+        return (_table(self.grid).needs(out),)
 
     def run(self, arguments: Mapping[str, Any], out: Rows) -> torch.Tensor:
         """Resample; see :meth:`RowOperation.run`."""
@@ -148,21 +168,19 @@ class _Resampled(RowOperation):
         return _resample(x, self.grid.packet, sizes, self.grid.align_corners, scales)
 
     def _rows(self, x: torch.Tensor, out: Rows) -> torch.Tensor:
-        grid, axis = self.grid, self.source.axis
-        start = grid.needs(out).start
-        if grid.taps == 1:
-            return x.index_select(axis, (_nearest(grid)[out.start : out.stop] - start).to(x.device))
-        first = torch.tensor([grid.first(row) for row in range(*out)])
-        weights = _weights(grid)[:, out.start : out.stop]
+        axis, table = self.source.axis, _table(self.grid)
+        rows = table.needs(out)
+        first = table.first[out.start : out.stop]
+        if self.grid.taps == 1:
+            return x.index_select(axis, (first - rows.start).to(x.device))
+        weights = table.weights[:, out.start : out.stop].to(x.device, x.dtype)
         shape = [-1 if i == axis else 1 for i in range(x.ndim)]
         result = x.new_zeros(())
-        for tap in range(grid.taps):
-            place = first + tap
-            inside = (place >= 0) & (place < grid.size)
-            weight = weights.gather(0, (place % grid.taps)[None])[0] * inside
-            index = place.clamp(0, grid.size - 1) - start
-            term = x.index_select(axis, index.to(x.device)) * weight.to(x.device).reshape(shape)
-            result = term if tap == 0 else result + term
+        for tap, weight in enumerate(weights):
+            # A row that is not there has no weight, and any other may stand in for it.
+            index = (first + tap).clamp(rows.start, rows.stop - 1) - rows.start
+            term = x.index_select(axis, index.to(x.device)) * weight.reshape(shape)
+            result = result + term if tap else term
         return result
 
 
