@@ -203,3 +203,17 @@ def test_main_is_a_click_group() -> None:
 
 def test_models_open(files: Files) -> None:
     assert open_model(files.model).network.input_shape == (None, *SHAPE)
+
+
+def test_codes_are_compared(tmp_path: Path) -> None:
+    result = fcdcc("codes", "--n", 6, "--delta", 4, "--json", "-", "--plot", tmp_path / "c.png")
+    assert result.exit_code == 0, result.output
+    rows = {row["label"]: row for row in json.loads(result.stdout)}
+    systematic = rows["systematic"]
+    assert systematic["conditions"]["worst"] <= 4.2
+    assert systematic["conditions"]["method"] == "all"
+    assert systematic["decoding_none_lost"] == 0
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    table = fcdcc("codes", "--n", 3, "--delta", 2).stdout
+    for label in rows:
+        assert label.split()[0] in table

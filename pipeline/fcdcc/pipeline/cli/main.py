@@ -11,12 +11,14 @@ from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.errors import LockedError
 
 from ..errors import ClusterLostError
+from .codes import codes
 from .demo import demo
 from .exit_codes import ExitCode
 from .ingest import ingest
 from .inspect import status, verify
 from .interruption import interruptible
 from .run import run
+from .schedule import schedule
 
 __all__ = ["main"]
 
@@ -60,4 +62,6 @@ main.add_command(run)
 main.add_command(status)
 main.add_command(verify)
 main.add_command(ingest)
+main.add_command(codes)
+main.add_command(schedule)
 main.add_command(demo)
