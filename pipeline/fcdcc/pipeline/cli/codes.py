@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from .results import check_can_write, write_result
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fcdcc.coding.comparison import CodeRow
 
 __all__ = ["codes"]
+
+Cells: TypeAlias = "dict[str, Callable[[CodeRow], str]]"
+"""Columns: their names, and what stands in them."""
 
 
 @click.command()
@@ -60,9 +65,7 @@ def _show(rows: Sequence[CodeRow]) -> None:
     )
 
 
-def _table(
-    title: str, rows: Sequence[CodeRow], columns: dict[str, Callable[[CodeRow], str]]
-) -> object:
+def _table(title: str, rows: Sequence[CodeRow], columns: Cells) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")

@@ -1,0 +1,266 @@
+"""Jobs at given times: cron's own rules, units that their readers understand, clean ends."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcdcc.pipeline.cli import main
+from fcdcc.pipeline.errors import OptionError
+from fcdcc.pipeline.schedule.cron import WEEKDAYS, CronTimes, parse_cron
+from fcdcc.pipeline.schedule.serving import serve, trigger_of
+from fcdcc.pipeline.schedule.units import Unit, calendar_lines, cron_unit, systemd_unit
+
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def matches(fields: list[str], when: dt.datetime) -> bool:
+    """Cron's rules (crontab(5)) for plain numbers, lists and stars, said another way."""
+
+    def among(text: str, value: int) -> bool:
+        return text == "*" or value in map(int, text.split(","))
+
+    weekday = (when.weekday() + 1) % 7
+    day = among(fields[2], when.day)
+    if "*" in (fields[2], fields[4]):
+        right_day = day and among(fields[4], weekday)
+    else:
+        right_day = day or among(fields[4], weekday)
+    return (
+        among(fields[0], when.minute)
+        and among(fields[1], when.hour)
+        and among(fields[3], when.month)
+        and right_day
+    )
+
+
+def field(low: int, high: int) -> st.SearchStrategy[str]:
+    lists = st.lists(st.integers(low, high), min_size=1, max_size=3)
+    return st.one_of(st.just("*"), lists.map(lambda numbers: ",".join(map(str, numbers))))
+
+
+@given(st.tuples(field(0, 59), field(0, 23), field(1, 28), field(1, 12), field(0, 6)))
+def test_the_times_are_those_of_cron(fields: tuple[str, ...]) -> None:
+    trigger = trigger_of(parse_cron(" ".join(fields)), "UTC")
+    now = START
+    for _ in range(3):
+        fires = trigger.get_next_fire_time(None, now)
+        assert fires is not None
+        assert matches([*fields], fires)
+        # No earlier day would have done, nor an earlier minute of that day.
+        between = (fires - dt.timedelta(minutes=minutes) for minutes in range(1, 1500))
+        assert not any(matches([*fields], when) for when in between if when >= now)
+        now = fires + dt.timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("@daily", "0 0 * * *"),
+        ("@weekly", "0 0 * * 7"),
+        ("*/15 9-17/4 * JAN-mar Mon-Fri", "0,15,30,45 9,13,17 * 1,2,3 1,2,3,4,5"),
+        ("50/5 * * * *", "50,55 * * * *"),
+        ("0 0 * * 5-7", "0 0 * * 0,5,6"),
+    ],
+)
+def test_short_forms(text: str, same: str) -> None:
+    def times(cron: CronTimes) -> tuple[object, ...]:
+        return (cron.minutes, cron.hours, cron.months, cron.days)
+
+    assert times(parse_cron(text)) == times(parse_cron(same))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0 2 * *", "4 fields"),
+        ("60 2 * * *", "minute is '60'; expected 0 to 59"),
+        ("0 2 * * mo", "weekday is 'mo'.*sun, mon"),
+        ("0 2 0 * *", "day of the month is '0'"),
+        ("0 */0 * * *", "hour"),
+        ("0 5-2 * * *", "hour is '5-2'"),
+        ("0 2,, * * *", "hour"),
+        ("0 2 31 2,4 *", "never comes"),
+        ("0 2 * * * rm", "6 fields"),
+        ("0 ² * * *", "hour"),
+    ],
+)
+def test_what_is_no_time_is_refused(text: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        parse_cron(text)
+
+
+def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> Unit:
+    return Unit(Path(job), parse_cron(cron), timezone, "/opt/python")
+
+
+@pytest.mark.parametrize(
+    ("cron", "lines"),
+    [
+        ("0 2 * * *", ["*-*-* 02:00:00"]),
+        ("30 4 1 */6 *", ["*-01,07-01 04:30:00"]),
+        ("0 0 * * 0", ["Sun *-*-* 00:00:00"]),
+        ("5 * 13 * 5", ["*-*-13 *:05:00", "Fri *-*-* *:05:00"]),
+    ],
+)
+def test_calendar_events_of_systemd(cron: str, lines: list[str]) -> None:
+    assert calendar_lines(unit(cron)) == lines
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("cron", ["0 2 * * *", "*/20 1-5 1,15 * mon", "0 0 29 2 *"])
+def test_systemd_means_the_same_times(cron: str) -> None:
+    trigger = trigger_of(parse_cron(cron), "UTC")
+    earliest: list[dt.datetime] = []
+    for line in calendar_lines(unit(cron, timezone="UTC")):
+        said = subprocess.run(
+            ["systemd-analyze", "calendar", "--base-time=2026-01-01 00:00:00 UTC", line],
+            capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": "/usr/bin:/bin"},
+        ).stdout  # fmt: skip
+        (when,) = [row for row in said.splitlines() if "Next elapse" in row]
+        day, clock = when.split()[3:5]
+        earliest.append(dt.datetime.fromisoformat(f"{day}T{clock}+00:00"))
+    assert min(earliest) == trigger.get_next_fire_time(None, START + dt.timedelta(seconds=1))
+
+
+ODD = """/jobs/50% "off" $HOME 'x' \\n.toml"""
+
+
+def test_odd_paths_are_quoted() -> None:
+    line = cron_unit(unit("0 2 * * *", ODD)).rstrip("\n")
+    assert line.startswith("0 2 * * * ")
+    unescaped = line.removeprefix("0 2 * * * ").replace(r"\%", "%")
+    assert line.count("%") == line.count(r"\%")
+    assert shlex.split(unescaped)[:6] == unit("0 2 * * *", ODD).command
+    service = systemd_unit(unit("0 2 * * *", ODD))
+    assert r"""/jobs/50%% \"off\" $$HOME 'x' \\n.toml""" in service
+    with pytest.raises(OptionError, match="line breaks"):
+        unit("0 2 * * *", "/jobs/a\nExecStart=evil.toml")
+
+
+def job_file(folder: Path) -> Path:
+    path = folder / "Nightly job.toml"
+    path.write_text('model = "m.pt2"\ninput = "in.zarr"\noutput = "out.zarr"\n')
+    return path
+
+
+def schedule(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["schedule", *map(str, arguments)])
+
+
+def test_kubernetes(tmp_path: Path) -> None:
+    file = job_file(tmp_path)
+    result = schedule(
+        file, "--cron", "0 2 * * *", "--print", "kubernetes", "--timezone", "Europe/Zurich",
+        "--claim", "images:/data",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    config, job = yaml.safe_load_all(result.stdout)
+    assert config["data"]["job.toml"] == file.read_text()
+    assert job["metadata"]["name"] == config["metadata"]["name"] == "fcdcc-nightly-job"
+    spec = job["spec"]
+    assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Europe/Zurich")
+    assert spec["concurrencyPolicy"] == "Forbid"
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"][-1] == "/etc/fcdcc/job.toml"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {"job", "data"}
+    assert {volume["name"] for volume in pod["volumes"]} == {"job", "data"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_accepts_what_is_printed(tmp_path: Path) -> None:
+    printed = schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", "systemd").stdout
+    paths = []
+    for part in printed.split("# /etc/systemd/system/")[1:]:
+        name, _, text = part.partition("\n")
+        (tmp_path / name).write_text(text)
+        paths.append(str(tmp_path / name))
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *paths],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    ours = [line for line in checked.stderr.splitlines() if "fcdcc-nightly-job" in line]
+    assert ours == []
+
+
+def test_what_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    file = job_file(tmp_path)
+    assert schedule(file, "--cron", "0 2 * *").exit_code == 2
+    assert schedule(file, "--cron", "0 2 * * *", "--timezone", "Mars/North").exit_code == 2
+    assert schedule(tmp_path / "none.toml", "--cron", "0 2 * * *").exit_code == 2
+    file.write_text("n = 2\n")
+    result = schedule(file, "--cron", "0 2 * * *")
+    assert result.exit_code == 2
+    assert "MODEL is needed" in result.stderr
+
+
+def every(seconds: float) -> BaseTrigger:
+    return IntervalTrigger(seconds=seconds)
+
+
+def test_runs_follow_each_other_and_their_codes_are_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    command = [sys.executable, "-S", "-c", "import sys; sys.exit(4)"]
+    codes = serve(command, every(0.2), runs=2, told=lines.append)
+    assert codes == [4, 4]
+    assert lines.count("the run ended with code 4") == 2
+
+
+def test_a_run_that_goes_on_is_not_joined_by_another(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, time; p = pathlib.Path(r'%s'); assert not p.exists(); p.touch(); "
+        "time.sleep(1); p.unlink()" % (tmp_path / "running")
+    )
+    lines: list[str] = []
+    codes = serve([sys.executable, "-S", "-c", code], every(0.2), runs=2, told=lines.append)
+    assert codes == [0, 0]
+    assert any("passed over" in line for line in lines)
+
+
+def test_sigterm_ends_the_run_that_is_going_on(tmp_path: Path) -> None:
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n    pathlib.Path('ended').touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, end)\npathlib.Path('begun').touch()\ntime.sleep(600)\n"
+    )
+    (tmp_path / "child.py").write_text(child)
+    parent = (
+        "import sys\n"
+        "from fcdcc.pipeline.cli.interruption import interruptible\n"
+        "from fcdcc.pipeline.schedule.serving import serve\n"
+        "from apscheduler.triggers.interval import IntervalTrigger\n"
+        "with interruptible(60):\n"
+        "    serve([sys.executable, 'child.py'], IntervalTrigger(hours=1), now=True, told=print)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (tmp_path / "ended").exists()
+    assert "KeyboardInterrupt" in said
+
+
+def test_weekdays_begin_with_sunday() -> None:
+    assert WEEKDAYS[parse_cron("0 0 * * 1").days[0].weekdays[0]] == "mon"
