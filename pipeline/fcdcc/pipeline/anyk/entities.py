@@ -96,9 +96,8 @@ class Group:
     """Shares that belong together.
 
     ``unfinished`` are its nodes without any result so far, ``held`` the shares on standby,
-    ``started`` is when its first share was assigned, ``finished_after`` how long after that
-    the shares that are in memory were done, and ``solved`` says whether a node solved for
-    anything.
+    ``started`` is when its first share was assigned, ``durations`` how long the shares took
+    that are in memory, and ``solved`` says whether a node solved for anything.
     """
 
     number: int
@@ -109,7 +108,7 @@ class Group:
     nodes: dict[Key, None] = field(default_factory=dict)
     unfinished: dict[Key, None] = field(default_factory=dict)
     held: dict[Key, None] = field(default_factory=dict)
-    finished_after: dict[Key, float] = field(default_factory=dict)
+    durations: dict[Key, float] = field(default_factory=dict)
     started: float | None = None
     solved: bool = False
 
@@ -130,16 +129,18 @@ class Block:
 class Worker:
     """One worker.
 
-    ``delivered`` says whether it has returned anything since it joined, ``ghosts`` which
-    shares were given up there and when, ``haunted`` whether its last heartbeat reported
-    cancelled tasks, ``quiet`` whether it has missed heartbeats, ``removing`` whether its
-    removal has been asked for.
+    ``seen`` is when it was last heard of, ``last_result`` when it last returned the result
+    of any task (or joined); ``delivered`` says whether it has returned a share at all,
+    ``ghosts`` which shares were given up there and when, ``haunted`` whether its last
+    heartbeat reported cancelled tasks, ``quiet`` whether it has missed heartbeats,
+    ``removing`` whether its removal has been asked for.
     """
 
     address: str
     host: str
     nthreads: int
     seen: float
+    last_result: float
     delivered: bool = False
     ghosts: dict[Key, float] = field(default_factory=dict)
     haunted: bool = False

@@ -220,8 +220,8 @@ class WorkerNews:
         Its address.
     heartbeat
         When its last heartbeat arrived.
-    seen
-        When it was last heard of at all, by a heartbeat or by a result.
+    result
+        When the last result of any task arrived from it; when it joined, if none has.
     ghosts
         How many cancelled tasks its last heartbeat reported.
     needed
@@ -230,7 +230,7 @@ class WorkerNews:
 
     worker: str
     heartbeat: float
-    seen: float
+    result: float
     ghosts: int
     needed: bool
 

@@ -35,7 +35,7 @@ class Roster:
     def join(self, event: WorkerJoined) -> None:
         """Add a worker."""
         self.workers[event.worker] = Worker(
-            event.worker, event.host, event.nthreads, seen=event.now
+            event.worker, event.host, event.nthreads, seen=event.now, last_result=event.now
         )
 
     def leave(self, address: str) -> Worker | None:
@@ -48,12 +48,13 @@ class Roster:
         if worker is not None:
             worker.ghosts[share] = now
 
-    def delivered(self, address: str, start: float) -> None:
+    def delivered(self, address: str, start: float, now: float) -> None:
         """Note that a worker returned a result that it began at ``start``."""
         worker = self.workers.get(address)
         if worker is None:
             return
         worker.delivered = True
+        worker.last_result = max(worker.last_result, now)
         if worker.nthreads == 1:  # its only thread was free by then
             worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > start}
 
@@ -61,6 +62,11 @@ class Roster:
         """Return whether a worker has missed heartbeats."""
         worker = self.workers.get(address or "")
         return worker is not None and worker.quiet
+
+    def stalled(self, address: str | None, since: float, now: float) -> float:
+        """Return how long a worker that was given a share at ``since`` has returned nothing."""
+        worker = self.workers.get(address or "")
+        return 0.0 if worker is None else now - max(since, worker.last_result)
 
     def seat(self, block: Block, spread: bool = False) -> set[int]:
         """Give every seat of a block a worker; return the seats that changed.
@@ -110,7 +116,9 @@ class Roster:
 
 
 def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float) -> None:
-    worker.seen = min(tick.now, max(worker.seen + late, news.seen))
+    heard = max(worker.seen + late, news.heartbeat, news.result)
+    worker.seen = min(tick.now, heard)
+    worker.last_result = max(worker.last_result, news.result)
     worker.quiet = tick.now - worker.seen > QUIET_AFTER * tick.heartbeat_interval
     worker.haunted = news.ghosts > 0
     if news.ghosts == 0:

@@ -29,12 +29,12 @@ class SilenceRule(Protocol):
 class LatenessRule(Protocol):
     """Says when a group is late, so that the shares it has in reserve are started."""
 
-    def is_late(self, waited: float, finished: Sequence[float], missing: int) -> bool:
+    def is_late(self, stalled: float, durations: Sequence[float], missing: int) -> bool:
         """Return whether to start the reserve.
 
-        ``waited`` is the time since the group's first share was assigned, ``finished`` the
-        times after which shares were done, counted from the same moment, and ``missing`` the
-        number of shares that were assigned and are not done.
+        ``stalled`` is how long a worker that has one of the group's shares has returned
+        nothing, ``durations`` how long the shares took that are done, and ``missing`` the
+        number of shares that were assigned and are not done; all in seconds.
         """
         ...
 
@@ -72,15 +72,16 @@ class FixedSilence:
 
 @dataclass(frozen=True)
 class LateByMedian:
-    """Late against the group itself: ``factor`` times the median of the first half.
+    """Late against the group itself: ``factor`` times the median of what its shares took.
 
-    ``slack`` seconds are added, so that very short shares do not wake the reserve for nothing.
+    At least as many shares must be done as are missing. ``slack`` seconds are added, so that
+    very short shares do not wake the reserve for nothing.
     """
 
     factor: float = 2.0
-    slack: float = 0.1
+    slack: float = 0.2
 
-    def is_late(self, waited: float, finished: Sequence[float], missing: int) -> bool:
+    def is_late(self, stalled: float, durations: Sequence[float], missing: int) -> bool:
         """Return whether to start the reserve.
 
         >>> LateByMedian().is_late(3.0, [0.9, 1.0, 1.1], missing=1)
@@ -88,6 +89,6 @@ class LateByMedian:
         >>> LateByMedian().is_late(3.0, [0.9], missing=3)
         False
         """
-        if missing == 0 or len(finished) < missing:
+        if missing == 0 or len(durations) < missing:
             return False
-        return waited > self.factor * median(finished) + self.slack
+        return stalled > self.factor * median(durations) + self.slack

@@ -213,10 +213,11 @@ class AnyKPlugin(SchedulerPlugin):
 
     def _news(self, now: float, interval: float) -> Iterator[m.WorkerNews]:
         for address, worker in self.scheduler.workers.items():
-            seen = max(worker.last_seen, self._heard.get(address, 0.0))
-            needed = now - seen > interval and self._is_needed(address)
+            result = self._heard.get(address, 0.0)
+            silence = now - max(worker.last_seen, result)
+            needed = silence > interval and self._is_needed(address)
             ghosts = (worker.metrics or {}).get("task_counts", {}).get("cancelled", 0)
-            yield m.WorkerNews(address, worker.last_seen, seen, ghosts, needed)
+            yield m.WorkerNews(address, worker.last_seen, result, ghosts, needed)
 
     def _is_needed(self, address: str) -> bool:
         """Return whether a worker runs or holds anything of a graph with any-k nodes."""

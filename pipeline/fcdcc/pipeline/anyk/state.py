@@ -50,7 +50,8 @@ Silence
 
 Standby
     A held share starts when a share of its group was lost, when a worker of its group stays
-    silent, or when the group is late by a rule.
+    silent, or when the group is late by a rule: when a worker that has one of its shares
+    returns nothing for much longer than the others took. A worker with a queue is not late.
 """
 
 from __future__ import annotations
@@ -215,15 +216,14 @@ class AnyKState:
 
     @_handle.register
     def _(self, event: m.ShareDone) -> Iterable[Instruction]:
-        self.roster.delivered(event.worker, event.start)
+        self.roster.delivered(event.worker, event.start, event.now)
         member = self.members.get(event.share)
         if member is None:
             return ()
         group = self.groups[member.group]
         group.held.pop(member.key, None)
         member.state, member.worker = MemberState.DONE, event.worker
-        if group.started is not None:
-            group.finished_after[member.key] = event.now - group.started
+        group.durations[member.key] = event.stop - event.start
         self._record(member, "done", event.worker, event.start, event.stop)
         self._dirty.update(member.nodes)
         return ()
@@ -250,7 +250,7 @@ class AnyKState:
         if before in (MemberState.HELD, MemberState.ERASED):
             return
         group = self.groups[member.group]
-        group.finished_after.pop(member.key, None)
+        group.durations.pop(member.key, None)
         member.state, member.worker = MemberState.RELEASED, None
         if before is MemberState.STARTED:
             self.roster.haunt(worker, member.key, now)
@@ -465,8 +465,9 @@ class AnyKState:
         started = [member for member in members if member.state is MemberState.STARTED]
         if any(self.roster.is_quiet(member.worker) for member in started):
             return True
-        finished = list(group.finished_after.values())
-        return self.lateness.is_late(now - group.started, finished, len(started))
+        stalled = [self.roster.stalled(item.worker, item.since, now) for item in started]
+        durations = list(group.durations.values())
+        return self.lateness.is_late(max(stalled, default=0.0), durations, len(started))
 
     # ------------------------------------------------------------------ history
 

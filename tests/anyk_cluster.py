@@ -1,0 +1,89 @@
+"""A cluster with the any-k plugin, and what tests ask about it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any
+
+from distributed import Client, LocalCluster
+
+from fcdcc.pipeline.anyk import AnyKPlugin, anyk_alive, anyk_report
+from fcdcc.pipeline.anyk.scheduler_plugin import NAME
+
+VALIDATION = {
+    "distributed.scheduler.validate": True,
+    "distributed.worker.validate": True,
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.admin.tick.limit": "1h",
+    "distributed.comm.timeouts.connect": "10s",
+}
+
+
+def threaded_cluster(workers: int) -> LocalCluster:
+    """Return a cluster of workers with one thread each in this process."""
+    return local_cluster(workers, processes=False)
+
+
+def local_cluster(workers: int, processes: bool) -> LocalCluster:
+    """Return a cluster of workers with one thread each, on any free port."""
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=processes,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": ":0"},
+        silence_logs=logging.ERROR,
+    )
+
+
+class Errors(logging.Handler):
+    """Collects what Dask and the plugin log as errors: a failed validation is only logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))
+
+
+class Running:
+    """A cluster with the plugin, and what tests ask about it."""
+
+    def __init__(self, cluster: LocalCluster, client: Client, errors: Errors) -> None:
+        self.cluster = cluster
+        self.client = client
+        self.errors = errors
+
+    @property
+    def scheduler(self) -> Any:
+        return self.cluster.scheduler
+
+    @property
+    def plugin(self) -> AnyKPlugin:
+        plugin = self.scheduler.plugins[NAME]
+        assert isinstance(plugin, AnyKPlugin)
+        return plugin
+
+    def report(self, run: str = "r") -> Any:
+        return anyk_report(self.client, run)
+
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+        until = monotonic() + seconds
+        while not condition():
+            assert monotonic() < until, f"waited {seconds} seconds and still not: {what}"
+            sleep(0.01)
+
+    def wait_until_empty(self) -> None:
+        """Wait until neither the scheduler nor the plugin nor a worker remembers any task."""
+        nothing = dict.fromkeys(("groups", "shares", "nodes", "blocks", "tasks"), 0)
+        self.wait_until(lambda: not self.scheduler.tasks, "the scheduler has no tasks")
+        self.wait_until(lambda: anyk_alive(self.client) == nothing, "the plugin has no tasks")
+
+    def check(self) -> None:
+        """Check that nothing went wrong that nobody would have been told about."""
+        assert self.report()["failures"] == []
+        assert self.plugin.failure_count == 0
+        assert self.errors.messages == []

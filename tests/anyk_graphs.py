@@ -1,0 +1,154 @@
+"""Small graphs with any-k nodes, and shares that are slow on command.
+
+It is a module of its own so that worker processes can import the functions.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
+
+from fcdcc.coding.errors import Abandoned
+from fcdcc.pipeline.anyk import AnyK, Share, abandonable, wanted
+from fcdcc.pipeline.keys import task_key
+
+N, ENOUGH = 6, 4
+
+
+def make_input(block: int) -> np.ndarray:
+    """Return something that tells the blocks apart."""
+    return np.full(8, float(block))
+
+
+def make_share(value: np.ndarray, position: int, gate: str | None, seconds: float = 0.0) -> Any:
+    """Return a share, after some seconds, and not before the file ``gate`` is there.
+
+    It asks all the time whether it is still wanted.
+    """
+    still_wanted = wanted()
+    until = time.monotonic() + seconds
+    with abandonable():
+        while time.monotonic() < until or (gate is not None and not Path(gate).exists()):
+            if not still_wanted():
+                raise Abandoned(f"share {position}")
+            time.sleep(0.002)
+    return value * (position + 1)
+
+
+def blind_share(value: np.ndarray, position: int, gate: str) -> Any:
+    """Return a share when the file ``gate`` is there, and never ask."""
+    while not Path(gate).exists():
+        time.sleep(0.002)
+    return value * (position + 1)
+
+
+def fail(value: np.ndarray, position: int) -> Any:
+    """Raise an error."""
+    raise ArithmeticError(f"share {position} cannot be computed")
+
+
+def decode(there: Mapping[int, np.ndarray], seconds: float = 0.0) -> tuple[float, tuple[int, ...]]:
+    """Return the block's number, which every share tells, and the positions that are there."""
+    time.sleep(seconds)
+    (block,) = {float(value[0]) / (position + 1) for position, value in there.items()}
+    return block, tuple(there)
+
+
+def process_id() -> int:
+    """Return the id of the process that asks."""
+    return os.getpid()
+
+
+def do_nothing() -> None:
+    """Return."""
+
+
+@dataclass
+class GraphOf:
+    """The graph of one layer of one block; ``results`` are its any-k nodes."""
+
+    block: int
+    run: str = "r"
+    layer: int = 0
+    tasks: dict[Key, GraphNode] = field(default_factory=dict)
+    shares: dict[int, Key] = field(default_factory=dict)
+    results: list[Key] = field(default_factory=list)
+
+
+def gathered(
+    block: int,
+    gates: Mapping[int, str] | None = None,
+    run: str = "r",
+    seconds: float = 0.0,
+    decode_seconds: float = 0.0,
+    blind: bool = False,
+    slow: Collection[int] = (),
+    n: int = N,
+    enough: int = ENOUGH,
+) -> GraphOf:
+    """Return a block whose single any-k node needs any ``enough`` of ``n`` shares.
+
+    Shares at the positions ``slow`` take half a second longer than ``seconds``.
+    """
+    graph = GraphOf(block, run)
+    times = {position: seconds + (0.5 if position in slow else 0.0) for position in range(n)}
+    _add_shares(graph, times, gates or {}, blind, parity=())
+    key = task_key("decode", run, 0, block)
+    args = (decode_seconds,) if decode_seconds else ()
+    graph.tasks[key] = AnyK(key, decode, graph.shares, enough, *args)
+    graph.results.append(key)
+    return graph
+
+
+def in_parts(
+    block: int,
+    gates: Mapping[int, str] | None = None,
+    run: str = "r",
+    seconds: float = 0.0,
+    standby: bool = True,
+) -> GraphOf:
+    """Return a block with a part for every plain share; the others are parity."""
+    graph = GraphOf(block, run)
+    parity = range(ENOUGH, N)
+    _add_shares(graph, dict.fromkeys(range(N), seconds), gates or {}, False, parity)
+    for position in range(ENOUGH):
+        key = task_key("part", run, 0, block, position)
+        graph.tasks[key] = AnyK(
+            key,
+            decode,
+            graph.shares,
+            ENOUGH,
+            own=position,
+            standby=parity if standby else (),
+        )
+        graph.results.append(key)
+    return graph
+
+
+def _add_shares(
+    graph: GraphOf,
+    times: Mapping[int, float],
+    gates: Mapping[int, str],
+    blind: bool,
+    parity: Collection[int],
+) -> None:
+    read = task_key("read", graph.run, 0, graph.block)
+    graph.tasks[read] = Task(read, make_input, graph.block)
+    for position, seconds in times.items():
+        stage = "parity" if position in parity else "share"
+        key = task_key(stage, graph.run, 0, graph.block, position)
+        gate = gates.get(position)
+        source = TaskRef(read)
+        if blind and gate is not None:
+            graph.tasks[key] = Share(key, blind_share, source, position, gate)
+        else:
+            graph.tasks[key] = Share(key, make_share, source, position, gate, seconds)
+        graph.shares[position] = key
