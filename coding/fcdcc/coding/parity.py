@@ -106,6 +106,8 @@ def parity_table(gamma: int, delta_q: int, delta_r: int, seed: int | None = None
         )
     if seed is not None:
         return seeded_table(gamma, delta_q, delta_r, seed)
+    if (gamma, delta_q, delta_r) in shipped_tables():
+        return _load(gamma, delta_q, delta_r)
     fitting = [
         name
         for name in shipped_tables()
@@ -119,7 +121,9 @@ def parity_table(gamma: int, delta_q: int, delta_r: int, seed: int | None = None
 @cache
 def shipped_tables() -> tuple[tuple[int, int, int], ...]:
     """Return (γ, δ_q, δ_r) of every shipped table."""
-    names = (_NAME.fullmatch(entry.name) for entry in files("fcdcc.coding").joinpath("data").iterdir())
+    names = (
+        _NAME.fullmatch(entry.name) for entry in files("fcdcc.coding").joinpath("data").iterdir()
+    )
     found = [tuple(map(int, match.groups())) for match in names if match]
     return tuple(sorted((gamma, delta_q, delta_r) for gamma, delta_q, delta_r in found))
 
@@ -169,13 +173,8 @@ def _load(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
 
 
 def _cut(table: ParityTable, gamma: int, delta_q: int, delta_r: int) -> ParityTable:
-    quaternions, reals = table.quaternions, table.reals
-    whole = (len(quaternions), quaternions.shape[1], reals.shape[1])
-    if whole == (gamma, delta_q, delta_r):
-        return table
-    return ParityTable(
-        quaternions[:gamma, :delta_q], reals[:gamma, :delta_r], table.worst, table.method, "cut"
-    )
+    quaternions, reals = table.quaternions[:gamma, :delta_q], table.reals[:gamma, :delta_r]
+    return ParityTable(quaternions, reals, table.worst, table.method, "cut")
 
 
 def _worst(table: ParityTable) -> float:

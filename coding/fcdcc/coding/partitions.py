@@ -66,7 +66,7 @@ def systematic_partitions(delta: int, gamma: int) -> tuple[Partition, ...]:
 
     Four parts for each of the δ_q on the side of the quaternions, and δ_r on the other,
     δ = δ_q δ_r. The reals are what makes conditioning worse: δ_r is at most 4, and 1 where
-    γ exceeds 4. (20, 16) has a worst condition number of 23 with δ_r = 1, 27 with 2, 39 with
+    γ exceeds 4. (20, 16) has a worst condition number of 23 with δ_r = 1, 27 with 2, 34 with
     4 and 183 with 8.
     """
     found = set()
