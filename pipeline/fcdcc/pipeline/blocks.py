@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from dask._task_spec import GraphNode
 from dask.typing import Key
@@ -72,7 +72,7 @@ def _run(
     try:
         while True:
             for job in islice(waiting, in_flight - len(active)):
-                future = client.get(job.tasks, job.key, sync=False, priority=-job.block)
+                future: Future[Any] = _submitted(client, job)
                 active[job.block] = job, future
                 future.add_done_callback(lambda _, block=job.block: finished.put(block))
             if not active:
@@ -96,12 +96,18 @@ def _run(
             future.cancel()
 
 
+def _submitted(client: Client, job: BlockJob) -> Future[Any]:
+    """Send a block's graph; earlier blocks come first."""
+    future = client.get(job.tasks, job.key, sync=False, priority=-job.block)
+    return cast("Future[Any]", future)
+
+
 def _outcome(block: int, future: Future[Any]) -> Outcome:
     """Return how a block ended."""
     if future.status == "finished":
         return Outcome(block, None)
     if future.status == "error":
-        return Outcome(block, future.exception())
+        return Outcome(block, cast("BaseException", future.exception()))
     raise ClusterLostError(
         f"block {block} was {future.status} before it was finished: the scheduler went away or "
         "somebody cancelled it; run again to continue"

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import cast
 
 import dask.config
 from distributed import Client, LocalCluster, Nanny
@@ -47,8 +48,7 @@ class Cluster:
     @property
     def dashboard(self) -> str | None:
         """Address of the dashboard, if it is there."""
-        link: str = self.client.dashboard_link
-        return link or None
+        return self.client.dashboard_link or None
 
     def replace(self, addresses: Iterable[str]) -> None:
         """Start fresh workers in place of removed ones, where the cluster is ours.
@@ -87,7 +87,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
                 _start_local(config) as local,
                 Client(local, set_as_default=False) as client,
             ):
-                yield Cluster(client, local)
+                yield Cluster(client, cast("LocalCluster", local))
         else:
             with _connect(config) as client:
                 yield Cluster(client, None)

@@ -8,8 +8,9 @@ decoded as soon as its shares suffice; elsewhere all shares are waited for.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import dask.array as da
 import numpy as np
@@ -144,7 +145,7 @@ def _channels_first(model: Model, images: Images) -> xr.DataArray:
         )
     space = ("z", "y", "x")[5 - images.ndim :]
     first, last = ("n", "c", *space), ("n", *space, "c")
-    shape = images.shape[1:]
+    shape = tuple(int(size) for size in images.shape[1:])
     is_last = not fits(expected, shape) and fits(expected, (shape[-1], *shape[:-1]))
     return xr.DataArray(images, dims=last if is_last else first).transpose(*first)
 
@@ -166,19 +167,17 @@ def _predictions(
     for block, (start, stop) in enumerate(BlockLayout(len(images), plan.batch)):
         chunk = TaskRef((source.name, block, *[0] * (source.ndim - 1)))
         reader = partial(_read, chunk, preparation)
-        graph = build_block(
+        built = build_block(
             executable.network, plan, TaskRef(model), run, block, stop - start, reader
         )
         key: Key = (name, block, *[0] * len(shape))
-        tasks |= graph.tasks
-        tasks[key] = Task(key, kernels.same, graph.prediction)
+        tasks |= built.tasks
+        tasks[key] = Task(key, kernels.same, built.prediction)
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
-    return da.Array(
-        HighLevelGraph.from_collections(name, tasks, dependencies=[source]),
-        name,
-        (lengths, *((size,) for size in shape)),
-        dtype=np.dtype(plan.dtype),
-    )
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
+    chunks = (lengths, *((size,) for size in shape))
+    make_array = cast("Callable[..., da.Array]", da.Array)  # whose signature has no types
+    return make_array(graph, name, chunks, dtype=np.dtype(plan.dtype))
 
 
 def _read(
@@ -191,7 +190,8 @@ def _read(
 def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
     """Return predictions with the names and coordinates of the images, where they fit."""
     spatial = tuple(str(dim) for dim in images.dims[2:])
-    dims = (str(images.dims[0]), *prediction_dims(spatial, predictions.shape[1:]))
+    shape = tuple(int(size) for size in predictions.shape[1:])
+    dims = (str(images.dims[0]), *prediction_dims(spatial, shape))
     sizes = dict(zip(dims, predictions.shape, strict=True))
     coords = {
         name: coord

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dask.config
 from dask.utils import parse_timedelta
@@ -110,7 +110,7 @@ class StallGuard:
 
 def waiting_tasks(client: Client, run: str) -> list[WaitingTask]:
     """Return the tasks of a run that workers have or that wait for one, lowest block first."""
-    found: list[tuple[Any, ...]] = client.run_on_scheduler(_waiting, run=run)
+    found = cast("list[tuple[Any, ...]]", client.run_on_scheduler(_waiting, run=run))
     return [WaitingTask(*fields) for fields in found]
 
 
