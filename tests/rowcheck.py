@@ -24,7 +24,7 @@ from fcdcc.pipeline.rows import (
     run_rows,
 )
 
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 X = Ref("x")
 # What `st.data().draw` and the argument of a composite strategy have in common.
 Draw: TypeAlias = Callable[..., Any]

@@ -195,7 +195,7 @@ class TestResampling:
     @NDIM
     @pytest.mark.parametrize("kind", ["nearest", "exact", "linear", "aligned"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(data=st.data())
     def test_any_factor(
         self, ndim: int, kind: str, dtype: torch.dtype, data: st.DataObject

@@ -213,7 +213,7 @@ class Chain:
 
 
 class TestChains:
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(data=st.data())
     def test_any_rows_of_any_chain(self, data: st.DataObject) -> None:
         rows = data.draw(st.integers(2, 12), label="rows")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from fcdcc.coding.apcp import partition_rows, rows_inside
 from fcdcc.coding.geometry import ConvGeometry
@@ -200,6 +201,33 @@ def test_a_barrier_on_the_way_needs_everything(folder: Path) -> None:
         found.network.input: (0, 64),
         gate: None,
     }
+
+
+class ChannelAttention(nn.Module):
+    """Weights for channels from a convolution over them (efficient channel attention)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(3, 8, 3, padding=1)
+        self.over_channels = nn.Conv1d(1, 1, 3, padding=1)
+        self.leave = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.enter(x)
+        means = x.mean((2, 3), keepdim=True).squeeze(-1).transpose(-1, -2)
+        weights = self.over_channels(means).transpose(-1, -2).unsqueeze(-1).sigmoid()
+        return self.leave(x * weights.expand_as(x))
+
+
+def test_convolutions_over_channels_have_no_rows(tmp_path: Path) -> None:
+    x = torch.zeros(2, 3, 6, 6)
+    batch = torch.export.Dim("batch", max=64)
+    program = torch.export.export(ChannelAttention().eval(), (x,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    found = analyse_network(open_model(tmp_path / "model.pt2").network, (2, 3, 6, 6))
+    assert [b.reason for bs in found.barriers.values() for b in bs] == ["a mean over all rows"]
+    whole = [layout.shape for layout in found.layouts.values() if layout.axis is None]
+    assert sorted(whole) == [(2, 1, 8), (2, 1, 8)]
 
 
 @SLOW

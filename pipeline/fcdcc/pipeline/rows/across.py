@@ -43,8 +43,9 @@ def analyse_network(network: Network, input_shape: Sequence[int]) -> NetworkRows
     r"""Analyse all stages of a network.
 
     Rows are the first spatial axis of the input and of every convolution's output, except
-    that a convolution of a value without rows (in squeeze-excitation) whose output has only
-    one row makes a value without rows again.
+    that a convolution of a value without rows makes a value without rows again if its output
+    has only one row (squeeze-excitation) or fewer dimensions than the images (a convolution
+    over channels, in efficient channel attention).
 
     Parameters
     ----------
@@ -63,7 +64,9 @@ def analyse_network(network: Network, input_shape: Sequence[int]) -> NetworkRows
     for stage in network.stages:
         if isinstance(stage, ConvStage):
             weight = tuple(network.tensors[stage.weight].shape)
-            layouts[stage.output] = _convolved(stage, _layout(layouts, stage.input), weight)
+            layouts[stage.output] = _convolved(
+                stage, _layout(layouts, stage.input), weight, len(input_shape) - 2
+            )
             continue
         inputs = {name: _layout(layouts, name) for name in stage.inputs}
         found = analyse(stage, inputs, network.tensors)
@@ -81,7 +84,7 @@ def _layout(layouts: Mapping[str, Layout], name: str) -> Layout:
     return layouts[name]
 
 
-def _convolved(stage: ConvStage, layout: Layout, weight: tuple[int, ...]) -> Layout:
+def _convolved(stage: ConvStage, layout: Layout, weight: tuple[int, ...], ndim: int) -> Layout:
     axes = zip(
         layout.shape[2:], weight[2:], stage.stride, stage.padding, stage.dilation, strict=True
     )
@@ -89,7 +92,8 @@ def _convolved(stage: ConvStage, layout: Layout, weight: tuple[int, ...]) -> Lay
         (size + sum(padding) - (kernel - 1) * dilation - 1) // stride + 1
         for size, kernel, stride, padding, dilation in axes
     )
-    axis = None if layout.axis is None and space[0] == 1 else 2
+    small = space[0] == 1 or len(space) < ndim
+    axis = None if layout.axis is None and small else 2
     return Layout((layout.shape[0], weight[0], *space), axis, layout.dtype)
 
 
