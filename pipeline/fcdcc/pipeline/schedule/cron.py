@@ -101,6 +101,7 @@ def parse_cron(text: str) -> CronTimes:
     )
     weekdays = tuple(sorted({day % 7 for day in weekdays}))
     every_day, every_weekday = tuple(range(1, 32)), tuple(range(7))
+    alternatives: tuple[DaySet, ...]
     if fields[2].startswith("*") or fields[4].startswith("*"):
         alternatives = (DaySet(days, weekdays),)
     else:

@@ -1,0 +1,200 @@
+"""Jobs killed with SIGKILL at random moments and started again: nothing recorded is lost.
+
+What is killed is the client (the local cluster's scheduler with it), a worker, the scheduler
+of a cluster of its own, or all at once. The moments are drawn, and the seed is in the test's
+name, so that a failure can be had again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+
+from fcdcc.storage import OutputError, open_predictions, verify
+from small import IMAGES, Files, make_files
+
+BATCH = 2
+BLOCKS = IMAGES // BATCH
+PATIENCE = 240.0
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_files(tmp_path_factory.mktemp("small"))
+
+
+@dataclass
+class Job:
+    """A job as people start it: in a process of its own."""
+
+    files: Files
+    output: Path
+    redundancy: str
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable, "-m", "fcdcc.pipeline", "run", str(self.files.model),
+            str(self.files.images), str(self.output), "--batch", str(BATCH), "--in-flight", "2",
+            "--n", "3", "--tolerate", "1", "--redundancy", self.redundancy,
+            "--dashboard-address", ":0", "--json", "-", *(options or ("--workers", "2")),
+        ]  # fmt: skip
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self) -> dict[str, Any]:
+        """Run to the end and return the summary."""
+        out, err = (process := self.start("--workers", "2", "--threads")).communicate(
+            timeout=PATIENCE
+        )
+        assert process.returncode == 0, err
+        summary: dict[str, Any] = json.loads(out)
+        return summary
+
+    def done(self) -> list[int]:
+        """Blocks that are recorded now."""
+        try:
+            return [
+                int(block)
+                for block in np.flatnonzero(open_predictions(self.output).progress().done)
+            ]
+        except OutputError:
+            return []
+
+    def chunks(self) -> dict[int, bytes]:
+        """What is stored of the blocks that are recorded now."""
+        return {b: (self.output / "prediction" / f"c.{b}.0").read_bytes() for b in self.done()}
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=PATIENCE)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if any("spawn_main" in a for a in child.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for_moment(job: Job, process: subprocess.Popen[str], draw: random.Random) -> None:
+    """Wait until some more blocks are recorded, or for some time of the start."""
+    records = job.output / ".fcdcc" / "blocks"
+    wanted = len([*records.glob("*.json")]) + draw.choice([0, 1, 1, 2, 3, 5])
+    deadline = time.monotonic() + PATIENCE
+    while len([*records.glob("*.json")]) < wanted and process.poll() is None:
+        assert time.monotonic() < deadline, "no block was recorded"
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.2))
+
+
+@contextmanager
+def own_cluster(folder: Path) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """A scheduler and two workers in processes of their own; yields all of them."""
+    file = folder / f"scheduler-{time.monotonic_ns()}.json"
+    common = ["--no-dashboard"], ["--no-dashboard", "--nthreads", "1", "--death-timeout", "60"]
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0",
+         "--scheduler-file", str(file), *common[0]],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file),
+             "--no-nanny", *common[1]],
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    processes = [psutil.Process(popen.pid) for popen in (scheduler, *workers)]
+    try:
+        while not file.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.02)
+        yield json.loads(file.read_text())["address"], processes
+    finally:
+        kill(processes)
+        for popen in (scheduler, *workers):
+            popen.wait()
+
+
+def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> None:
+    """Start the job, kill something at a moment, and let what is left come to its end."""
+    if kind == "scheduler":
+        with own_cluster(folder) as (address, processes):
+            process = job.start("--scheduler", address)
+            wait_for_moment(job, process, draw)
+            kill(processes[:1])
+            _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode in (0, 1), err
+        return
+    process = job.start()
+    wait_for_moment(job, process, draw)
+    workers = workers_of(process)
+    if kind == "worker":
+        kill(workers[:1])
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode in (0, 4), err
+        return
+    process.kill()
+    if kind == "all":
+        kill(workers)
+    process.communicate(timeout=PATIENCE)
+    psutil.wait_procs(workers, timeout=PATIENCE)
+
+
+def chaos(files: Files, folder: Path, kinds: list[str], seed: int, redundancy: str) -> None:
+    draw = random.Random(seed)
+    job = Job(files, folder / "out.zarr", redundancy)
+    kept: dict[int, bytes] = {}
+    for number, kind in enumerate(kinds):
+        if len(job.done()) == BLOCKS:  # through before it was struck often enough: once more
+            job = Job(files, folder / f"out-{number}.zarr", redundancy)
+            kept = {}
+        strike(job, kind, draw, folder)
+        stored = job.chunks()
+        assert {block: stored.get(block) for block in kept} == kept, f"after {kind}"
+        kept = stored
+    summary = job.finish()
+    assert summary["blocks_skipped"] >= len(kept)
+    stored = job.chunks()
+    assert len(stored) == BLOCKS
+    assert {block: stored[block] for block in kept} == kept
+    made = xr.open_zarr(job.output)["prediction"].values
+    np.testing.assert_allclose(made, files.expected, atol=1e-5)
+    np.testing.assert_array_equal(made.argmax(1), files.expected.argmax(1))
+    assert verify(job.output) == []
+    if redundancy == "off":
+        whole = Job(files, folder / "uninterrupted.zarr", redundancy)
+        whole.finish()
+        np.testing.assert_array_equal(made, xr.open_zarr(whole.output)["prediction"].values)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_few_kills(files: Files, tmp_path: Path, seed: int) -> None:
+    chaos(files, tmp_path, ["client", "all"], seed, "off")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("seed", "redundancy"), [(11, "eager"), (12, "off"), (13, "eager")])
+def test_thirty_kills(files: Files, tmp_path: Path, seed: int, redundancy: str) -> None:
+    kinds = ["client", "all", "worker", "scheduler", "client", "all", "client", "scheduler"]
+    chaos(files, tmp_path, [*kinds, "all", "client"], seed, redundancy)
