@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import zarr
 from click.testing import CliRunner, Result
 from distributed import LocalCluster
 
+from fcdcc.pipeline import JobConfig
 from fcdcc.pipeline.cli import main
 from fcdcc.pipeline.errors import OptionError
 from fcdcc.pipeline.jobfiles import read_job_file
@@ -77,6 +79,13 @@ def test_what_is_in_neither_the_file_nor_the_flags_is_named(tmp_path: Path) -> N
     assert result.exit_code == 2
     assert "INPUT is needed; OUTPUT is needed" in result.stderr
     assert CliRunner().invoke(main, ["run", "one.pt2"]).exit_code == 2
+
+
+def test_the_job_file_of_the_documentation_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "jobs.md"
+    (example,) = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    file = read_job_file(written(tmp_path, example))
+    assert JobConfig.of(**file.job).store == "top:5"
 
 
 @pytest.fixture(scope="module")
