@@ -42,7 +42,8 @@ def fcdcc(*arguments: object) -> Result:
 def run(files: Files, output: Path, scheduler: str, *options: object) -> dict[str, object]:
     result = fcdcc(
         "run", files.model, files.images, output, "--scheduler", scheduler, "--n", 2,
-        "--tolerate", 1, "--code", "replication", "--batch", BATCH, "--json", "-", *options,
+        "--tolerate", 1, "--code", "replication", "--json", "-",
+        *(options if "--batch" in options else ("--batch", BATCH, *options)),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     summary: dict[str, object] = json.loads(result.stdout)
@@ -114,3 +115,36 @@ def test_a_run_keeps_verify_away(files: Files, scheduler: str, tmp_path: Path) -
     run(files, output, scheduler, "--limit", 4)
     with hold(output):
         assert fcdcc("verify", output).exit_code == 3
+
+
+def test_flipped_bits_and_cut_files_are_all_named_and_repaired(
+    files: Files, scheduler: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+    run(files, output, scheduler, "--batch", 1)
+    draw = np.random.default_rng(20)
+    # Of the two files that say which run it is, one copy has to stay.
+    stored = [p for p in sorted(output.rglob("*")) if p.is_file() and p.stat().st_size]
+    stored = [path for path in stored if path.name != "run.copy.json"]
+    before = {path: path.read_bytes() for path in stored}
+    flips = {(int(draw.integers(len(stored))), int(draw.integers(1 << 30))) for _ in range(100)}
+    for number, place in flips:
+        data = bytearray(stored[number].read_bytes())
+        data[place % len(data)] ^= 1 << (place >> 8) % 8
+        stored[number].write_bytes(data)
+    for number in draw.choice(len(stored), 20, replace=False):
+        data = stored[number].read_bytes()
+        stored[number].write_bytes(data[: int(draw.integers(len(data)))])
+    damaged = {path for path in stored if path.read_bytes() != before[path]}
+
+    found = json.loads(fcdcc("verify", output, "--json").stdout)
+    named = {output / damage["path"] for damage in found["damage"]}
+    assert damaged <= named
+    summary = run(files, output, scheduler, "--batch", 1)
+    assert summary["blocks_done"] == len(found["blocks"])
+    redone = {f"c.{block}.0" for block in found["blocks"]}
+    kept = [path for path in stored if path.parent.name == "prediction" and path.suffix == ".0"]
+    assert all(path.read_bytes() == before[path] for path in kept if path.name not in redone)
+    assert fcdcc("verify", output).exit_code == 0
+    stored_again = xr.open_zarr(output)["prediction"].values
+    np.testing.assert_allclose(stored_again, files.expected, atol=1e-5)

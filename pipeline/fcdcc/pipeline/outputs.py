@@ -29,7 +29,7 @@ from fcdcc.storage import (
 
 from .errors import OptionError
 from .forms import CLASS_DIM, StoredForm, class_names
-from .network import Network
+from .model.network import Network
 from .options import JobConfig
 from .plans import Plan
 
@@ -123,11 +123,6 @@ def create_output(
         "fcdcc_version": __version__,
         "store": config.store,
     }
-    coordinates = _labels(source, answers)
-    sizes = dict(zip(answers.arrays[0].dims, answers.arrays[0].shape, strict=True))
-    for name, values in source.spatial_coords().items():
-        if sizes.get(name) == len(values):
-            coordinates.append(Coordinate(name, name, values))
     return create_predictions(
         config.output,
         images=source.images,
@@ -136,7 +131,7 @@ def create_output(
         fingerprint=fingerprint,
         dim=source.dims[0],
         attributes=attributes,
-        coordinates=coordinates,
+        coordinates=_labels(source, answers),
         plan=plan.to_json(),
     )
 
@@ -169,8 +164,13 @@ def write(
 
 
 def _labels(source: ImageSource, answers: Answers) -> list[Coordinate]:
-    """Return the image ids and the names of the classes, as far as there are any."""
-    return [labels for labels in (source.ids(), answers.names) if labels is not None]
+    """Return the image ids, the names of the classes and where pixels lie, as far as known."""
+    labels = [given for given in (source.ids(), answers.names) if given is not None]
+    sizes = dict(zip(answers.arrays[0].dims, answers.arrays[0].shape, strict=True))
+    for name, values in source.spatial_coords().items():
+        if sizes.get(name) == len(values):
+            labels.append(Coordinate(name, name, values))
+    return labels
 
 
 def prediction_dims(spatial: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:

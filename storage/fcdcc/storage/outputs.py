@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from .chunks import OutputArray
-from .errors import OutputError, OutputMismatchError
+from .errors import DamageError, OutputError, OutputMismatchError
 from .files import SCRATCH, Folder
 from .fingerprint import Fingerprint
 from .layout import BlockLayout
@@ -166,7 +166,8 @@ def resize_predictions(
     images
         The new number of images, not fewer than before.
     coordinates
-        Labels along the first axis, for all images; others stay as they are, unless given.
+        Labels along the axes, those along the first for all images; others stay as they are,
+        unless given.
 
     Raises
     ------
@@ -178,7 +179,10 @@ def resize_predictions(
     run = inspect_output(location)
     if run is None:
         raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there; run the job")
-    contents = read_contents(folder)
+    try:
+        contents = read_contents(folder)
+    except DamageError:  # both copies; all that they say is given again here
+        contents = None
     if contents is not None and images < contents.images:
         raise OutputError(
             f"{shown(location)} holds predictions for {contents.images} images and there are "
