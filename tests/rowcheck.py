@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.interpreter import run_steps
-from fcdcc.pipeline.network import GlueStage, Ref, Step
+from fcdcc.pipeline.model.interpreter import run_steps
+from fcdcc.pipeline.model.network import GlueStage, Ref, Step
 from fcdcc.pipeline.rows import (
     Layout,
     RowLocal,

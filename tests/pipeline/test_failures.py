@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -81,6 +82,37 @@ def test_bad_data_fails_its_blocks_alone_and_the_next_run_does_them(
     second = fcdcc(*command)
     assert second.exit_code == 0, second.output
     assert json.loads(second.stdout)["blocks_done"] == 2
+    np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
+    assert verify(output) == []
+
+
+def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
+    files: Files, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full from the fifth block on: nothing more can be flushed to it."""
+    output = tmp_path / "out.zarr"
+    command = ["run", files.model, files.images, output, "--batch", BATCH, "--in-flight", 1]
+    command += ["--scheduler", scheduler, "--json", "-"]
+    flush = os.fsync
+
+    def full(descriptor: int) -> None:
+        if len([*output.glob("prediction/c.*")]) >= 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr("fcdcc.storage.files.os.fsync", full)
+    first = fcdcc(*command)
+    assert first.exit_code == 4, first.output
+    assert "could not be written: No space left on device; make room" in first.stderr
+    done = np.flatnonzero(open_predictions(output).progress().done)
+    assert 0 < len(done) < BLOCKS
+    kept = {path: path.read_bytes() for path in recorded_chunks(output)}
+
+    monkeypatch.setattr("fcdcc.storage.files.os.fsync", flush)
+    second = fcdcc(*command)
+    assert second.exit_code == 0, second.output
+    assert json.loads(second.stdout)["blocks_skipped"] == len(done)
+    assert {path: path.read_bytes() for path in kept} == kept
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
     assert verify(output) == []
 

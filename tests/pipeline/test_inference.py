@@ -55,7 +55,7 @@ def pixels() -> Pixels:
 
 @pytest.fixture(scope="module")
 def expected(model: Model, pixels: Pixels) -> Pixels:
-    from fcdcc.pipeline.interpreter import run_network
+    from fcdcc.pipeline.model.interpreter import run_network
 
     return run_network(model.network, torch.from_numpy(pixels)).numpy()
 

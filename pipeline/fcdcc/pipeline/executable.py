@@ -17,7 +17,7 @@ from torch import Tensor
 from fcdcc.coding import CodedConv
 
 from .errors import PlanError
-from .network import ConvStage, GlueStage, Network
+from .model.network import ConvStage, GlueStage, Network
 from .plans import Plan
 
 __all__ = ["Executable", "ExecutableRef", "drop", "find", "hold"]

@@ -12,7 +12,6 @@ from fcdcc.coding import Abandoned
 
 from .anyk import abandonable, wanted
 from .executable import Executable, find
-from .interpreter import run_steps
 from .kernels import (
     SLICES,
     Array,
@@ -24,7 +23,8 @@ from .kernels import (
     to_array,
     to_tensor,
 )
-from .network import GlueStage
+from .model.interpreter import run_steps
+from .model.network import GlueStage
 from .units import Unit
 
 __all__ = ["gather", "glue", "parity", "part", "share"]

@@ -30,8 +30,8 @@ from .anyk import AnyKPlugin
 from .errors import OptionError, PlanError
 from .executable import Executable
 from .graph import build_block
-from .interpreter import network_shapes
 from .model import Model
+from .model.interpreter import network_shapes
 from .options import PlanOptions
 from .outputs import prediction_dims
 from .planner import fits, make_plan

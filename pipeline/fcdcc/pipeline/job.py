@@ -35,10 +35,10 @@ from .executable import Executable
 from .executable_plugin import ExecutablePlugin
 from .forms import StoredForm
 from .graph import build_block
-from .interpreter import network_shapes
 from .keys import task_key
 from .model import open_model
-from .network import Network
+from .model.interpreter import network_shapes
+from .model.network import Network
 from .options import JobConfig
 from .outputs import (
     Answers,

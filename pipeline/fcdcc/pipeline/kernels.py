@@ -22,7 +22,7 @@ from fcdcc.storage.preparation import Preparation
 
 from .anyk import abandonable, wanted
 from .executable import Executable, ExecutableRef, find
-from .interpreter import run_steps
+from .model.interpreter import run_steps
 
 __all__ = [
     "Array",
@@ -108,8 +108,8 @@ def share(program: Program, layer: int, position: int, coded_input: Array) -> Ar
         return to_array(result)
 
 
-def decode(shares: Mapping[int, Array], program: Program, layer: int, images: int) -> Array:
-    """Return a layer's output, bias added, from the shares that are there.
+def decode(shares: Mapping[int, Array], program: Program, layer: int) -> Array:
+    """Return the output of a layer split by rows, bias added, from the shares that are there.
 
     The first that suffice are used, uncoded ones before parity: what else has arrived in the
     meantime costs time.
@@ -118,9 +118,9 @@ def decode(shares: Mapping[int, Array], program: Program, layer: int, images: in
     coded = held.coded(layer)
     with torch.inference_mode():
         there = {position: to_tensor(share) for position, share in shares.items()}
-        dtype = next(iter(there.values())).dtype
-        used = survivors_used(coded.code, there, dtype)
-        output = coded.decode({position: there[position] for position in used}, images)
+        some = next(iter(there.values()))
+        used = survivors_used(coded.code, there, some.dtype)
+        output = coded.decode({position: there[position] for position in used}, len(some))
         return to_array(add_bias(output, held.bias(layer)))
 
 

@@ -14,8 +14,8 @@ from fcdcc.coding.cost import cheapest
 from fcdcc.coding.partitions import code_partitions
 
 from .errors import PlanError
-from .interpreter import network_shapes
-from .network import ConvStage, Network
+from .model.interpreter import network_shapes
+from .model.network import ConvStage, Network
 from .options import PlanOptions
 from .plans import CodeSpec, LayerPlan, Placement, Plan, Split
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .network import Network
+from .model.network import Network
 
 __all__ = ["Unit", "find_units"]
 

@@ -9,7 +9,7 @@ import torch
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.demo.digits import load_digits, split_digits
 from fcdcc.pipeline.demo.lenet import accuracy, export, lenet, logits, train
-from fcdcc.pipeline.interpreter import run_network
+from fcdcc.pipeline.model.interpreter import run_network
 
 
 @pytest.fixture(scope="module")

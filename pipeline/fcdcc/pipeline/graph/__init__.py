@@ -7,7 +7,7 @@ Where the any-k plugin runs, what needs any δ of n shares starts as soon as the
 
 from __future__ import annotations
 
-from ..network import Network
+from ..model.network import Network
 from ..plans import Plan
 from .by_images import build_by_images
 from .common import BlockGraph, Held, Reader

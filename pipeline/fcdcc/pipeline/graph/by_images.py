@@ -22,7 +22,7 @@ from dask.typing import Key
 from .. import image_kernels as kernels
 from ..anyk import AnyK, Share
 from ..keys import Stage, task_key
-from ..network import Network
+from ..model.network import Network
 from ..plans import Plan
 from ..units import Unit, find_units
 from .common import BlockGraph, Decodable, Held, Reader, Source, Values

@@ -21,7 +21,7 @@ from dask.typing import Key
 from .. import kernels
 from ..anyk import AnyK, Share
 from ..keys import RawKey, task_key
-from ..network import ConvStage, GlueStage, Network
+from ..model.network import ConvStage, GlueStage, Network
 from ..plans import LayerPlan, Plan
 from .common import BlockGraph, Decodable, Held, Reader, Values
 
@@ -59,7 +59,7 @@ def build_gathered(
             )
             values.add(whole, stage.output)
         else:
-            _add_coded(values, stage, layer, plan, executable, make_key, padded)
+            _add_coded(values, stage, layer, plan, executable, make_key)
     prediction = values[network.output]
     if padded > images:
         take = Task(
@@ -77,7 +77,6 @@ def _add_coded(
     plan: Plan,
     executable: Held,
     make_key: Callable[..., RawKey],
-    images: int,
 ) -> None:
     """Add the n subtasks of one layer and the any-k node that decodes them."""
     shares: dict[int, Key] = {}
@@ -108,7 +107,6 @@ def _add_coded(
         Decodable(layer.coded_conv.code, plan.dtype),
         executable,
         stage.index,
-        images,
         seats=plan.placement.seats(shares),
     )
     values.add(decode, stage.output)

@@ -11,7 +11,7 @@ some rows [c, d) of what it reads, found by going backwards through its steps.
       max_pool    rows  3 … 11    (3 rows at stride 2, 1 row of padding: 2·3 − 1 … 2·10 + 2)
       bilinear    rows  8 … 20    asked for
 
->>> from fcdcc.pipeline.network import GlueStage, Ref, Step
+>>> from fcdcc.pipeline.model.network import GlueStage, Ref, Step
 >>> steps = (
 ...     Step("relu", "aten.relu.default", (Ref("conv"),), {}),
 ...     Step("pool", "aten.max_pool2d.default", (Ref("relu"), [3, 3], [2, 2], [1, 1]), {}),

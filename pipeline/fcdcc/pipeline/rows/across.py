@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import RowsError
-from ..network import ConvStage, Network
+from ..model.network import ConvStage, Network
 from .analysis import analyse
 from .planning import needed
 from .ranges import Rows, Window, hull, window

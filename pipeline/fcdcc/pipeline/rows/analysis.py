@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..errors import RowsError
-from ..network import GlueStage, Ref, Step
-from ..operators import bound_arguments, schema
-from ..rewriting import substitute
+from ..model.network import GlueStage, Ref, Step
+from ..model.operators import bound_arguments, schema
+from ..model.rewriting import substitute
 from . import axes, convolutions, edges, pointwise, resampling, windows
 from .operations import Call, NotLocalError, Operand, RowOperation, Rule, numbered_arguments
 from .results import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..errors import RowsError
-from ..network import Ref, Step
-from ..operators import bound_arguments, needs_device, resolve, schema
-from ..rewriting import convert
+from ..model.network import Ref, Step
+from ..model.operators import bound_arguments, needs_device, resolve, schema
+from ..model.rewriting import convert
 from .operations import numbered_arguments
 from .planning import PlannedStep, RowPlan
 from .ranges import Rows

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..network import Step
-from ..operators import resolve, schema
+from ..model.network import Step
+from ..model.operators import resolve, schema
 from .ranges import Rows
 
 __all__ = [

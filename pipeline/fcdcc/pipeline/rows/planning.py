@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import RowsError
-from ..network import GlueStage, Step
+from ..model.network import GlueStage, Step
 from .operations import RowOperation
 from .ranges import Rows, hull
 from .results import Barrier, RowLocal, StageRows

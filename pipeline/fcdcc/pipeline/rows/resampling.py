@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..operators import resolve
+from ..model.operators import resolve
 from .operations import Call, RowOperation, Rule, aligned, source_of
 from .ranges import Rows
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 
-from ..network import GlueStage
+from ..model.network import GlueStage
 from .operations import RowOperation
 
 __all__ = ["Barrier", "Layout", "OutputRows", "RowLocal", "StageRows", "Whole"]

@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from ..network import Step
-from ..operators import bound_arguments, needs_device, resolve, schema
-from ..rewriting import convert
+from ..model.network import Step
+from ..model.operators import bound_arguments, needs_device, resolve, schema
+from ..model.rewriting import convert
 from .operations import per_dimension
 
 __all__ = ["result_on_meta"]

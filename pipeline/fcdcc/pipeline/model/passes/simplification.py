@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import ModelError
+from ...errors import ModelError
 from ..network import Ref, Step
 from ..operators import bound_arguments, words
 from ..program import TensorMeta

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelError, one_line
+from ...errors import ModelError, one_line
 from ..network import Ref, Step
 from ..operators import is_number, may_alias, needs_device, resolve, written_arguments
 from ..rewriting import Names, redirect_step, substitute

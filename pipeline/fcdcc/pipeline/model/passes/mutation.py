@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import ModelError
+from ...errors import ModelError
 from ..network import Ref, Step
 from ..operators import is_functional, resolve, words, written_arguments
 from ..program import TensorMeta
@@ -81,7 +81,7 @@ def functional_steps(
     Parameters
     ----------
     steps, metas, output
-        Of a program; see :class:`fcdcc.pipeline.program.Program`.
+        Of a program; see :class:`fcdcc.pipeline.model.program.Program`.
     own_tensors
         The model's parameters and buffers, which nothing may change.
 

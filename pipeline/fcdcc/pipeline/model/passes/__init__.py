@@ -1,4 +1,4 @@
 """The passes of the model import, each from one run of steps to another.
 
-:mod:`fcdcc.pipeline.importer` puts them in order.
+:mod:`fcdcc.pipeline.model.importer` puts them in order.
 """

@@ -1,0 +1,112 @@
+"""From an archive to a :class:`~fcdcc.pipeline.model.network.Network`.
+
+The passes, in order: read the graph as one run of steps; drop what does nothing in inference;
+compute constants; replace steps that change their arguments; recognise convolutions; drop what
+nobody reads; cut into stages; fold batch normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..errors import ModelError
+from .archive import Archive, in_words
+from .fingerprints import network_fingerprint
+from .network import Network
+from .passes.constants import fold_constants
+from .passes.convolutions import fold_batch_norms_into, recognise_convolutions
+from .passes.cutting import cut, joined
+from .passes.mutation import functional_steps
+from .passes.simplification import in_plain_form, simplified
+from .program import Program, read_program
+from .rewriting import Item, inputs_of, live_items
+
+__all__ = ["fold_batch_norms", "import_network"]
+
+_REAL = (torch.float32, torch.float64)
+
+
+def import_network(archive: Archive, source: str, *, fold: bool = True) -> Network:
+    """Return the network in an archive.
+
+    Parameters
+    ----------
+    archive
+        See :func:`fcdcc.pipeline.model.archive.read_archive`.
+    source
+        What to call the model in messages.
+    fold
+        Whether to fold batch normalisation into convolutions.
+
+    Raises
+    ------
+    ModelError
+        If the model is not one that can be run here; the message says why.
+    """
+    network: Network = in_words(source, _network, read_program(archive, source), fold)
+    return network
+
+
+def _network(program: Program, fold: bool) -> Network:
+    images = program.metas[program.input]
+    if images.dtype not in _REAL:
+        raise ModelError(
+            f"the model takes images of the type {images.dtype}; expected float32 or float64: "
+            "convert it with model.float() before the export"
+        )
+    if len(images.sizes) < 2:
+        raise ModelError(
+            f"the model takes an input of shape {images.sizes}; expected (batch, C, *space)"
+        )
+    steps, output = simplified(program.steps, program.output, program.metas)
+    steps, tensors = fold_constants(steps, program.tensors, output)
+    steps, output, metas = functional_steps(steps, program.tensors, program.metas, output)
+    steps = in_plain_form(live_items(steps, output), metas)
+    items = recognise_convolutions(steps, tensors, metas, program.modules, images.dtype)
+    items = live_items(items, output)
+    if fold:
+        items, tensors, output = fold_batch_norms_into(items, tensors, output)
+    shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
+    sizes = {name: meta.sizes for name, meta in metas.items()}
+    return _assembled(items, output, tensors, sizes, program.input, shape, images.dtype)
+
+
+def fold_batch_norms(network: Network) -> Network:
+    """Return the network with batch normalisation folded into the convolutions.
+
+    A normalisation by fixed statistics that alone reads the output of a convolution becomes
+    part of its weight and bias, computed in float64 and rounded once. The others stay glue.
+    """
+    items, tensors, output = fold_batch_norms_into(
+        joined(network.stages), network.tensors, network.output
+    )
+    described = (network.input, network.input_shape, network.input_dtype)
+    return _assembled(items, output, tensors, network.sizes, *described)
+
+
+def _assembled(
+    items: Sequence[Item],
+    output: str,
+    tensors: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, tuple[int | str, ...]],
+    input_name: str,
+    input_shape: tuple[int | None, ...],
+    input_dtype: torch.dtype,
+) -> Network:
+    live = live_items(items, output)
+    stages = cut(live, output, tensors, sizes)
+    read = dict.fromkeys(name for item in joined(stages) for name in inputs_of(item))
+    used = {name: tensors[name].contiguous() for name in read if name in tensors}
+    passed = [input_name, *(name for stage in stages for name in stage.outputs)]
+    return Network(
+        stages=stages,
+        input=input_name,
+        output=output,
+        input_shape=input_shape,
+        input_dtype=input_dtype,
+        tensors=used,
+        fingerprint=network_fingerprint(stages, input_name, output, used),
+        sizes={name: sizes[name] for name in passed if name in sizes},
+    )

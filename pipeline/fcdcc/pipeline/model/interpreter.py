@@ -1,0 +1,179 @@
+"""Runs glue, and for tests and small things whole networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import ModelError, one_line
+from .network import ConvStage, GlueStage, Network, Ref, Step
+from .operators import needs_device, resolve
+from .rewriting import convert
+from .shapes import recorded_shapes
+
+__all__ = ["network_shapes", "run_network", "run_steps"]
+
+
+def run_steps(
+    stage: GlueStage, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Run a glue stage.
+
+    Parameters
+    ----------
+    stage
+        What to run.
+    values
+        The stage's inputs by name. They are not changed, but outputs may share their memory.
+    tensors
+        The network's tensors by name, on the same device as the values.
+
+    Returns
+    -------
+    The stage's outputs by name.
+
+    Raises
+    ------
+    ModelError
+        If a step cannot run on values of these shapes.
+    """
+    held: dict[str, Any] = {name: values[name] for name in stage.inputs}
+    device = next((value.device for value in held.values()), torch.device("cpu"))
+
+    def lookup(ref: Ref) -> Any:
+        return held[ref.name] if ref.name in held else tensors[ref.name]
+
+    with torch.no_grad():
+        for step, dead in zip(stage.steps, _dead_after(stage), strict=True):
+            held[step.name] = _run(step, lookup, device)
+            for name in dead:
+                del held[name]
+    return {name: held[name] for name in stage.outputs}
+
+
+def _run(step: Step, lookup: Any, device: torch.device) -> Any:
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return lookup(value)
+        # The device of this run stands in the place of the one of the export.
+        return device if isinstance(value, torch.device) else value
+
+    args, kwargs = convert(step.args, leaf), convert(step.kwargs, leaf)
+    if needs_device(step.op):
+        kwargs["device"] = device
+    try:
+        return resolve(step.op)(*args, **kwargs)
+    except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+        shapes = [tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]
+        raise ModelError(
+            f"{step!r:.200} cannot run on values of the shapes {shapes}: {one_line(error)}; "
+            "expected images of a size that the model was exported for"
+        ) from error
+
+
+def _dead_after(stage: GlueStage) -> list[list[str]]:
+    """Return, for each step, the values that nobody needs after it."""
+    last = {step.name: index for index, step in enumerate(stage.steps)}
+    local = {*stage.inputs, *last}
+    for index, step in enumerate(stage.steps):
+        last.update((name, index) for name in step.references if name in local)
+    dead: list[list[str]] = [[] for _ in stage.steps]
+    for name, index in last.items():
+        if name not in stage.outputs:
+            dead[index].append(name)
+    return dead
+
+
+def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """Run a whole network, uncoded, in one place.
+
+    Parameters
+    ----------
+    network
+        What to run.
+    images
+        (batch, C, *space) of the network's dtype, not changed.
+
+    Raises
+    ------
+    ModelError
+        If the network does not take images of this shape.
+    """
+    return _run_stages(network, network.tensors, images)[network.output]
+
+
+def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every value that passes between stages, nothing computed.
+
+    Parameters
+    ----------
+    network
+        Whose shapes.
+    input_shape
+        (batch, C, *space) of the images.
+
+    Raises
+    ------
+    ModelError
+        If the network does not take images of this shape.
+    """
+    if (recorded := recorded_shapes(network, tuple(input_shape))) is not None:
+        return recorded
+    tensors = {name: tensor.to("meta") for name, tensor in network.tensors.items()}
+    images = torch.empty(tuple(input_shape), dtype=network.input_dtype, device="meta")
+    values = _run_stages(network, tensors, images, keep=True)
+    return {name: tuple(value.shape) for name, value in values.items()}
+
+
+def _run_stages(
+    network: Network,
+    tensors: Mapping[str, torch.Tensor],
+    images: torch.Tensor,
+    *,
+    keep: bool = False,
+) -> dict[str, torch.Tensor]:
+    values = {network.input: images}
+    readers: dict[str, int] = {network.output: 1}
+    for stage in network.stages:
+        for name in stage.inputs:
+            readers[name] = readers.get(name, 0) + 1
+    for stage in network.stages:
+        if isinstance(stage, ConvStage):
+            values[stage.output] = _convolve(stage, values[stage.input], tensors)
+        else:
+            values.update(run_steps(stage, values, tensors))
+        for name in stage.inputs:
+            readers[name] -= 1
+            if not readers[name] and not keep:
+                del values[name]
+    return values
+
+
+_CONVOLVE = {
+    1: torch.nn.functional.conv1d,
+    2: torch.nn.functional.conv2d,
+    3: torch.nn.functional.conv3d,
+}
+
+
+def _convolve(
+    stage: ConvStage, images: torch.Tensor, tensors: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    weight = tensors[stage.weight]
+    bias = None if stage.bias is None else tensors[stage.bias]
+    padding: tuple[int, ...] = tuple(before for before, _ in stage.padding)
+    if any(before != after for before, after in stage.padding):
+        both = [number for pair in reversed(stage.padding) for number in pair]
+        images = torch.nn.functional.pad(images, both)
+        padding = (0,) * len(stage.padding)
+    try:
+        with torch.no_grad():
+            return _CONVOLVE[len(stage.stride)](
+                images, weight, bias, stage.stride, padding, stage.dilation, stage.groups
+            )
+    except RuntimeError as error:
+        raise ModelError(
+            f"the convolution {stage.name} cannot take {tuple(images.shape)}: {one_line(error)}"
+        ) from error

@@ -1,0 +1,101 @@
+"""Small tools for rewriting a run of steps: substitution, fresh names, dead steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, TypeAlias, TypeVar
+
+from .network import ConvStage, Ref, Step
+
+__all__ = [
+    "Item",
+    "Names",
+    "convert",
+    "inputs_of",
+    "live_items",
+    "output_of",
+    "redirect",
+    "redirect_step",
+    "substitute",
+]
+
+# A straight run of these is what the passes of the import work on; a ConvStage stands in it
+# with an index that means nothing yet.
+Item: TypeAlias = Step | ConvStage
+AnyItem = TypeVar("AnyItem", Step, Item)
+
+
+class Names:
+    """Hands out names that are not taken."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+
+    def fresh(self, name: str) -> str:
+        """Return the name, or the name with a number where it is taken."""
+        if name in self._taken:
+            name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._taken)
+        self._taken.add(name)
+        return name
+
+
+def convert(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Return an argument with every leaf, literals and references alike, put through a function."""
+    if isinstance(value, list):
+        return [convert(item, function) for item in value]
+    if isinstance(value, tuple):
+        return tuple(convert(item, function) for item in value)
+    if isinstance(value, Mapping):
+        return {key: convert(item, function) for key, item in value.items()}
+    return function(value)
+
+
+def substitute(value: Any, replacement: Callable[[Ref], Any]) -> Any:
+    """Return an argument with every reference replaced."""
+    return convert(value, lambda leaf: replacement(leaf) if isinstance(leaf, Ref) else leaf)
+
+
+def redirect_step(step: Step, targets: Mapping[str, Any]) -> Step:
+    """Return a step that reads other values: the targets are a Ref, a literal or a list."""
+    if not any(name in targets for name in step.references):
+        return step
+
+    def replacement(ref: Ref) -> Any:
+        return targets.get(ref.name, ref)
+
+    args, kwargs = substitute(step.args, replacement), substitute(step.kwargs, replacement)
+    return Step(step.name, step.op, args, kwargs)
+
+
+def redirect(item: Item, targets: Mapping[str, Ref]) -> Item:
+    """Return an item that reads other values."""
+    if isinstance(item, Step):
+        return redirect_step(item, targets)
+    target = targets.get(item.input)
+    return item if target is None else replace(item, input=target.name)
+
+
+def inputs_of(item: Item) -> tuple[str, ...]:
+    """Return the names that an item reads, tensors of the model included."""
+    if isinstance(item, Step):
+        return item.references
+    tensors = (item.weight,) if item.bias is None else (item.weight, item.bias)
+    return (item.input, *tensors)
+
+
+def output_of(item: Item) -> str:
+    """Return the name of the value that an item makes."""
+    return item.name if isinstance(item, Step) else item.output
+
+
+def live_items(items: Sequence[AnyItem], output: str) -> list[AnyItem]:
+    """Return the items that the output needs, in their order."""
+    needed = {output}
+    kept: list[AnyItem] = []
+    for item in reversed(items):
+        if output_of(item) in needed:
+            needed.update(inputs_of(item))
+            kept.append(item)
+    return kept[::-1]
