@@ -80,7 +80,8 @@ def serve(
         if enough.is_set():
             return
         told("a run begins")
-        process = subprocess.Popen(command)  # noqa: S603 - our own command, no shell
+        # In a session of its own a terminal's Ctrl-C reaches us alone, who pass it on once.
+        process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - our own command
         current[:] = [process]
         codes.append(process.wait())
         current.clear()
