@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from sphinx.application import Sphinx
+
 from fcdcc.coding import __version__
 
 project = "fcdcc"
@@ -22,3 +26,19 @@ autodoc_member_order = "bysource"
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "fcdcc"
+
+STARRED = re.compile(r"(?<![\\\w*])\*(?=(space|kernel|rest|shape)\b)")
+"""Shapes such as (n, c, *space), which reStructuredText takes for the start of emphasis."""
+
+
+def escape_shapes(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Escape the stars of shapes in docstrings."""
+    del app, what, name, obj, options
+    lines[:] = [STARRED.sub(r"\\*", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Have docstrings escaped."""
+    app.connect("autodoc-process-docstring", escape_shapes)
