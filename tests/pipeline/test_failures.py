@@ -164,7 +164,7 @@ def test_a_block_that_kills_its_workers_fails_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "how"), [(signal.SIGTERM, "--processes"), (signal.SIGINT, "--threads")]
+    ("signal_number", "how"), [(signal.SIGTERM, "--threads"), (signal.SIGINT, "--processes")]
 )
 def test_a_signal_ends_a_run_and_the_next_one_goes_on(
     files: Files, scheduler: str, tmp_path: Path, signal_number: int, how: str
@@ -177,15 +177,19 @@ def test_a_signal_ends_a_run_and_the_next_one_goes_on(
     options += ["--dashboard-address", ":0"]
     command = ["run", str(files.model), str(tmp_path / "many.zarr"), str(output), *options]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fcdcc.pipeline", *command], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "fcdcc.pipeline", *command],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     children: list[psutil.Process] = []
     try:
         while len([*output.glob(".fcdcc/blocks/*.json")]) < 3:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal_number)
+        if signal_number == signal.SIGINT:  # as a terminal does: to all processes at once
+            os.killpg(process.pid, signal_number)
+        else:
+            process.send_signal(signal_number)
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()

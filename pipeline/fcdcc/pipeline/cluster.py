@@ -28,7 +28,7 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "10 minutes",
 }
 
-PRELOAD = ["fcdcc.pipeline.kernels"]
+PRELOAD = ["fcdcc.pipeline.worker_process", "fcdcc.pipeline.kernels"]
 """What a worker imports before it joins. Importing torch takes seconds, in which a worker that
 has joined answers nobody and, on a busy machine, is taken for one that has stopped."""
 
