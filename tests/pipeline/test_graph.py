@@ -127,8 +127,9 @@ def test_keys_say_stage_layer_block_and_position(block: Block) -> None:
     keys = [parse_key(key) for key in block.graph.tasks]
     assert None not in keys
     stages = {key.stage for key in keys if key}
-    assert stages == {"read", "encode", "share", "decode", "glue"}
-    shares = [key for key in keys if key and key.stage == "share"]
+    assert stages == {"read", "encode", "share", "parity", "decode", "glue"}
+    shares = [key for key in keys if key and key.stage in ("share", "parity")]
+    assert {key.position for key in shares if key.stage == "parity"} == {4, 5}
     assert len(shares) == 6 * len(block.plan.layers)
     assert {key.layer for key in shares} == {layer.layer for layer in block.plan.layers}
 

@@ -26,7 +26,11 @@ def opened(entry: zoo.ZooEntry) -> Model:
     return open_model(stored.getvalue())
 
 
-FORMS = (("systematic", "rows"), ("crme", "rows"), ("systematic", "images"))
+FORMS = (
+    ("systematic", "rows", "standby"),
+    ("crme", "rows", "eager"),
+    ("systematic", "images", "standby"),
+)
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
@@ -37,8 +41,8 @@ def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.Monkey
     images = zoo.images(entry)
     with torch.inference_mode():
         expected = zoo.build(entry)(images).numpy()
-    for seed, (code, split) in enumerate(FORMS):
-        options = PlanOptions.of(code=code, split=split, batch=len(images))
+    for seed, (code, split, redundancy) in enumerate(FORMS):
+        options = PlanOptions.of(code=code, split=split, redundancy=redundancy, batch=len(images))
         plan = make_plan(network, entry.input_shape, options)
         executable = Executable(network, plan)
         graph = build_block(network, plan, executable, "zoo", 0, len(images), reading(images))

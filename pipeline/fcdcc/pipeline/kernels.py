@@ -30,6 +30,7 @@ __all__ = [
     "convolve_whole",
     "decode",
     "encode",
+    "encode_and_share",
     "glue",
     "prepare",
     "prepare_some",
@@ -106,6 +107,11 @@ def share(program: Program, layer: int, position: int, coded_input: Array) -> Ar
             slices=SLICES,
         )
         return to_array(result)
+
+
+def encode_and_share(program: Program, layer: int, position: int, value: Array) -> Array:
+    """Return one share from the layer's whole input."""
+    return share(program, layer, position, encode(program, layer, position, value))
 
 
 def decode(shares: Mapping[int, Array], program: Program, layer: int) -> Array:

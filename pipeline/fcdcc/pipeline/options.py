@@ -95,7 +95,8 @@ class PlanOptions(_Options):
     )
     redundancy: Literal["eager", "standby", "off"] = Field(
         "eager",
-        description="eager: all n shares start; standby: parity starts when a share is late; "
+        description="eager: all n shares start; standby: parity starts when a share is late "
+        "(codes without parity: all n shares start); "
         "off: no parity, and nothing may be lost",
     )
     batch: int | None = Field(None, ge=1, description="images per block")

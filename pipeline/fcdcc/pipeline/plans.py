@@ -79,6 +79,15 @@ class LayerPlan:
             raise PlanError(f"layer {self.layer} ({self.name}) is not coded: {self.reason}")
         return CodedConv(self.geometry, self.code.code, self.split)
 
+    @cached_property
+    def parity(self) -> frozenset[int]:
+        """The positions that hold parity; none where no share is uncoded, as in the CRME."""
+        if self.code is None:
+            return frozenset()
+        plain = {j for j in range(self.code.n) if self.coded_conv.is_plain(j)}
+        systematic = plain.issuperset(range(self.code.code.recovery_threshold))
+        return frozenset(range(self.code.n)) - plain if systematic else frozenset()
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -167,10 +176,7 @@ class Plan:
 
     def standby_positions(self, layer: LayerPlan) -> tuple[int, ...]:
         """Return the positions of a layer that are held back until they are needed."""
-        if self.redundancy != "standby" or layer.code is None:
-            return ()
-        code = layer.code.code
-        return tuple(j for j in self.shares_started(layer) if code.input_run(j) is None)
+        return tuple(sorted(layer.parity)) if self.redundancy == "standby" else ()
 
     @property
     def delta(self) -> int:

@@ -95,7 +95,7 @@ class _Builder:
         code = layer.coded_conv.code
         shares: dict[int, Key] = {}
         for position in self._plan.shares_started(layer):
-            plain = position < self._parts
+            plain = position not in layer.parity
             task = Share(
                 self._key("share" if plain else "parity", unit.number, position),
                 kernels.share if plain else kernels.parity,

@@ -20,7 +20,7 @@ from dask.typing import Key
 
 from .. import kernels
 from ..anyk import AnyK, Share
-from ..keys import RawKey, task_key
+from ..keys import RawKey, Stage, task_key
 from ..model.network import ConvStage, GlueStage, Network
 from ..plans import LayerPlan, Plan
 from .common import BlockGraph, Decodable, Held, Reader, Values
@@ -80,24 +80,27 @@ def _add_coded(
 ) -> None:
     """Add the n subtasks of one layer and the any-k node that decodes them."""
     shares: dict[int, Key] = {}
+    standby = plan.standby_positions(layer)
     for position in plan.shares_started(layer):
-        encode = Task(
-            make_key("encode", position=position),
-            kernels.encode,
-            executable,
-            stage.index,
-            position,
-            values[stage.input],
-        )
+        name: Stage = "parity" if position in layer.parity else "share"
+        value = values[stage.input]
+        kernel: Callable[..., kernels.Array] = kernels.share
+        if position in standby:  # encodes when it starts, and pulls nothing before
+            kernel = kernels.encode_and_share
+        else:
+            encode = Task(
+                make_key("encode", position=position),
+                kernels.encode,
+                executable,
+                stage.index,
+                position,
+                value,
+            )
+            values.add(encode)
+            value = TaskRef(encode.key)
         share = Share(
-            make_key("share", position=position),
-            kernels.share,
-            executable,
-            stage.index,
-            position,
-            TaskRef(encode.key),
+            make_key(name, position=position), kernel, executable, stage.index, position, value
         )
-        values.add(encode)
         values.add(share)
         shares[position] = share.key
     decode = AnyK(
@@ -107,6 +110,7 @@ def _add_coded(
         Decodable(layer.coded_conv.code, plan.dtype),
         executable,
         stage.index,
+        standby=standby,
         seats=plan.placement.seats(shares),
     )
     values.add(decode, stage.output)
