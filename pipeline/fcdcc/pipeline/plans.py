@@ -82,11 +82,17 @@ class LayerPlan:
     @cached_property
     def parity(self) -> frozenset[int]:
         """The positions that hold parity; none where no share is uncoded, as in the CRME."""
+        if self.code is None or not self.uncoded:
+            return frozenset()
+        return frozenset(range(self.code.n)) - self.uncoded
+
+    @cached_property
+    def uncoded(self) -> frozenset[int]:
+        """The positions that together are the layer, with nothing to solve for; or none."""
         if self.code is None:
             return frozenset()
-        plain = {j for j in range(self.code.n) if self.coded_conv.is_plain(j)}
-        systematic = plain.issuperset(range(self.code.code.recovery_threshold))
-        return frozenset(range(self.code.n)) - plain if systematic else frozenset()
+        first = range(self.code.code.recovery_threshold)
+        return frozenset(first) if all(map(self.coded_conv.is_plain, first)) else frozenset()
 
 
 @dataclass(frozen=True)

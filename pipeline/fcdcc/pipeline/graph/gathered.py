@@ -110,6 +110,7 @@ def _add_coded(
         Decodable(layer.coded_conv.code, plan.dtype),
         executable,
         stage.index,
+        plain=layer.uncoded,
         standby=standby,
         seats=plan.placement.seats(shares),
     )
