@@ -170,8 +170,10 @@ def test_one_process(files: Files, tmp_path: Path) -> None:
     np.testing.assert_allclose(predictions(tmp_path / "out.zarr"), files.expected[:12], atol=1e-5)
 
 
-@pytest.mark.parametrize("blocks", [0, 3])
-@pytest.mark.parametrize("signal_name", ["SIGSTOP", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("signal_name", "blocks"),
+    [("SIGSTOP", 0), ("SIGSTOP", 3), ("SIGSTOP", BLOCKS), ("SIGKILL", 0), ("SIGKILL", 3)],
+)
 def test_two_of_six_worker_processes_may_go(
     files: Files, tmp_path: Path, signal_name: str, blocks: int
 ) -> None:

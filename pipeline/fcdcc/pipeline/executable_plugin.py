@@ -1,13 +1,30 @@
-"""How an executable reaches the workers: once each, those that join later included."""
+"""How an executable reaches the workers: once each, those that join later included.
+
+Dask asks every worker to take or to drop a plugin, and waits for all of them: a worker that
+has stopped would hold up the whole run. The scheduler has noted what is wanted before it asks,
+so nothing is lost by not waiting for the last answer.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from typing import Any, cast
+
 import torch
-from distributed import Worker, WorkerPlugin
+from distributed import Client, Worker, WorkerPlugin
+from distributed.core import clean_exception
+from distributed.protocol.pickle import dumps
 
 from .executable import Executable, drop, hold
 
-__all__ = ["BYTES_SENT", "ExecutablePlugin"]
+__all__ = ["BYTES_SENT", "ExecutablePlugin", "install", "uninstall"]
+
+logger = logging.getLogger(__name__)
+
+INSTALL_PATIENCE = 60.0
+UNINSTALL_PATIENCE = 5.0
+"""Seconds to wait for workers that do not answer."""
 
 BYTES_SENT = "fcdcc-bytes-sent"
 """Name of the metric, in a worker's heartbeat, of the bytes that it has sent to others."""
@@ -49,3 +66,48 @@ class ExecutablePlugin(WorkerPlugin):
         """Let it go when the run is over."""
         worker.metrics.pop(BYTES_SENT, None)
         drop(self.executable.ref)
+
+
+def install(client: Client, plugin: ExecutablePlugin) -> None:
+    """Give a plugin to all workers, and to those that will join.
+
+    Workers that do not answer are not waited for longer than a minute, and those that die
+    meanwhile not at all.
+
+    Raises
+    ------
+    Exception
+        Whatever the plugin's setup raised on a worker.
+    """
+    answers = _ask_all(
+        client,
+        "register_worker_plugin",
+        INSTALL_PATIENCE,
+        plugin=dumps(plugin),
+        name=plugin.name,
+        idempotent=False,
+    )
+    for answer in answers.values():
+        if answer["status"] == "error":
+            _, error, traceback = clean_exception(answer["exception"], answer["traceback"])
+            if error is not None:
+                raise error.with_traceback(traceback)
+
+
+def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
+    """Take a plugin from all workers, not waiting long for those that do not answer."""
+    _ask_all(client, "unregister_worker_plugin", UNINSTALL_PATIENCE, name=plugin.name)
+
+
+def _ask_all(client: Client, operation: str, patience: float, **arguments: Any) -> dict[str, Any]:
+    """Have the scheduler ask all workers; no answers if one of them does not give any."""
+
+    async def ask() -> Any:
+        try:
+            request = getattr(client.scheduler, operation)(**arguments)
+            return await asyncio.wait_for(request, patience)
+        except (TimeoutError, OSError) as error:
+            logger.info("a worker does not answer and is not waited for: %r", error)
+            return {}
+
+    return cast("dict[str, Any]", client.sync(ask))

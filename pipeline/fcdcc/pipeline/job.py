@@ -32,7 +32,7 @@ from .blocks import BlockJob, Outcome, run_blocks
 from .cluster import Cluster, open_cluster
 from .errors import full_line
 from .executable import Executable
-from .executable_plugin import ExecutablePlugin
+from .executable_plugin import ExecutablePlugin, install, uninstall
 from .forms import StoredForm
 from .graph import build_block
 from .keys import task_key
@@ -185,7 +185,7 @@ def _run_pending(
     watcher.step("sending the model to the workers")
     plugin = ExecutablePlugin(executable, job.run, job.config.torch_threads)
     client.register_plugin(AnyKPlugin())
-    client.register_plugin(plugin)
+    install(client, plugin)
     watcher.begin(job.run)
     tally.start()
     observed = time.monotonic()
@@ -204,7 +204,7 @@ def _run_pending(
             watcher.advance(tally.advance())
         tally.finish(client, job.run)
     finally:
-        client.unregister_worker_plugin(plugin.name)
+        uninstall(client, plugin)
 
 
 def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, now: float) -> None:
