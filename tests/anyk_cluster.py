@@ -18,19 +18,22 @@ VALIDATION = {
     "distributed.scheduler.worker-ttl": None,
     "distributed.admin.tick.limit": "1h",
     "distributed.comm.timeouts.connect": "10s",
+    # A local cluster closes the nanny of a worker that is away so long after it was lost,
+    # be it because it was lost again.
+    "distributed.deploy.lost-worker-timeout": "1h",
 }
 
 
-def threaded_cluster(workers: int) -> LocalCluster:
-    """Return a cluster of workers with one thread each in this process."""
-    return local_cluster(workers, processes=False)
+def threaded_cluster(workers: int, threads: int = 1) -> LocalCluster:
+    """Return a cluster of workers in this process."""
+    return local_cluster(workers, processes=False, threads=threads)
 
 
-def local_cluster(workers: int, processes: bool) -> LocalCluster:
-    """Return a cluster of workers with one thread each, on any free port."""
+def local_cluster(workers: int, processes: bool, threads: int = 1) -> LocalCluster:
+    """Return a cluster without a dashboard, on any free port."""
     return LocalCluster(
         n_workers=workers,
-        threads_per_worker=1,
+        threads_per_worker=threads,
         processes=processes,
         dashboard_address=None,
         scheduler_kwargs={"dashboard": False, "dashboard_address": ":0"},
@@ -85,5 +88,5 @@ class Running:
     def check(self) -> None:
         """Check that nothing went wrong that nobody would have been told about."""
         assert self.report()["failures"] == []
-        assert self.plugin.failure_count == 0
+        assert self.plugin.failures.count == 0
         assert self.errors.messages == []

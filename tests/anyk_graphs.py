@@ -44,7 +44,8 @@ def make_share(value: np.ndarray, position: int, gate: str | None, seconds: floa
 
 
 def blind_share(value: np.ndarray, position: int, gate: str) -> Any:
-    """Return a share when the file ``gate`` is there, and never ask."""
+    """Return a share when the file ``gate`` is there, and never ask; say when it begins."""
+    Path(f"{gate}.begun").touch()
     while not Path(gate).exists():
         time.sleep(0.002)
     return value * (position + 1)
@@ -89,14 +90,15 @@ def gathered(
     run: str = "r",
     seconds: float = 0.0,
     decode_seconds: float = 0.0,
-    blind: bool = False,
+    blind: Collection[int] = (),
     slow: Collection[int] = (),
     n: int = N,
     enough: int = ENOUGH,
 ) -> GraphOf:
     """Return a block whose single any-k node needs any ``enough`` of ``n`` shares.
 
-    Shares at the positions ``slow`` take half a second longer than ``seconds``.
+    Shares at the positions ``slow`` take half a second longer than ``seconds``; those at the
+    positions ``blind`` never ask whether they are wanted.
     """
     graph = GraphOf(block, run)
     times = {position: seconds + (0.5 if position in slow else 0.0) for position in range(n)}
@@ -118,7 +120,7 @@ def in_parts(
     """Return a block with a part for every plain share; the others are parity."""
     graph = GraphOf(block, run)
     parity = range(ENOUGH, N)
-    _add_shares(graph, dict.fromkeys(range(N), seconds), gates or {}, False, parity)
+    _add_shares(graph, dict.fromkeys(range(N), seconds), gates or {}, (), parity)
     for position in range(ENOUGH):
         key = task_key("part", run, 0, block, position)
         graph.tasks[key] = AnyK(
@@ -137,7 +139,7 @@ def _add_shares(
     graph: GraphOf,
     times: Mapping[int, float],
     gates: Mapping[int, str],
-    blind: bool,
+    blind: Collection[int],
     parity: Collection[int],
 ) -> None:
     read = task_key("read", graph.run, 0, graph.block)
@@ -147,7 +149,7 @@ def _add_shares(
         key = task_key(stage, graph.run, 0, graph.block, position)
         gate = gates.get(position)
         source = TaskRef(read)
-        if blind and gate is not None:
+        if position in blind and gate is not None:
             graph.tasks[key] = Share(key, blind_share, source, position, gate)
         else:
             graph.tasks[key] = Share(key, make_share, source, position, gate, seconds)

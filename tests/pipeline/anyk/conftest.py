@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dask
 import pytest
 from distributed import Client, LocalCluster
 
 from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
-from fcdcc.pipeline.anyk import AnyKPlugin
+from fcdcc.pipeline.anyk import AnyKPlugin, roster
 
 
 @pytest.fixture
@@ -22,11 +22,31 @@ def errors() -> Iterator[Errors]:
         logger.removeHandler(handler)
 
 
+class Later:
+    """A rule by which no group is late before the test says so."""
+
+    now = False
+
+    def is_late(self, stalled: float, durations: Sequence[float], missing: int) -> bool:
+        return self.now and missing > 0
+
+
+@pytest.fixture
+def later(running: Running, monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Lateness and silence as the test wants it, however busy the machine is."""
+    rule = Later()
+    monkeypatch.setattr(running.plugin.state, "lateness", rule)
+    monkeypatch.setattr(roster, "QUIET_AFTER", 1e9)
+    return rule
+
+
 @pytest.fixture(scope="module")
 def threads() -> Iterator[tuple[LocalCluster, Client]]:
     """Six workers of one thread in this process, under validation, with the plugin."""
+    # Where a share runs is what the plugin says, so that tests can tell.
+    settings = {**VALIDATION, "distributed.scheduler.work-stealing": False}
     with (
-        dask.config.set(VALIDATION),
+        dask.config.set(settings),
         threaded_cluster(6) as cluster,
         Client(cluster) as client,
     ):

@@ -22,7 +22,6 @@ from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 from anyk_graphs import ENOUGH, GraphOf, N, decode, do_nothing, fail, gathered, in_parts
 from fcdcc.pipeline.anyk import AnyKPlugin, Share, any_k, anyk_alive, anyk_forget, anyk_report
 from fcdcc.pipeline.anyk.report import REPORT
-from fcdcc.pipeline.anyk.rules import LateByMedian
 from fcdcc.pipeline.keys import task_key
 
 
@@ -119,11 +118,7 @@ def test_a_part_needs_its_own_share_alone(running: Running, tmp_path: Path) -> N
     assert running.report()["counters"]["groups"] == 1
 
 
-def test_parity_on_standby_rests_on_a_healthy_cluster(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What is late on a machine that is busy with other things is another matter.
-    monkeypatch.setattr(running.plugin.state, "lateness", LateByMedian(slack=60.0))
+def test_parity_on_standby_rests_while_nothing_is_late(running: Running, later: object) -> None:
     futures = [submit(running.client, in_parts(block, seconds=0.05)) for block in range(12)]
     for block, parts in enumerate(futures):
         for position, part in enumerate(parts):
@@ -138,17 +133,22 @@ def test_parity_on_standby_rests_on_a_healthy_cluster(
 
 
 def test_parity_on_standby_steps_in_for_a_share_that_is_late(
-    running: Running, tmp_path: Path
+    running: Running, tmp_path: Path, later: Any
 ) -> None:
-    answers = compute(running.client, in_parts(0, closed(tmp_path, (2,))))
-    assert [number for number, _ in answers] == [0.0] * ENOUGH
-    assert [there for _, there in answers][:2] == [(0,), (1,)]
-    assert 2 not in answers[2][1]
-    assert len(answers[2][1]) >= ENOUGH
+    futures = submit(running.client, in_parts(0, closed(tmp_path, (2,))))
+    answers = {p: futures[p].result(timeout=120) for p in (0, 1, 3)}
+    assert answers == {p: (0.0, (p,)) for p in (0, 1, 3)}
+    assert running.report()["counters"]["parity_started"] == 0
+    later.now = True
+    number, there = futures[2].result(timeout=120)
+    assert number == 0.0
+    assert 2 not in there
+    assert len(there) >= ENOUGH
     counters = running.report()["counters"]
-    assert counters["parity_started"] >= 1
-    assert counters["decodes"] == 1
+    assert counters["parity_started"] == 2
+    assert counters["decodes"] == counters["groups"] == 1
     assert counters["erasures"] >= 1
+    del futures
 
 
 def test_a_share_that_somebody_else_needs_is_not_given_up(running: Running, tmp_path: Path) -> None:
@@ -298,8 +298,8 @@ def test_what_fails_in_a_hook_is_told(running: Running, monkeypatch: pytest.Monk
         assert compute(running.client, graph) == [(0.0, tuple(range(N)))]
     assert any("made to fail" in failure for failure in running.report()["failures"])
     assert any("made to fail" in message for message in running.errors.messages)
-    running.plugin.failures.clear()
-    running.plugin.failure_count = 0
+    running.plugin.failures.texts.clear()
+    running.plugin.failures.count = 0
     running.errors.messages.clear()
 
 
@@ -338,18 +338,23 @@ def test_without_the_plugin_every_share_is_waited_for(fresh: Running) -> None:
     assert fresh.errors.messages == []
 
 
-def test_a_plugin_that_comes_late_finds_what_is_there(fresh: Running, tmp_path: Path) -> None:
-    # Without the plugin all shares may be on one worker, in their order.
-    futures = submit(fresh.client, gathered(0, closed(tmp_path, (4, 5))))
-    fresh.wait_until(
-        lambda: sum(t.state == "memory" for t in fresh.scheduler.tasks.values()) == 1 + ENOUGH,
-        "all shares but two are there",
-    )
-    fresh.client.register_plugin(AnyKPlugin())
-    assert futures[0].result(timeout=120) == (0.0, (0, 1, 2, 3))
-    del futures
-    fresh.wait_until_empty()
-    fresh.check()
+def test_a_plugin_that_comes_late_finds_what_is_there(errors: Errors, tmp_path: Path) -> None:
+    with (
+        dask.config.set(VALIDATION),
+        threaded_cluster(2, threads=N) as cluster,
+        Client(cluster) as client,
+    ):
+        running = Running(cluster, client, errors)
+        futures = submit(client, gathered(0, closed(tmp_path, (4, 5))))
+        running.wait_until(
+            lambda: [t.state for t in running.scheduler.tasks.values()].count("memory") == 5,
+            "the input and all shares but two are there",
+        )
+        client.register_plugin(AnyKPlugin())
+        assert futures[0].result(timeout=120) == (0.0, (0, 1, 2, 3))
+        del futures
+        running.wait_until_empty()
+        running.check()
 
 
 def test_workers_that_leave_and_join_in_the_middle(fresh: Running) -> None:

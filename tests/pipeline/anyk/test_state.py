@@ -251,10 +251,9 @@ class ModelDask:
             self.machine.validate()
 
     def check_end(self) -> None:
-        machine = self.machine
+        machine, known = self.machine, self.machine.registry
         assert not self.shares
-        left = [machine.members, machine.nodes, machine.groups, machine.blocks]
-        assert left == [{}, {}, {}, {}]
+        assert [known.members, known.nodes, known.groups, known.blocks] == [{}, {}, {}, {}]
         assert machine.history.totals().erasures == self.erasures
         again = AnyKState(record=True)
         assert machine.events is not None
@@ -416,7 +415,7 @@ def test_a_survivor_lost_before_the_node_ran_is_waited_for_again() -> None:
     assert dask.nodes[node].state == "running"
     dask.leave("b")
     assert dask.nodes[node].state == "waiting"
-    lost = [k for k, member in dask.machine.members.items() if member.state == "waiting"]
+    lost = [k for k, member in dask.machine.registry.members.items() if member.state == "waiting"]
     assert len(lost) == 1
     dask.start(lost[0])
     assert dask.nodes[node].state == "waiting"
@@ -449,9 +448,9 @@ def test_parity_on_standby_starts_when_a_share_is_lost_and_else_never() -> None:
     for key in dask.startable():
         dask.start(key)
     assert not any(s.state == "running" for k, s in dask.shares.items() if k[0] == "parity-r")
-    lost = dask.machine.members["share-r", 0, 0, 0].worker
+    lost = dask.machine.registry.members["share-r", 0, 0, 0].worker
     assert lost is not None
-    seats = {k: member.worker for k, member in dask.machine.members.items()}
+    seats = {k: member.worker for k, member in dask.machine.registry.members.items()}
     dask.leave(lost)
     dask.settle()
     waiting = {k for k, s in dask.shares.items() if k[0] == "parity-r" and not s.held}
@@ -539,7 +538,7 @@ def test_a_graph_that_comes_again_changes_nothing() -> None:
     machine.handle(m.Settle(0.0))
     machine.handle(m.Forgotten(0.0, "s1"))
     assert machine.handle(m.GroupsAdded(1.0, (spec,))) == ()
-    assert set(machine.members) == {"s0"}
+    assert set(machine.registry.members) == {"s0"}
     machine.validate()
 
 
@@ -572,7 +571,7 @@ def test_a_share_that_raises_is_reported_and_not_an_erasure() -> None:
     dask.start(key)
     dask.tell(m.ShareErred(1.0, key))
     dask.tell(m.NodeErred(1.0, ("decode-r", 0, 0, 0)))
-    assert dask.machine.members[key].state is MemberState.ERRED
+    assert dask.machine.registry.members[key].state is MemberState.ERRED
     assert [r.state for r in dask.machine.history.run("r").shares] == ["erred"]
     dask.machine.validate()
 

@@ -130,7 +130,7 @@ class Worker:
     """One worker.
 
     ``seen`` is when it was last heard of, ``last_result`` when it last returned the result
-    of any task (or joined); ``delivered`` says whether it has returned a share at all,
+    of any task (or joined); ``delivered`` says whether it has returned any at all,
     ``ghosts`` which shares were given up there and when, ``haunted`` whether its last
     heartbeat reported cancelled tasks, ``quiet`` whether it has missed heartbeats,
     ``removing`` whether its removal has been asked for.

@@ -1,7 +1,7 @@
 """What happened in a run: counters, and a bounded record of shares, groups and events.
 
-A run is forgotten when somebody asks for that, or when :data:`MAX_RUNS` younger ones have
-come along; of a long run the oldest records go first. The counters never lose anything.
+A run is forgotten when somebody asks for that, or when :data:`MAX_RUNS` others have been
+active since; of a long run the oldest records go first. The counters never lose anything.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ class History:
             known = self.runs[name] = RunHistory()
             while len(self.runs) > MAX_RUNS:
                 self.drop(next(iter(self.runs)))
+        self.runs.move_to_end(name)
         return known
 
     def look(self, name: str) -> RunHistory:

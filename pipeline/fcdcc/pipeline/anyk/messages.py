@@ -221,7 +221,7 @@ class WorkerNews:
     heartbeat
         When its last heartbeat arrived.
     result
-        When the last result of any task arrived from it; when it joined, if none has.
+        When the last result of any task arrived from it; 0 if none has.
     ghosts
         How many cancelled tasks its last heartbeat reported.
     needed

@@ -119,6 +119,7 @@ def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float) -> None:
     heard = max(worker.seen + late, news.heartbeat, news.result)
     worker.seen = min(tick.now, heard)
     worker.last_result = max(worker.last_result, news.result)
+    worker.delivered = worker.delivered or news.result > 0.0
     worker.quiet = tick.now - worker.seen > QUIET_AFTER * tick.heartbeat_interval
     worker.haunted = news.ghosts > 0
     if news.ghosts == 0:

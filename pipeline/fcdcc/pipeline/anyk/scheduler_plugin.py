@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import traceback
-from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -27,11 +24,11 @@ from tornado.ioloop import PeriodicCallback
 
 from . import edits
 from . import messages as m
+from .answers import Answers, Failures
 from .contract import check_contract
 from .groups import find_groups
 from .nodes import AnyK
-from .observing import node_events, share_events, share_now
-from .report import ALIVE, FORGET, REPORT
+from .observing import node_event, share_event, share_now
 from .rules import FixedSilence
 from .state import AnyKState
 
@@ -93,8 +90,7 @@ class AnyKPlugin(SchedulerPlugin):
         check_contract()
         self.scheduler = scheduler
         self.state = AnyKState(self.rule)
-        self.failures: deque[str] = deque(maxlen=20)
-        self.failure_count = 0
+        self.failures = Failures()
         self._guarded: set[Key] = set()
         self._heard: dict[str, float] = {}
         self._block_numbers = itertools.count()
@@ -102,9 +98,7 @@ class AnyKPlugin(SchedulerPlugin):
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._look_at(list(scheduler.tasks))
-        scheduler.handlers[REPORT] = self.report
-        scheduler.handlers[ALIVE] = self.alive
-        scheduler.handlers[FORGET] = self.forget
+        Answers(self.state, self._guarded, self.failures).install(scheduler)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
         ticker = PeriodicCallback(self._tick, TICK * 1000)
@@ -121,7 +115,7 @@ class AnyKPlugin(SchedulerPlugin):
         **kwargs: Any,  # noqa: ARG002 - the hook's signature
     ) -> None:
         """Look for any-k nodes in a graph that arrived."""
-        with self._surfacing("update_graph"):
+        with self.failures.kept("update_graph"):
             self._look_at(tasks)
 
     def transition(
@@ -134,23 +128,15 @@ class AnyKPlugin(SchedulerPlugin):
         **kwargs: Any,
     ) -> None:
         """Tell the state machine what happened to a share or a node."""
-        with self._surfacing("transition"):
-            if finish == "memory" and "worker" in kwargs:
-                self._heard[kwargs["worker"]] = time()
-            elif finish == "forgotten":
-                self._guarded.discard(key)
-            if key in self.state.members:
-                if finish == "released" and start == "processing":
-                    self._find_gone(stimulus_id)
-                self._tell_all(share_events(self.scheduler.tasks[key], finish, kwargs))
-            elif key in self.state.nodes:
-                self._tell_all(node_events(key, finish))
+        try:
+            self._notice(key, start, finish, stimulus_id, kwargs)
+        except Exception:  # noqa: BLE001 - as in Failures.kept, which would cost too much here
+            self.failures.note("transition")
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Take note of a worker."""
-        with self._surfacing("add_worker"):
+        with self.failures.kept("add_worker"):
             known = scheduler.workers[worker]
-            self._heard[worker] = time()
             self._tell(m.WorkerJoined(time(), worker, known.host, known.nthreads))
 
     def remove_worker(
@@ -162,11 +148,26 @@ class AnyKPlugin(SchedulerPlugin):
         **kwargs: Any,  # noqa: ARG002 - the hook's signature
     ) -> None:
         """Take note that a worker is gone."""
-        with self._surfacing("remove_worker"):
+        with self.failures.kept("remove_worker"):
             self._heard.pop(worker, None)
             self._tell(m.WorkerLeft(time(), worker, _was_asked(stimulus_id)))
 
     # ------------------------------------------------------------------ watching
+
+    def _notice(
+        self, key: Key, start: str, finish: str, stimulus_id: str, details: dict[str, Any]
+    ) -> None:
+        """Note a transition; this runs for every task of the cluster, several times."""
+        if finish == "memory" and "worker" in details:
+            self._heard[details["worker"]] = time()
+        elif finish == "forgotten":
+            self._guarded.discard(key)
+        if self.state.knows_share(key):
+            if finish == "released" and start == "processing":
+                self._find_gone(stimulus_id)
+            self._tell(share_event(self.scheduler.tasks[key], finish, details))
+        elif self.state.knows_node(key):
+            self._tell(node_event(key, finish))
 
     def _look_at(self, keys: Iterable[Key]) -> None:
         """Tell the state machine about the any-k nodes among some tasks."""
@@ -176,14 +177,15 @@ class AnyKPlugin(SchedulerPlugin):
         if not nodes:
             return
         self._guarded.update(task.key for task in tasks)
-        fresh = [node for node in nodes if node.key not in self.state.nodes]
+        fresh = [node for node in nodes if not self.state.knows_node(node.key)]
         groups = find_groups(fresh, self._needed_otherwise(fresh), self._block_numbers)
         self._tell(m.GroupsAdded(time(), groups))
         for group in groups:
             for share in group.shares:
-                self._tell_all(share_now(self.scheduler.tasks[share.key]))
+                for event in share_now(self.scheduler.tasks[share.key]):
+                    self._tell(event)
             for node in group.nodes:
-                self._tell_all(node_events(node.key, self.scheduler.tasks[node.key].state))
+                self._tell(node_event(node.key, self.scheduler.tasks[node.key].state))
         if len(fresh) < len(nodes):
             self.scheduler.loop.add_callback(self._forget_orphans, tasks)
 
@@ -203,7 +205,7 @@ class AnyKPlugin(SchedulerPlugin):
             self._tell(m.WorkerLeft(time(), address, _was_asked(stimulus_id)))
 
     def _tick(self) -> None:
-        with self._surfacing("tick"):
+        with self.failures.kept("tick"):
             if not self._guarded:
                 return  # nobody waits for anything; the next tick will be late, and says so
             now = time()
@@ -227,12 +229,10 @@ class AnyKPlugin(SchedulerPlugin):
 
     # --------------------------------------------------------------------- doing
 
-    def _tell_all(self, events: Iterable[m.Event]) -> None:
-        for event in events:
-            self._tell(event)
-
-    def _tell(self, event: m.Event) -> None:
+    def _tell(self, event: m.Event | None) -> None:
         """Tell the state machine, place what it says, and let it settle later."""
+        if event is None:
+            return
         for instruction in self.state.handle(event):
             if isinstance(instruction, m.Place):
                 for task in self._makers(instruction.share):
@@ -253,14 +253,14 @@ class AnyKPlugin(SchedulerPlugin):
 
     def _settle(self) -> None:
         self._settling = False
-        with self._surfacing("settle"):
+        with self.failures.kept("settle"):
             self._do(self.state.handle(m.Settle(time())))
 
     def _do(self, instructions: Iterable[m.Instruction]) -> None:
         """Carry out instructions; the scheduler is not in the middle of anything."""
         recommendations: Recs = {}
         for instruction in instructions:
-            with self._surfacing(f"{instruction}"):
+            with self.failures.kept(f"{instruction}"):
                 recommendations |= self._changed(instruction)
         self._follow(recommendations, "settle")
         if self.scheduler.validate:
@@ -287,46 +287,14 @@ class AnyKPlugin(SchedulerPlugin):
             self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=stimulus_id)
 
     def _forget_orphans(self, tasks: Iterable[TaskState]) -> None:
-        with self._surfacing("orphans"):
+        with self.failures.kept("orphans"):
             known = (task for task in tasks if self.scheduler.tasks.get(task.key) is task)
             self._follow(edits.orphans(known), "orphans")
 
     async def _remove(self, worker: str) -> None:
-        with self._surfacing("remove"):
+        with self.failures.kept("remove"):
             stimulus_id = f"{NAME}-silent-{time()}"
             await self.scheduler.remove_worker(worker, close=False, stimulus_id=stimulus_id)
-
-    # ----------------------------------------------------------------- answering
-
-    async def report(self, run: str, timeline: bool = True) -> dict[str, Any]:
-        """Answer :func:`.report.anyk_report`."""
-        answer = self.state.history.look(run).as_dict(timeline)
-        return {**answer, "failures": list(self.failures)}
-
-    async def alive(self) -> dict[str, int]:
-        """Answer :func:`.report.anyk_alive`."""
-        state = self.state
-        return {
-            "groups": len(state.groups),
-            "shares": len(state.members),
-            "nodes": len(state.nodes),
-            "blocks": len(state.blocks),
-            "tasks": len(self._guarded),
-        }
-
-    async def forget(self, run: str) -> None:
-        """Answer :func:`.report.anyk_forget`."""
-        self._tell(m.RunDropped(time(), run))
-
-    @contextmanager
-    def _surfacing(self, where: str) -> Iterator[None]:
-        """Keep an error from the scheduler, and tell it: Dask would only log it."""
-        try:
-            yield
-        except Exception:
-            self.failure_count += 1
-            self.failures.append(f"in {where}: {traceback.format_exc()}")
-            logger.exception("the any-k plugin failed in %s", where)
 
 
 def _was_asked(stimulus_id: str) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .entities import Member, MemberState, Node, NodeState
 
 if TYPE_CHECKING:
+    from .registry import Registry
     from .state import AnyKState
 
 __all__ = ["check_state"]
@@ -20,20 +21,21 @@ def check_state(state: AnyKState) -> None:
     AssertionError
         Saying what does not fit together.
     """
-    for key, member in state.members.items():
+    known = state.registry
+    for key, member in known.members.items():
         _ensure(member.key == key, f"share {key!r} is kept under another key")
-        _check_member(state, member)
-    for key, node in state.nodes.items():
+        _check_member(known, member)
+    for key, node in known.nodes.items():
         _ensure(node.key == key, f"node {key!r} is kept under another key")
         _check_node(state, node)
-    for number in state.groups:
-        _check_group(state, number)
+    for number in known.groups:
+        _check_group(known, number)
     _check_blocks(state)
 
 
-def _check_member(state: AnyKState, member: Member) -> None:
+def _check_member(known: Registry, member: Member) -> None:
     name = f"share {member.key!r} ({member.state})"
-    group = state.groups.get(member.group)
+    group = known.groups.get(member.group)
     _ensure(group is not None and member.key in group.shares, f"{name} is in no group")
     on_worker = member.state in (MemberState.STARTED, MemberState.DONE)
     _ensure((member.worker is not None) == on_worker, f"{name} is on worker {member.worker}")
@@ -41,21 +43,22 @@ def _check_member(state: AnyKState, member: Member) -> None:
     _ensure(held == (member.state is MemberState.HELD), f"{name} held: {held}")
     _ensure(member.attempts > 0 or not on_worker, f"{name} was never started")
     for key in member.nodes:
-        known = state.nodes.get(key)
-        _ensure(known is not None, f"{name} feeds {key!r}, which is not known")
-        there = known is not None and member.key in known.edges.values()
+        node = known.nodes.get(key)
+        _ensure(node is not None, f"{name} feeds {key!r}, which is not known")
+        there = node is not None and member.key in node.edges.values()
         _ensure(there, f"{name} feeds {key!r}, which does not know it")
     if member.state is MemberState.ERASED:
         _ensure(not member.nodes and member.cut, f"{name} is still connected")
 
 
 def _check_node(state: AnyKState, node: Node) -> None:
+    known = state.registry
     name = f"node {node.key!r} ({node.state})"
-    group = state.groups.get(node.group)
+    group = known.groups.get(node.group)
     _ensure(group is not None and node.key in group.nodes, f"{name} is in no group")
     done = set()
     for position, key in node.edges.items():
-        member = state.members.get(key)
+        member = known.members.get(key)
         _ensure(member is not None, f"{name} needs share {key!r}, which is not known")
         if member is not None:
             _ensure(node.key in member.nodes, f"{name} needs {key!r}, which does not know it")
@@ -67,25 +70,26 @@ def _check_node(state: AnyKState, node: Node) -> None:
         _ensure(cut, f"{name} has enough with {sorted(done)} and still waits")
 
 
-def _check_group(state: AnyKState, number: int) -> None:
-    group = state.groups[number]
+def _check_group(known: Registry, number: int) -> None:
+    group = known.groups[number]
     name = f"group {number}"
     _ensure(bool(group.shares or group.nodes), f"{name} is empty")
-    _ensure(group.shares.keys() <= state.members.keys(), f"{name} has unknown shares")
-    _ensure(group.nodes.keys() <= state.nodes.keys(), f"{name} has unknown nodes")
+    _ensure(group.shares.keys() <= known.members.keys(), f"{name} has unknown shares")
+    _ensure(group.nodes.keys() <= known.nodes.keys(), f"{name} has unknown nodes")
     _ensure(group.unfinished.keys() <= group.nodes.keys(), f"{name} waits for foreign nodes")
     _ensure(group.held.keys() <= group.shares.keys(), f"{name} holds foreign shares")
     _ensure(group.durations.keys() <= group.shares.keys(), f"{name} timed foreign shares")
-    block = state.blocks.get((group.run, group.block))
+    block = known.blocks.get((group.run, group.block))
     _ensure(block is not None and number in block.groups, f"{name} is in no block")
 
 
 def _check_blocks(state: AnyKState) -> None:
+    known = state.registry
     there = state.roster.workers.keys()
-    for label, block in state.blocks.items():
+    for label, block in known.blocks.items():
         name = f"block {label}"
         _ensure(bool(block.groups), f"{name} is empty")
-        _ensure(block.groups.keys() <= state.groups.keys(), f"{name} has unknown groups")
+        _ensure(block.groups.keys() <= known.groups.keys(), f"{name} has unknown groups")
         _ensure(set(block.seats.values()) <= there, f"{name} has seats on absent workers")
         expected = block.wanted_seats if there else set()
         _ensure(block.seats.keys() == expected, f"{name} has unfilled seats")

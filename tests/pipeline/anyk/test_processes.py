@@ -1,0 +1,103 @@
+"""The plugin on a cluster of processes, two of which are killed or stopped in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from anyk_cluster import VALIDATION, Errors, Running, local_cluster
+from anyk_graphs import ENOUGH, do_nothing, gathered, in_parts, process_id
+from fcdcc.pipeline.anyk import AnyKPlugin
+
+pytestmark = pytest.mark.cluster
+
+BLOCKS = 24
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[tuple[LocalCluster, Client]]:
+    with (
+        dask.config.set(VALIDATION),
+        local_cluster(6, processes=True) as cluster,
+        Client(cluster) as client,
+    ):
+        client.register_plugin(AnyKPlugin())
+        yield cluster, client
+
+
+@pytest.fixture
+def six(processes: tuple[LocalCluster, Client], errors: Errors) -> Iterator[Running]:
+    """Six worker processes that have returned results; killed ones have been replaced."""
+    six = Running(*processes, errors)
+    for run in list(six.plugin.state.history.runs):
+        six.plugin.state.history.drop(run)
+    six.client.wait_for_workers(6, timeout=120)
+    warm = gathered(0, run="warm", enough=6)
+    assert six.client.get(warm.tasks, warm.results)[0][0] == 0.0
+    yield six
+    six.wait_until_empty()
+    # A result that was lost while the client fetched it is made again, and Dask tells.
+    errors.messages = [m for m in errors.messages if not m.startswith("Couldn't gather keys")]
+    six.check()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize("build", [gathered, in_parts])
+def test_two_of_six_workers(six: Running, how: signal.Signals, build: Any) -> None:
+    pids = six.client.run(process_id)
+    graphs = [build(block, seconds=0.1) for block in range(BLOCKS)]
+    futures = [six.client.get(g.tasks, g.results, sync=False) for g in graphs]
+    six.wait_until(lambda: six.report()["counters"]["groups"] > 1, "the first blocks are done")
+    victims = list(pids)[:2]
+    try:
+        for address in victims:
+            os.kill(pids[address], how)
+        for block, parts in enumerate(futures):
+            for part in parts:
+                number, there = part.result(timeout=120)
+                assert number == block
+                assert len(there) >= ENOUGH or build is in_parts
+        del futures, parts, part
+        six.wait_until_empty()
+        assert six.report()["counters"]["groups"] == BLOCKS
+        if how == signal.SIGKILL:
+            six.wait_until(
+                lambda: set(victims) <= set(six.report()["workers_lost"]), "both are known as lost"
+            )
+        # A stopped worker that nothing was needed from is left alone.
+    finally:
+        for address in victims:
+            with suppress(ProcessLookupError):
+                os.kill(pids[address], signal.SIGKILL)  # its nanny starts another
+
+
+def test_a_worker_that_wakes_up_shuts_down(six: Running) -> None:
+    pids = six.client.run(process_id)
+    graph = gathered(0, seconds=0.5, enough=6)
+    [future] = six.client.get(graph.tasks, graph.results, sync=False)
+    address = next(iter(pids))
+    os.kill(pids[address], signal.SIGSTOP)
+    try:
+        assert future.result(timeout=120)[0] == 0.0
+        assert address not in six.scheduler.workers
+        assert address in six.report()["workers_removed"]
+    finally:
+        os.kill(pids[address], signal.SIGCONT)
+    six.wait_until(lambda: not _runs(pids[address]), "it has ended")
+    del future
+    assert six.client.submit(do_nothing, pure=False).result(timeout=60) is None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
