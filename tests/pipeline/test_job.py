@@ -164,9 +164,13 @@ def test_a_second_run_at_the_same_time_leaves(files: Files, tmp_path: Path) -> N
     assert not output.exists()
 
 
-def test_one_process(files: Files, tmp_path: Path) -> None:
+def test_one_process_with_fewer_workers_than_shares_says_what_is_protected(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     summary = run(config(files, tmp_path / "out.zarr", processes=False, workers=4, limit=12))
     assert summary.images_done == 12
+    assert "4 workers for n = 6 shares" in caplog.text
+    assert "1 of them may be lost" in caplog.text
     np.testing.assert_allclose(predictions(tmp_path / "out.zarr"), files.expected[:12], atol=1e-5)
 
 

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from dask._task_spec import Task
@@ -182,6 +183,7 @@ def _run_pending(
     """Take the blocks through the cluster and count what happens."""
     executable = Executable(job.network, plan)
     client = cluster.client
+    _warn_of_few_workers(plan, cluster.workers)
     watcher.step("sending the model to the workers")
     plugin = ExecutablePlugin(executable, job.run, job.config.torch_threads)
     client.register_plugin(AnyKPlugin())
@@ -205,6 +207,17 @@ def _run_pending(
         tally.finish(client, job.run)
     finally:
         uninstall(client, plugin)
+
+
+def _warn_of_few_workers(plan: Plan, workers: int) -> None:
+    """Say what is protected where workers hold several shares of a group."""
+    if plan.coded_layers and 0 < workers < plan.n:
+        each = ceil(plan.n / workers)
+        logger.warning(
+            "%d workers for n = %d shares: one holds up to %d of a layer, so %d of them may be "
+            "lost at a time; start %d workers for all of --tolerate %d",
+            workers, plan.n, each, plan.tolerate // each, plan.n, plan.tolerate,
+        )  # fmt: skip
 
 
 def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, now: float) -> None:
