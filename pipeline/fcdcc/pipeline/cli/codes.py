@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["codes"]
 
+WIDTH = 132
+"""Columns that the tables need; narrower terminals wrap, which loses nothing."""
+
 Cells: TypeAlias = "dict[str, Callable[[CodeRow], str]]"
 """Columns: their names, and what stands in them."""
 
@@ -53,7 +56,7 @@ def _show(rows: Sequence[CodeRow]) -> None:
 
     first = rows[0]
     title = f"n = {first.n}, any δ = {first.recovery_threshold} suffice"
-    console = Console()
+    console = Console(width=max(WIDTH, Console().width))
     console.print(_table(f"Accuracy: {title}", rows, ACCURACY))
     console.print(_table("Cost of the costliest share, in float32", rows, COST))
     console.print(

@@ -65,7 +65,17 @@ def run_job_file(file: JobFile, given: dict[str, Any]) -> ExitCode:
     if summary.blocks_failed:
         click.echo(f"fcdcc: {_failures(summary)}", err=True)
         return ExitCode.BLOCKS_FAILED
+    click.echo(f"fcdcc: {_success(summary)}", err=True)
     return ExitCode.DONE
+
+
+def _success(summary: Summary) -> str:
+    """Return a line that says what a run did."""
+    before = f", {summary.blocks_skipped} of them before" if summary.blocks_skipped else ""
+    return (
+        f"{summary.status}: {summary.blocks_total} blocks{before}; {summary.images_done} images in "
+        f"{summary.seconds:.1f} s"
+    )
 
 
 def _failures(summary: Summary) -> str:
