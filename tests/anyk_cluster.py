@@ -24,6 +24,14 @@ VALIDATION = {
 }
 
 
+LOSSES = (
+    "Worker stream died during communication",
+    "Failed to communicate with scheduler during heartbeat",
+    "Couldn't gather keys",
+    "failed during get data",
+)
+
+
 def threaded_cluster(workers: int, threads: int = 1) -> LocalCluster:
     """Return a cluster of workers in this process."""
     return local_cluster(workers, processes=False, threads=threads)
@@ -85,8 +93,12 @@ class Running:
         self.wait_until(lambda: not self.scheduler.tasks, "the scheduler has no tasks")
         self.wait_until(lambda: anyk_alive(self.client) == nothing, "the plugin has no tasks")
 
-    def check(self) -> None:
-        """Check that nothing went wrong that nobody would have been told about."""
+    def check(self, losses: bool = False) -> None:
+        """Check that nothing went wrong that nobody would have been told about.
+
+        With ``losses``, what Dask says about workers that were lost is as it should be.
+        """
         assert self.report()["failures"] == []
         assert self.plugin.failures.count == 0
-        assert self.errors.messages == []
+        told = [m for m in self.errors.messages if not (losses and m.startswith(LOSSES))]
+        assert told == [], told
