@@ -34,6 +34,7 @@ class Node:
         self.shares = list(shares)
         self.state = "waiting"
         self.worker: str | None = None
+        self.sent: set[Key] | None = None  # the shares that workers were told of
 
 
 class ModelDask:
@@ -198,7 +199,8 @@ class ModelDask:
     def _maybe_run(self, node: Node) -> None:
         there = all(self.shares[name].state == "done" for name in node.shares)
         if node.state == "waiting" and there and self.workers:
-            node.state, node.worker = "running", self.workers[0]
+            assert node.sent in (None, set(node.shares))
+            node.state, node.worker, node.sent = "running", self.workers[0], set(node.shares)
             self.tell(m.NodeStarted(self.now, node.key))
 
     def _free_if_unused(self, share: Share) -> None:
@@ -422,6 +424,22 @@ def test_a_survivor_lost_before_the_node_ran_is_waited_for_again() -> None:
     dask.finish(lost[0])
     assert dask.nodes[node].state == "running"
     assert dask.machine.history.run("r").counters.shares_lost == 1
+    dask.run_to_the_end()
+    dask.check_end()
+
+
+def test_a_node_that_was_sent_to_a_worker_keeps_its_shares() -> None:
+    dask = ModelDask(["a", "b", "c"])
+    (node,) = dask.add(block=0, n=3, enough=2)
+    for key in dask.startable():
+        dask.start(key)
+    for key in dask.running():
+        dask.finish(key)
+    assert dask.nodes[node].state == "running"
+    dask.leave("c")
+    dask.settle()
+    assert dask.nodes[node].state == "waiting"
+    assert len(dask.nodes[node].shares) == 3
     dask.run_to_the_end()
     dask.check_end()
 

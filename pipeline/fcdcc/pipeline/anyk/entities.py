@@ -70,7 +70,11 @@ class Member:
 
 @dataclass
 class Node:
-    """One any-k node; ``edges`` are the shares that it is connected to, by position."""
+    """One any-k node.
+
+    ``edges`` are the shares that it is connected to, by position; ``sent`` says that a worker
+    may know them.
+    """
 
     key: Key
     group: int
@@ -79,6 +83,7 @@ class Node:
     own: int | None
     plain: frozenset[int]
     state: NodeState = NodeState.IDLE
+    sent: bool = False
 
     def survivors(self, done: frozenset[int]) -> frozenset[int] | None:
         """Return the positions that it runs with, or None if these are not enough."""

@@ -28,7 +28,9 @@ given up: Dask forgets it, and if it had been started that is an *erasure*, and 
 whose thread cannot be stopped, has a *ghost* until it says otherwise.
 
 What was cut stays cut. The edges to the survivors remain, so that Dask makes a survivor
-again when it is lost before the node ran; the node is then not ready, and waits.
+again when it is lost before the node ran; the node is then not ready, and waits. Nor is a
+node cut any further once it has been sent to a worker: a worker that still remembers the
+task would go on waiting for the inputs that it was told of first.
 
 Two kinds of answers
     Placing a share must happen before Dask chooses a worker, so events are told at once and
@@ -231,6 +233,8 @@ class AnyKState:
             node.state = state
             if state is NodeState.WAITING:
                 self._dirty[key] = None
+            elif state is NodeState.STARTED:
+                node.sent = True
 
     def _node_done(self, event: m.NodeDone) -> None:
         node = self._nodes.get(event.node)
@@ -283,6 +287,8 @@ class AnyKState:
 
     def _cut(self, node: Node) -> Iterator[Instruction]:
         """Disconnect a node that has enough from everything else."""
+        if node.sent:
+            return
         survivors = node.survivors(self.registry.done(node))
         if survivors is None or survivors >= node.edges.keys():
             return

@@ -64,7 +64,7 @@ def _check_node(state: AnyKState, node: Node) -> None:
             _ensure(node.key in member.nodes, f"{name} needs {key!r}, which does not know it")
             if member.state is MemberState.DONE:
                 done.add(position)
-    if node.state is NodeState.WAITING and not state.unsettled:
+    if node.state is NodeState.WAITING and not node.sent and not state.unsettled:
         survivors = node.survivors(frozenset(done))
         cut = survivors is None or survivors >= node.edges.keys()
         _ensure(cut, f"{name} has enough with {sorted(done)} and still waits")
