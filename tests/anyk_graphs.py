@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from dask._task_spec import GraphNode, Task, TaskRef
+from dask._task_spec import GraphNode, List, Task, TaskRef
 from dask.typing import Key
 
 from fcdcc.coding.errors import Abandoned
@@ -154,3 +155,67 @@ def _add_shares(
         else:
             graph.tasks[key] = Share(key, make_share, source, position, gate, seconds)
         graph.shares[position] = key
+
+
+Kind = Literal["gathered", "parts", "parts and parity at once"]
+
+
+def network(block: int, layers: int, kind: Kind, slow: Callable[[], bool]) -> GraphOf:
+    """Return a block that goes through several layers of one kind and ends with its number.
+
+    A plain share needs one part of the layer before, a parity share all of them. ``slow`` is
+    asked for every share whether it takes half a second.
+    """
+    graph = GraphOf(block)
+    read = task_key("read", "r", 0, block)
+    graph.tasks[read] = Task(read, make_input, block)
+    before: list[Key] = [read] * ENOUGH
+    for layer in range(layers):
+        shares = _add_layer(graph, layer, before, kind, slow)
+        if kind == "gathered":
+            key = task_key("decode", "r", layer, block)
+            graph.tasks[key] = AnyK(key, rejoin, shares, ENOUGH)
+            before = [key] * ENOUGH
+            continue
+        parity = range(ENOUGH, N) if kind == "parts" else ()
+        before = [task_key("part", "r", layer, block, position) for position in range(ENOUGH)]
+        for position, key in enumerate(before):
+            graph.tasks[key] = AnyK(key, rejoin, shares, ENOUGH, own=position, standby=parity)
+    last = task_key("gather", "r", layers, block)
+    graph.tasks[last] = Task(last, number_of, _all(before))
+    graph.results.append(last)
+    return graph
+
+
+def _add_layer(
+    graph: GraphOf, layer: int, before: Sequence[Key], kind: Kind, slow: Callable[[], bool]
+) -> dict[int, Key]:
+    shares: dict[int, Key] = {}
+    for position in range(N):
+        plain = position < ENOUGH
+        stage = "share" if plain or kind == "gathered" else "parity"
+        key = task_key(stage, "r", layer, graph.block, position)
+        source = TaskRef(before[position]) if plain else _first_of(before)
+        seconds = 0.5 if slow() else 0.005
+        graph.tasks[key] = Share(key, make_share, source, position, None, seconds)
+        shares[position] = key
+    return shares
+
+
+def _all(keys: Sequence[Key]) -> List:
+    return List(*(TaskRef(key) for key in dict.fromkeys(keys)))
+
+
+def _first_of(keys: Sequence[Key]) -> Task:
+    return Task(None, itemgetter(0), _all(keys))
+
+
+def rejoin(there: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return what :func:`make_input` made, which every share tells."""
+    return np.full(8, decode(there)[0])
+
+
+def number_of(parts: Sequence[np.ndarray]) -> float:
+    """Return a block's number, which all its parts must tell."""
+    (number,) = {float(part[0]) for part in parts}
+    return number

@@ -239,6 +239,15 @@ def test_an_optimised_dask_array(running: Running, tmp_path: Path, kept: bool) -
     assert running.report()["counters"]["erasures"] == (2 if kept else 0)
 
 
+def test_where_the_user_wants_it(running: Running) -> None:
+    graph = gathered(0)
+    address = next(iter(running.scheduler.workers))
+    [future] = running.client.get(graph.tasks, graph.results, workers=[address], sync=False)
+    assert future.result(timeout=120)[0] == 0.0
+    assert {record["worker"] for record in running.report()["timeline"]} == {address}
+    del future
+
+
 def test_keys_of_any_kind_work(running: Running, tmp_path: Path) -> None:
     gate = str(tmp_path / "closed")
     for number in range(3):
@@ -390,6 +399,15 @@ def test_the_plugin_can_be_replaced(fresh: Running, tmp_path: Path) -> None:
     fresh.client.register_plugin(AnyKPlugin(silent_after=5))
     assert fresh.plugin.rule.silent_after == 5
     compute(fresh.client, gathered(2, closed(tmp_path, (1,))))
+    fresh.wait_until_empty()
+    fresh.check()
+    held = submit(fresh.client, in_parts(3, closed(tmp_path, (0,), block=3)))
+    assert held[1].result(timeout=120)[0] == 3.0
+    fresh.client.unregister_scheduler_plugin("fcdcc-anyk")
+    fresh.client.register_plugin(AnyKPlugin())
+    Path(tmp_path / "3-0").touch()
+    assert held[0].result(timeout=120)[0] == 3.0
+    del held
     fresh.wait_until_empty()
     fresh.check()
     assert REPORT in fresh.scheduler.handlers

@@ -35,11 +35,15 @@ _TASK = {
     "who_has": "the workers that hold its result",
     "processing_on": "the worker that it was assigned to",
     "run_spec": "the graph node that is sent to the worker",
+    "run_id": "whether it was ever sent to a worker",
+    "annotations": "what the user said about it",
     "worker_restrictions": "the workers that it may run on",
+    "host_restrictions": "the hosts that it may run on",
+    "resource_restrictions": "what its worker must have",
     "loose_restrictions": "whether it may run elsewhere all the same",
 }
 _WORKER = ("last_seen", "metrics", "processing", "has_what", "nthreads", "host", "address")
-_SCHEDULER = ("tasks", "workers", "unrunnable", "plugins")
+_SCHEDULER = ("tasks", "workers", "plugins", "validate")
 _TRANSITIONS = (
     ("processing", "released"),
     ("waiting", "released"),

@@ -25,13 +25,23 @@ NOBODY = "held://fcdcc"
 """An address that no worker has: a task that is restricted to it waits in ``no-worker``."""
 
 _UNASSIGNED = ("released", "waiting", "no-worker")
+_WORKERS = {"workers", "restrictions"}
+"""Annotations by which a user says where a task may run."""
 
 
 def place(task: TaskState, worker: str) -> None:
-    """Let a task run on one worker, and elsewhere if that is gone."""
-    if task.state in _UNASSIGNED:
+    """Let a task run on one worker, and elsewhere if that is gone.
+
+    A task whose workers, hosts or resources somebody has chosen is left alone.
+    """
+    chosen = task.resource_restrictions or task.host_restrictions or _WORKERS & _annotated(task)
+    if task.state in _UNASSIGNED and not chosen:
         task.worker_restrictions = {worker}
         task.loose_restrictions = True
+
+
+def _annotated(task: TaskState) -> set[str]:
+    return set(task.annotations or ())
 
 
 def hold(task: TaskState) -> None:

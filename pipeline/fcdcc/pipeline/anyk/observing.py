@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dask.typing import Key
     from distributed.scheduler import TaskState
 
-__all__ = ["node_event", "share_event", "share_now"]
+__all__ = ["node_event", "node_now", "share_event", "share_now"]
 
 
 def share_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
@@ -46,6 +46,15 @@ def share_now(task: TaskState) -> list[m.Event]:
     elif task.state != "released":
         events.append(share_event(task, task.state, {}))
     return [event for event in events if event is not None]
+
+
+def node_now(task: TaskState) -> list[m.Event]:
+    """Return where an any-k node stands; a worker may know it from before."""
+    event = node_event(task.key, task.state)
+    events = [] if event is None else [event]
+    if task.run_id is not None:
+        events.insert(0, m.NodeStarted(time(), task.key))
+    return events
 
 
 def node_event(key: Key, state: str) -> m.Event | None:

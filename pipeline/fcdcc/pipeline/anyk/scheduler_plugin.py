@@ -28,7 +28,7 @@ from .answers import Answers, Failures
 from .contract import check_contract
 from .groups import find_groups
 from .nodes import AnyK
-from .observing import node_event, share_event, share_now
+from .observing import node_event, node_now, share_event, share_now
 from .rules import FixedSilence
 from .state import AnyKState
 
@@ -88,6 +88,12 @@ class AnyKPlugin(SchedulerPlugin):
             If the scheduler differs from what the plugin relies on.
         """
         check_contract()
+        if scheduler.no_workers_timeout:
+            logger.warning(
+                "distributed.scheduler.no-workers-timeout is set: a share on standby that is not "
+                "needed within %s seconds will fail; set it to null",
+                scheduler.no_workers_timeout,
+            )
         self.scheduler = scheduler
         self.state = AnyKState(self.rule)
         self.failures = Failures()
@@ -185,13 +191,14 @@ class AnyKPlugin(SchedulerPlugin):
                 for event in share_now(self.scheduler.tasks[share.key]):
                     self._tell(event)
             for node in group.nodes:
-                self._tell(node_event(node.key, self.scheduler.tasks[node.key].state))
+                for event in node_now(self.scheduler.tasks[node.key]):
+                    self._tell(event)
         if len(fresh) < len(nodes):
             self.scheduler.loop.add_callback(self._forget_orphans, tasks)
 
     def _needed_otherwise(self, nodes: Iterable[AnyK]) -> set[Key]:
         """Return the standby shares that somebody needs besides any-k nodes."""
-        shares = {node.shares[position] for node in nodes for position in node.standby}
+        shares = {key for node in nodes for p, key in node.shares.items() if p in node.standby}
         tasks = (self.scheduler.tasks[key] for key in shares)
         return {
             task.key
