@@ -1,21 +1,70 @@
 """What happened in a run: counters, and a bounded record of shares, groups and events.
 
 A run is forgotten when somebody asks for that, or when :data:`MAX_RUNS` others have been
-active since; of a long run the oldest records go first. The counters never lose anything.
+active since; of a long run the oldest records go first, and of a run less is kept as soon as
+another has begun. The counters never lose anything.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Counters", "GroupRecord", "History", "RunHistory", "ShareRecord"]
+__all__ = ["Counters", "GroupRecord", "History", "Log", "RunHistory", "ShareRecord"]
 
 MAX_RUNS = 16
 MAX_SHARES = 50_000
 MAX_GROUPS = 10_000
 MAX_EVENTS = 1_000
+
+KEPT_SHARES = 2_000
+KEPT_GROUPS = 500
+"""What is kept of a run once another has begun."""
+
+T = TypeVar("T")
+
+
+class Log(Generic[T]):
+    """The latest of many things, and how many there were.
+
+    >>> log = Log(2)
+    >>> for word in ("a", "b", "c"):
+    ...     log.append(word)
+    >>> list(log), log.total, log.since(2)
+    (['b', 'c'], 3, ['c'])
+    """
+
+    __slots__ = ("_kept", "total")
+
+    def __init__(self, limit: int) -> None:
+        self._kept: deque[T] = deque(maxlen=limit)
+        self.total = 0
+
+    def append(self, item: T) -> None:
+        """Add one; the oldest goes if there are too many."""
+        self._kept.append(item)
+        self.total += 1
+
+    def since(self, seen: int) -> list[T]:
+        """Return those after the first ``seen`` ever added, as far as they are kept."""
+        first = len(self._kept) - (self.total - seen)
+        return list(islice(self._kept, max(0, first), None))
+
+    def shorten(self, limit: int) -> None:
+        """Keep no more than so many from now on, the latest."""
+        if self._kept.maxlen is None or self._kept.maxlen > limit:
+            self._kept = deque(self._kept, maxlen=limit)
+
+    def __len__(self) -> int:
+        """Return how many are kept."""
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[T]:
+        """Go through those that are kept, oldest first."""
+        return iter(self._kept)
 
 
 @dataclass
@@ -36,7 +85,7 @@ class Counters:
     workers_lost: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShareRecord:
     """One attempt at a share.
 
@@ -54,7 +103,7 @@ class ShareRecord:
     state: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GroupRecord:
     """A completed group, from the first assigned share to the last node's result."""
 
@@ -70,9 +119,9 @@ class RunHistory:
     """What is kept of one run."""
 
     counters: Counters = field(default_factory=Counters)
-    shares: deque[ShareRecord] = field(default_factory=lambda: deque(maxlen=MAX_SHARES))
-    groups: deque[GroupRecord] = field(default_factory=lambda: deque(maxlen=MAX_GROUPS))
-    events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    shares: Log[ShareRecord] = field(default_factory=lambda: Log(MAX_SHARES))
+    groups: Log[GroupRecord] = field(default_factory=lambda: Log(MAX_GROUPS))
+    events: Log[dict[str, Any]] = field(default_factory=lambda: Log(MAX_EVENTS))
     workers_removed: list[str] = field(default_factory=list)
     workers_lost: list[str] = field(default_factory=list)
 
@@ -83,8 +132,8 @@ class RunHistory:
         """
         return {
             "counters": asdict(self.counters),
-            "timeline": [vars(record) for record in self.shares] if timeline else [],
-            "groups": [vars(record) for record in self.groups] if timeline else [],
+            "timeline": [_plain(record) for record in self.shares] if timeline else [],
+            "groups": [_plain(record) for record in self.groups] if timeline else [],
             "events": list(self.events),
             "workers_removed": list(self.workers_removed),
             "workers_lost": list(self.workers_lost),
@@ -105,6 +154,10 @@ class History:
             known = self.runs[name] = RunHistory()
             while len(self.runs) > MAX_RUNS:
                 self.drop(next(iter(self.runs)))
+            for older in self.runs.values():
+                if older is not known:
+                    older.shares.shorten(KEPT_SHARES)
+                    older.groups.shorten(KEPT_GROUPS)
         self.runs.move_to_end(name)
         return known
 
@@ -124,6 +177,11 @@ class History:
         for known in self.runs.values():
             total = _sum(total, known.counters)
         return total
+
+
+def _plain(record: ShareRecord | GroupRecord) -> dict[str, Any]:
+    """Return a record as a dictionary; ``asdict`` takes ten times as long."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _sum(a: Counters, b: Counters) -> Counters:

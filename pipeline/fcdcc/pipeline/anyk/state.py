@@ -355,7 +355,11 @@ class AnyKState:
                 history.workers_removed.append(worker.address)
         for group in [group for group in self.registry.groups.values() if group.held]:
             if self._is_late(group, event.now):
-                yield from self._start_held(group)
+                started = tuple(self._start_held(group))
+                if started:
+                    late = {"event": "late", "layer": group.layer, "block": group.block}
+                    self._run(group).events.append({"time": event.now, **late})
+                yield from started
 
     def _is_late(self, group: Group, now: float) -> bool:
         """Return whether a group waits for a silent worker, or too long by the rule."""
