@@ -89,7 +89,7 @@ class Running:
 
     def wait_until_empty(self) -> None:
         """Wait until neither the scheduler nor the plugin nor a worker remembers any task."""
-        nothing = dict.fromkeys(("groups", "shares", "nodes", "blocks", "tasks"), 0)
+        nothing = dict.fromkeys(("groups", "shares", "nodes", "blocks", "tasks", "doubles"), 0)
         self.wait_until(lambda: not self.scheduler.tasks, "the scheduler has no tasks")
         self.wait_until(lambda: anyk_alive(self.client) == nothing, "the plugin has no tasks")
 

@@ -52,6 +52,33 @@ def blind_share(value: np.ndarray, position: int, gate: str) -> Any:
     return value * (position + 1)
 
 
+def slow_once(function: Callable[..., Any], once: str | None, *args: Any) -> Any:
+    """Return what a function returns; the first who tries waits until the file ``once`` is there.
+
+    ``once`` with ``.begun`` and ``.ended`` appended gets a letter for everybody who begins
+    and who ends.
+    """
+    if once is None:
+        return function(*args)
+    with open(f"{once}.begun", "a+") as file:  # noqa: PTH123 - appends
+        file.seek(0)
+        first = not file.read()
+        file.write("x")
+    while first and not Path(once).exists():
+        time.sleep(0.01)
+    result = function(*args)
+    with open(f"{once}.ended", "a") as file:  # noqa: PTH123 - appends
+        file.write("x")
+    return result
+
+
+def append(value: Any, path: str) -> Any:
+    """Write a value and return it."""
+    with open(path, "a") as file:  # noqa: PTH123 - appends
+        file.write(f"{value}\n")
+    return value
+
+
 def fail(value: np.ndarray, position: int) -> Any:
     """Raise an error."""
     raise ArithmeticError(f"share {position} cannot be computed")

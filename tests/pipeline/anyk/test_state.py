@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fcdcc.pipeline.anyk import messages as m
+from fcdcc.pipeline.anyk import roster
 from fcdcc.pipeline.anyk.entities import MemberState
 from fcdcc.pipeline.anyk.messages import Instruction, Key
-from fcdcc.pipeline.anyk.rules import FixedSilence, LateByMedian
+from fcdcc.pipeline.anyk.rules import FixedSilence, LateByHistory
 from fcdcc.pipeline.anyk.state import AnyKState
 
 
@@ -478,26 +479,124 @@ def test_parity_on_standby_starts_when_a_share_is_lost_and_else_never() -> None:
     dask.check_end()
 
 
+def tick(
+    dask: ModelDask, now: float, results: dict[str, float] | None = None, busy: int = 1
+) -> list[Instruction]:
+    """Tell that time has passed, and who returned something else in the meantime."""
+    dask.now = now
+    news = tuple(
+        m.WorkerNews(name, now, (results or {}).get(name, 0.0), 0, True, busy)
+        for name in dask.workers
+    )
+    first = dask.tell(m.Tick(now - 0.01, 0.25, 0.5, news))  # so that the second is on time
+    return [*first, *dask.tell(m.Tick(now, 0.25, 0.5, news))]
+
+
+def with_late(rule: LateByHistory) -> ModelDask:
+    dask = ModelDask([f"w{i}" for i in range(6)])
+    dask.machine.lateness = rule
+    return dask
+
+
+EXACT = LateByHistory(factor=2.0, spread=0.0, idle_factor=1.5, floor=0.0)
+
+
+def started_group(dask: ModelDask, block: int, at: float) -> dict[int, Key]:
+    dask.now = at
+    dask.add(block=block, n=6, enough=4, parts=True, standby=(4, 5))
+    shares = {p: ("share-r", 0, block, p) for p in range(4)}
+    for key in shares.values():
+        dask.start(key)
+    return shares
+
+
 def test_parity_on_standby_starts_when_the_group_is_late() -> None:
-    machine = ModelDask([f"w{i}" for i in range(6)])
-    machine.machine.lateness = LateByMedian(factor=2.0, slack=0.0)
-    machine.add(block=0, n=6, enough=4, parts=True, standby=(4, 5))
-    for key in machine.startable():
-        machine.start(key)
-    machine.now = 1.0
+    dask = with_late(EXACT)
+    shares = started_group(dask, 0, at=0.0)
+    dask.now = 1.0
     for position in range(3):
-        machine.finish(("share-r", 0, 0, position))  # after 0.1 s of work each
-    machine.settle()
+        dask.finish(shares[position])
+    dask.settle()
+    late = dask.shares[shares[3]].worker
+    assert late is not None
+    # It has returned something else in the meantime: a worker with a queue is not late.
+    assert tick(dask, 4.0, {late: 3.0}) == []
+    assert {type(i) for i in tick(dask, 5.05, {late: 3.0})} == {m.Start}
+    assert tick(dask, 5.3, {late: 3.0}) == []
 
-    def tick(now: float, result: float) -> list[Instruction]:
-        machine.now = now
-        news = tuple(m.WorkerNews(name, now, result, 0, True) for name in machine.workers)
-        return list(machine.tell(m.Tick(now, 0.25, 0.5, news)))
 
-    assert tick(5.0, result=4.9) == []  # it has returned something else in the meantime
-    assert tick(5.05, result=4.9) == []
-    assert {type(i) for i in tick(5.15, result=4.9)} == {m.Start}
-    assert tick(5.2, result=4.9) == []
+def test_what_is_late_is_learned_from_the_groups_before() -> None:
+    dask = with_late(EXACT)
+    for block in range(3):
+        shares = started_group(dask, block, at=10.0 * block)
+        dask.now += 3.0
+        for key in shares.values():
+            dask.finish(key)
+        dask.settle()
+    shares = started_group(dask, 3, at=30.0)
+    # None of this group is done, and still it is known that shares of this layer take 3 s.
+    assert tick(dask, 35.9) == []
+    started = tick(dask, 36.1)
+    assert {type(item) for item in started} == {m.Start}
+    assert len(started) == 2
+
+
+def test_a_worker_that_would_idle_tries_a_parity_share_earlier() -> None:
+    dask = with_late(EXACT)
+    for block in range(2):
+        shares = started_group(dask, block, at=10.0 * block)
+        dask.now += 1.0
+        for key in shares.values():
+            dask.finish(key)
+        dask.settle()
+    shares = started_group(dask, 2, at=30.0)
+    dask.now = 31.0
+    for position in range(3):
+        dask.finish(shares[position])
+    dask.settle()
+    assert tick(dask, 31.6, busy=1) == []  # nobody has nothing to do
+    assert {type(item) for item in tick(dask, 31.7, busy=0)} == {m.Start}
+
+
+def test_nobody_is_late_when_the_scheduler_did_not_listen() -> None:
+    dask = with_late(EXACT)
+    shares = started_group(dask, 0, at=0.0)
+    dask.now = 1.0
+    for position in range(3):
+        dask.finish(shares[position])
+    dask.settle()
+    news = tuple(m.WorkerNews(name, 1.0, 0.0, 0, True) for name in dask.workers)
+    dask.tell(m.Tick(1.0, 0.25, 0.5, news))
+    news = tuple(m.WorkerNews(name, 9.0, 0.0, 0, True) for name in dask.workers)
+    assert dask.tell(m.Tick(9.0, 0.25, 0.5, news)) == ()
+    assert dask.tell(m.Tick(9.25, 0.25, 0.5, news)) != ()
+
+
+def test_parity_does_not_start_on_a_slow_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "FORGIVEN_AFTER", 1e9)
+    dask = with_late(EXACT)
+    slow = {"w0", "w1"}
+    workers = dask.machine.roster.workers
+    for block in itertools.count():
+        shares = started_group(dask, block, at=100.0 * block)
+        for key in sorted(shares.values(), key=lambda key: dask.shares[key].worker in slow):
+            dask.now = 100.0 * block + (20.0 if dask.shares[key].worker in slow else 2.0)
+            dask.finish(key)
+        dask.settle()
+        if {address for address, worker in workers.items() if worker.slow} == slow:
+            break
+    # From now on they get the parity, which rests, ...
+    begun = dask.now
+    shares = started_group(dask, 99, at=begun)
+    assert not slow & {dask.shares[key].worker for key in shares.values()}
+    # ... and when it is needed it runs elsewhere.
+    dask.now = begun + 2.0
+    for position in range(3):
+        dask.finish(shares[position])
+    dask.settle()
+    started = [i for i in tick(dask, begun + 5.0) if isinstance(i, m.Start)]
+    assert len(started) == 2
+    assert not slow & {item.worker for item in started}
 
 
 def test_shares_of_a_group_are_placed_apart_and_follow_when_a_worker_leaves() -> None:
@@ -573,6 +672,10 @@ def test_unknown_tasks_and_workers_change_nothing() -> None:
         m.NodeDone(0.0, "x"),
         m.NodeReleased(0.0, "x"),
         m.NodeErred(0.0, "x"),
+        m.TaskWaiting(0.0, "x"),
+        m.TaskDone(0.0, "x", "w"),
+        m.TaskGone(0.0, "x"),
+        m.WorkerStatus(0.0, "w", True),
         m.Forgotten(0.0, "x"),
         m.WorkerLeft(0.0, "w"),
         m.Settle(0.0),

@@ -78,6 +78,7 @@ class Answers:
             "nodes": len(known.nodes),
             "blocks": len(known.blocks),
             "tasks": len(self._guarded),
+            "doubles": len(self._state.doubles),
         }
 
     async def forget(self, run: str) -> None:

@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dask._task_spec import DataNode
+from dask._task_spec import DataNode, Task, TaskRef
 
 from .nodes import ERASED, AnyK
 
 if TYPE_CHECKING:
     from dask.typing import Key
-    from distributed.scheduler import Recs, TaskState
+    from distributed.scheduler import Recs, Scheduler, TaskState
 
-__all__ = ["NOBODY", "cut", "hold", "orphans", "place", "start"]
+__all__ = ["NOBODY", "adopt", "cut", "double", "drop", "hold", "orphans", "place", "start"]
+
+OWNER = "fcdcc-anyk"
+"""In whose name twins are wanted, as Dask does it for what is published or in a queue."""
 
 NOBODY = "held://fcdcc"
 """An address that no worker has: a task that is restricted to it waits in ``no-worker``."""
@@ -95,6 +98,72 @@ def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
         # workers before a worker is chosen for the node.
         recommendations = {node.key: "processing", **recommendations}
     return recommendations
+
+
+def double(scheduler: Scheduler, task: TaskState, twin: Key, worker: str) -> Recs:
+    """Add a twin of a task that runs: the same work, from the same inputs, on another worker.
+
+    It is wanted in the plugin's own name until :func:`drop`.
+
+    Raises
+    ------
+    RuntimeError
+        If the task does not run, or the twin exists; then nothing was changed.
+    """
+    spec = task.run_spec
+    if task.state != "processing" or spec is None or twin in scheduler.tasks:
+        raise RuntimeError(f"{task!r} was to be doubled as {twin!r}, but does not run or was")
+    copy = scheduler.new_task(twin, spec.substitute({}, key=twin), "released")
+    for other in task.dependencies:
+        copy.add_dependency(other)
+    copy.priority = task.priority
+    copy.annotations = task.annotations
+    copy.retries = task.retries
+    copy.host_restrictions = task.host_restrictions
+    copy.resource_restrictions = task.resource_restrictions
+    if _WORKERS & _annotated(task):
+        copy.worker_restrictions = task.worker_restrictions
+        copy.loose_restrictions = task.loose_restrictions
+    else:
+        place(copy, worker)
+    scheduler.client_desires_keys([twin], OWNER)
+    return {twin: "waiting"}
+
+
+def adopt(task: TaskState, twin: TaskState) -> Recs:
+    """Take a task from its worker, and let it take over the result of its twin.
+
+    It keeps the inputs that it has: a worker that remembers it was told of them.
+
+    Raises
+    ------
+    RuntimeError
+        If the task does not run or there is no result to take over; then nothing was changed.
+    """
+    if task.state != "processing" or not twin.who_has:
+        raise RuntimeError(f"{task!r} was to adopt the result of {twin!r}, but one of them is gone")
+    inputs = [TaskRef(other.key) for other in task.dependencies]
+    task.run_spec = Task(task.key, _first, TaskRef(twin.key), *inputs)
+    task.dependencies.add(twin)  # the groups of the two are one: that is no dependency
+    twin.dependents.add(task)
+    task.resource_restrictions = task.host_restrictions = None
+    task.worker_restrictions = {worker.address for worker in twin.who_has}
+    task.loose_restrictions = True
+    return {task.key: "released"}
+
+
+def _first(value: object, *_: object) -> object:
+    return value
+
+
+def drop(scheduler: Scheduler, twin: Key, stimulus_id: str) -> None:
+    """Want a twin no longer; if nobody else does, it is forgotten."""
+    owner = scheduler.clients.get(OWNER)
+    if owner is None:
+        return
+    scheduler.client_releases_keys([twin], OWNER, stimulus_id)
+    if not owner.wants_what:
+        del scheduler.clients[OWNER]
 
 
 def orphans(tasks: Iterable[TaskState]) -> Recs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -9,6 +10,18 @@ from .messages import Key
 from .readiness import Readiness, is_ready, used
 
 __all__ = ["Block", "Group", "Member", "MemberState", "Node", "NodeState", "Worker"]
+
+GAPS = 32
+"""So many times between heartbeats are kept of a worker."""
+
+SLOW = 3.0
+"""A worker whose tasks take so many times what is usual is slow."""
+
+JUDGEMENT = 0.3
+"""How much one task counts in the judgement of a worker's speed."""
+
+MOST = 6.0
+"""No single task counts for more than so many times what is usual."""
 
 
 class MemberState(StrEnum):
@@ -101,8 +114,8 @@ class Group:
     """Shares that belong together.
 
     ``unfinished`` are its nodes without any result so far, ``held`` the shares on standby,
-    ``started`` is when its first share was assigned, ``durations`` how long the shares took
-    that are in memory, and ``solved`` says whether a node solved for anything.
+    ``started`` is when its first share was assigned, and ``solved`` says whether a node
+    solved for anything.
     """
 
     number: int
@@ -113,20 +126,23 @@ class Group:
     nodes: dict[Key, None] = field(default_factory=dict)
     unfinished: dict[Key, None] = field(default_factory=dict)
     held: dict[Key, None] = field(default_factory=dict)
-    durations: dict[Key, float] = field(default_factory=dict)
     started: float | None = None
     solved: bool = False
 
 
 @dataclass
 class Block:
-    """The groups of one block of one run, and the workers of its seats."""
+    """The groups of one block of one run, and the workers of its seats.
+
+    ``parity_seats`` are those on which nothing but parity sits.
+    """
 
     run: str
     number: int
     rotation: int
     seats: dict[int, str] = field(default_factory=dict)
     wanted_seats: set[int] = field(default_factory=set)
+    parity_seats: set[int] = field(default_factory=set)
     groups: dict[int, None] = field(default_factory=dict)
 
 
@@ -136,9 +152,13 @@ class Worker:
 
     ``seen`` is when it was last heard of, ``last_result`` when it last returned the result
     of any task (or joined); ``delivered`` says whether it has returned any at all,
-    ``ghosts`` which shares were given up there and when, ``haunted`` whether its last
-    heartbeat reported cancelled tasks, ``quiet`` whether it has missed heartbeats,
-    ``removing`` whether its removal has been asked for.
+    ``ghosts`` which tasks were given up there and when, ``haunted`` whether its last
+    heartbeat reported cancelled tasks, ``quiet`` whether it has missed heartbeats, ``late``
+    whether it takes longer than usual for what it has, ``slowness`` how many times longer
+    than usual its tasks took lately and ``judged_at`` when that was seen last, ``running``
+    whether it takes tasks, ``busy`` how many it had at the last tick, ``heartbeat`` when the
+    last one arrived and ``gaps`` the seconds between the latest ones, ``removing`` whether
+    its removal has been asked for, ``unfit`` whether its seats were given away.
     """
 
     address: str
@@ -150,9 +170,27 @@ class Worker:
     ghosts: dict[Key, float] = field(default_factory=dict)
     haunted: bool = False
     quiet: bool = False
+    late: bool = False
+    slowness: float = 1.0
+    judged_at: float = 0.0
+    running: bool = True
+    busy: int = 0
+    heartbeat: float = 0.0
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
     removing: bool = False
+    unfit: bool = False
 
     @property
     def avoided(self) -> bool:
         """Whether other workers are to be preferred."""
-        return bool(self.ghosts) or self.haunted or self.quiet or self.removing
+        return bool(self.ghosts) or self.haunted or self.quiet or self.late or self.removing
+
+    @property
+    def slow(self) -> bool:
+        """Whether its tasks take much longer than those of others."""
+        return self.slowness > SLOW
+
+    def judged(self, ratio: float, now: float) -> None:
+        """Note that a task took ``ratio`` times as long as usual."""
+        self.slowness += JUDGEMENT * (min(ratio, MOST) - self.slowness)
+        self.judged_at = now

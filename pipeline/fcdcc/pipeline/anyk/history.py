@@ -74,7 +74,9 @@ class Counters:
     ``groups`` that were completed; ``erasures``, shares that were assigned to a worker and
     given up without a result; ``decodes``, completed groups in which something was solved
     for; ``parity_started``; ``shares_lost``, shares that had to be made again because their
-    worker left; ``workers_lost`` during the run, not counting those that were asked to leave.
+    worker left; ``workers_lost`` during the run, not counting those that were asked to leave;
+    ``tasks_doubled``, single tasks that were late and were started again elsewhere, and
+    ``doubles_used``, those whose second run was first.
     """
 
     groups: int = 0
@@ -83,6 +85,8 @@ class Counters:
     parity_started: int = 0
     shares_lost: int = 0
     workers_lost: int = 0
+    tasks_doubled: int = 0
+    doubles_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)

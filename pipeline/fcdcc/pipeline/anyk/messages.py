@@ -12,7 +12,10 @@ from typing import TypeAlias
 from .readiness import Readiness
 
 __all__ = [
+    "Adopt",
     "Cut",
+    "Double",
+    "Drop",
     "Event",
     "Forgotten",
     "GroupSpec",
@@ -37,10 +40,15 @@ __all__ = [
     "ShareStarted",
     "ShareWaiting",
     "Start",
+    "TaskDone",
+    "TaskGone",
+    "TaskStarted",
+    "TaskWaiting",
     "Tick",
     "WorkerJoined",
     "WorkerLeft",
     "WorkerNews",
+    "WorkerStatus",
 ]
 
 Key: TypeAlias = str | int | float | tuple["Key", ...]
@@ -153,10 +161,11 @@ class NodeWaiting:
 
 @dataclass(frozen=True)
 class NodeStarted:
-    """A node has all the shares that it is connected to, and goes to a worker."""
+    """A node has all the shares that it is connected to, and goes to a worker, if one is free."""
 
     now: float
     node: Key
+    worker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,7 @@ class NodeDone:
 
     now: float
     node: Key
+    worker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,40 @@ class NodeErred:
 
 
 @dataclass(frozen=True)
+class TaskWaiting:
+    """Any other task of ours, or the double of one, waits for its inputs."""
+
+    now: float
+    key: Key
+
+
+@dataclass(frozen=True)
+class TaskStarted:
+    """Any other task of ours, or the double of one, was assigned to a worker."""
+
+    now: float
+    key: Key
+    worker: str
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    """The result of any other task of ours, or of a double, is in a worker's memory."""
+
+    now: float
+    key: Key
+    worker: str
+
+
+@dataclass(frozen=True)
+class TaskGone:
+    """Any other task of ours, or a double, is neither running nor in memory any more."""
+
+    now: float
+    key: Key
+
+
+@dataclass(frozen=True)
 class Forgotten:
     """The scheduler deleted a share or a node."""
 
@@ -193,12 +237,22 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class WorkerJoined:
-    """A worker is there."""
+    """A worker is there; ``running`` if it takes tasks already."""
 
     now: float
     worker: str
     host: str
     nthreads: int
+    running: bool = True
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker begins to take tasks, or takes none for now."""
+
+    now: float
+    worker: str
+    running: bool
 
 
 @dataclass(frozen=True)
@@ -226,6 +280,8 @@ class WorkerNews:
         How many cancelled tasks its last heartbeat reported.
     needed
         Whether it runs or holds anything that belongs to a graph with any-k nodes.
+    busy
+        How many tasks of any kind it was given and has not finished.
     """
 
     worker: str
@@ -233,6 +289,7 @@ class WorkerNews:
     result: float
     ghosts: int
     needed: bool
+    busy: int = 1
 
 
 @dataclass(frozen=True)
@@ -272,8 +329,13 @@ Event: TypeAlias = (
     | NodeDone
     | NodeReleased
     | NodeErred
+    | TaskWaiting
+    | TaskStarted
+    | TaskDone
+    | TaskGone
     | Forgotten
     | WorkerJoined
+    | WorkerStatus
     | WorkerLeft
     | Tick
     | Settle
@@ -327,4 +389,28 @@ class RemoveWorker:
     reason: str
 
 
-Instruction: TypeAlias = Place | Hold | Start | Cut | RemoveWorker
+@dataclass(frozen=True)
+class Double:
+    """Run a task a second time, as ``twin``, on this worker; the first run goes on."""
+
+    task: Key
+    twin: Key
+    worker: str
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Take a task from its worker, and give it the result of its twin."""
+
+    task: Key
+    twin: Key
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Forget a twin."""
+
+    twin: Key
+
+
+Instruction: TypeAlias = Place | Hold | Start | Cut | RemoveWorker | Double | Adopt | Drop

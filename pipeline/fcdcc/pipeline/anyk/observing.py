@@ -10,10 +10,9 @@ from distributed.metrics import time
 from . import messages as m
 
 if TYPE_CHECKING:
-    from dask.typing import Key
     from distributed.scheduler import TaskState
 
-__all__ = ["node_event", "node_now", "share_event", "share_now"]
+__all__ = ["node_event", "node_now", "share_event", "share_now", "task_event"]
 
 
 def share_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
@@ -50,22 +49,23 @@ def share_now(task: TaskState) -> list[m.Event]:
 
 def node_now(task: TaskState) -> list[m.Event]:
     """Return where an any-k node stands; a worker may know it from before."""
-    event = node_event(task.key, task.state)
+    event = node_event(task, task.state, {})
     events = [] if event is None else [event]
     if task.run_id is not None:
         events.insert(0, m.NodeStarted(time(), task.key))
     return events
 
 
-def node_event(key: Key, state: str) -> m.Event | None:
+def node_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
     """Return what it means that an any-k node is now in a state of Dask's."""
-    now = time()
+    now, key = time(), task.key
     if state == "waiting":
         return m.NodeWaiting(now, key)
     if state in ("processing", "queued", "no-worker"):
-        return m.NodeStarted(now, key)
+        worker = task.processing_on
+        return m.NodeStarted(now, key, None if worker is None else worker.address)
     if state == "memory":
-        return m.NodeDone(now, key)
+        return m.NodeDone(now, key, details.get("worker"))
     if state == "released":
         return m.NodeReleased(now, key)
     if state == "forgotten":
@@ -73,3 +73,17 @@ def node_event(key: Key, state: str) -> m.Event | None:
     if state == "erred":
         return m.NodeErred(now, key)
     return None
+
+
+def task_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
+    """Return what it means that a single task, or a twin, is now in a state of Dask's."""
+    now, key = time(), task.key
+    if state == "processing" and task.processing_on is not None:
+        return m.TaskStarted(now, key, task.processing_on.address)
+    if state == "memory":
+        return m.TaskDone(now, key, details["worker"]) if "worker" in details else None
+    if state in ("waiting", "queued", "no-worker"):
+        return m.TaskWaiting(now, key)
+    if state == "forgotten":
+        return m.Forgotten(now, key)
+    return m.TaskGone(now, key)

@@ -18,11 +18,15 @@ __all__ = ["Seatable", "assign", "interleave"]
 
 @dataclass(frozen=True)
 class Seatable:
-    """A worker that can be given seats; ``avoided`` if others are to be preferred."""
+    """A worker that can be given seats.
+
+    ``avoided`` if others are to be preferred for now, ``slow`` if it is slower than others.
+    """
 
     address: str
     host: str
     avoided: bool = False
+    slow: bool = False
 
 
 def interleave(workers: Iterable[Seatable]) -> tuple[Seatable, ...]:
@@ -46,6 +50,7 @@ def assign(
     taken: Mapping[int, str],
     workers: tuple[Seatable, ...],
     rotation: int,
+    parity: Collection[int] = (),
 ) -> dict[int, str]:
     """Return the address for each seat; seats in ``taken`` stay where they are.
 
@@ -59,6 +64,8 @@ def assign(
         In the order of :func:`interleave`; none gives no seats.
     rotation
         At which worker seat 0 would like to be.
+    parity
+        Seats that choose last.
 
     >>> workers = tuple(Seatable(name, name) for name in "abc")
     >>> assign(range(3), {}, workers, rotation=1)
@@ -72,13 +79,14 @@ def assign(
     hosts = {worker.address: worker.host for worker in workers}
     on_worker = Counter(filled.values())
     on_host = Counter(hosts[address] for address in filled.values())
-    for seat in sorted(set(seats) - filled.keys()):
+    for seat in sorted(set(seats) - filled.keys(), key=lambda seat: (seat in parity, seat)):
         first = (seat + rotation) % len(workers)
 
-        def burden(index: int, first: int = first) -> tuple[int, bool, int, int]:
+        def burden(index: int, first: int = first) -> tuple[int, bool, bool, int, int]:
             worker = workers[index]
             distance = (index - first) % len(workers)
-            return on_worker[worker.address], worker.avoided, on_host[worker.host], distance
+            taken = on_worker[worker.address]
+            return taken, worker.avoided, worker.slow, on_host[worker.host], distance
 
         chosen = workers[min(range(len(workers)), key=burden)]
         filled[seat] = chosen.address

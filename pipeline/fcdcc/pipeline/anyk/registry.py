@@ -73,6 +73,8 @@ class Registry:
             self._add_node(item, group)
         block = self.block_of(group)
         block.wanted_seats.update(member.seat for member in added)
+        block.parity_seats.update(item.seat for item in added if item.stage == "parity")
+        block.parity_seats.difference_update(item.seat for item in added if item.stage != "parity")
         return block, added
 
     def _group_for(self, shares: Iterable[Key], spec: GroupSpec) -> Group:
@@ -118,7 +120,6 @@ class Registry:
         group = self.groups[member.group]
         del group.shares[member.key]
         group.held.pop(member.key, None)
-        group.durations.pop(member.key, None)
         self._tidy(group)
 
     def forget_node(self, node: Node) -> None:

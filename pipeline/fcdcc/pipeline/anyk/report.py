@@ -57,7 +57,7 @@ def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
 
 
 def anyk_alive(client: Client) -> dict[str, int]:
-    """Return how many groups, shares, nodes, blocks and tasks the plugin keeps track of."""
+    """Return how many groups, shares, nodes, blocks, tasks and doubles the plugin knows."""
     alive: dict[str, int] = _ask(client, ALIVE) or {}
     return alive
 

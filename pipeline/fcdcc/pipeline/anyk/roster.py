@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from .entities import Block, Worker
-from .messages import Key, Tick, WorkerJoined, WorkerNews
+from .messages import Key, Tick, WorkerJoined, WorkerNews, WorkerStatus
 from .placement import Seatable, assign, interleave
 from .rules import SilenceRule
 
@@ -16,6 +16,12 @@ GHOST_DOUBT = 0.1
 
 QUIET_AFTER = 2.5
 """After so many heartbeats missed, others are preferred to a worker."""
+
+DEAF_AFTER = 2.0
+"""A tick that is late by so many intervals says nothing about how late anybody else is."""
+
+FORGIVEN_AFTER = 20.0
+"""Seconds without a result after which a slow worker is tried again."""
 
 
 class Roster:
@@ -30,63 +36,110 @@ class Roster:
     def __init__(self, silence: SilenceRule) -> None:
         self.silence = silence
         self.workers: dict[str, Worker] = {}
+        self.deaf = False
         self._last_tick: float | None = None
+
+    # ------------------------------------------------------------ who is there
 
     def join(self, event: WorkerJoined) -> None:
         """Add a worker."""
         self.workers[event.worker] = Worker(
-            event.worker, event.host, event.nthreads, seen=event.now, last_result=event.now
+            event.worker,
+            event.host,
+            event.nthreads,
+            seen=event.now,
+            last_result=event.now,
+            running=event.running,
         )
 
     def leave(self, address: str) -> Worker | None:
         """Drop a worker and return it, or None if it was not there."""
         return self.workers.pop(address, None)
 
-    def haunt(self, address: str | None, share: Key, now: float) -> None:
-        """Note that a share was given up on a worker, whose thread may still be busy with it."""
+    def change(self, event: WorkerStatus) -> None:
+        """Note that a worker takes tasks now, or none; either is a sign of life."""
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.running = event.running
+            worker.seen = max(worker.seen, event.now)
+
+    def haunt(self, address: str | None, task: Key, now: float) -> None:
+        """Note that a task was given up on a worker, whose thread may still be busy with it."""
         worker = self.workers.get(address or "")
         if worker is not None:
-            worker.ghosts[share] = now
+            worker.ghosts[task] = now
 
-    def delivered(self, address: str, start: float, now: float) -> None:
-        """Note that a worker returned a result that it began at ``start``."""
+    def delivered(self, address: str, now: float, start: float | None = None) -> None:
+        """Note that a worker returned a result, that it began at ``start`` if that is known."""
         worker = self.workers.get(address)
         if worker is None:
             return
         worker.delivered = True
         worker.last_result = max(worker.last_result, now)
-        if worker.nthreads == 1:  # its only thread was free by then
+        if start is not None and worker.nthreads == 1:  # its only thread was free by then
             worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > start}
 
-    def is_quiet(self, address: str | None) -> bool:
-        """Return whether a worker has missed heartbeats."""
-        worker = self.workers.get(address or "")
-        return worker is not None and worker.quiet
+    # ------------------------------------------------------------------ choosing
 
-    def stalled(self, address: str | None, since: float, now: float) -> float:
-        """Return how long a worker that was given a share at ``since`` has returned nothing."""
-        worker = self.workers.get(address or "")
-        return 0.0 if worker is None else now - max(since, worker.last_result)
-
-    def seat(self, block: Block, spread: bool = False) -> set[int]:
+    def seat(self, block: Block, spread: bool = False, anew: bool = False) -> set[int]:
         """Give every seat of a block a worker; return the seats that changed.
 
-        Seats stay where they are unless their worker is gone; with ``spread``, a worker that
-        has several seats keeps the first only, if there are others for the rest.
+        Seats stay where they are unless their worker is gone. With ``spread``, a worker that
+        has several seats keeps the first only, if there are others for the rest. With
+        ``anew``, seats on workers that do not answer or are slow are given away, and those of
+        the parity, so that they can change places.
         """
         before = block.seats
         kept: dict[int, str] = {}
         for seat, address in sorted(before.items()):
-            if address in self.workers and not (spread and address in kept.values()):
-                kept[seat] = address
-        block.seats = assign(block.wanted_seats, kept, self._seatable(), block.rotation)
+            worker = self.workers.get(address)
+            if worker is None or (spread and address in kept.values()):
+                continue
+            if anew and (seat in block.parity_seats or _unfit(worker)):
+                continue
+            kept[seat] = address
+        block.seats = assign(
+            block.wanted_seats, kept, self._seatable(), block.rotation, block.parity_seats
+        )
         return {seat for seat, address in block.seats.items() if before.get(seat) != address}
 
     def _seatable(self) -> tuple[Seatable, ...]:
+        running = [worker for worker in self.workers.values() if worker.running]
         return interleave(
-            Seatable(worker.address, worker.host, worker.avoided)
-            for worker in self.workers.values()
+            Seatable(worker.address, worker.host, worker.avoided, worker.slow)
+            for worker in running or self.workers.values()
         )
+
+    def spare(self, but: Collection[str], given: dict[str, int]) -> str | None:
+        """Return the worker that has most room for something that is late elsewhere, or None.
+
+        Parameters
+        ----------
+        but
+            Workers that will not do.
+        given
+            How many tasks workers were given since the last tick; the choice is added.
+        """
+        fit = [
+            worker
+            for worker in self.workers.values()
+            if worker.running and not worker.avoided and worker.address not in but
+        ]
+        if not fit:
+            return None
+        chosen = min(fit, key=lambda w: (w.slow, w.busy + given.get(w.address, 0), w.address))
+        given[chosen.address] = given.get(chosen.address, 0) + 1
+        return chosen.address
+
+    def idle(self) -> list[str]:
+        """Return the workers that had nothing to do at the last tick and can be relied on."""
+        return [
+            worker.address
+            for worker in self.workers.values()
+            if worker.running and worker.busy == 0 and not worker.avoided and not worker.slow
+        ]
+
+    # ----------------------------------------------------------------- listening
 
     def listen(self, tick: Tick) -> list[Worker]:
         """Take note of who was heard of; return the needed workers that count as gone.
@@ -95,6 +148,7 @@ class Roster:
         not count against anybody. When nobody at all is heard of, nobody counts as gone.
         """
         late = 0.0 if self._last_tick is None else tick.now - self._last_tick - tick.interval
+        self.deaf = late > DEAF_AFTER * tick.interval
         self._last_tick = tick.now
         for news in tick.workers:
             worker = self.workers.get(news.worker)
@@ -105,21 +159,47 @@ class Roster:
         needed = [news.worker for news in tick.workers if news.needed]
         return self._gone(needed, tick)
 
-    def _gone(self, addresses: Collection[str], tick: Tick) -> list[Worker]:
+    def mark_late(self, late: Collection[str], now: float) -> list[Worker]:
+        """Note who is late, forgive who was slow long ago; return who became unfit by now."""
+        worse = []
+        for worker in self.workers.values():
+            worker.late = worker.address in late
+            if worker.slow and now - max(worker.judged_at, worker.last_result) > FORGIVEN_AFTER:
+                worker.slowness = 1.0
+            unfit = _unfit(worker)
+            if unfit and not worker.unfit:
+                worse.append(worker)
+            worker.unfit = unfit
+        return worse
+
+    def _gone(self, addresses: Iterable[str], tick: Tick) -> list[Worker]:
+        worst = max((max(worker.gaps, default=0.0) for worker in self.workers.values()), default=0)
         gone = []
         for worker in (self.workers[a] for a in addresses if a in self.workers):
-            patience = self.silence.patience(worker.delivered, tick.heartbeat_interval)
+            patience = self.silence.patience(
+                worker.delivered, tick.heartbeat_interval, worker.gaps, worst
+            )
             if tick.now - worker.seen > patience and not worker.removing:
                 worker.removing = True
                 gone.append(worker)
         return gone
 
 
+def _unfit(worker: Worker) -> bool:
+    """Return whether what a worker would do next had better be done elsewhere."""
+    return worker.quiet or worker.slow or worker.removing
+
+
 def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float) -> None:
+    if news.heartbeat > worker.heartbeat:
+        if worker.heartbeat > 0.0 and late == 0.0:
+            worker.gaps.append(news.heartbeat - worker.heartbeat)
+        worker.heartbeat = news.heartbeat
     heard = max(worker.seen + late, news.heartbeat, news.result)
     worker.seen = min(tick.now, heard)
     worker.last_result = max(worker.last_result, news.result)
     worker.delivered = worker.delivered or news.result > 0.0
+    worker.busy = news.busy
     worker.quiet = tick.now - worker.seen > QUIET_AFTER * tick.heartbeat_interval
     worker.haunted = news.ghosts > 0
     if news.ghosts == 0:

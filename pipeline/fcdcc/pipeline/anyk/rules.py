@@ -1,7 +1,9 @@
-"""The rules that need time: when a worker counts as gone, and when a group counts as late.
+"""The rules that need time: when a worker counts as gone, and when it counts as late.
 
 Time is an argument everywhere. The rules are values that the state machine is given, so
-that others, learned ones for example, can take their place.
+that others can take their place. Both learn: what a task of one layer usually takes from
+those before it (:mod:`.workload`), and how regularly workers are heard of from their
+heartbeats so far (:mod:`.roster`).
 """
 
 from __future__ import annotations
@@ -11,30 +13,49 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
 
-__all__ = ["FixedSilence", "LateByMedian", "LatenessRule", "SilenceRule"]
+__all__ = ["FixedSilence", "LateByHistory", "LatenessRule", "LearnedSilence", "SilenceRule"]
 
 
 class SilenceRule(Protocol):
     """Says how long a worker may stay silent."""
 
-    def patience(self, delivered: bool, heartbeat_interval: float) -> float:
+    def patience(
+        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
+    ) -> float:
         """Return after how many seconds of silence a worker counts as gone.
 
-        ``delivered`` says whether it has returned any result since it joined;
-        ``heartbeat_interval`` how often a worker of this cluster is heard of when all is well.
+        Parameters
+        ----------
+        delivered
+            Whether it has returned any result since it joined.
+        heartbeat_interval
+            How often a worker of this cluster is heard of when all is well.
+        own
+            The seconds between its latest heartbeats.
+        worst
+            The longest such time of any worker of the cluster lately.
         """
         ...
 
 
 class LatenessRule(Protocol):
-    """Says when a group is late, so that the shares it has in reserve are started."""
+    """Says when a worker is late, so that what others wait for is started elsewhere."""
 
-    def is_late(self, stalled: float, durations: Sequence[float], missing: int) -> bool:
-        """Return whether to start the reserve.
+    def patience(self, usual: Sequence[float], idle: bool) -> float | None:
+        """Return after how many seconds without a result a worker is late.
 
-        ``stalled`` is how long a worker that has one of the group's shares has returned
-        nothing, ``durations`` how long the shares took that are done, and ``missing`` the
-        number of shares that were assigned and are not done; all in seconds.
+        Parameters
+        ----------
+        usual
+            The seconds that tasks like the one it has took from when their worker had
+            nothing else to do until their result was there; oldest first.
+        idle
+            Whether another worker has nothing to do, so that trying costs little.
+
+        Returns
+        -------
+        float or None
+            None where too little is known.
         """
         ...
 
@@ -58,7 +79,13 @@ class FixedSilence:
     grace: float = 15.0
     heartbeats: float = 4.0
 
-    def patience(self, delivered: bool, heartbeat_interval: float) -> float:
+    def patience(
+        self,
+        delivered: bool,
+        heartbeat_interval: float,
+        own: Sequence[float] = (),  # noqa: ARG002 - the protocol's signature
+        worst: float = 0.0,  # noqa: ARG002 - the protocol's signature
+    ) -> float:
         """Return after how many seconds of silence a worker counts as gone.
 
         >>> FixedSilence().patience(delivered=True, heartbeat_interval=0.5)
@@ -71,24 +98,89 @@ class FixedSilence:
 
 
 @dataclass(frozen=True)
-class LateByMedian:
-    """Late against the group itself: ``factor`` times the median of what its shares took.
+class LearnedSilence:
+    """Learned from how regularly workers were heard of; never below ``silent_after``.
 
-    At least as many shares must be done as are missing. ``slack`` seconds are added, so that
-    very short shares do not wake the reserve for nothing.
+    A worker counts as gone after ``own_factor`` times its own longest time between
+    heartbeats, or ``any_factor`` times anybody's: on a busy machine all are heard of less
+    regularly, and the first sign of that may be another worker's.
+
+    Parameters
+    ----------
+    silent_after
+        Seconds that are always allowed.
+    grace
+        Seconds for a worker that is not known well: one that has returned nothing yet, or
+        has been heard of fewer than ``known_after`` times. Never is more than this allowed,
+        but for what ``heartbeats`` says.
+    heartbeats
+        At least so many heartbeats must have been missed.
+    """
+
+    silent_after: float = 2.0
+    grace: float = 15.0
+    heartbeats: float = 4.0
+    own_factor: float = 4.0
+    any_factor: float = 3.0
+    known_after: int = 4
+
+    def patience(
+        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
+    ) -> float:
+        """Return after how many seconds of silence a worker counts as gone.
+
+        >>> rule = LearnedSilence()
+        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
+        2.04
+        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=2.0)
+        6.0
+        >>> rule.patience(False, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
+        15.0
+        """
+        least = self.heartbeats * heartbeat_interval
+        if not delivered or len(own) < self.known_after:
+            return max(self.grace, least)
+        learned = max(self.own_factor * max(own), self.any_factor * worst)
+        return max(min(self.grace, max(self.silent_after, learned)), least)
+
+
+@dataclass(frozen=True)
+class LateByHistory:
+    """Late against what such tasks usually take: their median, and how much they vary.
+
+    A worker is late after ``factor`` medians and ``spread`` times what the upper quartile is
+    above the median. Where another worker is idle it is late already when it takes
+    ``idle_factor`` times as long as nine tenths of them took. ``floor`` seconds are added in
+    either case: what the clock and the network resolve.
     """
 
     factor: float = 2.0
-    slack: float = 0.2
+    spread: float = 3.0
+    idle_factor: float = 1.3
+    floor: float = 0.1
+    samples: int = 2
 
-    def is_late(self, stalled: float, durations: Sequence[float], missing: int) -> bool:
-        """Return whether to start the reserve.
+    def patience(self, usual: Sequence[float], idle: bool) -> float | None:
+        """Return after how many seconds without a result a worker is late.
 
-        >>> LateByMedian().is_late(3.0, [0.9, 1.0, 1.1], missing=1)
+        >>> rule = LateByHistory()
+        >>> rule.patience([1.0, 1.0, 1.0, 1.0, 1.1], idle=False)
+        2.1
+        >>> rule.patience([1.0, 1.0, 1.0, 1.0, 1.1], idle=True)
+        1.53
+        >>> rule.patience([1.0], idle=False) is None
         True
-        >>> LateByMedian().is_late(3.0, [0.9], missing=3)
-        False
         """
-        if missing == 0 or len(durations) < missing:
-            return False
-        return stalled > self.factor * median(durations) + self.slack
+        if len(usual) < self.samples:
+            return None
+        ordered = sorted(usual)
+        middle = median(ordered)
+        busy = self.factor * middle + self.spread * (_quantile(ordered, 0.75) - middle)
+        if idle:
+            busy = min(busy, self.idle_factor * _quantile(ordered, 0.9))
+        return round(busy + self.floor, 9)
+
+
+def _quantile(ordered: Sequence[float], part: float) -> float:
+    """Return the smallest value that at least this part of the values do not exceed."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

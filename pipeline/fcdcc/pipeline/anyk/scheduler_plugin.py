@@ -28,8 +28,8 @@ from .answers import Answers, Failures
 from .contract import check_contract
 from .groups import find_groups
 from .nodes import AnyK
-from .observing import node_event, node_now, share_event, share_now
-from .rules import FixedSilence
+from .observing import node_event, node_now, share_event, share_now, task_event
+from .rules import FixedSilence, LearnedSilence, SilenceRule
 from .state import AnyKState
 
 if TYPE_CHECKING:
@@ -58,10 +58,11 @@ class AnyKPlugin(SchedulerPlugin):
     ----------
     silent_after
         After so many seconds of silence a worker that belongs to a run counts as gone; by
-        default the configuration value ``fcdcc.anyk.silent-after``, or 3 s.
+        default the configuration value ``fcdcc.anyk.silent-after``. Without either it is
+        learned from how regularly workers are heard of, and at least 2 s.
     grace
         The same for a worker that has not returned any result yet, which may be importing
-        libraries; by default ``fcdcc.anyk.grace``, or 15 s.
+        libraries, and the most that is learned; by default ``fcdcc.anyk.grace``, or 15 s.
 
     A worker that was removed does not come back: when it wakes up it learns that the
     scheduler does not know it, and shuts down.
@@ -73,11 +74,7 @@ class AnyKPlugin(SchedulerPlugin):
     def __init__(
         self, silent_after: float | str | None = None, grace: float | str | None = None
     ) -> None:
-        default = FixedSilence()
-        self.rule = FixedSilence(
-            _seconds(silent_after, "fcdcc.anyk.silent-after", default.silent_after),
-            _seconds(grace, "fcdcc.anyk.grace", default.grace),
-        )
+        self.rule = _silence(silent_after, grace)
 
     async def start(self, scheduler: Scheduler) -> None:
         """Begin to work for a scheduler, with the tasks that it has already.
@@ -110,6 +107,10 @@ class AnyKPlugin(SchedulerPlugin):
         ticker = PeriodicCallback(self._tick, TICK * 1000)
         scheduler.periodic_callbacks[NAME] = ticker
         ticker.start()
+        # Here, because watching reads this package's history; workers and clients do without.
+        from ..watch.attach import watch_scheduler
+
+        watch_scheduler(scheduler, self.state)
 
     # -------------------------------------------------------------------- hooks
 
@@ -143,7 +144,8 @@ class AnyKPlugin(SchedulerPlugin):
         """Take note of a worker."""
         with self.failures.kept("add_worker"):
             known = scheduler.workers[worker]
-            self._tell(m.WorkerJoined(time(), worker, known.host, known.nthreads))
+            running = known in scheduler.running
+            self._tell(m.WorkerJoined(time(), worker, known.host, known.nthreads, running))
 
     def remove_worker(
         self,
@@ -173,7 +175,9 @@ class AnyKPlugin(SchedulerPlugin):
                 self._find_gone(stimulus_id)
             self._tell(share_event(self.scheduler.tasks[key], finish, details))
         elif self.state.knows_node(key):
-            self._tell(node_event(key, finish))
+            self._tell(node_event(self.scheduler.tasks[key], finish, details))
+        elif (key in self._guarded and finish == "processing") or self.state.tracks(key):
+            self._tell(task_event(self.scheduler.tasks[key], finish, details))
 
     def _look_at(self, keys: Iterable[Key]) -> None:
         """Tell the state machine about the any-k nodes among some tasks."""
@@ -183,6 +187,7 @@ class AnyKPlugin(SchedulerPlugin):
         if not nodes:
             return
         self._guarded.update(task.key for task in tasks)
+        self._look_at_workers()
         fresh = [node for node in nodes if not self.state.knows_node(node.key)]
         groups = find_groups(fresh, self._needed_otherwise(fresh), self._block_numbers)
         self._tell(m.GroupsAdded(time(), groups))
@@ -195,6 +200,13 @@ class AnyKPlugin(SchedulerPlugin):
                     self._tell(event)
         if len(fresh) < len(nodes):
             self.scheduler.loop.add_callback(self._forget_orphans, tasks)
+
+    def _look_at_workers(self) -> None:
+        """Tell of workers that have begun to take tasks, or ceased to."""
+        for address, known in self.state.roster.workers.items():
+            running = self.scheduler.workers.get(address) in self.scheduler.running
+            if running != known.running:
+                self._tell(m.WorkerStatus(time(), address, running))
 
     def _needed_otherwise(self, nodes: Iterable[AnyK]) -> set[Key]:
         """Return the standby shares that somebody needs besides any-k nodes."""
@@ -215,6 +227,7 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.kept("tick"):
             if not self._guarded:
                 return  # nobody waits for anything; the next tick will be late, and says so
+            self._look_at_workers()
             now = time()
             interval = heartbeat_interval(len(self.scheduler.workers))
             news = tuple(self._news(now, interval))
@@ -226,7 +239,8 @@ class AnyKPlugin(SchedulerPlugin):
             silence = now - max(worker.last_seen, result)
             needed = silence > interval and self._is_needed(address)
             ghosts = (worker.metrics or {}).get("task_counts", {}).get("cancelled", 0)
-            yield m.WorkerNews(address, worker.last_seen, result, ghosts, needed)
+            busy = len(worker.processing)
+            yield m.WorkerNews(address, worker.last_seen, result, ghosts, needed, busy)
 
     def _is_needed(self, address: str) -> bool:
         """Return whether a worker runs or holds anything of a graph with any-k nodes."""
@@ -242,13 +256,16 @@ class AnyKPlugin(SchedulerPlugin):
             return
         for instruction in self.state.handle(event):
             if isinstance(instruction, m.Place):
-                for task in self._makers(instruction.share):
-                    edits.place(task, instruction.worker)
+                self._place(instruction)
             elif isinstance(instruction, m.Hold):
                 edits.hold(self.scheduler.tasks[instruction.share])
         if self.state.unsettled and not self._settling:
             self._settling = True
             self.scheduler.loop.add_callback(self._settle)
+
+    def _place(self, instruction: m.Place) -> None:
+        for task in self._makers(instruction.share):
+            edits.place(task, instruction.worker)
 
     def _makers(self, key: Key) -> Iterator[TaskState]:
         """Return a share's task, and the one that an alias stands for."""
@@ -266,10 +283,15 @@ class AnyKPlugin(SchedulerPlugin):
     def _do(self, instructions: Iterable[m.Instruction]) -> None:
         """Carry out instructions; the scheduler is not in the middle of anything."""
         recommendations: Recs = {}
+        no_more: list[Key] = []
         for instruction in instructions:
             with self.failures.kept(f"{instruction}"):
+                if isinstance(instruction, m.Adopt | m.Drop):
+                    no_more.append(instruction.twin)
                 recommendations |= self._changed(instruction)
         self._follow(recommendations, "settle")
+        for twin in no_more:  # an adopted one is needed by its task now
+            edits.drop(self.scheduler, twin, f"{NAME}-twin-{time()}")
         if self.scheduler.validate:
             self.state.validate()
 
@@ -281,6 +303,14 @@ class AnyKPlugin(SchedulerPlugin):
             return edits.cut(tasks[instruction.node], shares)
         if isinstance(instruction, m.Start):
             return edits.start(tasks[instruction.share], instruction.worker)
+        if isinstance(instruction, m.Double):
+            self._guarded.add(instruction.twin)
+            task = tasks[instruction.task]
+            return edits.double(self.scheduler, task, instruction.twin, instruction.worker)
+        if isinstance(instruction, m.Adopt):
+            return edits.adopt(tasks[instruction.task], tasks[instruction.twin])
+        if isinstance(instruction, m.Place):
+            self._place(instruction)
         if isinstance(instruction, m.RemoveWorker):
             logger.warning("%s: removing it", instruction.reason)
             self.scheduler.log_event(NAME, {"event": "remove-worker", "worker": instruction.worker})
@@ -309,6 +339,14 @@ def _was_asked(stimulus_id: str) -> bool:
     return not stimulus_id.startswith(_UNEXPECTED)
 
 
-def _seconds(given: float | str | None, option: str, default: float) -> float:
-    value = dask.config.get(option, default) if given is None else given
-    return float(parse_timedelta(value))
+def _silence(silent_after: float | str | None, grace: float | str | None) -> SilenceRule:
+    """Return the rule by which workers count as gone: learned, unless a time is given."""
+    seconds = _seconds(silent_after, "fcdcc.anyk.silent-after")
+    most = _seconds(grace, "fcdcc.anyk.grace")
+    most = LearnedSilence().grace if most is None else most
+    return LearnedSilence(grace=most) if seconds is None else FixedSilence(seconds, most)
+
+
+def _seconds(given: float | str | None, option: str) -> float | None:
+    value = dask.config.get(option, None) if given is None else given
+    return None if value is None else float(parse_timedelta(value))

@@ -44,30 +44,43 @@ Seats
     different seats go to different workers (:mod:`.placement`). When a worker leaves, its
     seats are given away, and shares that have not started follow (:mod:`.roster`).
 
+Single tasks
+    Reads, glue, gathers, writes and the nodes themselves exist once. One that stays on a late
+    worker gets a twin elsewhere, and the first answer wins (:mod:`.doubles`).
+
 Silence
     A stopped worker keeps its connections open, and what it holds seems to be there. A worker
     that is needed and has not been heard of for longer than a rule allows is removed
     (:mod:`.rules`). Time during which the scheduler itself was not listening does not count,
     and when nobody at all is heard of, nobody is removed: then it is not the workers.
 
+Lateness
+    A worker is late when it has something to do and returns nothing for much longer than
+    such tasks took before (:mod:`.workload`). A worker with a queue is not late.
+
 Standby
-    A held share starts when a share of its group was lost, when a worker of its group stays
-    silent, or when the group is late by a rule: when a worker that has one of its shares
-    returns nothing for much longer than the others took. A worker with a queue is not late.
+    A held share starts when a share of its group was lost, or when a worker that has one of
+    its shares is late or stays silent. Where another worker has nothing to do, one starts
+    there a little earlier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from fcdcc.pipeline.keys import parse_key
+
 from . import messages as m
-from .entities import Block, Group, Member, MemberState, Node, NodeState
+from .doubles import Doubles, Phase
+from .entities import Block, Group, Member, MemberState, Node, NodeState, Worker
 from .history import GroupRecord, History, RunHistory, ShareRecord
 from .messages import Event, Instruction, Key
 from .registry import Registry
+from .reserves import Reserves
 from .roster import Roster
-from .rules import FixedSilence, LateByMedian, LatenessRule, SilenceRule
+from .rules import LateByHistory, LatenessRule, LearnedSilence, SilenceRule
 from .validation import check_state
+from .workload import Kind, Workload
 
 __all__ = ["AnyKState"]
 
@@ -89,9 +102,12 @@ class AnyKState:
         lateness: LatenessRule | None = None,
         record: bool = False,
     ) -> None:
-        self.lateness = lateness or LateByMedian()
+        self.lateness = lateness or LateByHistory()
         self.registry = Registry()
-        self.roster = Roster(silence or FixedSilence())
+        self.roster = Roster(silence or LearnedSilence())
+        self.workload = Workload()
+        self.doubles = Doubles()
+        self.reserves = Reserves(self)
         self.history = History()
         self.events: list[Event] | None = [] if record else None
         self._members = self.registry.members
@@ -102,7 +118,7 @@ class AnyKState:
     @property
     def unsettled(self) -> bool:
         """Whether :class:`.messages.Settle` may have an answer."""
-        return bool(self._dirty or self._woken)
+        return bool(self._dirty or self._woken or self.doubles.unsettled)
 
     def knows_share(self, key: Key) -> bool:
         """Return whether a task is one of the shares."""
@@ -111,6 +127,10 @@ class AnyKState:
     def knows_node(self, key: Key) -> bool:
         """Return whether a task is one of the any-k nodes."""
         return key in self._nodes
+
+    def tracks(self, key: Key) -> bool:
+        """Return whether a single task is at a worker now, or had a twin, or is one."""
+        return key in self.workload.assigned or self.doubles.remembers(key)
 
     def validate(self) -> None:
         """Check that everything fits together; for tests.
@@ -136,19 +156,31 @@ class AnyKState:
         match event:  # the frequent ones first: this runs for every task, several times
             case m.ShareWaiting() | m.ShareStarted() | m.ShareDone():
                 self._share_proceeds(event)
+            case m.TaskStarted():
+                self._begins(event.key, _kind(self.doubles.original(event.key)), event)
+            case m.TaskDone():
+                self._ends(event.key, event.worker, event.now)
             case m.ShareReleased() | m.ShareErred():
                 self._share_recedes(event)
             case m.NodeWaiting():
                 self._set_node(event.node, NodeState.WAITING)
+                self._stops(event.node, Phase.WAITING)
             case m.NodeStarted():
                 self._set_node(event.node, NodeState.STARTED)
+                self._node_started(event)
             case m.NodeDone():
                 self._set_node(event.node, NodeState.DONE)
                 self._node_done(event)
             case m.NodeReleased():
                 self._set_node(event.node, NodeState.IDLE)
+                self._stops(event.node, Phase.GONE)
             case m.NodeErred():
                 self._set_node(event.node, NodeState.ERRED)
+                self._stops(event.node, Phase.GONE)
+            case m.TaskWaiting():
+                self._stops(event.key, Phase.WAITING)
+            case m.TaskGone():
+                self._stops(event.key, Phase.GONE)
             case m.Forgotten():
                 self._forget(event)
             case m.Settle():
@@ -161,15 +193,18 @@ class AnyKState:
                 return self._worker_joined(event)
             case m.WorkerLeft():
                 return self._worker_left(event)
+            case m.WorkerStatus():
+                return self._worker_changed(event)
             case m.RunDropped():
                 self.history.drop(event.run)
+                self.workload.forget(event.run)
         return ()
 
     # ------------------------------------------------------------------ shares
 
     def _share_proceeds(self, event: m.ShareWaiting | m.ShareStarted | m.ShareDone) -> None:
         if isinstance(event, m.ShareDone):
-            self.roster.delivered(event.worker, event.start, event.now)
+            self._ends(event.share, event.worker, event.now, event.start)
         member = self._members.get(event.share)
         if member is None:
             return
@@ -181,6 +216,7 @@ class AnyKState:
         group.held.pop(member.key, None)
         member.worker = event.worker
         if isinstance(event, m.ShareStarted):
+            self._begins(member.key, _kind_of_share(group), event)
             if member.stage == "parity" and member.attempts == 0:
                 self._run(group).counters.parity_started += 1
             member.state, member.since = MemberState.STARTED, event.now
@@ -188,11 +224,11 @@ class AnyKState:
             group.started = event.now if group.started is None else group.started
         else:
             member.state = MemberState.DONE
-            group.durations[member.key] = event.stop - event.start
             self._dirty.update(member.nodes)
             self._record(member, "done", event.worker, event.start, event.stop)
 
     def _share_recedes(self, event: m.ShareReleased | m.ShareErred) -> None:
+        self.workload.gone(event.share)
         member = self._members.get(event.share)
         if member is None:
             return
@@ -209,7 +245,6 @@ class AnyKState:
         if before in (MemberState.HELD, MemberState.ERASED):
             return
         group = self.registry.group_of(member)
-        group.durations.pop(member.key, None)
         member.state, member.worker = MemberState.RELEASED, None
         if before is MemberState.STARTED:
             self.roster.haunt(worker, member.key, now)
@@ -236,7 +271,17 @@ class AnyKState:
             elif state is NodeState.STARTED:
                 node.sent = True
 
+    def _node_started(self, event: m.NodeStarted) -> None:
+        if event.worker is None:
+            self._stops(event.node, Phase.WAITING)
+        elif event.node in self._nodes:
+            self._begins(
+                event.node, _kind(event.node), m.TaskStarted(event.now, event.node, event.worker)
+            )
+
     def _node_done(self, event: m.NodeDone) -> None:
+        if event.worker is not None:
+            self._ends(event.node, event.worker, event.now)
         node = self._nodes.get(event.node)
         group = None if node is None else self.registry.group_of(node)
         if node is None or group is None or node.key not in group.unfinished:
@@ -250,6 +295,23 @@ class AnyKState:
             start = event.now if group.started is None else group.started
             record = GroupRecord(group.layer, group.block, start, event.now, group.solved)
             history.groups.append(record)
+
+    # ----------------------------------------------------- what workers have to do
+
+    def _begins(self, key: Key, kind: Kind, event: m.ShareStarted | m.TaskStarted) -> None:
+        self.workload.started(key, kind, event.worker, event.now)
+        self.doubles.note(key, Phase.STARTED)
+
+    def _ends(self, key: Key, address: str, now: float, start: float | None = None) -> None:
+        """Note a result, whoever's it is."""
+        worker = self.roster.workers.get(address)
+        self.workload.done(key, worker, now, learn=not self.doubles.is_adopting(key))
+        self.roster.delivered(address, now, start)
+        self.doubles.note(key, Phase.DONE)
+
+    def _stops(self, key: Key, phase: Phase) -> None:
+        self.workload.gone(key)
+        self.doubles.note(key, phase)
 
     # ------------------------------------------------------- adding and forgetting
 
@@ -272,6 +334,8 @@ class AnyKState:
         if node is not None:
             self._dirty.pop(node.key, None)
             self.registry.forget_node(node)
+        self.workload.gone(event.key)
+        self.doubles.forget(event.key)
 
     # ----------------------------------------------------------------- deciding
 
@@ -283,7 +347,11 @@ class AnyKState:
         woken, self._woken = self._woken, {}
         for number in woken:
             if number in self.registry.groups:
-                yield from self._start_held(self.registry.groups[number])
+                yield from self.reserves.start(self.registry.groups[number])
+        for instruction in self.doubles.settle():
+            if isinstance(instruction, m.Adopt):
+                self._adopted(instruction)
+            yield instruction
 
     def _cut(self, node: Node) -> Iterator[Instruction]:
         """Disconnect a node that has enough from everything else."""
@@ -296,23 +364,19 @@ class AnyKState:
         self.registry.disconnect(node, gone)
         yield m.Cut(node.key, gone, tuple(sorted(survivors)))
 
-    def _start_held(self, group: Group) -> Iterator[Instruction]:
-        """Start everything that a group has in reserve and that somebody waits for."""
-        seats = self.registry.block_of(group).seats
-        for key in list(group.held):
-            member = self._members[key]
-            if self.registry.is_wanted(member):
-                del group.held[key]
-                member.state = MemberState.WAITING
-                yield m.Start(key, seats.get(member.seat))
+    def _adopted(self, instruction: m.Adopt) -> None:
+        """Note that a task is taken from its worker, which may be busy with it for long."""
+        had = self.workload.gone(instruction.task)
+        if had is not None:
+            self.roster.haunt(had.worker, instruction.task, had.since)
+            self.history.run(had.kind.run).counters.doubles_used += 1
 
     # ------------------------------------------------------------------ workers
 
     def _worker_joined(self, event: m.WorkerJoined) -> Iterable[Instruction]:
         self.roster.join(event)
         blocks = self.registry.blocks.values()
-        crowded = [b for b in blocks if len(set(b.seats.values())) < len(b.wanted_seats)]
-        return self._seat_anew(crowded, spread=True)
+        return self._seat_anew([b for b in blocks if _is_crowded(b)], spread=True)
 
     def _worker_left(self, event: m.WorkerLeft) -> Iterable[Instruction]:
         worker = self.roster.leave(event.worker)
@@ -327,10 +391,20 @@ class AnyKState:
         blocks = self.registry.blocks.values()
         return self._seat_anew([b for b in blocks if worker.address in b.seats.values()])
 
-    def _seat_anew(self, blocks: Iterable[Block], spread: bool = False) -> Iterator[Instruction]:
+    def _worker_changed(self, event: m.WorkerStatus) -> Iterable[Instruction]:
+        """Note that a worker takes tasks now, or none for a while."""
+        self.roster.change(event)
+        if not event.running:
+            return ()
+        blocks = self.registry.blocks.values()
+        return self._seat_anew([b for b in blocks if _is_crowded(b)], spread=True)
+
+    def _seat_anew(
+        self, blocks: Iterable[Block], spread: bool = False, anew: bool = False
+    ) -> Iterator[Instruction]:
         """Fill the seats of some blocks again, and place what has not started."""
         for block in blocks:
-            changed = self.roster.seat(block, spread)
+            changed = self.roster.seat(block, spread, anew)
             for number in block.groups:
                 for member in self.registry.members_of(self.registry.groups[number]):
                     if member.seat in changed:
@@ -353,23 +427,18 @@ class AnyKState:
             yield m.RemoveWorker(worker.address, reason)
             for history in self._live_histories():
                 history.workers_removed.append(worker.address)
-        for group in [group for group in self.registry.groups.values() if group.held]:
-            if self._is_late(group, event.now):
-                started = tuple(self._start_held(group))
-                if started:
-                    late = {"event": "late", "layer": group.layer, "block": group.block}
-                    self._run(group).events.append({"time": event.now, **late})
-                yield from started
+        if self.roster.deaf:
+            return
+        late = self.workload.late(self.roster.workers, self.lateness, idle=False, now=event.now)
+        yield from self._move_seats(self.roster.mark_late(late, event.now))
+        yield from self.reserves.replace_late(late, event.now)
 
-    def _is_late(self, group: Group, now: float) -> bool:
-        """Return whether a group waits for a silent worker, or too long by the rule."""
-        members = self.registry.members_of(group)
-        started = [member for member in members if member.state is MemberState.STARTED]
-        if any(self.roster.is_quiet(member.worker) for member in started):
-            return True
-        stalled = [self.roster.stalled(item.worker, item.since, now) for item in started]
-        durations = list(group.durations.values())
-        return self.lateness.is_late(max(stalled, default=0.0), durations, len(started))
+    def _move_seats(self, workers: list[Worker]) -> Iterator[Instruction]:
+        """Give away the seats of workers that have become slow or silent."""
+        gone = {worker.address for worker in workers}
+        if gone and len(gone) < len(self.roster.workers):
+            blocks = [b for b in self.registry.blocks.values() if gone & set(b.seats.values())]
+            yield from self._seat_anew(blocks, anew=True)
 
     # ------------------------------------------------------------------ history
 
@@ -386,3 +455,21 @@ class AnyKState:
         group = self.registry.group_of(member)
         place = (group.layer, group.block, member.position, member.stage)
         self._run(group).shares.append(ShareRecord(*place, worker or "", start, stop, state))
+
+
+def _is_crowded(block: Block) -> bool:
+    """Return whether a worker has several seats of a block."""
+    return len(set(block.seats.values())) < len(block.wanted_seats)
+
+
+def _kind_of_share(group: Group) -> Kind:
+    """Return with which shares those of a group are compared: with its own if it has no name."""
+    return Kind(group.run, group.layer if group.run else group.block, "share")
+
+
+def _kind(key: Key) -> Kind:
+    """Return with which tasks a single task is compared."""
+    parsed = parse_key(key)
+    if parsed is not None:
+        return Kind(parsed.run, parsed.layer, parsed.stage)
+    return Kind("", 0, str(key[0] if isinstance(key, tuple) else key))

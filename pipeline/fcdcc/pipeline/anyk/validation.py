@@ -78,7 +78,6 @@ def _check_group(known: Registry, number: int) -> None:
     _ensure(group.nodes.keys() <= known.nodes.keys(), f"{name} has unknown nodes")
     _ensure(group.unfinished.keys() <= group.nodes.keys(), f"{name} waits for foreign nodes")
     _ensure(group.held.keys() <= group.shares.keys(), f"{name} holds foreign shares")
-    _ensure(group.durations.keys() <= group.shares.keys(), f"{name} timed foreign shares")
     block = known.blocks.get((group.run, group.block))
     _ensure(block is not None and number in block.groups, f"{name} is in no block")
 

@@ -1,0 +1,102 @@
+"""What is started elsewhere because a worker is late: shares in reserve, and twins of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from . import messages as m
+from .entities import Group, MemberState
+from .messages import Instruction
+
+if TYPE_CHECKING:
+    from .state import AnyKState
+
+__all__ = ["Reserves"]
+
+
+class Reserves:
+    """What a state machine has to put in the place of what is late."""
+
+    def __init__(self, state: AnyKState) -> None:
+        self._state = state
+        self._known = state.registry
+        self._roster = state.roster
+
+    def start(
+        self, group: Group, given: dict[str, int] | None = None, most: int | None = None
+    ) -> Iterator[Instruction]:
+        """Start what a group has in reserve and somebody waits for, at most so many shares.
+
+        A share whose seat is with a worker that is not to be relied on goes to another.
+        """
+        given = {} if given is None else given
+        seats = self._known.block_of(group).seats
+        members = self._known.members_of(group)
+        started = (item for item in members if item.state is MemberState.STARTED)
+        taken = {item.worker for item in started if item.worker}
+        for key in list(group.held)[:most]:
+            member = self._known.members[key]
+            if self._known.is_wanted(member):
+                del group.held[key]
+                member.state = MemberState.WAITING
+                worker = self._reserve_worker(seats.get(member.seat), taken, given)
+                taken |= {worker} if worker else set()
+                yield m.Start(key, worker)
+
+    def _reserve_worker(
+        self, seat: str | None, taken: set[str], given: dict[str, int]
+    ) -> str | None:
+        """Return where a share in reserve runs: at its seat, if that is as good as any."""
+        worker = self._roster.workers.get(seat or "")
+        if worker is not None and not (worker.avoided or worker.slow or seat in taken):
+            return seat
+        return self._roster.spare(taken, given) or self._roster.spare((), given) or seat
+
+    def replace_late(self, late: set[str], now: float) -> Iterator[Instruction]:
+        """Start elsewhere what others wait for at workers that are late or silent."""
+        roster, workload = self._roster, self._state.workload
+        quiet = {address for address, worker in roster.workers.items() if worker.quiet}
+        stuck = late | {address for address in quiet if workload.has(address)}
+        given: dict[str, int] = {}
+        yield from self._start_reserves(stuck, given)
+        idle = [address for address in roster.idle() if not workload.has(address)]
+        if idle:
+            soon = workload.late(roster.workers, self._state.lateness, idle=True, now=now)
+            yield from self._start_reserves(soon - stuck, given, room=len(idle))
+        for address in sorted(stuck):
+            yield from self._double(address, stuck, given, now)
+
+    def _start_reserves(
+        self, stuck: set[str], given: dict[str, int], room: int | None = None
+    ) -> Iterator[Instruction]:
+        """Start what the groups have in reserve that wait for workers that are stuck."""
+        for group in [g for g in self._known.groups.values() if g.held] if stuck else ():
+            members = self._known.members_of(group)
+            started = (item for item in members if item.state is MemberState.STARTED)
+            if any(member.worker in stuck for member in started):
+                for instruction in self.start(group, given, room):
+                    room = None if room is None else room - 1
+                    yield instruction
+            if room == 0:
+                return
+
+    def _double(
+        self, address: str, stuck: set[str], given: dict[str, int], now: float
+    ) -> Iterator[Instruction]:
+        """Start the single tasks of one worker again elsewhere."""
+        state = self._state
+        for key, entry in list(state.workload.tasks_of(address)):
+            single = key not in self._known.members and not state.doubles.knows(key)
+            if not (single and state.doubles.may_double(key)):
+                continue
+            worker = self._roster.spare(stuck, given)
+            if worker is None:
+                return
+            history = state.history.run(entry.kind.run)
+            history.counters.tasks_doubled += 1
+            history.events.append(
+                {"time": now, "event": "doubled", "worker": address, "elsewhere": worker}
+                | {"stage": entry.kind.stage, "layer": entry.kind.layer}
+            )
+            yield state.doubles.begin(key, worker)

@@ -1,0 +1,160 @@
+"""What the workers have to do, since when, and how long such work usually takes.
+
+A task counts as *assigned* from when Dask sends it to a worker until its result is there or
+it is taken back. It may stand in a queue there; so a worker is not judged by the age of its
+tasks but by its *stall*: how long it has had something to do and returned nothing.
+
+What is learned is the same quantity at the moment of a result: how long the worker had been
+stalled when it came. It contains the transfer of inputs and what a busy machine adds, and so
+like is compared with like. It is kept per *kind* of task: run, layer and stage.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from .entities import Worker
+from .messages import Key
+from .rules import LatenessRule
+
+__all__ = ["Assigned", "Kind", "Workload"]
+
+MAX_KINDS = 2_000
+MAX_SERVICES = 64
+"""So many of the latest tasks of a kind say what is usual."""
+
+UNKNOWN_FACTOR = 5.0
+"""A kind that nothing is known of may take so many times the longest known task of its run."""
+
+UNKNOWN_AFTER = 8
+"""So many tasks of a run must be known for that."""
+
+JUDGED_FROM = 3
+"""So many tasks of a kind must be known before a worker is judged by one."""
+
+
+class Kind(NamedTuple):
+    """Which tasks are compared with each other."""
+
+    run: str
+    layer: int
+    stage: str
+
+
+class Assigned(NamedTuple):
+    """A task that a worker has."""
+
+    worker: str
+    kind: Kind
+    since: float
+
+
+class Workload:
+    """The tasks that workers have, and what tasks of their kind took before."""
+
+    def __init__(self) -> None:
+        self.assigned: dict[Key, Assigned] = {}
+        self._tasks_of: dict[str, dict[Key, None]] = {}
+        self._services: OrderedDict[Kind, deque[float]] = OrderedDict()
+        self._longest: dict[str, tuple[int, float]] = {}
+
+    # ------------------------------------------------------------------ noticing
+
+    def started(self, key: Key, kind: Kind, worker: str, now: float) -> None:
+        """Note that a worker was given a task."""
+        self.gone(key)
+        self.assigned[key] = Assigned(worker, kind, now)
+        self._tasks_of.setdefault(worker, {})[key] = None
+
+    def gone(self, key: Key) -> Assigned | None:
+        """Note that no worker has a task any more; return who had it."""
+        had = self.assigned.pop(key, None)
+        if had is not None:
+            tasks = self._tasks_of[had.worker]
+            del tasks[key]
+            if not tasks:
+                del self._tasks_of[had.worker]
+        return had
+
+    def done(self, key: Key, worker: Worker | None, now: float, learn: bool = True) -> None:
+        """Note a result, before the worker's ``last_result`` is set to now."""
+        had = self.gone(key)
+        if had is None or worker is None or had.worker != worker.address or not learn:
+            return
+        service = max(0.0, now - max(had.since, worker.last_result))
+        self._judge(worker, had.kind, service, now)
+        self._learn(had.kind, service)
+
+    def _learn(self, kind: Kind, service: float) -> None:
+        services = self._services.get(kind)
+        if services is None:
+            services = self._services[kind] = deque(maxlen=MAX_SERVICES)
+            while len(self._services) > MAX_KINDS:
+                old, _ = self._services.popitem(last=False)
+                if all(kind.run != old.run for kind in self._services):
+                    self._longest.pop(old.run, None)
+        services.append(service)
+        count, longest = self._longest.get(kind.run, (0, 0.0))
+        self._longest[kind.run] = count + 1, max(longest, service)
+
+    def _judge(self, worker: Worker, kind: Kind, service: float, now: float) -> None:
+        """Learn how a worker's speed compares with what is usual."""
+        services = self._services.get(kind)
+        if services is None or len(services) < JUDGED_FROM:
+            return
+        usual = sorted(services)[len(services) // 2]
+        worker.judged(service / max(usual, 1e-3), now)
+
+    def forget(self, run: str) -> None:
+        """Forget what was learned from a run."""
+        self._longest.pop(run, None)
+        for kind in [kind for kind in self._services if kind.run == run]:
+            del self._services[kind]
+
+    # ------------------------------------------------------------------- judging
+
+    def has(self, worker: str) -> bool:
+        """Return whether a worker has anything to do."""
+        return worker in self._tasks_of
+
+    def tasks_of(self, worker: str) -> Iterator[tuple[Key, Assigned]]:
+        """Return what a worker has to do, in the order in which it was given it."""
+        return ((key, self.assigned[key]) for key in self._tasks_of.get(worker, ()))
+
+    def usual(self, kind: Kind) -> tuple[float, ...]:
+        """Return what tasks of a kind took."""
+        return tuple(self._services.get(kind, ()))
+
+    def late(
+        self, workers: Mapping[str, Worker], rule: LatenessRule, idle: bool, now: float
+    ) -> set[str]:
+        """Return the workers that have had something to do and returned nothing for too long."""
+        patience: dict[Kind, float | None] = {}
+        found = set()
+        for address, tasks in self._tasks_of.items():
+            worker = workers.get(address)
+            if worker is None:
+                continue
+            entries = [self.assigned[key] for key in tasks]
+            stall = now - max(worker.last_result, entries[0].since)
+            for kind in {entry.kind for entry in entries} - patience.keys():
+                patience[kind] = self._patience(kind, rule, idle)
+            if _exceeds(stall, (patience[entry.kind] for entry in entries)):
+                found.add(address)
+        return found
+
+    def _patience(self, kind: Kind, rule: LatenessRule, idle: bool) -> float | None:
+        known = rule.patience(self.usual(kind), idle)
+        if known is not None:
+            return known
+        count, longest = self._longest.get(kind.run, (0, 0.0))
+        if count < UNKNOWN_AFTER:
+            return None
+        return rule.patience([UNKNOWN_FACTOR * longest] * UNKNOWN_AFTER, idle=False)
+
+
+def _exceeds(stall: float, limits: Iterable[float | None]) -> bool:
+    """Return whether a stall is longer than all limits, each of which must be known."""
+    return all(limit is not None and stall > limit for limit in limits)
