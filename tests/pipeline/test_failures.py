@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,14 @@ import dask
 import numpy as np
 import psutil
 import pytest
-import xarray as xr
 import zarr
-from click.testing import CliRunner, Result
 from dask._task_spec import Task
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.blocks import BlockJob, run_blocks
-from fcdcc.pipeline.cli import main
 from fcdcc.storage import OutputMismatchError, open_predictions, verify
+from jobs import fcdcc, predictions, recorded_chunks
 from small import IMAGES, SHAPE, Files, make_files
 
 BATCH = 4
@@ -38,23 +35,6 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return make_files(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    with LocalCluster(
-        n_workers=3, processes=False, threads_per_worker=2, dashboard_address=":0"
-    ) as cluster:
-        yield cluster.scheduler_address
-
-
-def fcdcc(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def predictions(output: Path) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = xr.open_zarr(output)["prediction"].values
-    return values
 
 
 def test_bad_data_fails_its_blocks_alone_and_the_next_run_does_them(
@@ -106,13 +86,14 @@ def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
     assert "could not be written: No space left on device; make room" in first.stderr
     done = np.flatnonzero(open_predictions(output).progress().done)
     assert 0 < len(done) < BLOCKS
-    kept = {path: path.read_bytes() for path in recorded_chunks(output)}
+    kept = recorded_chunks(output)
 
     monkeypatch.setattr("fcdcc.storage.files.os.fsync", flush)
     second = fcdcc(*command)
     assert second.exit_code == 0, second.output
     assert json.loads(second.stdout)["blocks_skipped"] == len(done)
-    assert {path: path.read_bytes() for path in kept} == kept
+    after = recorded_chunks(output)
+    assert {block: after[block] for block in kept} == kept
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
     assert verify(output) == []
 
@@ -200,15 +181,10 @@ def test_a_signal_ends_a_run_and_the_next_one_goes_on(
     assert not [child for child in children if child.is_running()]
     done = np.flatnonzero(open_predictions(output).progress().done)
     assert 3 <= len(done) < images // 2
-    kept = {path: path.read_bytes() for path in recorded_chunks(output)}
+    kept = recorded_chunks(output)
     result = fcdcc(*command[:4], "--batch", 2, "--scheduler", scheduler, "--json", "-")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["blocks_skipped"] == len(done)
-    assert {path: path.read_bytes() for path in kept} == kept
+    after = recorded_chunks(output)
+    assert {block: after[block] for block in kept} == kept
     assert verify(output) == []
-
-
-def recorded_chunks(output: Path) -> list[Path]:
-    """Return the chunk files of the blocks that are done."""
-    done = np.flatnonzero(open_predictions(output).progress().done)
-    return [output / "prediction" / f"c.{block}.0" for block in done]

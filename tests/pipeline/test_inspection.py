@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from click.testing import CliRunner, Result
-from distributed import LocalCluster
 
-from fcdcc.pipeline.cli import main
 from fcdcc.storage import hold, open_predictions
-from small import IMAGES, Files, make_files
+from jobs import fcdcc
+from small import IMAGES, Files
 
 BATCH = 4
 BLOCKS = -(-IMAGES // BATCH)
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    with LocalCluster(
-        n_workers=2, processes=False, threads_per_worker=2, dashboard_address=":0"
-    ) as cluster:
-        yield cluster.scheduler_address
-
-
-def fcdcc(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def run(files: Files, output: Path, scheduler: str, *options: object) -> dict[str, object]:

@@ -5,39 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.progress import Advance, Quiet
 from fcdcc.storage import LockedError, OutputMismatchError, hold, verify
-from small import IMAGES, Files, make_files
+from jobs import predictions
+from small import IMAGES, Files
 
 BATCH = 4
 BLOCKS = -(-IMAGES // BATCH)
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """A running cluster of six workers in this process."""
-    with LocalCluster(
-        n_workers=6, processes=False, threads_per_worker=1, dashboard_address=":0"
-    ) as cluster:
-        yield cluster.scheduler_address
 
 
 def config(files: Files, output: Path, **options: Any) -> JobConfig:
@@ -48,11 +34,6 @@ def config(files: Files, output: Path, **options: Any) -> JobConfig:
         output=str(output),
         **{**defaults, **options},
     )
-
-
-def predictions(output: Path) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = xr.open_zarr(output)["prediction"].values
-    return values
 
 
 def assert_right(files: Files, output: Path, summary: Summary) -> None:

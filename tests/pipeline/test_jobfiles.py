@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import zarr
-from click.testing import CliRunner, Result
-from distributed import LocalCluster
 
 from fcdcc.pipeline import JobConfig
-from fcdcc.pipeline.cli import main
 from fcdcc.pipeline.errors import OptionError
 from fcdcc.pipeline.jobfiles import read_job_file
-from small import Files, make_files
+from jobs import fcdcc
+from small import Files
 
 
 def written(folder: Path, text: str) -> Path:
@@ -68,17 +65,17 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, words: 
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["run", "--config", str(tmp_path / "job.toml")])
+    result = fcdcc("run", "--config", tmp_path / "job.toml")
     assert result.exit_code == 2
     assert "job.toml cannot be read" in result.stderr
 
 
 def test_what_is_in_neither_the_file_nor_the_flags_is_named(tmp_path: Path) -> None:
     file = written(tmp_path, 'model = "net.pt2"\n')
-    result = CliRunner().invoke(main, ["run", "--config", str(file)])
+    result = fcdcc("run", "--config", file)
     assert result.exit_code == 2
     assert "INPUT is needed; OUTPUT is needed" in result.stderr
-    assert CliRunner().invoke(main, ["run", "one.pt2"]).exit_code == 2
+    assert fcdcc("run", "one.pt2").exit_code == 2
 
 
 def test_the_job_file_of_the_documentation_is_one(tmp_path: Path) -> None:
@@ -86,23 +83,6 @@ def test_the_job_file_of_the_documentation_is_one(tmp_path: Path) -> None:
     (example,) = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     file = read_job_file(written(tmp_path, example))
     assert JobConfig.of(**file.job).store == "top:5"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    with LocalCluster(
-        n_workers=2, processes=False, threads_per_worker=2, dashboard_address=":0"
-    ) as cluster:
-        yield cluster.scheduler_address
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["run", *map(str, arguments)])
 
 
 @pytest.mark.cluster
@@ -115,11 +95,11 @@ def test_a_job_runs_from_its_file_and_flags_win(
         f'scheduler = "{scheduler}"\nn = 2\ntolerate = 1\ncode = "replication"\nbatch = 10\n'
         'limit = 20\njson = "summary.json"\n',
     )
-    result = run("--config", file, "--limit", 10)
+    result = fcdcc("run", "--config", file, "--limit", 10)
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["blocks_total"], summary["images_done"]) == (1, 10)
-    result = run("--config", file)
+    result = fcdcc("run", "--config", file)
     assert json.loads((tmp_path / "summary.json").read_text())["blocks_skipped"] == 1
     stored = zarr.open_group(tmp_path / "out.zarr", mode="r")["prediction"]
     assert isinstance(stored, zarr.Array)
@@ -129,7 +109,9 @@ def test_a_job_runs_from_its_file_and_flags_win(
 def test_a_summary_that_cannot_be_written_is_said_before_the_work(
     files: Files, tmp_path: Path
 ) -> None:
-    result = run(files.model, files.images, tmp_path / "out.zarr", "--json", tmp_path / "no" / "s")
+    result = fcdcc(
+        "run", files.model, files.images, tmp_path / "out.zarr", "--json", tmp_path / "no" / "s"
+    )
     assert result.exit_code == 2
     assert "cannot be written" in result.stderr
     assert not (tmp_path / "out.zarr").exists()

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
+import sklearn.datasets
 import torch
 import xarray as xr
-from click.testing import CliRunner, Result
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
-from fcdcc.pipeline.cli import main
+from jobs import fcdcc
 
 PICTURES = 2000
 LATER = 40
@@ -36,24 +36,32 @@ class PhotoNet(torch.nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+def photos() -> dict[str, Image.Image]:
+    """The pictures that come with scikit-learn and scikit-image, in colours or grey, by name."""
+    shipped = (sklearn.datasets, "images"), (skimage.data, "")
+    folders = [Path(str(package.__file__)).parent / folder for package, folder in shipped]
+    large = {}
+    for path in sorted(path for folder in folders for path in folder.iterdir()):
+        if path.suffix in (".jpg", ".png"):
+            with Image.open(path) as picture:
+                if min(picture.size) > 150 and picture.mode in ("RGB", "L"):
+                    large[path.stem] = picture.copy()
+    assert len(large) > 15
+    return large
+
+
 def add_crops(folder: Path, first: int, count: int) -> None:
-    """Cut pictures out of the photographs that scikit-learn has, one folder for each."""
+    """Cut pictures out of the photographs, one folder for each."""
     draw = np.random.default_rng(first)
-    photos = load_sample_images()
     formats = (".jpg", ".png", ".tiff")
+    large = photos()
     for number in range(first, first + count):
-        which = number % len(photos.images)
-        photo = photos.images[which]
+        name = list(large)[number % len(large)]
         size = int(draw.integers(SIZE, 120))
-        top, left = (int(draw.integers(0, side - size)) for side in photo.shape[:2])
-        place = folder / Path(photos.filenames[which]).stem
-        place.mkdir(parents=True, exist_ok=True)
-        crop = Image.fromarray(photo[top : top + size, left : left + size])
-        crop.save(place / f"{number:05d}{formats[number % 3]}")
-
-
-def fcdcc(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+        left, top = (int(draw.integers(0, side - size)) for side in large[name].size)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        crop = large[name].crop((left, top, left + size, top + size))
+        crop.save(folder / name / f"{number:05d}{formats[number % 3]}")
 
 
 @pytest.mark.long

@@ -1,8 +1,7 @@
-"""The same against a server that speaks S3, where s3fs and moto are installed."""
+"""The same against a server that speaks S3."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,41 +20,22 @@ from fcdcc.storage import (
     set_aside,
     verify,
 )
+from s3 import S3_WARNINGS, s3_bucket, s3_server
 from stored import answers, fill, make_output, write_images
 
-pytest.importorskip("s3fs")
-server = pytest.importorskip("moto.server")
-
-# The drivers of S3 leave sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = S3_WARNINGS
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """The address of an S3 server on this machine."""
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty bucket, with credentials for it in the environment."""
-    import s3fs
-
-    for name, value in (
-        ("ACCESS_KEY_ID", "a"),
-        ("SECRET_ACCESS_KEY", "b"),
-        ("REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    name = uuid.uuid4().hex
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir(name)
-    return f"s3://{name}"
+def bucket(endpoint: str) -> Iterator[str]:
+    with s3_bucket(endpoint) as url:
+        yield url
 
 
 def test_images_are_read(bucket: str) -> None:
