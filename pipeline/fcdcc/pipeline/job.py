@@ -56,6 +56,7 @@ from .progress import Watcher, watch
 from .stalls import StallGuard, describe, patience, waiting_tasks
 from .summary import Summary
 from .tally import Tally
+from .watch.keeping import keep
 
 __all__ = ["run"]
 
@@ -156,9 +157,10 @@ def _compute(
     layout = BlockLayout(job.source.images, plan.batch)
     progress = None if store is None else store.progress()
     pending = list(range(layout.blocks)) if progress is None else progress.pending
-    tally = Tally(job.fingerprint.digest, layout, skipped=layout.blocks - len(pending))
+    skipped = layout.blocks - len(pending)
+    tally = Tally(job.fingerprint.digest, layout, skipped, plan.in_flight)
     if not pending:
-        return tally.summary(plan)
+        return tally.summary()
     watcher.step("starting the cluster")
     with open_cluster(job.config) as cluster:
         if store is None or progress is None:
@@ -166,9 +168,9 @@ def _compute(
             store = create_output(job.config, job.source, job.fingerprint, plan, answers)
         else:
             store.clear(progress)
-        _run_pending(job, plan, store, pending, cluster, tally, watcher)
+        summary = _run_pending(job, plan, store, pending, cluster, tally, watcher)
     store.compact()
-    return tally.summary(plan)
+    return summary
 
 
 def _run_pending(
@@ -179,8 +181,8 @@ def _run_pending(
     cluster: Cluster,
     tally: Tally,
     watcher: Watcher,
-) -> None:
-    """Take the blocks through the cluster and count what happens."""
+) -> Summary:
+    """Take the blocks through the cluster, count what happens, and return it."""
     executable = Executable(job.network, plan)
     client = cluster.client
     _warn_of_few_workers(plan, cluster.workers)
@@ -193,18 +195,24 @@ def _run_pending(
     observed = time.monotonic()
     guard = StallGuard(patience(), observed)
     try:
-        jobs = (_block_job(job, plan, store, executable, block) for block in pending)
-        for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
-            if outcome is not None:
-                tally.add(outcome)
-                _note_failure(store, outcome)
-            if outcome is None or time.monotonic() - observed > TICK:
-                tally.observe(client, job.run)
-                observed = time.monotonic()
-                cluster.replace(tally.take_removed())
-                _tell_of_stall(guard, tally, cluster, job.run, observed)
-            watcher.advance(tally.advance())
-        tally.finish(client, job.run)
+        with keep(client, store, job.run, job.config, plan) as keeper:
+            jobs = (_block_job(job, plan, store, executable, block) for block in pending)
+            for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
+                if outcome is not None:
+                    tally.add(outcome)
+                    _note_failure(store, outcome)
+                if outcome is None or time.monotonic() - observed > TICK:
+                    tally.observe(client, job.run)
+                    keeper.observe(tally.advance(), tally.failed)
+                    observed = time.monotonic()
+                    cluster.replace(tally.take_removed())
+                    _tell_of_stall(guard, tally, cluster, job.run, observed)
+                watcher.advance(tally.advance(keeper.ledger.extra_work, keeper.slow))
+            keeper.drain(tally.advance())
+            tally.finish(client, job.run)
+            summary = tally.summary(keeper.ledger)
+            keeper.finish(tally.advance(), summary, tally.failed)
+            return summary
     finally:
         uninstall(client, plugin)
 

@@ -29,6 +29,12 @@ class Advance:
         Since the first block started.
     erasures, workers_lost
         So far.
+    blocks_in_flight
+        Blocks that are worked on.
+    extra_work
+        As in the summary, so far.
+    slow
+        The workers that are late, in words; '' while nobody is.
     """
 
     blocks_total: int
@@ -39,16 +45,33 @@ class Advance:
     seconds: float
     erasures: int
     workers_lost: int
+    blocks_in_flight: int = 0
+    extra_work: float = 0.0
+    slow: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second since the first block started."""
+        return self.images_done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until all blocks are done at this rate; None while there is no rate."""
+        left = self.blocks_total - self.blocks_done - self.blocks_skipped - self.blocks_failed
+        return left * self.seconds / self.blocks_done if self.blocks_done else None
 
     def __str__(self) -> str:
-        rate = self.images_done / self.seconds if self.seconds > 0 else 0.0
-        parts = [f"{rate:.0f} images/s"]
+        parts = [f"{self.images_per_second:.0f} images/s"]
         if self.erasures:
             parts.append(f"{self.erasures} shares not waited for")
+        if self.extra_work >= 0.005:
+            parts.append(f"{100 * self.extra_work:.0f} % extra work")
         if self.workers_lost:
             parts.append(f"{self.workers_lost} workers lost")
         if self.blocks_failed:
             parts.append(f"{self.blocks_failed} blocks failed")
+        if self.slow:
+            parts.append(f"slow: {self.slow}")
         return ", ".join(parts)
 
 

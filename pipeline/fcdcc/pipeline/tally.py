@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Hashable, Mapping
 
-import torch
 from distributed import Client
 
 from fcdcc.coding import __version__
-from fcdcc.coding.cost import share_cost
 from fcdcc.storage import BlockLayout
 
 from .anyk import anyk_report
-from .anyk.history import ShareRecord
 from .anyk.report import Report
 from .blocks import Outcome
 from .errors import full_line
 from .executable_plugin import BYTES_SENT
-from .kernels import survivors_used
-from .plans import Plan
 from .progress import Advance
 from .summary import BlockFailure, Summary
+from .watch.ledger import Ledger
 
 __all__ = ["Tally"]
 
@@ -41,14 +36,18 @@ class Tally:
         The blocks of the job.
     skipped
         Blocks that were done before.
+    in_flight
+        Blocks that are worked on at a time.
     """
 
-    def __init__(self, fingerprint: str, layout: BlockLayout, skipped: int) -> None:
-        self.timeline: list[ShareRecord] = []
+    def __init__(
+        self, fingerprint: str, layout: BlockLayout, skipped: int, in_flight: int = 1
+    ) -> None:
         self.failed: dict[int, str] = {}
         self._fingerprint = fingerprint
         self._layout = layout
         self._skipped = skipped
+        self._in_flight = in_flight
         self._done = 0
         self._images = 0
         self._started = self._stopped = time.monotonic()
@@ -87,15 +86,15 @@ class Tally:
         return fresh
 
     def finish(self, client: Client, run: str) -> None:
-        """Take the last report, with all shares, and what workers have sent to each other."""
-        self._report = anyk_report(client, run)
-        self.timeline = [ShareRecord(**record) for record in self._report["timeline"]]
+        """Take the last report, and what workers have sent to each other."""
+        self.observe(client, run)
         for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
             self._sent[address] = worker["metrics"].get(BYTES_SENT, 0)
 
-    def advance(self) -> Advance:
-        """Return how far the run is."""
+    def advance(self, extra_work: float = 0.0, slow: str = "") -> Advance:
+        """Return how far the run is, with what others know of it."""
         counters = self._counters
+        left = self._layout.blocks - self._done - self._skipped - len(self.failed)
         return Advance(
             blocks_total=self._layout.blocks,
             blocks_done=self._done,
@@ -105,10 +104,13 @@ class Tally:
             seconds=time.monotonic() - self._started,
             erasures=counters.get("erasures", 0),
             workers_lost=counters.get("workers_lost", 0),
+            blocks_in_flight=min(self._in_flight, left),
+            extra_work=extra_work,
+            slow=slow,
         )
 
-    def summary(self, plan: Plan) -> Summary:
-        """Return what the run did."""
+    def summary(self, ledger: Ledger | None = None) -> Summary:
+        """Return what the run did; without a ledger it did nothing."""
         counters = self._counters
         seconds = self._stopped - self._started
         return Summary(
@@ -126,8 +128,8 @@ class Tally:
             erasures=counters.get("erasures", 0),
             decodes=counters.get("decodes", 0),
             parity_started=counters.get("parity_started", 0),
-            extra_work=self._extra_work(plan),
-            max_condition_number=self._condition(plan),
+            extra_work=0.0 if ledger is None else ledger.extra_work,
+            max_condition_number=None if ledger is None else ledger.largest,
             corrupt_shares=(),
             workers_lost=tuple(self._report["workers_lost"]) if self._report else (),
             bytes_sent=sum(self._sent.values()),
@@ -142,40 +144,3 @@ class Tally:
     @property
     def _counters(self) -> Mapping[str, int]:
         return self._report["counters"] if self._report else {}
-
-    def _extra_work(self, plan: Plan) -> float:
-        """Return (multiply-adds executed − uncoded) / uncoded, over the shares remembered.
-
-        A share that was abandoned counts whole: when it stopped is not known.
-        """
-        executed = uncoded = 0
-        groups = set()
-        for record in self.timeline:
-            layer, images = plan.layer(record.layer), self._images_of(record.block)
-            executed += share_cost(layer.coded_conv, record.position, images).multiply_adds
-            if (record.layer, record.block) not in groups:
-                groups.add((record.layer, record.block))
-                uncoded += layer.geometry.multiply_adds * images
-        if not uncoded:
-            return 0.0
-        coded = sum(layer.geometry.multiply_adds for layer in plan.layers if layer.code)
-        return round((executed - uncoded) / uncoded * coded / plan.multiply_adds, 6)
-
-    def _condition(self, plan: Plan) -> float | None:
-        """Return the largest condition number of the groups remembered, None without any."""
-        done: dict[tuple[int, int], set[int]] = defaultdict(set)
-        for record in self.timeline:
-            if record.state == "done":
-                done[record.layer, record.block].add(record.position)
-        survivors = {(layer, tuple(sorted(positions))) for (layer, _), positions in done.items()}
-        numbers = []
-        for number, positions in survivors:
-            code = plan.layer(number).coded_conv.code
-            used = survivors_used(code, positions, getattr(torch, plan.dtype))
-            if code.is_decodable(used):
-                numbers.append(code.condition_number(used))
-        return max(numbers, default=None)
-
-    def _images_of(self, block: int) -> int:
-        start, stop = self._layout.bounds(block)
-        return stop - start

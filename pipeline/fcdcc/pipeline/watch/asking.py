@@ -37,6 +37,8 @@ class News:
         Whether there is more already.
     facts
         What everything so far adds up to, if it was asked for.
+    slow
+        The workers that are late now, in words; '' while nobody is.
     """
 
     shares: tuple[ShareRecord, ...] = ()
@@ -48,6 +50,7 @@ class News:
     )
     more: bool = False
     facts: dict[str, Any] | None = None
+    slow: str = ""
 
 
 def exchange(
@@ -89,4 +92,5 @@ def exchange(
         answer["seen"],
         answer["more"],
         answer["facts"],
+        answer["slow"],
     )

@@ -17,6 +17,7 @@ from .asking import EXCHANGE
 from .board import Board
 from .metrics import BOARD
 from .snapshot import snapshot
+from .verdict import slow_ones
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
@@ -104,7 +105,8 @@ class Watching:
         }
         known = self.board.runs.get(run)
         facts = None if known is None or not summary else self._facts(run)
-        return {**answer, **rows, "facts": facts}
+        slow = slow_ones(self.board.workers(known, now))
+        return {**answer, **rows, "facts": facts, "slow": slow}
 
     def _facts(self, run: str) -> dict[str, Any]:
         known = self.board.runs[run]
@@ -143,7 +145,7 @@ def watch_scheduler(scheduler: Scheduler, state: AnyKState) -> None:
     for add in (routes.install, metrics.register):
         try:
             add(scheduler)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a run must not fail for it
             logger.warning("%s: runs cannot be watched this way: %r", add.__module__, error)
 
 

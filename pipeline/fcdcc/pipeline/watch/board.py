@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..anyk.history import Counters, RunHistory
+from ..anyk.history import Counters, Log, RunHistory
 from ..anyk.state import AnyKState
 from ..keys import parse_key
 from .facts import Account, LayerFacts, WorkerFacts
@@ -145,8 +145,8 @@ class Board:
                 self._haunted[address] = now
         for known in self.runs.values():
             for address in list(known.account.stuck):
-                worker = self.state.roster.workers.get(address)
-                ghosts = () if worker is None else tuple(_places(worker.ghosts, known.run))
+                held = self.state.roster.workers.get(address)
+                ghosts = () if held is None else tuple(_places(held.ghosts, known.run))
                 known.account.free(address, self._haunted.get(address, 0.0), ghosts)
         for address in [a for a in self._haunted if a not in self.state.roster.workers]:
             del self._haunted[address]
@@ -188,26 +188,21 @@ class Board:
         history = self.state.history.look(run)
         known = self.runs.get(run)
         recent = known.account.recent if known is not None else None
-        found = {
-            "shares": history.shares.since(shares)[:NEWS_LIMIT],
-            "groups": history.groups.since(groups)[:NEWS_LIMIT],
-            "settled": [] if recent is None else recent.since(settled)[:NEWS_LIMIT],
-            "events": history.events.since(events)[:NEWS_LIMIT],
-        }
-        totals = {
-            "shares": history.shares.total,
-            "groups": history.groups.total,
-            "settled": 0 if recent is None else recent.total,
-            "events": history.events.total,
-        }
-        kept = {
-            "shares": len(history.shares.since(shares)),
-            "groups": len(history.groups.since(groups)),
-            "settled": 0 if recent is None else len(recent.since(settled)),
-            "events": len(history.events.since(events)),
-        }
-        seen = {name: totals[name] - kept[name] + len(found[name]) for name in found}
-        return {**found, "seen": seen, "more": seen != totals}
+        answer: dict[str, Any] = {}
+        seen: dict[str, int] = {}
+        more = False
+        logs: list[tuple[str, Log[Any], int]] = [
+            ("shares", history.shares, shares),
+            ("groups", history.groups, groups),
+            ("settled", Log(0) if recent is None else recent, settled),
+            ("events", history.events, events),
+        ]
+        for name, log, before in logs:
+            fresh = log.since(before)
+            answer[name] = fresh[:NEWS_LIMIT]
+            seen[name] = log.total - len(fresh) + len(answer[name])
+            more = more or seen[name] < log.total
+        return {**answer, "seen": seen, "more": more}
 
 
 def count(counts: dict[str, Any], name: str, value: float, limit: int = 100) -> None:

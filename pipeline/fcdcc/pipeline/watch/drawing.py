@@ -54,10 +54,10 @@ def element(tag: str, content: str = "", **attributes: object) -> str:
 
 
 def count(value: float) -> str:
-    """Return a whole number with thin spaces between thousands.
+    r"""Return a whole number with thin spaces between thousands.
 
     >>> count(1234567)
-    '1\\u202f234\\u202f567'
+    '1\u202f234\u202f567'
     """
     return f"{value:,.0f}".replace(",", "\u202f")
 

@@ -227,7 +227,7 @@ class Account:
                 self.free(address, self._stuck[address][0].since)
 
     def _unstick(self, address: str, record: ShareRecord) -> None:
-        """A worker returned a share that it computed from ``start`` to ``stop``."""
+        """Note that a worker returned a share: what it was stuck with before is over."""
         waiting = self._stuck.get(address)
         if not waiting:
             return

@@ -94,8 +94,14 @@ class Keeper:
                 break
         self.ledger.close()
 
-    def finish(self, advance: Advance, summary: Summary) -> None:
+    @property
+    def slow(self) -> str:
+        """The workers that are late, in words; '' while nobody is."""
+        return self._last.slow
+
+    def finish(self, advance: Advance, summary: Summary, failures: Mapping[int, str]) -> None:
         """Tell how the run ended, and write its story for the last time."""
+        self.story.failures = dict(failures)
         self.story.summary = summary.to_dict()
         self.story.state = summary.status
         said = {"extra_work": summary.extra_work, "corrupt_shares": len(summary.corrupt_shares)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 from distributed.http.scheduler.prometheus import core
@@ -55,7 +55,7 @@ class Metrics(Collector):
             return
         try:
             yield from watching.measured(lambda: list(families(watching.refreshed())))
-        except Exception:  # noqa: BLE001 - Dask's own metrics must not fail with ours
+        except Exception:
             logger.exception("the metrics of fcdcc could not be collected")
 
 
@@ -138,8 +138,9 @@ def register(scheduler: Scheduler) -> None:
     handler = core.PrometheusHandler
     present = handler._collectors
     if present is None:  # nobody has asked yet: the first to ask makes all of them
-        if Metrics not in core.COLLECTORS:
-            core.COLLECTORS.append(Metrics)
+        kinds: list[Any] = core.COLLECTORS
+        if Metrics not in kinds:
+            kinds.append(Metrics)
     elif not any(isinstance(collector, Metrics) for collector in present):
         metrics = Metrics(scheduler)
         prometheus_client.REGISTRY.register(metrics)

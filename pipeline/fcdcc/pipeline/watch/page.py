@@ -100,7 +100,9 @@ def _heading(shown: Mapping[str, Any]) -> str:
 
 def _say(shown: Mapping[str, Any]) -> str:
     troubled = any(
-        worker["silent"] > 0 or (worker["pace"] or 0) >= SLOW or worker["gone"] in ("removed", "lost")
+        worker["silent"] > 0
+        or (worker["pace"] or 0) >= SLOW
+        or worker["gone"] in ("removed", "lost")
         for worker in shown["workers"]
     )
     seen = any(worker["pace"] is not None for worker in shown["workers"])
@@ -132,9 +134,7 @@ def _blocks(run: Mapping[str, Any]) -> str:
         f"{_value('blocks_failed', run['blocks_failed'])} failed",
         f"of {_value('blocks_total', total)} blocks",
     ]
-    rate = (
-        f"{short(run['blocks_per_second'])} blocks/s, {short(run['images_per_second'])} images/s"
-    )
+    rate = f"{short(run['blocks_per_second'])} blocks/s, {short(run['images_per_second'])} images/s"
     left = f", {seconds(run['seconds_left'])} left" if run["seconds_left"] is not None else ""
     return (
         element("div", fills, class_="blocks", title=f"{done} of {total} blocks")

@@ -30,7 +30,7 @@ PAGE = "fcdcc"
 JSON = "json/fcdcc.json"
 
 
-class _Handler(utils.RequestHandler):  # type: ignore[misc] # tornado's class, through Dask's
+class _Handler(utils.RequestHandler):
     """Answers from the board that the scheduler has now."""
 
     @property
@@ -39,7 +39,7 @@ class _Handler(utils.RequestHandler):  # type: ignore[misc] # tornado's class, t
         return found
 
     def set_default_headers(self) -> None:
-        """What is shown is of this moment."""
+        """Forbid keeping the answer: what is shown is of this moment."""
         self.set_header("Cache-Control", "no-store")
 
 

@@ -112,9 +112,7 @@ class Story:
         for record in records:
             times = (record.start - self.begin, record.seconds, record.slowest)
             numbers: list[Json] = [round(value, 4) for value in times]
-            self.groups.add(
-                [record.layer, record.block, *numbers, record.solved, record.erased]
-            )
+            self.groups.add([record.layer, record.block, *numbers, record.solved, record.erased])
 
     def _worker(self, address: str) -> int:
         return self.workers.setdefault(address, len(self.workers))

@@ -29,7 +29,8 @@ min-width:70px}
 .fcdcc .bar i.warn{background:var(--warn)}
 .fcdcc .blocks{display:flex;height:22px;background:#e6e6e6;border-radius:3px;overflow:hidden}
 .fcdcc .blocks i{display:block;background:var(--good)}
-.fcdcc .blocks i.before{background:#9cc3da}.fcdcc .blocks i.flight{background:repeating-linear-gradient(
+.fcdcc .blocks i.before{background:#9cc3da}
+.fcdcc .blocks i.flight{background:repeating-linear-gradient(
 45deg,var(--light),var(--light) 5px,#cbe7f7 5px,#cbe7f7 10px)}
 .fcdcc .blocks i.failed{background:var(--bad)}
 .fcdcc .wide{overflow-x:auto}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["SLOW", "WorkerView", "ranked", "verdict"]
+__all__ = ["SLOW", "WorkerView", "ranked", "slow_ones", "verdict"]
 
 SLOW = 1.5
 """A worker whose shares take so many times as long as others' is called slow."""
@@ -86,11 +86,10 @@ waited for (2.0 s late on average).'
     'No worker has computed a share yet.'
     """
     here = [worker for worker in workers if not worker.gone]
-    silent = [w for w in ranked(here) if w.silent > 0 or (w.ghosts and w.stuck > STUCK)]
+    silent, slow = _stuck(here), _slow(here)
     if silent:
         return f"{_subject(silent)}: {_and([_why_stuck(worker) for worker in silent[:NAMED]])}."
     known = [worker for worker in here if worker.pace is not None]
-    slow = [w for w in ranked(known) if _pace(w) >= SLOW and w.done + w.erased >= ENOUGH]
     gone = [w for w in workers if w.gone in ("removed", "lost") and w.gone_for < RECENTLY]
     said = []
     if slow:
@@ -102,7 +101,36 @@ waited for (2.0 s late on average).'
     if not known:
         return "No worker has computed a share yet."
     last = max(known, key=_pace)
-    return f"Nobody is slow: the slowest, {last.address}, takes {_pace(last):.1f} times the usual time."
+    pace = f"{_pace(last):.1f} times the usual time"
+    return f"Nobody is slow: the slowest, {last.address}, takes {pace}."
+
+
+def slow_ones(workers: Sequence[WorkerView]) -> str:
+    """Return the workers that are late now, in a few words for one line.
+
+    >>> slow_ones([WorkerView("tcp://a:1", done=9, pace=1.0)])
+    ''
+    >>> slow_ones([WorkerView("tcp://a:1", done=9, pace=1.0, silent=2.5)])
+    'tcp://a:1 (silent for 2.5 s)'
+    """
+    here = [worker for worker in workers if not worker.gone]
+    late = _stuck(here) or _slow(here)
+    named = [f"{w.address} ({_briefly(w)})" for w in late[:2]]
+    return ", ".join(named) + (f" and {len(late) - 2} more" if len(late) > 2 else "")
+
+
+def _briefly(worker: WorkerView) -> str:
+    if worker.silent > 0:
+        return f"silent for {worker.silent:.1f} s"
+    return f"{_pace(worker):.1f} ×" if _pace(worker) >= SLOW else f"stuck for {worker.stuck:.1f} s"
+
+
+def _stuck(workers: Sequence[WorkerView]) -> list[WorkerView]:
+    return [w for w in ranked(workers) if w.silent > 0 or (w.ghosts and w.stuck > STUCK)]
+
+
+def _slow(workers: Sequence[WorkerView]) -> list[WorkerView]:
+    return [w for w in ranked(workers) if _pace(w) >= SLOW and w.done + w.erased >= ENOUGH]
 
 
 def _pace(worker: WorkerView) -> float:
