@@ -14,13 +14,23 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, Future
 
 from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
-from anyk_graphs import ENOUGH, GraphOf, N, decode, do_nothing, fail, gathered, in_parts
-from fcdcc.pipeline.anyk import AnyKPlugin, Share, any_k, anyk_alive, anyk_forget, anyk_report
+from anyk_graphs import (
+    ENOUGH,
+    GraphOf,
+    N,
+    decode,
+    do_nothing,
+    fail,
+    gathered,
+    in_parts,
+    make_input,
+)
+from fcdcc.pipeline.anyk import AnyK, AnyKPlugin, Share, any_k, anyk_alive, anyk_forget, anyk_report
 from fcdcc.pipeline.anyk.report import REPORT
 from fcdcc.pipeline.keys import task_key
 
@@ -149,6 +159,87 @@ def test_parity_on_standby_steps_in_for_a_share_that_is_late(
     assert counters["decodes"] == counters["groups"] == 1
     assert counters["erasures"] >= 1
     del futures
+
+
+def test_images_are_read_where_their_shares_are(
+    running: Running, tmp_path: Path, later: object
+) -> None:
+    graph = in_parts(0, closed(tmp_path, range(N)))
+    reads = {p: task_key("read", "r", 0, 0, p) for p in range(ENOUGH)}
+    graph.tasks |= {read: Task(read, make_input, 0) for read in reads.values()}
+    for position, share in graph.shares.items():
+        old = graph.tasks[share]
+        source = TaskRef(reads[position]) if position in reads else first_of(reads.values())
+        graph.tasks[share] = Share(share, old.func, source, *old.args[1:])
+    futures = submit(running.client, graph)
+    tasks = running.scheduler.tasks
+    running.wait_until(
+        lambda: all(getattr(tasks.get(r), "state", "") == "memory" for r in reads.values()),
+        "all is read",
+    )
+    places = {p: {w.address for w in tasks[read].who_has} for p, read in reads.items()}
+    shares = {p: {tasks[graph.shares[p]].processing_on.address} for p in reads}
+    assert places == shares
+    assert len({address for addresses in places.values() for address in addresses}) == ENOUGH
+    for gate in closed(tmp_path, range(N)).values():
+        Path(gate).touch()
+    assert [future.result(timeout=120)[0] for future in futures] == [0.0] * ENOUGH
+    del futures
+
+
+def test_a_cancelled_block_leaves_nothing_behind(running: Running, tmp_path: Path) -> None:
+    for build in (gathered, in_parts):
+        futures = submit(running.client, build(0, closed(tmp_path, range(3))))
+        running.wait_until(
+            lambda: any(t.state == "processing" for t in running.scheduler.tasks.values()),
+            "a share runs",
+        )
+        running.client.cancel(futures)
+        running.wait_until_empty()
+        running.wait_until(lambda: not any(held(running)), "no worker holds or runs anything")
+        del futures
+    assert compute(running.client, gathered(1))[0][0] == 1.0
+
+
+def held(running: Running) -> list[Any]:
+    return [w.state.tasks or w.data for w in running.cluster.workers.values()]
+
+
+def test_survivors_that_are_lost_before_decoding_are_made_again(
+    running: Running, tmp_path: Path, later: object
+) -> None:
+    graph = gathered(0, closed(tmp_path, (4, 5)), seconds=0.05)
+    node = graph.results[0]
+    gate = tmp_path / "decoding"
+    graph.tasks[node] = AnyK(node, decode_when, graph.shares, ENOUGH, str(gate))
+    [future] = submit(running.client, graph)
+    tasks = running.scheduler.tasks
+    running.wait_until(
+        lambda: node in tasks and tasks[node].state == "processing", "the node has its shares"
+    )
+    survivor = tasks[graph.shares[0]]
+    running.cluster.sync(lose_data, running.scheduler, survivor)
+    running.wait_until(lambda: running.report()["counters"]["shares_lost"], "it is lost")
+    gate.touch()
+    assert future.result(timeout=120) == (0.0, (0, 1, 2, 3))
+    del future
+
+
+def decode_when(there: Any, gate: str) -> Any:
+    from time import sleep
+
+    while not Path(gate).exists():
+        sleep(0.01)
+    return decode(there)
+
+
+async def lose_data(scheduler: Any, task: Any) -> None:
+    for worker in list(task.who_has):
+        scheduler.release_worker_data(task.key, worker.address, "lost")
+
+
+def first_of(keys: Any) -> Any:
+    return Task(None, itemgetter(0), List(*(TaskRef(key) for key in keys)))
 
 
 def test_a_share_that_somebody_else_needs_is_not_given_up(running: Running, tmp_path: Path) -> None:

@@ -765,6 +765,71 @@ def test_a_large_cluster_has_longer_because_it_is_heard_of_less_often() -> None:
         assert machine.handle(m.Tick(now, 0.25, 2.0, news)) == ()
 
 
+def test_a_worker_that_is_not_running_yet_gets_no_seats() -> None:
+    machine = AnyKState()
+    for name in ("a", "b"):
+        machine.handle(m.WorkerJoined(0.0, name, name, 1))
+    machine.handle(m.WorkerJoined(0.0, "c", "c", 1, running=False))
+    shares = tuple(m.ShareSpec(f"s{p}", p, p) for p in range(3))
+    edges = tuple((p, f"s{p}") for p in range(3))
+    group = m.GroupSpec("r", 0, 0, 0, shares, (m.NodeSpec("node", edges, 2),))
+    placed = machine.handle(m.GroupsAdded(0.0, (group,)))
+    assert {item.worker for item in placed if isinstance(item, m.Place)} == {"a", "b"}
+    machine.validate()
+    # When it is running, the shares that have not started spread.
+    placed = machine.handle(m.WorkerStatus(9.0, "c", True))
+    assert {item.worker for item in placed if isinstance(item, m.Place)} == {"c"}
+    machine.validate()
+
+
+def test_becoming_running_is_a_sign_of_life() -> None:
+    machine = with_workers("a", "b", delivered=False)
+    assert ticks(machine, 14.0, {"a": 0.0, "b": FOREVER}) == set()
+    machine.handle(m.WorkerStatus(14.0, "a", True))
+    for step in range(1, 60):
+        assert silent(machine, 14.0 + step * 0.25, {"a": 0.0, "b": 14.0 + step * 0.25}) == set()
+
+
+def heard(machine: AnyKState, gap: float, until: float) -> float:
+    """Let "a" and "b" be heard of every ``gap`` seconds; return when for the last time."""
+    now = last = 0.0
+    while now < until:
+        now += 0.25
+        last = now if now - last >= gap else last
+        assert silent(machine, now, {"a": last, "b": last}) == set()
+    return last
+
+
+@pytest.mark.parametrize(("gap", "least", "most"), [(0.5, 2.0, 2.5), (1.5, 5.5, 6.5)])
+def test_how_long_silence_lasts_is_learned_from_how_regular_a_worker_was(
+    gap: float, least: float, most: float
+) -> None:
+    machine = AnyKState()
+    for name in ("a", "b"):
+        machine.handle(m.WorkerJoined(0.0, name, name, 1))
+        machine.handle(m.TaskDone(0.0, "other", name))
+    now = last = heard(machine, gap, 20.0)
+    gone: set[str] = set()
+    while not gone:
+        now += 0.25
+        gone = silent(machine, now, {"a": last, "b": now})
+    assert gone == {"a"}
+    assert least <= now - last <= most
+
+
+def test_on_a_busy_machine_others_say_how_irregular_it_is() -> None:
+    machine = AnyKState()
+    for name in ("a", "b"):
+        machine.handle(m.WorkerJoined(0.0, name, name, 1))
+        machine.handle(m.TaskDone(0.0, "other", name))
+    last = heard(machine, 0.5, 10.0)
+    # Everybody is busy now; "b" is heard of after two seconds.
+    for step in range(1, 9):
+        assert silent(machine, last + step * 0.25, {"a": last, "b": last}) == set()
+    for step in range(9, 24):
+        assert silent(machine, last + step * 0.25, {"a": last, "b": last + step * 0.25}) == set()
+
+
 def test_the_history_of_many_runs_is_bounded_and_the_totals_stay() -> None:
     dask = ModelDask(["a"])
     history = dask.machine.history

@@ -49,7 +49,9 @@ def test_abandoning_is_no_failure() -> None:
         raise ZeroDivisionError
 
 
-def test_a_share_that_never_asks_keeps_its_worker_a_ghost(running: Running, tmp_path: Path) -> None:
+def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
+    running: Running, tmp_path: Path, later: object
+) -> None:
     stuck, other = str(tmp_path / "stuck"), str(tmp_path / "other")
     graph = gathered(0, {0: other, 5: stuck}, blind=(5,), enough=5)
     [future] = running.client.get(graph.tasks, graph.results, sync=False)

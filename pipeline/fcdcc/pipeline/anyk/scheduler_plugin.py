@@ -22,6 +22,8 @@ from distributed.metrics import time
 from distributed.scheduler import heartbeat_interval
 from tornado.ioloop import PeriodicCallback
 
+from fcdcc.pipeline.keys import parse_key
+
 from . import edits
 from . import messages as m
 from .answers import Answers, Failures
@@ -264,16 +266,22 @@ class AnyKPlugin(SchedulerPlugin):
             self.scheduler.loop.add_callback(self._settle)
 
     def _place(self, instruction: m.Place) -> None:
-        for task in self._makers(instruction.share):
+        for task in self._lane(self.scheduler.tasks.get(instruction.share)):
             edits.place(task, instruction.worker)
 
-    def _makers(self, key: Key) -> Iterator[TaskState]:
-        """Return a share's task, and the one that an alias stands for."""
-        task = self.scheduler.tasks.get(key)
+    def _lane(self, task: TaskState | None) -> Iterator[TaskState]:
+        """Return a share's task, the one that an alias stands for, and what only serves it.
+
+        That is the reading of its images, and the glue on them: with every share they spread
+        over the workers, and nothing travels.
+        """
         while task is not None:
             yield task
             spec = task.run_spec
-            task = self.scheduler.tasks.get(spec.target) if isinstance(spec, Alias) else None
+            if isinstance(spec, Alias):
+                task = self.scheduler.tasks.get(spec.target)
+            else:
+                task = next((other for other in task.dependencies if _serves(other, task)), None)
 
     def _settle(self) -> None:
         self._settling = False
@@ -332,6 +340,16 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.kept("remove"):
             stimulus_id = f"{NAME}-silent-{time()}"
             await self.scheduler.remove_worker(worker, close=False, stimulus_id=stimulus_id)
+
+
+def _serves(task: TaskState, share: TaskState) -> bool:
+    """Return whether a task prepares images for the shares of one position, but for parity."""
+    known, wanted = parse_key(task.key), parse_key(share.key)
+    if wanted is None or known is None or known.stage not in ("read", "glue"):
+        return False
+    users = [parse_key(other.key) for other in task.dependents]
+    plain = {user and user.position for user in users if user is None or user.stage != "parity"}
+    return plain == {known.position} == {wanted.position}
 
 
 def _was_asked(stimulus_id: str) -> bool:
