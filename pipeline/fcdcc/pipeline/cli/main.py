@@ -17,6 +17,7 @@ from .exit_codes import ExitCode
 from .ingest import ingest
 from .inspect import status, verify
 from .interruption import interruptible
+from .report import report
 from .run import run
 from .schedule import schedule
 
@@ -61,6 +62,7 @@ def main() -> None:
 main.add_command(run)
 main.add_command(status)
 main.add_command(verify)
+main.add_command(report)
 main.add_command(ingest)
 main.add_command(codes)
 main.add_command(schedule)

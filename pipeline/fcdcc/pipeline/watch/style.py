@@ -73,13 +73,15 @@ align-items:center}
 max-width:210px}
 .fcdcc svg.lane{background:var(--tint)}
 .fcdcc .l0{fill:#0072B2}.fcdcc .l1{fill:#56B4E9}.fcdcc .l2{fill:#009E73}.fcdcc .l3{fill:#CC79A7}
-.fcdcc .parity{fill:#F0E442}
-.fcdcc .ghost{fill:#f2b48a}.fcdcc .erased{fill:#D55E00}.fcdcc .lost{fill:#111}
+.fcdcc .parity{fill:#E6C200}
+.fcdcc .waited{fill:#f5cfb3}.fcdcc .ghost{fill:#D55E00}.fcdcc .lost{fill:#111}
 .fcdcc .away{fill:#cfcfcf}
+.fcdcc i.k-l0{background:#0072B2!important}.fcdcc i.k-l1{background:#56B4E9!important}
+.fcdcc i.k-l2{background:#009E73!important}.fcdcc i.k-l3{background:#CC79A7!important}
 .fcdcc i.f-share{background:linear-gradient(90deg,#0072B2 25%,#56B4E9 25% 50%,#009E73 50% 75%,
 #CC79A7 75%)!important}
-.fcdcc i.f-parity{background:#F0E442!important}.fcdcc i.f-ghost{background:#f2b48a!important}
-.fcdcc i.f-erased{background:#D55E00!important}.fcdcc i.f-lost{background:#111!important}
+.fcdcc i.f-parity{background:#E6C200!important}.fcdcc i.f-waited{background:#f5cfb3!important}
+.fcdcc i.f-ghost{background:#D55E00!important}.fcdcc i.f-lost{background:#111!important}
 .fcdcc i.f-away{background:#cfcfcf!important}
 .fcdcc details{margin:8px 0}.fcdcc summary{cursor:pointer;font-weight:600}
 .fcdcc pre{overflow:auto;max-height:420px;background:#fff;padding:10px;font-size:12px}

@@ -45,7 +45,7 @@ class WorkerView:
     gone
         ``removed``, ``lost`` or ``retired`` if it is not there any more, else ``''``.
     gone_for
-        Seconds since then.
+        Seconds since then; negative where that does not matter.
     """
 
     address: str
@@ -172,7 +172,7 @@ def _farewell(gone: Sequence[WorkerView]) -> str:
     removed = all(worker.gone == "removed" for worker in gone)
     how = f"{were} removed for not answering" if removed else f"{were} lost"
     ago = min(worker.gone_for for worker in gone)
-    return f"{names}{more} {how}, {_ago(ago)}."
+    return f"{names}{more} {how}{f', {_ago(ago)}' if ago >= 0 else ''}."
 
 
 def _ago(seconds: float) -> str:
