@@ -59,25 +59,28 @@ class Reserves:
         quiet = {address for address, worker in roster.workers.items() if worker.quiet}
         stuck = late | {address for address in quiet if workload.has(address)}
         given: dict[str, int] = {}
-        yield from self._start_reserves(stuck, given)
+        yield from self._start_reserves(stuck, given, now)
         idle = [address for address in roster.idle() if not workload.has(address)]
         if idle:
             soon = workload.late(roster.workers, self._state.lateness, idle=True, now=now)
-            yield from self._start_reserves(soon - stuck, given, room=len(idle))
+            yield from self._start_reserves(soon - stuck, given, now, room=len(idle))
         for address in sorted(stuck):
             yield from self._double(address, stuck, given, now)
 
     def _start_reserves(
-        self, stuck: set[str], given: dict[str, int], room: int | None = None
+        self, stuck: set[str], given: dict[str, int], now: float, room: int | None = None
     ) -> Iterator[Instruction]:
         """Start what the groups have in reserve that wait for workers that are stuck."""
         for group in [g for g in self._known.groups.values() if g.held] if stuck else ():
             members = self._known.members_of(group)
             started = (item for item in members if item.state is MemberState.STARTED)
             if any(member.worker in stuck for member in started):
-                for instruction in self.start(group, given, room):
-                    room = None if room is None else room - 1
-                    yield instruction
+                started = tuple(self.start(group, given, room))
+                if started:
+                    late = {"event": "late", "layer": group.layer, "block": group.block}
+                    self._state.history.run(group.run).events.append({"time": now} | late)
+                room = None if room is None else room - len(started)
+                yield from started
             if room == 0:
                 return
 

@@ -153,7 +153,7 @@ class Roster:
         for news in tick.workers:
             worker = self.workers.get(news.worker)
             if worker is not None:
-                _hear(worker, news, tick, max(0.0, late))
+                _hear(worker, news, tick, max(0.0, late), self.deaf)
         if all(worker.quiet for worker in self.workers.values()):
             return []
         needed = [news.worker for news in tick.workers if news.needed]
@@ -190,9 +190,9 @@ def _unfit(worker: Worker) -> bool:
     return worker.quiet or worker.slow or worker.removing
 
 
-def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float) -> None:
+def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float, deaf: bool) -> None:
     if news.heartbeat > worker.heartbeat:
-        if worker.heartbeat > 0.0 and late == 0.0:
+        if worker.heartbeat > 0.0 and not deaf:
             worker.gaps.append(news.heartbeat - worker.heartbeat)
         worker.heartbeat = news.heartbeat
     heard = max(worker.seen + late, news.heartbeat, news.result)

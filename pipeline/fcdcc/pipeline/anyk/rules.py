@@ -110,14 +110,16 @@ class LearnedSilence:
     silent_after
         Seconds that are always allowed.
     grace
-        Seconds for a worker that is not known well: one that has returned nothing yet, or
-        has been heard of fewer than ``known_after`` times. Never is more than this allowed,
+        Seconds for a worker that has returned nothing yet. Never is more than this allowed,
         but for what ``heartbeats`` says.
+    young
+        Seconds at least for one that has been heard of fewer than ``known_after`` times.
     heartbeats
         At least so many heartbeats must have been missed.
     """
 
     silent_after: float = 2.0
+    young: float = 4.0
     grace: float = 15.0
     heartbeats: float = 4.0
     own_factor: float = 4.0
@@ -138,10 +140,11 @@ class LearnedSilence:
         15.0
         """
         least = self.heartbeats * heartbeat_interval
-        if not delivered or len(own) < self.known_after:
+        if not delivered:
             return max(self.grace, least)
-        learned = max(self.own_factor * max(own), self.any_factor * worst)
-        return max(min(self.grace, max(self.silent_after, learned)), least)
+        always = self.silent_after if len(own) >= self.known_after else self.young
+        learned = max(self.own_factor * max(own, default=0.0), self.any_factor * worst)
+        return max(min(self.grace, max(always, learned)), least)
 
 
 @dataclass(frozen=True)
