@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client
 
 from ..anyk.history import GroupRecord, ShareRecord
-from .facts import GroupFacts
+from .facts import Erasure, GroupFacts
 
 __all__ = ["EXCHANGE", "News", "exchange"]
 
@@ -31,6 +31,8 @@ class News:
         Groups of which the lateness of all shares is known.
     events
         Late groups, and workers that are gone.
+    freed
+        Shares that were given up, with when their workers were free of them.
     seen
         What to ask with the next time.
     more
@@ -45,8 +47,9 @@ class News:
     groups: tuple[GroupRecord, ...] = ()
     settled: tuple[GroupFacts, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
+    freed: tuple[Erasure, ...] = ()
     seen: Mapping[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("shares", "groups", "settled", "events"), 0)
+        default_factory=lambda: dict.fromkeys(("shares", "groups", "settled", "events", "freed"), 0)
     )
     more: bool = False
     facts: dict[str, Any] | None = None
@@ -89,6 +92,7 @@ def exchange(
         tuple(GroupRecord(*row) for row in answer["groups"]),
         tuple(GroupFacts(*row) for row in answer["settled"]),
         tuple(answer["events"]),
+        tuple(Erasure(*row) for row in answer["freed"]),
         answer["seen"],
         answer["more"],
         answer["facts"],

@@ -101,7 +101,7 @@ class Watching:
         answer = self.board.news(run, **seen)
         rows = {
             name: [list(_values(record)) for record in answer[name]]
-            for name in ("shares", "groups", "settled")
+            for name in ("shares", "groups", "settled", "freed")
         }
         known = self.board.runs.get(run)
         facts = None if known is None or not summary else self._facts(run)
@@ -113,7 +113,8 @@ class Watching:
         account = known.account
         return {
             "workers": [
-                {"address": a, **_fields(facts)} for a, facts in [*account.workers.items()][:500]
+                {"address": address, "pace": facts.pace, **_fields(facts)}
+                for address, facts in [*account.workers.items()][:500]
             ],
             "layers": [
                 {"layer": n, **_fields(facts), "share": facts.typical("share")}
@@ -157,5 +158,5 @@ def _fields(record: Any) -> dict[str, Any]:
     return {
         name: getattr(record, name)
         for name in record.__slots__
-        if name not in ("durations", "parity_durations")
+        if name not in ("durations", "parity_durations", "ratios")
     }

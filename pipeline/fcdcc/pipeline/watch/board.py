@@ -42,7 +42,7 @@ class RunBoard:
 
     run: str
     since: float
-    account: Account = field(default_factory=Account)
+    account: Account
     counters: Counters = field(default_factory=Counters)
     told: dict[str, Any] = field(default_factory=dict)
     told_at: float = 0.0
@@ -103,7 +103,7 @@ class Board:
     def _run(self, name: str, now: float) -> RunBoard:
         known = self.runs.get(name)
         if known is None:
-            known = self.runs[name] = RunBoard(name, now)
+            known = self.runs[name] = RunBoard(name, now, Account(self._haunted))
             while len(self.runs) > MAX_RUNS:
                 self.runs.popitem(last=False)
         return known
@@ -147,7 +147,7 @@ class Board:
             for address in list(known.account.stuck):
                 held = self.state.roster.workers.get(address)
                 ghosts = () if held is None else tuple(_places(held.ghosts, known.run))
-                known.account.free(address, self._haunted.get(address, 0.0), ghosts)
+                known.account.free(address, ghosts)
         for address in [a for a in self._haunted if a not in self.state.roster.workers]:
             del self._haunted[address]
 
@@ -180,10 +180,12 @@ class Board:
                 views.append(WorkerView(address, gone=what, gone_for=now - moment, **view))
         return views
 
-    def news(self, run: str, shares: int, groups: int, settled: int, events: int) -> dict[str, Any]:
+    def news(
+        self, run: str, *, shares: int, groups: int, settled: int, events: int, freed: int
+    ) -> dict[str, Any]:
         """Return a run's records after the first so many of each kind, a bounded number.
 
-        ``shares``, ``groups``, ``settled`` and ``events`` of the answer say where to go on.
+        ``seen`` of the answer says where to go on, and ``more`` whether there is more.
         """
         history = self.state.history.look(run)
         known = self.runs.get(run)
@@ -196,6 +198,7 @@ class Board:
             ("groups", history.groups, groups),
             ("settled", Log(0) if recent is None else recent, settled),
             ("events", history.events, events),
+            ("freed", Log(0) if known is None else known.account.freed, freed),
         ]
         for name, log, before in logs:
             fresh = log.since(before)

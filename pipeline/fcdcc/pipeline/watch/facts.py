@@ -5,20 +5,20 @@ groups and the lateness of shares come out. Everything is bounded: what is kept 
 the numbers of workers and layers, not with the length of a run.
 
 *Lateness*: a share that was given up (an erasure) has no result, so how late it would have
-been is not known. But its worker is stuck with it for a while. It is free again when it
-begins its next share, when it says that it has no cancelled tasks, or when it leaves. The
-time from the moment at which nobody waited any more to then is the share's lateness: at
-least so long would its group have waited. A worker that computes something else meanwhile
-was not stuck: then it is zero.
+been is not known. But its worker is stuck with it for a while: until it begins its next share, as
+long as it reports cancelled tasks or does not answer, or until it leaves. The time from the
+moment at which nobody waited any more to then is the share's lateness: at least so long
+would its group have waited. What nobody has seen counts as nothing.
 
-*Pace*: the time that a worker's shares take, divided by the median of the same layer's.
+*Pace*: the time that a worker's shares take, divided by the median of the same layer's; the
+median of its latest ones.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -35,8 +35,11 @@ MAX_OPEN = 4_000
 MAX_WAITING = 5_000
 RECENT_GROUPS = 500
 
-STEADY = 0.05
-"""Weight of the newest share in a worker's pace, once there have been many."""
+RATIOS = 15
+ENOUGH = 5
+"""Shares that a worker's pace is taken from, at most and at least."""
+
+MAX_FREED = 2_000
 
 
 @dataclass(slots=True)
@@ -44,8 +47,9 @@ class WorkerFacts:
     """What one worker has done.
 
     ``done``, ``erased``, ``lost`` count shares; ``late`` is the lateness of its erased shares
-    in seconds, added up, and ``worst`` the largest; ``pace`` is None until it has finished a
-    share; ``seen`` is the time of the last record.
+    in seconds, added up, and ``worst`` the largest; ``seen`` is the time of the last record,
+    ``gone`` how it left, '' if it did not, and ``ratios`` are what its latest shares took, by
+    the median of their layers.
     """
 
     done: int = 0
@@ -53,23 +57,25 @@ class WorkerFacts:
     lost: int = 0
     late: float = 0.0
     worst: float = 0.0
-    pace: float | None = None
     seen: float = 0.0
     gone: str = ""
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RATIOS))
 
-    def keep_pace(self, ratio: float) -> None:
-        """Take one more share into the pace."""
-        weight = max(STEADY, 1.0 / (self.done + self.erased + 1))
-        self.pace = ratio if self.pace is None else self.pace + weight * (ratio - self.pace)
+    @property
+    def pace(self) -> float | None:
+        """How slow it is: 1 is usual, 2 takes twice as long; None while it is not known."""
+        return median(self.ratios) if len(self.ratios) >= ENOUGH else None
 
 
 @dataclass(slots=True)
 class LayerFacts:
     """What became of one layer's groups.
 
-    ``seconds`` and ``slowest`` are added up over ``groups``: from a group's first assigned
-    share to its last node's result, and to the result of its slowest share, or to when that
-    would have come at the earliest. ``buckets`` counts groups by seconds.
+    ``seconds`` is added up over ``groups``: from a group's first assigned share to its last
+    node's result. ``settled`` are the groups of which the lateness of all shares is known,
+    ``settled_seconds`` their seconds and ``slowest`` the same up to the result of the slowest
+    share, or to when that would have come at the earliest. ``buckets`` counts groups by
+    seconds.
     """
 
     groups: int = 0
@@ -78,6 +84,7 @@ class LayerFacts:
     seconds: float = 0.0
     slowest: float = 0.0
     settled: int = 0
+    settled_seconds: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=33))
     parity_durations: deque[float] = field(default_factory=lambda: deque(maxlen=33))
@@ -141,9 +148,18 @@ class _Open:
 
 
 class Account:
-    """Adds up the records of one run."""
+    """Adds up the records of one run.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    confirmed
+        Until when each worker was seen to be stuck; somebody else keeps it up to date.
+    """
+
+    def __init__(self, confirmed: Mapping[str, float] | None = None) -> None:
+        self.freed: Log[Erasure] = Log(MAX_FREED)
+        """Erasures whose lateness is known, and is not zero."""
+        self._confirmed: Mapping[str, float] = {} if confirmed is None else confirmed
         self.workers: OrderedDict[str, WorkerFacts] = OrderedDict()
         self.layers: dict[int, LayerFacts] = {}
         self.recent: Log[GroupFacts] = Log(RECENT_GROUPS)
@@ -167,7 +183,7 @@ class Account:
             taken = max(0.0, record.stop - record.start)
             typical = layer.typical(record.stage)
             if typical > 0.0:
-                worker.keep_pace(taken / typical)
+                worker.ratios.append(taken / typical)
             worker.done += 1
             kept = layer.parity_durations if record.stage == "parity" else layer.durations
             kept.append(taken)
@@ -192,20 +208,18 @@ class Account:
     def leave(self, address: str, what: str, now: float) -> None:
         """Note that a worker is gone: nobody can wait for it any longer."""
         self._worker(address).gone = what
-        self.free(address, now)
+        for erasure in self._stuck.pop(address, []):
+            self._resolve(erasure, max(now, erasure.since))
 
-    def free(self, address: str, since: float, stuck: Iterable[tuple[int, int, int]] = ()) -> None:
-        """Note that a worker is stuck with no erased shares but these: (layer, block, position).
-
-        ``since`` is until when it was for certain.
-        """
+    def free(self, address: str, stuck: Iterable[tuple[int, int, int]] = ()) -> None:
+        """Note that a worker is stuck with no erased shares but these: (layer, block, position)."""
         held = set(stuck)
         kept = []
         for erasure in self._stuck.pop(address, []):
             if (erasure.layer, erasure.block, erasure.position) in held:
                 kept.append(erasure)
             else:
-                self._resolve(erasure, max(since, erasure.since))
+                self._resolve(erasure, self._seen_stuck(erasure))
         if kept:
             self._stuck[address] = kept
 
@@ -224,7 +238,7 @@ class Account:
         self._waiting += 1
         if self._waiting > MAX_WAITING:  # of what is so old nobody will learn more
             for address in list(self._stuck):
-                self.free(address, self._stuck[address][0].since)
+                self.free(address)
 
     def _unstick(self, address: str, record: ShareRecord) -> None:
         """Note that a worker returned a share: what it was stuck with before is over."""
@@ -233,12 +247,16 @@ class Account:
             return
         before = [erasure for erasure in waiting if erasure.since < record.stop]
         for erasure in before:
-            self._resolve(erasure, max(record.start, erasure.since))
+            seen = self._seen_stuck(erasure)
+            self._resolve(erasure, min(seen, max(record.start, erasure.since)))
         after = [erasure for erasure in waiting if erasure.since >= record.stop]
         if after:
             self._stuck[address] = after
         else:
             del self._stuck[address]
+
+    def _seen_stuck(self, erasure: Erasure) -> float:
+        return max(erasure.since, self._confirmed.get(erasure.worker, 0.0))
 
     def _resolve(self, erasure: Erasure, freed: float) -> None:
         erasure.freed = freed
@@ -248,7 +266,9 @@ class Account:
         worker.worst = max(worker.worst, erasure.lateness)
         typical = self._layer(erasure.layer).typical(erasure.stage)
         if erasure.lateness > typical > 0.0:
-            worker.keep_pace(1.0 + erasure.lateness / typical)
+            worker.ratios.append(1.0 + erasure.lateness / typical)
+        if erasure.lateness > 0.0:
+            self.freed.append(erasure)
         if erasure.stage != "parity":
             new = freed - max(erasure.since, self._covered)
             self.saved_at_once += max(0.0, new)
@@ -271,6 +291,7 @@ class Account:
         layer = self._layer(record.layer)
         layer.slowest += slowest
         layer.settled += 1
+        layer.settled_seconds += seconds
         self.saved += slowest - seconds
         self.recent.append(
             GroupFacts(

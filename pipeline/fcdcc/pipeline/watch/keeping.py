@@ -144,6 +144,7 @@ class Keeper:
         self.ledger.take(news.shares, news.groups)
         self.story.add_shares(news.shares)
         self.story.add_groups(news.settled)
+        self.story.add_ghosts(news.freed)
         self.story.events.extend(news.events)
         if news.facts is not None:
             self.story.facts = news.facts

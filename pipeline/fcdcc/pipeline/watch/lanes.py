@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .drawing import Span, clock, element, lane, text
-from .past import PastRun, Share
+from .past import Ghost, PastRun, Share
 
 __all__ = ["Window", "timeline", "windows"]
 
@@ -56,10 +56,14 @@ def timeline(run: PastRun, window: Window) -> str:
         for event in run.events
         if event.get("event") in ("removed", "lost", "retired") and "worker" in event
     }
+    ghosts: dict[str, list[Ghost]] = defaultdict(list)
+    for ghost in run.ghosts:
+        if ghost.stop >= window.begin and ghost.start <= window.end:
+            ghosts[ghost.worker].append(ghost)
     layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
     rows = [
         element("span", text(worker), title=worker)
-        + lane(_spans(by_worker[worker], window, layers, gone.get(worker)))
+        + lane(_spans(by_worker[worker], ghosts[worker], window, layers, gone.get(worker)))
         for worker in sorted(chosen)
     ]
     places = [window.begin + i * (window.end - window.begin) / 4 for i in range(5)]
@@ -73,7 +77,11 @@ def timeline(run: PastRun, window: Window) -> str:
 
 
 def _spans(
-    shares: Sequence[Share], window: Window, layers: Mapping[int, int], gone: float | None
+    shares: Sequence[Share],
+    ghosts: Sequence[Ghost],
+    window: Window,
+    layers: Mapping[int, int],
+    gone: float | None,
 ) -> Iterator[Span]:
     """Yield the spans of a lane, those in front last."""
     length = max(window.end - window.begin, 1e-9)
@@ -91,21 +99,12 @@ def _spans(
         span(s.start, s.stop, "parity" if s.stage == "parity" else f"l{layers[s.layer] % 4}")
         for s in done
     )
+    for ghost in ghosts:
+        what = f"block {ghost.block}, share {ghost.position}: nobody waits for it any more"
+        yield span(ghost.start, ghost.stop, "ghost", f"layer {ghost.layer}, {what}")
     for share in odd:
-        if share.state == "erased":
-            freed = _freed(share, done, gone, window.end)
-            yield span(share.stop, freed, "ghost", f"{_name(share)}: nobody waits for it any more")
-        else:
+        if share.state != "erased":
             yield span(share.stop - 0.002 * length, share.stop, "lost", f"{_name(share)}: lost")
-
-
-def _freed(share: Share, done: Sequence[Share], gone: float | None, end: float) -> float:
-    """Return when a worker was free of a share that was given up; see :mod:`.facts`."""
-    nothing = share.stop
-    for later in done:
-        if later.stop > share.stop:
-            return max(nothing, later.start)
-    return nothing if gone is None else max(nothing, min(gone, end))
 
 
 def _name(share: Share) -> str:

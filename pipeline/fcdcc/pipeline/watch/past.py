@@ -47,6 +47,18 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Ghost:
+    """A share that kept its worker busy when nobody waited for it; seconds since the beginning."""
+
+    worker: str
+    layer: int
+    block: int
+    position: int
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
 class PastRun:
     """What one run left: ``members`` is its story, as :mod:`.story` wrote it."""
 
@@ -122,6 +134,12 @@ class PastRun:
         """The shares that it kept, by their start."""
         workers = self.members["workers"]
         return [Share(workers[row[0]], *row[1:]) for row in share_rows(self.members)]
+
+    @property
+    def ghosts(self) -> list[Ghost]:
+        """When workers were stuck with shares that nobody waited for."""
+        workers = self.members["workers"]
+        return [Ghost(workers[row[0]], *row[1:]) for row in self.members["ghosts"]]
 
     @property
     def shares_total(self) -> int:
@@ -241,7 +259,7 @@ def _measured(
         "groups": row["groups"],
         "decodes": row["solved"],
         "erasures": row["erased"],
-        "seconds": row["seconds"] / row["groups"],
+        "seconds": row["settled_seconds"] / row["settled"] if row["settled"] else None,
         "slowest": row["slowest"] / row["settled"] if row["settled"] else None,
         "share": share,
         "rate": work / share if share > 0 else None,

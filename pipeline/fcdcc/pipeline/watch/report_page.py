@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -159,12 +160,19 @@ def _latency(run: PastRun) -> str:
     groups = run.groups
     if len(groups) < 2:
         return ""
-    longest = max(max(g.slowest for g in groups), 1e-9)
+    longest = max(max(g.slowest for g in groups), 1e-3)
+    shortest = min(max(min(g.seconds for g in groups), longest / 1e4), longest / 2)
+    reach = math.log(longest / shortest)
+
+    def place(value: float) -> float:
+        return math.log(max(value, shortest) / shortest) / reach
+
     series = [
-        ("slowest", _staircase([g.slowest for g in groups], longest)),
-        ("group", _staircase([g.seconds for g in groups], longest)),
+        ("slowest", _staircase([place(g.slowest) for g in groups])),
+        ("group", _staircase([place(g.seconds) for g in groups])),
     ]
-    axis = "".join(element("span", text(clock(longest * i / 4))) for i in range(5))
+    marks = [shortest * math.exp(reach * i / 4) for i in range(5)]
+    axis = "".join(element("span", text(seconds(mark))) for mark in marks)
     kinds = [
         ("k-good", "groups that were there after so long"),
         ("k-slowest", "had they waited for the slowest share, at least"),
@@ -191,12 +199,12 @@ def _latency(run: PastRun) -> str:
     return element("div", box + second, class_="two")
 
 
-def _staircase(values: Sequence[float], longest: float) -> list[tuple[float, float]]:
-    """Return the distribution of some times as at most 400 steps."""
+def _staircase(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the distribution of some places as at most 400 steps."""
     ordered = sorted(values)
     step = max(1, len(ordered) // 400)
     places = sorted({*range(step - 1, len(ordered), step), len(ordered) - 1})
-    return [(ordered[i] / longest, (i + 1) / len(ordered)) for i in places]
+    return [(ordered[i], (i + 1) / len(ordered)) for i in places]
 
 
 def _workers(run: PastRun) -> str:
@@ -224,8 +232,8 @@ def _workers(run: PastRun) -> str:
 def _layers(run: PastRun) -> str:
     rows = [_layer_row(layer) for layer in run.layers[:SHOWN_LAYERS]]
     head = [
-        "layer", "name", "shape", "plan", "groups", "decoded", "to decode", "slowest share",
-        "one share", "multiply-adds/s", "planned work", "measured time", "",
+        "layer", "name", "plan", "groups", "decoded", "to decode", "slowest share", "one share",
+        "planned work", "measured time", "",
     ]  # fmt: skip
     return table(head, rows) if rows else ""
 
@@ -241,15 +249,13 @@ def _layer_row(layer: dict[str, Any]) -> str:
     return row(
         [
             text(layer["layer"]),
-            text(layer["name"]),
-            text(layer["shape"]),
+            f"{text(layer['name'])} <small>{text(layer['shape'])}</small>",
             text(plan),
             count(layer["groups"]) if known else "–",
             count(layer["decodes"]) if known else "–",
             seconds(layer["seconds"]) if known else "–",
             seconds(layer["slowest"]) if known else "–",
             seconds(layer["share"]) if known else "–",
-            short(layer["rate"]) if known else "–",
             percent(layer["part"]),
             percent(part),
             bar(layer["part"] or 0.0, "planned work in front, measured time behind", second=part),
@@ -260,6 +266,7 @@ def _layer_row(layer: dict[str, Any]) -> str:
 def _events(run: PastRun) -> str:
     words = {
         "late": "a group was late: its parity was started",
+        "doubled": "a single task was late: it was started again elsewhere",
         "removed": "a worker did not answer and was removed",
         "lost": "a worker was lost",
         "retired": "a worker left as it was asked to",

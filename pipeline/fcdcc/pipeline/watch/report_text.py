@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -45,9 +46,9 @@ def print_report(past: Past, console: Console | None = None) -> None:
 
 
 def _table(*names: str, title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE)
     for number, name in enumerate(names):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
     return table
 
 
@@ -57,29 +58,26 @@ def _whole(value: float | None) -> str:
 
 def _runs(runs: tuple[PastRun, ...]) -> Table:
     table = _table(
-        "run", "began", "ended", "blocks", "failed", "time", "images/s", "groups", "erasures",
-        "decodes", "parity", "extra work", "condition", "lost",
+        "began", "ended", "blocks", "failed", "time", "images/s", "erasures", "decodes",
+        "extra work",
     )  # fmt: skip
     for run in runs:
         number = run.number
         table.add_row(
-            run.run,
             run.started,
             state_words(run.state),
             _whole(number("blocks_done")),
             _whole(number("blocks_failed")),
             seconds(run.seconds),
             short(run.images_per_second),
-            *(_whole(number(name)) for name in ("groups", "erasures", "decodes", "parity_started")),
+            *(_whole(number(name)) for name in ("erasures", "decodes")),
             percent(number("extra_work")),
-            short(number("max_condition_number")),
-            _whole(number("workers_lost")),
         )
     return table
 
 
 def _workers(run: PastRun) -> Table:
-    names = ("worker", "shares", "not waited for", "pace", "late on average", "worst", "ended")
+    names = ("worker", "shares", "erased", "pace", "late", "worst", "ended")
     table = _table(*names, title="Workers, the slowest first")
     for row in run.workers[:SHOWN_WORKERS]:
         table.add_row(
@@ -96,15 +94,14 @@ def _workers(run: PastRun) -> Table:
 
 def _layers(run: PastRun) -> Table:
     table = _table(
-        "layer", "name", "plan", "groups", "decoded", "erased", "to decode", "slowest share",
-        "work", "time", title="Layers: plan and measurement",
+        "layer", "plan", "groups", "decoded", "erased", "to decode", "slowest share", "work",
+        "time", title="Layers: plan and measurement",
     )  # fmt: skip
     for row in run.layers:
         code = "whole" if row["code"] is None else f"{row['k_a']}×{row['k_b']} {row['split']}"
         measured = bool(row["groups"])
         table.add_row(
-            str(row["layer"]),
-            escape(row["name"]),
+            f"{row['layer']} {escape(row['name'])}",
             code,
             _whole(row["groups"]) if measured else "–",
             _whole(row["decodes"]) if measured else "–",

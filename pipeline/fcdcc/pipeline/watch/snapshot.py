@@ -85,7 +85,7 @@ def layer_rows(layers: dict[int, LayerFacts], names: dict[Any, Any]) -> list[dic
             "groups": facts.groups,
             "decodes": facts.solved,
             "erasures": facts.erased,
-            "seconds": facts.seconds / facts.groups if facts.groups else 0.0,
+            "seconds": facts.settled_seconds / facts.settled if facts.settled else 0.0,
             "slowest": facts.slowest / facts.settled if facts.settled else 0.0,
             "share": facts.typical("share"),
         }

@@ -17,7 +17,7 @@ from typing import Any
 from fcdcc.storage import Json
 
 from ..anyk.history import ShareRecord
-from .facts import GroupFacts
+from .facts import Erasure, GroupFacts
 
 __all__ = ["SCHEMA", "Sample", "Story", "finite", "share_rows"]
 
@@ -88,6 +88,7 @@ class Story:
     failures: dict[int, str] = field(default_factory=dict)
     shares: Sample = field(default_factory=lambda: Sample(FIRST_SHARES, LAST_SHARES))
     odd: Sample = field(default_factory=lambda: Sample(ODD_SHARES // 2, ODD_SHARES // 2))
+    ghosts: Sample = field(default_factory=lambda: Sample(ODD_SHARES // 2, ODD_SHARES // 2))
     groups: Sample = field(default_factory=lambda: Sample(FIRST_GROUPS, LAST_GROUPS))
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     workers: dict[str, int] = field(default_factory=dict)
@@ -113,6 +114,16 @@ class Story:
             times = (record.start - self.begin, record.seconds, record.slowest)
             numbers: list[Json] = [round(value, 4) for value in times]
             self.groups.add([record.layer, record.block, *numbers, record.solved, record.erased])
+
+    def add_ghosts(self, erasures: Iterable[Erasure]) -> None:
+        """Add shares that were given up, and from when to when their workers were stuck."""
+        for ghost in erasures:
+            if ghost.freed is not None:
+                times: list[Json] = [
+                    round(moment - self.begin, 4) for moment in (ghost.since, ghost.freed)
+                ]
+                place: list[Json] = [ghost.layer, ghost.block, ghost.position]
+                self.ghosts.add([self._worker(ghost.worker), *place, *times])
 
     def _worker(self, address: str) -> int:
         return self.workers.setdefault(address, len(self.workers))
@@ -145,6 +156,7 @@ class Story:
             "shares_total": self.shares.total,
             "odd_shares": self.odd.rows(),
             "odd_shares_total": self.odd.total,
+            "ghosts": self.ghosts.rows(),
             "groups": self.groups.rows(),
             "groups_total": self.groups.total,
             "events": [*self.events],

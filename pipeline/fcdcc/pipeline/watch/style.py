@@ -17,7 +17,7 @@ line-height:1.4;max-width:1240px;margin:0 auto;padding:8px 4px 40px}
 .fcdcc .say{font-size:19px;padding:12px 16px;background:#fff;border-left:6px solid var(--green);
 border-radius:4px;overflow-wrap:anywhere;box-shadow:0 1px 2px #0002}
 .fcdcc .say.bad{border-color:var(--bad)}.fcdcc .say.none{border-color:#aaa}
-.fcdcc .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(138px,1fr));gap:10px;
+.fcdcc .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:10px;
 margin:14px 0}
 .fcdcc .tile{background:#fff;border-radius:4px;padding:8px 12px;box-shadow:0 1px 2px #0002}
 .fcdcc .tile b{display:block;font-size:21px;font-weight:600;font-variant-numeric:tabular-nums}
@@ -48,6 +48,8 @@ white-space:nowrap}
 .fcdcc i.slow{background:var(--bad)!important}
 .fcdcc i.silent{background:repeating-linear-gradient(45deg,#111,#111 3px,var(--bad) 3px,
 var(--bad) 6px)!important}
+@media (max-width:600px){.fcdcc td:has(.bar),.fcdcc th:empty{display:none}
+.fcdcc th,.fcdcc td{padding:5px 6px}.fcdcc table{font-size:14px}}
 .fcdcc .key{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;color:var(--faint)}
 .fcdcc .key i{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:5px;
 vertical-align:-1px;background:#ccc}

@@ -88,12 +88,12 @@ waited for (2.0 s late on average).'
     here = [worker for worker in workers if not worker.gone]
     silent, slow = _stuck(here), _slow(here)
     if silent:
-        return f"{_subject(silent)}: {_and([_why_stuck(worker) for worker in silent[:NAMED]])}."
+        return f"{_subject(silent)}: {_why_stuck(silent)}."
     known = [worker for worker in here if worker.pace is not None]
     gone = [w for w in workers if w.gone in ("removed", "lost") and w.gone_for < RECENTLY]
     said = []
     if slow:
-        said.append(f"{_subject(slow)}: {_and([_why_slow(worker) for worker in slow[:NAMED]])}.")
+        said.append(f"{_subject(slow)}: {_why_slow(slow)}.")
     if gone:
         said.append(_farewell(gone))
     if said:
@@ -145,22 +145,27 @@ def _subject(workers: Sequence[WorkerView]) -> str:
     return f"{_and([*names, f'{more} more'] if more else names)} are the slow ones"
 
 
-def _why_stuck(worker: WorkerView) -> str:
-    if worker.silent > 0:
-        why = f"silent for {worker.silent:.1f} s"
-    else:
-        why = f"stuck for {worker.stuck:.1f} s"
-    if worker.ghosts:
-        shares = "a share" if worker.ghosts == 1 else f"{worker.ghosts} shares"
-        why += f" with {shares} that nobody waits for any more"
-    return why
+def _why_stuck(workers: Sequence[WorkerView]) -> str:
+    silent = max(worker.silent for worker in workers)
+    it, has, holds = ("it", "has", "holds") if len(workers) == 1 else ("they", "have", "hold")
+    ghosts = sum(worker.ghosts for worker in workers)
+    shares = "a share" if ghosts == 1 else f"{ghosts} shares"
+    held = f"{shares} that nobody waits for any more"
+    if silent > 0:
+        return f"{it} {has} not answered for {silent:.1f} s" + (
+            f" and {holds} {held}" if ghosts else ""
+        )
+    stuck = max(worker.stuck for worker in workers)
+    return f"{it} {has} been stuck for {stuck:.1f} s with {held}"
 
 
-def _why_slow(worker: WorkerView) -> str:
-    why = f"its shares take {_pace(worker):.1f} times as long as usual"
-    if worker.erased:
-        mean = worker.late / worker.erased
-        why += f", and {worker.erased} of {worker.done + worker.erased} were not waited for"
+def _why_slow(workers: Sequence[WorkerView]) -> str:
+    paces = _and([f"{_pace(worker):.1f}" for worker in workers[:NAMED]])
+    why = f"{'its' if len(workers) == 1 else 'their'} shares take {paces} times as long as usual"
+    erased = sum(worker.erased for worker in workers)
+    if erased:
+        mean = sum(worker.late for worker in workers) / erased
+        why += f", and {erased} of {erased + sum(w.done for w in workers)} were not waited for"
         why += f" ({mean:.1f} s late on average)" if mean >= 0.05 else ""
     return why
 
