@@ -13,6 +13,9 @@ from .sentences import conclusion, state_words
 
 __all__ = ["print_report"]
 
+WIDTH = 110
+"""Columns where nobody says how many there are."""
+
 SHOWN_RUNS = 20
 SHOWN_WORKERS = 20
 SHOWN_FAILURES = 20
@@ -20,7 +23,9 @@ SHOWN_FAILURES = 20
 
 def print_report(past: Past, console: Console | None = None) -> None:
     """Print what is known of an output's runs, the latest in detail."""
-    console = console or Console(soft_wrap=False)
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
     status = past.status
     console.print(
         f"[bold]{escape(past.output)}[/bold]: {status.blocks_done} of {status.blocks_total} blocks "
@@ -46,9 +51,16 @@ def print_report(past: Past, console: Console | None = None) -> None:
 
 
 def _table(*names: str, title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE,
+        padding=(0, 1),
+        pad_edge=False,
+    )
     for number, name in enumerate(names):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     return table
 
 
@@ -58,8 +70,7 @@ def _whole(value: float | None) -> str:
 
 def _runs(runs: tuple[PastRun, ...]) -> Table:
     table = _table(
-        "began", "ended", "blocks", "failed", "time", "images/s", "erasures", "decodes",
-        "extra work",
+        "began", "ended", "blocks", "failed", "time", "images/s", "erased", "decoded", "extra",
     )  # fmt: skip
     for run in runs:
         number = run.number
@@ -94,8 +105,7 @@ def _workers(run: PastRun) -> Table:
 
 def _layers(run: PastRun) -> Table:
     table = _table(
-        "layer", "plan", "groups", "decoded", "erased", "to decode", "slowest share", "work",
-        "time", title="Layers: plan and measurement",
+        "layer", "plan", "groups", "decoded", "erased", "in", "slowest", "work", "time", title="Layers: plan and measurement",
     )  # fmt: skip
     for row in run.layers:
         code = "whole" if row["code"] is None else f"{row['k_a']}×{row['k_b']} {row['split']}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["SLOW", "WorkerView", "ranked", "slow_ones", "verdict"]
 
-SLOW = 1.5
+SLOW = 2.0
 """A worker whose shares take so many times as long as others' is called slow."""
 
 ENOUGH = 5
