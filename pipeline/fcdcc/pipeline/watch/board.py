@@ -165,13 +165,20 @@ class Board:
         for address, worker in self.state.roster.workers.items():
             oldest = min(worker.ghosts.values(), default=now)
             silent = now - worker.seen if worker.quiet or worker.removing else 0.0
+            known_of = _shares(facts.get(address))
+            if known is not None and known_of:
+                late, worst = known.account.pending(address)
+                known_of |= {
+                    "late": known_of["late"] + late,
+                    "worst": max(known_of["worst"], worst),
+                }
             views.append(
                 WorkerView(
                     address,
                     ghosts=len(worker.ghosts),
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),
-                    **_shares(facts.get(address)),
+                    **known_of,
                 )
             )
         for address, (what, moment) in left.items():

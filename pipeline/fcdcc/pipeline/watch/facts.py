@@ -223,6 +223,18 @@ class Account:
         if kept:
             self._stuck[address] = kept
 
+    def pending(self, address: str) -> tuple[float, float]:
+        """Return the lateness, so far, of what a worker is stuck with: added up, and the largest."""
+        late = [self._seen_stuck(e) - e.since for e in self._stuck.get(address, ())]
+        return sum(late), max(late, default=0.0)
+
+    def saved_so_far(self) -> float:
+        """Return ``saved_at_once`` with what workers are stuck with now."""
+        held = [e for some in self._stuck.values() for e in some if e.stage != "parity"]
+        until = max((self._seen_stuck(e) for e in held), default=0.0)
+        since = max(min((e.since for e in held), default=0.0), self._covered)
+        return self.saved_at_once + max(0.0, until - since)
+
     @property
     def stuck(self) -> dict[str, list[Erasure]]:
         """The erased shares whose lateness is not known yet, by worker."""

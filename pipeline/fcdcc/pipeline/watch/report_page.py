@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from fcdcc.coding import __version__
@@ -37,6 +38,7 @@ SHOWN_WORKERS = 100
 SHOWN_LAYERS = 200
 SHOWN_FAILURES = 200
 SHOWN_EVENTS = 60
+SHOWN_ALIKE = 6
 
 
 def report_page(past: Past) -> str:
@@ -122,7 +124,7 @@ def _tiles(run: PastRun) -> str:
         element("div", element("b", text(value)) + element("span", text(what)), class_="tile")
         for value, what in tiles
     ]
-    return element("div", "".join(made), class_="tiles")
+    return element("div", "".join(made), class_="tiles six")
 
 
 def _whole(value: float | None) -> str:
@@ -272,13 +274,22 @@ def _events(run: PastRun) -> str:
         "retired": "a worker left as it was asked to",
     }
     rows = []
-    for event in run.events[-SHOWN_EVENTS:]:
-        where = [f"{name} {event[name]}" for name in ("layer", "block") if name in event]
-        where += [str(event["worker"])] if event.get("worker") else []
-        moment = clock(max(0.0, float(event["time"]) - run.begin))
-        what = words.get(str(event["event"]), str(event["event"]))
-        rows.append(row([text(moment), text(what), text(", ".join(where))]))
+    for name, some in groupby(run.events, key=lambda event: str(event["event"])):
+        alike = list(some)
+        moment = clock(max(0.0, float(alike[0]["time"]) - run.begin))
+        where = "; ".join(dict.fromkeys(map(_place, alike[:SHOWN_ALIKE])))
+        more = f" and {len(alike) - SHOWN_ALIKE} more" if len(alike) > SHOWN_ALIKE else ""
+        what = words.get(name, name) + (f" ({len(alike)} times)" if len(alike) > 1 else "")
+        cells = row([text(moment), text(what), text(where + more)])
+        rows.append(cells.replace("<td>", '<td class="why">'))
+    rows = rows[-SHOWN_EVENTS:]
     return table(["after", "what", "where"], rows) if rows else ""
+
+
+def _place(event: Mapping[str, Any]) -> str:
+    where = [f"{name} {event[name]}" for name in ("layer", "block") if name in event]
+    where += [str(event["worker"])] if event.get("worker") else []
+    return " ".join(where)
 
 
 def _about(run: PastRun) -> str:

@@ -57,7 +57,7 @@ def _table(*names: str, title: str = "") -> Table:
         title_style="bold",
         box=box.SIMPLE,
         padding=(0, 1),
-        pad_edge=False,
+        collapse_padding=True,
     )
     for number, name in enumerate(names):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
@@ -70,15 +70,14 @@ def _whole(value: float | None) -> str:
 
 def _runs(runs: tuple[PastRun, ...]) -> Table:
     table = _table(
-        "began", "ended", "blocks", "failed", "time", "images/s", "erased", "decoded", "extra",
+        "began", "ended", "blocks", "time", "images/s", "erased", "decoded", "extra",
     )  # fmt: skip
     for run in runs:
         number = run.number
         table.add_row(
-            run.started,
+            run.started[5:19],
             state_words(run.state),
             _whole(number("blocks_done")),
-            _whole(number("blocks_failed")),
             seconds(run.seconds),
             short(run.images_per_second),
             *(_whole(number(name)) for name in ("erasures", "decodes")),
@@ -105,7 +104,8 @@ def _workers(run: PastRun) -> Table:
 
 def _layers(run: PastRun) -> Table:
     table = _table(
-        "layer", "plan", "groups", "decoded", "erased", "in", "slowest", "work", "time", title="Layers: plan and measurement",
+        "layer", "plan", "groups", "decoded", "after", "slowest", "work", "time",
+        title="Layers: plan and measurement",
     )  # fmt: skip
     for row in run.layers:
         code = "whole" if row["code"] is None else f"{row['k_a']}×{row['k_b']} {row['split']}"
@@ -115,7 +115,6 @@ def _layers(run: PastRun) -> Table:
             code,
             _whole(row["groups"]) if measured else "–",
             _whole(row["decodes"]) if measured else "–",
-            _whole(row["erasures"]) if measured else "–",
             seconds(row["seconds"]) if measured else "–",
             seconds(row["slowest"]) if measured else "–",
             percent(row["part"]),

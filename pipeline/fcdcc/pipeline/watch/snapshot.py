@@ -106,7 +106,7 @@ def _saved(known: RunBoard | None) -> dict[str, float]:
     account = None if known is None else known.account
     return {
         "group_seconds": 0.0 if account is None else account.saved,
-        "seconds": 0.0 if account is None else account.saved_at_once,
+        "seconds": 0.0 if account is None else account.saved_so_far(),
     }
 
 

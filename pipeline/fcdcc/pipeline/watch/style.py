@@ -17,8 +17,10 @@ line-height:1.4;max-width:1240px;margin:0 auto;padding:8px 4px 40px}
 .fcdcc .say{font-size:19px;padding:12px 16px;background:#fff;border-left:6px solid var(--green);
 border-radius:4px;overflow-wrap:anywhere;box-shadow:0 1px 2px #0002}
 .fcdcc .say.bad{border-color:var(--bad)}.fcdcc .say.none{border-color:#aaa}
-.fcdcc .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:10px;
+.fcdcc .tiles{display:grid;grid-template-columns:repeat(3,1fr);gap:10px;
 margin:14px 0}
+@media (min-width:1000px),print{.fcdcc .tiles{grid-template-columns:repeat(9,1fr)}
+.fcdcc .tiles.six{grid-template-columns:repeat(6,1fr)}}
 .fcdcc .tile{background:#fff;border-radius:4px;padding:8px 12px;box-shadow:0 1px 2px #0002}
 .fcdcc .tile b{display:block;font-size:21px;font-weight:600;font-variant-numeric:tabular-nums}
 .fcdcc .tile span{color:var(--faint);font-size:13px}
