@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -23,22 +24,40 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
     The exit code is 0 if all are done, else 4.
     """
     from ..inspection import read_status
+    from ..watch.past import read_going_on
 
-    found = read_status(output)
+    found, running = read_status(output), read_going_on(output)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2))
+        click.echo(json.dumps({**found.to_dict(), "running": running}, indent=2))
     else:
         click.echo(
             f"{found.status}: {found.blocks_done} of {found.blocks_total} blocks done "
             f"({found.images_done} of {found.images} images), {found.blocks_missing} missing, "
             f"{found.blocks_failed} failed"
         )
+        if running is not None:
+            click.echo(_going_on(running))
         for failure in found.failures:
             click.echo(f"block {failure.block} failed: {failure.reason}")
         for name, reason in found.unreadable_records.items():
             click.echo(f"{name}: {reason}")
     if found.status != "complete":
         ctx.exit(ExitCode.BLOCKS_FAILED)
+
+
+def _going_on(running: dict[str, Any]) -> str:
+    """Return a line about the run that is writing the output now."""
+    from ..watch.drawing import percent, seconds
+
+    left = running["seconds_left"]
+    parts = [
+        f"{running['blocks_in_flight']} blocks in flight",
+        f"{running['images_per_second']:.0f} images/s",
+        *([f"about {seconds(left)} left"] if left is not None else []),
+        f"{running['erasures']:.0f} shares not waited for",
+        f"{percent(running['extra_work'])} extra work",
+    ]
+    return f"run {running['run']} is going on since {running['since']}: {', '.join(parts)}"
 
 
 @click.command()

@@ -224,7 +224,7 @@ class Account:
             self._stuck[address] = kept
 
     def pending(self, address: str) -> tuple[float, float]:
-        """Return the lateness, so far, of what a worker is stuck with: added up, and the largest."""
+        """Return how late what a worker is stuck with is already: added up, and the largest."""
         late = [self._seen_stuck(e) - e.since for e in self._stuck.get(address, ())]
         return sum(late), max(late, default=0.0)
 

@@ -126,7 +126,8 @@ class Keeper:
         except OSError as error:
             logger.warning("what happened in this run could not be kept for the report: %s", error)
         after = time.monotonic()
-        self._next_write = after + max(EVERY, MODEST * (after - before))
+        self.story.every = max(EVERY, MODEST * (after - before))
+        self._next_write = after + self.story.every
 
     def _exchange(
         self,

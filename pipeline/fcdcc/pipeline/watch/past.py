@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from statistics import quantiles
 from typing import Any
 
 from fcdcc.storage import inspect_output
-from fcdcc.storage.journals import read_journals
+from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
 
 from ..inspection import OutputStatus, read_status
 from .story import SCHEMA, share_rows
 
-__all__ = ["Past", "PastRun", "read_past"]
+__all__ = ["Past", "PastRun", "read_going_on", "read_past"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,41 @@ class PastRun:
 
     @property
     def state(self) -> str:
-        """How it ended; ``running`` if it is going on, or ended without a word."""
-        return str(self.members["state"])
+        """How it ended; ``running`` if it is going on, ``cut off`` if it ended without a word."""
+        said = str(self.members["state"])
+        late = time.time() - float(self.members["updated"])
+        return "cut off" if said == "running" and late > self.patience else said
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a run that has written nothing is not going on any more."""
+        return 20.0 + 3.0 * float(self.members["every"])
+
+    @property
+    def blocks_left(self) -> int:
+        """Blocks that it has still to do."""
+        names = ("blocks_done", "blocks_skipped", "blocks_failed")
+        return int(self.told.get("blocks_total", 0)) - sum(int(self.told.get(n, 0)) for n in names)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until it is over at its rate; None while there is no rate."""
+        done = int(self.told.get("blocks_done", 0))
+        return self.blocks_left * self.seconds / done if done else None
+
+    def going_on(self) -> dict[str, Any] | None:
+        """Return how far it is if it is going on now, else None."""
+        if self.state != "running":
+            return None
+        return {
+            "run": self.run,
+            "since": self.started,
+            "blocks_in_flight": int(self.told.get("blocks_in_flight", 0)),
+            "images_per_second": self.images_per_second,
+            "seconds_left": self.seconds_left,
+            "erasures": self.number("erasures") or 0,
+            "extra_work": self.number("extra_work") or 0.0,
+        }
 
     @property
     def begin(self) -> float:
@@ -214,6 +248,19 @@ class Past:
     def reasons(self) -> list[tuple[str, int]]:
         """Why blocks failed, the most frequent first."""
         return Counter(reason for _, reason in self.failures).most_common(20)
+
+
+def read_going_on(output: str) -> dict[str, Any] | None:
+    """Return how far the run is that is writing an output now; None where there is none.
+
+    Raises
+    ------
+    OutputError
+        If that cannot be read.
+    """
+    members = last_journal(output)
+    known = members is not None and members.get("schema") == SCHEMA
+    return PastRun(members).going_on() if members is not None and known else None
 
 
 def read_past(output: str) -> Past:

@@ -15,7 +15,8 @@ _STATES = {
     "incomplete": "some blocks failed",
     "interrupted": "interrupted",
     "failed": "with an error",
-    "running": "running, or cut off",
+    "running": "is running",
+    "cut off": "cut off",
 }
 
 
@@ -41,8 +42,8 @@ def _sentences(run: PastRun) -> Iterator[str]:
     )
     if run.members["error"]:
         yield f"It ended with an error: {run.members['error']}."
-    if run.state == "interrupted":
-        yield "It was interrupted; the same command continues it."
+    if run.state in ("interrupted", "cut off"):
+        yield f"It was {run.state}; the same command continues it."
     erasures, decodes = run.number("erasures") or 0, run.number("decodes") or 0
     groups = run.number("groups") or 0
     if groups:

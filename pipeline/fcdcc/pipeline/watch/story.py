@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcdcc.storage import Json
 
-from ..anyk.history import ShareRecord
-from .facts import Erasure, GroupFacts
+if TYPE_CHECKING:  # at run time this would load Dask, which reading a story can do without
+    from ..anyk.history import ShareRecord
+    from .facts import Erasure, GroupFacts
 
 __all__ = ["SCHEMA", "Sample", "Story", "finite", "share_rows"]
 
@@ -73,6 +74,11 @@ class Story:
         What the run was: names, options, versions; plain values without credentials.
     layers
         A row per layer of the plan.
+    state
+        ``running``, ``complete``, ``incomplete`` (blocks failed), ``interrupted`` or ``failed``.
+    updated, every
+        When it was written, in seconds since the epoch, and in how many seconds it should be
+        written again.
     """
 
     run: str
@@ -82,6 +88,7 @@ class Story:
     state: str = "running"
     error: str = ""
     updated: float = 0.0
+    every: float = 5.0
     summary: dict[str, Any] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -142,6 +149,7 @@ class Story:
             "run": self.run,
             "begin": self.begin,
             "updated": self.updated,
+            "every": self.every,
             "state": self.state,
             "error": self.error,
             "about": dict(self.about),
