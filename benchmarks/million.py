@@ -3,8 +3,8 @@
     python benchmarks/million.py --images 1000000 --folder /tmp/million
 
 The client and the local cluster's scheduler are one process, so the memory reported is that
-of both. It is taken after each tick of the run, and the growth is that from the first
-finished block to the last.
+of both. It is taken every fifty blocks, and the growth is that from the first finished block
+to the last. The scheduler's tasks are counted after every block.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import torch
 import zarr
+from distributed import Scheduler
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, Summary, run
@@ -50,6 +51,7 @@ class Meter(Quiet):
     planned: float = 0.0
     begun: float = 0.0
     memory: list[tuple[int, float]] = field(default_factory=list)
+    tasks: int = 0
 
     def step(self, what: str) -> None:
         """Note when planning is over."""
@@ -61,7 +63,9 @@ class Meter(Quiet):
         self.begun = time.monotonic() - self.started
 
     def advance(self, advance: Advance) -> None:
-        """Note the memory, once per fifty blocks."""
+        """Note the scheduler's tasks, and once per fifty blocks the memory."""
+        for scheduler in Scheduler._instances:
+            self.tasks = max(self.tasks, len(scheduler.tasks))
         if advance.blocks_done and (not self.memory or advance.blocks_done >= self._next):
             used = psutil.Process().memory_info().rss / MEBIBYTE
             self.memory.append((advance.blocks_done, used))
@@ -104,18 +108,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, help="images per block; else planned")
     parser.add_argument("--n", type=int, default=4)
+    parser.add_argument("--redundancy", default=None)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     model, images = make_files(arguments.folder, arguments.images)
-    config = JobConfig(
+    config = JobConfig.of(
         model=str(model),
         input=str(images),
         output=str(arguments.folder / f"out-{arguments.images}-{time.time_ns()}.zarr"),
         batch=arguments.batch,
         n=arguments.n,
         tolerate=1,
+        redundancy=arguments.redundancy,
         workers=arguments.workers,
         dashboard_address=":0",
     )
@@ -138,6 +144,7 @@ def main() -> None:
                 "memory_at_halves_mib": [
                     round(meter.memory[i * (len(meter.memory) - 1) // 4][1], 1) for i in range(5)
                 ],
+                "scheduler_tasks_max": meter.tasks,
                 "second_run_blocks_done": again.blocks_done,
                 "second_run_seconds": round(seconds_again, 2),
             },

@@ -12,8 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import pytest
 import xarray as xr
 
 from fcdcc.storage import OutputError, open_predictions, verify
+from schedulers import own_cluster
 from small import IMAGES, Files, make_files
 
 BATCH = 2
@@ -105,45 +105,15 @@ def wait_for_moment(job: Job, process: subprocess.Popen[str], draw: random.Rando
     time.sleep(draw.uniform(0, 0.2))
 
 
-@contextmanager
-def own_cluster(folder: Path) -> Iterator[tuple[str, list[psutil.Process]]]:
-    """A scheduler and two workers in processes of their own; yields all of them."""
-    file = folder / f"scheduler-{time.monotonic_ns()}.json"
-    common = ["--no-dashboard"], ["--no-dashboard", "--nthreads", "1", "--death-timeout", "60"]
-    scheduler = subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0",
-         "--scheduler-file", str(file), *common[0]],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file),
-             "--no-nanny", *common[1]],
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    processes = [psutil.Process(popen.pid) for popen in (scheduler, *workers)]
-    try:
-        while not file.exists():
-            assert scheduler.poll() is None
-            time.sleep(0.02)
-        yield json.loads(file.read_text())["address"], processes
-    finally:
-        kill(processes)
-        for popen in (scheduler, *workers):
-            popen.wait()
-
-
 def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> None:
     """Start the job, kill something at a moment, and let what is left come to its end."""
     if kind == "scheduler":
-        with own_cluster(folder) as (address, processes):
-            process = job.start("--scheduler", address)
+        with own_cluster(folder, supervised=True) as cluster:
+            process = job.start("--scheduler", cluster.address)
             wait_for_moment(job, process, draw)
-            kill(processes[:1])
+            cluster.restart_scheduler()
             _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode in (0, 1), err
+        assert process.returncode == 0, err
         return
     process = job.start()
     wait_for_moment(job, process, draw)

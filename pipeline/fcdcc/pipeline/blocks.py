@@ -92,8 +92,9 @@ def _run(
                 else:
                     yield outcome
     finally:
-        for _, future in active.values():
-            future.cancel()
+        if client.status == "running":
+            for _, future in active.values():
+                future.cancel()
 
 
 def _submitted(client: Client, job: BlockJob) -> Future[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,13 +11,18 @@ from dataclasses import dataclass
 from typing import cast
 
 import dask.config
+from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster, Nanny
+from distributed.comm import CommClosedError
+from distributed.comm.addressing import get_address_host_port
 from distributed.security import Security
 
-from .errors import ClusterError
+from fcdcc.coding.errors import FcdccError
+
+from .errors import ClusterError, ClusterLostError
 from .options import JobConfig
 
-__all__ = ["Cluster", "open_cluster"]
+__all__ = ["Cluster", "noticing_loss", "open_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +39,25 @@ PRELOAD = ["fcdcc.pipeline.worker_process", "fcdcc.pipeline.kernels"]
 has joined answers nobody and, on a busy machine, is taken for one that has stopped."""
 
 
-@dataclass(frozen=True)
+PAUSE = 1.0
+"""Seconds between two tries to reach a scheduler, or two looks at its workers."""
+
+
+def _patience() -> float:
+    """Return the seconds that a scheduler which went away is given to come back.
+
+    The configuration value ``fcdcc.scheduler-patience`` of Dask, by default two minutes.
+    """
+    return float(parse_timedelta(dask.config.get("fcdcc.scheduler-patience", "120s")))
+
+
+@dataclass
 class Cluster:
     """A client and, where the cluster is ours, the cluster."""
 
     client: Client
     local: LocalCluster | None
+    config: JobConfig
 
     @property
     def workers(self) -> int:
@@ -49,6 +68,39 @@ class Cluster:
     def dashboard(self) -> str | None:
         """Address of the dashboard, if it is there."""
         return self.client.dashboard_link or None
+
+    def reconnect(self, workers: int) -> None:
+        """Wait for a scheduler that went away, and then for so many workers, and use them.
+
+        Fewer workers will do when the time is over.
+
+        Raises
+        ------
+        ClusterLostError
+            If the cluster is ours, or the scheduler does not come back.
+        """
+        if self.local is not None:
+            raise ClusterLostError("the local cluster is gone; run again to continue")
+        patience = _patience()
+        logger.warning(
+            "waiting up to %.0f s for the scheduler at %s to come back",
+            patience, self.config.scheduler,
+        )  # fmt: skip
+        deadline = time.monotonic() + patience
+        _close(self.client)
+        while True:
+            try:
+                self.client = _client(self.config)
+                break
+            except ClusterError as error:
+                if time.monotonic() > deadline:
+                    raise ClusterLostError(
+                        f"{error}; it was there before: run again to continue when it is back"
+                    ) from error
+            time.sleep(PAUSE)
+        with noticing_loss(self.client):
+            while self.workers < workers and time.monotonic() < deadline:
+                time.sleep(PAUSE)
 
     def replace(self, addresses: Iterable[str]) -> None:
         """Start fresh workers in place of removed ones, where the cluster is ours.
@@ -87,10 +139,29 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
                 _start_local(config) as local,
                 Client(local, set_as_default=False) as client,
             ):
-                yield Cluster(client, cast("LocalCluster", local))
+                yield Cluster(client, cast("LocalCluster", local), config)
         else:
-            with _connect(config) as client:
-                yield Cluster(client, None)
+            cluster = Cluster(_client(config), None, config)
+            try:
+                yield cluster
+            finally:
+                _close(cluster.client)
+
+
+@contextmanager
+def noticing_loss(client: Client) -> Iterator[None]:
+    """Raise ClusterLostError for whatever Dask raises when its scheduler is gone."""
+    try:
+        yield
+    except FcdccError:
+        raise
+    except Exception as error:
+        if client.status == "running" and not isinstance(error, CommClosedError):
+            raise
+        raise ClusterLostError(
+            f"the scheduler went away ({type(error).__name__}); run again to continue when it is "
+            "back"
+        ) from error
 
 
 def _start_local(config: JobConfig) -> LocalCluster:
@@ -107,8 +178,14 @@ def _start_local(config: JobConfig) -> LocalCluster:
         )
 
 
-@contextmanager
-def _connect(config: JobConfig) -> Iterator[Client]:
+def _client(config: JobConfig) -> Client:
+    """Connect to the scheduler that the options name.
+
+    Raises
+    ------
+    ClusterError
+        If it does not answer.
+    """
     security: Security | None = None
     if config.tls_ca_file is not None:
         security = Security(
@@ -117,15 +194,26 @@ def _connect(config: JobConfig) -> Iterator[Client]:
             tls_client_key=config.tls_key,
             require_encryption=True,
         )
+    address = str(config.scheduler)
     try:
-        client = Client(config.scheduler, security=security, set_as_default=False)
+        if not address.startswith("inproc:"):
+            # A client made with an address that cannot be one complains when it is collected.
+            get_address_host_port(address)
+        return Client(address, security=security, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at {config.scheduler}: {error}; expected an address such "
-            "as tcp://host:8786 of one that is running"
+            f"no Dask scheduler answers at {address}: {error}; expected an address such as "
+            "tcp://host:8786 of one that is running"
         ) from error
+
+
+def _close(client: Client) -> None:
+    """Close a client, whatever has become of its scheduler, and without a word about that."""
+    logs = logging.getLogger("distributed.client")
+    level = logs.level
+    logs.setLevel(logging.CRITICAL)
     try:
-        yield client
+        with suppress(OSError, AssertionError):
+            client.close(timeout=5)
     finally:
-        with suppress(OSError):
-            client.close()
+        logs.setLevel(level)

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -30,8 +30,8 @@ from fcdcc.storage import (
 from . import kernels
 from .anyk import AnyKPlugin
 from .blocks import BlockJob, Outcome, run_blocks
-from .cluster import Cluster, open_cluster
-from .errors import full_line
+from .cluster import Cluster, noticing_loss, open_cluster
+from .errors import ClusterLostError, full_line
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin, install, uninstall
 from .forms import StoredForm
@@ -64,6 +64,9 @@ logger = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds after which the state of the cluster is looked at even if no block was finished."""
+
+FUTILE = 3
+"""Times that a scheduler may be lost without a block between, before a run ends with it."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,12 @@ def _check(config: JobConfig) -> _Job:
     preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
     preparation.check(source.channels)
     fingerprint = job_fingerprint(network, source, preparation, config)
-    return _Job(config, network, source, preparation, fingerprint, uuid.uuid4().hex[:8])
+    return _Job(config, network, source, preparation, fingerprint, _run_id())
+
+
+def _run_id() -> str:
+    """Return what tells the tasks of this run from those of others."""
+    return uuid.uuid4().hex[:8]
 
 
 def _compute(
@@ -168,9 +176,41 @@ def _compute(
             store = create_output(job.config, job.source, job.fingerprint, plan, answers)
         else:
             store.clear(progress)
-        summary = _run_pending(job, plan, store, pending, cluster, tally, watcher)
+        summary = _run_through(job, plan, store, pending, cluster, tally, watcher)
     store.compact()
     return summary
+
+
+def _run_through(
+    job: _Job,
+    plan: Plan,
+    store: PredictionStore,
+    pending: Sequence[int],
+    cluster: Cluster,
+    tally: Tally,
+    watcher: Watcher,
+) -> Summary:
+    """Take the blocks through the cluster, however often its scheduler is started again."""
+    left, futile = pending, 0
+    tally.start()
+    while True:
+        before, workers = len(left), cluster.workers
+        try:
+            return _run_pending(job, plan, store, left, cluster, tally, watcher)
+        except ClusterLostError as error:
+            if cluster.local is not None or futile == FUTILE:
+                raise
+            logger.warning("%s", error)
+            cluster.reconnect(max(workers, 1))
+            done = store.progress().done
+            tally.resume(block for block in pending if done[block])
+            left = [b for b in pending if not done[b] and b not in tally.failed]
+            futile = 0 if len(left) < before else futile + 1
+            logger.warning(
+                "going on with %d workers: %d blocks are left", cluster.workers, len(left)
+            )
+            # What the old run left on a scheduler that was not gone is none of the new one's.
+            job = replace(job, run=_run_id())
 
 
 def _run_pending(
@@ -182,21 +222,30 @@ def _run_pending(
     tally: Tally,
     watcher: Watcher,
 ) -> Summary:
-    """Take the blocks through the cluster, count what happens, and return it."""
-    executable = Executable(job.network, plan)
+    """Take the blocks through the cluster, count what happens, and return it.
+
+    Raises
+    ------
+    ClusterLostError
+        If the scheduler went away.
+    """
     client = cluster.client
-    _warn_of_few_workers(plan, cluster.workers)
-    watcher.step("sending the model to the workers")
+    executable = Executable(job.network, plan)
     plugin = ExecutablePlugin(executable, job.run, job.config.torch_threads)
-    client.register_plugin(AnyKPlugin())
-    install(client, plugin)
+    with noticing_loss(client):
+        _warn_of_few_workers(plan, cluster.workers)
+        watcher.step("sending the model to the workers")
+        client.register_plugin(AnyKPlugin())
+        install(client, plugin)
     watcher.begin(job.run)
-    tally.start()
     observed = time.monotonic()
     guard = StallGuard(patience(), observed)
     try:
-        with keep(client, store, job.run, job.config, plan) as keeper:
-            jobs = (_block_job(job, plan, store, executable, block) for block in pending)
+        jobs = (_block_job(job, plan, store, executable, block) for block in pending)
+        with (
+            noticing_loss(client),
+            keep(client, store, job.run, job.config, plan) as keeper,
+        ):
             for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
                 if outcome is not None:
                     tally.add(outcome)
@@ -214,7 +263,8 @@ def _run_pending(
             keeper.finish(tally.advance(), summary, tally.failed)
             return summary
     finally:
-        uninstall(client, plugin)
+        if client.status == "running":
+            uninstall(client, plugin)
 
 
 def _warn_of_few_workers(plan: Plan, workers: int) -> None:

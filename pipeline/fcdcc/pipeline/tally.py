@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 
 from distributed import Client
 
@@ -49,6 +50,8 @@ class Tally:
         self._skipped = skipped
         self._in_flight = in_flight
         self._done = 0
+        self._counted: Counter[str] = Counter()
+        self._gone: tuple[str, ...] = ()
         self._images = 0
         self._started = self._stopped = time.monotonic()
         self._report: Report | None = None
@@ -58,6 +61,25 @@ class Tally:
     def start(self) -> None:
         """Note that the first block is about to start."""
         self._started = self._stopped = time.monotonic()
+
+    def resume(self, done: Iterable[int]) -> None:
+        """Go on after the scheduler was lost, with a new one that counts from zero.
+
+        What was counted stays counted; of shares and of bytes sent, only what comes now is
+        known at the end.
+
+        Parameters
+        ----------
+        done
+            All blocks of this run that are recorded: the last ones were finished unseen.
+        """
+        bounds = [self._layout.bounds(block) for block in done]
+        self._done = len(bounds)
+        self._images = sum(stop - start for start, stop in bounds)
+        self._counted.update(self._report["counters"] if self._report else {})
+        self._gone = self._workers_lost
+        self._report = None
+        self._replaced.clear()
 
     def add(self, outcome: Outcome) -> None:
         """Count a finished block."""
@@ -131,7 +153,7 @@ class Tally:
             extra_work=0.0 if ledger is None else ledger.extra_work,
             max_condition_number=None if ledger is None else ledger.largest,
             corrupt_shares=(),
-            workers_lost=tuple(self._report["workers_lost"]) if self._report else (),
+            workers_lost=self._workers_lost,
             bytes_sent=sum(self._sent.values()),
             fingerprint=self._fingerprint,
             version=__version__,
@@ -143,4 +165,8 @@ class Tally:
 
     @property
     def _counters(self) -> Mapping[str, int]:
-        return self._report["counters"] if self._report else {}
+        return self._counted + Counter(self._report["counters"] if self._report else {})
+
+    @property
+    def _workers_lost(self) -> tuple[str, ...]:
+        return (*self._gone, *(self._report["workers_lost"] if self._report else ()))
