@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from small import IMAGES, Files, make_files
 
 BATCH = 2
 BLOCKS = IMAGES // BATCH
+IN_FLIGHT = 2
 PATIENCE = 240.0
 
 pytestmark = pytest.mark.cluster
@@ -49,9 +51,11 @@ class Job:
     def start(self, *options: str) -> subprocess.Popen[str]:
         command = [
             sys.executable, "-m", "fcdcc.pipeline", "run", str(self.files.model),
-            str(self.files.images), str(self.output), "--batch", str(BATCH), "--in-flight", "2",
+            str(self.files.images), str(self.output), "--batch", str(BATCH),
+            "--in-flight", str(IN_FLIGHT),
             "--n", "3", "--tolerate", "1", "--redundancy", self.redundancy,
-            "--dashboard-address", ":0", "--json", "-", *(options or ("--workers", "2")),
+            "--log-level", "debug", "--log-format", "json", "--dashboard-address", ":0",
+            "--json", "-", *(options or ("--workers", "2")),
         ]  # fmt: skip
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -105,8 +109,18 @@ def wait_for_moment(job: Job, process: subprocess.Popen[str], draw: random.Rando
     time.sleep(draw.uniform(0, 0.2))
 
 
-def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> None:
-    """Start the job, kill something at a moment, and let what is left come to its end."""
+def begun(log: str) -> list[int]:
+    """Return the blocks that a run has begun, as it has logged them."""
+    lines = [line for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
+    found = (re.fullmatch(r"block (\d+) begins", json.loads(line)["message"]) for line in lines)
+    return [int(match[1]) for match in found if match]
+
+
+def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> str:
+    """Start the job, kill something at a moment, let what is left come to its end.
+
+    Returns what the run has logged.
+    """
     if kind == "scheduler":
         with own_cluster(folder, supervised=True) as cluster:
             process = job.start("--scheduler", cluster.address)
@@ -114,7 +128,7 @@ def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> None:
             cluster.restart_scheduler()
             _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
-        return
+        return err
     process = job.start()
     wait_for_moment(job, process, draw)
     workers = workers_of(process)
@@ -122,12 +136,13 @@ def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> None:
         kill(workers[:1])
         _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode in (0, 4), err
-        return
+        return err
     process.kill()
     if kind == "all":
         kill(workers)
-    process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=PATIENCE)
     psutil.wait_procs(workers, timeout=PATIENCE)
+    return err
 
 
 def chaos(files: Files, folder: Path, kinds: list[str], seed: int, redundancy: str) -> None:
@@ -138,9 +153,11 @@ def chaos(files: Files, folder: Path, kinds: list[str], seed: int, redundancy: s
         if len(job.done()) == BLOCKS:  # through before it was struck often enough: once more
             job = Job(files, folder / f"out-{number}.zarr", redundancy)
             kept = {}
-        strike(job, kind, draw, folder)
+        started = begun(strike(job, kind, draw, folder))
         stored = job.chunks()
         assert {block: stored.get(block) for block in kept} == kept, f"after {kind}"
+        assert not kept.keys() & set(started), "what was recorded was done again"
+        assert len(started) - len(stored.keys() - kept.keys()) <= IN_FLIGHT, f"after {kind}"
         kept = stored
     summary = job.finish()
     assert summary["blocks_skipped"] >= len(kept)

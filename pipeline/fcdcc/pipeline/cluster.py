@@ -13,7 +13,7 @@ from typing import cast
 import dask.config
 from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster, Nanny
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 from distributed.comm.addressing import get_address_host_port
 from distributed.security import Security
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -178,6 +178,7 @@ def _compute(
             store.clear(progress)
         summary = _run_through(job, plan, store, pending, cluster, tally, watcher)
     store.compact()
+    logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)
     return summary
 
 
@@ -238,10 +239,14 @@ def _run_pending(
         client.register_plugin(AnyKPlugin())
         install(client, plugin)
     watcher.begin(job.run)
+    logger.info(
+        "run %s begins: %d of %d blocks are to be done, %d images each, %d at a time",
+        job.run, len(pending), store.layout.blocks, plan.batch, plan.in_flight,
+    )  # fmt: skip
     observed = time.monotonic()
     guard = StallGuard(patience(), observed)
     try:
-        jobs = (_block_job(job, plan, store, executable, block) for block in pending)
+        jobs = _block_jobs(job, plan, store, executable, pending)
         with (
             noticing_loss(client),
             keep(client, store, job.run, job.config, plan) as keeper,
@@ -249,7 +254,7 @@ def _run_pending(
             for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
                 if outcome is not None:
                     tally.add(outcome)
-                    _note_failure(store, outcome)
+                    _note(store, outcome)
                 if outcome is None or time.monotonic() - observed > TICK:
                     tally.observe(client, job.run)
                     keeper.observe(tally.advance(), tally.failed)
@@ -286,17 +291,31 @@ def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, 
         logger.warning("%s", describe(still, tasks or (), cluster.workers))
 
 
-def _note_failure(store: PredictionStore, outcome: Outcome) -> None:
-    """Record a block that failed, for the next run to do it again, and tell of it."""
+def _note(store: PredictionStore, outcome: Outcome) -> None:
+    """Tell of a finished block; record one that failed, for the next run to do it again."""
+    start, stop = store.layout.bounds(outcome.block)
     if outcome.error is None:
+        logger.info("block %d (images %d to %d) is done", outcome.block, start, stop - 1)
         return
     reason = full_line(outcome.error)
-    start, stop = store.layout.bounds(outcome.block)
     logger.error("block %d (images %d to %d) failed: %s", outcome.block, start, stop - 1, reason)
     try:
         store.record_failure(outcome.block, reason)
     except OutputError as error:  # the disk is full, say: without any record it is done again
         logger.error("%s", error)
+
+
+def _block_jobs(
+    job: _Job,
+    plan: Plan,
+    store: PredictionStore,
+    executable: Executable,
+    pending: Iterable[int],
+) -> Iterator[BlockJob]:
+    """Yield the graphs of blocks, each when there is room for it."""
+    for block in pending:
+        logger.debug("block %d begins", block)
+        yield _block_job(job, plan, store, executable, block)
 
 
 def _block_job(
