@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import dask.config
-from dask.utils import parse_timedelta
+from dask.utils import key_split, parse_timedelta
 from distributed import Client, LocalCluster, Nanny
-from distributed.comm.core import CommClosedError
 from distributed.comm.addressing import get_address_host_port
+from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
 from fcdcc.coding.errors import FcdccError
@@ -41,6 +41,9 @@ has joined answers nobody and, on a busy machine, is taken for one that has stop
 
 PAUSE = 1.0
 """Seconds between two tries to reach a scheduler, or two looks at its workers."""
+
+KEYS_REMEMBERED = 5_000
+"""Keys of which Dask may remember the names' first parts; it would keep the last 100,000."""
 
 
 def _patience() -> float:
@@ -101,6 +104,15 @@ class Cluster:
         with noticing_loss(self.client):
             while self.workers < workers and time.monotonic() < deadline:
                 time.sleep(PAUSE)
+
+    def tidy(self) -> None:
+        """Let go of finished tasks' keys, where the scheduler is in this process.
+
+        Dask keeps those of the last 100,000 tasks in a cache, some 30 MB, for nothing: the keys
+        of a run of blocks do not come again.
+        """
+        if self.local is not None and key_split.cache_info().currsize > KEYS_REMEMBERED:
+            key_split.cache_clear()
 
     def replace(self, addresses: Iterable[str]) -> None:
         """Start fresh workers in place of removed ones, where the cluster is ours.

@@ -59,8 +59,8 @@ class OutputStatus:
     unreadable_records: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the status as plain values."""
-        return asdict(self)
+        """Return the status as plain values; ``images_total`` goes with ``blocks_total``."""
+        return {**asdict(self), "images_total": self.images}
 
 
 @dataclass(frozen=True)

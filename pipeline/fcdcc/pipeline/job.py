@@ -260,6 +260,7 @@ def _run_pending(
                     keeper.observe(tally.advance(), tally.failed)
                     observed = time.monotonic()
                     cluster.replace(tally.take_removed())
+                    cluster.tidy()
                     _tell_of_stall(guard, tally, cluster, job.run, observed)
                 watcher.advance(tally.advance(keeper.ledger.extra_work, keeper.slow))
             keeper.drain(tally.advance())

@@ -148,9 +148,11 @@ class JobConfig(PlanOptions):
     threads_per_worker: int = Field(1, ge=1, description="tasks at a time per worker")
     torch_threads: int = Field(1, ge=1, description="threads of one operation")
     dashboard_address: str = Field(":8787", description="of the local cluster's dashboard")
-    tls_ca_file: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
+    tls_ca_file: str | None = Field(
+        None, description="TLS: the authority that signed the scheduler's certificate"
+    )
+    tls_cert: str | None = Field(None, description="TLS: our certificate")
+    tls_key: str | None = Field(None, description="TLS: the key of our certificate")
     restart: bool = Field(
         False, description="put an output of another job aside (renamed) and begin anew"
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 __all__ = ["Advance", "Quiet", "Watcher", "count", "watch"]
 
@@ -196,11 +197,16 @@ def _console(progress: bool | None) -> Console | None:
 
 
 def _bar(console: Console) -> Progress:
+    # What a narrow terminal has no room for is left out, and everything stays in one line.
+    room = max(12, console.width - 56)
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[facts]}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=room),
+        ),
         console=console,
     )

@@ -32,6 +32,7 @@ from .sealed import Json
 
 __all__ = [
     "check_fingerprint",
+    "check_is_output",
     "create_predictions",
     "inspect_output",
     "open_predictions",
@@ -144,11 +145,32 @@ def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
     """
     location = normalise(url)
     folder = open_folder(location)
+    check_is_output(folder)
     run = inspect_output(location)
     if run is None:
-        raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there; run the job")
+        raise OutputError(f"{shown(location)} is no output of fcdcc yet; run the job")
     contents = read_contents(folder)
     return _store(location, run, BlockLayout(contents.images if contents else 0, run.batch))
+
+
+def check_is_output(folder: Folder) -> None:
+    """Raise OutputError, in the words of somebody who wants to read it, unless it is an output."""
+    expected = "expected the folder that a job has written"
+    try:
+        entries = folder.entries()
+    except OSError as error:
+        raise OutputError(
+            f"{shown(folder.location)} cannot be read: {error.strerror or error}; {expected}"
+        ) from error
+    if not entries:
+        raise OutputError(
+            f"{shown(folder.location)} is no output of fcdcc: nothing is there; {expected}"
+        )
+    if PRIVATE not in entries:
+        raise OutputError(
+            f"{shown(folder.location)} is no output of fcdcc: it holds {', '.join(entries[:3])}"
+            f"{', …' if len(entries) > 3 else ''}; {expected}"
+        )
 
 
 def resize_predictions(

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import DamageError, OutputError
+from .errors import DamageError
 from .files import Folder
 from .layout import BlockLayout
-from .locations import normalise, shown
+from .locations import normalise
 from .objects import open_folder
+from .outputs import check_is_output
 from .records import RECORDS, BlockRecord, Chunk, read_records
 from .runs import CONTENTS, RUN, StoredRun, copies, marker, read_contents, read_run
 from .sealed import unseal
@@ -65,8 +66,7 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
     """
     location = normalise(url)
     folder = open_folder(location)
-    if not folder.entries():
-        raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there")
+    check_is_output(folder)
     found = [*_check_copies(folder)]
     try:
         run, contents = read_run(folder), read_contents(folder)

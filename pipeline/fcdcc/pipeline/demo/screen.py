@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 __all__ = ["Screen", "Step", "command_line"]
 
@@ -51,10 +51,15 @@ class Screen:
     @contextmanager
     def step(self, doing: str, total: int | None = None) -> Iterator[Step]:
         """Show a step of ``total`` parts, or of unknown length, until it is over."""
-        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        # What a narrow terminal has no room for is left out, and everything stays in one line.
+        room = max(12, self.console.width - len(doing) - 30)
+        whole = Column(no_wrap=True)
+        cut = Column(no_wrap=True, overflow="ellipsis", max_width=room)
+        columns = [SpinnerColumn(), TextColumn("{task.description}", table_column=whole)]
         if total is not None:
-            columns += [BarColumn(bar_width=24), MofNCompleteColumn()]
-        columns.append(TextColumn("[dim]{task.fields[facts]}[/dim]"))
+            number = MofNCompleteColumn(table_column=Column(no_wrap=True))
+            columns += [BarColumn(bar_width=16), number]
+        columns.append(TextColumn("[dim]{task.fields[facts]}[/dim]", table_column=cut))
         begun = time.monotonic()
         quiet = not self.console.is_terminal
         if quiet:
