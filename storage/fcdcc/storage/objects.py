@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
@@ -17,6 +18,9 @@ __all__ = ["ObjectFolder", "open_folder"]
 
 _AT_ONCE = 1000
 """Files per request to the driver, which may fetch them concurrently."""
+
+_DELETIONS = 16
+"""Files that are deleted at a time: the records of a long run are thousands."""
 
 
 class ObjectFolder(Folder):
@@ -99,10 +103,15 @@ class ObjectFolder(Folder):
         return True
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files."""
-        for name in names:
-            with contextlib.suppress(FileNotFoundError), self._reported():
-                self._files.rm_file(self._path(name))
+        """Delete files, several at a time: each takes a request of its own."""
+        listed = list(names)
+        with ThreadPoolExecutor(min(_DELETIONS, len(listed)) or 1) as pool:
+            for _ in pool.map(self._delete, listed):
+                pass
+
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._reported():
+            self._files.rm_file(self._path(name))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """List the files of a folder."""
