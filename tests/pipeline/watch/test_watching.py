@@ -151,7 +151,7 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             page.open(where.url + "/fcdcc")
             assert "No coded run so far" in page.value("document.body.innerText")
             running = pool.submit(run, config(files, output, where), stopping)
-            page.wait_for("document.querySelector('#state[data-state=running]')")
+            page.wait_for("!!document.querySelector('#state[data-state=running]')")
             assert stopping.stopped.wait(60)
             sentence = page.wait_for(
                 "(s => /not answer|stuck/.test(s) && s)"
@@ -159,7 +159,7 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             )
             assert any(address in sentence for address in stopping.victims)
             summary = running.result(200)
-            page.wait_for("document.querySelector('#state[data-state=complete]')")
+            page.wait_for("!!document.querySelector('#state[data-state=complete]')")
             shown = page.value(
                 "Object.fromEntries([...document.querySelectorAll('[id^=n-]')]"
                 ".map(e => [e.id.slice(2), Number(e.dataset.value)]))"

@@ -46,6 +46,7 @@ class Watching:
         self._since = clock.process_time()
         self._shown: dict[str, Any] | None = None
         self._drawn = (0.0, "")
+        self._slow = (0.0, "")
 
     def measured(self, what: Callable[[], T]) -> T:
         """Do something, and count the time."""
@@ -105,8 +106,9 @@ class Watching:
         }
         known = self.board.runs.get(run)
         facts = None if known is None or not summary else self._facts(run)
-        slow = slow_ones(self.board.workers(known, now))
-        return {**answer, **rows, "facts": facts, "slow": slow}
+        if now - self._slow[0] > EVERY:
+            self._slow = (now, slow_ones(self.board.workers(known, now)))
+        return {**answer, **rows, "facts": facts, "slow": self._slow[1]}
 
     def _facts(self, run: str) -> dict[str, Any]:
         known = self.board.runs[run]

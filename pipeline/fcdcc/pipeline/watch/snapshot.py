@@ -120,7 +120,7 @@ def _conditions(told: dict[str, Any]) -> dict[str, Any]:
 
 def _worker(worker: WorkerView) -> dict[str, Any]:
     mean = worker.late / worker.erased if worker.erased else 0.0
-    return {**asdict(worker), "late_mean": mean, "trouble": worker.trouble}
+    return {**vars(worker), "late_mean": mean, "trouble": worker.trouble}
 
 
 def _pace(worker: WorkerView) -> list[Any]:

@@ -13,7 +13,8 @@ SHEET = """
 --pink:#CC79A7;--warn:#E69F00;--bad:#D55E00;--tint:#f4f4f4;color:var(--ink);font-size:15px;
 line-height:1.4;max-width:1240px;margin:0 auto;padding:8px 4px 40px}
 .fcdcc h1{font-size:22px;margin:12px 0 4px}.fcdcc h2{font-size:17px;margin:26px 0 8px}
-.fcdcc p{margin:6px 0}.fcdcc .faint,.fcdcc small{color:var(--faint)}
+.fcdcc p{margin:6px 0}.fcdcc p,.fcdcc h1,.fcdcc h2,.fcdcc summary{overflow-wrap:anywhere}
+.fcdcc .faint,.fcdcc small{color:var(--faint)}
 .fcdcc .say{font-size:19px;padding:12px 16px;background:#fff;border-left:6px solid var(--green);
 border-radius:4px;overflow-wrap:anywhere;box-shadow:0 1px 2px #0002}
 .fcdcc .say.bad{border-color:var(--bad)}.fcdcc .say.none{border-color:#aaa}

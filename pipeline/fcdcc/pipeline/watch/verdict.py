@@ -126,11 +126,11 @@ def _briefly(worker: WorkerView) -> str:
 
 
 def _stuck(workers: Sequence[WorkerView]) -> list[WorkerView]:
-    return [w for w in ranked(workers) if w.silent > 0 or (w.ghosts and w.stuck > STUCK)]
+    return ranked([w for w in workers if w.silent > 0 or (w.ghosts and w.stuck > STUCK)])
 
 
 def _slow(workers: Sequence[WorkerView]) -> list[WorkerView]:
-    return [w for w in ranked(workers) if _pace(w) >= SLOW and w.done + w.erased >= ENOUGH]
+    return ranked([w for w in workers if _pace(w) >= SLOW and w.done + w.erased >= ENOUGH])
 
 
 def _pace(worker: WorkerView) -> float:
