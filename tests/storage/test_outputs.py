@@ -188,6 +188,17 @@ def test_nothing_and_an_empty_folder_are_no_output(place: str, tmp_path: Path) -
         verify(f"{place}/absent")
 
 
+def test_readers_are_told_what_is_there_instead(tmp_path: Path) -> None:
+    (tmp_path / "images" / ".fcdcc").mkdir(parents=True)
+    (tmp_path / "images" / ".fcdcc" / "ingest.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    for read in (open_predictions, verify):
+        with pytest.raises(OutputError, match=r"is no output .*: it holds \.fcdcc; expected"):
+            read(tmp_path / "images")
+        with pytest.raises(OutputError, match="cannot be read: Not a directory"):
+            read(tmp_path / "file")
+
+
 def test_an_output_is_created_once(place: str) -> None:
     make_output(f"{place}/out")
     with pytest.raises(OutputError, match="is an output already"):

@@ -166,7 +166,9 @@ def check_is_output(folder: Folder) -> None:
         raise OutputError(
             f"{shown(folder.location)} is no output of fcdcc: nothing is there; {expected}"
         )
-    if PRIVATE not in entries:
+    # Images that were ingested have the folder, too, and other files in it.
+    ours = ("run.", "contents.", "output-")
+    if not any(name.removeprefix(f"{PRIVATE}/").startswith(ours) for name in folder.sizes(PRIVATE)):
         raise OutputError(
             f"{shown(folder.location)} is no output of fcdcc: it holds {', '.join(entries[:3])}"
             f"{', …' if len(entries) > 3 else ''}; {expected}"
