@@ -16,6 +16,7 @@ from fcdcc.storage import (
     damaged_blocks,
     hold,
     open_predictions,
+    salvage_predictions,
     verify,
 )
 from fcdcc.storage.errors import LockedError
@@ -137,15 +138,22 @@ def verify_output(output: str) -> Verification:
 def _verify(output: str, mark: bool) -> Verification:
     found = verify(output)
     try:
-        store = open_predictions(output)
-        progress = store.progress()
+        store = _store_of(output, found)
     except DamageError:  # it no longer says of which run it is
         return Verification(tuple(found), (), marked=False)
-    found += _marked_before(progress, found)
+    found += _marked_before(store.progress(), found)
     blocks = [block for block in damaged_blocks(found) if block < store.layout.blocks]
     if mark:
         _mark(store, blocks, found)
     return Verification(tuple(found), tuple(blocks), mark)
+
+
+def _store_of(output: str, found: Iterable[Damage]) -> PredictionStore:
+    """Return the output, with the blocks that damage was found in, if it does not say how many."""
+    try:
+        return open_predictions(output)
+    except DamageError:
+        return salvage_predictions(output, max(damaged_blocks(found), default=-1) + 1)
 
 
 def _marked_before(progress: Progress, found: Iterable[Damage]) -> list[Damage]:

@@ -31,6 +31,7 @@ from .outputs import (
     inspect_output,
     open_predictions,
     resize_predictions,
+    salvage_predictions,
     set_aside,
 )
 from .predictions import PredictionStore
@@ -70,6 +71,7 @@ __all__ = [
     "open_images",
     "open_predictions",
     "resize_predictions",
+    "salvage_predictions",
     "set_aside",
     "verify",
 ]

@@ -18,7 +18,14 @@ from .objects import open_folder
 from .runs import PRIVATE
 from .sealed import Json, seal, unseal
 
-__all__ = ["JOURNALS", "last_journal", "read_journals", "trim_journals", "write_journal"]
+__all__ = [
+    "JOURNALS",
+    "damaged_journals",
+    "last_journal",
+    "read_journals",
+    "trim_journals",
+    "write_journal",
+]
 
 JOURNALS = f"{PRIVATE}/runs"
 
@@ -50,6 +57,19 @@ def write_journal(folder: Folder, name: str, members: Mapping[str, Json]) -> Non
     if _NAME.fullmatch(name) is None:
         raise OutputError(f"{name!r} is no name of a run; expected letters, digits and hyphens")
     folder.write(f"{JOURNALS}/{name}.json", seal(members) + b"\n")
+
+
+def damaged_journals(folder: Folder) -> dict[str, str]:
+    """Return the files that are not what a run has written, each with what is wrong."""
+    found: dict[str, str] = {}
+    for name, data in folder.read_many(_names(folder)):
+        try:
+            if not data.endswith(b"\n"):
+                raise DamageError("it is cut off")
+            unseal(data[:-1])
+        except DamageError as error:
+            found[name] = str(error)
+    return found
 
 
 def trim_journals(folder: Folder) -> None:

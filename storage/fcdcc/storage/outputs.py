@@ -10,6 +10,7 @@ from .chunks import OutputArray
 from .errors import DamageError, OutputError, OutputMismatchError
 from .files import SCRATCH, Folder
 from .fingerprint import Fingerprint
+from .journals import damaged_journals
 from .layout import BlockLayout
 from .locations import normalise, shown
 from .metadata import Coordinate, make_contents
@@ -37,6 +38,7 @@ __all__ = [
     "inspect_output",
     "open_predictions",
     "resize_predictions",
+    "salvage_predictions",
     "set_aside",
 ]
 
@@ -153,6 +155,30 @@ def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
     return _store(location, run, BlockLayout(contents.images if contents else 0, run.batch))
 
 
+def salvage_predictions(url: str | os.PathLike[str], blocks: int) -> PredictionStore:
+    """Return an output whose ``contents.json`` is damaged, to mark what else is damaged in it.
+
+    Parameters
+    ----------
+    url
+        Where it is.
+    blocks
+        How many blocks there are, as far as is known; nothing says it any more.
+
+    Raises
+    ------
+    OutputError
+        If there is none.
+    DamageError
+        If it does not even say any more of which run it is.
+    """
+    location = normalise(url)
+    run = inspect_output(location)
+    if run is None:
+        raise OutputError(f"{shown(location)} is no output of fcdcc yet; run the job")
+    return _store(location, run, BlockLayout(blocks * run.batch, run.batch))
+
+
 def check_is_output(folder: Folder) -> None:
     """Raise OutputError, in the words of somebody who wants to read it, unless it is an output."""
     expected = "expected the folder that a job has written"
@@ -214,6 +240,7 @@ def resize_predictions(
         )
     try:
         folder.delete(folder.sizes(SCRATCH))
+        folder.delete(damaged_journals(folder))
         _mend_copies(folder, run, contents)
         if contents is None or contents.images != images or _changed(folder, contents):
             contents, files = make_contents(run, images, coordinates, kept=contents)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from .errors import DamageError
 from .files import Folder
+from .journals import damaged_journals
 from .layout import BlockLayout
 from .locations import normalise
 from .objects import open_folder
 from .outputs import check_is_output
 from .records import RECORDS, BlockRecord, Chunk, read_records
-from .runs import CONTENTS, RUN, StoredRun, copies, marker, read_contents, read_run
+from .runs import CONTENTS, PRIVATE, RUN, StoredRun, copies, marker, read_contents, read_run
 from .sealed import unseal
 
 __all__ = ["Damage", "damaged_blocks", "verify"]
 
 _READERS = 4
+
+T = TypeVar("T")
 
 Kind = Literal["changed", "truncated", "missing", "record", "unrecorded"]
 
@@ -68,10 +71,7 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
     folder = open_folder(location)
     check_is_output(folder)
     found = [*_check_copies(folder)]
-    try:
-        run, contents = read_run(folder), read_contents(folder)
-    except DamageError:
-        run = contents = None
+    run, contents = _whole(read_run, folder), _whole(read_contents, folder)
     records: dict[int, BlockRecord] = {}
     for name, record in read_records(folder):
         if isinstance(record, BlockRecord):
@@ -86,15 +86,29 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
     with ThreadPoolExecutor(_READERS) as pool:
         results = pool.map(lambda item: _check(folder, item[0], *item[1]), expected.items())
         found += [damage for damage in results if damage is not None]
-    if run is not None and contents is not None:
-        layout = BlockLayout(contents.images, run.batch)
+    if run is not None:
+        layout = None if contents is None else BlockLayout(contents.images, run.batch)
         found += _strangers(folder, run, layout, records)
+    if contents is None:
+        found += _unvouched(folder, run)
+    found += [
+        Damage(name, "changed", None, f"what a run said of itself: {reason}")
+        for name, reason in damaged_journals(folder).items()
+    ]
     return sorted(found, key=lambda damage: (damage.path, damage.kind))
 
 
 def damaged_blocks(found: Iterable[Damage]) -> list[int]:
     """Return the blocks that are to be done again because of some damage, ascending."""
     return sorted({damage.block for damage in found if damage.block is not None})
+
+
+def _whole(read: Callable[[Folder], T], folder: Folder) -> T | None:
+    """Return what a file says, None where no copy of it is whole."""
+    try:
+        return read(folder)
+    except DamageError:
+        return None
 
 
 def _check(folder: Folder, name: str, block: int | None, wanted: Chunk) -> Damage | None:
@@ -131,17 +145,30 @@ def _block_of(name: str) -> int | None:
     return int(stem) if stem.isdecimal() else None
 
 
+def _unvouched(folder: Folder, run: StoredRun | None) -> Iterator[Damage]:
+    """Yield the files of which nothing says any more what they should hold; a run writes them."""
+    ours = {array.name for array in run.arrays} if run is not None else set()
+    for entry in folder.entries() or ():
+        for name in ("zarr.json",) if entry == "zarr.json" else sorted(folder.sizes(entry)):
+            if entry != PRIVATE and (entry not in ours or name.endswith("/zarr.json")):
+                reason = f"{CONTENTS} is damaged, which says what it should hold"
+                yield Damage(name, "changed", None, reason)
+
+
 def _strangers(
-    folder: Folder, run: StoredRun, layout: BlockLayout, records: dict[int, BlockRecord]
+    folder: Folder, run: StoredRun, layout: BlockLayout | None, records: dict[int, BlockRecord]
 ) -> Iterator[Damage]:
-    """Yield records of other runs, chunks without a record, and an output without its mark."""
+    """Yield records of other runs, chunks without a record, and an output without its mark.
+
+    Without a layout, which is damaged then, no block is one too many.
+    """
     digest = run.fingerprint.digest
     for block, record in records.items():
         if record.fingerprint != digest:
             yield Damage(
                 f"{RECORDS}/{block:08d}.json", "record", block, "the record is of another run"
             )
-        elif block >= layout.blocks:
+        elif layout is not None and block >= layout.blocks:
             yield Damage(
                 f"{RECORDS}/{block:08d}.json", "record", block,
                 f"the record is of a block that is not there: the last is {layout.blocks - 1}",
