@@ -69,6 +69,8 @@ def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
     for block in range(3):
         account.add_share(share("b", 0.0, 1.0, "erased", block=block))
         account.add_group(group(1.0, block))
+    account.add_share(share("c", 0.0, 2.9, "erased", block=9))
+    account.free("c")  # and nobody saw it stuck
     account.leave("b", "lost", 3.0)
     assert account.saved_at_once == 2.0
     assert account.saved == 6.0

@@ -40,6 +40,7 @@ ENOUGH = 5
 """Shares that a worker's pace is taken from, at most and at least."""
 
 MAX_FREED = 2_000
+MAX_SPARED = 64
 
 
 @dataclass(slots=True)
@@ -165,9 +166,8 @@ class Account:
         self.recent: Log[GroupFacts] = Log(RECENT_GROUPS)
         self.saved = 0.0
         """Seconds that groups did not wait, added up."""
-        self.saved_at_once = 0.0
-        """The same on the clock: what several groups did not wait at the same time counts once."""
-        self._covered = 0.0
+        self._spared: list[tuple[float, float]] = []
+        self._spared_before = 0.0
         self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
         self._stuck: dict[str, list[Erasure]] = {}
         self._waiting = 0
@@ -228,12 +228,18 @@ class Account:
         late = [self._seen_stuck(e) - e.since for e in self._stuck.get(address, ())]
         return sum(late), max(late, default=0.0)
 
+    @property
+    def saved_at_once(self) -> float:
+        """``saved`` on the clock: what several groups did not wait at a time counts once."""
+        return self._spared_before + sum(end - begin for begin, end in self._spared)
+
     def saved_so_far(self) -> float:
         """Return ``saved_at_once`` with what workers are stuck with now."""
         held = [e for some in self._stuck.values() for e in some if e.stage != "parity"]
-        until = max((self._seen_stuck(e) for e in held), default=0.0)
-        since = max(min((e.since for e in held), default=0.0), self._covered)
-        return self.saved_at_once + max(0.0, until - since)
+        spared = self._spared
+        for erasure in held[:MAX_SPARED]:
+            spared = _joined(spared, erasure.since, self._seen_stuck(erasure))
+        return self._spared_before + sum(end - begin for begin, end in spared)
 
     @property
     def stuck(self) -> dict[str, list[Erasure]]:
@@ -281,10 +287,11 @@ class Account:
             worker.ratios.append(1.0 + erasure.lateness / typical)
         if erasure.lateness > 0.0:
             self.freed.append(erasure)
-        if erasure.stage != "parity":
-            new = freed - max(erasure.since, self._covered)
-            self.saved_at_once += max(0.0, new)
-            self._covered = max(self._covered, freed)
+        if erasure.stage != "parity" and erasure.lateness > 0.0:
+            self._spared = _joined(self._spared, erasure.since, freed)
+            if len(self._spared) > MAX_SPARED:
+                begin, end = self._spared.pop(0)
+                self._spared_before += end - begin
         key = (erasure.layer, erasure.block)
         group = self._open.get(key)
         if group is not None:
@@ -338,3 +345,20 @@ class Account:
             if len(self.workers) > MAX_WORKERS:
                 self.workers.popitem(last=False)
         return known
+
+
+def _joined(
+    intervals: list[tuple[float, float]], begin: float, end: float
+) -> list[tuple[float, float]]:
+    """Return intervals that do not overlap, in order, with one more.
+
+    >>> _joined([(0.0, 1.0), (4.0, 5.0)], 0.5, 2.0)
+    [(0.0, 2.0), (4.0, 5.0)]
+    """
+    apart = []
+    for start, stop in intervals:
+        if stop < begin or start > end:
+            apart.append((start, stop))
+        else:
+            begin, end = min(begin, start), max(end, stop)
+    return sorted([*apart, (begin, end)])
