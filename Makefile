@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long lint format docs bench clean
+.PHONY: help env demo test test-long chaos lint format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: $(READY) ## run the test suite
 
 test-long: $(READY) ## run the long tests, too
 	$(BIN)/python -m pytest -m 'long or not long'
+
+chaos: $(READY) ## 200 seeded runs with faults at random moments
+	$(BIN)/python -m pytest tests/chaos/test_runs.py -m 'long or not long'
 
 lint: $(READY) ## style, types and the rules between the layers
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ LOSSES = (
     "Failed to communicate with scheduler during heartbeat",
     "Couldn't gather keys",
     "failed during get data",
+    "broadcast to",
 )
 
 

@@ -1,4 +1,7 @@
-"""Small networks on a cluster of threads, with faults at random moments, under validation."""
+"""Small networks on a cluster of threads, with faults at random moments, under validation.
+
+Many more runs, with more faults, are in ``tests/chaos/test_runs.py``.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,6 @@ KINDS: list[Kind] = ["gathered", "parts", "parts and parity at once"]
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_run_ends_with_the_right_answers(seed: int, errors: Errors) -> None:
-    run_with_faults(seed, errors)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(4, 150))
-def test_every_one_of_many_runs(seed: int, errors: Errors) -> None:
     run_with_faults(seed, errors)
 
 

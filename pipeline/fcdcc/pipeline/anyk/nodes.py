@@ -171,19 +171,12 @@ class AnyK(Task):
         )
 
     def _remade(self, key: Key, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyK:
-        count = len(self.positions)
-        return type(self)(
-            key,
-            self.func,
-            dict(zip(self.positions, args[:count], strict=True)),
-            self.enough,
-            *args[count:],
-            own=self.own,
-            standby=self.standby,
-            seats=dict(zip(self.positions, self.seats, strict=True)),
-            plain=self.plain,
-            **kwargs,
-        )
+        made = object.__new__(type(self))  # all was checked when this one was made
+        Task.__init__(made, key, self.func, *args, **kwargs)
+        made.positions, made.seats = self.positions, self.seats
+        made.enough, made.own = self.enough, self.own
+        made.standby, made.plain = self.standby, self.plain
+        return made
 
     def _get_token(self) -> str:
         if not self._token:

@@ -73,8 +73,8 @@ class Reserves:
         """Start what the groups have in reserve that wait for workers that are stuck."""
         for group in [g for g in self._known.groups.values() if g.held] if stuck else ():
             members = self._known.members_of(group)
-            started = (item for item in members if item.state is MemberState.STARTED)
-            if any(member.worker in stuck for member in started):
+            running = (item for item in members if item.state is MemberState.STARTED)
+            if any(member.worker in stuck for member in running):
                 started = tuple(self.start(group, given, room))
                 if started:
                     late = {"event": "late", "layer": group.layer, "block": group.block}
@@ -100,6 +100,6 @@ class Reserves:
             history.counters.tasks_doubled += 1
             history.events.append(
                 {"time": now, "event": "doubled", "worker": address, "elsewhere": worker}
-                | {"stage": entry.kind.stage, "layer": entry.kind.layer}
+                | {"stage": entry.kind.stage.partition("-")[0], "layer": entry.kind.layer}
             )
             yield state.doubles.begin(key, worker)

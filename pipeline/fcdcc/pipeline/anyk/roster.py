@@ -76,7 +76,9 @@ class Roster:
             return
         worker.delivered = True
         worker.last_result = max(worker.last_result, now)
-        if start is not None and worker.nthreads == 1:  # its only thread was free by then
+        if (
+            worker.ghosts and start is not None and worker.nthreads == 1
+        ):  # its only thread was free by then
             worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > start}
 
     # ------------------------------------------------------------------ choosing

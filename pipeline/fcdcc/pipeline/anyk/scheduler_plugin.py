@@ -344,12 +344,15 @@ class AnyKPlugin(SchedulerPlugin):
 
 def _serves(task: TaskState, share: TaskState) -> bool:
     """Return whether a task prepares images for the shares of one position, but for parity."""
-    known, wanted = parse_key(task.key), parse_key(share.key)
-    if wanted is None or known is None or known.stage not in ("read", "glue"):
+    known = parse_key(task.key)
+    if known is None or known.stage not in ("read", "glue"):
+        return False
+    wanted = parse_key(share.key)
+    if wanted is None or wanted.position != known.position:
         return False
     users = [parse_key(other.key) for other in task.dependents]
     plain = {user and user.position for user in users if user is None or user.stage != "parity"}
-    return plain == {known.position} == {wanted.position}
+    return plain == {known.position}
 
 
 def _was_asked(stimulus_id: str) -> bool:

@@ -66,9 +66,8 @@ Standby
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from fcdcc.pipeline.keys import parse_key
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from . import messages as m
 from .doubles import Doubles, Phase
@@ -80,7 +79,7 @@ from .reserves import Reserves
 from .roster import Roster
 from .rules import LateByHistory, LatenessRule, LearnedSilence, SilenceRule
 from .validation import check_state
-from .workload import Kind, Workload
+from .workload import Kind, Workload, kind_of
 
 __all__ = ["AnyKState"]
 
@@ -114,6 +113,7 @@ class AnyKState:
         self._nodes = self.registry.nodes
         self._dirty: dict[Key, None] = {}
         self._woken: dict[int, None] = {}
+        self._handlers = self._all_handlers()
 
     @property
     def unsettled(self) -> bool:
@@ -150,55 +150,37 @@ class AnyKState:
         """
         if self.events is not None:
             self.events.append(event)
-        return tuple(self._answer(event))
+        answer = self._handlers[type(event)](event)
+        return () if answer is None else tuple(answer)
 
-    def _answer(self, event: Event) -> Iterable[Instruction]:
-        match event:  # the frequent ones first: this runs for every task, several times
-            case m.ShareWaiting() | m.ShareStarted() | m.ShareDone():
-                self._share_proceeds(event)
-            case m.TaskStarted():
-                self._begins(event.key, _kind(self.doubles.original(event.key)), event)
-            case m.TaskDone():
-                self._ends(event.key, event.worker, event.now)
-            case m.ShareReleased() | m.ShareErred():
-                self._share_recedes(event)
-            case m.NodeWaiting():
-                self._set_node(event.node, NodeState.WAITING)
-                self._stops(event.node, Phase.WAITING)
-            case m.NodeStarted():
-                self._set_node(event.node, NodeState.STARTED)
-                self._node_started(event)
-            case m.NodeDone():
-                self._set_node(event.node, NodeState.DONE)
-                self._node_done(event)
-            case m.NodeReleased():
-                self._set_node(event.node, NodeState.IDLE)
-                self._stops(event.node, Phase.GONE)
-            case m.NodeErred():
-                self._set_node(event.node, NodeState.ERRED)
-                self._stops(event.node, Phase.GONE)
-            case m.TaskWaiting():
-                self._stops(event.key, Phase.WAITING)
-            case m.TaskGone():
-                self._stops(event.key, Phase.GONE)
-            case m.Forgotten():
-                self._forget(event)
-            case m.Settle():
-                return self._settle()
-            case m.Tick():
-                return self._tick(event)
-            case m.GroupsAdded():
-                return self._add(event)
-            case m.WorkerJoined():
-                return self._worker_joined(event)
-            case m.WorkerLeft():
-                return self._worker_left(event)
-            case m.WorkerStatus():
-                return self._worker_changed(event)
-            case m.RunDropped():
-                self.history.drop(event.run)
-                self.workload.forget(event.run)
-        return ()
+    def _all_handlers(self) -> dict[type, Callable[[Any], Iterable[Instruction] | None]]:
+        """Return what takes note of which event: looked up for every task, several times."""
+        return {
+            m.ShareWaiting: self._share_proceeds,
+            m.ShareStarted: self._share_proceeds,
+            m.ShareDone: self._share_proceeds,
+            m.ShareReleased: self._share_recedes,
+            m.ShareErred: self._share_recedes,
+            m.NodeWaiting: lambda e: self._set_node(e.node, NodeState.WAITING, Phase.WAITING),
+            m.NodeStarted: self._node_started,
+            m.NodeDone: self._node_done,
+            m.NodeReleased: lambda e: self._set_node(e.node, NodeState.IDLE, Phase.GONE),
+            m.NodeErred: lambda e: self._set_node(e.node, NodeState.ERRED, Phase.GONE),
+            m.TaskWaiting: lambda e: self._stops(e.key, Phase.WAITING),
+            m.TaskStarted: lambda e: self._begins(
+                e.key, kind_of(self.doubles.original(e.key)), e.worker, e.now
+            ),
+            m.TaskDone: lambda e: self._ends(e.key, e.worker, e.now),
+            m.TaskGone: lambda e: self._stops(e.key, Phase.GONE),
+            m.Forgotten: self._forget,
+            m.GroupsAdded: self._add,
+            m.WorkerJoined: self._worker_joined,
+            m.WorkerLeft: self._worker_left,
+            m.WorkerStatus: self._worker_changed,
+            m.RunDropped: self._drop_run,
+            m.Settle: lambda _: self._settle(),
+            m.Tick: self._tick,
+        }
 
     # ------------------------------------------------------------------ shares
 
@@ -216,7 +198,7 @@ class AnyKState:
         group.held.pop(member.key, None)
         member.worker = event.worker
         if isinstance(event, m.ShareStarted):
-            self._begins(member.key, _kind_of_share(group), event)
+            self._begins(member.key, _kind_of_share(group), event.worker, event.now)
             if member.stage == "parity" and member.attempts == 0:
                 self._run(group).counters.parity_started += 1
             member.state, member.since = MemberState.STARTED, event.now
@@ -262,7 +244,9 @@ class AnyKState:
 
     # ------------------------------------------------------------------- nodes
 
-    def _set_node(self, key: Key, state: NodeState) -> None:
+    def _set_node(self, key: Key, state: NodeState, phase: Phase | None = None) -> None:
+        if phase is not None:
+            self._stops(key, phase)
         node = self._nodes.get(key)
         if node is not None:
             node.state = state
@@ -272,14 +256,14 @@ class AnyKState:
                 node.sent = True
 
     def _node_started(self, event: m.NodeStarted) -> None:
+        self._set_node(event.node, NodeState.STARTED)
         if event.worker is None:
             self._stops(event.node, Phase.WAITING)
         elif event.node in self._nodes:
-            self._begins(
-                event.node, _kind(event.node), m.TaskStarted(event.now, event.node, event.worker)
-            )
+            self._begins(event.node, kind_of(event.node), event.worker, event.now)
 
     def _node_done(self, event: m.NodeDone) -> None:
+        self._set_node(event.node, NodeState.DONE)
         if event.worker is not None:
             self._ends(event.node, event.worker, event.now)
         node = self._nodes.get(event.node)
@@ -298,8 +282,8 @@ class AnyKState:
 
     # ----------------------------------------------------- what workers have to do
 
-    def _begins(self, key: Key, kind: Kind, event: m.ShareStarted | m.TaskStarted) -> None:
-        self.workload.started(key, kind, event.worker, event.now)
+    def _begins(self, key: Key, kind: Kind, worker: str, now: float) -> None:
+        self.workload.started(key, kind, worker, now)
         self.doubles.note(key, Phase.STARTED)
 
     def _ends(self, key: Key, address: str, now: float, start: float | None = None) -> None:
@@ -391,6 +375,10 @@ class AnyKState:
         blocks = self.registry.blocks.values()
         return self._seat_anew([b for b in blocks if worker.address in b.seats.values()])
 
+    def _drop_run(self, event: m.RunDropped) -> None:
+        self.history.drop(event.run)
+        self.workload.forget(event.run)
+
     def _worker_changed(self, event: m.WorkerStatus) -> Iterable[Instruction]:
         """Note that a worker takes tasks now, or none for a while."""
         self.roster.change(event)
@@ -465,11 +453,3 @@ def _is_crowded(block: Block) -> bool:
 def _kind_of_share(group: Group) -> Kind:
     """Return with which shares those of a group are compared: with its own if it has no name."""
     return Kind(group.run, group.layer if group.run else group.block, "share")
-
-
-def _kind(key: Key) -> Kind:
-    """Return with which tasks a single task is compared."""
-    parsed = parse_key(key)
-    if parsed is not None:
-        return Kind(parsed.run, parsed.layer, parsed.stage)
-    return Kind("", 0, str(key[0] if isinstance(key, tuple) else key))

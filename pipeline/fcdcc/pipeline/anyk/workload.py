@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
+
+from fcdcc.pipeline.keys import parse_key
 
 from .entities import Worker
 from .messages import Key
 from .rules import LatenessRule
 
-__all__ = ["Assigned", "Kind", "Workload"]
+__all__ = ["Assigned", "Kind", "Workload", "kind_of"]
 
 MAX_KINDS = 2_000
 MAX_SERVICES = 64
@@ -41,6 +44,19 @@ class Kind(NamedTuple):
     run: str
     layer: int
     stage: str
+
+
+def kind_of(key: Key) -> Kind:
+    """Return with which tasks a single task is compared: those of its run, layer and stage."""
+    if isinstance(key, tuple) and len(key) == 4 and isinstance(key[1], int):
+        return Kind(_run_of(key[0]), key[1], str(key[0]))
+    return Kind("", 0, str(key[0] if isinstance(key, tuple) else key))
+
+
+@lru_cache(maxsize=1024)
+def _run_of(name: Key) -> str:
+    parsed = parse_key((name, 0, 0, 0))
+    return "" if parsed is None else parsed.run
 
 
 class Assigned(NamedTuple):

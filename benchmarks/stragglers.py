@@ -1,0 +1,480 @@
+"""Slow, stopped and killed workers: our runs beside plain Dask, tasks run twice, and no code.
+
+Six worker processes over TCP run blocks of 64 × 64 images through four convolutions, one
+thread each, at a pace that lets them behave like machines of their own (``pacing.py``). The
+traces are those of a bad day: all healthy; a tenth of all shares ten times slower, many blocks
+in flight and one at a time; two workers ten times slower throughout; two workers stopped, or
+killed, after a third of the blocks. Every answer is compared with PyTorch's.
+
+    python benchmarks/stragglers.py [--traces healthy,random,…] [--splits images,rows]
+        [--blocks 12] [--pairs 5] [--pace 4] [--json FILE]
+
+All traces with both splits take about seven minutes on two cores; each can be had by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import dask
+import numpy as np
+import torch
+from dask._task_spec import Task
+from distributed import Client, LocalCluster, as_completed, wait
+from pacing import Pacing, Stretch, set_trace
+from torch import nn
+
+from fcdcc.pipeline import open_model
+from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report
+from fcdcc.pipeline.anyk.scheduler_plugin import NAME
+from fcdcc.pipeline.executable import Executable
+from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner import make_plan
+
+SHAPE, BATCH, WORKERS, PARTS = (3, 64, 64), 48, 6, 4
+GIVE_UP = 30.0
+"""Seconds after which a run that does not finish is given up."""
+
+FORMS: dict[str, dict[str, Any]] = {
+    "uncoded strips": {"n": PARTS, "tolerate": 0, "redundancy": "off"},
+    "ours, eager": {"tolerate": 2, "redundancy": "eager"},
+    "ours, standby": {"tolerate": 2, "redundancy": "standby"},
+    "ours, off": {"tolerate": 2, "redundancy": "off"},
+    "ours, eager, γ = 3": {"tolerate": 3, "redundancy": "eager"},
+    "ours, standby, γ = 3": {"tolerate": 3, "redundancy": "standby"},
+}
+TRACES = ("healthy", "random", "latency", "workers", "stopped", "killed", "slices")
+
+
+def make_module() -> nn.Sequential:
+    """Return four convolutions and a classifier, with seeded weights."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(3, 48, 3, padding=1), nn.ReLU(), nn.Conv2d(48, 48, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d(2),
+        *(nn.Conv2d(48, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 96, 3, padding=1), nn.ReLU()),
+        *(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(96 * 8 * 8, 10)),
+    ).eval()
+
+
+def make_images(block: int, start: int, stop: int, pad_to: int) -> Any:
+    """Return images start … stop − 1 of a block, and zeros behind them."""
+    images = np.random.default_rng(block).random((BATCH, *SHAPE), dtype=np.float32)[start:stop]
+    return np.concatenate([images, np.zeros((pad_to - len(images), *SHAPE), np.float32)])
+
+
+def predict(module: nn.Sequential, block: int, part: int) -> Any:
+    """Run the whole module on a quarter of a block, as a user of plain Dask does."""
+    each = BATCH // PARTS
+    value = torch.from_numpy(make_images(block, part * each, (part + 1) * each, each))
+    for number, layer in enumerate(module):
+        label = ("", number, block, part)
+        with Stretch(isinstance(layer, nn.Conv2d), label), torch.inference_mode():
+            value = layer(value)
+    return value.numpy()
+
+
+def process_id() -> int:
+    """Return the worker's process id."""
+    return os.getpid()
+
+
+class Bench:
+    """A cluster, and the runs that are measured on it."""
+
+    def __init__(self, cluster: LocalCluster, client: Client, options: argparse.Namespace) -> None:
+        self.cluster, self.client, self.options = cluster, client, options
+        self.module = make_module()
+        stored = BytesIO()
+        batch = ({0: torch.export.Dim("batch")},)
+        example = torch.zeros(2, *SHAPE)
+        torch.export.save(
+            torch.export.export(self.module, (example,), dynamic_shapes=batch), stored
+        )
+        self.network = open_model(stored.getvalue()).network
+        self.held = client.scatter(self.module, broadcast=True)
+        self.expected: dict[int, Any] = {}
+        self.runs = 0
+        self.report: Mapping[str, Any] = {}
+
+    # ------------------------------------------------------------------ running
+
+    def trace(self, share: float = 0.0, workers: bool = False) -> None:
+        """Say what is slow from now on."""
+        self.client.run(set_trace, share, workers, self.options.seed)
+
+    def ours(
+        self, split: str, form: str, blocks: int, in_flight: int = 8, then: Any = None
+    ) -> float:
+        """Run blocks in one of our forms and return the seconds; ``report`` says what happened."""
+        self.runs += 1
+        run = f"run{self.runs}"
+        plan = make_plan(
+            self.network,
+            SHAPE,
+            PlanOptions.of(**{"n": 6, "split": split, "batch": BATCH, **FORMS[form]}),
+        )
+        executable = Executable(self.network, plan)
+        plugin = ExecutablePlugin(executable, run, 1)
+        install(self.client, plugin)
+
+        def submit(block: int) -> Any:
+            def reader(key: Any, start: int, stop: int, pad_to: int) -> Task:
+                return Task(key, make_images, block, start, stop, pad_to)
+
+            graph = build_block(self.network, plan, executable.ref, run, block, BATCH, reader)
+            last = Task((f"write-{run}", 99, block, 0), np.array, graph.prediction)
+            tasks = {**graph.tasks, last.key: last}
+            return self.client.get(tasks, last.key, sync=False, priority=-block)
+
+        seconds = self._window(submit, blocks, in_flight, then)
+        self.report = anyk_report(self.client, run)
+        uninstall(self.client, plugin)
+        return seconds
+
+    def _window(
+        self, submit: Callable[[int], Any], blocks: int, in_flight: int, then: Any
+    ) -> float:
+        """Keep so many blocks in flight; call ``then`` when a third is done."""
+        self._expect(blocks)
+        begin = time.perf_counter()
+        active = {submit(block): block for block in range(min(in_flight, blocks))}
+        upcoming = iter(range(len(active), blocks))
+        finished = as_completed(list(active))
+        for done, future in enumerate(finished, start=1):
+            self._check(active.pop(future), future.result())
+            if then is not None and done == blocks // 3:
+                then()
+            for block in upcoming:
+                fresh = submit(block)
+                active[fresh] = block
+                finished.add(fresh)
+                break
+        return time.perf_counter() - begin
+
+    def plain(self, blocks: int, copies: int = 1, then: Any = None) -> float:
+        """Run blocks as tasks that are each a whole network, once or twice, first wins."""
+        workers = list(self.client.scheduler_info(n_workers=-1)["workers"])
+        self._expect(blocks)
+        begin = time.perf_counter()
+        futures: dict[Any, tuple[int, int]] = {}
+        for number, (block, part) in enumerate(np.ndindex(blocks, PARTS)):
+            for copy in range(copies):
+                near = [workers[(number + 3 * copy) % len(workers)]] if copies > 1 else None
+                future = self.client.submit(
+                    predict, self.held, block, part, pure=False, workers=near,
+                    allow_other_workers=copies > 1,
+                )  # fmt: skip
+                futures[future] = block, part
+        answers: dict[tuple[int, int], Any] = {}
+        try:
+            for future in as_completed(list(futures), timeout=GIVE_UP):
+                place = futures[future]
+                if place not in answers and future.status == "finished":
+                    answers[place] = future.result()
+                    if then is not None and len(answers) == blocks * PARTS // 3:
+                        then()
+                        then = None
+                    others = [f for f, p in futures.items() if p == place and f is not future]
+                    self.client.cancel(others, reason="another was first") if others else None
+                if len(answers) == blocks * PARTS:
+                    break
+            seconds = time.perf_counter() - begin
+        except TimeoutError:
+            seconds = float("inf")
+        for block in range(blocks if seconds < float("inf") else 0):
+            self._check(block, np.concatenate([answers[block, part] for part in range(PARTS)]))
+        return seconds
+
+    def _expect(self, blocks: int) -> None:
+        """Find the right answers, before the clock runs."""
+        for block in range(len(self.expected), blocks):
+            with torch.inference_mode():
+                images = torch.from_numpy(make_images(block, 0, BATCH, BATCH))
+                self.expected[block] = self.module(images).numpy()
+
+    def _check(self, block: int, made: Any) -> None:
+        error = np.linalg.norm(made - self.expected[block]) / np.linalg.norm(self.expected[block])
+        assert error < 1e-4, (block, error)
+
+    # ------------------------------------------------------------------- faults
+
+    @contextmanager
+    def losing(self, how: signal.Signals) -> Iterator[Callable[[], None]]:
+        """Give a function that stops or kills two workers; afterwards there are six again."""
+        pids = self.client.run(process_id)
+        victims = [pids[address] for address in list(pids)[:2]]
+
+        def lose() -> None:
+            for pid in victims:
+                os.kill(pid, how)
+
+        try:
+            yield lose
+        finally:
+            for pid in victims:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(1.0)
+            self.client.wait_for_workers(WORKERS, timeout=120)
+
+
+def extra_work(report: Mapping[str, Any]) -> float:
+    """Return the work of parity, and of shares run again, relative to that of uncoded ones.
+
+    Work is CPU time, which the pace makes the time that a share takes.
+    """
+    plain = more = 0.0
+    seen: set[tuple[int, int, int]] = set()
+    for record in report["timeline"]:
+        place = record["layer"], record["block"], record["position"]
+        taken = record["stop"] - record["start"]
+        if record["stage"] == "parity" or place in seen:
+            more += taken
+        else:
+            plain += taken
+            seen.add(place)
+    return more / plain
+
+
+def spread(report: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the median of the layer times in seconds, and the 99th percentile relative to it."""
+    taken: dict[int, list[float]] = {}
+    for record in report["groups"]:
+        if record["block"]:  # the first warms up
+            taken.setdefault(record["layer"], []).append(record["stop"] - record["start"])
+    ratios = [t / median(times) for times in taken.values() for t in times]
+    typical = median(time for times in taken.values() for time in times)
+    return typical, float(np.quantile(ratios, 0.99))
+
+
+class Callbacks:
+    """The CPU time that the plugin spends in its hooks, without what Dask does for it there."""
+
+    def __init__(self, plugin: Any) -> None:
+        self.seconds, self._depth = 0.0, 0
+        for name in ("update_graph", "transition", "add_worker", "remove_worker"):
+            self._measure(plugin, name, 1.0)
+        for name in ("_settle", "_tick", "_look_at_workers"):
+            self._measure(plugin, name, 1.0)
+        self._measure(plugin, "_follow", -1.0)
+
+    def _measure(self, plugin: Any, name: str, sign: float) -> None:
+        function = getattr(plugin, name)
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            outer, self._depth = self._depth, 1 if sign > 0 else 0
+            start = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                taken = time.thread_time() - start
+                if (sign > 0 and not outer) or (sign < 0 and outer):
+                    self.seconds += sign * taken
+                self._depth = outer
+
+        setattr(plugin, name, measured)
+
+
+def slicing() -> float:
+    """Return the cost of four slices: the median of interleaved pairs, minus one."""
+    from fcdcc.coding import CodedConv, ConvGeometry, make_code
+
+    torch.set_num_threads(1)
+    code = make_code("systematic", n=6, k_a=16, k_b=1)
+    conv = CodedConv(ConvGeometry.of((32, 64, 64), (32, 32, 3, 3), padding=1), code, "images")
+    images, weight = torch.rand(BATCH, 32, 64, 64), torch.rand(32, 32, 3, 3)
+    value, filters = conv.encode_input(images, 0), conv.encode_filters(weight, 0)
+    ratios = []
+    for _ in range(60):
+        taken = []
+        for slices in (1, 4):
+            start = time.thread_time()
+            with torch.inference_mode():
+                conv.convolve(value, filters, 0, wanted=lambda: True, slices=slices)
+            taken.append(time.thread_time() - start)
+        ratios.append(taken[1] / taken[0])
+    return median(ratios) - 1.0
+
+
+Rows = list[dict[str, Any]]
+
+
+class Table:
+    """What was measured, printed as it comes."""
+
+    def __init__(self) -> None:
+        self.rows: Rows = []
+
+    def add(self, trace: str, split: str, what: str, seconds: float, **more: Any) -> float:
+        """Add a line."""
+        self.rows.append({"trace": trace, "split": split, "what": what, "seconds": seconds, **more})
+        shown = "did not finish" if seconds == float("inf") else f"{seconds:6.2f} s"
+        rest = "  ".join(f"{name} {value:.3g}" for name, value in more.items())
+        print(f"  {trace:<9} {split:<7} {what:<22} {shown}  {rest}", flush=True)
+        return seconds
+
+
+def healthy(bench: Bench, table: Table, splits: list[str]) -> None:
+    """Measure what the insurance costs when everything works."""
+    blocks = bench.options.blocks
+    bench.trace()
+    base = table.add("healthy", "", "plain Dask", bench.plain(blocks))
+    table.add("healthy", "", "every task twice", t := bench.plain(blocks, 2), to_plain=t / base)
+    for split in splits:
+        for form in ("uncoded strips", "ours, eager"):
+            seconds = bench.ours(split, form, blocks)
+            table.add("healthy", split, form, seconds, to_plain=seconds / base)
+        ratios, extra, cpu = [], [], []
+        for _ in range(bench.options.pairs):
+            off = bench.ours(split, "ours, off", blocks)
+            before, tasks = bench.callbacks.seconds, bench.tasks()
+            standby = bench.ours(split, "ours, standby", blocks)
+            cpu.append((bench.callbacks.seconds - before) / (bench.tasks() - tasks))
+            extra.append(extra_work(bench.report))
+            ratios.append(standby / off)
+        table.add(
+            "healthy", split, "ours, standby", standby, to_plain=standby / base,
+            to_off=median(ratios), least=min(ratios), most=max(ratios),
+            extra_work=median(extra), most_extra=max(extra), plugin_ms_per_task=1e3 * median(cpu),
+        )  # fmt: skip
+
+
+def random_shares(bench: Bench, table: Table, splits: list[str]) -> None:
+    """Measure with a tenth of all shares ten times slower and many blocks in flight."""
+    blocks = bench.options.blocks
+    bench.trace(share=0.1)
+    table.add("random", "", "plain Dask", bench.plain(blocks))
+    table.add("random", "", "every task twice", bench.plain(blocks, 2))
+    for split in splits:
+        base = table.add(
+            "random", split, "uncoded strips", bench.ours(split, "uncoded strips", blocks)
+        )
+        for form in ("ours, eager", "ours, standby"):
+            seconds = bench.ours(split, form, blocks)
+            table.add("random", split, form, seconds, to_uncoded=seconds / base)
+
+
+def latency(bench: Bench, table: Table, splits: list[str]) -> None:
+    """Measure with a tenth of all shares ten times slower, one block at a time."""
+    bench.trace(share=0.1)
+    for split in splits:
+        for form in ("uncoded strips", "ours, eager", "ours, eager, γ = 3", "ours, standby"):
+            seconds = bench.ours(split, form, 1 + bench.options.latency_blocks, in_flight=1)
+            typical, worst = spread(bench.report)
+            table.add("latency", split, form, seconds, layer_ms=1e3 * typical, p99_to_median=worst)
+
+
+def slow_workers(bench: Bench, table: Table, splits: list[str]) -> None:
+    """Measure with two of six workers ten times slower throughout."""
+    blocks = bench.options.blocks
+    bench.trace(workers=True)
+    table.add("workers", "", "plain Dask", bench.plain(blocks))
+    table.add("workers", "", "every task twice", bench.plain(blocks, 2))
+    for split in splits:
+        base = table.add(
+            "workers", split, "uncoded strips", bench.ours(split, "uncoded strips", blocks)
+        )
+        for form in ("ours, eager", "ours, standby"):
+            seconds = bench.ours(split, form, blocks)
+            table.add("workers", split, form, seconds, to_uncoded=seconds / base)
+
+
+def lost_workers(
+    bench: Bench, table: Table, splits: list[str], trace: str, four: Mapping[str, float]
+) -> None:
+    """Measure with two of six workers stopped or killed after a third of the blocks."""
+    how = signal.SIGSTOP if trace == "stopped" else signal.SIGKILL
+    blocks = bench.options.long_blocks
+    bench.trace()
+    for what, copies in (("plain Dask", 1), ("every task twice", 2)):
+        with bench.losing(how) as lose:
+            seconds = bench.plain(blocks, copies, lose)
+        table.add(trace, "", what, seconds, to_four_healthy=seconds / four["plain"])
+    for split in splits:
+        with bench.losing(how) as lose:
+            seconds = bench.ours(split, "ours, standby", blocks, then=lose)
+        table.add(trace, split, "ours, standby", seconds, to_four_healthy=seconds / four[split])
+
+
+@contextmanager
+def cluster_of(workers: int, options: argparse.Namespace) -> Iterator[Bench]:
+    """Start worker processes that keep pace, with the plugin."""
+    settings = {
+        "distributed.comm.timeouts.connect": "10s",
+        "distributed.deploy.lost-worker-timeout": "1h",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0",
+            preload=["fcdcc.pipeline.kernels"], silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        client.register_plugin(Pacing(options.pace, options.seed))
+        client.register_plugin(AnyKPlugin())
+        bench = Bench(cluster, client, options)
+        plugin = cluster.scheduler.plugins[NAME]
+        bench.callbacks = Callbacks(plugin)
+        bench.tasks = lambda: cluster.scheduler.n_tasks
+        bench.ours("images", "ours, standby", 3)  # filters are coded, libraries loaded
+        wait(client.submit(process_id, pure=False))
+        yield bench
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--traces", default=",".join(TRACES))
+    parser.add_argument("--splits", default="images,rows")
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--long-blocks", type=int, default=48, help="for stopped and killed")
+    parser.add_argument("--latency-blocks", type=int, default=25)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pace", type=float, default=4.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    traces, splits = options.traces.split(","), options.splits.split(",")
+    table, four = Table(), {}
+    if "slices" in traces:
+        cost = slicing()
+        table.add("slices", "", "four slices", 0.0, extra_cpu=cost)
+    if {"stopped", "killed"} & set(traces):
+        with cluster_of(4, options) as bench:
+            blocks = options.long_blocks
+            four["plain"] = table.add("four", "", "plain Dask", bench.plain(blocks))
+            for split in splits:
+                seconds = bench.ours(split, "ours, standby", blocks)
+                four[split] = table.add("four", split, "ours, standby", seconds)
+    if set(traces) - {"slices"}:
+        with cluster_of(WORKERS, options) as bench:
+            parts = {
+                "healthy": healthy, "random": random_shares, "latency": latency,
+                "workers": slow_workers,
+            }  # fmt: skip
+            for trace in traces:
+                if trace in parts:
+                    parts[trace](bench, table, splits)
+                elif trace != "slices":
+                    lost_workers(bench, table, splits, trace, four)
+    if options.json:
+        options.json.write_text(json.dumps({**vars(options), "rows": table.rows}, default=str))
+
+
+if __name__ == "__main__":
+    main()
