@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
+
+from .notebook import NotebookBar, in_notebook
 
 __all__ = ["Advance", "Quiet", "Watcher", "count", "watch"]
 
@@ -136,15 +139,40 @@ class _Lines(Quiet):
 
     def advance(self, advance: Advance) -> None:
         done = advance.blocks_done + advance.blocks_skipped
-        line = f"{done} of {advance.blocks_total} blocks, {advance}"
+        line = f"{done} of {advance.blocks_total} blocks, {advance}{_left(advance)}"
         self._every.call(done == advance.blocks_total, lambda: self._console.print(line))
+
+
+class _InNotebook(Quiet):
+    """A bar in a notebook."""
+
+    def __init__(self) -> None:
+        self._bar = NotebookBar()
+
+    def step(self, what: str) -> None:
+        self._bar.draw(what, 0, None, "", now=True)
+
+    def advance(self, advance: Advance) -> None:
+        done, total = advance.blocks_done + advance.blocks_skipped, advance.blocks_total
+        facts = f"{advance}{_left(advance)}"
+        self._bar.draw("blocks", done, total, facts, now=done == total)
+
+
+def _left(advance: Advance) -> str:
+    left = advance.seconds_left
+    return "" if left is None or left < 1 else f", {timedelta(seconds=round(left))} left"
 
 
 @contextmanager
 def watch(progress: bool | None) -> Iterator[Watcher]:
-    """Show a run on standard error: a bar on a terminal, else lines; by default only the bar."""
+    """Show a run: a bar on a terminal or in a notebook, else lines on standard error.
+
+    By default only bars.
+    """
     console = _console(progress)
-    if console is None:
+    if progress is not False and in_notebook():
+        yield _InNotebook()
+    elif console is None:
         yield Quiet()
     elif console.is_terminal:
         with _bar(console) as bar:

@@ -1,0 +1,70 @@
+"""What is shown of a run while it goes on, on terminals, in logs and in notebooks."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from fcdcc.pipeline.progress import Advance, watch
+
+HALF = Advance(
+    blocks_total=10,
+    blocks_done=4,
+    blocks_skipped=1,
+    blocks_failed=0,
+    images_done=40,
+    seconds=20.0,
+    erasures=3,
+    workers_lost=1,
+    blocks_in_flight=2,
+    extra_work=0.051,
+    slow="tcp://a:1 (silent for 2.0 s)",
+)
+
+
+def test_a_line_says_everything() -> None:
+    assert HALF.images_per_second == 2.0
+    assert HALF.seconds_left == 25.0
+    assert str(HALF) == (
+        "2 images/s, 3 shares not waited for, 5 % extra work, 1 workers lost, "
+        "slow: tcp://a:1 (silent for 2.0 s)"
+    )
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with watch(True) as watcher:
+        watcher.step("planning")
+        watcher.advance(HALF)
+        watcher.advance(HALF)  # so soon it is not said again
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["planning", f"5 of 10 blocks, {HALF}, 0:00:25 left"]
+
+
+def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    for progress in (None, False):
+        with watch(progress) as watcher:
+            watcher.step("planning")
+            watcher.advance(HALF)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    class ZMQInteractiveShell:
+        pass
+
+    display = SimpleNamespace(
+        HTML=str, display=lambda first, display_id: SimpleNamespace(update=drawn.append)
+    )
+    notebook = SimpleNamespace(get_ipython=ZMQInteractiveShell, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", notebook)  # type: ignore[arg-type] # stands for it
+    with watch(None) as watcher:
+        watcher.step("planning")
+        watcher.advance(HALF)
+        watcher.advance(Advance(10, 9, 1, 0, 90, 40.0, 0, 0))
+    assert "planning" in drawn[0]
+    assert "10 / 10" in drawn[-1]
+    assert "width: 100.0%" in drawn[-1]
