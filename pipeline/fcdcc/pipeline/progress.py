@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from .notebook import NotebookBar, in_notebook
 
@@ -106,11 +108,12 @@ class Quiet:
 
 
 class _Bar(Quiet):
-    """A bar on a terminal."""
+    """A bar on a terminal, and a line with the facts below it."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, live: Live, progress: Progress) -> None:
+        self._live = live
         self._progress = progress
-        self._task = progress.add_task("", total=None, facts="")
+        self._task = progress.add_task("", total=None)
 
     def step(self, what: str) -> None:
         self._progress.update(self._task, description=what)
@@ -121,8 +124,9 @@ class _Bar(Quiet):
             description="blocks",
             total=advance.blocks_total,
             completed=advance.blocks_done + advance.blocks_skipped,
-            facts=str(advance),
         )
+        facts = Text(str(advance), no_wrap=True, overflow="ellipsis")
+        self._live.update(Group(self._progress, facts))
 
 
 class _Lines(Quiet):
@@ -175,8 +179,9 @@ def watch(progress: bool | None) -> Iterator[Watcher]:
     elif console is None:
         yield Quiet()
     elif console.is_terminal:
-        with _bar(console) as bar:
-            yield _Bar(bar)
+        progress_bar = _bar(console, facts=False)
+        with Live(progress_bar, console=console) as live:
+            yield _Bar(live, progress_bar)
     else:
         yield _Lines(console)
 
@@ -224,17 +229,18 @@ def _console(progress: bool | None) -> Console | None:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def _bar(console: Console) -> Progress:
-    # What a narrow terminal has no room for is left out, and everything stays in one line.
+def _bar(console: Console, *, facts: bool = True) -> Progress:
+    """Return a bar in one line; what a narrow terminal has no room for is left out."""
     room = max(12, console.width - 56)
+    remark = TextColumn(
+        "{task.fields[facts]}",
+        table_column=Column(no_wrap=True, overflow="ellipsis", max_width=room),
+    )
     return Progress(
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=20),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn(
-            "{task.fields[facts]}",
-            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=room),
-        ),
+        *([remark] if facts else []),
         console=console,
     )

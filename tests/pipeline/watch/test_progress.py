@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from fcdcc.pipeline.progress import Advance, watch
 
@@ -40,6 +43,19 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
         watcher.advance(HALF)  # so soon it is not said again
     said = capsys.readouterr().err.splitlines()
     assert said == ["planning", f"5 of 10 blocks, {HALF}, 0:00:25 left"]
+
+
+def test_a_bar_on_a_narrow_terminal_has_its_facts_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=60)
+    monkeypatch.setattr("fcdcc.pipeline.progress._console", lambda progress: console)
+    with watch(None) as watcher:
+        watcher.step("planning")
+        watcher.advance(HALF)
+    lines = [line.rstrip() for line in Text.from_ansi(written.getvalue()).plain.splitlines()]
+    bar = next(number for number, line in enumerate(lines) if "5/10" in line)
+    assert lines[bar + 1].startswith("2 images/s, 3 shares not waited for, 5 % extra work")
+    assert max(map(len, lines)) <= 60
 
 
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
