@@ -174,7 +174,7 @@ def test_seed_and_parity_are_options_by_name() -> None:
         ({"n": 3, "k_a": 16, "k_b": 1}, "n >= 4"),
         ({"n": 6, "k_a": 0, "k_b": 4}, "at least 1"),
         ({"n": 6, "k_a": 16, "k_b": 1, "q": 5}, "no q"),
-        ({"n": 6, "k_a": 16, "k_b": 1, "parity": "octonion"}, "'quaternion' or 'rotation'"),
+        ({"n": 6, "k_a": 16, "k_b": 1, "parity": "octonion"}, "'quaternion', 'rotation' or 'real'"),
         ({"n": 6, "k_a": 4, "k_b": 4, "parity": "rotation", "q": 4}, "prime"),
         ({"n": 6, "k_a": 4, "k_b": 4, "parity": "rotation", "q": 3}, "at least 4"),
         ({"n": 6, "k_a": 4, "k_b": 4, "parity": "rotation", "seed": 1}, "no seed"),

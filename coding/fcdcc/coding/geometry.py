@@ -129,8 +129,10 @@ class ConvGeometry:
         """Multiply-adds for one image, uncoded."""
         return math.prod(self.weight_shape) * math.prod(self.output_spatial)
 
-    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Return the plain convolution, uncoded and without bias.
+    def convolve(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the plain convolution, uncoded.
 
         Parameters
         ----------
@@ -138,15 +140,21 @@ class ConvGeometry:
             Unpadded, (images, C, *space); its size may differ from ``spatial``.
         weight
             (filters, C / groups, *kernel), any number of filters that the groups divide.
+        bias
+            (filters,), added if given.
         """
-        return self.convolve_padded(*self._padded_for_torch(x), weight)
+        return self.convolve_padded(*self._padded_for_torch(x), weight, bias)
 
     def convolve_padded(
-        self, x: torch.Tensor, padding: tuple[int, ...], weight: torch.Tensor
+        self,
+        x: torch.Tensor,
+        padding: tuple[int, ...],
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the plain convolution of ``x`` with this padding at both ends instead."""
         convolution = _CONVOLUTIONS[self.ndim]
-        return convolution(x, weight, None, self.stride, padding, self.dilation, self.groups)
+        return convolution(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _padded_for_torch(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
         """Leave padding to the library, which needs no copy, unless it is uneven."""

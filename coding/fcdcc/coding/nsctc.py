@@ -97,6 +97,60 @@ class CodedConv:
         code = self.code
         return code.input_run(share) is not None and code.filter_run(share) is not None
 
+    def rows_of(self, share: int) -> range:
+        """Return the output rows of a plain share split by rows that are not certainly zero.
+
+        Rows behind the last that touches the input are: they were added so that all parts
+        are equally large, and nobody has to compute them. The last of these rows may lie
+        below the layer's output; decoding needs them all the same.
+        """
+        geometry = self.geometry
+        first = self.code.input_run(share)
+        if first is None:
+            raise CodeError(f"share {share} is coded; expected a plain one")
+        below = geometry.spatial[0] + geometry.padding[0][0]  # the first padded row of zeros
+        touched = max(-(-below // geometry.stride[0]), geometry.output_spatial[0])
+        start, stop = first * self.strips.rows, (first + self.code.ell_a) * self.strips.rows
+        return range(min(start, touched), min(stop, touched))
+
+    def recover(self, shares: Mapping[int, torch.Tensor], share: int, batch: int) -> torch.Tensor:
+        """Return what a plain share would have been, from others; nothing else is solved for.
+
+        Parameters
+        ----------
+        shares
+            Results of :meth:`convolve` by share, without bias. All of them are used. Plain
+            ones split by rows may lack their last rows, which are zeros.
+        share
+            The one that is missing.
+        batch
+            Images of the block, B.
+
+        Returns
+        -------
+        torch.Tensor
+            Of :meth:`share_shape`.
+
+        Raises
+        ------
+        NotDecodableError
+            If the shares do not decode.
+        """
+        decoder = self.code.decoder(shares)
+        rows: list[torch.Tensor] = []
+        for survivor in decoder.survivors:
+            result = _with_zeros(shares[survivor], self.share_shape(survivor, batch))
+            rows += self.outputs(result, survivor, batch)
+        out = rows[0].new_empty(self.share_shape(share, batch))
+        targets = self.outputs(out, share, batch)
+        products = self.code.share_matrices[share].argmax(axis=1)
+        which = [decoder.solved.index(int(product)) for product in products]
+        for images, filters in tiles(rows[0].shape, len(decoder.rows)):
+            tile = decoder.solve([row[images, :, filters] for row in rows], which)
+            for target, values in zip(targets, tile, strict=True):
+                target[images, :, filters].copy_(values)
+        return out
+
     def encode_input(self, x: torch.Tensor, share: int) -> torch.Tensor:
         """Return what a share convolves.
 
@@ -306,6 +360,15 @@ def _place(piece: torch.Tensor, out: torch.Tensor, images: slice, rows: slice) -
         start, stop = max(images.start, i * batch), min(images.stop, (i + 1) * batch)
         target = out[start - i * batch : stop - i * batch, :, i, rows]
         target.copy_(piece[start - images.start : stop - images.start])
+
+
+def _with_zeros(result: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a result with the rows of zeros below that nobody computed."""
+    missing = shape[2] - result.shape[2]
+    if missing <= 0:
+        return result
+    zeros = result.new_zeros((*result.shape[:2], missing, *result.shape[3:]))
+    return torch.cat([result, zeros], dim=2)
 
 
 def _copy_cut(target: torch.Tensor, source: torch.Tensor) -> None:

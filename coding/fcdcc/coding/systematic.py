@@ -14,6 +14,9 @@ complex numbers: bad survivor sets nearly vanish. See docs/systematic-codes.md.
 *Rotation parity*. Both sides as in the CRME, ell = 2 where a side is split, and parity by
 powers of one rotation of prime order q: any δ shares decode by Chebotarev's theorem on the
 minors of a Fourier matrix of prime order. About as well conditioned as the CRME.
+
+*Real parity*. One side is split into δ parts, a share has one of them, and parity is a
+combination with real coefficients. For small γ; what it is for is said in :mod:`.reals`.
 """
 
 from __future__ import annotations
@@ -28,19 +31,21 @@ from .crme import crme_threshold
 from .errors import CodeError
 from .parity import parity_table
 from .quaternions import left_matrices
+from .reals import real_coefficients
 
 __all__ = ["systematic", "systematic_threshold"]
 
-Parity = Literal["quaternion", "rotation"]
+Parity = Literal["quaternion", "rotation", "real"]
 
 
 def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> int:
-    """Return δ: k_a k_b / 4 with quaternions, that of the CRME with rotations.
+    """Return δ: k_a k_b / 4 with quaternions, that of the CRME with rotations, k_a k_b with reals.
 
     Raises
     ------
     CodeError
-        If there is no such code: with quaternions k_a or k_b has to be a multiple of 4.
+        If there is no such code: with quaternions k_a or k_b has to be a multiple of 4, with
+        reals one of them 1.
 
     Examples
     --------
@@ -49,8 +54,15 @@ def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> i
     """
     if parity == "rotation":
         return crme_threshold(k_a, k_b)
+    if parity == "real":
+        if min(k_a, k_b) != 1:
+            raise CodeError(
+                f"systematic with real parity, k_a = {k_a} and k_b = {k_b}; expected one of them "
+                f"to be 1: take k_a = {k_a * k_b} and k_b = 1"
+            )
+        return k_a * k_b
     if parity != "quaternion":
-        raise CodeError(f"parity {parity!r}; expected 'quaternion' or 'rotation'")
+        raise CodeError(f"parity {parity!r}; expected 'quaternion', 'rotation' or 'real'")
     if k_a < 1 or k_b < 1 or (k_a % 4 and k_b % 4):
         raise CodeError(
             f"systematic with k_a = {k_a} and k_b = {k_b}; expected both at least 1 and one of "
@@ -77,9 +89,9 @@ def systematic(
         With quaternions, one a multiple of 4 and the other any number: the quaternions go to
         the side that is a multiple of 4, to the larger one if both are, to the input if they
         are equal. Conditioning is best with 1 on the other side and hardly worse with 2 or
-        4. With rotations, each 1 or even.
+        4. With rotations, each 1 or even. With reals, one of them 1.
     parity
-        'quaternion' or 'rotation'.
+        'quaternion', 'rotation' or 'real'.
     q
         Rotation parity only: the order of the rotation, a prime, at least δ and at least γ.
         The default is the smallest such.
@@ -97,16 +109,18 @@ def systematic(
             f"systematic with n = {n} shares, k_a = {k_a} and k_b = {k_b} needs {threshold} "
             f"results to decode; expected n >= {threshold}: take more shares or fewer parts"
         )
+    if parity != "quaternion" and seed is not None:
+        raise CodeError(f"{parity} parity has no seed; expected none")
+    if parity != "rotation" and q is not None:
+        raise CodeError(f"{parity} parity has no q; expected none")
     if parity == "rotation":
-        if seed is not None:
-            raise CodeError("rotation parity has no seed; expected the option q, or none")
         input_matrix, filter_matrix = _rotation_sides(n - threshold, k_a, k_b, threshold, q)
+    elif parity == "real":
+        input_matrix, filter_matrix = _real_sides(n - threshold, k_a, k_b)
     else:
-        if q is not None:
-            raise CodeError("quaternion parity has no q; expected the option seed, or none")
         input_matrix, filter_matrix = _quaternion_sides(n - threshold, k_a, k_b, seed)
     return Code(
-        name="systematic" if parity == "quaternion" else "systematic-rotation",
+        name="systematic" if parity == "quaternion" else f"systematic-{parity}",
         input_matrix=input_matrix,
         filter_matrix=filter_matrix,
         recovery_threshold=threshold,
@@ -144,6 +158,14 @@ def _quaternion_sides(
         np.concatenate([plain_sides[0], parity[0]]),
         np.concatenate([plain_sides[1], parity[1]]),
     )
+
+
+def _real_sides(gamma: int, k_a: int, k_b: int) -> tuple[Float64Array, Float64Array]:
+    coded = real_coefficients(gamma, k_a * k_b)[:, None, :]
+    ones = np.ones((gamma, 1, 1))
+    parity = (coded, ones) if k_b == 1 else (ones, coded)
+    plain = uncoded_sides(k_a, k_b, 1, 1)
+    return np.concatenate([plain[0], parity[0]]), np.concatenate([plain[1], parity[1]])
 
 
 def _rotation_sides(

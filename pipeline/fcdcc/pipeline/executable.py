@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from fcdcc.coding import CodedConv
 from .errors import PlanError
 from .model.network import ConvStage, GlueStage, Network
 from .plans import Plan
+from .strips import RowLayout
 
 __all__ = ["Executable", "ExecutableRef", "drop", "find", "hold"]
 
@@ -44,6 +46,11 @@ class Executable:
     def fingerprint(self) -> str:
         """What tells this executable from any other."""
         return self.plan.fingerprint
+
+    @cached_property
+    def rows(self) -> RowLayout:
+        """Which strips there are, where they stay put."""
+        return RowLayout(self.network, self.plan)
 
     @property
     def ref(self) -> ExecutableRef:

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from fcdcc.coding import Abandoned
+from fcdcc.coding.slicing import runs
 
 from .anyk import abandonable, wanted
 from .executable import Executable, find
 from .kernels import (
-    SLICES,
     Array,
     Program,
     Values,
     add_bias,
     convolved,
-    survivors_used,
+    recovered,
     to_array,
     to_tensor,
 )
@@ -31,14 +31,14 @@ __all__ = ["gather", "glue", "parity", "part", "share"]
 
 
 def share(program: Program, unit: Unit, position: int, *inputs: Array) -> Array:
-    """Return a systematic share: the unit's work for one run of images, bias not yet added.
+    """Return a systematic share, bias included: the unit's work for one run of images.
 
     It stops between two stages, or slices of its convolution, if nobody waits for it.
     """
     held, is_wanted = find(program), wanted()
     with abandonable(), torch.inference_mode():
         value = _entering(held, unit, inputs, is_wanted)
-        return to_array(_convolve(held, unit.number, position, value, is_wanted))
+        return to_array(_convolve(held, unit.number, value, is_wanted))
 
 
 def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Array:
@@ -51,25 +51,28 @@ def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Array
     runs = [inputs[first : first + count] for first in range(0, len(inputs), count)]
     with abandonable(), torch.inference_mode():
         images = torch.cat([_entering(held, unit, run, is_wanted) for run in runs])
-        coded = held.coded(unit.number).encode_input(images, position)
-        return to_array(_convolve(held, unit.number, position, coded, is_wanted))
+        layer = held.plan.layer(unit.number)
+        coded = layer.coded_conv
+        return to_array(
+            coded.convolve(
+                coded.encode_input(images, position),
+                held.filters(unit.number, position),
+                position,
+                wanted=is_wanted,
+                slices=layer.slices(len(images)),
+            )
+        )
 
 
 def part(shares: Mapping[int, Array], program: Program, layer: int, own: int) -> Array:
     """Return a layer's output for one run of images: its own share, or decoded from others."""
+    if own in shares:
+        return shares[own]
     held = find(program)
-    coded = held.coded(layer)
+    code = held.coded(layer).code
     with torch.inference_mode():
-        if own in shares:
-            output = to_tensor(shares[own])
-        else:
-            there = {position: to_tensor(share) for position, share in shares.items()}
-            some = next(iter(there.values()))
-            images = len(some) * coded.code.k_a // coded.code.ell_a
-            used = survivors_used(coded.code, there, some.dtype)
-            whole = coded.decode({position: there[position] for position in used}, images)
-            output = whole[own * len(some) : (own + 1) * len(some)]
-        return to_array(add_bias(output, held.bias(layer)))
+        images = len(next(iter(shares.values()))) * code.k_a // code.ell_a
+        return to_array(add_bias(recovered(held, layer, shares, own, images), held.bias(layer)))
 
 
 def glue(program: Program, unit: Unit, *inputs: Array) -> Array | Values:
@@ -114,10 +117,17 @@ def _run(
 
 
 def _convolve(
-    held: Executable, layer: int, position: int, value: Tensor, is_wanted: Callable[[], bool]
+    held: Executable, layer: int, value: Tensor, is_wanted: Callable[[], bool]
 ) -> Tensor:
-    filters = held.filters(layer, position)
-    return held.coded(layer).convolve(value, filters, position, wanted=is_wanted, slices=SLICES)
+    """Return the convolution of some images, bias added."""
+    planned = held.plan.layer(layer)
+    weight, bias = held.weight(layer), held.bias(layer)
+    made = []
+    for run in runs(len(value), planned.slices(len(value) * held.plan.delta)):
+        if not is_wanted():
+            raise Abandoned("nobody waits for this share any more")
+        made.append(planned.geometry.convolve(value[run], weight, bias))
+    return made[0] if len(made) == 1 else torch.cat(made)
 
 
 def _named(unit: Unit, inputs: Sequence[Array]) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ __all__ = [
     "prepare",
     "prepare_some",
     "read",
+    "recovered",
     "same",
     "share",
     "survivors_used",
@@ -44,10 +45,6 @@ __all__ = [
 Array = NDArray[Any]
 Program = ExecutableRef | Executable
 Values = Mapping[str, Array]
-
-SLICES = 4
-"""Into how many slices a share's convolution is cut, to ask in between whether it is wanted."""
-
 
 def read(
     source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int
@@ -104,7 +101,7 @@ def share(program: Program, layer: int, position: int, coded_input: Array) -> Ar
             held.filters(layer, position),
             position,
             wanted=wanted(),
-            slices=SLICES,
+            slices=held.plan.layer(layer).slices(coded_input.shape[0]),
         )
         return to_array(result)
 
@@ -154,6 +151,26 @@ def glue(program: Program, layer: int, *inputs: Array) -> Array | Values:
         values = run_steps(stage, given, held.network.tensors)
         made = {name: to_array(values[name]) for name in stage.outputs}
     return made[stage.outputs[0]] if len(made) == 1 else made
+
+
+def recovered(
+    held: Executable, layer: int, shares: Mapping[int, Array], own: int, images: int
+) -> Tensor:
+    """Return a plain share that is not there from shares that are, without bias.
+
+    Plain shares come with their bias, others without.
+    """
+    coded, bias = held.coded(layer), held.bias(layer)
+    uncoded = held.plan.layer(layer).uncoded
+    there = {position: to_tensor(share) for position, share in shares.items()}
+    some = next(iter(there.values()))
+    results = {
+        position: add_bias(there[position], None if bias is None else -bias)
+        if position in uncoded
+        else there[position]
+        for position in survivors_used(coded.code, there, some.dtype)
+    }
+    return coded.recover(results, own, images)
 
 
 def survivors_used(code: Code, there: Iterable[int], dtype: torch.dtype) -> tuple[int, ...]:

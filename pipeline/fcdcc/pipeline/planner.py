@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fcdcc.coding import ConvGeometry
-from fcdcc.coding.conditioning import check_tolerance, condition_limit
+from fcdcc.coding.conditioning import check_tolerance, condition_limit, measure
 from fcdcc.coding.cost import cheapest
 from fcdcc.coding.partitions import code_partitions
 
@@ -18,6 +18,7 @@ from .model.interpreter import network_shapes
 from .model.network import ConvStage, Network
 from .options import PlanOptions
 from .plans import CodeSpec, LayerPlan, Placement, Plan, Split
+from .rows import analyse_network
 
 __all__ = ["check_images", "fits", "make_plan"]
 
@@ -66,6 +67,10 @@ SHARE_WORK = 5e8
 """Multiply-adds of a share that make the overhead of its tasks, a few milliseconds, small."""
 
 
+REAL_LIMIT = 100.0
+"""Real parity serves strips of rows up to this condition number."""
+
+
 def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptions) -> Plan:
     """Return the plan for images of shape (C, *space).
 
@@ -88,9 +93,7 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
         batch = options.batch or _in_whole_runs(batch, options.delta)
         layers = tuple(_plan_by_images(network, shapes, options, batch))
     else:
-        layers = tuple(
-            _plan_by_rows(stage, network, shapes, options) for stage in network.convolutions
-        )
+        layers = tuple(_plan_by_rows(network, shapes, options, batch, image_shape))
     warnings = [*_check_codes(layers, options.dtype)]
     if not layers:
         warnings.append("the model has no convolution: nothing is coded")
@@ -152,15 +155,65 @@ def _planned_batch(shapes: dict[str, tuple[int, ...]], dtype: str) -> int:
 
 
 def _plan_by_rows(
-    stage: ConvStage,
     network: Network,
     shapes: dict[str, tuple[int, ...]],
     options: PlanOptions,
-) -> LayerPlan:
-    """Choose the partitions of one convolution."""
-    geometry = _geometry(stage, network, shapes)
-    k_a, k_b, *_ = cheapest(geometry, code_partitions(options.code, options.n, options.delta))
-    return LayerPlan(stage.index, stage.name, geometry, CodeSpec(options.code, options.n, k_a, k_b))
+    batch: int,
+    image_shape: tuple[int, ...],
+) -> Iterator[LayerPlan]:
+    """Yield the plan of every convolution: in place with the systematic code, else gathered."""
+    if options.code == "systematic":
+        yield from _plan_in_place(network, shapes, options, batch, image_shape)
+        return
+    partitions = code_partitions(options.code, options.n, options.delta)
+    for stage in network.convolutions:
+        geometry = _geometry(stage, network, shapes)
+        k_a, k_b, *_ = cheapest(geometry, partitions)
+        spec = CodeSpec(options.code, options.n, k_a, k_b)
+        yield LayerPlan(stage.index, stage.name, geometry, spec)
+
+
+def _plan_in_place(
+    network: Network,
+    shapes: dict[str, tuple[int, ...]],
+    options: PlanOptions,
+    batch: int,
+    image_shape: tuple[int, ...],
+) -> Iterator[LayerPlan]:
+    """Yield the plan of every convolution: its strips stay put, some of them are coded.
+
+    What was said of images holds of rows, too: a convolution is coded when enough work has
+    come together since the last one that was. Those between are done twice for the rows that
+    two strips need, so they are few.
+    """
+    spec = _code_of_strips(options)
+    found = analyse_network(network, (2, *image_shape))
+    gathered = 0.0
+    for stage in network.convolutions:
+        geometry = _geometry(stage, network, shapes)
+        if found.layouts[stage.output].axis is None:
+            reason = "its input has no rows to split: run whole"
+            yield LayerPlan(stage.index, stage.name, geometry, None, "rows", reason)
+            continue
+        gathered += geometry.multiply_adds * batch / options.delta
+        coded = gathered >= SHARE_WORK or stage is network.convolutions[-1]
+        gathered = 0.0 if coded else gathered
+        reason = "" if coded else "part of the share of the next coded layer"
+        code = spec if coded else None
+        yield LayerPlan(stage.index, stage.name, geometry, code, "rows", reason, in_place=coded)
+
+
+def _code_of_strips(options: PlanOptions) -> CodeSpec:
+    """Return the code of strips of rows: real parity, where that is well conditioned.
+
+    With real parity there are δ strips, with quaternions 4 δ, of which each share has four;
+    so fewer rows are padding with real parity.
+    """
+    n, delta = options.n, options.delta
+    real = CodeSpec("systematic", n, delta, 1, "real")
+    if measure(real.code).worst <= REAL_LIMIT:
+        return real
+    return CodeSpec("systematic", n, RUNS * delta, 1)
 
 
 def _plan_by_images(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
+from dask.typing import Key
 from pydantic import TypeAdapter, ValidationError
 
 from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
@@ -23,6 +25,15 @@ Split = Literal["rows", "images"]
 PLAN_FORMAT = 1
 """The version of a saved plan; older ones stay readable."""
 
+SLICE = 2e9
+"""Multiply-adds between two questions whether a share is still wanted: some 50 ms."""
+
+LONG_SLICE = 1e10
+"""The same for a convolution with fewer than ``DEEP`` multiply-adds for each output."""
+
+DEEP = 1000
+MOST_SLICES = 16
+
 
 @dataclass(frozen=True)
 class CodeSpec:
@@ -32,11 +43,14 @@ class CodeSpec:
     n: int
     k_a: int
     k_b: int
+    parity: Literal["quaternion", "real"] | None = None
+    """Of the systematic code; None for its default, and for other codes."""
 
     @cached_property
     def code(self) -> Code:
         """The code itself."""
-        return make_code(self.name, n=self.n, k_a=self.k_a, k_b=self.k_b)
+        options = {} if self.parity is None else {"parity": self.parity}
+        return make_code(self.name, n=self.n, k_a=self.k_a, k_b=self.k_b, **options)
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,9 @@ class LayerPlan:
         The code of its shares; None where it is run whole.
     split
         What the input's parts are: runs of output rows, or of the block's images.
+    in_place
+        Whether the parts of the output stay with the workers that made them. Otherwise they
+        are gathered: on one worker, after every layer.
     reason
         Why this, in words, where there is something to say.
     """
@@ -65,6 +82,7 @@ class LayerPlan:
     code: CodeSpec | None
     split: Split = "rows"
     reason: str = ""
+    in_place: bool = False
 
     @cached_property
     def coded_conv(self) -> CodedConv:
@@ -93,6 +111,19 @@ class LayerPlan:
             return frozenset()
         first = range(self.code.code.recovery_threshold)
         return frozenset(first) if all(map(self.coded_conv.is_plain, first)) else frozenset()
+
+    def slices(self, images: int) -> int:
+        """Return in how many slices a share works, to ask in between whether it is wanted.
+
+        A slice is copied to its place, which costs little beside a convolution with many
+        multiply-adds for each number that it makes.
+        """
+        if self.code is None:
+            return 1
+        coded, geometry = self.code.code, self.geometry
+        reduction = math.prod(geometry.weight_shape[1:])
+        work = geometry.multiply_adds * images / coded.recovery_threshold
+        return max(1, min(MOST_SLICES, round(work / (SLICE if reduction >= DEEP else LONG_SLICE))))
 
 
 @dataclass(frozen=True)
@@ -184,6 +215,12 @@ class Plan:
         """Return the positions of a layer that are held back until they are needed."""
         return tuple(sorted(layer.parity)) if self.redundancy == "standby" else ()
 
+    def shares_of_part(self, layer: LayerPlan, shares: Mapping[int, Key], part: int) -> dict[int, Key]:
+        """Return the shares that a part can be made from: with nothing spare its own alone."""
+        if self.redundancy == "off" and part in layer.uncoded:
+            return {part: shares[part]}
+        return dict(shares)
+
     @property
     def delta(self) -> int:
         """δ = n − γ: how many shares suffice."""
@@ -193,6 +230,11 @@ class Plan:
     def coded_layers(self) -> frozenset[int]:
         """The numbers of the convolutions that are coded."""
         return frozenset(layer.layer for layer in self.layers if layer.code is not None)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether some strips of rows stay with the workers that made them."""
+        return any(layer.in_place for layer in self.layers)
 
     def images_per_share(self, images: int) -> int:
         """Return how many images of a block one systematic share has, if split by images."""

@@ -33,16 +33,28 @@ def find_groups(
 
 
 def _connected(nodes: Iterable[AnyK]) -> list[list[AnyK]]:
-    """Return the nodes in runs that are connected through shares."""
+    """Return the nodes in runs that are connected through shares, or by what their keys say."""
     runs: dict[int, list[AnyK]] = {}
-    run_of: dict[Key, int] = {}
+    run_of: dict[object, int] = {}
     for number, node in enumerate(nodes):
         together = [node]
-        for other in {run_of[key]: None for key in node.shares.values() if key in run_of}:
+        for other in {run_of[mark]: None for mark in _marks(node) if mark in run_of}:
             together = runs.pop(other) + together
         runs[number] = together
-        run_of.update({key: number for item in together for key in item.shares.values()})
+        run_of.update({mark: number for item in together for mark in _marks(item)})
     return list(runs.values())
+
+
+def _marks(node: AnyK) -> Iterator[object]:
+    """Yield what nodes of one group have in common: a share, or run, layer and block.
+
+    Without redundancy every part has its own share alone, and is of the same layer all the same.
+    """
+    for key in node.shares.values():
+        yield key
+        label = parse_key(key)
+        if label is not None:
+            yield (label.run, label.layer, label.block)
 
 
 def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[int]) -> GroupSpec:

@@ -1,15 +1,17 @@
 """The Dask graph of one block of images, static and right for every Dask scheduler.
 
 Where the any-k plugin runs, what needs any δ of n shares starts as soon as they are there
-(:mod:`fcdcc.pipeline.anyk`). Two forms: :mod:`.gathered` serves every code and split;
-:mod:`.by_images` leaves runs of images with their workers.
+(:mod:`fcdcc.pipeline.anyk`). Three forms: :mod:`.gathered` serves every code and split;
+:mod:`.by_images` leaves runs of images with their workers, :mod:`.by_rows` strips of rows.
 """
 
 from __future__ import annotations
 
 from ..model.network import Network
 from ..plans import Plan
+from ..strips import row_layout
 from .by_images import build_by_images
+from .by_rows import build_by_rows
 from .common import BlockGraph, Held, Reader
 from .gathered import build_gathered
 
@@ -40,5 +42,8 @@ def build_block(
     reader
         Says how runs of them are read.
     """
+    if plan.in_place:
+        layout = row_layout(network, plan)
+        return build_by_rows(network, plan, layout, executable, run, block, images, reader)
     build = build_by_images if plan.split == "images" else build_gathered
     return build(network, plan, executable, run, block, images, reader)

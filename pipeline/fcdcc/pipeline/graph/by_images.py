@@ -110,14 +110,14 @@ class _Builder:
             node = AnyK(
                 self._key("part", unit.number, part),
                 kernels.part,
-                shares,
+                self._plan.shares_of_part(layer, shares, part),
                 Decodable(code, self._plan.dtype),
                 self._executable,
                 unit.number,
                 part,
                 own=part,
                 standby=self._plan.standby_positions(layer),
-                seats=self._plan.placement.seats(shares),
+                seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, part)),
             )
             values.add(node, *unit.outputs)
 

@@ -25,7 +25,7 @@ from ..model.network import ConvStage, GlueStage, Network
 from ..plans import LayerPlan, Plan
 from .common import BlockGraph, Decodable, Held, Reader, Values
 
-__all__ = ["build_gathered"]
+__all__ = ["add_gathered", "build_gathered"]
 
 
 def build_gathered(
@@ -59,7 +59,7 @@ def build_gathered(
             )
             values.add(whole, stage.output)
         else:
-            _add_coded(values, stage, layer, plan, executable, make_key)
+            add_gathered(values, stage, layer, plan, executable, make_key)
     prediction = values[network.output]
     if padded > images:
         take = Task(
@@ -70,7 +70,7 @@ def build_gathered(
     return BlockGraph(values.tasks, prediction)
 
 
-def _add_coded(
+def add_gathered(
     values: Values,
     stage: ConvStage,
     layer: LayerPlan,

@@ -1,0 +1,254 @@
+"""The graph of one block whose strips stay put: rows travel only where a strip ends.
+
+::
+
+    read ─┬─ halo ─ share 0 ─ part 0 ─┬───────── share 0 ─ part 0 ─ …
+          ├─ halo ─ share 1 ─ part 1 ─┼─ halo ─  share 1 ─ part 1 ─ …
+          └─ …               ╲ ╱      └─ …                ╲ ╱
+                           parity                       parity
+
+A systematic share is the convolution of one strip of rows, with all that stands in front of
+it. Its part is the share itself, or decoded from any δ of the group; so it stays where it
+was made, and the neighbours take the rows that they need beyond their own, as keys of their
+own, since Dask moves whole values. What needs all rows runs once, on gathered strips, and
+what follows is split again. A layer that the plan codes in the gathered form is gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
+
+from .. import kernels
+from .. import strip_kernels as strips
+from ..anyk import AnyK, Share
+from ..keys import Stage, task_key
+from ..model.network import ConvStage, Network
+from ..plans import Plan
+from ..rows import Rows
+from ..strip_kernels import Piece
+from ..strips import Needs, RowLayout, RowUnit
+from .common import BlockGraph, Decodable, Held, Reader, Source, Values
+from .gathered import add_gathered
+
+__all__ = ["build_by_rows"]
+
+
+def build_by_rows(
+    network: Network,
+    plan: Plan,
+    layout: RowLayout,
+    executable: Held,
+    run: str,
+    block: int,
+    images: int,
+    reader: Reader,
+) -> BlockGraph:
+    """Return the graph of one block whose parts are strips of rows that stay put."""
+    return _Builder(network, plan, layout, executable, run, block, images, reader).build()
+
+
+class _Builder:
+    """Builds one block. A value is in one place, or each of its strips has a source."""
+
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        layout: RowLayout,
+        executable: Held,
+        run: str,
+        block: int,
+        images: int,
+        reader: Reader,
+    ) -> None:
+        self._network = network
+        self._plan = plan
+        self._layout = layout
+        self._executable = executable
+        self._run = run
+        self._block = block
+        self._images = images
+        self._padded = plan.batch if plan.fixed_batch else images
+        self._reader = reader
+        self._tasks: dict[Key, GraphNode] = {}
+        self._placed = Values(self._tasks)
+        self._strips = [Values(self._tasks) for _ in range(layout.parts)]
+        self._cuts: dict[tuple[str, int | None, Rows], TaskRef] = {}
+        self._gathered: set[str] = set()
+
+    def build(self) -> BlockGraph:
+        """Return the whole graph."""
+        read = self._reader(self._key("read", 0, 0), 0, self._images, self._padded)
+        self._placed.add(read, self._network.input)
+        for unit in self._layout.units:
+            if unit.kind == "share":
+                self._add_group(unit)
+            elif unit.kind == "strips":
+                self._add_strips(unit)
+            elif unit.kind == "whole":
+                self._add_whole(unit)
+            else:
+                self._add_gathered(unit)
+        return BlockGraph(self._tasks, self._prediction())
+
+    def _prediction(self) -> Source:
+        name = self._network.output
+        source = self._in_one_place(name, len(self._network.stages))
+        if self._padded == self._images:
+            return source
+        take = Task(
+            self._key("gather", len(self._network.stages) + 1, 0),
+            kernels.take,
+            source,
+            self._images,
+        )
+        self._tasks[take.key] = take
+        return TaskRef(take.key)
+
+    # ------------------------------------------------------------------- units
+
+    def _add_group(self, unit: RowUnit) -> None:
+        """Add the shares of a convolution coded in place, and its parts."""
+        layer, number = self._plan.layer(unit.number), unit.number
+        shares: dict[int, Key] = {}
+        for position in self._plan.shares_started(layer):
+            if position in layer.parity:
+                pieces, sources = self._all_of(unit.inputs)
+                task = Share(
+                    self._key("parity", number, position),
+                    strips.parity, self._executable, unit, position, pieces, *sources,
+                )  # fmt: skip
+            else:
+                pieces, sources = self._pieces(unit, position)
+                task = Share(
+                    self._key("share", number, position),
+                    strips.share, self._executable, unit, position, self._padded, pieces, *sources,
+                )  # fmt: skip
+            self._tasks[task.key] = task
+            shares[position] = task.key
+        ready = Decodable(layer.coded_conv.code, self._plan.dtype)
+        ranges = self._layout.ranges(unit.outputs[0]) or ()
+        for own, rows in enumerate(ranges):
+            if not rows.size and own > 0:
+                continue
+            node = AnyK(
+                self._key("part", number, own),
+                strips.part,
+                self._plan.shares_of_part(layer, shares, own),
+                ready,
+                self._executable,
+                number,
+                own,
+                self._padded,
+                own=own,
+                standby=self._plan.standby_positions(layer),
+                seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, own)),
+            )
+            self._strips[own].add(node, *unit.outputs)
+
+    def _add_strips(self, unit: RowUnit) -> None:
+        for own in range(self._layout.parts):
+            if self._layout.steps(unit, own):
+                pieces, sources = self._pieces(unit, own)
+                task = Task(
+                    self._key("glue", unit.number, own),
+                    strips.glue, self._executable, unit, own, pieces, *sources,
+                )  # fmt: skip
+                self._strips[own].add(task, *unit.outputs)
+
+    def _add_whole(self, unit: RowUnit) -> None:
+        pieces, sources = self._all_of(unit.inputs)
+        position = self._layout.parts  # behind those of the strips, if the stage has some
+        task = Task(
+            self._key("glue", unit.number, position),
+            strips.whole, self._executable, unit, pieces, *sources,
+        )  # fmt: skip
+        self._placed.add(task, *unit.outputs)
+
+    def _add_gathered(self, unit: RowUnit) -> None:
+        stage = self._network.stages[unit.number]
+        if not isinstance(stage, ConvStage):
+            raise TypeError(f"stage {unit.number} is glue; expected a convolution")
+        self._in_one_place(stage.input, unit.number)
+        make_key = partial(task_key, run=self._run, layer=stage.index, block=self._block)
+        layer = self._plan.layer(stage.index)
+        add_gathered(self._placed, stage, layer, self._plan, self._executable, make_key)
+
+    # ------------------------------------------------------------------ values
+
+    def _pieces(self, unit: RowUnit, part: int) -> tuple[list[Piece], list[Source]]:
+        """Return what a strip's task is given: its own strips, and rows of others."""
+        needs = self._layout.needs(unit, part)
+        found = [piece for name in needs for piece in self._pieces_of(name, needs, unit, part)]
+        return [piece for piece, _ in found], [source for _, source in found]
+
+    def _pieces_of(
+        self, name: str, needs: Needs, unit: RowUnit, part: int
+    ) -> Iterator[tuple[Piece, Source]]:
+        ranges, rows = self._layout.ranges(name), needs[name]
+        if rows is None:
+            yield Piece(name, None), self._placed[name]
+        elif ranges is None:
+            yield Piece(name, rows), self._cut(name, None, rows, rows, unit)
+        else:
+            for other, has in enumerate(ranges):
+                start, stop = max(rows.start, has.start), min(rows.stop, has.stop)
+                if start >= stop:
+                    continue
+                whole = other == part or (start, stop) == has
+                if whole:
+                    yield Piece(name, has), self._strips[other][name]
+                else:
+                    wanted = Rows(start, stop)
+                    inside = Rows(start - has.start, stop - has.start)
+                    yield Piece(name, wanted), self._cut(name, other, wanted, inside, unit)
+
+    def _cut(
+        self, name: str, part: int | None, rows: Rows, inside: Rows, unit: RowUnit
+    ) -> TaskRef:
+        """Return rows of a value as a key of their own, made where the value is."""
+        known = self._cuts.get((name, part, rows))
+        if known is None:
+            source = self._placed[name] if part is None else self._strips[part][name]
+            number = len(self._cuts)
+            axis = self._layout.axis(name)
+            task = Task(self._key("halo", unit.number, number), strips.cut, source, axis, *inside)
+            self._tasks[task.key] = task
+            known = self._cuts[name, part, rows] = TaskRef(task.key)
+        return known
+
+    def _all_of(self, names: Sequence[str]) -> tuple[list[Piece], list[Source]]:
+        """Return values whole: in one place, or all their strips."""
+        found: list[tuple[Piece, Source]] = []
+        for name in names:
+            ranges = self._layout.ranges(name)
+            if ranges is None:
+                found.append((Piece(name, None), self._placed[name]))
+                continue
+            for part, rows in enumerate(ranges):
+                if rows.size:
+                    found.append((Piece(name, rows), self._strips[part][name]))
+        return [piece for piece, _ in found], [source for _, source in found]
+
+    def _in_one_place(self, name: str, number: int) -> Source:
+        """Return a value gathered on one worker."""
+        ranges = self._layout.ranges(name)
+        if ranges is not None and name not in self._gathered:
+            filled = [part for part, rows in enumerate(ranges) if rows.size]
+            task = Task(
+                self._key("gather", number, 0),
+                strips.join,
+                self._layout.axis(name),
+                [ranges[part].size for part in filled],
+                *(self._strips[part][name] for part in filled),
+            )
+            self._placed.add(task, name)
+            self._gathered.add(name)
+        return self._placed[name]
+
+    def _key(self, stage: Stage, layer: int, position: int) -> Key:
+        return task_key(stage, self._run, layer, self._block, position)

@@ -1,0 +1,301 @@
+"""Strips that stay put: which rows each task of a block makes, and which it needs.
+
+Where a convolution is coded in place, δ workers each have a strip of its output. What
+follows is done to each strip where it lies, as long as it can be done row by row; a strip's
+neighbours send only the rows that the next convolution, or pooling, sees beyond its own::
+
+    conv* ─ relu ─ pool ─ conv* ─ relu ─ mean ─ linear               * coded in place
+
+    strip 0   share 0 ─┬─ share 0 ─┐
+    strip 1   share 1 ─┼─ share 1 ─┼─ mean, linear         ┼ some rows change workers
+    strip 2   share 2 ─┴─ share 2 ─┘
+
+As where the parts are images (:mod:`.units`), one task runs all stages up to the next coded
+convolution, or up to a value that several others read. Rows that its stages need of each
+other are found by going backwards (:mod:`.rows`), so a convolution that is not coded itself
+is done twice for the rows that two strips need. A stage that needs all rows runs once, where
+the strips are gathered.
+
+A :class:`RowLayout` follows from the network and its plan alone: workers make it themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from .errors import PlanError
+from .model.network import ConvStage, GlueStage, Network, Stage
+from .plans import Plan
+from .rows import (
+    NetworkRows,
+    RowLocal,
+    RowPlan,
+    Rows,
+    Window,
+    analyse_network,
+    barrier_stage,
+    hull,
+    plan_rows,
+    window,
+)
+
+__all__ = ["ConvRows", "Needs", "RowLayout", "RowStep", "RowUnit", "row_layout"]
+
+Kind: TypeAlias = Literal["share", "strips", "whole", "gathered"]
+
+Needs: TypeAlias = Mapping[str, Rows | None]
+"""Rows of each value; None for a value that has none and is needed whole."""
+
+
+@dataclass(frozen=True)
+class RowUnit:
+    """Stages that one task runs: for each strip, or once.
+
+    Parameters
+    ----------
+    kind
+        ``share`` ends with a convolution coded in place; ``strips`` makes strips of other
+        values; ``whole`` runs once, on gathered values; ``gathered`` is a convolution coded
+        in the gathered form.
+    stages
+        In the order in which they run; the last gives the unit its number.
+    inputs, outputs
+        Values that it reads and makes for others.
+    """
+
+    kind: Kind
+    stages: tuple[int, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def number(self) -> int:
+        """The layer number of its tasks: its last stage."""
+        return self.stages[-1]
+
+
+@dataclass(frozen=True)
+class ConvRows:
+    """Some output rows of a convolution, and the input rows that they are made from."""
+
+    layer: int
+    out: Rows
+    window: Window
+
+
+RowStep: TypeAlias = ConvRows | RowPlan
+"""What is done for a strip by one stage."""
+
+
+class RowLayout:
+    """Which strips there are of which value.
+
+    Parameters
+    ----------
+    network
+        The network.
+    plan
+        Made for it, split by rows.
+
+    Raises
+    ------
+    RowsError
+        If a value's shape cannot be found out.
+    """
+
+    def __init__(self, network: Network, plan: Plan) -> None:
+        self.network = network
+        self.plan = plan
+        self.parts = plan.delta
+        self._found: NetworkRows = analyse_network(network, (2, *plan.image_shape))
+        self._ranges: dict[str, tuple[Rows, ...]] = {}
+        self._steps: dict[tuple[int, int], tuple[tuple[RowStep, ...], Needs]] = {}
+        kinds = {stage.index: self._look_at(stage) for stage in network.stages}
+        self.units: tuple[RowUnit, ...] = tuple(self._find_units(kinds))
+
+    def ranges(self, name: str) -> tuple[Rows, ...] | None:
+        """Return the rows of a value's strips, some of them empty; None if it is in one place."""
+        return self._ranges.get(name)
+
+    def axis(self, name: str) -> int:
+        """Return the row axis of a value: 2 for (N, C, *space)."""
+        layout = self._found.layouts.get(name)
+        return 2 if layout is None or layout.axis is None else layout.axis
+
+    def all_rows(self, name: str) -> Rows | None:
+        """Return all rows of a value that is in strips; None for another one."""
+        ranges = self.ranges(name)
+        return None if ranges is None else Rows(0, max(rows.stop for rows in ranges))
+
+    def needs(self, unit: RowUnit, part: int) -> Needs:
+        """Return the rows of each input that a unit needs for its strip; empty if it has none."""
+        return self._planned(unit, part)[1]
+
+    def steps(self, unit: RowUnit, part: int) -> tuple[RowStep, ...]:
+        """Return what a unit does for a strip, in order; a share's convolution comes last."""
+        return self._planned(unit, part)[0]
+
+    def barrier(self, unit: RowUnit) -> GlueStage | None:
+        """Return what a whole unit runs of a stage of which the rest is done strip by strip."""
+        found = self._found.stages.get(unit.number)
+        if found is None or set(unit.outputs) == set(found.stage.outputs):
+            return None
+        return barrier_stage(found, unit.outputs)
+
+    # ----------------------------------------------------------------- looking
+
+    def _look_at(self, stage: Stage) -> Kind | Literal["mixed"]:
+        """Return how a stage is run, and note the strips that it makes."""
+        if isinstance(stage, ConvStage):
+            return self._look_at_convolution(stage)
+        if not any(name in self._ranges for name in stage.inputs):
+            return "whole"
+        outputs = self._found.stages[stage.index].outputs
+        local = {name: found for name, found in outputs.items() if isinstance(found, RowLocal)}
+        for name in local:
+            self._ranges[name] = self._cut(name, stage.inputs)
+        if not local:
+            return "whole"
+        alone = len(local) == len(outputs) and not any(found.requires for found in local.values())
+        return "strips" if alone else "mixed"
+
+    def _look_at_convolution(self, stage: ConvStage) -> Kind:
+        layer = self.plan.layer(stage.index)
+        if layer.in_place:
+            runs = (layer.coded_conv.rows_of(part) for part in range(self.parts))
+            last = layer.geometry.output_spatial[0]
+            self._ranges[stage.output] = tuple(
+                Rows(min(run.start, last), min(run.stop, last)) for run in runs
+            )
+            return "share"
+        if layer.code is not None:
+            return "gathered"
+        found = self._found.layouts
+        if stage.input in self._ranges and found[stage.output].axis == self.axis(stage.input) == 2:
+            self._ranges[stage.output] = self._cut(stage.output, stage.inputs)
+            return "strips"
+        return "whole"
+
+    def _cut(self, name: str, inputs: Iterable[str]) -> tuple[Rows, ...]:
+        """Return strips of a value: those of an input with as many rows, or equal ones."""
+        rows = self._found.layouts[name].rows
+        for source in inputs:
+            known = self._ranges.get(source)
+            if known is not None and max(part.stop for part in known) == rows:
+                return known
+        each = -(-rows // self.parts)
+        return tuple(
+            Rows(min(part * each, rows), min((part + 1) * each, rows)) for part in range(self.parts)
+        )
+
+    # ------------------------------------------------------------------ fusing
+
+    def _find_units(self, kinds: Mapping[int, str]) -> Iterator[RowUnit]:
+        """Yield the units in an order in which they can run."""
+        network = self.network
+        unit_of: dict[int, int] = {}
+        readers: dict[str, set[int]] = {network.output: {-1}}  # somebody outside
+        for stage in reversed(network.stages):
+            mine = {unit for name in stage.outputs for unit in readers.get(name, ())}
+            reader = next(iter(mine)) if len(mine) == 1 else -1
+            fits = {"strips": ("share", "strips"), "whole": ("whole",)}
+            joins = reader >= 0 and kinds[reader] in fits.get(kinds[stage.index], ())
+            unit_of[stage.index] = reader if joins else stage.index
+            for name in stage.inputs:
+                readers.setdefault(name, set()).add(unit_of[stage.index])
+        members: dict[int, list[int]] = {}
+        for index in range(len(network.stages)):
+            members.setdefault(unit_of[index], []).append(index)
+        for number, stages in sorted(members.items()):
+            yield from self._units_of(kinds[number], tuple(stages))
+
+    def _units_of(self, kind: str, stages: tuple[int, ...]) -> Iterator[RowUnit]:
+        network, last = self.network, self.network.stages[stages[-1]]
+        if kind != "mixed":
+            made = {name for index in stages for name in network.stages[index].outputs}
+            read = (name for index in stages for name in network.stages[index].inputs)
+            inputs = tuple(dict.fromkeys(name for name in read if name not in made))
+            yield RowUnit(_kind(kind), stages, inputs, last.outputs)
+            return
+        # What needs all rows once, and what is local to rows strip by strip.
+        outputs = self._found.stages[last.index].outputs
+        local = {name: found for name, found in outputs.items() if isinstance(found, RowLocal)}
+        required = (name for found in local.values() for name in found.requires)
+        others = (name for name in outputs if name not in local)
+        whole = tuple(dict.fromkeys((*required, *others)))
+        part = barrier_stage(self._found.stages[last.index], whole)
+        if part is None:
+            raise PlanError(f"stage {last.index} makes nothing that it needs whole")
+        yield RowUnit("whole", stages, part.inputs, whole)
+        yield RowUnit("strips", stages, (*last.inputs, *whole), tuple(local))
+
+    # ---------------------------------------------------------------- planning
+
+    def _planned(self, unit: RowUnit, part: int) -> tuple[tuple[RowStep, ...], Needs]:
+        key = (unit.number, part)
+        if key not in self._steps:
+            self._steps[key] = self._plan_strip(unit, part)
+        return self._steps[key]
+
+    def _plan_strip(self, unit: RowUnit, part: int) -> tuple[tuple[RowStep, ...], Needs]:
+        asked: dict[str, Rows | None] = {}
+        steps: list[RowStep] = []
+        for name in unit.outputs:
+            rows = self._made(unit, name, part)
+            if rows.size:
+                asked[name] = rows
+        for index in reversed(unit.stages):
+            stage = self.network.stages[index]
+            wanted = {name: rows for name in stage.outputs if (rows := asked.get(name))}
+            if not wanted:
+                continue
+            step: RowStep
+            if isinstance(stage, ConvStage):
+                step = self._conv_rows(stage, wanted[stage.output])
+                rows = step.window.rows
+                _ask(asked, stage.input, rows if rows.size else Rows(0, 1))
+            else:
+                step = plan_rows(self._found.stages[index], wanted)
+                for name, needed in step.needs.items():
+                    _ask(asked, name, needed)
+            steps.append(step)
+        needs = {name: asked[name] for name in unit.inputs if name in asked}
+        return tuple(reversed(steps)), needs
+
+    def _made(self, unit: RowUnit, name: str, part: int) -> Rows:
+        """Return the rows that a strip's task computes: those of the strip, or a few more."""
+        if unit.kind == "share":
+            run = self.plan.layer(unit.number).coded_conv.rows_of(part)
+            return Rows(run.start, run.stop)
+        return self._ranges[name][part]
+
+    def _conv_rows(self, stage: ConvStage, out: Rows) -> ConvRows:
+        geometry = self.plan.layer(stage.index).geometry
+        found = window(
+            out,
+            kernel=geometry.effective_kernel[0],
+            stride=geometry.stride[0],
+            before=geometry.padding[0][0],
+            size=geometry.spatial[0],
+        )
+        return ConvRows(stage.index, out, found)
+
+
+@lru_cache(maxsize=2)
+def row_layout(network: Network, plan: Plan) -> RowLayout:
+    """Return the layout of a network and its plan, made once for all blocks."""
+    return RowLayout(network, plan)
+
+
+def _ask(asked: dict[str, Rows | None], name: str, rows: Rows | None) -> None:
+    before = asked.get(name)
+    asked[name] = hull(before, rows) if before and rows else rows or before
+
+
+def _kind(kind: str) -> Kind:
+    if kind in ("share", "strips", "whole", "gathered"):
+        return kind  # type: ignore[return-value]  # checked by the line above
+    raise PlanError(f"no unit is {kind!r}")
