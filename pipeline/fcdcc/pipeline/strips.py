@@ -151,7 +151,7 @@ class RowLayout:
         """Return how a stage is run, and note the strips that it makes."""
         if isinstance(stage, ConvStage):
             return self._look_at_convolution(stage)
-        if not any(name in self._ranges for name in stage.inputs):
+        if not any(map(self._can_be_cut, stage.inputs)):
             return "whole"
         outputs = self._found.stages[stage.index].outputs
         local = {name: found for name, found in outputs.items() if isinstance(found, RowLocal)}
@@ -174,10 +174,15 @@ class RowLayout:
         if layer.code is not None:
             return "gathered"
         found = self._found.layouts
-        if stage.input in self._ranges and found[stage.output].axis == self.axis(stage.input) == 2:
+        rows_stay = found[stage.output].axis == self.axis(stage.input) == 2
+        if self._can_be_cut(stage.input) and rows_stay:
             self._ranges[stage.output] = self._cut(stage.output, stage.inputs)
             return "strips"
         return "whole"
+
+    def _can_be_cut(self, name: str) -> bool:
+        """Return whether what is made of a value is made strip by strip, where it can be."""
+        return name in self._ranges or name == self.network.input
 
     def _cut(self, name: str, inputs: Iterable[str]) -> tuple[Rows, ...]:
         """Return strips of a value: those of an input with as many rows, or equal ones."""
