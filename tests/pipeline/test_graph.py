@@ -117,7 +117,7 @@ def test_nothing_spare_means_no_parity_in_the_graph() -> None:
     block = Block(redundancy="off")
     try:
         nodes = [task for task in block.graph.tasks.values() if isinstance(task, AnyK)]
-        assert {tuple(node.shares) for node in nodes} == {(own,) for own in range(4)}
+        assert all(tuple(node.shares) == (node.own,) for node in nodes)
         assert block.agrees(dask.get(block.graph.tasks, block.graph.prediction.key))
     finally:
         drop(block.ref)

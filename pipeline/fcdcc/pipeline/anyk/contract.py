@@ -14,6 +14,7 @@ from typing import Any, get_args
 from dask._task_spec import DataNode, Task, TaskRef
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, SchedulerState, TaskState, WorkerState
+from distributed.stealing import WorkStealing
 from distributed.worker_state_machine import TaskState as WorkerTaskState
 from distributed.worker_state_machine import TaskStateState as WorkerTaskStateState
 from distributed.worker_state_machine import WorkerState as WorkerMachine
@@ -62,6 +63,7 @@ _CALLS = {
     "transitions": (Scheduler, ("recommendations", "stimulus_id")),
     "stimulus_queue_slots_maybe_opened": (Scheduler, ("stimulus_id",)),
     "log_event": (Scheduler, ("topic", "msg")),
+    "remove_key_from_stealable": (WorkStealing, ("ts",)),
 }
 _HOOKS = {
     "update_graph": ("scheduler", "keys", "tasks", "stimulus_id"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dask.typing import Key
     from distributed.scheduler import Recs, Scheduler, TaskState
 
-__all__ = ["NOBODY", "adopt", "cut", "double", "drop", "hold", "orphans", "place", "start"]
+__all__ = ["NOBODY", "adopt", "cut", "double", "drop", "hold", "keep", "orphans", "place", "start"]
 
 OWNER = "fcdcc-anyk"
 """In whose name twins are wanted, as Dask does it for what is published or in a queue."""
@@ -45,6 +45,19 @@ def place(task: TaskState, worker: str) -> None:
 
 def _annotated(task: TaskState) -> set[str]:
     return set(task.annotations or ())
+
+
+def keep(scheduler: Scheduler, task: TaskState) -> None:
+    """Keep a task that was just assigned from being stolen by another worker.
+
+    It is where its data is: a strip that is moved because its worker has much to do costs more
+    time on the network than it saves, and late tasks are dealt with otherwise.
+    """
+    stealing = scheduler.extensions.get("stealing")
+    if stealing is not None:
+        stealing.remove_key_from_stealable(task)
+        # Dask looks at these again when it learns how long such tasks take.
+        stealing.unknown_durations.get(task.prefix.name, set()).discard(task)
 
 
 def hold(task: TaskState) -> None:

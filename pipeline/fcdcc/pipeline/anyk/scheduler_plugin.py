@@ -172,6 +172,8 @@ class AnyKPlugin(SchedulerPlugin):
             self._heard[details["worker"]] = time()
         elif finish == "forgotten":
             self._guarded.discard(key)
+        elif finish == "processing" and key in self._guarded and parse_key(key) is not None:
+            edits.keep(self.scheduler, self.scheduler.tasks[key])
         if self.state.knows_share(key):
             if finish == "released" and start == "processing":
                 self._find_gone(stimulus_id)
