@@ -128,7 +128,8 @@ def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
 
 def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
     network = model.to(getattr(torch, options.dtype)).network
-    return make_plan(network, images.shape[1:], options)
+    count = len(images) if options.limit is None else min(len(images), options.limit)
+    return make_plan(network, images.shape[1:], options, count)
 
 
 def _channels_first(model: Model, images: Images) -> xr.DataArray:

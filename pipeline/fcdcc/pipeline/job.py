@@ -131,7 +131,7 @@ def _output_to_continue(job: _Job) -> StoredRun | None:
 def _plan(job: _Job, stored: StoredRun | None) -> Plan:
     """Return the plan that the output was begun with, or a new one where there is none."""
     if stored is None:
-        return make_plan(job.network, job.source.image_shape, job.config)
+        return make_plan(job.network, job.source.image_shape, job.config, job.source.images)
     return continued_plan(stored, job.config, job.fingerprint)
 
 

@@ -88,13 +88,13 @@ class PlanOptions(_Options):
     n: int = Field(6, ge=1, le=4096, description="shares per coded layer")
     tolerate: int = Field(2, ge=0, description="γ: how many of the n shares may be lost")
     code: CodeName = Field("systematic", description="the code of the shares")
-    split: Literal["rows", "images"] = Field(
-        "rows",
-        description="rows: parts are rows of every layer; images: runs of the block's images, "
-        "which stay with their workers",
+    split: Literal["auto", "rows", "images"] = Field(
+        "auto",
+        description="what the parts of a block are. images: runs of its images; rows: strips of "
+        "every layer; auto: images where the blocks hold enough of them",
     )
     redundancy: Literal["eager", "standby", "off"] = Field(
-        "eager",
+        "standby",
         description="eager: all n shares start; standby: parity starts when a share is late "
         "(codes without parity: all n shares start); "
         "off: no parity, and nothing may be lost",

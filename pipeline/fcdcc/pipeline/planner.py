@@ -71,8 +71,20 @@ REAL_LIMIT = 100.0
 """Real parity serves strips of rows up to this condition number."""
 
 
-def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptions) -> Plan:
+def make_plan(
+    network: Network,
+    image_shape: tuple[int, ...],
+    options: PlanOptions,
+    images: int | None = None,
+) -> Plan:
     """Return the plan for images of shape (C, *space).
+
+    Parameters
+    ----------
+    network, image_shape, options
+        What is run, on what, and how.
+    images
+        How many images there are, if that is known: few are better split by rows.
 
     Raises
     ------
@@ -88,7 +100,7 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
         )
     shapes = network_shapes(network, (fixed or 1, *image_shape))
     batch = fixed or options.batch or _planned_batch(shapes, options.dtype)
-    split = _split(options, fixed, batch)
+    split = _split(options, fixed, batch, images)
     if split == "images":
         batch = options.batch or _in_whole_runs(batch, options.delta)
         layers = tuple(_plan_by_images(network, shapes, options, batch))
@@ -115,7 +127,7 @@ def make_plan(network: Network, image_shape: tuple[int, ...], options: PlanOptio
     )
 
 
-def _split(options: PlanOptions, fixed: int | None, batch: int) -> Split:
+def _split(options: PlanOptions, fixed: int | None, batch: int, images: int | None) -> Split:
     """Return what the parts of a block are.
 
     Raises
@@ -123,7 +135,11 @@ def _split(options: PlanOptions, fixed: int | None, batch: int) -> Split:
     PlanError
         If the block is to be split by images and cannot be.
     """
-    if options.split != "images":
+    if options.split == "auto":
+        enough = min(batch, batch if images is None else images) >= RUNS * options.delta
+        by_images = enough and fixed is None and options.code == "systematic"
+        return "images" if by_images else "rows"
+    if options.split == "rows":
         return "rows"
     if options.code != "systematic":
         raise PlanError(
