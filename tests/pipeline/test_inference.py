@@ -165,7 +165,7 @@ def test_images_that_do_not_fit(model: Model) -> None:
 
 
 def test_optimisation_leaves_shares_and_nodes_alone(model: Model, pixels: Pixels) -> None:
-    made = infer(model, pixels, batch=4)
+    made = infer(model, pixels, batch=4, code="crme")
     (optimised,) = dask.optimize(made.data)
     graph = dict(optimised.__dask_graph__())
     nodes = [task for task in graph.values() if isinstance(task, AnyK)]
@@ -173,7 +173,7 @@ def test_optimisation_leaves_shares_and_nodes_alone(model: Model, pixels: Pixels
     for node in nodes:
         assert len(node.shares) == 6
         parsed = [parse_key(key) for key in node.shares.values()]
-        assert all(key is not None and key.stage in ("share", "parity") for key in parsed)
+        assert all(key is not None and key.stage == "share" for key in parsed)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def client() -> Iterator[Client]:
 def test_on_a_cluster_layers_do_not_wait_for_all_shares(
     client: Client, model: Model, pixels: Pixels, expected: Pixels
 ) -> None:
-    made = infer(model, pixels, batch=4)
+    made = infer(model, pixels, batch=4, code="crme")
     assert_close(made.compute(), expected)
     runs = {key.run for name in made.data.dask if (key := parse_key(name)) is not None}
     (run,) = runs

@@ -69,7 +69,7 @@ def test_a_job_gives_what_pytorch_gives(files: Files, scheduler: str, tmp_path: 
     assert_right(files, tmp_path / "out.zarr", summary)
     assert (summary.blocks_total, summary.blocks_done) == (BLOCKS, BLOCKS)
     assert summary.images_done == IMAGES
-    assert summary.groups == 2 * BLOCKS
+    assert summary.groups == BLOCKS
 
 
 def test_a_second_run_does_nothing_and_changes_nothing(

@@ -27,21 +27,23 @@ def opened(entry: zoo.ZooEntry) -> Model:
 
 
 FORMS = (
-    ("systematic", "rows", "standby"),
-    ("crme", "rows", "eager"),
-    ("systematic", "images", "standby"),
+    ("systematic", "rows", "standby", 0),
+    ("systematic", "rows", "eager", 1e7),
+    ("crme", "rows", "eager", 0),
+    ("systematic", "images", "standby", 0),
 )
+"""Code, split, redundancy, and how much work comes together before a layer is coded."""
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "SHARE_WORK", 0)  # split by images: every layer is coded
     entry = zoo.ZOO[name]
     network = opened(entry).network
     images = zoo.images(entry)
     with torch.inference_mode():
         expected = zoo.build(entry)(images).numpy()
-    for seed, (code, split, redundancy) in enumerate(FORMS):
+    for seed, (code, split, redundancy, work) in enumerate(FORMS):
+        monkeypatch.setattr(planner, "SHARE_WORK", work)
         options = PlanOptions.of(code=code, split=split, redundancy=redundancy, batch=len(images))
         plan = make_plan(network, entry.input_shape, options)
         executable = Executable(network, plan)

@@ -32,7 +32,7 @@ UNIT = 2.0**-16
 
 @lru_cache(maxsize=64)
 def real_coefficients(gamma: int, delta: int) -> Float64Array:
-    """Return (γ, δ) float64, rows of length about 1: one row is constant, more are the best of seeds.
+    """Return (γ, δ) float64, rows of length about 1: a constant one, or the best of some seeds.
 
     >>> real_coefficients(1, 4)
     array([[0.5, 0.5, 0.5, 0.5]])

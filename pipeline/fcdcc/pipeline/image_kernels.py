@@ -30,7 +30,7 @@ from .units import Unit
 __all__ = ["gather", "glue", "parity", "part", "share"]
 
 
-def share(program: Program, unit: Unit, position: int, *inputs: Array) -> Array:
+def share(program: Program, unit: Unit, *inputs: Array) -> Array:
     """Return a systematic share, bias included: the unit's work for one run of images.
 
     It stops between two stages, or slices of its convolution, if nobody waits for it.
@@ -116,9 +116,7 @@ def _run(
     return values
 
 
-def _convolve(
-    held: Executable, layer: int, value: Tensor, is_wanted: Callable[[], bool]
-) -> Tensor:
+def _convolve(held: Executable, layer: int, value: Tensor, is_wanted: Callable[[], bool]) -> Tensor:
     """Return the convolution of some images, bias added."""
     planned = held.plan.layer(layer)
     weight, bias = held.weight(layer), held.bias(layer)

@@ -46,6 +46,7 @@ Array = NDArray[Any]
 Program = ExecutableRef | Executable
 Values = Mapping[str, Array]
 
+
 def read(
     source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int
 ) -> Array:

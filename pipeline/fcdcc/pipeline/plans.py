@@ -215,7 +215,9 @@ class Plan:
         """Return the positions of a layer that are held back until they are needed."""
         return tuple(sorted(layer.parity)) if self.redundancy == "standby" else ()
 
-    def shares_of_part(self, layer: LayerPlan, shares: Mapping[int, Key], part: int) -> dict[int, Key]:
+    def shares_of_part(
+        self, layer: LayerPlan, shares: Mapping[int, Key], part: int
+    ) -> dict[int, Key]:
         """Return the shares that a part can be made from: with nothing spare its own alone."""
         if self.redundancy == "off" and part in layer.uncoded:
             return {part: shares[part]}

@@ -238,13 +238,11 @@ def _put_together(
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
 
 
-def _cuts(
-    pieces: list[tuple[Rows | None, Tensor]], rows: Rows, axis: int
-) -> Iterator[Tensor]:
+def _cuts(pieces: list[tuple[Rows | None, Tensor]], rows: Rows, axis: int) -> Iterator[Tensor]:
     """Yield, in order, what the pieces have of some rows."""
     for has, value in sorted(pieces, key=lambda piece: piece[0] or rows):
         if has is None:  # all rows of a value that is in one place
-            has = Rows(0, value.shape[axis])  # noqa: PLW2901
+            has = Rows(0, value.shape[axis])
         start, stop = max(has.start, rows.start), min(has.stop, rows.stop)
         if start < stop:
             yield value.narrow(axis, start - has.start, stop - start)

@@ -249,9 +249,9 @@ class RowLayout:
         asked: dict[str, Rows | None] = {}
         steps: list[RowStep] = []
         for name in unit.outputs:
-            rows = self._made(unit, name, part)
-            if rows.size:
-                asked[name] = rows
+            made = self._made(unit, name, part)
+            if made.size:
+                asked[name] = made
         for index in reversed(unit.stages):
             stage = self.network.stages[index]
             wanted = {name: rows for name in stage.outputs if (rows := asked.get(name))}
@@ -260,12 +260,12 @@ class RowLayout:
             step: RowStep
             if isinstance(stage, ConvStage):
                 step = self._conv_rows(stage, wanted[stage.output])
-                rows = step.window.rows
-                _ask(asked, stage.input, rows if rows.size else Rows(0, 1))
+                needed = step.window.rows
+                _ask(asked, stage.input, needed if needed.size else Rows(0, 1))
             else:
                 step = plan_rows(self._found.stages[index], wanted)
-                for name, needed in step.needs.items():
-                    _ask(asked, name, needed)
+                for name, some in step.needs.items():
+                    _ask(asked, name, some)
             steps.append(step)
         needs = {name: asked[name] for name in unit.inputs if name in asked}
         return tuple(reversed(steps)), needs

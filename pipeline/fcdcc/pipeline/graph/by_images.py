@@ -95,15 +95,16 @@ class _Builder:
         code = layer.coded_conv.code
         shares: dict[int, Key] = {}
         for position in self._plan.shares_started(layer):
-            plain = position not in layer.parity
-            task = Share(
-                self._key("share" if plain else "parity", unit.number, position),
-                kernels.share if plain else kernels.parity,
-                self._executable,
-                unit,
-                position,
-                *(self._inputs(unit, position) if plain else self._inputs_of_all(unit)),
-            )
+            if position not in layer.parity:
+                task = Share(
+                    self._key("share", unit.number, position),
+                    kernels.share, self._executable, unit, *self._inputs(unit, position),
+                )  # fmt: skip
+            else:
+                task = Share(
+                    self._key("parity", unit.number, position),
+                    kernels.parity, self._executable, unit, position, *self._inputs_of_all(unit),
+                )  # fmt: skip
             self._tasks[task.key] = task
             shares[position] = task.key
         for part, values in enumerate(self._values):

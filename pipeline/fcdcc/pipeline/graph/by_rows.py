@@ -207,9 +207,7 @@ class _Builder:
                     inside = Rows(start - has.start, stop - has.start)
                     yield Piece(name, wanted), self._cut(name, other, wanted, inside, unit)
 
-    def _cut(
-        self, name: str, part: int | None, rows: Rows, inside: Rows, unit: RowUnit
-    ) -> TaskRef:
+    def _cut(self, name: str, part: int | None, rows: Rows, inside: Rows, unit: RowUnit) -> TaskRef:
         """Return rows of a value as a key of their own, made where the value is."""
         known = self._cuts.get((name, part, rows))
         if known is None:
