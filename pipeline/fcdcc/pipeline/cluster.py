@@ -148,6 +148,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     with dask.config.set(SETTINGS):
         if config.scheduler is None:
             with (
+                _quiet_dask(),
                 _start_local(config) as local,
                 Client(local, set_as_default=False) as client,
             ):
@@ -176,11 +177,31 @@ def noticing_loss(client: Client) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _quiet_dask() -> Iterator[None]:
+    """Keep what the local scheduler has to say of its workers off the terminal.
+
+    ``silence_logs`` does that for the workers' processes. For this one it would change the
+    levels of handlers, which may be those of others, too; here the loggers' levels are.
+    """
+    loggers = [logging.getLogger(name) for name in ("distributed", "bokeh")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _start_local(config: JobConfig) -> LocalCluster:
     """Start a cluster on this machine, with its dashboard on the next free port."""
+    handlers = [h for name in ("distributed", "bokeh") for h in logging.getLogger(name).handlers]
+    levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
-        return LocalCluster(
+        cluster = LocalCluster(
             n_workers=config.workers or config.n,
             processes=config.processes,
             threads_per_worker=config.threads_per_worker,
@@ -188,6 +209,9 @@ def _start_local(config: JobConfig) -> LocalCluster:
             silence_logs=logging.CRITICAL,
             preload=PRELOAD,
         )
+    for handler, level in zip(handlers, levels, strict=True):
+        handler.setLevel(level)
+    return cluster
 
 
 def _client(config: JobConfig) -> Client:
