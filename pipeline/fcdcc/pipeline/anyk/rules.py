@@ -118,8 +118,8 @@ class LearnedSilence:
         At least so many heartbeats must have been missed.
     """
 
-    silent_after: float = 2.0
-    young: float = 4.0
+    silent_after: float = 3.0
+    young: float = 8.0
     grace: float = 15.0
     heartbeats: float = 4.0
     own_factor: float = 4.0
@@ -133,7 +133,7 @@ class LearnedSilence:
 
         >>> rule = LearnedSilence()
         >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
-        2.04
+        3.0
         >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=2.0)
         6.0
         >>> rule.patience(False, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)

@@ -61,7 +61,7 @@ class AnyKPlugin(SchedulerPlugin):
     silent_after
         After so many seconds of silence a worker that belongs to a run counts as gone; by
         default the configuration value ``fcdcc.anyk.silent-after``. Without either it is
-        learned from how regularly workers are heard of, and at least 2 s.
+        learned from how regularly workers are heard of, and at least 3 s.
     grace
         The same for a worker that has not returned any result yet, which may be importing
         libraries, and the most that is learned; by default ``fcdcc.anyk.grace``, or 15 s.
