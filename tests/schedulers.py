@@ -49,11 +49,14 @@ class OwnCluster:
         return process
 
     def _start_scheduler(self, port: int) -> None:
-        self.scheduler = self._start("dask_scheduler", "--port", str(port))
+        self.scheduler = self._start(
+            "dask_scheduler", "--port", str(port), "--idle-timeout", "10 minutes"
+        )
 
     def _keep_worker(self) -> None:
         while not self._over.is_set():
-            self._start("dask_worker", "--no-nanny", "--nthreads", "1").wait()
+            options = ("--no-nanny", "--nthreads", "1", "--death-timeout", "60")
+            self._start("dask_worker", *options).wait()
             if not self._supervised:
                 break
 
