@@ -35,7 +35,7 @@ def test_nothing_is_read_where_no_run_has_been(tmp_path: Path) -> None:
     assert last_journal(tmp_path) is None
 
 
-def test_a_damaged_file_is_left_out_and_is_no_damage_to_the_output(tmp_path: Path) -> None:
+def test_a_damaged_file_is_left_out_and_named_by_a_verification(tmp_path: Path) -> None:
     url = str(tmp_path / "out.zarr")
     store = make_output(url)
     fill(store)
@@ -44,7 +44,7 @@ def test_a_damaged_file_is_left_out_and_is_no_damage_to_the_output(tmp_path: Pat
     path = tmp_path / "out.zarr" / JOURNALS / "20260102T000000-b.json"
     path.write_bytes(path.read_bytes()[:-9])
     assert read_journals(url) == [{"blocks": 1}]
-    assert verify(url) == []
+    assert [damage.path for damage in verify(url)] == [f"{JOURNALS}/{path.name}"]
 
 
 def test_the_files_of_the_oldest_runs_go(tmp_path: Path) -> None:
