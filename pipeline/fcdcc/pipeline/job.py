@@ -12,6 +12,7 @@ from math import ceil
 import torch
 from dask._task_spec import Task
 from dask.typing import Key
+from distributed import span
 
 from fcdcc.storage import (
     BlockLayout,
@@ -250,6 +251,7 @@ def _run_pending(
         with (
             noticing_loss(client),
             keep(client, store, job.run, job.config, plan) as keeper,
+            span("fcdcc", job.run),
         ):
             for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
                 if outcome is not None:

@@ -174,7 +174,7 @@ def test_counts_equal_those_of_the_history() -> None:
 def test_a_hundred_thousand_groups_of_a_thousand_workers_take_less_than_20_megabytes() -> None:
     tracemalloc.start()
     try:
-        board = busy_board(workers=1000, groups=100_000, shares=3)
+        board = busy_board(workers=1000, groups=100_000, shares=2)
         page = live(snapshot(board, 1e3))
         held, _ = tracemalloc.get_traced_memory()
     finally:
