@@ -1,0 +1,79 @@
+"""The networks that benchmarks run, with seeded random weights: time does not depend on them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import torch
+from torch import nn
+
+from fcdcc.pipeline import Model, open_model
+
+__all__ = ["MODELS", "exported", "resnet50", "vgg16"]
+
+VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+"""The convolutions of VGG-16, 0 being a pooling."""
+
+CLASSES = 100
+
+
+def vgg16(size: int) -> nn.Module:
+    """Return the convolutions of VGG-16 and a linear classifier."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in VGG:
+        if width:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * (size // 32) ** 2, CLASSES)).eval()
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = 4 * width
+        self.body = nn.Sequential(
+            *_conv(inputs, width, 1), nn.ReLU(inplace=True),
+            *_conv(width, width, 3, stride), nn.ReLU(inplace=True),
+            *_conv(width, outputs, 1),
+        )  # fmt: skip
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inputs, outputs, 1, stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet50(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, which need it
+    """Return ResNet-50, the stride in the 3 × 3 convolutions, normalisation not folded."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [*_conv(3, 64, 7, 2), nn.ReLU(inplace=True)]
+    layers.append(nn.MaxPool2d(3, 2, padding=1))
+    channels = 64
+    for stage, depth in enumerate((3, 4, 6, 3)):
+        for number in range(depth):
+            width = 64 << stage
+            layers.append(_Bottleneck(channels, width, 2 if stage and not number else 1))
+            channels = 4 * width
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
+    return nn.Sequential(*layers, *head).eval()
+
+
+MODELS = {"vgg16": vgg16, "resnet50": resnet50}
+
+
+def exported(module: nn.Module, size: int) -> Model:
+    """Return the module as a model that fcdcc runs."""
+    batch = {0: torch.export.Dim("batch")}
+    stored = BytesIO()
+    program = torch.export.export(module, (torch.zeros(2, 3, size, size),), dynamic_shapes=(batch,))
+    torch.export.save(program, stored)
+    return open_model(stored.getvalue())
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs)]
