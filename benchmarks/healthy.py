@@ -22,6 +22,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dask.config
 import numpy as np
 import psutil
 import torch
@@ -37,6 +38,7 @@ from fcdcc.pipeline import kernels
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.report import anyk_report
 from fcdcc.pipeline.blocks import BlockJob, run_blocks
+from fcdcc.pipeline.cluster import SETTINGS
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.graph import build_block
@@ -238,12 +240,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tcp", action="store_true", help="worker processes, not threads")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument(
+        "--dask-memory", action="store_true", help="workers with Dask's own settings of malloc"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     one_thread()
     module = MODELS[options.model](options.size)
     shape = (options.blocks * options.batch, 3, options.size, options.size)
     with (
+        dask.config.set({} if options.dask_memory else SETTINGS),
         TemporaryDirectory() as folder,
         LocalCluster(
             n_workers=6,
