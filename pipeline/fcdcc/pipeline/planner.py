@@ -63,7 +63,7 @@ def fits(input_shape: tuple[int | None, ...], image_shape: tuple[int, ...]) -> b
 RUNS = 4
 """Runs of images in one share: four, for the quaternions of its parity."""
 
-SHARE_WORK = 5e8
+SHARE_WORK = 1.5e9
 """Multiply-adds of a share that make the overhead of its tasks, a few milliseconds, small."""
 
 
