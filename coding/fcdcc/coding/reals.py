@@ -20,7 +20,7 @@ __all__ = ["real_coefficients"]
 
 Float64Array = NDArray[np.float64]
 
-SEEDS = 30
+SEEDS = 400
 """How many seeds the best is taken of."""
 
 COUNTABLE = 300
