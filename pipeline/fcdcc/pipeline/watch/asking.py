@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from distributed import Client
 
@@ -83,7 +83,7 @@ def exchange(
         return await request(run=run, told=dict(told), seen=dict(last.seen), summary=summary)
 
     try:
-        answer = client.sync(call)
+        answer = cast("dict[str, Any]", client.sync(call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on without it
         logger.debug("the scheduler could not be asked about run %s: %r", run, error)
         return News(seen=last.seen)

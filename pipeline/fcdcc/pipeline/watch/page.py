@@ -265,8 +265,8 @@ def layers_table(layers: Sequence[Mapping[str, Any]]) -> str:
 def conditions_strip(conditions: Mapping[str, Any]) -> str:
     """Return condition numbers along a logarithmic axis, with the limit."""
     limit = conditions["limit"]
-    found = [value for value in conditions["last"] if value is not None and value >= 1]
-    top = max([10.0, *found, *([limit * 1.5] if limit else [])])
+    found: list[float] = [v for v in conditions["last"] if v is not None and v >= 1]
+    top: float = max([10.0, *found, *([limit * 1.5] if limit else [])])
     scale = math.log10(top)
     marks = [(math.log10(value) / scale, "", short(value)) for value in found]
     if limit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 from distributed.http import utils
@@ -35,7 +35,7 @@ class _Handler(utils.RequestHandler):
 
     @property
     def watching(self) -> Watching:
-        found: Watching = self.server.extensions[BOARD]
+        found: Watching = cast("Scheduler", self.server).extensions[BOARD]
         return found
 
     def set_default_headers(self) -> None:
