@@ -288,7 +288,15 @@ class Plan:
             f"{self.n} shares per layer, any {self.n - self.tolerate} suffice; blocks of "
             f"{self.batch}, {self.in_flight} in flight; {self.code}, {self.dtype}"
         )
-        return "\n".join([head, *map(_layer_row, self.layers)])
+        how = f"split by {self.split}; {_SPARE[self.redundancy]}"
+        return "\n".join([head, how, *map(_layer_row, self.layers)])
+
+
+_SPARE: dict[Redundancy, str] = {
+    "eager": "all shares of a layer start at once",
+    "standby": "parity starts when a share is late, or at once without the any-k plugin",
+    "off": "nothing spare: no share may be lost",
+}
 
 
 def _layer_row(layer: LayerPlan) -> str:
@@ -298,10 +306,11 @@ def _layer_row(layer: LayerPlan) -> str:
         f"{geometry.in_channels}→{geometry.out_channels}, {'×'.join(map(str, geometry.spatial))}"
     )
     if layer.code is None:
-        return f"  {layer.layer:>3} {layer.name}: {shape}: whole: {layer.reason}"
+        return f"  {layer.layer:>3} {layer.name}: {shape}: not coded: {layer.reason}"
     return (
         f"  {layer.layer:>3} {layer.name}: {shape}: {layer.code.name}, "
         f"k_a {layer.code.k_a} × k_b {layer.code.k_b} by {layer.split}"
+        + (", strips stay" if layer.in_place else "")
     )
 
 
