@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_a_cluster_without_workers_grows_for_a_run_and_shrinks_again(
         )
         first = run(config.model_copy(update={"limit": 20}))
         while cluster.scheduler.workers:  # until all have gone
-            pass
+            time.sleep(0.05)
         second = run(config)
     assert (first.status, second.status) == ("complete", "complete")
     assert second.blocks_skipped == 5

@@ -45,6 +45,7 @@ from .rows import (
 __all__ = ["ConvRows", "Needs", "RowLayout", "RowStep", "RowUnit", "row_layout"]
 
 Kind: TypeAlias = Literal["share", "strips", "whole", "gathered"]
+_StageKind: TypeAlias = Literal["share", "strips", "whole", "gathered", "mixed"]
 
 Needs: TypeAlias = Mapping[str, Rows | None]
 """Rows of each value; None for a value that has none and is needed whole."""
@@ -113,7 +114,7 @@ class RowLayout:
         self._found: NetworkRows = analyse_network(network, (2, *plan.image_shape))
         self._ranges: dict[str, tuple[Rows, ...]] = {}
         self._steps: dict[tuple[int, int], tuple[tuple[RowStep, ...], Needs]] = {}
-        kinds = {stage.index: self._look_at(stage) for stage in network.stages}
+        kinds: dict[int, _StageKind] = {s.index: self._look_at(s) for s in network.stages}
         self.units: tuple[RowUnit, ...] = tuple(self._find_units(kinds))
 
     def ranges(self, name: str) -> tuple[Rows, ...] | None:
@@ -147,7 +148,7 @@ class RowLayout:
 
     # ----------------------------------------------------------------- looking
 
-    def _look_at(self, stage: Stage) -> Kind | Literal["mixed"]:
+    def _look_at(self, stage: Stage) -> _StageKind:
         """Return how a stage is run, and note the strips that it makes."""
         if isinstance(stage, ConvStage):
             return self._look_at_convolution(stage)
@@ -198,7 +199,7 @@ class RowLayout:
 
     # ------------------------------------------------------------------ fusing
 
-    def _find_units(self, kinds: Mapping[int, str]) -> Iterator[RowUnit]:
+    def _find_units(self, kinds: Mapping[int, _StageKind]) -> Iterator[RowUnit]:
         """Yield the units in an order in which they can run."""
         network = self.network
         unit_of: dict[int, int] = {}
@@ -217,13 +218,13 @@ class RowLayout:
         for number, stages in sorted(members.items()):
             yield from self._units_of(kinds[number], tuple(stages))
 
-    def _units_of(self, kind: str, stages: tuple[int, ...]) -> Iterator[RowUnit]:
+    def _units_of(self, kind: _StageKind, stages: tuple[int, ...]) -> Iterator[RowUnit]:
         network, last = self.network, self.network.stages[stages[-1]]
         if kind != "mixed":
             made = {name for index in stages for name in network.stages[index].outputs}
             read = (name for index in stages for name in network.stages[index].inputs)
             inputs = tuple(dict.fromkeys(name for name in read if name not in made))
-            yield RowUnit(_kind(kind), stages, inputs, last.outputs)
+            yield RowUnit(kind, stages, inputs, last.outputs)
             return
         # What needs all rows once, and what is local to rows strip by strip.
         outputs = self._found.stages[last.index].outputs
@@ -298,9 +299,3 @@ def row_layout(network: Network, plan: Plan) -> RowLayout:
 def _ask(asked: dict[str, Rows | None], name: str, rows: Rows | None) -> None:
     before = asked.get(name)
     asked[name] = hull(before, rows) if before and rows else rows or before
-
-
-def _kind(kind: str) -> Kind:
-    if kind in ("share", "strips", "whole", "gathered"):
-        return kind  # type: ignore[return-value]  # checked by the line above
-    raise PlanError(f"no unit is {kind!r}")
