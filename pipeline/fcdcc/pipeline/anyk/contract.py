@@ -44,7 +44,7 @@ _TASK = {
     "loose_restrictions": "whether it may run elsewhere all the same",
 }
 _WORKER = ("last_seen", "metrics", "processing", "has_what", "nthreads", "host", "address")
-_SCHEDULER = ("tasks", "workers", "plugins", "validate")
+_SCHEDULER = ("tasks", "workers", "plugins", "validate", "stream_handlers")
 _TRANSITIONS = (
     ("processing", "released"),
     ("waiting", "released"),
@@ -63,6 +63,7 @@ _CALLS = {
     "transitions": (Scheduler, ("recommendations", "stimulus_id")),
     "stimulus_queue_slots_maybe_opened": (Scheduler, ("stimulus_id",)),
     "log_event": (Scheduler, ("topic", "msg")),
+    "handle_task_finished": (Scheduler, ("key", "worker", "stimulus_id")),
     "remove_key_from_stealable": (WorkStealing, ("ts",)),
 }
 _HOOKS = {

@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 __all__ = ["Counters", "GroupRecord", "History", "Log", "RunHistory", "ShareRecord"]
 
 MAX_RUNS = 16
-MAX_SHARES = 50_000
-MAX_GROUPS = 10_000
+MAX_SHARES = 10_000
+MAX_GROUPS = 5_000
 MAX_EVENTS = 1_000
 
 KEPT_SHARES = 2_000

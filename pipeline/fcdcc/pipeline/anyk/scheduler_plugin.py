@@ -32,6 +32,7 @@ from .groups import find_groups
 from .nodes import AnyK
 from .observing import node_event, node_now, share_event, share_now, task_event
 from .rules import FixedSilence, LearnedSilence, SilenceRule
+from .stale import ignore_stale
 from .state import AnyKState
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class AnyKPlugin(SchedulerPlugin):
             self.add_worker(scheduler, address)
         self._look_at(list(scheduler.tasks))
         Answers(self.state, self._guarded, self.failures).install(scheduler)
+        ignore_stale(scheduler, self._guarded)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
         ticker = PeriodicCallback(self._tick, TICK * 1000)
