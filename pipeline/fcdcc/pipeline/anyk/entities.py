@@ -65,7 +65,8 @@ class Member:
     """One share as a member of its group.
 
     ``nodes`` are the nodes that are connected to it, ``cut`` says that some were and are not
-    any more, ``since`` is when it was assigned and ``attempts`` how often.
+    any more, ``since`` is when it was assigned and ``attempts`` how often, and ``reserve``
+    that it was on standby and was started.
     """
 
     key: Key
@@ -77,6 +78,7 @@ class Member:
     worker: str | None = None
     since: float = 0.0
     attempts: int = 0
+    reserve: bool = False
     cut: bool = False
     nodes: dict[Key, None] = field(default_factory=dict)
 

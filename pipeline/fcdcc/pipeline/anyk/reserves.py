@@ -39,7 +39,7 @@ class Reserves:
             member = self._known.members[key]
             if self._known.is_wanted(member):
                 del group.held[key]
-                member.state = MemberState.WAITING
+                member.state, member.reserve = MemberState.WAITING, True
                 worker = self._reserve_worker(seats.get(member.seat), taken, given)
                 taken |= {worker} if worker else set()
                 yield m.Start(key, worker)
@@ -70,12 +70,12 @@ class Reserves:
     def _start_reserves(
         self, stuck: set[str], given: dict[str, int], now: float, room: int | None = None
     ) -> Iterator[Instruction]:
-        """Start what the groups have in reserve that wait for workers that are stuck."""
+        """Start one share in reserve for every one that a worker which is stuck has."""
         for group in [g for g in self._known.groups.values() if g.held] if stuck else ():
-            members = self._known.members_of(group)
-            running = (item for item in members if item.state is MemberState.STARTED)
-            if any(member.worker in stuck for member in running):
-                started = tuple(self.start(group, given, room))
+            missing = self._missing(group, stuck)
+            if missing > 0:
+                most = missing if room is None else min(missing, room)
+                started = tuple(self.start(group, given, most))
                 if started:
                     late = {"event": "late", "layer": group.layer, "block": group.block}
                     self._state.history.run(group.run).events.append({"time": now} | late)
@@ -83,6 +83,16 @@ class Reserves:
                 yield from started
             if room == 0:
                 return
+
+    def _missing(self, group: Group, stuck: set[str]) -> int:
+        """Return how many of a group's shares are stuck, less those that were started for them."""
+        count = 0
+        for member in self._known.members_of(group):
+            if member.state is MemberState.STARTED and member.worker in stuck:
+                count += 1
+            elif member.reserve and member.state in (MemberState.WAITING, MemberState.STARTED):
+                count -= 1
+        return count
 
     def _double(
         self, address: str, stuck: set[str], given: dict[str, int], now: float

@@ -159,9 +159,9 @@ class LateByHistory:
 
     factor: float = 2.0
     spread: float = 3.0
-    idle_factor: float = 1.3
+    idle_factor: float = 1.5
     floor: float = 0.1
-    samples: int = 2
+    samples: int = 3
 
     def patience(self, usual: Sequence[float], idle: bool) -> float | None:
         """Return after how many seconds without a result a worker is late.
@@ -170,8 +170,8 @@ class LateByHistory:
         >>> rule.patience([1.0, 1.0, 1.0, 1.0, 1.1], idle=False)
         2.1
         >>> rule.patience([1.0, 1.0, 1.0, 1.0, 1.1], idle=True)
-        1.53
-        >>> rule.patience([1.0], idle=False) is None
+        1.75
+        >>> rule.patience([1.0, 1.0], idle=False) is None
         True
         """
         if len(usual) < self.samples:

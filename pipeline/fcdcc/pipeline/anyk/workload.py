@@ -29,10 +29,10 @@ MAX_SERVICES = 64
 """So many of the latest tasks of a kind say what is usual."""
 
 UNKNOWN_FACTOR = 5.0
-"""A kind that nothing is known of may take so many times the longest known task of its run."""
+"""A kind that little is known of may take so many times the longest known share of its run."""
 
-UNKNOWN_AFTER = 8
-"""So many tasks of a run must be known for that."""
+UNKNOWN_AFTER = 3
+"""So many shares of a run must be known for that."""
 
 JUDGED_FROM = 3
 """So many tasks of a kind must be known before a worker is judged by one."""
@@ -112,8 +112,9 @@ class Workload:
                 if all(kind.run != old.run for kind in self._services):
                     self._longest.pop(old.run, None)
         services.append(service)
-        count, longest = self._longest.get(kind.run, (0, 0.0))
-        self._longest[kind.run] = count + 1, max(longest, service)
+        if kind.stage == "share":
+            count, longest = self._longest.get(kind.run, (0, 0.0))
+            self._longest[kind.run] = count + 1, max(longest, service)
 
     def _judge(self, worker: Worker, kind: Kind, service: float, now: float) -> None:
         """Learn how a worker's speed compares with what is usual."""
@@ -146,7 +147,11 @@ class Workload:
     def late(
         self, workers: Mapping[str, Worker], rule: LatenessRule, idle: bool, now: float
     ) -> set[str]:
-        """Return the workers that have had something to do and returned nothing for too long."""
+        """Return the workers that have had something to do and returned nothing for too long.
+
+        When more than half of all are late, nobody is: it is the work that takes longer, or
+        the machine that they share.
+        """
         patience: dict[Kind, float | None] = {}
         found = set()
         for address, tasks in self._tasks_of.items():
@@ -159,7 +164,7 @@ class Workload:
                 patience[kind] = self._patience(kind, rule, idle)
             if _exceeds(stall, (patience[entry.kind] for entry in entries)):
                 found.add(address)
-        return found
+        return found if 2 * len(found) <= len(workers) else set()
 
     def _patience(self, kind: Kind, rule: LatenessRule, idle: bool) -> float | None:
         known = rule.patience(self.usual(kind), idle)
