@@ -19,7 +19,7 @@ import torch
 from dask.context import thread_state
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
-from fcdcc.pipeline import image_kernels, kernels
+from fcdcc.pipeline import image_kernels, kernels, strip_kernels
 from fcdcc.pipeline.anyk import wanted
 
 FACTOR = 10.0
@@ -29,6 +29,7 @@ NAPS = 0.004
 PACED = {
     kernels: ("encode", "share", "encode_and_share", "decode", "glue", "convolve_whole"),
     image_kernels: ("share", "parity", "part", "glue"),
+    strip_kernels: ("share", "parity", "part", "glue", "whole"),
 }
 
 

@@ -274,6 +274,7 @@ class Callbacks:
         for name in ("_settle", "_tick", "_look_at_workers"):
             self._measure(plugin, name, 1.0)
         self._measure(plugin, "_follow", -1.0)
+        plugin._ticker.callback = plugin._tick  # it holds the method as it was
 
     def _measure(self, plugin: Any, name: str, sign: float) -> None:
         function = getattr(plugin, name)

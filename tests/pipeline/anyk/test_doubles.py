@@ -14,6 +14,7 @@ from anyk_graphs import ENOUGH, N, append, decode, gathered, slow_once
 from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.anyk import messages as m
 from fcdcc.pipeline.anyk.doubles import Doubles, Phase
+from fcdcc.pipeline.anyk.rules import LateByHistory
 from fcdcc.pipeline.keys import task_key
 
 KEY = ("glue-r", 3, 7, 0)
@@ -200,7 +201,11 @@ def both_fail(gate: str, pair: tuple[float, object]) -> float:
     raise ArithmeticError("both fail")
 
 
-def test_a_healthy_run_doubles_nothing(running: Running, tmp_path: Path) -> None:
+def test_a_healthy_run_doubles_nothing(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine may keep a worker waiting for longer than usual, and that is no fault.
+    monkeypatch.setattr(running.plugin.state, "lateness", LateByHistory(floor=20.0))
     for block in range(20):
         tasks, key = chain(block, tmp_path, run="healthy")
         assert running.client.get(tasks, key) == block

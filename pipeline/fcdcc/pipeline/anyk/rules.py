@@ -154,13 +154,13 @@ class LateByHistory:
     A worker is late after ``factor`` medians and ``spread`` times what the upper quartile is
     above the median. Where another worker is idle it is late already when it takes
     ``idle_factor`` times as long as nine tenths of them took. ``floor`` seconds are added in
-    either case: what the clock and the network resolve.
+    either case: so long a worker may be kept waiting on a machine that others use as well.
     """
 
     factor: float = 2.0
     spread: float = 3.0
     idle_factor: float = 1.5
-    floor: float = 0.1
+    floor: float = 0.2
     samples: int = 3
 
     def patience(self, usual: Sequence[float], idle: bool) -> float | None:
@@ -168,9 +168,9 @@ class LateByHistory:
 
         >>> rule = LateByHistory()
         >>> rule.patience([1.0, 1.0, 1.0, 1.0, 1.1], idle=False)
-        2.1
+        2.2
         >>> rule.patience([1.0, 1.0, 1.0, 1.0, 1.1], idle=True)
-        1.75
+        1.85
         >>> rule.patience([1.0, 1.0], idle=False) is None
         True
         """

@@ -45,7 +45,11 @@ logger = logging.getLogger(__name__)
 
 NAME = "fcdcc-anyk"
 TICK = 0.25
-"""Seconds between two looks at the clock."""
+"""Seconds between two looks at the clock, at most."""
+
+SHORTEST_TICK = 0.1
+TICK_PER_WORKER = 0.0005
+"""Seconds at least, and for every worker, so that looking stays cheap."""
 
 _UNEXPECTED = ("handle-worker-cleanup", "worker-send-comm-fail", "send-all-comm-fail")
 """How the reason begins when a worker is gone that was not asked to leave."""
@@ -108,9 +112,9 @@ class AnyKPlugin(SchedulerPlugin):
         ignore_stale(scheduler, self._guarded)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
-        ticker = PeriodicCallback(self._tick, TICK * 1000)
-        scheduler.periodic_callbacks[NAME] = ticker
-        ticker.start()
+        self._ticker = PeriodicCallback(self._tick, TICK * 1000)
+        scheduler.periodic_callbacks[NAME] = self._ticker
+        self._ticker.start()
         # Here, because watching reads this package's history; workers and clients do without.
         from ..watch.attach import watch_scheduler
 
@@ -237,7 +241,14 @@ class AnyKPlugin(SchedulerPlugin):
             now = time()
             interval = heartbeat_interval(len(self.scheduler.workers))
             news = tuple(self._news(now, interval))
-            self._do(self.state.handle(m.Tick(now, TICK, interval, news)))
+            expected = self._ticker.callback_time / 1000
+            self._do(self.state.handle(m.Tick(now, expected, interval, news)))
+            self._ticker.callback_time = 1000 * self._until_next()
+
+    def _until_next(self) -> float:
+        """Return when to look at the clock again, in seconds: soon where shares are short."""
+        least = SHORTEST_TICK + TICK_PER_WORKER * len(self.scheduler.workers)
+        return min(TICK, max(least, self.state.workload.shortest / 4))
 
     def _news(self, now: float, interval: float) -> Iterator[m.WorkerNews]:
         for address, worker in self.scheduler.workers.items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from math import inf
 from typing import NamedTuple
 
 from fcdcc.pipeline.keys import parse_key
@@ -68,9 +69,14 @@ class Assigned(NamedTuple):
 
 
 class Workload:
-    """The tasks that workers have, and what tasks of their kind took before."""
+    """The tasks that workers have, and what tasks of their kind took before.
+
+    ``shortest`` is the shortest time after which a worker was late by the shares that it had,
+    when that was last asked.
+    """
 
     def __init__(self) -> None:
+        self.shortest = inf
         self.assigned: dict[Key, Assigned] = {}
         self._tasks_of: dict[str, dict[Key, None]] = {}
         self._services: OrderedDict[Kind, deque[float]] = OrderedDict()
@@ -164,6 +170,8 @@ class Workload:
                 patience[kind] = self._patience(kind, rule, idle)
             if _exceeds(stall, (patience[entry.kind] for entry in entries)):
                 found.add(address)
+        shares = (limit for kind, limit in patience.items() if kind.stage == "share")
+        self.shortest = min((limit for limit in shares if limit is not None), default=inf)
         return found if 2 * len(found) <= len(workers) else set()
 
     def _patience(self, kind: Kind, rule: LatenessRule, idle: bool) -> float | None:
