@@ -20,9 +20,13 @@ from fcdcc.coding import CodedConv
 from .errors import PlanError
 from .model.network import ConvStage, GlueStage, Network
 from .plans import Plan
+from .rows import Rows
 from .strips import RowLayout
 
 __all__ = ["Executable", "ExecutableRef", "drop", "find", "hold"]
+
+BANDS_KEPT = 16
+"""Bands whose strips a process remembers: more than are in flight."""
 
 
 class Executable:
@@ -41,6 +45,7 @@ class Executable:
         self.plan = plan
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
+        self._bands: dict[Rows, Executable] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -51,6 +56,21 @@ class Executable:
     def rows(self) -> RowLayout:
         """Which strips there are, where they stay put."""
         return RowLayout(self.network, self.plan)
+
+    def at(self, band: Rows) -> Executable:
+        """Return what runs for some rows of the prediction, with the same coded filters."""
+        with self._lock:
+            found = self._bands.get(band)
+        if found is None:
+            layout = RowLayout(self.network, self.plan, band)
+            found = Executable(self.network, layout.plan)
+            found.rows = layout
+            found._lock, found._filters = self._lock, self._filters
+            with self._lock:
+                self._bands[band] = found
+                for old in list(self._bands)[:-BANDS_KEPT]:
+                    del self._bands[old]
+        return found
 
     @property
     def ref(self) -> ExecutableRef:
@@ -106,9 +126,13 @@ class Executable:
 
 @dataclass(frozen=True)
 class ExecutableRef:
-    """An executable by its fingerprint; small enough to stand in every task."""
+    """An executable by its fingerprint; small enough to stand in every task.
+
+    ``band`` is the rows of the prediction that the tasks are for; None for all of them.
+    """
 
     fingerprint: str
+    band: Rows | None = None
 
 
 _executables: dict[str, tuple[Executable, int]] = {}
@@ -143,9 +167,9 @@ def find(ref: ExecutableRef | Executable) -> Executable:
         return ref
     with _executables_lock:
         held = _executables.get(ref.fingerprint)
-    if held is None:
-        raise PlanError(
-            f"this process holds no executable {ref.fingerprint[:12]}; expected the run's worker "
-            "plugin to have loaded it: is the run that this task belongs to still going on?"
-        )
-    return held[0]
+    if held is not None:
+        return held[0] if ref.band is None else held[0].at(ref.band)
+    raise PlanError(
+        f"this process holds no executable {ref.fingerprint[:12]}; expected the run's worker "
+        "plugin to have loaded it: is the run that this task belongs to still going on?"
+    )

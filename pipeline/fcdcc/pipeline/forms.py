@@ -6,7 +6,7 @@ called logits here whatever they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,11 @@ class StoredForm:
         raise ValueError("expected logits, probabilities, classes or top:K, such as top:5")
 
     def arrays(
-        self, shape: tuple[int, ...], dims: tuple[str, ...], dtype: str
+        self,
+        shape: tuple[int, ...],
+        dims: tuple[str, ...],
+        dtype: str,
+        bands: tuple[int, int] | None = None,
     ) -> list[OutputArray]:
         """Return the arrays of an output, ``prediction`` first.
 
@@ -76,12 +80,30 @@ class StoredForm:
             Of one image's logits: (classes, *rest), with their names.
         dtype
             Of the logits.
+        bands
+            The axis of the logits that is rows, and the rows of a block; None where blocks
+            hold whole images.
 
         Raises
         ------
         OptionError
             If there are no classes, or fewer than are asked for.
         """
+        arrays = self._whole_arrays(shape, dims, dtype)
+        if bands is None:
+            return arrays
+        axis, band = bands
+        if axis == 0 and self.kind != "logits":
+            raise OptionError(
+                f"--store {self.kind} of an image in bands needs a prediction (classes, rows, …); "
+                f"the model gives {dims}: use --store logits"
+            )
+        gone = 1 if self.kind == "classes" else 0
+        return [replace(array, row_axis=axis - gone, band=band) for array in arrays]
+
+    def _whole_arrays(
+        self, shape: tuple[int, ...], dims: tuple[str, ...], dtype: str
+    ) -> list[OutputArray]:
         if self.kind == "logits":
             return [OutputArray("prediction", shape, dtype, dims)]
         if not shape:

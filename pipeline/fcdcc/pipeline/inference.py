@@ -36,6 +36,7 @@ from .options import PlanOptions
 from .outputs import prediction_dims
 from .planner import fits, make_plan
 from .plans import Plan
+from .rows import Rows
 
 __all__ = ["Images", "infer", "plan"]
 
@@ -129,7 +130,7 @@ def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
 def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
     network = model.to(getattr(torch, options.dtype)).network
     count = len(images) if options.limit is None else min(len(images), options.limit)
-    return make_plan(network, images.shape[1:], options, count)
+    return make_plan(network, images.shape[1:], options, count, in_bands=False)
 
 
 def _channels_first(model: Model, images: Images) -> xr.DataArray:
@@ -182,10 +183,16 @@ def _predictions(
 
 
 def _read(
-    chunk: TaskRef, preparation: Preparation, key: Key, start: int, stop: int, pad_to: int
+    chunk: TaskRef,
+    preparation: Preparation,
+    key: Key,
+    start: int,
+    stop: int,
+    pad_to: int,
+    rows: Rows | None = None,
 ) -> Task:
     """Return the task that prepares some images of a chunk."""
-    return Task(key, kernels.prepare_some, chunk, preparation, start, stop, pad_to)
+    return Task(key, kernels.prepare_some, chunk, preparation, start, stop, pad_to, rows)
 
 
 def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:

@@ -38,7 +38,7 @@ class OutputStatus:
     status
         ``complete`` if every block has a prediction, else ``incomplete``.
     images, images_done
-        In the output; in blocks that are done.
+        In the output; of which all blocks are done.
     blocks_total, blocks_done, blocks_missing
         All; done; not tried, or tried without a trace.
     blocks_failed
@@ -98,11 +98,10 @@ def read_status(output: str) -> OutputStatus:
     store = open_predictions(output)
     progress = store.progress()
     total, done = store.layout.blocks, int(progress.done.sum())
-    bounds = (store.layout.bounds(block) for block in range(total) if progress.done[block])
     return OutputStatus(
         status="complete" if progress.complete else "incomplete",
         images=store.layout.images,
-        images_done=sum(stop - start for start, stop in bounds),
+        images_done=store.layout.images_in(progress.done),
         blocks_total=total,
         blocks_done=done,
         blocks_missing=total - done - len(progress.failed),

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
 import torch
 from dask._task_spec import Task
 from dask.typing import Key
 from distributed import span
 
 from fcdcc.storage import (
-    BlockLayout,
     DamageError,
     Fingerprint,
     ImageSource,
@@ -30,6 +30,7 @@ from fcdcc.storage import (
 
 from . import kernels
 from .anyk import AnyKPlugin
+from .bands import row_axis
 from .blocks import BlockJob, Outcome, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
 from .errors import ClusterLostError, full_line
@@ -54,7 +55,9 @@ from .outputs import (
 from .planner import make_plan
 from .plans import Plan
 from .progress import Watcher, watch
+from .rows import Rows
 from .stalls import StallGuard, describe, patience, waiting_tasks
+from .strips import analysed
 from .summary import Summary
 from .tally import Tally
 from .watch.keeping import keep
@@ -138,8 +141,12 @@ def _plan(job: _Job, stored: StoredRun | None) -> Plan:
 
 def _answers(job: _Job, plan: Plan) -> Answers:
     """Return what is stored of the network's output."""
-    shapes = network_shapes(job.network, (plan.batch, *job.source.image_shape))
-    return Answers.of(job.config, job.source, shapes[job.network.output][1:], plan.dtype)
+    network, image_shape = job.network, job.source.image_shape
+    shape = network_shapes(network, (plan.batch, *image_shape))[network.output][1:]
+    bands = None
+    if plan.band is not None:
+        bands = (row_axis(analysed(network, image_shape)), plan.band)
+    return Answers.of(job.config, job.source, shape, plan.dtype, bands)
 
 
 def _check(config: JobConfig) -> _Job:
@@ -163,11 +170,11 @@ def _compute(
     job: _Job, plan: Plan, answers: Answers, store: PredictionStore | None, watcher: Watcher
 ) -> Summary:
     """Run the blocks that are not done; the output is created once the cluster is there."""
-    layout = BlockLayout(job.source.images, plan.batch)
+    layout = answers.arrays[0].layout(job.source.images, plan.batch)
     progress = None if store is None else store.progress()
     pending = list(range(layout.blocks)) if progress is None else progress.pending
-    skipped = layout.blocks - len(pending)
-    tally = Tally(job.fingerprint.digest, layout, skipped, plan.in_flight)
+    before = np.zeros(layout.blocks, np.bool_) if progress is None else progress.done
+    tally = Tally(job.fingerprint.digest, layout, before, plan.in_flight)
     if not pending:
         return tally.summary()
     watcher.step("starting the cluster")
@@ -297,11 +304,15 @@ def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, 
 def _note(store: PredictionStore, outcome: Outcome) -> None:
     """Tell of a finished block; record one that failed, for the next run to do it again."""
     start, stop = store.layout.bounds(outcome.block)
+    rows = store.layout.rows_of(outcome.block)
+    what = f"images {start} to {stop - 1}"
+    if rows is not None:
+        what += f", rows {rows[0]} to {rows[1] - 1}"
     if outcome.error is None:
-        logger.info("block %d (images %d to %d) is done", outcome.block, start, stop - 1)
+        logger.info("block %d (%s) is done", outcome.block, what)
         return
     reason = full_line(outcome.error)
-    logger.error("block %d (images %d to %d) failed: %s", outcome.block, start, stop - 1, reason)
+    logger.error("block %d (%s) failed: %s", outcome.block, what, reason)
     try:
         store.record_failure(outcome.block, reason)
     except OutputError as error:  # the disk is full, say: without any record it is done again
@@ -326,12 +337,15 @@ def _block_job(
 ) -> BlockJob:
     """Return the graph of one block, from reading its images to writing its record."""
     start, stop = store.layout.bounds(block)
+    rows = store.layout.rows_of(block)
+    band = None if rows is None else Rows(*rows)
 
-    def reader(key: Key, first: int, last: int, pad_to: int) -> Task:
-        where = (start + first, start + last, pad_to)
+    def reader(key: Key, first: int, last: int, pad_to: int, some: Rows | None = None) -> Task:
+        where = (start + first, start + last, pad_to, some)
         return Task(key, kernels.read, job.source, job.preparation, *where)
 
-    graph = build_block(job.network, plan, executable.ref, job.run, block, stop - start, reader)
+    held = replace(executable.ref, band=band)
+    graph = build_block(job.network, plan, held, job.run, block, stop - start, reader, band)
     last = Task(
         task_key("write", job.run, len(job.network.stages), block),
         write,

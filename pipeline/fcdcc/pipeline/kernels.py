@@ -48,10 +48,19 @@ Values = Mapping[str, Array]
 
 
 def read(
-    source: ImageSource, preparation: Preparation, start: int, stop: int, pad_to: int
+    source: ImageSource,
+    preparation: Preparation,
+    start: int,
+    stop: int,
+    pad_to: int,
+    rows: tuple[int, int] | None = None,
 ) -> Array:
-    """Return images start … stop − 1 of a store, prepared, as (pad_to, C, *space)."""
-    return prepare(source.read(start, stop), preparation, pad_to)
+    """Return images start … stop − 1 of a store, prepared, as (pad_to, C, *space).
+
+    With ``rows`` only these, of the first spatial axis.
+    """
+    first, last = (0, source.shape[2]) if rows is None else rows
+    return prepare(source.read_rows(start, stop, first, last), preparation, pad_to)
 
 
 def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
@@ -67,10 +76,16 @@ def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
 
 
 def prepare_some(
-    images: Array, preparation: Preparation, start: int, stop: int, pad_to: int
+    images: Array,
+    preparation: Preparation,
+    start: int,
+    stop: int,
+    pad_to: int,
+    rows: tuple[int, int] | None = None,
 ) -> Array:
-    """Return images start … stop − 1 of an array, prepared; see :func:`prepare`."""
-    return prepare(images[start:stop], preparation, pad_to)
+    """Return images start … stop − 1 of an array, prepared; see :func:`read`."""
+    chosen = images[start:stop] if rows is None else images[start:stop, :, slice(*rows)]
+    return prepare(chosen, preparation, pad_to)
 
 
 def same(value: Array) -> Array:

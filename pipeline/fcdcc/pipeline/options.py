@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
+from dask.utils import parse_bytes
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -32,6 +33,11 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, int | float) else value
 
 
+def _bytes(value: object) -> object:
+    """Return a text like 4GiB as a number of bytes."""
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
 ARGUMENTS = ("model", "input", "output")
 """Options that the command line takes without a name."""
 
@@ -39,6 +45,7 @@ CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
 LogFormat = Literal["text", "json"]
+Bytes = Annotated[int, BeforeValidator(_bytes)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_several)]
 
 
@@ -102,6 +109,15 @@ class PlanOptions(_Options):
     batch: int | None = Field(None, ge=1, description="images per block")
     limit: int | None = Field(None, ge=1, description="only the first so many images")
     dtype: Literal["float32", "float64"] = Field("float32", description="arithmetic")
+    band: int | None = Field(
+        None,
+        ge=1,
+        description="rows of a dense prediction per block, for images that are too large to be "
+        "computed at once",
+    )
+    memory: Bytes | None = Field(
+        None, ge=1, description="allowed per worker, in bytes or as in 4GiB"
+    )
     in_flight: int | None = Field(None, ge=1, description="blocks in flight")
     input_array: str | None = Field(None, description="the array in a group")
     scale: Literal["auto", "none"] = Field(

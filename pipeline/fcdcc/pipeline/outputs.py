@@ -75,11 +75,16 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
     """
     check_fingerprint(config.output, run, fingerprint)
     plan = Plan.from_json(str(run.plan))
-    if config.batch not in (None, plan.batch):
-        raise OptionError(
-            f"--batch {config.batch} for an output that was begun with blocks of {plan.batch}: "
-            "leave --batch out, or use another output"
-        )
+    for name, asked, begun in (
+        ("batch", config.batch, plan.batch),
+        ("band", config.band, plan.band),
+    ):
+        if asked not in (None, begun):
+            raise OptionError(
+                f"--{name} {asked} for an output that was begun with blocks of "
+                f"{'whole images' if begun is None else begun}: leave --{name} out, or use "
+                "another output"
+            )
     return plan.with_run_options(config.redundancy, config.in_flight)
 
 
@@ -93,9 +98,17 @@ class Answers:
 
     @classmethod
     def of(
-        cls, config: JobConfig, source: ImageSource, shape: tuple[int, ...], dtype: str
+        cls,
+        config: JobConfig,
+        source: ImageSource,
+        shape: tuple[int, ...],
+        dtype: str,
+        bands: tuple[int, int] | None = None,
     ) -> Answers:
         """Return what is stored where one image's prediction has this shape.
+
+        ``bands`` are the axis of it that is rows, and the rows of a block; None where blocks
+        hold whole images.
 
         Raises
         ------
@@ -103,7 +116,7 @@ class Answers:
             If the options ask for what the model does not give.
         """
         form = StoredForm.parse(config.store)
-        arrays = form.arrays(shape, prediction_dims(source.spatial_dims, shape), dtype)
+        arrays = form.arrays(shape, prediction_dims(source.spatial_dims, shape), dtype, bands)
         names = None
         if config.classes is not None:
             if not shape:
@@ -156,11 +169,16 @@ def write(
 ) -> None:
     """Write one block's predictions and its record; the task that completes the block."""
     start, stop = store.layout.bounds(block)
+    rows = store.layout.rows_of(block)
     logits = prediction[: stop - start]
     rest = tuple(range(1, logits.ndim))
     odd = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
-    warnings = [f"{odd} of {stop - start} images have values that are not finite"] if odd else []
-    store.write(block, form.apply(logits), warnings=warnings)
+    where = "" if rows is None else f" in rows {rows[0]} to {rows[1] - 1}"
+    warnings = (
+        [f"{odd} of {stop - start} images have values that are not finite{where}"] if odd else []
+    )
+    details: dict[str, Json] = {} if rows is None else {"rows": [*rows]}
+    store.write(block, form.apply(logits), warnings=warnings, details=details)
 
 
 def _labels(source: ImageSource, answers: Answers) -> list[Coordinate]:

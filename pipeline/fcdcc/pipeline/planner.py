@@ -13,12 +13,13 @@ from fcdcc.coding.conditioning import check_tolerance, condition_limit, measure
 from fcdcc.coding.cost import cheapest
 from fcdcc.coding.partitions import code_partitions
 
+from .bands import BANDS_IN_FLIGHT, Bands, plan_bands
 from .errors import PlanError
 from .model.interpreter import network_shapes
 from .model.network import ConvStage, Network
 from .options import PlanOptions
 from .plans import CodeSpec, LayerPlan, Placement, Plan, Split
-from .rows import analyse_network
+from .strips import analysed
 
 __all__ = ["check_images", "fits", "make_plan"]
 
@@ -76,6 +77,8 @@ def make_plan(
     image_shape: tuple[int, ...],
     options: PlanOptions,
     images: int | None = None,
+    *,
+    in_bands: bool = True,
 ) -> Plan:
     """Return the plan for images of shape (C, *space).
 
@@ -85,11 +88,13 @@ def make_plan(
         What is run, on what, and how.
     images
         How many images there are, if that is known: few are better split by rows.
+    in_bands
+        Whether images that are too large to be computed at once may be cut.
 
     Raises
     ------
     PlanError
-        If the images do not fit the network, or the code loses too many digits.
+        If the images do not fit the network or a worker, or the code loses too many digits.
     """
     check_images(network, image_shape)
     fixed = network.input_shape[0]
@@ -100,13 +105,16 @@ def make_plan(
         )
     shapes = network_shapes(network, (fixed or 1, *image_shape))
     batch = fixed or options.batch or _planned_batch(shapes, options.dtype)
-    split = _split(options, fixed, batch, images)
+    bands = Bands()
+    if in_bands and network.convolutions:
+        bands = plan_bands(analysed(network, image_shape), options, batch)
+    split = "rows" if bands.band else _split(options, fixed, batch, images)
     if split == "images":
         batch = options.batch or _in_whole_runs(batch, options.delta)
         layers = tuple(_plan_by_images(network, shapes, options, batch))
     else:
-        layers = tuple(_plan_by_rows(network, shapes, options, batch, image_shape))
-    warnings = [*_check_codes(layers, options.dtype)]
+        layers = tuple(_plan_by_rows(network, shapes, options, batch * bands.part, image_shape))
+    warnings = [*bands.warnings, *_check_codes(layers, options.dtype)]
     if not layers:
         warnings.append("the model has no convolution: nothing is coded")
     return Plan(
@@ -120,10 +128,11 @@ def make_plan(
         dtype=options.dtype,
         batch=batch,
         fixed_batch=fixed is not None,
-        in_flight=options.in_flight or IN_FLIGHT,
+        in_flight=options.in_flight or (BANDS_IN_FLIGHT if bands.band else IN_FLIGHT),
         layers=layers,
         placement=Placement(tuple(range(options.n))),
         warnings=tuple(warnings),
+        band=bands.band,
     )
 
 
@@ -174,7 +183,7 @@ def _plan_by_rows(
     network: Network,
     shapes: dict[str, tuple[int, ...]],
     options: PlanOptions,
-    batch: int,
+    batch: float,
     image_shape: tuple[int, ...],
 ) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: in place with the systematic code, else gathered."""
@@ -193,7 +202,7 @@ def _plan_in_place(
     network: Network,
     shapes: dict[str, tuple[int, ...]],
     options: PlanOptions,
-    batch: int,
+    batch: float,
     image_shape: tuple[int, ...],
 ) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: its strips stay put, some of them are coded.
@@ -203,7 +212,7 @@ def _plan_in_place(
     two strips need, so they are few.
     """
     spec = _code_of_strips(options)
-    found = analyse_network(network, (2, *image_shape))
+    found = analysed(network, image_shape)
     gathered = 0.0
     for stage in network.convolutions:
         geometry = _geometry(stage, network, shapes)

@@ -22,8 +22,8 @@ __all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
 Redundancy = Literal["eager", "standby", "off"]
 Split = Literal["rows", "images"]
 
-PLAN_FORMAT = 1
-"""The version of a saved plan; older ones stay readable."""
+PLAN_FORMAT = 2
+"""The version of a saved plan; older ones stay readable. 2 has bands."""
 
 SLICE = 2e9
 """Multiply-adds between two questions whether a share is still wanted: some 50 ms."""
@@ -167,6 +167,8 @@ class Plan:
         Every convolution, in order.
     placement
         Of the shares over the workers.
+    band
+        Rows of the prediction per block; None where blocks hold whole images.
     """
 
     network: str
@@ -183,6 +185,7 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     placement: Placement
     warnings: tuple[str, ...] = ()
+    band: int | None = None
     format: int = field(default=PLAN_FORMAT)
 
     @cached_property
@@ -288,6 +291,8 @@ class Plan:
             f"{self.n} shares per layer, any {self.n - self.tolerate} suffice; blocks of "
             f"{self.batch}, {self.in_flight} in flight; {self.code}, {self.dtype}"
         )
+        if self.band is not None:
+            head += f"; an image in bands of {self.band} rows of its prediction"
         how = f"split by {self.split}; {_SPARE[self.redundancy]}"
         return "\n".join([head, how, *map(_layer_row, self.layers)])
 

@@ -6,7 +6,7 @@ piece says which rows of which value it is; the task puts together what it needs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,9 +79,8 @@ def share(
         if not isinstance(last, ConvRows):
             raise PlanError(f"unit {unit.number} does not end with a convolution")
         values = _taken(held, held.rows.needs(unit, position), pieces, arrays)
-        for step in before:
-            _check(is_wanted)
-            values |= _done(held, step, values)
+        entering = held.convolution(unit.number).input
+        values = _through(held, before, values, is_wanted, (entering,))
         slices = layer.slices(images)
         return to_array(_convolve(held, last, values, slices, is_wanted))
 
@@ -93,14 +92,15 @@ def parity(
     held, is_wanted = find(program), wanted()
     layer = held.plan.layer(unit.number)
     with abandonable(), torch.inference_mode():
-        needs = {piece.name: held.rows.all_rows(piece.name) or piece.rows for piece in pieces}
-        taken = _taken(held, needs, pieces, arrays)
-        values = {name: value.value for name, value in taken.items()}
-        for index in unit.stages[:-1]:
-            _check(is_wanted)
-            values |= _whole(held, index, values)
+        *before, last = held.rows.steps(unit, None)
+        if not isinstance(last, ConvRows):
+            raise PlanError(f"unit {unit.number} does not end with a convolution")
+        values = _taken(held, held.rows.needs(unit, None), pieces, arrays)
+        name = held.convolution(unit.number).input
+        value, rows = _through(held, before, values, is_wanted, (name,))[name]
         coded = layer.coded_conv
-        entering = values[held.convolution(unit.number).input]
+        start, size = last.window.rows.start - (rows.start if rows else 0), last.window.rows.size
+        entering = value.narrow(2, start, size)
         images = len(entering)
         return to_array(
             coded.convolve(
@@ -131,9 +131,7 @@ def glue(
     held, is_wanted = find(program), wanted()
     with torch.inference_mode():
         values = _taken(held, held.rows.needs(unit, position), pieces, arrays)
-        for step in held.rows.steps(unit, position):
-            _check(is_wanted)
-            values |= _done(held, step, values)
+        values = _through(held, held.rows.steps(unit, position), values, is_wanted, unit.outputs)
         return _as_arrays(unit, {name: held.value for name, held in values.items()})
 
 
@@ -171,6 +169,27 @@ def _whole(held: Executable, index: int, values: Mapping[str, Tensor]) -> dict[s
     if isinstance(stage, GlueStage):
         return run_steps(stage, values, held.network.tensors)
     return {stage.output: convolved(held, index, values[stage.input])}
+
+
+def _through(
+    held: Executable,
+    steps: Sequence[RowPlan | ConvRows],
+    values: dict[str, _Held],
+    is_wanted: Callable[[], bool],
+    kept: Collection[str],
+) -> dict[str, _Held]:
+    """Run stages for some rows; of all values only those that are kept are left."""
+    reads = [_reads(held, step) for step in steps]
+    for number, step in enumerate(steps):
+        _check(is_wanted)
+        values |= _done(held, step, values)
+        later = set(kept).union(*reads[number + 1 :])
+        values = {name: value for name, value in values.items() if name in later}
+    return values
+
+
+def _reads(held: Executable, step: RowPlan | ConvRows) -> Iterable[str]:
+    return (held.convolution(step.layer).input,) if isinstance(step, ConvRows) else step.needs
 
 
 def _done(held: Executable, step: RowPlan | ConvRows, values: dict[str, _Held]) -> dict[str, _Held]:
@@ -219,7 +238,8 @@ def _taken(
     """Return the values that are needed, put together from pieces."""
     found: dict[str, list[tuple[Rows | None, Tensor]]] = {name: [] for name in needs}
     for piece, array in zip(pieces, arrays, strict=True):
-        found[piece.name].append((piece.rows, to_tensor(array)))
+        if piece.name in found:
+            found[piece.name].append((piece.rows, to_tensor(array)))
     return {
         name: _Held(_put_together(found[name], rows, held.rows.axis(name), name), rows)
         for name, rows in needs.items()

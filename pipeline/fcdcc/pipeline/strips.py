@@ -16,19 +16,25 @@ other are found by going backwards (:mod:`.rows`), so a convolution that is not 
 is done twice for the rows that two strips need. A stage that needs all rows runs once, where
 the strips are gathered.
 
-A :class:`RowLayout` follows from the network and its plan alone: workers make it themselves.
+Where a block is a *band*, some rows of the prediction of an image that is too large to be
+computed at once, every value is only the rows of it that the band needs, and the strips are
+strips of these. Rows keep their numbers in the whole value; a convolution is one of the rows
+that the band has, padded where the image ends, and coded as such.
+
+A :class:`RowLayout` follows from the network, its plan and the band alone: workers make it
+themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from .errors import PlanError
 from .model.network import ConvStage, GlueStage, Network, Stage
-from .plans import Plan
+from .plans import LayerPlan, Plan
 from .rows import (
     NetworkRows,
     RowLocal,
@@ -38,7 +44,9 @@ from .rows import (
     analyse_network,
     barrier_stage,
     hull,
+    never_empty,
     plan_rows,
+    ranges_for,
     window,
 )
 
@@ -100,6 +108,16 @@ class RowLayout:
         The network.
     plan
         Made for it, split by rows.
+    band
+        The rows of the prediction that a block makes; None for all of them. Only of a network
+        without barriers.
+    found
+        The network, analysed, where that has been done.
+
+    Attributes
+    ----------
+    plan
+        The plan, with every convolution as the band has it.
 
     Raises
     ------
@@ -107,13 +125,23 @@ class RowLayout:
         If a value's shape cannot be found out.
     """
 
-    def __init__(self, network: Network, plan: Plan) -> None:
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        band: Rows | None = None,
+        found: NetworkRows | None = None,
+    ) -> None:
         self.network = network
-        self.plan = plan
         self.parts = plan.delta
-        self._found: NetworkRows = analyse_network(network, (2, *plan.image_shape))
+        self._found = analysed(network, plan.image_shape) if found is None else found
+        self._rows = _rows_of(self._found, band)
+        # By convolution: its first input and output row here, which its geometry counts from.
+        self._first: dict[int, tuple[int, int]] = {}
+        self.plan = plan if band is None else self._of_band(plan)
+        self._whole = band is None
         self._ranges: dict[str, tuple[Rows, ...]] = {}
-        self._steps: dict[tuple[int, int], tuple[tuple[RowStep, ...], Needs]] = {}
+        self._steps: dict[tuple[int, int | None], tuple[tuple[RowStep, ...], Needs]] = {}
         kinds: dict[int, _StageKind] = {s.index: self._look_at(s) for s in network.stages}
         self.units: tuple[RowUnit, ...] = tuple(self._find_units(kinds))
 
@@ -129,14 +157,24 @@ class RowLayout:
     def all_rows(self, name: str) -> Rows | None:
         """Return all rows of a value that is in strips; None for another one."""
         ranges = self.ranges(name)
-        return None if ranges is None else Rows(0, max(rows.stop for rows in ranges))
+        return None if ranges is None else _joined(ranges)
 
-    def needs(self, unit: RowUnit, part: int) -> Needs:
-        """Return the rows of each input that a unit needs for its strip; empty if it has none."""
+    def held(self, name: str) -> Rows | None:
+        """Return the rows of a value in one place, where they are not all of it."""
+        return None if self._whole else self._rows.get(name)
+
+    def needs(self, unit: RowUnit, part: int | None) -> Needs:
+        """Return the rows of each input that a unit needs for its strip; empty if it has none.
+
+        For ``None``, what it needs for all rows at once.
+        """
         return self._planned(unit, part)[1]
 
-    def steps(self, unit: RowUnit, part: int) -> tuple[RowStep, ...]:
-        """Return what a unit does for a strip, in order; a share's convolution comes last."""
+    def steps(self, unit: RowUnit, part: int | None) -> tuple[RowStep, ...]:
+        """Return what a unit does for a strip, in order; a share's convolution comes last.
+
+        For ``None``, what it does for all rows at once.
+        """
         return self._planned(unit, part)[0]
 
     def barrier(self, unit: RowUnit) -> GlueStage | None:
@@ -167,9 +205,9 @@ class RowLayout:
         layer = self.plan.layer(stage.index)
         if layer.in_place:
             runs = (layer.coded_conv.rows_of(part) for part in range(self.parts))
-            last = layer.geometry.output_spatial[0]
+            first, last = self._rows[stage.output]
             self._ranges[stage.output] = tuple(
-                Rows(min(run.start, last), min(run.stop, last)) for run in runs
+                Rows(min(first + run.start, last), min(first + run.stop, last)) for run in runs
             )
             return "share"
         if layer.code is not None:
@@ -187,14 +225,16 @@ class RowLayout:
 
     def _cut(self, name: str, inputs: Iterable[str]) -> tuple[Rows, ...]:
         """Return strips of a value: those of an input with as many rows, or equal ones."""
-        rows = self._found.layouts[name].rows
+        layouts, rows = self._found.layouts, self._rows[name]
         for source in inputs:
             known = self._ranges.get(source)
-            if known is not None and max(part.stop for part in known) == rows:
-                return known
-        each = -(-rows // self.parts)
+            as_many = known is not None and layouts[source].rows == layouts[name].rows
+            if known is not None and as_many and rows.within(_joined(known)):
+                return tuple(_cut_to(part, rows) for part in known)
+        each = -(-rows.size // self.parts)
+        strips = (Rows(part * each, (part + 1) * each) for part in range(self.parts))
         return tuple(
-            Rows(min(part * each, rows), min((part + 1) * each, rows)) for part in range(self.parts)
+            _cut_to(Rows(rows.start + start, rows.start + stop), rows) for start, stop in strips
         )
 
     # ------------------------------------------------------------------ fusing
@@ -240,13 +280,13 @@ class RowLayout:
 
     # ---------------------------------------------------------------- planning
 
-    def _planned(self, unit: RowUnit, part: int) -> tuple[tuple[RowStep, ...], Needs]:
+    def _planned(self, unit: RowUnit, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
         key = (unit.number, part)
         if key not in self._steps:
             self._steps[key] = self._plan_strip(unit, part)
         return self._steps[key]
 
-    def _plan_strip(self, unit: RowUnit, part: int) -> tuple[tuple[RowStep, ...], Needs]:
+    def _plan_strip(self, unit: RowUnit, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
         asked: dict[str, Rows | None] = {}
         steps: list[RowStep] = []
         for name in unit.outputs:
@@ -260,9 +300,9 @@ class RowLayout:
                 continue
             step: RowStep
             if isinstance(stage, ConvStage):
-                step = self._conv_rows(stage, wanted[stage.output])
-                needed = step.window.rows
-                _ask(asked, stage.input, needed if needed.size else Rows(0, 1))
+                whole = part is None and stage.output in unit.outputs
+                step = self._conv_rows(stage, wanted[stage.output], whole)
+                _ask(asked, stage.input, self._never_empty(stage, step.window.rows))
             else:
                 step = plan_rows(self._found.stages[index], wanted)
                 for name, some in step.needs.items():
@@ -271,15 +311,52 @@ class RowLayout:
         needs = {name: asked[name] for name in unit.inputs if name in asked}
         return tuple(reversed(steps)), needs
 
-    def _made(self, unit: RowUnit, name: str, part: int) -> Rows:
+    def _made(self, unit: RowUnit, name: str, part: int | None) -> Rows:
         """Return the rows that a strip's task computes: those of the strip, or a few more."""
+        if part is None:
+            return self._rows[name]
         if unit.kind == "share":
             run = self.plan.layer(unit.number).coded_conv.rows_of(part)
-            return Rows(run.start, run.stop)
+            first = self._rows[name].start
+            return Rows(first + run.start, first + run.stop)
         return self._ranges[name][part]
 
-    def _conv_rows(self, stage: ConvStage, out: Rows) -> ConvRows:
+    def _conv_rows(self, stage: ConvStage, out: Rows, whole: bool) -> ConvRows:
+        """Return what some output rows are made from; or all of them, and all the input."""
         geometry = self.plan.layer(stage.index).geometry
+        first_in, first_out = self._first.get(stage.index, (0, 0))
+        if whole:
+            size = geometry.spatial[0]
+            return ConvRows(
+                stage.index, out, Window(Rows(first_in, first_in + size), *geometry.padding[0])
+            )
+        found = window(
+            Rows(out.start - first_out, out.stop - first_out),
+            kernel=geometry.effective_kernel[0],
+            stride=geometry.stride[0],
+            before=geometry.padding[0][0],
+            size=geometry.spatial[0],
+        )
+        rows = Rows(found.rows.start + first_in, found.rows.stop + first_in)
+        return ConvRows(stage.index, out, found._replace(rows=rows))
+
+    def _never_empty(self, stage: ConvStage, rows: Rows) -> Rows:
+        """Return input rows of a convolution, or one beside them: a value tells its batch."""
+        held = self._rows.get(stage.input) or Rows(0, 1)
+        near = never_empty(Rows(rows.start - held.start, rows.stop - held.start), held.size)
+        return Rows(near.start + held.start, near.stop + held.start)
+
+    # ------------------------------------------------------------------- bands
+
+    def _of_band(self, plan: Plan) -> Plan:
+        return replace(plan, layers=tuple(self._layer_of_band(layer) for layer in plan.layers))
+
+    def _layer_of_band(self, layer: LayerPlan) -> LayerPlan:
+        """Return a convolution as the band has it, and note where its rows begin."""
+        stage, geometry = self.network.stages[layer.layer], layer.geometry
+        out = self._rows.get(stage.outputs[0])
+        if out is None:  # it has no rows, like all that is made from it
+            return layer
         found = window(
             out,
             kernel=geometry.effective_kernel[0],
@@ -287,13 +364,46 @@ class RowLayout:
             before=geometry.padding[0][0],
             size=geometry.spatial[0],
         )
-        return ConvRows(stage.index, out, found)
+        if not out.size or not found.rows.size:
+            return replace(layer, code=None, in_place=False, reason="outside the band")
+        self._first[layer.layer] = (found.rows.start, out.start)
+        spatial = (found.rows.size, *geometry.spatial[1:])
+        padding = ((found.above, found.below), *geometry.padding[1:])
+        return replace(layer, geometry=replace(geometry, spatial=spatial, padding=padding))
 
 
 @lru_cache(maxsize=2)
-def row_layout(network: Network, plan: Plan) -> RowLayout:
-    """Return the layout of a network and its plan, made once for all blocks."""
-    return RowLayout(network, plan)
+def analysed(network: Network, image_shape: tuple[int, ...]) -> NetworkRows:
+    """Return a network analysed for images of a shape, made once for all blocks."""
+    # With a batch of one a reshape may look as if it kept the rows.
+    return analyse_network(network, (2, *image_shape))
+
+
+@lru_cache(maxsize=8)
+def row_layout(network: Network, plan: Plan, band: Rows | None = None) -> RowLayout:
+    """Return the layout of a network and its plan, made once for all blocks that share it."""
+    return RowLayout(network, plan, band)
+
+
+def _rows_of(found: NetworkRows, band: Rows | None) -> dict[str, Rows]:
+    """Return the rows that there are of each value that has some: all, or what a band needs."""
+    rows = {name: layout.rows for name, layout in found.layouts.items() if layout.axis is not None}
+    if band is None:
+        return {name: Rows(0, size) for name, size in rows.items()}
+    needed = ranges_for(found, {found.network.output: band})
+    return {name: needed.get(name) or Rows(0, 0) for name in rows}
+
+
+def _joined(ranges: Iterable[Rows]) -> Rows:
+    """Return the rows of strips that follow each other, empty ones left out."""
+    filled = [rows for rows in ranges if rows.size]
+    return Rows(filled[0].start, filled[-1].stop) if filled else Rows(0, 0)
+
+
+def _cut_to(rows: Rows, other: Rows) -> Rows:
+    """Return the rows that are in another range, too; empty ones where it ends."""
+    start = min(max(rows.start, other.start), other.stop)
+    return Rows(start, max(min(rows.stop, other.stop), start))
 
 
 def _ask(asked: dict[str, Rows | None], name: str, rows: Rows | None) -> None:

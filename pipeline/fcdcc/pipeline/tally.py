@@ -6,7 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 
+import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 
 from fcdcc.coding import __version__
 from fcdcc.storage import BlockLayout
@@ -35,19 +37,25 @@ class Tally:
         Digest of the run's fingerprint.
     layout
         The blocks of the job.
-    skipped
-        Blocks that were done before.
+    before
+        (blocks,) bool: which were done before.
     in_flight
         Blocks that are worked on at a time.
     """
 
     def __init__(
-        self, fingerprint: str, layout: BlockLayout, skipped: int, in_flight: int = 1
+        self,
+        fingerprint: str,
+        layout: BlockLayout,
+        before: NDArray[np.bool_],
+        in_flight: int = 1,
     ) -> None:
         self.failed: dict[int, str] = {}
         self._fingerprint = fingerprint
         self._layout = layout
-        self._skipped = skipped
+        self._skipped = int(before.sum())
+        self._before = layout.images_in(before)
+        self._is_done = before.copy()
         self._in_flight = in_flight
         self._done = 0
         self._counted: Counter[str] = Counter()
@@ -73,9 +81,10 @@ class Tally:
         done
             All blocks of this run that are recorded: the last ones were finished unseen.
         """
-        bounds = [self._layout.bounds(block) for block in done]
-        self._done = len(bounds)
-        self._images = sum(stop - start for start, stop in bounds)
+        finished = [*done]
+        self._done = len(finished)
+        self._is_done[finished] = True
+        self._images = self._layout.images_in(self._is_done) - self._before
         self._counted.update(self._report["counters"] if self._report else {})
         self._gone = self._workers_lost
         self._report = None
@@ -87,9 +96,12 @@ class Tally:
         if outcome.error is not None:
             self.failed[outcome.block] = full_line(outcome.error)
             return
-        start, stop = self._layout.bounds(outcome.block)
         self._done += 1
-        self._images += stop - start
+        self._is_done[outcome.block] = True
+        beside = self._layout.beside(outcome.block)
+        if self._is_done[beside.start : beside.stop].all():  # else other bands are missing
+            start, stop = self._layout.bounds(outcome.block)
+            self._images += stop - start
 
     def observe(self, client: Client, run: str) -> None:
         """Ask the scheduler for the counters of this run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from .errors import DamageError, OutputError
-from .layout import chunk_shape
+from .layout import BlockLayout, chunk_shape
 from .sealed import Json
 
 __all__ = ["OutputArray", "add_array", "check_name", "decode", "encode"]
@@ -40,12 +40,17 @@ class OutputArray:
         ``"float32"``, ``"int64"`` …
     dims
         Names of the axes of ``shape``.
+    row_axis, band
+        Which axis of ``shape`` is cut into bands, and the rows of one; None where blocks hold
+        whole images.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     dims: tuple[str, ...]
+    row_axis: int | None = None
+    band: int | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -60,6 +65,14 @@ class OutputArray:
             )
         if not all(size > 0 for size in self.shape):
             raise OutputError(f"array {self.name!r} has shape {self.shape}; expected sizes above 0")
+        whole = self.row_axis is None and self.band is None
+        if not whole and not (
+            self.row_axis in range(len(self.shape)) and self.band is not None and self.band > 0
+        ):
+            raise OutputError(
+                f"array {self.name!r} of shape {self.shape} in bands of {self.band} along axis "
+                f"{self.row_axis}; expected 1 row or more along one of its axes, or None for both"
+            )
 
     @property
     def fill_value(self) -> float | int:
@@ -71,24 +84,60 @@ class OutputArray:
 
     def chunks(self, batch: int) -> tuple[int, ...]:
         """Return the chunk shape where blocks have ``batch`` images."""
-        return chunk_shape(batch, self.shape, np.dtype(self.dtype).itemsize)
+        shape = self.shape if self.band is None else self._with_rows(self.band)
+        return chunk_shape(batch, shape, np.dtype(self.dtype).itemsize, self.row_axis)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of a prediction; None where it is not cut into bands."""
+        return None if self.row_axis is None else self.shape[self.row_axis]
+
+    def layout(self, images: int, batch: int) -> BlockLayout:
+        """Return the blocks of so many images."""
+        return BlockLayout(images, batch, self.rows, self.band)
 
     def chunk_names(self, block: int, batch: int) -> list[str]:
         """Return the names of the chunk files of one block."""
+        first, band = divmod(block, self.layout(0, batch).bands)
         grid = [math.ceil(s / c) for s, c in zip(self.shape, self.chunks(batch)[1:], strict=True)]
-        return [
-            f"{self.name}/" + ".".join(["c", str(block), *map(str, position)])
-            for position in np.ndindex(*grid)
-        ]
+        if self.row_axis is not None:
+            grid[self.row_axis] = 1
+        names = []
+        for position in np.ndindex(*grid):
+            place = list(position)
+            if self.row_axis is not None:
+                place[self.row_axis] = band
+            names.append(f"{self.name}/" + ".".join(["c", str(first), *map(str, place)]))
+        return names
+
+    def block_of(self, name: str, batch: int) -> int | None:
+        """Return the block that a chunk file belongs to; None if its name is none of a chunk."""
+        place = name.removeprefix(f"{self.name}/c.").split(".")
+        if len(place) != 1 + len(self.shape) or not all(text.isdecimal() for text in place):
+            return None
+        band = 0 if self.row_axis is None else int(place[1 + self.row_axis])
+        return int(place[0]) * self.layout(0, batch).bands + band
+
+    def of_block(self, block: int, batch: int) -> OutputArray:
+        """Return an array of this one's kind that holds no more rows than one block does."""
+        rows = self.layout((block + 1) * batch, batch).rows_of(block)
+        return self if rows is None else replace(self, shape=self._with_rows(rows[1] - rows[0]))
+
+    def _with_rows(self, rows: int) -> tuple[int, ...]:
+        """Return the shape of so many rows of a prediction."""
+        return tuple(rows if i == self.row_axis else size for i, size in enumerate(self.shape))
 
     def as_json(self) -> dict[str, Json]:
         """Return it as JSON."""
-        return {
+        members: dict[str, Json] = {
             "name": self.name,
             "shape": [*self.shape],
             "dtype": self.dtype,
             "dims": [*self.dims],
         }
+        if self.band is not None:
+            members |= {"row_axis": self.row_axis, "band": self.band}
+        return members
 
 
 def add_array(
@@ -124,48 +173,48 @@ def encode(
     Parameters
     ----------
     values
-        (images of the block, *shape), of any type that casts to the array's without loss
-        of kind.
+        (images of the block, *shape), no rows but the block's, of any type that casts to the
+        array's without loss of kind.
 
     Raises
     ------
     OutputError
         If the values have another shape or kind.
     """
-    if values.shape[1:] != array.shape or not 1 <= len(values) <= batch:
+    own = array.of_block(block, batch)
+    if values.shape[1:] != own.shape or not 1 <= len(values) <= batch:
         raise OutputError(
             f"block {block}: predictions of shape {values.shape}; expected up to {batch} images "
-            f"of {array.shape} for array {array.name!r}"
+            f"of {own.shape} for array {array.name!r}"
         )
     if not np.can_cast(values.dtype, array.dtype, casting="same_kind"):
         raise OutputError(
             f"block {block}: predictions of {values.dtype}; array {array.name!r} holds "
             f"{array.dtype}"
         )
-    files, memory = _memory_array(array, len(values), batch)
+    files, memory = _memory_array(own, len(values), batch)
     memory[...] = values.astype(array.dtype, copy=False)
-    names = zip(array.chunk_names(0, batch), array.chunk_names(block, batch), strict=True)
-    return {final: files[own].to_bytes() for own, final in names}
+    names = zip(own.chunk_names(0, batch), array.chunk_names(block, batch), strict=True)
+    return {final: files[here].to_bytes() for here, final in names}
 
 
 def decode(
     array: OutputArray, block: int, batch: int, length: int, chunks: Mapping[str, bytes]
 ) -> NDArray[Any]:
-    """Return one block's predictions (length, *shape) from its chunk files.
+    """Return one block's predictions (length, *shape), its own rows only, from its chunk files.
 
     Raises
     ------
     DamageError
         If a chunk is missing or its checksum is wrong.
     """
-    files, memory = _memory_array(array, length, batch)
+    own = array.of_block(block, batch)
+    files, memory = _memory_array(own, length, batch)
     buffer = default_buffer_prototype().buffer
-    for own, final in zip(
-        array.chunk_names(0, batch), array.chunk_names(block, batch), strict=True
-    ):
+    for here, final in zip(own.chunk_names(0, batch), array.chunk_names(block, batch), strict=True):
         if final not in chunks:
             raise DamageError(f"block {block}: chunk {final} is missing; run the job again")
-        files[own] = buffer.from_bytes(chunks[final])
+        files[here] = buffer.from_bytes(chunks[final])
     try:
         return np.asarray(memory[...])
     except Exception as error:

@@ -2,6 +2,10 @@
 
 Block b holds the images b·batch … (b+1)·batch − 1; the last may be shorter. Chunks of the
 output along n are exactly as long as blocks, so that one block owns whole chunks.
+
+Predictions that are too large for one block are cut along their rows, too: a *band* is a run
+of rows of a run of images, and a block. The bands of the first images come first, from top to
+bottom; chunks along the rows are then exactly as long as bands.
 """
 
 from __future__ import annotations
@@ -9,6 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import OutputError
 
@@ -20,17 +27,31 @@ CHUNK_LIMIT = 128 * 2**20
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """So many images in blocks of ``batch``.
+    """So many images in blocks of ``batch``, cut into bands where ``band`` is given.
 
+    Parameters
+    ----------
+    images, batch
+        Number of images; images per block.
+    rows, band
+        Rows of a prediction; rows per block. None where blocks hold whole images.
+
+    Examples
+    --------
     >>> layout = BlockLayout(images=10, batch=4)
     >>> layout.blocks, layout.bounds(2)
     (3, (8, 10))
     >>> list(layout.changed_by(15))
     [2, 3]
+    >>> layout = BlockLayout(images=2, batch=1, rows=100, band=40)
+    >>> layout.blocks, layout.bounds(5), layout.rows_of(5)
+    (6, (1, 2), (80, 100))
     """
 
     images: int
     batch: int
+    rows: int | None = None
+    band: int | None = None
 
     def __post_init__(self) -> None:
         if self.images < 0 or self.batch < 1:
@@ -38,11 +59,22 @@ class BlockLayout:
                 f"{self.images} images in blocks of {self.batch}; expected no fewer than 0 "
                 "images and at least 1 per block"
             )
+        if (self.rows is None) != (self.band is None) or min(self.rows or 1, self.band or 1) < 1:
+            raise OutputError(
+                f"{self.rows} rows in bands of {self.band}; expected both to be 1 or more, or None"
+            )
+
+    @property
+    def bands(self) -> int:
+        """Bands of one image: 1 where blocks hold whole images."""
+        if self.rows is None or self.band is None:
+            return 1
+        return -(-self.rows // self.band)
 
     @property
     def blocks(self) -> int:
         """Number of blocks, the partial last one included."""
-        return -(-self.images // self.batch)
+        return -(-self.images // self.batch) * self.bands
 
     def bounds(self, block: int) -> tuple[int, int]:
         """Return (start, stop): the images of one block.
@@ -54,29 +86,52 @@ class BlockLayout:
         """
         if not 0 <= block < self.blocks:
             raise OutputError(f"block {block} of an output with blocks 0 to {self.blocks - 1}")
-        return block * self.batch, min((block + 1) * self.batch, self.images)
+        start = block // self.bands * self.batch
+        return start, min(start + self.batch, self.images)
+
+    def rows_of(self, block: int) -> tuple[int, int] | None:
+        """Return (start, stop): the rows of one block; None where it holds whole images."""
+        if self.rows is None or self.band is None:
+            return None
+        start = block % self.bands * self.band
+        return start, min(start + self.band, self.rows)
 
     def block_of(self, image: int) -> int:
-        """Return the block that holds an image."""
-        return image // self.batch
+        """Return the block that holds an image, the first of them where it is in bands."""
+        return image // self.batch * self.bands
+
+    def beside(self, block: int) -> range:
+        """Return the blocks that hold the same images as one block does, itself included."""
+        first = block // self.bands * self.bands
+        return range(first, first + self.bands)
+
+    def images_in(self, done: NDArray[np.bool_]) -> int:
+        """Return how many images are done whole, of which blocks (blocks,) are done."""
+        runs = np.flatnonzero(done.reshape(-1, self.bands).all(axis=1))
+        short = self.blocks // self.bands * self.batch - self.images
+        last = bool(len(runs)) and int(runs[-1]) == self.blocks // self.bands - 1
+        return len(runs) * self.batch - (short if last else 0)
 
     def changed_by(self, images: int) -> range:
         """Return the blocks to be made when the number of images becomes ``images``.
 
         These are the new blocks and, where it was partial, the one that was the last.
         """
-        return range(self.images // self.batch, BlockLayout(images, self.batch).blocks)
+        grown = BlockLayout(images, self.batch, self.rows, self.band)
+        return range(self.images // self.batch * self.bands, grown.blocks)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over (start, stop) of all blocks."""
         return (self.bounds(block) for block in range(self.blocks))
 
 
-def chunk_shape(batch: int, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+def chunk_shape(
+    batch: int, shape: tuple[int, ...], itemsize: int, kept: int | None = None
+) -> tuple[int, ...]:
     """Return the chunk shape (batch, …) for predictions of ``shape`` per image.
 
     A block is one chunk unless that exceeded :data:`CHUNK_LIMIT`; then the leading axes of
-    the prediction are split.
+    the prediction are split, all but the one that is to be ``kept``.
 
     >>> chunk_shape(32, (1000,), 4)
     (32, 1000)
@@ -88,5 +143,7 @@ def chunk_shape(batch: int, shape: tuple[int, ...], itemsize: int) -> tuple[int,
         rest = batch * itemsize * math.prod(chunks[:axis]) * math.prod(chunks[axis + 1 :])
         if rest * length <= CHUNK_LIMIT:
             break
+        if axis == kept:
+            continue
         chunks[axis] = max(1, CHUNK_LIMIT // max(rest, 1))
     return (batch, *chunks)

@@ -120,7 +120,12 @@ def create_predictions(
         raise OutputError(
             f"arrays {[array.name for array in arrays]}; expected {PREDICTION!r} first"
         )
-    layout = BlockLayout(images, batch)
+    layouts = {array.layout(images, batch) for array in arrays}
+    if len(layouts) > 1:
+        raise OutputError(
+            f"arrays in different blocks ({', '.join(map(str, layouts))}); expected bands of as "
+            "many rows for each"
+        )
     run = StoredRun(fingerprint, tuple(arrays), batch, dim, dict(attributes or {}), plan)
     contents, files = make_contents(run, images, coordinates)
     if inspect_output(location) is not None:
@@ -132,7 +137,7 @@ def create_predictions(
         _write_contents(folder, contents, files)
     except OSError as error:
         raise _unwritable(location, error) from error
-    return _store(location, run, layout)
+    return _store(location, run, run.layout(images))
 
 
 def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
@@ -152,7 +157,7 @@ def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
     if run is None:
         raise OutputError(f"{shown(location)} is no output of fcdcc yet; run the job")
     contents = read_contents(folder)
-    return _store(location, run, BlockLayout(contents.images if contents else 0, run.batch))
+    return _store(location, run, run.layout(contents.images if contents else 0))
 
 
 def salvage_predictions(url: str | os.PathLike[str], blocks: int) -> PredictionStore:
@@ -176,7 +181,8 @@ def salvage_predictions(url: str | os.PathLike[str], blocks: int) -> PredictionS
     run = inspect_output(location)
     if run is None:
         raise OutputError(f"{shown(location)} is no output of fcdcc yet; run the job")
-    return _store(location, run, BlockLayout(blocks * run.batch, run.batch))
+    runs = -(-blocks // run.layout(0).bands)
+    return _store(location, run, run.layout(runs * run.batch))
 
 
 def check_is_output(folder: Folder) -> None:
@@ -247,7 +253,7 @@ def resize_predictions(
             _write_contents(folder, contents, files)
     except OSError as error:
         raise _unwritable(location, error) from error
-    return _store(location, run, BlockLayout(images, run.batch))
+    return _store(location, run, run.layout(images))
 
 
 def check_fingerprint(url: str | os.PathLike[str], run: StoredRun, ours: Fingerprint) -> None:

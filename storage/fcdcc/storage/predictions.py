@@ -94,7 +94,8 @@ class PredictionStore:
         block
             Which block.
         values
-            (images of the block, *shape), or a mapping from array names to these.
+            (images of the block, *shape), or a mapping from array names to these; of the
+            rows only those of the block, where it holds a band.
         warnings, details
             Kept in the record.
 
@@ -141,7 +142,7 @@ class PredictionStore:
         return record
 
     def read(self, block: int, array: str = "prediction") -> NDArray[Any]:
-        """Return one block's predictions (images, *shape).
+        """Return one block's predictions (images, *shape), a band's own rows only.
 
         Raises
         ------

@@ -19,6 +19,7 @@ from .chunks import OutputArray
 from .errors import DamageError, OutputError
 from .files import Folder
 from .fingerprint import Fingerprint
+from .layout import BlockLayout
 from .locations import shown
 from .records import Chunk
 from .sealed import Json, seal, unseal
@@ -43,7 +44,9 @@ PRIVATE = ".fcdcc"
 RUN = f"{PRIVATE}/run.json"
 CONTENTS = f"{PRIVATE}/contents.json"
 
-_SCHEMA = 1
+_SCHEMA = 2
+_WHOLE_IMAGES = 1
+"""The schema of what has no bands: older versions read it, too."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,14 @@ class StoredRun:
         default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     )
 
+    def layout(self, images: int) -> BlockLayout:
+        """Return the blocks of so many images."""
+        return self.arrays[0].layout(images, self.batch)
+
     def to_bytes(self) -> bytes:
         """Return the contents of ``run.json``."""
         members: dict[str, Json] = {
-            "schema": _SCHEMA,
+            "schema": _WHOLE_IMAGES if self.arrays[0].band is None else _SCHEMA,
             "fingerprint": self.fingerprint.fields,
             "arrays": [array.as_json() for array in self.arrays],
             "batch": self.batch,
@@ -127,7 +134,11 @@ def _output_array(entry: Json) -> OutputArray:
     if not (isinstance(shape, list) and isinstance(dims, list)):
         raise TypeError("shape or dims of an array")
     sizes = tuple(size for size in shape if isinstance(size, int))
-    return OutputArray(str(entry["name"]), sizes, str(entry["dtype"]), tuple(map(str, dims)))
+    row_axis, band = entry.get("row_axis"), entry.get("band")
+    if not (isinstance(row_axis, int | None) and isinstance(band, int | None)):
+        raise TypeError("bands of an array")
+    names = tuple(map(str, dims))
+    return OutputArray(str(entry["name"]), sizes, str(entry["dtype"]), names, row_axis, band)
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,7 @@ class Contents:
     def to_bytes(self) -> bytes:
         """Return the contents of ``contents.json``."""
         members: dict[str, Json] = {
-            "schema": _SCHEMA,
+            "schema": _WHOLE_IMAGES,
             "images": self.images,
             "texts": dict(self.texts),
             "chunks": {name: [chunk.size, chunk.sha256] for name, chunk in self.chunks.items()},

@@ -87,7 +87,7 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
         results = pool.map(lambda item: _check(folder, item[0], *item[1]), expected.items())
         found += [damage for damage in results if damage is not None]
     if run is not None:
-        layout = None if contents is None else BlockLayout(contents.images, run.batch)
+        layout = None if contents is None else run.layout(contents.images)
         found += _strangers(folder, run, layout, records)
     if contents is None:
         found += _unvouched(folder, run)
@@ -176,8 +176,7 @@ def _strangers(
     known = {name for record in records.values() for name in record.chunks}
     for array in run.arrays:
         for name in sorted(folder.sizes(array.name).keys() - known - {f"{array.name}/zarr.json"}):
-            text = name.removeprefix(f"{array.name}/c.").split(".")[0]
-            owner = int(text) if text.isdecimal() else None
+            owner = array.block_of(name, run.batch)
             if owner is not None and owner in records:
                 continue  # left by an attempt that failed, and recorded as such
             yield Damage(name, "unrecorded", owner, "data without a record")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..model.network import Network
 from ..plans import Plan
+from ..rows import Rows
 from ..strips import row_layout
 from .by_images import build_by_images
 from .by_rows import build_by_rows
@@ -26,6 +27,7 @@ def build_block(
     block: int,
     images: int,
     reader: Reader,
+    band: Rows | None = None,
 ) -> BlockGraph:
     """Return the graph that takes one block of images through the network.
 
@@ -41,9 +43,12 @@ def build_block(
         Images in this block.
     reader
         Says how runs of them are read.
+    band
+        The rows of the prediction that are made; None for all. The executable is for them,
+        too.
     """
-    if plan.in_place:
-        layout = row_layout(network, plan)
-        return build_by_rows(network, plan, layout, executable, run, block, images, reader)
+    if plan.in_place or band is not None:
+        layout = row_layout(network, plan, band)
+        return build_by_rows(network, layout, executable, run, block, images, reader)
     build = build_by_images if plan.split == "images" else build_gathered
     return build(network, plan, executable, run, block, images, reader)

@@ -27,7 +27,6 @@ from .. import strip_kernels as strips
 from ..anyk import AnyK, Share
 from ..keys import Stage, task_key
 from ..model.network import ConvStage, Network
-from ..plans import Plan
 from ..rows import Rows
 from ..strip_kernels import Piece
 from ..strips import Needs, RowLayout, RowUnit
@@ -39,7 +38,6 @@ __all__ = ["build_by_rows"]
 
 def build_by_rows(
     network: Network,
-    plan: Plan,
     layout: RowLayout,
     executable: Held,
     run: str,
@@ -48,7 +46,7 @@ def build_by_rows(
     reader: Reader,
 ) -> BlockGraph:
     """Return the graph of one block whose parts are strips of rows that stay put."""
-    return _Builder(network, plan, layout, executable, run, block, images, reader).build()
+    return _Builder(network, layout, executable, run, block, images, reader).build()
 
 
 class _Builder:
@@ -57,7 +55,6 @@ class _Builder:
     def __init__(
         self,
         network: Network,
-        plan: Plan,
         layout: RowLayout,
         executable: Held,
         run: str,
@@ -66,13 +63,13 @@ class _Builder:
         reader: Reader,
     ) -> None:
         self._network = network
-        self._plan = plan
+        self._plan = layout.plan
         self._layout = layout
         self._executable = executable
         self._run = run
         self._block = block
         self._images = images
-        self._padded = plan.batch if plan.fixed_batch else images
+        self._padded = layout.plan.batch if layout.plan.fixed_batch else images
         self._reader = reader
         self._tasks: dict[Key, GraphNode] = {}
         self._placed = Values(self._tasks)
@@ -82,8 +79,11 @@ class _Builder:
 
     def build(self) -> BlockGraph:
         """Return the whole graph."""
-        read = self._reader(self._key("read", 0, 0), 0, self._images, self._padded)
-        self._placed.add(read, self._network.input)
+        name = self._network.input
+        read = self._reader(
+            self._key("read", 0, 0), 0, self._images, self._padded, self._layout.held(name)
+        )
+        self._placed.add(read, name)
         for unit in self._layout.units:
             if unit.kind == "share":
                 self._add_group(unit)
@@ -193,7 +193,10 @@ class _Builder:
         if rows is None:
             yield Piece(name, None), self._placed[name]
         elif ranges is None:
-            yield Piece(name, rows), self._cut(name, None, rows, rows, unit)
+            held = self._layout.held(name)
+            first = 0 if held is None else held.start
+            inside = Rows(rows.start - first, rows.stop - first)
+            yield Piece(name, rows), self._cut(name, None, rows, inside, unit)
         else:
             for other, has in enumerate(ranges):
                 start, stop = max(rows.start, has.start), min(rows.stop, has.stop)
@@ -225,7 +228,7 @@ class _Builder:
         for name in names:
             ranges = self._layout.ranges(name)
             if ranges is None:
-                found.append((Piece(name, None), self._placed[name]))
+                found.append((Piece(name, self._layout.held(name)), self._placed[name]))
                 continue
             for part, rows in enumerate(ranges):
                 if rows.size:

@@ -15,6 +15,7 @@ from fcdcc.coding import Code
 from fcdcc.coding.survivors import is_enough
 
 from ..executable import Executable, ExecutableRef
+from ..rows import Rows
 
 __all__ = ["BlockGraph", "Decodable", "Held", "Reader", "Source", "Values"]
 
@@ -28,10 +29,13 @@ Held: TypeAlias = ExecutableRef | Executable | TaskRef
 class Reader(Protocol):
     """Says how a run of a block's images is read."""
 
-    def __call__(self, key: Key, start: int, stop: int, pad_to: int, /) -> Task:
+    def __call__(
+        self, key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None, /
+    ) -> Task:
         """Return the task for images start … stop − 1 of the block, (pad_to, C, *space).
 
-        Images of zeros follow the last one where ``pad_to`` is more than there are.
+        Images of zeros follow the last one where ``pad_to`` is more than there are. With
+        ``rows`` only these, of the first spatial axis.
         """
         ...
 

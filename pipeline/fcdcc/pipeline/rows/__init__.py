@@ -39,16 +39,17 @@ rows again, as the weights of a squeeze-excitation block do.
 :func:`needed` says which input rows a range of it needs. :func:`plan_rows` makes that range
 into a value that travels to a worker, and :func:`run_rows` computes it there.
 :func:`analyse_network` does the first for all stages, and :func:`needed_between` follows a
-range through several of them, convolutions included.
+range through several of them, convolutions included; :func:`ranges_for` says what it needs
+of every value on the way.
 """
 
 from __future__ import annotations
 
-from .across import NetworkRows, analyse_network, conv_rows, needed_between
+from .across import NetworkRows, analyse_network, conv_rows, needed_between, ranges_for
 from .analysis import analyse
 from .execution import run_rows
 from .planning import RowPlan, barrier_stage, needed, plan_rows
-from .ranges import Rows, Window, hull, transposed_window, window
+from .ranges import Rows, Window, hull, never_empty, transposed_window, window
 from .results import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole
 
 __all__ = [
@@ -69,7 +70,9 @@ __all__ = [
     "hull",
     "needed",
     "needed_between",
+    "never_empty",
     "plan_rows",
+    "ranges_for",
     "run_rows",
     "transposed_window",
     "window",

@@ -9,10 +9,10 @@ from ..errors import RowsError
 from ..model.network import ConvStage, Network
 from .analysis import analyse
 from .planning import needed
-from .ranges import Rows, Window, hull, window
+from .ranges import Rows, Window, hull, never_empty, window
 from .results import Barrier, Layout, RowLocal, StageRows
 
-__all__ = ["NetworkRows", "analyse_network", "conv_rows", "needed_between"]
+__all__ = ["NetworkRows", "analyse_network", "conv_rows", "needed_between", "ranges_for"]
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,33 @@ def needed_between(
     (start, stop) of the given values and of the network's input, all rows where a barrier
     stands between; None for values without rows. Those that are not needed are left out.
     """
+    kept = {found.network.input, *given}
+    asked = _asked(found, wanted, kept)
+    return {name: rows for name, rows in asked.items() if name in kept}
+
+
+def ranges_for(found: NetworkRows, wanted: Mapping[str, tuple[int, int]]) -> dict[str, Rows | None]:
+    """Return the rows of every value between stages that rows of some of them need.
+
+    Parameters
+    ----------
+    found, wanted
+        As for :func:`needed_between`.
+
+    Returns
+    -------
+    (start, stop) of the wanted values and of all that they are made from, the network's input
+    included, with all rows between those that several stages need; None for values without
+    rows. Those that are not needed are left out.
+    """
+    return _asked(found, wanted, {found.network.input})
+
+
+def _asked(
+    found: NetworkRows, wanted: Mapping[str, tuple[int, int]], kept: Collection[str]
+) -> dict[str, Rows | None]:
+    """Return the rows of all values that are needed, going backwards no further than ``kept``."""
     network = found.network
-    kept = {network.input, *given}
     asked: dict[str, Rows | None] = {name: Rows(*rows) for name, rows in wanted.items()}
 
     def ask(name: str, rows: Rows | None) -> None:
@@ -168,7 +193,7 @@ def needed_between(
         ranges = {name: asked[name] for name in outputs}
         for name, rows in _glue_needs(found, found.stages[stage.index], ranges).items():
             ask(name, rows)
-    return {name: rows for name, rows in asked.items() if name in kept}
+    return asked
 
 
 def _glue_needs(
@@ -189,4 +214,4 @@ def _conv_needs(found: NetworkRows, stage: ConvStage, out: Rows | None) -> Rows 
         return None
     weight = tuple(found.network.tensors[stage.weight].shape)
     rows = conv_rows(stage, weight, layout.rows, out).rows
-    return rows if rows.size else Rows(0, 1)
+    return never_empty(rows, layout.rows)

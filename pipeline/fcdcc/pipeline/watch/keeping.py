@@ -210,6 +210,7 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
         "redundancy": plan.redundancy,
         "dtype": plan.dtype,
         "batch": plan.batch,
+        "band": plan.band,
         "in_flight": plan.in_flight,
         "store": config.store,
         "workers": len(client.scheduler_info(n_workers=-1)["workers"]),
