@@ -11,14 +11,16 @@ from dask.typing import Key
 
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.graph import Reader
+from fcdcc.pipeline.rows import Rows
 
 
 def reading(images: torch.Tensor) -> Reader:
     """Return a reader of images that are in memory, (n, C, *space)."""
 
-    def reader(key: Key, start: int, stop: int, pad_to: int) -> Task:
-        missing = torch.zeros(pad_to - (stop - start), *images.shape[1:], dtype=images.dtype)
-        return Task(key, torch.cat([images[start:stop], missing]).numpy)
+    def reader(key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:
+        chosen = images if rows is None else images[:, :, rows.start : rows.stop]
+        missing = torch.zeros(pad_to - (stop - start), *chosen.shape[1:], dtype=images.dtype)
+        return Task(key, torch.cat([chosen[start:stop], missing]).numpy)
 
     return reader
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,3 +67,53 @@ def test_a_chunk_is_a_whole_block_unless_that_is_too_large(
     if batch * itemsize * math.prod(shape) <= CHUNK_LIMIT:
         assert chunk[1:] == shape
     assert batch * itemsize * math.prod(chunk[1:]) // batch <= CHUNK_LIMIT
+
+
+banded = st.builds(
+    BlockLayout,
+    images=st.integers(1, 40),
+    batch=st.integers(1, 5),
+    rows=st.integers(1, 60),
+    band=st.integers(1, 70),
+)
+
+
+@given(banded)
+def test_bands_hold_every_row_of_every_image_once(layout: BlockLayout) -> None:
+    places = [
+        (image, row)
+        for block in range(layout.blocks)
+        for image in range(*layout.bounds(block))
+        for row in range(*(layout.rows_of(block) or (0, 0)))
+    ]
+    wanted = [(image, row) for image in range(layout.images) for row in range(layout.rows or 0)]
+    assert sorted(places) == wanted
+
+
+@given(banded, st.data())
+def test_an_image_is_done_when_all_its_bands_are(layout: BlockLayout, data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.booleans(), min_size=layout.blocks, max_size=layout.blocks))
+    done = np.array(chosen)
+    whole = [i for i in range(layout.images) if done[[*layout.beside(layout.block_of(i))]].all()]
+    assert layout.images_in(done) == len(whole)
+
+
+@given(banded, st.integers(0, 20))
+def test_appended_images_change_all_bands_of_the_blocks_that_differ(
+    layout: BlockLayout, appended: int
+) -> None:
+    grown = BlockLayout(layout.images + appended, layout.batch, layout.rows, layout.band)
+    before = list(layout)
+    changed = [b for b, bounds in enumerate(grown) if b >= len(before) or before[b] != bounds]
+    assert [b for b in layout.changed_by(grown.images) if appended] == changed
+
+
+@pytest.mark.parametrize(("rows", "band"), [(10, None), (None, 4), (10, 0), (0, 4)])
+def test_bands_that_mean_nothing_are_refused(rows: int | None, band: int | None) -> None:
+    with pytest.raises(OutputError, match="expected"):
+        BlockLayout(10, 4, rows, band)
+
+
+def test_a_chunk_keeps_the_rows_of_its_band_however_large() -> None:
+    assert chunk_shape(1, (64, 512, 8192), 4, kept=1) == (1, 8, 512, 8192)
+    assert chunk_shape(1, (64, 8192, 8192), 4, kept=1) == (1, 1, 8192, 4096)

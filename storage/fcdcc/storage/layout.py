@@ -59,7 +59,8 @@ class BlockLayout:
                 f"{self.images} images in blocks of {self.batch}; expected no fewer than 0 "
                 "images and at least 1 per block"
             )
-        if (self.rows is None) != (self.band is None) or min(self.rows or 1, self.band or 1) < 1:
+        cut = (self.rows, self.band)
+        if cut != (None, None) and (None in cut or min(size or 0 for size in cut) < 1):
             raise OutputError(
                 f"{self.rows} rows in bands of {self.band}; expected both to be 1 or more, or None"
             )
