@@ -209,6 +209,8 @@ def compare(output: Path, expected: Path) -> float:
     for start in range(0, got.shape[2], rows):
         part = np.asarray(whole[:, :, start : start + rows])
         difference = np.abs(np.asarray(got[:, :, start : start + rows]) - part).max()
+        if not np.isfinite(difference):
+            raise ValueError(f"rows {start} to {start + rows - 1} are not all there")
         worst, largest = max(worst, float(difference)), max(largest, float(np.abs(part).max()))
     return worst / largest
 

@@ -33,9 +33,14 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, int | float) else value
 
 
-def _bytes(value: object) -> object:
-    """Return a text like 4GiB as a number of bytes."""
-    return parse_bytes(value) if isinstance(value, str) else value
+def _parsed(value: object) -> object:
+    """Return bytes such as 4GB as a number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value)
+    except ValueError:
+        raise ValueError("expected bytes, such as 4GB or 900MiB") from None
 
 
 ARGUMENTS = ("model", "input", "output")
@@ -45,8 +50,8 @@ CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
 LogFormat = Literal["text", "json"]
-Bytes = Annotated[int, BeforeValidator(_bytes)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_several)]
+Bytes = Annotated[int, BeforeValidator(_parsed), Field(gt=0)]
 
 
 class _Options(BaseModel):
@@ -109,16 +114,16 @@ class PlanOptions(_Options):
     batch: int | None = Field(None, ge=1, description="images per block")
     limit: int | None = Field(None, ge=1, description="only the first so many images")
     dtype: Literal["float32", "float64"] = Field("float32", description="arithmetic")
+    memory: Bytes | None = Field(
+        None, description="allowed per worker, such as 4GB; a plan that needs more is refused"
+    )
+    in_flight: int | None = Field(None, ge=1, description="blocks in flight")
     band: int | None = Field(
         None,
         ge=1,
         description="rows of a dense prediction per block, for images that are too large to be "
         "computed at once",
     )
-    memory: Bytes | None = Field(
-        None, ge=1, description="allowed per worker, in bytes or as in 4GiB"
-    )
-    in_flight: int | None = Field(None, ge=1, description="blocks in flight")
     input_array: str | None = Field(None, description="the array in a group")
     scale: Literal["auto", "none"] = Field(
         "auto", description="auto: unsigned bytes are scaled to [0, 1]"
