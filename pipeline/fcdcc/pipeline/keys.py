@@ -7,6 +7,7 @@ about a task stands in it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 __all__ = ["STAGES", "Stage", "TaskKey", "parse_key", "task_key"]
@@ -49,10 +50,17 @@ def parse_key(key: object) -> TaskKey | None:
     if not (isinstance(key, tuple) and len(key) == 4 and isinstance(key[0], str)):
         return None
     name, layer, block, position = key
-    stage, _, run = name.partition("-")
-    if not run or not all(isinstance(number, int) for number in (layer, block, position)):
+    if not (isinstance(layer, int) and isinstance(block, int) and isinstance(position, int)):
         return None
+    known = _stage_and_run(name)
+    return None if known is None else TaskKey(*known, layer, block, position)
+
+
+@lru_cache(maxsize=1024)
+def _stage_and_run(name: str) -> tuple[Stage, str] | None:
+    """Return what the first element of a key says: few names, and many keys with each."""
+    stage, _, run = name.partition("-")
     for known in STAGES:
-        if stage == known:
-            return TaskKey(known, run, layer, block, position)
+        if stage == known and run:
+            return known, run
     return None
