@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,14 @@ def test_no_example_escapes(page: Path) -> None:
     assert len(fences) % 2 == 0, "a code block is not closed"
     known = ("python", "text", "sh", "toml", "json", "{toctree}", "{eval-rst}", "{include}", "yaml")
     assert set(opened) <= set(known)
+
+
+@pytest.mark.parametrize(
+    "program", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name
+)
+def test_an_example_program_runs(program: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nobody waited" in done.stdout

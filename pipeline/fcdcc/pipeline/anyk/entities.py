@@ -23,6 +23,13 @@ JUDGEMENT = 0.3
 MOST = 6.0
 """No single task counts for more than so many times what is usual."""
 
+PACES = 15
+"""So many of a worker's latest tasks say how fast it is: their median, so that one slow task
+says nothing."""
+
+PACED_FROM = 2
+"""So many of them must be known."""
+
 
 class MemberState(StrEnum):
     """Where a share stands."""
@@ -65,8 +72,9 @@ class Member:
     """One share as a member of its group.
 
     ``nodes`` are the nodes that are connected to it, ``cut`` says that some were and are not
-    any more, ``since`` is when it was assigned and ``attempts`` how often, and ``reserve``
-    that it was on standby and was started.
+    any more, ``since`` is when it was assigned and ``attempts`` how often, ``reserve`` that it
+    was on standby and was started, ``expected`` that it counts as work which the worker of its
+    seat has yet to do.
     """
 
     key: Key
@@ -81,6 +89,7 @@ class Member:
     reserve: bool = False
     cut: bool = False
     nodes: dict[Key, None] = field(default_factory=dict)
+    expected: bool = False
 
 
 @dataclass
@@ -136,7 +145,8 @@ class Group:
 class Block:
     """The groups of one block of one run, and the workers of its seats.
 
-    ``parity_seats`` are those on which nothing but parity sits.
+    ``parity_seats`` are those on which nothing but parity sits, ``left`` is how many shares are
+    yet to be computed at a seat.
     """
 
     run: str
@@ -146,6 +156,7 @@ class Block:
     wanted_seats: set[int] = field(default_factory=set)
     parity_seats: set[int] = field(default_factory=set)
     groups: dict[int, None] = field(default_factory=dict)
+    left: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -157,7 +168,8 @@ class Worker:
     ``ghosts`` which tasks were given up there and when, ``haunted`` whether its last
     heartbeat reported cancelled tasks, ``quiet`` whether it has missed heartbeats, ``late``
     whether it takes longer than usual for what it has, ``slowness`` how many times longer
-    than usual its tasks took lately and ``judged_at`` when that was seen last, ``running``
+    than usual its tasks took lately and ``judged_at`` when that was seen last, ``pace`` the
+    same learned from more of them, ``load`` how many shares it has yet to compute, ``running``
     whether it takes tasks, ``busy`` how many it had at the last tick, ``heartbeat`` when the
     last one arrived and ``gaps`` the seconds between the latest ones, ``removing`` whether
     its removal has been asked for, ``unfit`` whether its seats were given away.
@@ -175,12 +187,15 @@ class Worker:
     late: bool = False
     slowness: float = 1.0
     judged_at: float = 0.0
+    pace: float = 1.0
+    load: int = 0
     running: bool = True
     busy: int = 0
     heartbeat: float = 0.0
     gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
     removing: bool = False
     unfit: bool = False
+    _ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PACES))
 
     @property
     def avoided(self) -> bool:
@@ -192,7 +207,21 @@ class Worker:
         """Whether its tasks take much longer than those of others."""
         return self.slowness > SLOW
 
-    def judged(self, ratio: float, now: float) -> None:
+    def judged(self, ratio: float, now: float, is_share: bool = True) -> None:
         """Note that a task took ``ratio`` times as long as usual."""
         self.slowness += JUDGEMENT * (min(ratio, MOST) - self.slowness)
         self.judged_at = now
+        if is_share:
+            self._ratios.append(ratio)
+            self._learn()
+
+    def forgive(self, now: float) -> None:
+        """Forget a little of what was slow: there was nothing to judge it by for long."""
+        self.slowness, self.judged_at = 1.0, now
+        if self._ratios:
+            self._ratios.popleft()
+            self._learn()
+
+    def _learn(self) -> None:
+        known = len(self._ratios)
+        self.pace = sorted(self._ratios)[(known - 1) // 2] if known >= PACED_FROM else 1.0

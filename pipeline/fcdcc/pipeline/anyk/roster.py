@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
-from .entities import Block, Worker
+from .entities import Block, Member, Worker
 from .messages import Key, Tick, WorkerJoined, WorkerNews, WorkerStatus
 from .placement import Seatable, assign, interleave
 from .rules import SilenceRule
@@ -21,7 +21,16 @@ DEAF_AFTER = 2.0
 """A tick that is late by so many intervals says nothing about how late anybody else is."""
 
 FORGIVEN_AFTER = 20.0
-"""Seconds without a result after which a slow worker is tried again."""
+"""Seconds without a result after which a little of what is known of a worker's pace is forgotten,
+so that a slow one is tried again."""
+
+LOOKED_AT = 16
+"""Where there are more workers than this, twice as many as a block has seats are looked at for it,
+others for the next one: what is decided costs as much with ten thousand workers as with ten, and
+is hardly worse (the power of two choices)."""
+
+FAST = 1.75
+"""A worker that is so many times as fast as half of the others may have several seats."""
 
 
 class Roster:
@@ -38,6 +47,9 @@ class Roster:
         self.workers: dict[str, Worker] = {}
         self.deaf = False
         self._last_tick: float | None = None
+        self._ring: tuple[Worker, ...] | None = None
+        self._turn = 0
+        self._typical_pace = 1.0
 
     # ------------------------------------------------------------ who is there
 
@@ -51,15 +63,19 @@ class Roster:
             last_result=event.now,
             running=event.running,
         )
+        self._ring = None
 
     def leave(self, address: str) -> Worker | None:
         """Drop a worker and return it, or None if it was not there."""
+        self._ring = None
         return self.workers.pop(address, None)
 
     def change(self, event: WorkerStatus) -> None:
         """Note that a worker takes tasks now, or none; either is a sign of life."""
         worker = self.workers.get(event.worker)
         if worker is not None:
+            if worker.running != event.running:
+                self._ring = None
             worker.running = event.running
             worker.seen = max(worker.seen, event.now)
 
@@ -93,24 +109,72 @@ class Roster:
         """
         before = block.seats
         kept: dict[int, str] = {}
+        used: set[str] = set()
         for seat, address in sorted(before.items()):
             worker = self.workers.get(address)
-            if worker is None or (spread and address in kept.values()):
+            if worker is None or (spread and address in used):
                 continue
             if anew and (seat in block.parity_seats or _unfit(worker)):
                 continue
             kept[seat] = address
+            used.add(address)
+        if len(kept) == len(block.wanted_seats):
+            return set()
+        self._count(block, -1)
+        candidates = tuple(self._seatable(block, used))
         block.seats = assign(
-            block.wanted_seats, kept, self._seatable(), block.rotation, block.parity_seats
+            block.wanted_seats, kept, candidates, block.rotation, block.parity_seats, block.left
         )
+        self._count(block, +1)
         return {seat for seat, address in block.seats.items() if before.get(seat) != address}
 
-    def _seatable(self) -> tuple[Seatable, ...]:
-        running = [worker for worker in self.workers.values() if worker.running]
-        return interleave(
-            Seatable(worker.address, worker.host, worker.avoided, worker.slow)
-            for worker in running or self.workers.values()
-        )
+    def expect(self, block: Block, member: Member) -> None:
+        """Note that a share is to be computed at its seat."""
+        member.expected = True
+        self._shift(block, member.seat, +1)
+
+    def expect_no_more(self, block: Block, member: Member) -> None:
+        """Note that a share is done with, if it was not before."""
+        if member.expected:
+            member.expected = False
+            self._shift(block, member.seat, -1)
+
+    def _shift(self, block: Block, seat: int, by: int) -> None:
+        block.left[seat] = block.left.get(seat, 0) + by
+        worker = self.workers.get(block.seats.get(seat, ""))
+        if worker is not None:
+            worker.load += by
+
+    def _count(self, block: Block, sign: int) -> None:
+        """Count what is left of a block to its workers, or take it from them."""
+        for seat, address in block.seats.items():
+            worker = self.workers.get(address)
+            if worker is not None:
+                worker.load += sign * block.left.get(seat, 0)
+
+    def _seatable(self, block: Block, used: Collection[str]) -> Iterator[Seatable]:
+        """Return the workers that a block may have: all, or those whose turn it is."""
+        chosen = self._in_turn()
+        wanted = 2 * len(block.wanted_seats)
+        if len(chosen) > max(LOOKED_AT, wanted):
+            start = self._turn % len(chosen)
+            self._turn = start + len(block.wanted_seats)
+            chosen = chosen[start : start + wanted] + chosen[: max(0, start + wanted - len(chosen))]
+            extra = set(used).difference(worker.address for worker in chosen)
+            chosen += tuple(self.workers[address] for address in sorted(extra))
+        most = max(1, len(block.parity_seats))
+        for worker in chosen:
+            room = min(most, int(self._typical_pace / worker.pace / FAST) + 1)
+            yield Seatable(
+                worker.address, worker.host, worker.avoided, worker.load, worker.pace, room
+            )
+
+    def _in_turn(self) -> tuple[Worker, ...]:
+        """Return the workers that take tasks, neighbours on different hosts."""
+        if self._ring is None:
+            running = [worker for worker in self.workers.values() if worker.running]
+            self._ring = interleave(running or self.workers.values())
+        return self._ring
 
     def spare(self, but: Collection[str], given: dict[str, int]) -> str | None:
         """Return the worker that has most room for something that is late elsewhere, or None.
@@ -129,7 +193,9 @@ class Roster:
         ]
         if not fit:
             return None
-        chosen = min(fit, key=lambda w: (w.slow, w.busy + given.get(w.address, 0), w.address))
+        chosen = min(
+            fit, key=lambda w: ((w.busy + given.get(w.address, 0) + 1) * w.pace, w.address)
+        )
         given[chosen.address] = given.get(chosen.address, 0) + 1
         return chosen.address
 
@@ -166,12 +232,14 @@ class Roster:
         worse = []
         for worker in self.workers.values():
             worker.late = worker.address in late
-            if worker.slow and now - max(worker.judged_at, worker.last_result) > FORGIVEN_AFTER:
-                worker.slowness = 1.0
+            if now - max(worker.judged_at, worker.last_result) > FORGIVEN_AFTER:
+                worker.forgive(now)
             unfit = _unfit(worker)
             if unfit and not worker.unfit:
                 worse.append(worker)
             worker.unfit = unfit
+        paces = sorted(worker.pace for worker in self.workers.values())
+        self._typical_pace = paces[len(paces) // 2] if paces else 1.0
         return worse
 
     def _gone(self, addresses: Iterable[str], tick: Tick) -> list[Worker]:

@@ -185,9 +185,11 @@ class AnyKState:
     # ------------------------------------------------------------------ shares
 
     def _share_proceeds(self, event: m.ShareWaiting | m.ShareStarted | m.ShareDone) -> None:
-        if isinstance(event, m.ShareDone):
-            self._ends(event.share, event.worker, event.now, event.start)
         member = self._members.get(event.share)
+        if isinstance(event, m.ShareDone):
+            # Parity takes longer where it is made of whole blocks: that says nothing of a worker.
+            plain = member is None or member.stage != "parity"
+            self._ends(event.share, event.worker, event.now, event.start, plain)
         if member is None:
             return
         group = self.registry.group_of(member)
@@ -206,6 +208,7 @@ class AnyKState:
             group.started = event.now if group.started is None else group.started
         else:
             member.state = MemberState.DONE
+            self._no_more(member)
             self._dirty.update(member.nodes)
             self._record(member, "done", event.worker, event.start, event.stop)
 
@@ -220,6 +223,7 @@ class AnyKState:
         if member.state is MemberState.STARTED:
             self._record(member, "erred", member.worker, member.since, event.now)
         member.state, member.worker = MemberState.ERRED, None
+        self._no_more(member)
 
     def _release(self, member: Member, now: float) -> None:
         """Find out why a share is neither running nor in memory any more."""
@@ -237,10 +241,17 @@ class AnyKState:
                 self._record(member, "lost", worker, member.since, now)
                 if group.held:
                     self._woken[group.number] = None
-        elif before is MemberState.STARTED and member.cut and not member.nodes:
+            return
+        self._no_more(member)
+        if before is MemberState.STARTED and member.cut and not member.nodes:
             member.state = MemberState.ERASED
             self._run(group).counters.erasures += 1
             self._record(member, "erased", worker, member.since, now)
+
+    def _no_more(self, member: Member) -> None:
+        """Note that a share is no work any more for the worker of its seat."""
+        block = self.registry.block_of(self.registry.group_of(member))
+        self.roster.expect_no_more(block, member)
 
     # ------------------------------------------------------------------- nodes
 
@@ -286,10 +297,13 @@ class AnyKState:
         self.workload.started(key, kind, worker, now)
         self.doubles.note(key, Phase.STARTED)
 
-    def _ends(self, key: Key, address: str, now: float, start: float | None = None) -> None:
+    def _ends(
+        self, key: Key, address: str, now: float, start: float | None = None, learn: bool = True
+    ) -> None:
         """Note a result, whoever's it is."""
         worker = self.roster.workers.get(address)
-        self.workload.done(key, worker, now, learn=not self.doubles.is_adopting(key))
+        learn = learn and not self.doubles.is_adopting(key)
+        self.workload.done(key, worker, now, learn)
         self.roster.delivered(address, now, start)
         self.doubles.note(key, Phase.DONE)
 
@@ -303,6 +317,9 @@ class AnyKState:
         for spec in event.groups:
             block, members = self.registry.add(spec)
             if block is not None:
+                for member in members:
+                    if member.state is not MemberState.HELD:
+                        self.roster.expect(block, member)
                 self.roster.seat(block)
             for member in members:
                 if member.state is MemberState.HELD:
@@ -313,6 +330,7 @@ class AnyKState:
         member = self._members.get(event.key)
         if member is not None:
             self._release(member, event.now)
+            self._no_more(member)
             self.registry.forget_share(member)
         node = self._nodes.get(event.key)
         if node is not None:

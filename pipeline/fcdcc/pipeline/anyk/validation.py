@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .entities import Member, MemberState, Node, NodeState
@@ -92,6 +93,24 @@ def _check_blocks(state: AnyKState) -> None:
         _ensure(set(block.seats.values()) <= there, f"{name} has seats on absent workers")
         expected = block.wanted_seats if there else set()
         _ensure(block.seats.keys() == expected, f"{name} has unfilled seats")
+    _check_loads(state)
+
+
+def _check_loads(state: AnyKState) -> None:
+    """Check what workers have yet to compute against the shares themselves."""
+    known = state.registry
+    left: Counter[tuple[tuple[str, int], int]] = Counter()
+    loads: Counter[str] = Counter()
+    for member in known.members.values():
+        if member.expected:
+            block = known.block_of(known.groups[member.group])
+            left[(block.run, block.number), member.seat] += 1
+            loads[block.seats.get(member.seat, "")] += 1
+    for label, block in known.blocks.items():
+        for seat, count in block.left.items():
+            _ensure(left[label, seat] == count, f"block {label} has {count} left at seat {seat}")
+    for address, worker in state.roster.workers.items():
+        _ensure(loads[address] == worker.load, f"worker {address} has a load of {worker.load}")
 
 
 def _ensure(condition: bool, message: str) -> None:

@@ -39,6 +39,10 @@ JUDGED_FROM = 3
 """So many tasks of a kind must be known before a worker is judged by one."""
 
 
+SHARE = "share"
+"""The stage of shares; how fast a worker is is learned from these."""
+
+
 class Kind(NamedTuple):
     """Which tasks are compared with each other."""
 
@@ -118,7 +122,7 @@ class Workload:
                 if all(kind.run != old.run for kind in self._services):
                     self._longest.pop(old.run, None)
         services.append(service)
-        if kind.stage == "share":
+        if kind.stage == SHARE:
             count, longest = self._longest.get(kind.run, (0, 0.0))
             self._longest[kind.run] = count + 1, max(longest, service)
 
@@ -128,7 +132,7 @@ class Workload:
         if services is None or len(services) < JUDGED_FROM:
             return
         usual = sorted(services)[len(services) // 2]
-        worker.judged(service / max(usual, 1e-3), now)
+        worker.judged(service / max(usual, 1e-3), now, kind.stage == SHARE)
 
     def forget(self, run: str) -> None:
         """Forget what was learned from a run."""
@@ -168,6 +172,9 @@ class Workload:
             stall = now - max(worker.last_result, entries[0].since)
             for kind in {entry.kind for entry in entries} - patience.keys():
                 patience[kind] = self._patience(kind, rule, idle)
+            # Who is known to be slow is late when it takes long for its own pace; while others
+            # are idle, that is no reason to wait.
+            stall /= 1.0 if idle else max(1.0, worker.pace)
             if _exceeds(stall, (patience[entry.kind] for entry in entries)):
                 found.add(address)
         shares = (limit for kind, limit in patience.items() if kind.stage == "share")

@@ -1,0 +1,72 @@
+"""What a simulated scheduler remembers: tasks and workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from dask.typing import Key
+
+__all__ = ["Kind", "Priority", "State", "Task", "Worker"]
+
+Priority: TypeAlias = tuple[int, int]
+"""Block and place in its graph: the smaller goes first."""
+
+
+class Kind(StrEnum):
+    """What a task is to the state machine."""
+
+    SHARE = "share"
+    NODE = "node"
+    SINGLE = "single"
+
+
+class State(StrEnum):
+    """Where a task stands, in Dask's words."""
+
+    WAITING = "waiting"
+    PROCESSING = "processing"
+    MEMORY = "memory"
+    RELEASED = "released"
+    FORGOTTEN = "forgotten"
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A task; ``attempt`` tells an answer from a stale one."""
+
+    key: Key
+    kind: Kind
+    block: int
+    seconds: float
+    priority: Priority
+    inputs: dict[Key, None]
+    dependents: dict[Key, None] = field(default_factory=dict)
+    missing: dict[Key, None] = field(default_factory=dict)
+    state: State = State.RELEASED
+    worker: str | None = None
+    place: str | None = None
+    held: bool = False
+    wanted: bool = False
+    is_twin: bool = False
+    attempt: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker with one thread.
+
+    ``queue`` are the tasks whose inputs it has, ``running`` what its thread is busy with: the
+    task, its attempt, and when that began; ``stopped`` since when it neither works nor answers.
+    """
+
+    address: str
+    host: str
+    queue: list[tuple[Priority, int, Key]] = field(default_factory=list)
+    running: tuple[Task, int, float] | None = None
+    ghost: bool = False
+    processing: dict[Key, None] = field(default_factory=dict)
+    holds: dict[Key, None] = field(default_factory=dict)
+    stopped: float | None = None
+    leaving: bool = False

@@ -1,0 +1,107 @@
+"""The state machine on imagined clusters: every run ends, and nothing is left of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcdcc.pipeline.anyk.simulation import (
+    HeavyTail,
+    Nothing,
+    Oracle,
+    Outcome,
+    Policy,
+    ShiftedExponential,
+    SimulatedBlock,
+    SimulatedCluster,
+    SlowShares,
+    Speculation,
+    Steady,
+    Times,
+    chain,
+    one_layer,
+)
+from fcdcc.pipeline.anyk.state import AnyKState
+
+
+def cluster(policy: Policy, workers: int, times: Times | None = None, hosts: int = 2) -> SimulatedCluster:
+    made = SimulatedCluster(policy, times)
+    for number in range(workers):
+        made.join(f"w{number}", f"host{number // hosts}")
+    return made
+
+
+def check_empty(simulated: SimulatedCluster, state: AnyKState) -> None:
+    state.validate()
+    assert simulated.unfinished == 0
+    assert simulated.tasks == {}
+    known = state.registry
+    assert (known.members, known.nodes, known.groups, known.blocks) == ({}, {}, {}, {})
+    assert len(state.doubles) == 0
+    assert {worker.load for worker in state.roster.workers.values()} <= {0}
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_whoever_is_slow_stops_or_leaves_every_block_ends(data: st.DataObject) -> None:
+    state = AnyKState()
+    times = data.draw(st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1)]))
+    simulated = cluster(state, data.draw(st.integers(3, 9)), times)
+    moments = st.floats(0.0, 20.0)
+    for number, fault in enumerate(
+        data.draw(st.lists(st.sampled_from(["stop", "kill", "retire", "join"]), max_size=4))
+    ):
+        when = data.draw(moments)
+        if fault == "join":
+            simulated.at(when, simulated.join, f"fresh{number}")
+        elif number < len(simulated.workers) - 1:
+            action = simulated.stop if fault == "stop" else simulated.lose
+            simulated.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
+    layers = data.draw(st.integers(0, 3))
+    make = (lambda b: chain(b, 6, 4, layers)) if layers else (lambda b: one_layer(b, 6, 4))
+    outcome = simulated.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
+    assert len(outcome.blocks) == 12
+    check_empty(simulated, state)
+
+
+def run(policy: Policy, times: Times, blocks: list[SimulatedBlock]) -> Outcome:
+    return cluster(policy, 24, times).run(blocks, 1)
+
+
+def test_nobody_waits_for_a_slow_share() -> None:
+    times = SlowShares(seed=1)
+    coded = [one_layer(b, 8, 6) for b in range(150)]
+    ours = run(AnyKState(), times, coded)
+    oracle = run(Oracle(times, 6), times, coded)
+    plain = run(Nothing(), times, [one_layer(b, 6, 6) for b in range(150)])
+    copies = run(Speculation(), times, [one_layer(b, 6, 6) for b in range(150)])
+    assert median(plain.groups) == pytest.approx(1.0)
+    assert ours.seconds < copies.seconds < plain.seconds
+    assert oracle.seconds < copies.seconds
+    assert oracle.extra_work == pytest.approx(0.0)
+    assert 0.0 < ours.extra_work <= 2 / 6 + 1e-6
+
+
+def test_standby_costs_nothing_while_all_is_well() -> None:
+    outcome = run(AnyKState(), Steady(), [one_layer(b, 8, 6, standby=True) for b in range(50)])
+    assert outcome.extra_work == pytest.approx(0.0)
+
+
+def test_work_is_shared_out_by_speed() -> None:
+    speeds = {"w0": 1.0, "w1": 1.0, "w2": 0.5, "w3": 0.5, "w4": 0.25, "w5": 0.25}
+    state = AnyKState()
+    simulated = cluster(state, 6, Steady(speeds), hosts=1)
+    done: Counter[str] = Counter()
+    blocks = [chain(b, 6, 4, 3) for b in range(150)]
+    outcome = simulated.run(blocks, 8)
+    for record in state.history.run("simulated").shares:
+        done[record.worker] += record.state == "done"
+    bound = outcome.useful / sum(speeds.values())
+    assert outcome.seconds < 1.15 * bound
+    assert done["w0"] > 1.5 * done["w2"] > 2.0 * done["w4"] > 0
+    paces = {address: worker.pace for address, worker in state.roster.workers.items()}
+    assert paces["w4"] / paces["w0"] == pytest.approx(4.0, rel=0.3)
