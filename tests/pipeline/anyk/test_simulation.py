@@ -28,7 +28,9 @@ from fcdcc.pipeline.anyk.simulation import (
 from fcdcc.pipeline.anyk.state import AnyKState
 
 
-def cluster(policy: Policy, workers: int, times: Times | None = None, hosts: int = 2) -> SimulatedCluster:
+def cluster(
+    policy: Policy, workers: int, times: Times | None = None, hosts: int = 2
+) -> SimulatedCluster:
     made = SimulatedCluster(policy, times)
     for number in range(workers):
         made.join(f"w{number}", f"host{number // hosts}")
