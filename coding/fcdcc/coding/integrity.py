@@ -16,6 +16,7 @@ Whatever is accused is checked: the shares that remain have to satisfy their own
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,13 +28,22 @@ from numpy.typing import NDArray
 from .code import Code
 from .errors import TensorError
 
-__all__ = ["Verdict", "check_shares", "mismatch", "parity_relations", "threshold"]
+__all__ = [
+    "Verdict",
+    "check_shares",
+    "mismatch",
+    "parity_relations",
+    "threshold",
+]
 
 Float64Array = NDArray[np.float64]
 Rows = Sequence[torch.Tensor]
 
 _THRESHOLDS = {torch.float32: 1e-5, torch.float64: 1e-12}
 _SIGNAL = 1e-2
+
+PEAK = 8.0
+"""One sum of a syndrome may be so many times larger than all of them are on average."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,9 @@ def mismatch(code: Code, results: Mapping[int, Rows]) -> float:
     return _relative(_syndrome(code, shares, stacked), stacked)
 
 
-def check_shares(code: Code, results: Mapping[int, Rows], limit: float | None = None) -> Verdict:
+def check_shares(
+    code: Code, results: Mapping[int, Rows], limit: float | None = None, bound: float | None = None
+) -> Verdict:
     """Check results against each other and say which shares are wrong.
 
     Locates up to m − δ − 1 wrong shares among m. Nothing is changed; to correct, decode from
@@ -129,7 +141,11 @@ def check_shares(code: Code, results: Mapping[int, Rows], limit: float | None = 
     results
         As for :func:`mismatch`.
     limit
-        Relative syndrome above which something is wrong; by default :func:`threshold`.
+        Size of the syndrome, relative to the results, above which something is wrong; by
+        default :func:`threshold`.
+    bound
+        In place of ``limit``: the root mean square of the syndrome above which something is
+        wrong, ``PEAK`` times as much in a single entry.
     """
     shares = tuple(sorted(results))
     stacked = _stack(results, shares)
@@ -138,22 +154,41 @@ def check_shares(code: Code, results: Mapping[int, Rows], limit: float | None = 
     broken = tuple(s for s, good in zip(shares, finite.tolist(), strict=True) if not good)
     if broken:
         rest = {share: rows for share, rows in results.items() if share not in broken}
-        inner = check_shares(code, rest, limit) if rest else None
+        inner = check_shares(code, rest, limit, bound) if rest else None
         known = inner is not None and (inner.consistent or inner.located)
         wrong = tuple(sorted((*broken, *inner.wrong))) if known and inner else broken
         return Verdict(float("inf"), True, False, wrong)
     relations = parity_relations(code, shares)
     syndrome = _syndrome(code, shares, stacked)
     size = _relative(syndrome, stacked)
-    if len(relations) == 0 or size <= limit:
+    if len(relations) == 0 or _is_rounding(syndrome, stacked, limit, bound):
         return Verdict(size, len(relations) > 0, True, ())
     order = _suspects(relations, syndrome, len(shares), limit)
     for count in range(1, len(shares) - code.recovery_threshold):
         wrong = tuple(sorted(shares[i] for i in order[:count]))
         rest = {share: results[share] for share in shares if share not in wrong}
-        if code.is_decodable(rest) and mismatch(code, rest) <= limit:
+        if code.is_decodable(rest) and _agree(code, rest, limit, bound):
             return Verdict(size, True, False, wrong)
     return Verdict(size, True, False, ())
+
+
+def _agree(code: Code, results: Mapping[int, Rows], limit: float, bound: float | None) -> bool:
+    shares = tuple(sorted(results))
+    stacked = _stack(results, shares)
+    return _is_rounding(_syndrome(code, shares, stacked), stacked, limit, bound)
+
+
+def _is_rounding(
+    syndrome: torch.Tensor, stacked: torch.Tensor, limit: float, bound: float | None
+) -> bool:
+    """Return whether a syndrome is no larger than rounding makes it."""
+    if bound is None:
+        return _relative(syndrome, stacked) <= limit
+    if not syndrome.numel():
+        return True
+    size = float(torch.linalg.vector_norm(syndrome, dtype=torch.float64))
+    peak = float(syndrome.abs().max())
+    return size <= bound * math.sqrt(syndrome.numel()) and peak <= PEAK * bound
 
 
 def _stack(results: Mapping[int, Rows], shares: tuple[int, ...]) -> torch.Tensor:

@@ -139,8 +139,7 @@ class CodedConv:
         decoder = self.code.decoder(shares)
         rows: list[torch.Tensor] = []
         for survivor in decoder.survivors:
-            result = _with_zeros(shares[survivor], self.share_shape(survivor, batch))
-            rows += self.outputs(result, survivor, batch)
+            rows += self.all_outputs(shares[survivor], survivor, batch)
         out = rows[0].new_empty(self.share_shape(share, batch))
         targets = self.outputs(out, share, batch)
         products = self.code.share_matrices[share].argmax(axis=1)
@@ -315,6 +314,11 @@ class CodedConv:
         return [
             by_part[i, :, :, j] for i, j in itertools.product(range(code.ell_a), range(code.ell_b))
         ]
+
+    def all_outputs(self, result: torch.Tensor, share: int, batch: int) -> list[torch.Tensor]:
+        """Return :meth:`outputs` of a share that may lack its last rows, which are zeros."""
+        whole = _with_zeros(result, self.share_shape(share, batch))
+        return self.outputs(whole, share, batch)
 
     def _place_of(self, out: torch.Tensor, product: int) -> torch.Tensor:
         """Return the place of one product in an output of all images, as a view, cut to it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from dask._task_spec import GraphNode
 from dask.typing import Key
@@ -14,7 +15,7 @@ from distributed import Client, Future, KilledWorker
 
 from .errors import ClusterLostError
 
-__all__ = ["BlockJob", "Outcome", "run_blocks"]
+__all__ = ["Again", "BlockJob", "Outcome", "run_blocks"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,16 @@ class Outcome:
     error: BaseException | None
 
 
+Again: TypeAlias = Callable[[BlockJob, BaseException], BlockJob | None]
+"""Says what is done in place of a job that failed; None if nothing is."""
+
+
 def run_blocks(
-    client: Client, blocks: Iterable[BlockJob], in_flight: int, tick: float
+    client: Client,
+    blocks: Iterable[BlockJob],
+    in_flight: int,
+    tick: float,
+    again: Again = lambda _job, _error: None,
 ) -> Iterator[Outcome | None]:
     """Run blocks, yielding each when it is finished and None when ``tick`` seconds bring none.
 
@@ -46,7 +55,8 @@ def run_blocks(
 
     A block that fails stops no other. One whose workers died is tried again when all others
     are through, by itself: Dask blames a worker's death on everything that waited for it, and
-    only alone is a block that kills its workers told from one that stood beside it.
+    only alone is a block that kills its workers told from one that stood beside it. For one
+    that fails otherwise, ``again`` may have something else to try.
 
     Raises
     ------
@@ -54,8 +64,8 @@ def run_blocks(
         If the scheduler went away.
     """
     suspects: list[BlockJob] = []
-    yield from _run(client, blocks, in_flight, tick, suspects)
-    yield from _run(client, suspects, 1, tick, None)
+    yield from _run(client, blocks, in_flight, tick, again, suspects)
+    yield from _run(client, suspects, 1, tick, again, None)
 
 
 def _run(
@@ -63,15 +73,17 @@ def _run(
     blocks: Iterable[BlockJob],
     in_flight: int,
     tick: float,
+    again: Again,
     suspects: list[BlockJob] | None,
 ) -> Iterator[Outcome | None]:
     """Run blocks; those whose workers died go to ``suspects``, where it is given."""
     waiting = iter(blocks)
+    retried: deque[BlockJob] = deque()
     active: dict[int, tuple[BlockJob, Future[Any]]] = {}
     finished: SimpleQueue[int] = SimpleQueue()
     try:
         while True:
-            for job in islice(waiting, in_flight - len(active)):
+            for job in _next(retried, waiting, in_flight - len(active)):
                 future: Future[Any] = _submitted(client, job)
                 active[job.block] = job, future
                 future.add_done_callback(lambda _, block=job.block: finished.put(block))
@@ -86,7 +98,11 @@ def _run(
                 job, future = active.pop(block)
                 outcome = _outcome(block, future)
                 del future
-                if suspects is not None and isinstance(outcome.error, KilledWorker):
+                more = None if outcome.error is None else again(job, outcome.error)
+                if more is not None:
+                    retried.append(more)
+                    yield None
+                elif suspects is not None and isinstance(outcome.error, KilledWorker):
                     suspects.append(job)
                     yield None
                 else:
@@ -95,6 +111,15 @@ def _run(
         if client.status == "running":
             for _, future in active.values():
                 future.cancel()
+
+
+def _next(retried: deque[BlockJob], waiting: Iterator[BlockJob], count: int) -> Iterator[BlockJob]:
+    """Yield up to so many jobs, first those that are done again."""
+    for _ in range(count):
+        if retried:
+            yield retried.popleft()
+        else:
+            yield from islice(waiting, 1)
 
 
 def _submitted(client: Client, job: BlockJob) -> Future[Any]:

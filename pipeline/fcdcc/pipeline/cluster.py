@@ -73,6 +73,11 @@ class Cluster:
         """Number of workers that the scheduler knows now."""
         return len(self.client.scheduler_info(n_workers=-1)["workers"])
 
+    def addresses(self) -> list[str]:
+        """Return the addresses of the workers that take tasks now."""
+        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        return [address for address, worker in known.items() if worker["status"] == "running"]
+
     @property
     def dashboard(self) -> str | None:
         """Address of the dashboard, if it is there."""

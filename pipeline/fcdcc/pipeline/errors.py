@@ -8,10 +8,12 @@ __all__ = [
     "ClusterError",
     "ClusterLostError",
     "ModelError",
+    "NotFiniteError",
     "OptionError",
     "PlanError",
     "RowsError",
     "UnsafeModelError",
+    "WrongSharesError",
     "full_line",
     "one_line",
 ]
@@ -39,6 +41,14 @@ class PlanError(FcdccError, ValueError):
 
 class OptionError(FcdccError, ValueError):
     """An option, or a combination of options, that means nothing."""
+
+
+class WrongSharesError(FcdccError, ArithmeticError):
+    """Shares of a layer that contradict each other: at least one of them is wrong."""
+
+
+class NotFiniteError(FcdccError, FloatingPointError):
+    """NaN or infinity where a code would spread it to other images."""
 
 
 class RowsError(FcdccError, ValueError):

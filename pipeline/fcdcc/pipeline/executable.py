@@ -8,11 +8,13 @@ section IV: filters are encoded once).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 
+import torch
 from torch import Tensor
 
 from fcdcc.coding import CodedConv
@@ -46,6 +48,7 @@ class Executable:
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
         self._bands: dict[Rows, Executable] = {}
+        self._sizes: dict[tuple[int, int | None], float] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -119,6 +122,33 @@ class Executable:
             with self._lock:
                 filters = self._filters.setdefault(row, filters)
         return filters
+
+    def filter_size(self, layer: int, share: int | None = None) -> float:
+        """Return the root mean square of a share's coded filters, or of a layer's own."""
+        known = self._sizes.get((layer, share))
+        if known is None:
+            filters = self.weight(layer) if share is None else self.filters(layer, share)
+            known = float(torch.linalg.vector_norm(filters)) / math.sqrt(max(filters.numel(), 1))
+            self._sizes[layer, share] = known
+        return known
+
+    def reduction(self, layer: int) -> int:
+        """Return how many products are added up for one entry of a layer's shares.
+
+        Those of the convolutions that are not coded and may stand before it in a share are
+        added.
+        """
+        coded = self.plan.coded_layers
+        total = 0
+        for stage in self.network.convolutions:
+            total = (
+                0
+                if stage.index < layer and stage.index in coded
+                else (total + math.prod(self.weight(stage.index).shape[1:]))
+            )
+            if stage.index == layer:
+                break
+        return total
 
     def __reduce__(self) -> tuple[type[Executable], tuple[Network, Plan]]:
         return Executable, (self.network, self.plan)

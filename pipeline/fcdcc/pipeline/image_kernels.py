@@ -12,12 +12,14 @@ from fcdcc.coding import Abandoned
 from fcdcc.coding.slicing import runs
 
 from .anyk import abandonable, wanted
+from .checking import Finding, Given, bare, noted
 from .executable import Executable, find
 from .kernels import (
     Array,
     Program,
     Values,
     add_bias,
+    check_spare,
     convolved,
     recovered,
     to_array,
@@ -27,10 +29,10 @@ from .model.interpreter import run_steps
 from .model.network import GlueStage
 from .units import Unit
 
-__all__ = ["gather", "glue", "parity", "part", "share"]
+__all__ = ["check", "gather", "glue", "parity", "part", "share"]
 
 
-def share(program: Program, unit: Unit, *inputs: Array) -> Array:
+def share(program: Program, unit: Unit, position: int, *inputs: Array) -> Given:
     """Return a systematic share, bias included: the unit's work for one run of images.
 
     It stops between two stages, or slices of its convolution, if nobody waits for it.
@@ -38,10 +40,11 @@ def share(program: Program, unit: Unit, *inputs: Array) -> Array:
     held, is_wanted = find(program), wanted()
     with abandonable(), torch.inference_mode():
         value = _entering(held, unit, inputs, is_wanted)
-        return to_array(_convolve(held, unit.number, value, is_wanted))
+        result = to_array(_convolve(held, unit.number, value, is_wanted))
+        return noted(held, unit.number, position, result, value)
 
 
-def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Array:
+def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Given:
     """Return a parity share, from the inputs of every run of images, run after run.
 
     What stands in front of the convolution is not linear, so it is done again for each run.
@@ -53,26 +56,39 @@ def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Array
         images = torch.cat([_entering(held, unit, run, is_wanted) for run in runs])
         layer = held.plan.layer(unit.number)
         coded = layer.coded_conv
-        return to_array(
-            coded.convolve(
-                coded.encode_input(images, position),
-                held.filters(unit.number, position),
-                position,
-                wanted=is_wanted,
-                slices=layer.slices(len(images)),
-            )
+        entering = coded.encode_input(images, position)
+        result = coded.convolve(
+            entering,
+            held.filters(unit.number, position),
+            position,
+            wanted=is_wanted,
+            slices=layer.slices(len(images)),
         )
+        return noted(held, unit.number, position, to_array(result), entering)
 
 
-def part(shares: Mapping[int, Array], program: Program, layer: int, own: int) -> Array:
+def part(shares: Mapping[int, Given], program: Program, layer: int, own: int) -> Array:
     """Return a layer's output for one run of images: its own share, or decoded from others."""
     if own in shares:
-        return shares[own]
+        return bare(shares[own])
     held = find(program)
-    code = held.coded(layer).code
     with torch.inference_mode():
-        images = len(next(iter(shares.values()))) * code.k_a // code.ell_a
+        images = _images(held, layer, shares)
         return to_array(add_bias(recovered(held, layer, shares, own, images), held.bias(layer)))
+
+
+def check(shares: Mapping[int, Given], program: Program, layer: int) -> Finding:
+    """Check shares of a layer against each other; see :func:`.kernels.check_spare`."""
+    held = find(program)
+    layer_plan = held.plan.layer(layer)
+    check_spare(held, layer, shares, _images(held, layer, shares), layer_plan.uncoded)
+    return Finding(layer, layer_plan.name)
+
+
+def _images(held: Executable, layer: int, shares: Mapping[int, Given]) -> int:
+    """Return the images of a block, those of zeros included."""
+    code = held.coded(layer).code
+    return len(bare(next(iter(shares.values())))) * code.k_a // code.ell_a
 
 
 def glue(program: Program, unit: Unit, *inputs: Array) -> Array | Values:

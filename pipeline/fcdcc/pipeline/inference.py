@@ -174,7 +174,7 @@ def _predictions(
         )
         key: Key = (name, block, *[0] * len(shape))
         tasks |= built.tasks
-        tasks[key] = Task(key, kernels.same, built.prediction)
+        tasks[key] = Task(key, kernels.same, built.prediction, *built.checks)
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
     chunks = (lengths, *((size,) for size in shape))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -37,7 +38,7 @@ from .errors import ClusterLostError, full_line
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin, install, uninstall
 from .forms import StoredForm
-from .graph import build_block
+from .graph import build_again, build_block
 from .keys import task_key
 from .model import open_model
 from .model.interpreter import network_shapes
@@ -56,6 +57,7 @@ from .planner import make_plan
 from .plans import Plan
 from .progress import Watcher, watch
 from .rows import Rows
+from .second_tries import SecondTries, Trial
 from .stalls import StallGuard, describe, patience, waiting_tasks
 from .strips import analysed
 from .summary import Summary
@@ -68,6 +70,8 @@ logger = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds after which the state of the cluster is looked at even if no block was finished."""
+
+FIRST = Trial()
 
 FUTILE = 3
 """Times that a scheduler may be lost without a block between, before a run ends with it."""
@@ -254,13 +258,15 @@ def _run_pending(
     observed = time.monotonic()
     guard = StallGuard(patience(), observed)
     try:
-        jobs = _block_jobs(job, plan, store, executable, pending)
+        make = partial(_block_job, job, plan, store, executable)
+        again = SecondTries(make, plan.tolerate > 1 and plan.band is None, cluster.addresses)
+        jobs = _block_jobs(make, pending)
         with (
             noticing_loss(client),
             keep(client, store, job.run, job.config, plan) as keeper,
             span("fcdcc", job.run),
         ):
-            for outcome in run_blocks(client, jobs, plan.in_flight, TICK):
+            for outcome in run_blocks(client, jobs, plan.in_flight, TICK, again):
                 if outcome is not None:
                     tally.add(outcome)
                     _note(store, outcome)
@@ -319,21 +325,20 @@ def _note(store: PredictionStore, outcome: Outcome) -> None:
         logger.error("%s", error)
 
 
-def _block_jobs(
+def _block_jobs(make: Callable[[int], BlockJob], pending: Iterable[int]) -> Iterator[BlockJob]:
+    """Yield the graphs of blocks, each when there is room for it."""
+    for block in pending:
+        logger.debug("block %d begins", block)
+        yield make(block)
+
+
+def _block_job(
     job: _Job,
     plan: Plan,
     store: PredictionStore,
     executable: Executable,
-    pending: Iterable[int],
-) -> Iterator[BlockJob]:
-    """Yield the graphs of blocks, each when there is room for it."""
-    for block in pending:
-        logger.debug("block %d begins", block)
-        yield _block_job(job, plan, store, executable, block)
-
-
-def _block_job(
-    job: _Job, plan: Plan, store: PredictionStore, executable: Executable, block: int
+    block: int,
+    trial: Trial = FIRST,
 ) -> BlockJob:
     """Return the graph of one block, from reading its images to writing its record."""
     start, stop = store.layout.bounds(block)
@@ -345,13 +350,19 @@ def _block_job(
         return Task(key, kernels.read, job.source, job.preparation, *where)
 
     held = replace(executable.ref, band=band)
-    graph = build_block(job.network, plan, held, job.run, block, stop - start, reader, band)
+    given = (job.network, plan, held, job.run, block, stop - start, reader)
+    if trial.manner is None:
+        graph = build_block(*given, band)
+    else:
+        graph = build_again(*given, band, trial.manner, trial.attempt, trial.among)
     last = Task(
-        task_key("write", job.run, len(job.network.stages), block),
+        task_key("write", job.run, len(job.network.stages), block, trial.attempt),
         write,
         graph.prediction,
         store,
         block,
         StoredForm.parse(job.config.store),
+        trial.notes,
+        *graph.checks,
     )
     return BlockJob(block, {**graph.tasks, last.key: last}, last.key)

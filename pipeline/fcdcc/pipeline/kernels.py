@@ -7,7 +7,8 @@ to others, or run the task again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,18 @@ from fcdcc.storage.images import ImageSource
 from fcdcc.storage.preparation import Preparation
 
 from .anyk import abandonable, wanted
+from .anyk.notices import announce, here
+from .checking import Finding, Given, bare, examine, is_finite, noted, refuse, refuse_odd
 from .executable import Executable, ExecutableRef, find
 from .model.interpreter import run_steps
 
 __all__ = [
     "Array",
     "Values",
+    "check_spare",
     "convolve_whole",
     "decode",
+    "decode_all",
     "encode",
     "encode_and_share",
     "glue",
@@ -41,6 +46,8 @@ __all__ = [
     "survivors_used",
     "take",
 ]
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Program = ExecutableRef | Executable
@@ -57,10 +64,17 @@ def read(
 ) -> Array:
     """Return images start … stop − 1 of a store, prepared, as (pad_to, C, *space).
 
-    With ``rows`` only these, of the first spatial axis.
+    With ``rows`` only these, of the first spatial axis. Images that hold NaN or infinity are
+    named in the log.
     """
     first, last = (0, source.shape[2]) if rows is None else rows
-    return prepare(source.read_rows(start, stop, first, last), preparation, pad_to)
+    prepared = prepare(source.read_rows(start, stop, first, last), preparation, pad_to)
+    if not is_finite(torch.from_numpy(prepared)):
+        odd = ~np.isfinite(prepared.reshape(len(prepared), -1)).all(axis=1)
+        numbers = [start + int(i) for i in np.flatnonzero(odd)]
+        logger.warning("images %s hold values that are not finite", _some(numbers))
+        announce("not-finite", [(0, here())])
+    return prepared
 
 
 def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
@@ -88,9 +102,14 @@ def prepare_some(
     return prepare(chosen, preparation, pad_to)
 
 
-def same(value: Array) -> Array:
-    """Return a value under another key."""
+def same(value: Array, *checks: Finding) -> Array:  # noqa: ARG001 - what is waited for
+    """Return a value under another key, when all that checks it is through."""
     return value
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """Return some numbers in words, the first twenty of them."""
+    return ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
 
 
 def take(prediction: Array, images: int) -> Array:
@@ -105,41 +124,52 @@ def encode(program: Program, layer: int, position: int, value: Array) -> Array:
         return to_array(coded.encode_input(to_tensor(value), position))
 
 
-def share(program: Program, layer: int, position: int, coded_input: Array) -> Array:
+def share(program: Program, layer: int, position: int, coded_input: Array) -> Given:
     """Return one share: the coded inputs convolved with the coded filters.
 
     It runs in slices, and stops between two of them if nobody waits for it any more.
     """
     held = find(program)
     with abandonable(), torch.inference_mode():
+        entering = to_tensor(coded_input)
         result = held.coded(layer).convolve(
-            to_tensor(coded_input),
+            entering,
             held.filters(layer, position),
             position,
             wanted=wanted(),
             slices=held.plan.layer(layer).slices(coded_input.shape[0]),
         )
-        return to_array(result)
+        return noted(held, layer, position, to_array(result), entering)
 
 
-def encode_and_share(program: Program, layer: int, position: int, value: Array) -> Array:
+def encode_and_share(program: Program, layer: int, position: int, value: Array) -> Given:
     """Return one share from the layer's whole input."""
     return share(program, layer, position, encode(program, layer, position, value))
 
 
-def decode(shares: Mapping[int, Array], program: Program, layer: int) -> Array:
+def decode(shares: Mapping[int, Given], program: Program, layer: int) -> Array:
     """Return the output of a layer split by rows, bias added, from the shares that are there.
 
     The first that suffice are used, uncoded ones before parity: what else has arrived in the
-    meantime costs time.
+    meantime costs time, unless shares are to be checked against each other.
     """
+    images = len(bare(next(iter(shares.values()))))
     held = find(program)
+    check_spare(held, layer, shares, images)
+    return decode_all(held, layer, shares, images)
+
+
+def decode_all(held: Executable, layer: int, shares: Mapping[int, Given], images: int) -> Array:
+    """Return the output of a layer, bias added, from shares that are right."""
     coded = held.coded(layer)
     with torch.inference_mode():
-        there = {position: to_tensor(share) for position, share in shares.items()}
+        there = {position: to_tensor(bare(share)) for position, share in shares.items()}
         some = next(iter(there.values()))
         used = survivors_used(coded.code, there, some.dtype)
-        output = coded.decode({position: there[position] for position in used}, len(some))
+        chosen = {position: there[position] for position in used}
+        if not held.plan.layer(layer).uncoded >= chosen.keys():
+            check_finite(held, layer, chosen)
+        output = coded.decode(chosen, images)
         return to_array(add_bias(output, held.bias(layer)))
 
 
@@ -170,7 +200,7 @@ def glue(program: Program, layer: int, *inputs: Array) -> Array | Values:
 
 
 def recovered(
-    held: Executable, layer: int, shares: Mapping[int, Array], own: int, images: int
+    held: Executable, layer: int, shares: Mapping[int, Given], own: int, images: int
 ) -> Tensor:
     """Return a plain share that is not there from shares that are, without bias.
 
@@ -178,7 +208,8 @@ def recovered(
     """
     coded, bias = held.coded(layer), held.bias(layer)
     uncoded = held.plan.layer(layer).uncoded
-    there = {position: to_tensor(share) for position, share in shares.items()}
+    check_spare(held, layer, shares, images, uncoded)
+    there = {position: to_tensor(bare(share)) for position, share in shares.items()}
     some = next(iter(there.values()))
     results = {
         position: add_bias(there[position], None if bias is None else -bias)
@@ -186,7 +217,43 @@ def recovered(
         else there[position]
         for position in survivors_used(coded.code, there, some.dtype)
     }
+    check_finite(held, layer, results)
     return coded.recover(results, own, images)
+
+
+def check_spare(
+    held: Executable,
+    layer: int,
+    shares: Mapping[int, Given],
+    images: int,
+    with_bias: Collection[int] = (),
+) -> None:
+    """Check shares against each other where that was asked for and there are more than needed.
+
+    Raises
+    ------
+    WrongSharesError, NotFiniteError
+        If they contradict each other, or hold values that are not finite.
+    """
+    if held.plan.verify == "off" or len(shares) <= held.coded(layer).code.recovery_threshold:
+        return
+    with torch.inference_mode():
+        verdict = examine(held, layer, shares, images, with_bias)
+    if not verdict.consistent:
+        refuse(held, layer, shares, verdict)
+
+
+def check_finite(held: Executable, layer: int, shares: Mapping[int, Tensor]) -> None:
+    """Check that shares that are to be decoded hold numbers.
+
+    Raises
+    ------
+    NotFiniteError
+        If one does not.
+    """
+    odd = [position for position, share in shares.items() if not is_finite(share)]
+    if odd:
+        refuse_odd(held, layer, odd)
 
 
 def survivors_used(code: Code, there: Iterable[int], dtype: torch.dtype) -> tuple[int, ...]:

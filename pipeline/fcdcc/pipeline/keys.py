@@ -13,7 +13,17 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 __all__ = ["STAGES", "Stage", "TaskKey", "parse_key", "task_key"]
 
 Stage: TypeAlias = Literal[
-    "read", "encode", "share", "parity", "decode", "part", "halo", "gather", "glue", "write"
+    "read",
+    "encode",
+    "share",
+    "parity",
+    "decode",
+    "part",
+    "halo",
+    "gather",
+    "glue",
+    "check",
+    "write",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 

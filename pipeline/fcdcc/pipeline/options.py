@@ -111,6 +111,12 @@ class PlanOptions(_Options):
         "(codes without parity: all n shares start); "
         "off: no parity, and nothing may be lost",
     )
+    verify: Literal["off", "spare", "all"] = Field(
+        "off",
+        description="spare: check layers of which more shares than needed are there anyway; "
+        "all: wait for one more than needed and check every layer; where shares contradict each "
+        "other the block is done again, with all n, and the wrong ones are left out",
+    )
     batch: int | None = Field(None, ge=1, description="images per block")
     limit: int | None = Field(None, ge=1, description="only the first so many images")
     dtype: Literal["float32", "float64"] = Field("float32", description="arithmetic")
@@ -146,6 +152,16 @@ class PlanOptions(_Options):
             raise ValueError(
                 f"--tolerate {self.tolerate} with --code uncoded, which tolerates no loss: leave "
                 "--tolerate out, or take another code"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _checking_needs_spare_shares(self) -> Self:
+        if self.verify != "off" and (self.redundancy == "off" or self.delta == self.n):
+            raise ValueError(
+                f"--verify {self.verify} compares more shares than are needed, and with "
+                + ("--redundancy off" if self.redundancy == "off" else "nothing that may be lost")
+                + " there are none: leave one of the two out"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from fcdcc.storage import (
     set_aside,
 )
 
+from .checking import Finding
 from .errors import OptionError
 from .forms import CLASS_DIM, StoredForm, class_names
 from .model.network import Network
@@ -85,7 +87,7 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
                 f"{'whole images' if begun is None else begun}: leave --{name} out, or use "
                 "another output"
             )
-    return plan.with_run_options(config.redundancy, config.in_flight)
+    return plan.with_run_options(config.redundancy, config.in_flight, config.verify)
 
 
 @dataclass(frozen=True)
@@ -165,18 +167,33 @@ def grow_output(config: JobConfig, source: ImageSource, answers: Answers) -> Pre
 
 
 def write(
-    prediction: NDArray[np.floating], store: PredictionStore, block: int, form: StoredForm
+    prediction: NDArray[np.floating],
+    store: PredictionStore,
+    block: int,
+    form: StoredForm,
+    notes: Sequence[str] = (),
+    *findings: Finding,
 ) -> None:
-    """Write one block's predictions and its record; the task that completes the block."""
+    """Write one block's predictions and its record; the task that completes the block.
+
+    Parameters
+    ----------
+    prediction, store, block, form
+        What is written, where, and in which form.
+    notes
+        What the record is to say of how the block was made.
+    findings
+        What was found out about the shares of its layers; nothing is written before that.
+    """
     start, stop = store.layout.bounds(block)
     rows = store.layout.rows_of(block)
     logits = prediction[: stop - start]
     rest = tuple(range(1, logits.ndim))
     odd = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
     where = "" if rows is None else f" in rows {rows[0]} to {rows[1] - 1}"
-    warnings = (
-        [f"{odd} of {stop - start} images have values that are not finite{where}"] if odd else []
-    )
+    warnings = [*notes, *(finding.in_words for finding in findings if finding.wrong)]
+    if odd:
+        warnings.append(f"{odd} of {stop - start} images have values that are not finite{where}")
     details: dict[str, Json] = {} if rows is None else {"rows": [*rows]}
     store.write(block, form.apply(logits), warnings=warnings, details=details)
 

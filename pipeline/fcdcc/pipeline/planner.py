@@ -133,6 +133,7 @@ def make_plan(
         placement=Placement(tuple(range(options.n))),
         warnings=tuple(warnings),
         band=bands.band,
+        verify=options.verify,
     )
 
 

@@ -21,6 +21,7 @@ __all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
 
 Redundancy = Literal["eager", "standby", "off"]
 Split = Literal["rows", "images"]
+Verify = Literal["off", "spare", "all"]
 
 PLAN_FORMAT = 2
 """The version of a saved plan; older ones stay readable. 2 has bands."""
@@ -152,7 +153,7 @@ class Plan:
         Fingerprint of the network that it was made for.
     image_shape
         (C, *space) of one image.
-    n, tolerate, code, redundancy, dtype
+    n, tolerate, code, redundancy, dtype, verify
         The options of these names.
     split
         What the parts of a block are: rows of each layer's output, gathered after each, or
@@ -186,6 +187,7 @@ class Plan:
     placement: Placement
     warnings: tuple[str, ...] = ()
     band: int | None = None
+    verify: Verify = "off"
     format: int = field(default=PLAN_FORMAT)
 
     @cached_property
@@ -216,7 +218,15 @@ class Plan:
 
     def standby_positions(self, layer: LayerPlan) -> tuple[int, ...]:
         """Return the positions of a layer that are held back until they are needed."""
-        return tuple(sorted(layer.parity)) if self.redundancy == "standby" else ()
+        if self.redundancy != "standby":
+            return ()
+        held = tuple(sorted(layer.parity))
+        return held[1:] if self.verify == "all" else held
+
+    def shares_waited_for(self, layer: LayerPlan) -> int:
+        """Return how many shares a gathered layer, or its check, waits for."""
+        delta = layer.coded_conv.code.recovery_threshold
+        return delta + 1 if self.verify == "all" else delta
 
     def shares_of_part(
         self, layer: LayerPlan, shares: Mapping[int, Key], part: int
@@ -251,9 +261,13 @@ class Plan:
         """Multiply-adds of all convolutions for one image, uncoded."""
         return sum(layer.geometry.multiply_adds for layer in self.layers)
 
-    def with_run_options(self, redundancy: Redundancy, in_flight: int | None) -> Plan:
+    def with_run_options(
+        self, redundancy: Redundancy, in_flight: int | None, verify: Verify = "off"
+    ) -> Plan:
         """Return the plan with what may change from one run of a job to the next."""
-        return replace(self, redundancy=redundancy, in_flight=in_flight or self.in_flight)
+        return replace(
+            self, redundancy=redundancy, in_flight=in_flight or self.in_flight, verify=verify
+        )
 
     @cached_property
     def fingerprint(self) -> str:

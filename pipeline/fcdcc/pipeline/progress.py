@@ -33,7 +33,7 @@ class Advance:
         In this run.
     seconds
         Since the first block started.
-    erasures, workers_lost
+    erasures, workers_lost, corrupt_shares
         So far.
     blocks_in_flight
         Blocks that are worked on.
@@ -51,6 +51,7 @@ class Advance:
     seconds: float
     erasures: int
     workers_lost: int
+    corrupt_shares: int = 0
     blocks_in_flight: int = 0
     extra_work: float = 0.0
     slow: str = ""
@@ -74,6 +75,8 @@ class Advance:
             parts.append(f"{100 * self.extra_work:.0f} % extra work")
         if self.workers_lost:
             parts.append(f"{self.workers_lost} workers lost")
+        if self.corrupt_shares:
+            parts.append(f"{self.corrupt_shares} wrong shares")
         if self.blocks_failed:
             parts.append(f"{self.blocks_failed} blocks failed")
         if self.slow:

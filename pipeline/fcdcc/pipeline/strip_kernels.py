@@ -18,15 +18,26 @@ from fcdcc.coding.geometry import pad_space
 from fcdcc.coding.slicing import runs
 
 from .anyk import abandonable, wanted
+from .checking import Finding, Given, bare, noted
 from .errors import PlanError
 from .executable import Executable, find
-from .kernels import Array, Program, Values, add_bias, convolved, recovered, to_array, to_tensor
+from .kernels import (
+    Array,
+    Program,
+    Values,
+    add_bias,
+    check_spare,
+    convolved,
+    recovered,
+    to_array,
+    to_tensor,
+)
 from .model.interpreter import run_steps
 from .model.network import GlueStage
 from .rows import RowPlan, Rows, run_rows
 from .strips import ConvRows, RowUnit
 
-__all__ = ["Piece", "cut", "glue", "join", "parity", "part", "share", "whole"]
+__all__ = ["Piece", "check", "cut", "glue", "join", "parity", "part", "share", "whole"]
 
 
 class Piece(NamedTuple):
@@ -61,7 +72,7 @@ def join(axis: int, counts: Sequence[int], *strips: Array) -> Array:
 def share(
     program: Program, unit: RowUnit, position: int, images: int, pieces: Sequence[Piece],
     *arrays: Array,
-) -> Array:  # fmt: skip
+) -> Given:  # fmt: skip
     """Return a plain share, bias included: a unit's work for one strip.
 
     It is (images, N, rows, …) for the rows of the strip that are not certainly zero. Between
@@ -74,20 +85,22 @@ def share(
         if not rows:
             _, channels, _, *others = layer.coded_conv.share_shape(position, images)
             dtype = held.weight(unit.number).dtype
-            return to_array(torch.empty(images, channels, 0, *others, dtype=dtype))
+            nothing = to_array(torch.empty(images, channels, 0, *others, dtype=dtype))
+            return noted(held, unit.number, position, nothing, None)
         *before, last = held.rows.steps(unit, position)
         if not isinstance(last, ConvRows):
             raise PlanError(f"unit {unit.number} does not end with a convolution")
         values = _taken(held, held.rows.needs(unit, position), pieces, arrays)
-        entering = held.convolution(unit.number).input
-        values = _through(held, before, values, is_wanted, (entering,))
+        name = held.convolution(unit.number).input
+        values = _through(held, before, values, is_wanted, (name,))
         slices = layer.slices(images)
-        return to_array(_convolve(held, last, values, slices, is_wanted))
+        result = to_array(_convolve(held, last, values, slices, is_wanted))
+        return noted(held, unit.number, position, result, values[name].value)
 
 
 def parity(
     program: Program, unit: RowUnit, position: int, pieces: Sequence[Piece], *arrays: Array
-) -> Array:
+) -> Given:
     """Return a parity share, from all rows of what the unit reads."""
     held, is_wanted = find(program), wanted()
     layer = held.plan.layer(unit.number)
@@ -100,28 +113,35 @@ def parity(
         value, rows = _through(held, before, values, is_wanted, (name,))[name]
         coded = layer.coded_conv
         start, size = last.window.rows.start - (rows.start if rows else 0), last.window.rows.size
-        entering = value.narrow(2, start, size)
-        images = len(entering)
-        return to_array(
-            coded.convolve(
-                coded.encode_input(entering, position),
-                held.filters(unit.number, position),
-                position,
-                wanted=is_wanted,
-                slices=layer.slices(images),
-            )
+        value = value.narrow(2, start, size)
+        entering = coded.encode_input(value, position)
+        result = coded.convolve(
+            entering,
+            held.filters(unit.number, position),
+            position,
+            wanted=is_wanted,
+            slices=layer.slices(len(value)),
         )
+        return noted(held, unit.number, position, to_array(result), entering)
 
 
-def part(shares: Mapping[int, Array], program: Program, layer: int, own: int, images: int) -> Array:
+def part(shares: Mapping[int, Given], program: Program, layer: int, own: int, images: int) -> Array:
     """Return a strip of a layer's output: its own share, or decoded from others."""
     if own in shares:
-        return shares[own]
+        return bare(shares[own])
     held = find(program)
     with torch.inference_mode():
         output = recovered(held, layer, shares, own, images)
         rows = held.coded(layer).rows_of(own)
         return to_array(add_bias(output[:, :, : len(rows)], held.bias(layer)))
+
+
+def check(shares: Mapping[int, Given], program: Program, layer: int, images: int) -> Finding:
+    """Check shares of a layer against each other; see :func:`.kernels.check_spare`."""
+    held = find(program)
+    layer_plan = held.plan.layer(layer)
+    check_spare(held, layer, shares, images, layer_plan.uncoded)
+    return Finding(layer, layer_plan.name)
 
 
 def glue(

@@ -19,7 +19,7 @@ from .blocks import Outcome
 from .errors import full_line
 from .executable_plugin import BYTES_SENT
 from .progress import Advance
-from .summary import BlockFailure, Summary
+from .summary import BlockFailure, CorruptShare, Summary
 from .watch.ledger import Ledger
 
 __all__ = ["Tally"]
@@ -60,6 +60,7 @@ class Tally:
         self._done = 0
         self._counted: Counter[str] = Counter()
         self._gone: tuple[str, ...] = ()
+        self._wrong: tuple[CorruptShare, ...] = ()
         self._images = 0
         self._started = self._stopped = time.monotonic()
         self._report: Report | None = None
@@ -87,6 +88,7 @@ class Tally:
         self._images = self._layout.images_in(self._is_done) - self._before
         self._counted.update(self._report["counters"] if self._report else {})
         self._gone = self._workers_lost
+        self._wrong = self._corrupt
         self._report = None
         self._replaced.clear()
 
@@ -138,6 +140,7 @@ class Tally:
             seconds=time.monotonic() - self._started,
             erasures=counters.get("erasures", 0),
             workers_lost=counters.get("workers_lost", 0),
+            corrupt_shares=counters.get("corrupt_shares", 0),
             blocks_in_flight=min(self._in_flight, left),
             extra_work=extra_work,
             slow=slow,
@@ -164,7 +167,7 @@ class Tally:
             parity_started=counters.get("parity_started", 0),
             extra_work=0.0 if ledger is None else ledger.extra_work,
             max_condition_number=None if ledger is None else ledger.largest,
-            corrupt_shares=(),
+            corrupt_shares=tuple(self._corrupt),
             workers_lost=self._workers_lost,
             bytes_sent=sum(self._sent.values()),
             fingerprint=self._fingerprint,
@@ -178,6 +181,14 @@ class Tally:
     @property
     def _counters(self) -> Mapping[str, int]:
         return self._counted + Counter(self._report["counters"] if self._report else {})
+
+    @property
+    def _corrupt(self) -> tuple[CorruptShare, ...]:
+        found = self._report["corrupt"] if self._report else ()
+        return (
+            *self._wrong,
+            *(CorruptShare(block, layer, place, who) for layer, block, place, who in found),
+        )
 
     @property
     def _workers_lost(self) -> tuple[str, ...]:

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from dask.typing import Key
     from distributed.scheduler import Recs, Scheduler, TaskState
 
-__all__ = ["NOBODY", "adopt", "cut", "double", "drop", "hold", "keep", "orphans", "place", "start"]
+__all__ = [
+    "NOBODY",
+    "adopt",
+    "cut",
+    "double",
+    "drop",
+    "hold",
+    "keep",
+    "orphans",
+    "place",
+    "shut_out",
+    "start",
+]
 
 OWNER = "fcdcc-anyk"
 """In whose name twins are wanted, as Dask does it for what is published or in a queue."""
@@ -177,6 +189,11 @@ def drop(scheduler: Scheduler, twin: Key, stimulus_id: str) -> None:
     scheduler.client_releases_keys([twin], OWNER, stimulus_id)
     if not owner.wants_what:
         del scheduler.clients[OWNER]
+
+
+def shut_out(scheduler: Scheduler, worker: str, stimulus_id: str) -> None:
+    """Give a worker no more tasks, as if it had paused; what it has and holds stays."""
+    scheduler.handle_worker_status_change("paused", worker, stimulus_id)
 
 
 def orphans(tasks: Iterable[TaskState]) -> Recs:

@@ -145,8 +145,9 @@ class Group:
 class Block:
     """The groups of one block of one run, and the workers of its seats.
 
-    ``parity_seats`` are those on which nothing but parity sits, ``left`` is how many shares are
-    yet to be computed at a seat.
+    ``parity_seats`` are those on which nothing but parity sits, ``among`` the workers that
+    they are given to, or none if to any, ``left`` is how many shares are yet to be computed
+    at a seat.
     """
 
     run: str
@@ -155,6 +156,7 @@ class Block:
     seats: dict[int, str] = field(default_factory=dict)
     wanted_seats: set[int] = field(default_factory=set)
     parity_seats: set[int] = field(default_factory=set)
+    among: frozenset[str] = frozenset()
     groups: dict[int, None] = field(default_factory=dict)
     left: dict[int, int] = field(default_factory=dict)
 
@@ -172,7 +174,8 @@ class Worker:
     same learned from more of them, ``load`` how many shares it has yet to compute, ``running``
     whether it takes tasks, ``busy`` how many it had at the last tick, ``heartbeat`` when the
     last one arrived and ``gaps`` the seconds between the latest ones, ``removing`` whether
-    its removal has been asked for, ``unfit`` whether its seats were given away.
+    its removal has been asked for, ``distrusted`` whether it gave too many wrong
+    shares, ``unfit`` whether its seats were given away.
     """
 
     address: str
@@ -194,13 +197,21 @@ class Worker:
     heartbeat: float = 0.0
     gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
     removing: bool = False
+    distrusted: bool = False
     unfit: bool = False
     _ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PACES))
 
     @property
     def avoided(self) -> bool:
         """Whether other workers are to be preferred."""
-        return bool(self.ghosts) or self.haunted or self.quiet or self.late or self.removing
+        return (
+            bool(self.ghosts)
+            or self.haunted
+            or self.quiet
+            or self.late
+            or self.removing
+            or self.distrusted
+        )
 
     @property
     def slow(self) -> bool:

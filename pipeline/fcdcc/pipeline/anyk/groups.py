@@ -72,9 +72,9 @@ def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[i
         NodeSpec(node.key, tuple(node.shares.items()), node.enough, node.own, node.plain)
         for node in nodes
     )
+    among = frozenset[str]().union(*(node.among for node in nodes))
     if label is None:
         number = next(block_numbers)
-        return GroupSpec("", 0, number, number, tuple(shares.values()), specs)
-    return GroupSpec(
-        label.run, label.layer, label.block, label.block, tuple(shares.values()), specs
-    )
+        return GroupSpec("", 0, number, number, tuple(shares.values()), specs, among)
+    place = (label.run, label.layer, label.block, label.block)
+    return GroupSpec(*place, tuple(shares.values()), specs, among)

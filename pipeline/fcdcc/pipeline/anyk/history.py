@@ -76,7 +76,8 @@ class Counters:
     for; ``parity_started``; ``shares_lost``, shares that had to be made again because their
     worker left; ``workers_lost`` during the run, not counting those that were asked to leave;
     ``tasks_doubled``, single tasks that were late and were started again elsewhere, and
-    ``doubles_used``, those whose second run was first.
+    ``doubles_used``, those whose second run was first; ``corrupt_shares`` that were found
+    wrong.
     """
 
     groups: int = 0
@@ -87,6 +88,7 @@ class Counters:
     workers_lost: int = 0
     tasks_doubled: int = 0
     doubles_used: int = 0
+    corrupt_shares: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class RunHistory:
     events: Log[dict[str, Any]] = field(default_factory=lambda: Log(MAX_EVENTS))
     workers_removed: list[str] = field(default_factory=list)
     workers_lost: list[str] = field(default_factory=list)
+    corrupt: list[tuple[int, int, int, str]] = field(default_factory=list)
+    """Layer, block, position and worker of wrong shares."""
 
     def as_dict(self, timeline: bool = True) -> dict[str, Any]:
         """Return it as dictionaries, lists, strings and numbers.
@@ -141,6 +145,7 @@ class RunHistory:
             "events": list(self.events),
             "workers_removed": list(self.workers_removed),
             "workers_lost": list(self.workers_lost),
+            "corrupt": [list(found) for found in self.corrupt],
         }
 
 

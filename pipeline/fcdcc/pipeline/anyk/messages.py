@@ -14,6 +14,7 @@ from .readiness import Readiness
 __all__ = [
     "Adopt",
     "Cut",
+    "Distrust",
     "Double",
     "Drop",
     "Event",
@@ -29,6 +30,7 @@ __all__ = [
     "NodeSpec",
     "NodeStarted",
     "NodeWaiting",
+    "Noticed",
     "Place",
     "RemoveWorker",
     "RunDropped",
@@ -85,7 +87,7 @@ class GroupSpec:
     """Shares that belong together and the nodes that they feed.
 
     ``run``, ``layer`` and ``block`` are labels; the shares of one block of one run are
-    placed alike, rotated by ``rotation``.
+    placed alike, rotated by ``rotation``, on the workers ``among`` if any are named.
     """
 
     run: str
@@ -94,6 +96,7 @@ class GroupSpec:
     rotation: int
     shares: tuple[ShareSpec, ...]
     nodes: tuple[NodeSpec, ...]
+    among: frozenset[str] = frozenset()
 
 
 # ---------------------------------------------------------------------------- events
@@ -310,6 +313,22 @@ class Settle:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """A task found shares that are wrong, contradict each other, or hold no numbers.
+
+    ``what`` is ``corrupt-share``, ``mismatch`` or ``not-finite``; ``shares`` are positions with
+    the workers that made them.
+    """
+
+    now: float
+    what: str
+    run: str
+    layer: int
+    block: int
+    shares: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
 class RunDropped:
     """Nobody will ask for the history of this run again."""
 
@@ -340,6 +359,7 @@ Event: TypeAlias = (
     | Tick
     | Settle
     | RunDropped
+    | Noticed
 )
 
 
@@ -390,6 +410,14 @@ class RemoveWorker:
 
 
 @dataclass(frozen=True)
+class Distrust:
+    """Give this worker no more work; what it has and what it holds stays."""
+
+    worker: str
+    offences: int
+
+
+@dataclass(frozen=True)
 class Double:
     """Run a task a second time, as ``twin``, on this worker; the first run goes on."""
 
@@ -413,4 +441,6 @@ class Drop:
     twin: Key
 
 
-Instruction: TypeAlias = Place | Hold | Start | Cut | RemoveWorker | Double | Adopt | Drop
+Instruction: TypeAlias = (
+    Place | Hold | Start | Cut | RemoveWorker | Distrust | Double | Adopt | Drop
+)

@@ -90,6 +90,9 @@ class AnyK(Task):
     plain
         Positions that, all there, leave nothing to be solved for: the uncoded shares of a
         systematic code. It only matters for what is counted as a decode.
+    among
+        Addresses of the workers that the shares are placed on while any of them is there; by
+        default all.
 
     Raises
     ------
@@ -104,7 +107,8 @@ class AnyK(Task):
     standby: frozenset[int]
     seats: tuple[int, ...]
     plain: frozenset[int]
-    __slots__ = ("enough", "own", "plain", "positions", "seats", "standby")
+    among: frozenset[str]
+    __slots__ = ("among", "enough", "own", "plain", "positions", "seats", "standby")
 
     def __init__(
         self,
@@ -118,6 +122,7 @@ class AnyK(Task):
         standby: Iterable[int] = (),
         seats: Mapping[int, int] | None = None,
         plain: Iterable[int] = (),
+        among: Iterable[str] = (),
         **kwargs: Any,
     ) -> None:
         positions = tuple(sorted(shares))
@@ -129,6 +134,7 @@ class AnyK(Task):
         self.standby = frozenset(standby)
         self.seats = tuple((seats or {}).get(position, position) for position in positions)
         self.plain = frozenset(plain)
+        self.among = frozenset(among)
         _check(self, seats)
 
     @property
@@ -175,7 +181,7 @@ class AnyK(Task):
         Task.__init__(made, key, self.func, *args, **kwargs)
         made.positions, made.seats = self.positions, self.seats
         made.enough, made.own = self.enough, self.own
-        made.standby, made.plain = self.standby, self.plain
+        made.standby, made.plain, made.among = self.standby, self.plain, self.among
         return made
 
     def _get_token(self) -> str:
@@ -191,6 +197,7 @@ class AnyK(Task):
                 sorted(self.standby),
                 self.seats,
                 sorted(self.plain),
+                sorted(self.among),
             )
         return self._token
 

@@ -72,6 +72,7 @@ class Registry:
         for item in nodes:
             self._add_node(item, group)
         block = self.block_of(group)
+        block.among = spec.among
         block.wanted_seats.update(member.seat for member in added)
         block.parity_seats.update(item.seat for item in added if item.stage == "parity")
         block.parity_seats.difference_update(item.seat for item in added if item.stage != "parity")

@@ -26,6 +26,7 @@ class Report(TypedDict):
     events: list[dict[str, Any]]
     workers_removed: list[str]
     workers_lost: list[str]
+    corrupt: list[tuple[int, int, int, str]]
     failures: list[str]
 
 
@@ -50,6 +51,7 @@ def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
         "events": [],
         "workers_removed": [],
         "workers_lost": [],
+        "corrupt": [],
         "failures": [],
     }
     report: Report | None = _ask(client, REPORT, run=run, timeline=timeline)

@@ -114,6 +114,8 @@ class Roster:
             worker = self.workers.get(address)
             if worker is None or (spread and address in used):
                 continue
+            if block.among and address not in block.among:
+                continue
             if anew and (seat in block.parity_seats or _unfit(worker)):
                 continue
             kept[seat] = address
@@ -153,8 +155,14 @@ class Roster:
                 worker.load += sign * block.left.get(seat, 0)
 
     def _seatable(self, block: Block, used: Collection[str]) -> Iterator[Seatable]:
-        """Return the workers that a block may have: all, or those whose turn it is."""
+        """Return the workers that a block may have: all, or those whose turn it is.
+
+        Of those that were named for it, as far as there are any.
+        """
         chosen = self._in_turn()
+        if block.among:
+            named = tuple(worker for worker in chosen if worker.address in block.among)
+            chosen = named or chosen
         wanted = 2 * len(block.wanted_seats)
         if len(chosen) > max(LOOKED_AT, wanted):
             start = self._turn % len(chosen)
@@ -257,7 +265,7 @@ class Roster:
 
 def _unfit(worker: Worker) -> bool:
     """Return whether what a worker would do next had better be done elsewhere."""
-    return worker.quiet or worker.slow or worker.removing
+    return worker.quiet or worker.slow or worker.removing or worker.distrusted
 
 
 def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float, deaf: bool) -> None:

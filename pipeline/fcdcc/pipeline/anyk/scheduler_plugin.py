@@ -30,6 +30,7 @@ from .answers import Answers, Failures
 from .contract import check_contract
 from .groups import find_groups
 from .nodes import AnyK
+from .notices import TOPIC, noticed
 from .observing import node_event, node_now, share_event, share_now, task_event
 from .rules import FixedSilence, LearnedSilence, SilenceRule
 from .stale import ignore_stale
@@ -167,6 +168,12 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.kept("remove_worker"):
             self._heard.pop(worker, None)
             self._tell(m.WorkerLeft(time(), worker, _was_asked(stimulus_id)))
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Take note of what a task has found out about shares."""
+        if topic == TOPIC and isinstance(msg, dict):
+            with self.failures.kept("log_event"):
+                self._tell(noticed(time(), msg))
 
     # ------------------------------------------------------------------ watching
 
@@ -338,6 +345,14 @@ class AnyKPlugin(SchedulerPlugin):
             logger.warning("%s: removing it", instruction.reason)
             self.scheduler.log_event(NAME, {"event": "remove-worker", "worker": instruction.worker})
             self.scheduler.loop.add_callback(self._remove, instruction.worker)
+        if isinstance(instruction, m.Distrust):
+            logger.warning(
+                "worker %s gave wrong shares in %d blocks: it is given no more work; look at its "
+                "memory and processor, and start it again",
+                instruction.worker, instruction.offences,
+            )  # fmt: skip
+            edits.shut_out(self.scheduler, instruction.worker, f"{NAME}-distrust-{time()}")
+            self._look_at_workers()
         return {}
 
     def _follow(self, recommendations: Recs, what: str) -> None:

@@ -78,6 +78,7 @@ from .registry import Registry
 from .reserves import Reserves
 from .roster import Roster
 from .rules import LateByHistory, LatenessRule, LearnedSilence, SilenceRule
+from .trust import Trust
 from .validation import check_state
 from .workload import Kind, Workload, kind_of
 
@@ -108,6 +109,7 @@ class AnyKState:
         self.doubles = Doubles()
         self.reserves = Reserves(self)
         self.history = History()
+        self.trust = Trust(self.roster, self.history)
         self.events: list[Event] | None = [] if record else None
         self._members = self.registry.members
         self._nodes = self.registry.nodes
@@ -118,7 +120,7 @@ class AnyKState:
     @property
     def unsettled(self) -> bool:
         """Whether :class:`.messages.Settle` may have an answer."""
-        return bool(self._dirty or self._woken or self.doubles.unsettled)
+        return bool(self._dirty or self._woken or self.doubles.unsettled or self.trust.unsettled)
 
     def knows_share(self, key: Key) -> bool:
         """Return whether a task is one of the shares."""
@@ -178,6 +180,7 @@ class AnyKState:
             m.WorkerLeft: self._worker_left,
             m.WorkerStatus: self._worker_changed,
             m.RunDropped: self._drop_run,
+            m.Noticed: self.trust.notice,
             m.Settle: lambda _: self._settle(),
             m.Tick: self._tick,
         }
@@ -350,6 +353,7 @@ class AnyKState:
         for number in woken:
             if number in self.registry.groups:
                 yield from self.reserves.start(self.registry.groups[number])
+        yield from self.trust.settle()
         for instruction in self.doubles.settle():
             if isinstance(instruction, m.Adopt):
                 self._adopted(instruction)
@@ -382,6 +386,7 @@ class AnyKState:
 
     def _worker_left(self, event: m.WorkerLeft) -> Iterable[Instruction]:
         worker = self.roster.leave(event.worker)
+        self.trust.forget(event.worker)
         if worker is None:
             return ()
         what = "removed" if worker.removing else "retired" if event.expected else "lost"
@@ -433,6 +438,7 @@ class AnyKState:
             yield m.RemoveWorker(worker.address, reason)
             for history in self._live_histories():
                 history.workers_removed.append(worker.address)
+        yield from self.trust.settle()
         if self.roster.deaf:
             return
         late = self.workload.late(self.roster.workers, self.lateness, idle=False, now=event.now)

@@ -7,16 +7,24 @@ Where the any-k plugin runs, what needs any δ of n shares starts as soon as the
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
 from ..model.network import Network
 from ..plans import Plan
 from ..rows import Rows
 from ..strips import row_layout
 from .by_images import build_by_images
 from .by_rows import build_by_rows
+from .careful import APART, build_careful, build_whole
 from .common import BlockGraph, Held, Reader
 from .gathered import build_gathered
 
-__all__ = ["BlockGraph", "Reader", "build_block"]
+__all__ = ["BlockGraph", "Manner", "Reader", "build_again", "build_block"]
+
+Manner: TypeAlias = Literal["careful", "whole"]
+"""How a block is done again: with all its shares made and checked, or without a code."""
 
 
 def build_block(
@@ -52,3 +60,42 @@ def build_block(
         return build_by_rows(network, layout, executable, run, block, images, reader)
     build = build_by_images if plan.split == "images" else build_gathered
     return build(network, plan, executable, run, block, images, reader)
+
+
+def build_again(
+    network: Network,
+    plan: Plan,
+    executable: Held,
+    run: str,
+    block: int,
+    images: int,
+    reader: Reader,
+    band: Rows | None,
+    manner: Manner,
+    attempt: int,
+    among: Collection[str] = (),
+) -> BlockGraph:
+    """Return the graph of a block that is done again because its shares were not right.
+
+    A band is done in strips again: wrong shares of it are noticed, and not located.
+
+    Parameters
+    ----------
+    network, plan, executable, run, block, images, reader, band
+        As for :func:`build_block`.
+    manner
+        In which form.
+    attempt
+        How often the block was tried before.
+    among
+        Addresses of the workers that make the shares; any, if none are named.
+    """
+    given = (executable, run, block, images, reader)
+    if band is None and manner == "careful":
+        return build_careful(network, plan, *given, attempt, among)
+    if band is None:
+        return build_whole(network, plan, *given, attempt)
+    if manner == "whole":
+        plan = replace(plan, redundancy="off", verify="off")
+    layout = row_layout(network, plan, band)
+    return build_by_rows(network, layout, *given, apart=attempt * APART, among=among)

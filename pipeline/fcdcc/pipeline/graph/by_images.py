@@ -66,6 +66,7 @@ class _Builder:
         self._parts = plan.delta
         self._per_part = plan.images_per_share(images)
         self._tasks: dict[Key, GraphNode] = {}
+        self._checks: list[TaskRef] = []
         self._values = [Values(self._tasks) for _ in range(self._parts)]
 
     def build(self) -> BlockGraph:
@@ -87,7 +88,7 @@ class _Builder:
             *(values[self._network.output] for values in self._values),
         )
         self._tasks[gather.key] = gather
-        return BlockGraph(self._tasks, TaskRef(gather.key))
+        return BlockGraph(self._tasks, TaskRef(gather.key), tuple(self._checks))
 
     def _add_group(self, unit: Unit) -> None:
         """Add the shares of a coded convolution, and its parts."""
@@ -98,7 +99,8 @@ class _Builder:
             if position not in layer.parity:
                 task = Share(
                     self._key("share", unit.number, position),
-                    kernels.share, self._executable, unit, *self._inputs(unit, position),
+                    kernels.share, self._executable, unit, position,
+                    *self._inputs(unit, position),
                 )  # fmt: skip
             else:
                 task = Share(
@@ -121,6 +123,20 @@ class _Builder:
                 seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, part)),
             )
             values.add(node, *unit.outputs)
+        if self._plan.verify == "all":
+            check = AnyK(
+                self._key("check", unit.number, 0),
+                kernels.check,
+                shares,
+                Decodable(code, self._plan.dtype, self._plan.shares_waited_for(layer)),
+                self._executable,
+                unit.number,
+                standby=self._plan.standby_positions(layer),
+                seats=self._plan.placement.seats(shares),
+                plain=layer.uncoded,
+            )
+            self._tasks[check.key] = check
+            self._checks.append(TaskRef(check.key))
 
     def _add_glue(self, unit: Unit) -> None:
         for part, values in enumerate(self._values):

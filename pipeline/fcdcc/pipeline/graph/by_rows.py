@@ -16,7 +16,8 @@ what follows is split again. A layer that the plan codes in the gathered form is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from dask._task_spec import GraphNode, Task, TaskRef
@@ -25,7 +26,7 @@ from dask.typing import Key
 from .. import kernels
 from .. import strip_kernels as strips
 from ..anyk import AnyK, Share
-from ..keys import Stage, task_key
+from ..keys import RawKey, Stage, task_key
 from ..model.network import ConvStage, Network
 from ..rows import Rows
 from ..strip_kernels import Piece
@@ -44,9 +45,16 @@ def build_by_rows(
     block: int,
     images: int,
     reader: Reader,
+    apart: int = 0,
+    among: Collection[str] = (),
 ) -> BlockGraph:
-    """Return the graph of one block whose parts are strips of rows that stay put."""
-    return _Builder(network, layout, executable, run, block, images, reader).build()
+    """Return the graph of one block whose parts are strips of rows that stay put.
+
+    Positions in the keys begin at ``apart``; shares are made ``among`` these workers, if any
+    are named.
+    """
+    given = (network, layout, executable, run, block, images, reader)
+    return _Builder(*given, apart, among).build()
 
 
 class _Builder:
@@ -61,6 +69,8 @@ class _Builder:
         block: int,
         images: int,
         reader: Reader,
+        apart: int,
+        among: Collection[str],
     ) -> None:
         self._network = network
         self._plan = layout.plan
@@ -71,7 +81,10 @@ class _Builder:
         self._images = images
         self._padded = layout.plan.batch if layout.plan.fixed_batch else images
         self._reader = reader
+        self._apart = apart
+        self._among = among
         self._tasks: dict[Key, GraphNode] = {}
+        self._checks: list[TaskRef] = []
         self._placed = Values(self._tasks)
         self._strips = [Values(self._tasks) for _ in range(layout.parts)]
         self._cuts: dict[tuple[str, int | None, Rows], TaskRef] = {}
@@ -93,7 +106,7 @@ class _Builder:
                 self._add_whole(unit)
             else:
                 self._add_gathered(unit)
-        return BlockGraph(self._tasks, self._prediction())
+        return BlockGraph(self._tasks, self._prediction(), tuple(self._checks))
 
     def _prediction(self) -> Source:
         name = self._network.output
@@ -147,8 +160,25 @@ class _Builder:
                 own=own,
                 standby=self._plan.standby_positions(layer),
                 seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, own)),
+                among=self._among,
             )
             self._strips[own].add(node, *unit.outputs)
+        if self._plan.verify == "all":
+            check = AnyK(
+                self._key("check", number, 0),
+                strips.check,
+                shares,
+                replace(ready, at_least=self._plan.shares_waited_for(layer)),
+                self._executable,
+                number,
+                self._padded,
+                standby=self._plan.standby_positions(layer),
+                seats=self._plan.placement.seats(shares),
+                plain=layer.uncoded,
+                among=self._among,
+            )
+            self._tasks[check.key] = check
+            self._checks.append(TaskRef(check.key))
 
     def _add_strips(self, unit: RowUnit) -> None:
         for own in range(self._layout.parts):
@@ -174,7 +204,7 @@ class _Builder:
         if not isinstance(stage, ConvStage):
             raise TypeError(f"stage {unit.number} is glue; expected a convolution")
         self._in_one_place(stage.input, unit.number)
-        make_key = partial(task_key, run=self._run, layer=stage.index, block=self._block)
+        make_key = partial(self._key, layer=stage.index)
         layer = self._plan.layer(stage.index)
         add_gathered(self._placed, stage, layer, self._plan, self._executable, make_key)
 
@@ -251,5 +281,5 @@ class _Builder:
             self._gathered.add(name)
         return self._placed[name]
 
-    def _key(self, stage: Stage, layer: int, position: int) -> Key:
-        return task_key(stage, self._run, layer, self._block, position)
+    def _key(self, stage: Stage, layer: int, position: int = 0) -> RawKey:
+        return task_key(stage, self._run, layer, self._block, self._apart + position)

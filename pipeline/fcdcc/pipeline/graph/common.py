@@ -42,24 +42,33 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class BlockGraph:
-    """The tasks of one block, and its prediction as an argument for the task that wants it."""
+    """The tasks of one block, and its prediction as an argument for the task that wants it.
+
+    ``checks`` are what compares the shares of a layer: the prediction holds when all of them
+    are through.
+    """
 
     tasks: Mapping[Key, GraphNode]
     prediction: Source
+    checks: tuple[TaskRef, ...] = ()
 
 
 @dataclass(frozen=True)
 class Decodable:
     """The readiness of a layer: the shares that are there decode, and well.
 
-    Where δ shares would cost too many digits of the dtype, it waits for one more.
+    Where δ shares would cost too many digits of the dtype, it waits for one more, and for
+    ``at_least`` so many in any case.
     """
 
     code: Code
     dtype: str
+    at_least: int = 0
 
     def __call__(self, done: frozenset[int]) -> bool:
         """Return whether to decode from these positions."""
+        if len(done) < self.at_least:
+            return False
         return is_enough(self.code, done, getattr(torch, self.dtype))
 
 

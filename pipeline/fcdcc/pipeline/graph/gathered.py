@@ -20,6 +20,7 @@ from dask.typing import Key
 
 from .. import kernels
 from ..anyk import AnyK, Share
+from ..checking import Given
 from ..keys import RawKey, Stage, task_key
 from ..model.network import ConvStage, GlueStage, Network
 from ..plans import LayerPlan, Plan
@@ -84,7 +85,7 @@ def add_gathered(
     for position in plan.shares_started(layer):
         name: Stage = "parity" if position in layer.parity else "share"
         value = values[stage.input]
-        kernel: Callable[..., kernels.Array] = kernels.share
+        kernel: Callable[..., Given] = kernels.share
         if position in standby:  # encodes when it starts, and pulls nothing before
             kernel = kernels.encode_and_share
         else:
@@ -107,7 +108,7 @@ def add_gathered(
         make_key("decode"),
         kernels.decode,
         shares,
-        Decodable(layer.coded_conv.code, plan.dtype),
+        Decodable(layer.coded_conv.code, plan.dtype, plan.shares_waited_for(layer)),
         executable,
         stage.index,
         plain=layer.uncoded,

@@ -163,7 +163,7 @@ class Keeper:
             "extra_work": ledger.extra_work,
             "max_condition_number": ledger.largest,
             "conditions": [*ledger.recent],
-            "corrupt_shares": 0,
+            "corrupt_shares": advance.corrupt_shares,
         }
 
     def _images_of(self, block: int) -> int:

@@ -1,0 +1,158 @@
+"""The graphs of a block that is done again: with all its shares, or without a code.
+
+Where shares contradicted each other, all n of every layer are made and waited for, located and
+left out if they are wrong, and the layer is decoded from the others::
+
+    read ─ glue ─┬─ share 0 ─┐
+                 ├─    …     ├─ check ─┐
+                 └─ share n ─┴─ decode ┴─ glue ─ …
+
+Where values are not finite, every layer is run whole, as without a code: then no image meets
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+from dask._task_spec import Task, TaskRef
+from dask.typing import Key
+
+from .. import careful_kernels, kernels
+from ..anyk import AnyK, Share
+from ..keys import Stage, task_key
+from ..model.network import GlueStage, Network
+from ..plans import LayerPlan, Plan
+from .common import BlockGraph, Held, Reader, Values
+
+__all__ = ["APART", "build_careful", "build_whole"]
+
+APART = 1_000_000
+"""Positions of one try's tasks differ by so much from those of the next.
+
+A worker may still be busy with a task of an earlier try, and must not give its result for one
+of the same key.
+"""
+
+
+def build_careful(
+    network: Network,
+    plan: Plan,
+    executable: Held,
+    run: str,
+    block: int,
+    images: int,
+    reader: Reader,
+    attempt: int,
+    among: Collection[str] = (),
+) -> BlockGraph:
+    """Return the graph that makes and checks all shares of every layer.
+
+    Parameters
+    ----------
+    network, plan, executable, run, block, images, reader
+        As for :func:`fcdcc.pipeline.graph.build_block`.
+    attempt
+        Which try of the block it is, from 1.
+    among
+        The workers that make the shares; any, if none are named.
+    """
+    given = (network, plan, executable, run, block, images, reader)
+    return _Builder(*given, attempt, among).build(True)
+
+
+def build_whole(
+    network: Network,
+    plan: Plan,
+    executable: Held,
+    run: str,
+    block: int,
+    images: int,
+    reader: Reader,
+    attempt: int,
+) -> BlockGraph:
+    """Return the graph that runs every layer whole; the parameters are as above."""
+    return _Builder(network, plan, executable, run, block, images, reader, attempt).build(False)
+
+
+class _Builder:
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        executable: Held,
+        run: str,
+        block: int,
+        images: int,
+        reader: Reader,
+        attempt: int,
+        among: Collection[str] = (),
+    ) -> None:
+        self._network = network
+        self._plan = plan
+        self._executable = executable
+        self._make_key = partial(_task_key, run, block, attempt * APART)
+        self._images = images
+        self._padded = plan.batch if plan.fixed_batch else images
+        self._reader = reader
+        self._among = among
+        self._values = Values({})
+        self._checks: list[TaskRef] = []
+
+    def build(self, coded: bool) -> BlockGraph:
+        """Return the whole graph."""
+        values = self._values
+        read = self._reader(self._make_key("read", 0), 0, self._images, self._padded)
+        values.add(read, self._network.input)
+        for stage in self._network.stages:
+            key = self._make_key("glue", stage.index)
+            if isinstance(stage, GlueStage):
+                inputs = [values[name] for name in stage.inputs]
+                task = Task(key, kernels.glue, self._executable, stage.index, *inputs)
+                values.add(task, *stage.outputs)
+                continue
+            layer = self._plan.layer(stage.index)
+            if coded and layer.code is not None:
+                self._add_group(layer, stage.input, stage.output)
+            else:
+                value = values[stage.input]
+                whole = Task(key, kernels.convolve_whole, self._executable, stage.index, value)
+                values.add(whole, stage.output)
+        key = self._make_key("gather", len(self._network.stages))
+        take = Task(key, kernels.take, values[self._network.output], self._images)
+        values.add(take)
+        return BlockGraph(values.tasks, TaskRef(take.key), tuple(self._checks))
+
+    def _add_group(self, layer: LayerPlan, source: str, target: str) -> None:
+        """Add all shares of a layer, what finds the wrong ones, and what decodes the others."""
+        number, code = layer.layer, layer.coded_conv.code
+        shares: dict[int, Key] = {}
+        for position in range(code.n):
+            stage: Stage = "parity" if position in layer.parity else "share"
+            task = Share(
+                self._make_key(stage, number, position),
+                kernels.encode_and_share, self._executable, number, position, self._values[source],
+            )  # fmt: skip
+            self._values.add(task)
+            shares[position] = task.key
+        seats = self._plan.placement.seats(shares)
+        check = AnyK(
+            self._make_key("check", number),
+            careful_kernels.check,
+            shares, code.n, self._executable, number, self._padded, seats=seats,
+            among=self._among,
+        )  # fmt: skip
+        self._values.add(check)
+        self._checks.append(TaskRef(check.key))
+        decode = AnyK(
+            self._make_key("decode", number),
+            careful_kernels.decode,
+            shares, code.n, self._executable, number, self._padded, TaskRef(check.key),
+            seats=seats, plain=layer.uncoded, among=self._among,
+        )  # fmt: skip
+        self._values.add(decode, target)
+
+
+def _task_key(run: str, block: int, apart: int, stage: Stage, layer: int, position: int = 0) -> Key:
+    return task_key(stage, run, layer, block, apart + position)
