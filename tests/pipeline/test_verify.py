@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from distributed import Client
 
-from fcdcc.pipeline import JobConfig, planner, run
+from fcdcc.pipeline import JobConfig, open_model, plan, planner, run
 from fcdcc.pipeline.keys import TaskKey
 from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
@@ -196,3 +198,14 @@ def test_what_cannot_be_compared_is_said(mode: str, options: dict[str, Any]) -> 
     result = fcdcc("run", "m.pt2", "in.zarr", "out.zarr", "--verify", mode, *arguments)
     assert result.exit_code == 2
     assert f"--verify {mode} compares more shares than are needed" in result.stderr
+
+
+def test_filters_without_numbers_are_named_in_the_plan() -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+    with torch.no_grad():
+        module[0].weight[1, 2, 0, 0] = float("nan")
+        module[0].bias[3] = float("inf")
+    buffer = BytesIO()
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 8, 8),)), buffer)
+    made = plan(open_model(buffer.getvalue()), np.zeros((4, 3, 8, 8), "float32"))
+    assert any("(0): 2 of its filters' values are not finite" in said for said in made.warnings)

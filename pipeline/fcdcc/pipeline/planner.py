@@ -114,7 +114,7 @@ def make_plan(
         layers = tuple(_plan_by_images(network, shapes, options, batch))
     else:
         layers = tuple(_plan_by_rows(network, shapes, options, batch * bands.part, image_shape))
-    warnings = [*bands.warnings, *_check_codes(layers, options.dtype)]
+    warnings = [*bands.warnings, *_check_codes(layers, options.dtype), *_odd_filters(network)]
     if not layers:
         warnings.append("the model has no convolution: nothing is coded")
     return Plan(
@@ -279,6 +279,19 @@ def _geometry(
         dilation=stage.dilation,
         groups=stage.groups,
     )
+
+
+def _odd_filters(network: Network) -> Iterator[str]:
+    """Yield a warning for each convolution with filters that are not finite."""
+    for stage in network.convolutions:
+        filters = [network.tensors[name] for name in (stage.weight, stage.bias) if name]
+        odd = sum(int((~torch.isfinite(values)).sum()) for values in filters)
+        if odd:
+            yield (
+                f"layer {stage.index} ({stage.name}): {odd} of its filters' values are not finite, "
+                "and neither are its answers; a block that would have to decode them is done "
+                "without a code"
+            )
 
 
 def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:

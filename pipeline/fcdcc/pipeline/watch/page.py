@@ -163,6 +163,8 @@ def _tiles(shown: Mapping[str, Any]) -> str:
         ("ghosts", shown["ghosts"], None, "ghosts held now"),
         ("saved", saved["seconds"], seconds(saved["seconds"]), "waiting saved, at least"),
     ]
+    if counters["corrupt_shares"]:
+        tiles.append(("corrupt_shares", counters["corrupt_shares"], None, "wrong shares found"))
     made = [
         element("div", _value(name, value, said) + element("span", text(what)), class_="tile")
         for name, value, said, what in tiles

@@ -120,6 +120,8 @@ def _tiles(run: PastRun) -> str:
         (_whole(number("workers_lost")), "workers lost"),
         (seconds(run.saved), "waiting saved, at least"),
     ]
+    if number("corrupt_shares"):
+        tiles.append((_whole(number("corrupt_shares")), "wrong shares found"))
     made = [
         element("div", element("b", text(value)) + element("span", text(what)), class_="tile")
         for value, what in tiles
@@ -272,6 +274,9 @@ def _events(run: PastRun) -> str:
         "removed": "a worker did not answer and was removed",
         "lost": "a worker was lost",
         "retired": "a worker left as it was asked to",
+        "corrupt-share": "a wrong share was found and left out",
+        "mismatch": "shares contradicted each other: the block was done again",
+        "not-finite": "NaN or infinity arose",
     }
     rows = []
     for name, some in groupby(run.events, key=lambda event: str(event["event"])):
@@ -288,6 +293,7 @@ def _events(run: PastRun) -> str:
 
 def _place(event: Mapping[str, Any]) -> str:
     where = [f"{name} {event[name]}" for name in ("layer", "block") if name in event]
+    where += [f"share {event['position']}"] if "position" in event else []
     where += [str(event["worker"])] if event.get("worker") else []
     return " ".join(where)
 
