@@ -7,7 +7,6 @@ called logits here whatever they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from fcdcc.storage import Coordinate, OutputArray
 
 from .errors import OptionError
+from .texts import read_text
 
 __all__ = ["CLASS_DIM", "RANK_DIM", "StoredForm", "class_names"]
 
@@ -25,6 +25,8 @@ CLASS_DIM = "class"
 RANK_DIM = "rank"
 NO_CLASS = -1
 """The class of what has no scores that are numbers."""
+
+MOST_BYTES = 1 << 26
 
 KINDS = ("logits", "probabilities", "classes")
 TOP = "top:"
@@ -165,7 +167,7 @@ def class_names(path: str, classes: int) -> Coordinate:
         If it cannot be read, or holds another number of names.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = read_text(path, MOST_BYTES, "utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(
             f"--classes {path} cannot be read: {error}; expected a text file with one name per line"

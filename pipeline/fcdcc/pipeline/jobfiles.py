@@ -17,14 +17,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .errors import OptionError
+from .errors import OptionError, one_line
 from .options import CommandOptions, JobConfig
+from .texts import read_text
 
 __all__ = ["JobFile", "read_job_file"]
 
 PATHS = frozenset(
     {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json"}
 )
+MOST_BYTES = 1 << 20
+
 STAND_IN = "-"
 """For what a file may leave to the command line while the rest of it is checked."""
 
@@ -48,12 +51,12 @@ def read_job_file(path: str | Path) -> JobFile:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, MOST_BYTES)
         members = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"the job file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path} is no TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise OptionError(f"{path} is no TOML: {one_line(error)}") from error
     keys = {key: key.replace("-", "_") for key in members}
     complaints = [*_unknown(keys), *_twice(keys)]
     options = {keys[key]: value for key, value in members.items()}

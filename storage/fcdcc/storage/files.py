@@ -19,10 +19,24 @@ from pathlib import Path
 
 from .locations import shown
 
-__all__ = ["SCRATCH", "Folder", "LocalFolder"]
+__all__ = ["SCRATCH", "Folder", "LocalFolder", "inside"]
 
 SCRATCH = ".fcdcc/tmp"
 """Where a local folder keeps files that are being written."""
+
+
+def inside(name: str) -> str:
+    """Return a name if it stays in its folder: records may come from anywhere.
+
+    Raises
+    ------
+    OSError
+        If it is absolute, or has ``..`` in it, or is none at all.
+    """
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise OSError(errno.EINVAL, "not the name of a file in the folder", name[:200])
+    return name
 
 
 class Folder(ABC):
@@ -84,13 +98,25 @@ class LocalFolder(Folder):
         super().__init__(location)
         self._root = Path(location)
 
+    def _path(self, name: str) -> Path:
+        """Return where a file is, by its name alone."""
+        return self._root / inside(name)
+
+    def _own(self, name: str) -> Path:
+        """Return where a file is that is to be changed: no link may lead out of the folder."""
+        path = self._path(name)
+        root, parent = os.path.realpath(self._root), os.path.realpath(path.parent)
+        if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
+            raise OSError(errno.EPERM, "a link leads out of the folder", str(path.parent))
+        return path
+
     def read(self, name: str) -> bytes:
         """Return a file's contents."""
-        return (self._root / name).read_bytes()
+        return self._path(name).read_bytes()
 
     def write(self, name: str, data: bytes, *, exclusive: bool = False) -> bool:
         """Write a file."""
-        target = self._root / name
+        target = self._own(name)
         partial = self._root / SCRATCH / f"{uuid.uuid4().hex}.partial"
         partial.parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,12 +137,12 @@ class LocalFolder(Folder):
     def delete(self, names: Iterable[str]) -> None:
         """Delete files."""
         for name in names:
-            (self._root / name).unlink(missing_ok=True)
+            self._own(name).unlink(missing_ok=True)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """List the files of a folder."""
         found: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._path(folder)) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_file():
@@ -133,7 +159,7 @@ class LocalFolder(Folder):
     def size(self, name: str) -> int | None:
         """Return a file's size."""
         try:
-            return (self._root / name).stat().st_size
+            return self._path(name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 

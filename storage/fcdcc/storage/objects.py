@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 
 from .errors import OutputError
-from .files import Folder, LocalFolder
+from .files import Folder, LocalFolder, inside
 from .locations import is_local, scrubbed, shown
 
 __all__ = ["ObjectFolder", "open_folder"]
@@ -55,7 +55,7 @@ class ObjectFolder(Folder):
             raise OSError(scrubbed(reason, self.location)) from None
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{inside(name)}"
 
     def read(self, name: str) -> bytes:
         """Return a file's contents."""
