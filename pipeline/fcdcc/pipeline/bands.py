@@ -23,12 +23,15 @@ from dataclasses import dataclass
 import numpy as np
 from distributed.system import MEMORY_LIMIT
 
+from fcdcc.storage import ImageSource
+
 from .errors import PlanError
 from .model.network import ConvStage
 from .options import JobConfig, PlanOptions
+from .plans import Plan
 from .rows import NetworkRows, Rows, ranges_for
 
-__all__ = ["Bands", "barrier_in", "peak_bytes", "plan_bands", "row_axis"]
+__all__ = ["Bands", "barrier_in", "peak_bytes", "plan_bands", "reading_note", "row_axis"]
 
 IMAGE_BYTES = 2 * 2**30
 """An image whose values take more than this at once is computed in bands, if it can be."""
@@ -112,6 +115,21 @@ def row_axis(found: NetworkRows) -> int:
     if axis is None:
         raise PlanError("a prediction without rows in bands; expected a dense one")
     return axis - 1
+
+
+def reading_note(source: ImageSource, plan: Plan) -> str | None:
+    """Return what is wrong with how the images are stored, in words, if they are read in bands.
+
+    A band reads the chunks that hold its rows, and chunks are unpacked whole.
+    """
+    chunk, rows = source.row_chunk, source.shape[2]
+    if plan.band is None or chunk <= max(2 * plan.band, 1):
+        return None
+    return (
+        f"the images are stored in chunks of {chunk} of their {rows} rows, "
+        f"{_gib(source.chunk_bytes)} each, and every band unpacks whole chunks: store them in "
+        f"chunks of about {plan.band} rows"
+    )
 
 
 def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: str) -> int:

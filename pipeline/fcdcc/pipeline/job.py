@@ -31,7 +31,7 @@ from fcdcc.storage import (
 
 from . import kernels
 from .anyk import AnyKPlugin
-from .bands import row_axis
+from .bands import reading_note, row_axis
 from .blocks import BlockJob, Outcome, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
 from .errors import ClusterLostError, full_line
@@ -59,7 +59,7 @@ from .progress import Watcher, watch
 from .rows import Rows
 from .second_tries import SecondTries, Trial
 from .stalls import StallGuard, describe, patience, waiting_tasks
-from .strips import analysed
+from .strips import analysed, row_layout
 from .summary import Summary
 from .tally import Tally
 from .watch.keeping import keep
@@ -112,8 +112,9 @@ def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
     watcher.step("planning")
     before = _output_to_continue(job)
     plan = _plan(job, before)
-    for warning in plan.warnings:
-        logger.warning(warning)
+    for warning in (*plan.warnings, reading_note(job.source, plan)):
+        if warning is not None:
+            logger.warning(warning)
     answers = _answers(job, plan)
     with hold(config.output):
         stored = _output_to_continue(job)
@@ -255,6 +256,7 @@ def _run_pending(
         "run %s begins: %d of %d blocks are to be done, %d images each, %d at a time",
         job.run, len(pending), store.layout.blocks, plan.batch, plan.in_flight,
     )  # fmt: skip
+    band_of = None if plan.band is None else partial(_band_of, job.network, plan, store)
     observed = time.monotonic()
     guard = StallGuard(patience(), observed)
     try:
@@ -263,7 +265,7 @@ def _run_pending(
         jobs = _block_jobs(make, pending)
         with (
             noticing_loss(client),
-            keep(client, store, job.run, job.config, plan) as keeper,
+            keep(client, store, job.run, job.config, plan, band_of) as keeper,
             span("fcdcc", job.run),
         ):
             for outcome in run_blocks(client, jobs, plan.in_flight, TICK, again):
@@ -323,6 +325,14 @@ def _note(store: PredictionStore, outcome: Outcome) -> None:
         store.record_failure(outcome.block, reason)
     except OutputError as error:  # the disk is full, say: without any record it is done again
         logger.error("%s", error)
+
+
+def _band_of(
+    network: Network, plan: Plan, store: PredictionStore, block: int
+) -> tuple[Plan, float]:
+    """Return a plan as the band has it that a block is, and its part of the prediction."""
+    rows = Rows(*(store.layout.rows_of(block) or (0, 1)))
+    return row_layout(network, plan, rows).plan, rows.size / (store.layout.rows or 1)
 
 
 def _block_jobs(make: Callable[[int], BlockJob], pending: Iterable[int]) -> Iterator[BlockJob]:

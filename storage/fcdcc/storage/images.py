@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import zarr
@@ -94,6 +95,8 @@ def open_images(
         ids_name=None if single else _find_ids(location, path, found, axes.names),
         form=form_of(found),
         single=single,
+        row_chunk=int(found.chunks[axes.order[2] - single]),
+        chunk_bytes=math.prod(found.chunks) * found.dtype.itemsize,
     )
     return source.with_limit(limit)
 

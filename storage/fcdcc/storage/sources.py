@@ -55,6 +55,8 @@ class ImageSource:
         anew.
     single
         Whether the stored array is one image, without the axis n.
+    row_chunk, chunk_bytes
+        Rows that are read and unpacked together, at least, and what a chunk takes unpacked.
     """
 
     url: str = field(repr=False)
@@ -68,6 +70,8 @@ class ImageSource:
     limit: int | None = None
     form: str = ""
     single: bool = False
+    row_chunk: int = 1
+    chunk_bytes: int = 0
 
     def __repr__(self) -> str:
         return (

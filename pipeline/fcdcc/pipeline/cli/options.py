@@ -73,6 +73,8 @@ def _kind(annotation: Any) -> click.ParamType[Any]:
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
+        if annotation is int:  # a number with a unit
+            return click.STRING
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:

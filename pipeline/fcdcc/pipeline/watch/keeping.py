@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -62,9 +62,16 @@ class Keeper:
         How it computes.
     """
 
-    def __init__(self, client: Client, store: PredictionStore, story: Story, plan: Plan) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: PredictionStore,
+        story: Story,
+        plan: Plan,
+        band_of: Callable[[int], tuple[Plan, float]] | None = None,
+    ) -> None:
         self.story = story
-        self.ledger = Ledger(plan, self._images_of)
+        self.ledger = Ledger(plan, self._images_of, band_of)
         self._client = client
         self._store = store
         self._last = News()
@@ -178,10 +185,14 @@ def keep(
     run: str,
     config: JobConfig,
     plan: Plan,
+    band_of: Callable[[int], tuple[Plan, float]] | None = None,
 ) -> Iterator[Keeper]:
-    """Keep a run's story while the body runs; whatever ends it is written down."""
+    """Keep a run's story while the body runs; whatever ends it is written down.
+
+    ``band_of`` is as for :class:`~fcdcc.pipeline.watch.ledger.Ledger`.
+    """
     story = Story(run, time.time(), about(config, plan, client), _layers(plan))
-    keeper = Keeper(client, store, story, plan)
+    keeper = Keeper(client, store, story, plan, band_of)
     keeper.write()
     try:
         yield keeper

@@ -14,7 +14,7 @@ from fcdcc.coding.cost import share_cost
 
 from ..anyk.history import GroupRecord, ShareRecord
 from ..kernels import survivors_used
-from ..plans import Plan
+from ..plans import LayerPlan, Plan
 
 __all__ = ["Ledger"]
 
@@ -39,16 +39,26 @@ class Ledger:
         How the shares were made.
     images_of
         How many images a block has.
+    band_of
+        The plan as the band has it that a block is, and its part of its images' prediction;
+        None where blocks hold whole images.
     """
 
-    def __init__(self, plan: Plan, images_of: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        images_of: Callable[[int], int],
+        band_of: Callable[[int], tuple[Plan, float]] | None = None,
+    ) -> None:
         self.largest: float | None = None
         """The largest condition number; None before anything was completed."""
         self.recent: deque[float] = deque(maxlen=RECENT)
         """Condition numbers of the latest groups in which something was solved for."""
         self._plan = plan
         self._images_of = images_of
-        self._executed = self._uncoded = 0
+        self._band_of = band_of or (lambda _: (plan, 1.0))
+        self._executed = 0
+        self._uncoded = 0.0
         self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
         self._cost = lru_cache(maxsize=4096)(self._share_cost)
         self._condition = lru_cache(maxsize=4096)(self._condition_of)
@@ -63,7 +73,8 @@ class Ledger:
         """(multiply-adds executed − uncoded) / uncoded, over the whole network.
 
         Groups count when they are completed, and the shares of others at the end. A share
-        that was abandoned counts whole: when it stopped is not known.
+        that was abandoned counts whole: when it stopped is not known. Rows that two bands
+        both make are extra work, too.
         """
         plan = self._plan
         if not self._uncoded:
@@ -91,7 +102,8 @@ class Ledger:
             group = self._open[key] = _Open()
             if len(self._open) > MAX_OPEN:
                 self._executed += self._open.popitem(last=False)[1].executed
-        group.executed += self._cost(share.layer, share.position, self._images_of(share.block))
+        layer = self._band_of(share.block)[0].layer(share.layer)
+        group.executed += self._cost(layer, share.position, self._images_of(share.block))
         if share.state == "done":
             group.done.add(share.position)
 
@@ -99,15 +111,16 @@ class Ledger:
         group = self._open.pop((record.layer, record.block), _Open())
         layer = self._plan.layer(record.layer)
         self._executed += group.executed
-        self._uncoded += layer.geometry.multiply_adds * self._images_of(record.block)
+        part = self._band_of(record.block)[1]
+        self._uncoded += layer.geometry.multiply_adds * self._images_of(record.block) * part
         number = self._condition(record.layer, tuple(sorted(group.done)))
         if number is not None:
             self.largest = number if self.largest is None else max(self.largest, number)
             if record.solved:
                 self.recent.append(number)
 
-    def _share_cost(self, layer: int, position: int, images: int) -> int:
-        return share_cost(self._plan.layer(layer).coded_conv, position, images).multiply_adds
+    def _share_cost(self, layer: LayerPlan, position: int, images: int) -> int:
+        return share_cost(layer.coded_conv, position, images).multiply_adds
 
     def _condition_of(self, layer: int, positions: tuple[int, ...]) -> float | None:
         code = self._plan.layer(layer).coded_conv.code
