@@ -175,7 +175,7 @@ class Stopping(Quiet):
 
 
 def compute_in_bands(
-    model: Path, image: Path, output: Path, options: argparse.Namespace
+    model: Path, image: Path, output: Path, options: argparse.Namespace, redundancy: str
 ) -> tuple[Summary, Meter, list[str]]:
     """Run the job, and return what it said, the memory of its workers, and which were stopped."""
     config = JobConfig.of(
@@ -186,7 +186,7 @@ def compute_in_bands(
         band=options.band,
         memory=options.memory,
         in_flight=options.in_flight,
-        redundancy=options.redundancy,
+        redundancy=redundancy,
         dashboard_address=":0",
         progress=False,
     )
@@ -215,27 +215,61 @@ def compare(output: Path, expected: Path) -> float:
     return worst / largest
 
 
-def table(measured: dict[str, Any]) -> str:
+def table(whole: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """Return what was measured as Markdown."""
-    rows = [
-        ("whole image, plain PyTorch, one process", f"{measured['whole_mib']:,.0f} MiB", ""),
-        (
-            f"largest worker process of {measured['processes']}, {measured['stopped']} stopped",
-            f"{measured['largest_mib']:,.0f} MiB",
-            f"{measured['part_of_whole']:.2f}",
-        ),
-        ("median worker process", f"{measured['median_mib']:,.0f} MiB", ""),
-    ]
-    lines = ["| | largest resident memory | of the whole image's |", "|---|---|---|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    told = (
-        f"{measured['blocks']} bands of {measured['band']} rows, {measured['seconds']:.0f} s "
-        f"(whole: {measured['whole_seconds']:.0f} s); largest difference "
-        f"{measured['difference']:.1e} of the largest value; {measured['workers_lost']} workers "
-        f"declared gone, {measured['parity_started']} parity shares started."
+    head = (
+        "",
+        "largest resident memory",
+        "of the whole image's",
+        "median worker",
+        "seconds",
+        "largest difference",
+        "workers gone, parity started",
     )
-    lines += ["", told]
-    return "\n".join(lines)
+    first = ("whole image, plain PyTorch", f"{whole['peak']:,.0f} MiB", "1", "")
+    rows = [head, ("---",) * len(head), (*first, f"{whole['seconds']:.0f}", "", "")]
+    for each in runs:
+        how = f"{each['blocks']} blocks of {each['band']} rows, `{each['redundancy']}`"
+        row = (
+            f"{how}, {each['stopped']} of {each['workers']} workers stopped",
+            f"{each['largest_mib']:,.0f} MiB",
+            f"{each['part_of_whole']:.2f}",
+            f"{each['median_mib']:,.0f} MiB",
+            f"{each['seconds']:.0f}",
+            f"{each['difference']:.0e}",
+            f"{each['workers_lost']}, {each['parity_started']}",
+        )
+        rows.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def measure(
+    model: Path, image: Path, whole: dict[str, Any], options: argparse.Namespace, redundancy: str
+) -> dict[str, Any]:
+    """Run the job once and return what is to be told of it."""
+    output = options.folder / f"out-{time.time_ns()}.zarr"
+    summary, meter, stopped = compute_in_bands(model, image, output, options, redundancy)
+    largest = max(meter.peaks.values())
+    expected = options.folder / f"whole-{options.width}-{options.size}.npy"
+    return {
+        "size": options.size,
+        "status": summary.status,
+        "blocks": summary.blocks_total,
+        "band": zarr.open_array(output / "prediction", mode="r").chunks[2],
+        "redundancy": redundancy,
+        "seconds": summary.seconds,
+        "largest_mib": round(largest),
+        "median_mib": round(float(np.median([*meter.peaks.values()]))),
+        "part_of_whole": round(largest / whole["peak"], 3),
+        "workers": options.workers,
+        "processes": len(meter.peaks),
+        "stopped": len(stopped),
+        "workers_lost": len(summary.workers_lost),
+        "parity_started": summary.parity_started,
+        "erasures": summary.erasures,
+        "extra_work": summary.extra_work,
+        "difference": compare(output, expected),
+    }
 
 
 def main() -> None:
@@ -249,7 +283,7 @@ def main() -> None:
     parser.add_argument("--band", type=int, help="rows per block; else planned")
     parser.add_argument("--memory", help="allowed per worker")
     parser.add_argument("--in-flight", type=int)
-    parser.add_argument("--redundancy")
+    parser.add_argument("--redundancy", nargs="+", default=["standby", "eager"])
     parser.add_argument("--markdown", type=Path, help="page between whose marks the table goes")
     parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -265,35 +299,16 @@ def main() -> None:
         ]  # fmt: skip
         kept.write_text(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     whole = json.loads(kept.read_text())
-    output = options.folder / f"out-{time.time_ns()}.zarr"
-    summary, meter, stopped = compute_in_bands(model, image, output, options)
-    largest = max(meter.peaks.values())
-    measured = {
-        "size": options.size,
-        "status": summary.status,
-        "blocks": summary.blocks_total,
-        "band": zarr.open_array(output / "prediction", mode="r").chunks[2],
-        "seconds": summary.seconds,
-        "whole_seconds": round(whole["seconds"], 1),
-        "whole_mib": round(whole["peak"]),
-        "largest_mib": round(largest),
-        "median_mib": round(float(np.median([*meter.peaks.values()]))),
-        "part_of_whole": round(largest / whole["peak"], 3),
-        "workers": options.workers,
-        "processes": len(meter.peaks),
-        "stopped": len(stopped),
-        "workers_lost": len(summary.workers_lost),
-        "parity_started": summary.parity_started,
-        "erasures": summary.erasures,
-        "difference": compare(output, options.folder / f"whole-{options.width}-{options.size}.npy"),
-    }
-    print(json.dumps(measured))
-    print(table(measured))
+    runs = []
+    for redundancy in options.redundancy:
+        runs.append(measure(model, image, whole, options, redundancy))
+        print(json.dumps(runs[-1]), flush=True)
+    print(table(whole, runs))
     if options.markdown is not None:
         page = options.markdown.read_text()
         before, rest = page.split(BEGIN)
         after = rest.split(END)[1]
-        options.markdown.write_text(f"{before}{BEGIN}\n{table(measured)}\n{END}{after}")
+        options.markdown.write_text(f"{before}{BEGIN}\n{table(whole, runs)}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -171,9 +171,9 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     assert f"bands of {plan.band} rows" in str(plan)
     assert Plan.from_json(plan.to_json()) == plan
     whole = peak_bytes(found, {n: Rows(0, v.rows) for n, v in found.layouts.items()}, 1, "float32")
-    assert whole > 8 * BAND_BYTES
+    assert whole > 3 * BAND_BYTES
     larger = make_plan(network, shape, PlanOptions(memory="4GiB")).band
-    smaller = make_plan(network, shape, PlanOptions(memory="800MiB")).band
+    smaller = make_plan(network, shape, PlanOptions(memory="1500MiB")).band
     assert larger is not None
     assert smaller is not None
     assert larger > plan.band > smaller

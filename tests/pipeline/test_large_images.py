@@ -189,15 +189,15 @@ class StoppingWorkers(Quiet):
             self._stopper.stop()
 
 
-def test_two_of_six_workers_stop_in_the_middle(large: Large, tmp_path: Path) -> None:
+def test_two_of_four_workers_stop_in_the_middle(large: Large, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     with (
-        LocalCluster(n_workers=6, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         Stopper(dict([*worker_processes(client).items()][:2])) as stopper,
     ):
         summary: Summary = run(
-            large.config(output, scheduler=cluster.scheduler_address, in_flight=2),
+            large.config(output, scheduler=cluster.scheduler_address, in_flight=2, n=4),
             StoppingWorkers(stopper),
         )
         assert len(stopper.faults) == 2

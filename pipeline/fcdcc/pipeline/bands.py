@@ -36,8 +36,13 @@ __all__ = ["Bands", "barrier_in", "peak_bytes", "plan_bands", "reading_note", "r
 IMAGE_BYTES = 2 * 2**30
 """An image whose values take more than this at once is computed in bands, if it can be."""
 
-BAND_BYTES = 2**29
-"""What a band may take of a worker, unless ``--memory`` says what there is."""
+BAND_BYTES = 2 * 2**30
+"""What bands may take of a worker, unless ``--memory`` says what there is."""
+
+COPIES = 5
+"""How often a worker may have the values of a band at once, measured with parity that always
+runs: what was sent to it, what is put together and computed, and the copies that the library of
+convolutions makes in layouts of its own. With nothing spare it has strips of them."""
 
 RESIDENT_BYTES = 400 * 2**20
 """What a worker process takes by itself: Python, PyTorch, Dask."""
@@ -250,10 +255,11 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, budget: int) 
     in_flight = options.in_flight or BANDS_IN_FLIGHT
 
     def need(band: int) -> float:
-        # Strips of all bands in flight, and one band whole: parity, or the gathered prediction.
+        # Strips of all bands in flight, sent and computed; the prediction or parity of one.
         middle = (rows - band) // 2
         peak = peak_bytes(found, _needed(found, middle, middle + band), batch, options.dtype)
-        return peak * (1 + in_flight / options.delta)
+        whole = 1 if options.redundancy == "off" else COPIES
+        return peak * (whole + 2 * in_flight / options.delta)
 
     low, high = 0, rows
     while low < high:
