@@ -16,7 +16,8 @@ from typing import Any
 from ..anyk.history import Counters, Log, RunHistory
 from ..anyk.state import AnyKState
 from ..keys import parse_key
-from .facts import Account, LayerFacts, WorkerFacts
+from .account import Account
+from .facts import LayerFacts, WorkerFacts
 from .verdict import WorkerView
 
 __all__ = ["Board", "RunBoard", "Told"]
