@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 
+# What somebody has measured on this machine is not for tests; Dask reads it when it is imported.
+os.environ["DASK_FCDCC__CALIBRATION_FILE"] = "/nonexistent/calibration.json"
+
 settings.register_profile(
     "ci",
     deadline=None,

@@ -18,7 +18,7 @@ from torch import nn
 
 import zoo
 from erasing import erase, reading
-from fcdcc.pipeline import open_model, planner
+from fcdcc.pipeline import open_model
 from fcdcc.pipeline.bands import BAND_BYTES, barrier_in, peak_bytes, row_axis
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.executable import Executable
@@ -29,6 +29,7 @@ from fcdcc.pipeline.planner import make_plan
 from fcdcc.pipeline.plans import Plan
 from fcdcc.pipeline.rows import Rows
 from fcdcc.pipeline.strips import analysed
+from planned import usual_plans
 from zoo.segmentation import UNet
 
 DENSE = ("unet", "unet_bilinear", "fcn", "volume")
@@ -84,7 +85,7 @@ def test_any_band_agrees_with_pytorch(name: str, data: st.DataObject) -> None:
     erased = data.draw(st.sampled_from([0, 2]), label="shares that are lost of every group")
     work = data.draw(st.sampled_from([0.0, 1e6, 1e9]), label="work between coded layers")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "SHARE_WORK", work)
+        usual_plans(patch, work)
         plan = make_plan(network, entry.input_shape, PlanOptions(batch=2, band=stop - start))
     made, _ = band_of(network, plan, images, Rows(start, stop), erased, start)
     wanted = expected.take(range(start, stop), axis=axis)

@@ -14,7 +14,6 @@ from dask._task_spec import DataNode, GraphNode
 from torch import nn
 
 from erasing import erase, reading
-from fcdcc.pipeline import planner
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.executable import Executable, drop, hold
 from fcdcc.pipeline.graph import BlockGraph, build_block
@@ -22,6 +21,7 @@ from fcdcc.pipeline.keys import parse_key
 from fcdcc.pipeline.model import open_model
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
+from planned import usual_plans
 
 IMAGES = 5
 
@@ -60,7 +60,7 @@ class Block:
         buffer = _saved(program)
         network = open_model(buffer).network
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(planner, "SHARE_WORK", 0)  # every layer is coded
+            usual_plans(patch)
             plan = make_plan(network, (3, 24, 24), PlanOptions.of(dtype="float64", **options))
         self.plan = plan
         self.ref = hold(Executable(network, plan))

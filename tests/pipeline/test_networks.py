@@ -12,12 +12,12 @@ from dask._task_spec import Task
 
 import zoo
 from erasing import erase, reading
-from fcdcc.pipeline import planner
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.graph import build_block
 from fcdcc.pipeline.model import Model, open_model
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
+from planned import usual_plans
 
 
 def opened(entry: zoo.ZooEntry) -> Model:
@@ -43,7 +43,7 @@ def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.Monkey
     with torch.inference_mode():
         expected = zoo.build(entry)(images).numpy()
     for seed, (code, split, redundancy, work) in enumerate(FORMS):
-        monkeypatch.setattr(planner, "SHARE_WORK", work)
+        usual_plans(monkeypatch, work)
         options = PlanOptions.of(code=code, split=split, redundancy=redundancy, batch=len(images))
         plan = make_plan(network, entry.input_shape, options)
         executable = Executable(network, plan)

@@ -13,12 +13,13 @@ import torch
 import zarr
 from distributed import Client
 
-from fcdcc.pipeline import JobConfig, open_model, plan, planner, run
+from fcdcc.pipeline import JobConfig, open_model, plan, run
 from fcdcc.pipeline.keys import TaskKey
 from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records
 from jobs import fcdcc, predictions
+from planned import usual_plans
 from small import IMAGES, SHAPE, Files
 from spoiling import flipped, scaled, spoil
 
@@ -35,7 +36,7 @@ BLOCKS = 4
 
 @pytest.fixture(autouse=True)
 def every_layer_is_coded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "SHARE_WORK", 0)
+    usual_plans(monkeypatch)
 
 
 def job(files: Files, scheduler: str, output: Path, **options: Any) -> JobConfig:

@@ -35,6 +35,7 @@ from .model.interpreter import network_shapes
 from .options import PlanOptions
 from .outputs import prediction_dims
 from .planner import fits, make_plan
+from .planning import workforce_here
 from .plans import Plan
 from .rows import Rows
 
@@ -130,7 +131,12 @@ def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
 def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
     network = model.to(getattr(torch, options.dtype)).network
     count = len(images) if options.limit is None else min(len(images), options.limit)
-    return make_plan(network, images.shape[1:], options, count, in_bands=False)
+    workforce = workforce_here(options)
+    if workforce is None:
+        return make_plan(network, images.shape[1:], options, count, in_bands=False)
+    shape = images.shape[1:]
+    known = workforce.workers, workforce.speeds()
+    return make_plan(network, shape, options, count, *known, in_bands=False)
 
 
 def _channels_first(model: Model, images: Images) -> xr.DataArray:

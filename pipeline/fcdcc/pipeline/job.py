@@ -6,12 +6,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
 import numpy as np
-import torch
 from dask._task_spec import Task
 from dask.typing import Key
 from distributed import span
@@ -26,7 +26,6 @@ from fcdcc.storage import (
     StoredRun,
     hold,
     inspect_output,
-    open_images,
 )
 
 from . import kernels
@@ -34,13 +33,13 @@ from .anyk import AnyKPlugin
 from .bands import reading_note, row_axis
 from .blocks import BlockJob, Outcome, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
+from .costs.workforce import Workforce
 from .errors import ClusterLostError, full_line
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin, install, uninstall
 from .forms import StoredForm
 from .graph import build_again, build_block
 from .keys import task_key
-from .model import open_model
 from .model.interpreter import network_shapes
 from .model.network import Network
 from .options import JobConfig
@@ -53,7 +52,7 @@ from .outputs import (
     make_room,
     write,
 )
-from .planner import make_plan
+from .planning import calibrated, config_of_plan, open_job, plan_of_job
 from .plans import Plan
 from .progress import Watcher, watch
 from .rows import Rows
@@ -108,20 +107,27 @@ def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
         with watch(config.progress) as shown:
             return run(config, shown)
     watcher.step("reading the model")
-    job = _check(config)
-    watcher.step("planning")
+    job = _check(config_of_plan(config))
+    config = job.config
     before = _output_to_continue(job)
-    plan = _plan(job, before)
-    for warning in (*plan.warnings, reading_note(job.source, plan)):
-        if warning is not None:
-            logger.warning(warning)
-    answers = _answers(job, plan)
-    with hold(config.output):
-        stored = _output_to_continue(job)
-        if (stored is None) != (before is None):  # another run began or ended meanwhile
-            plan = _plan(job, stored)
-        store = None if stored is None else grow_output(config, job.source, answers)
-        return _compute(job, plan, answers, store, watcher)
+    with ExitStack() as stack:
+        cluster = None
+        if config.calibrate or (before is None and config.scheduler is not None):
+            watcher.step("starting the cluster")
+            cluster = stack.enter_context(open_cluster(config))
+        workforce = calibrated(config, cluster, watcher)
+        watcher.step("planning")
+        plan = _plan(job, before, workforce)
+        for warning in (*plan.warnings, reading_note(job.source, plan)):
+            if warning is not None:
+                logger.warning(warning)
+        answers = _answers(job, plan)
+        with hold(config.output):
+            stored = _output_to_continue(job)
+            if (stored is None) != (before is None):  # another run began or ended meanwhile
+                plan = _plan(job, stored, workforce)
+            store = None if stored is None else grow_output(config, job.source, answers)
+            return _compute(job, plan, answers, store, watcher, cluster)
 
 
 def _output_to_continue(job: _Job) -> StoredRun | None:
@@ -137,10 +143,10 @@ def _output_to_continue(job: _Job) -> StoredRun | None:
     return stored
 
 
-def _plan(job: _Job, stored: StoredRun | None) -> Plan:
+def _plan(job: _Job, stored: StoredRun | None, workforce: Workforce) -> Plan:
     """Return the plan that the output was begun with, or a new one where there is none."""
     if stored is None:
-        return make_plan(job.network, job.source.image_shape, job.config, job.source.images)
+        return plan_of_job(job.config, job.network, job.source, workforce)
     return continued_plan(stored, job.config, job.fingerprint)
 
 
@@ -156,10 +162,7 @@ def _answers(job: _Job, plan: Plan) -> Answers:
 
 def _check(config: JobConfig) -> _Job:
     """Open and check all that a job reads."""
-    network = open_model(config.model).to(getattr(torch, config.dtype)).network
-    source = open_images(
-        config.input, config.input_array, expect=network.input_shape, limit=config.limit
-    )
+    network, source = open_job(config)
     preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
     preparation.check(source.channels)
     fingerprint = job_fingerprint(network, source, preparation, config)
@@ -172,7 +175,12 @@ def _run_id() -> str:
 
 
 def _compute(
-    job: _Job, plan: Plan, answers: Answers, store: PredictionStore | None, watcher: Watcher
+    job: _Job,
+    plan: Plan,
+    answers: Answers,
+    store: PredictionStore | None,
+    watcher: Watcher,
+    opened: Cluster | None,
 ) -> Summary:
     """Run the blocks that are not done; the output is created once the cluster is there."""
     layout = answers.arrays[0].layout(job.source.images, plan.batch)
@@ -183,7 +191,7 @@ def _compute(
     if not pending:
         return tally.summary()
     watcher.step("starting the cluster")
-    with open_cluster(job.config) as cluster:
+    with nullcontext(opened) if opened is not None else open_cluster(job.config) as cluster:
         if store is None or progress is None:
             make_room(job.config)
             store = create_output(job.config, job.source, job.fingerprint, plan, answers)

@@ -24,7 +24,7 @@ from .texts import read_text
 __all__ = ["JobFile", "read_job_file"]
 
 PATHS = frozenset(
-    {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json"}
+    {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json", "plan"}
 )
 MOST_BYTES = 1 << 20
 

@@ -120,6 +120,11 @@ class PlanOptions(_Options):
     batch: int | None = Field(None, ge=1, description="images per block")
     limit: int | None = Field(None, ge=1, description="only the first so many images")
     dtype: Literal["float32", "float64"] = Field("float32", description="arithmetic")
+    objective: Literal["time", "paper"] = Field(
+        "time",
+        description="what is planned for. time: the shortest run; paper: the least "
+        "communication and storage (FCDCC, section V), every layer gathered",
+    )
     memory: Bytes | None = Field(
         None, description="allowed per worker, such as 4GB; a plan that needs more is refused"
     )
@@ -129,6 +134,9 @@ class PlanOptions(_Options):
         ge=1,
         description="rows of a dense prediction per block, for images that are too large to be "
         "computed at once",
+    )
+    calibrate: bool = Field(
+        False, description="measure the workers' speed for the plan, and save it for later ones"
     )
     input_array: str | None = Field(None, description="the array in a group")
     scale: Literal["auto", "none"] = Field(
@@ -177,6 +185,9 @@ class JobConfig(PlanOptions):
     model: str = Field(description="a .pt2 file")
     input: str = Field(description="a Zarr array or group, path or URL")
     output: str = Field(description="a Zarr group, made if it is not there")
+    plan: str | None = Field(
+        None, description="a saved plan to use (fcdcc plan --json FILE makes one)"
+    )
     store: str = Field("logits", description="logits, probabilities, classes or top:K")
     classes: str | None = Field(None, description="a file with the classes' names, one per line")
     scheduler: str | None = Field(None, description="address of a Dask scheduler")

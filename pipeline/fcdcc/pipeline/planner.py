@@ -1,27 +1,33 @@
-"""From a network, the shape of its images and options to a :class:`Plan`."""
+"""From a network, the shape of its images and options to the best :class:`Plan`.
+
+Ways to run the network are tried on paper (:mod:`.costs`), with the workers that there are.
+The first of them is what experience says; another one must be better by more than the model
+is sure of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from math import prod
+from dataclasses import replace
+from math import ceil, prod
 
 import numpy as np
-import torch
+from dask.utils import format_bytes
 
-from fcdcc.coding import ConvGeometry
-from fcdcc.coding.conditioning import check_tolerance, condition_limit, measure
-from fcdcc.coding.cost import cheapest
-from fcdcc.coding.partitions import code_partitions
+from fcdcc.coding.errors import CodeError, FcdccError
 
-from .bands import BANDS_IN_FLIGHT, Bands, plan_bands
+from .bands import BANDS_IN_FLIGHT, plan_bands
+from .choices import RUNS, Choice, Situation, plan_of
+from .costs.forecast import Workers
+from .costs.forecasting import forecast
+from .costs.speeds import Speeds, on_this_machine
 from .errors import PlanError
-from .model.interpreter import network_shapes
-from .model.network import ConvStage, Network
+from .model.network import Network
 from .options import PlanOptions
-from .plans import CodeSpec, LayerPlan, Placement, Plan, Split
+from .plans import Plan, Split
 from .strips import analysed
 
-__all__ = ["check_images", "fits", "make_plan"]
+__all__ = ["check_images", "fits", "forecast_on", "make_plan"]
 
 BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
@@ -30,7 +36,19 @@ BATCH_LIMIT = 64
 """A planned block has no more images than this, so that work done is recorded often."""
 
 IN_FLIGHT = 4
-"""Blocks in flight unless told: enough that workers find work while a block is decoded."""
+"""Blocks in flight at least: enough that workers find work while a block is decoded."""
+
+WORTH = 33.0
+"""A share should take so many times what its task costs beside it."""
+
+FINER = (1.0, 0.25, 1 / 16)
+"""How much finer strips of rows may be coded: fewer rows are then done twice."""
+
+MARGIN = 0.05
+"""By so much another way must be better than the usual one."""
+
+MEMORY_PART = 0.7
+"""Of the memory of workers a plan may use so much; then Dask begins to write it to disk."""
 
 
 def check_images(network: Network, image_shape: tuple[int, ...]) -> None:
@@ -61,22 +79,13 @@ def fits(input_shape: tuple[int | None, ...], image_shape: tuple[int, ...]) -> b
     )
 
 
-RUNS = 4
-"""Runs of images in one share: four, for the quaternions of its parity."""
-
-SHARE_WORK = 1.5e9
-"""Multiply-adds of a share that make the overhead of its tasks, a few milliseconds, small."""
-
-
-REAL_LIMIT = 100.0
-"""Real parity serves strips of rows up to this condition number."""
-
-
 def make_plan(
     network: Network,
     image_shape: tuple[int, ...],
     options: PlanOptions,
     images: int | None = None,
+    workers: Workers | None = None,
+    speeds: Speeds | None = None,
     *,
     in_bands: bool = True,
 ) -> Plan:
@@ -87,70 +96,78 @@ def make_plan(
     network, image_shape, options
         What is run, on what, and how.
     images
-        How many images there are, if that is known: few are better split by rows.
+        How many images there are, if that is known.
+    workers
+        Who does it; by default n workers of unknown memory.
+    speeds
+        What is known of their speed.
     in_bands
         Whether images that are too large to be computed at once may be cut.
 
     Raises
     ------
     PlanError
-        If the images do not fit the network or a worker, or the code loses too many digits.
+        If the images do not fit the network, the options do not go together, or the plan needs
+        more memory than there is.
+    CodeError, IllConditionedError
+        If there is no such code, or it loses too many digits.
     """
     check_images(network, image_shape)
-    fixed = network.input_shape[0]
+    workers = workers or Workers(options.n)
+    speeds = speeds or on_this_machine(workers.count * workers.slots)
+    situation = Situation(network, image_shape, options, speeds)
+    _check_batch(situation)
+    usual = _usual(situation, images, workers)
+    if in_bands and network.convolutions:
+        usual = _in_bands(situation, usual)
+    if options.objective == "paper":
+        usual = replace(usual, split="rows", in_place=False)
+    search = _Search(situation, workers, images)
+    return search.best(usual)
+
+
+def forecast_on(
+    plan: Plan,
+    network: Network,
+    workers: Workers,
+    speeds: Speeds,
+    images: int | None,
+    memory: int | None = None,
+) -> Plan:
+    """Return a plan with what it costs on these workers.
+
+    Raises
+    ------
+    PlanError
+        If it needs more memory than they may use, or than is allowed.
+    """
+    found = replace(plan, forecast=forecast(network, plan, workers, speeds, images))
+    allowed = _allowed(memory, workers)
+    if plan.band is None and allowed is not None and _memory(found) > allowed:
+        raise _too_large(found, allowed)
+    return found
+
+
+def _check_batch(situation: Situation) -> None:
+    """Refuse options that do not go together.
+
+    Raises
+    ------
+    PlanError
+        If a batch is asked for that the network does not take, or a split that cannot be.
+    """
+    options, fixed = situation.options, situation.fixed_batch
     if fixed is not None and options.batch not in (None, fixed):
         raise PlanError(
             f"--batch {options.batch} for a model that was exported with a fixed batch of {fixed}: "
             "leave --batch out, or export the model with a dynamic batch"
         )
-    shapes = network_shapes(network, (fixed or 1, *image_shape))
-    batch = fixed or options.batch or _planned_batch(shapes, options.dtype)
-    bands = Bands()
-    if in_bands and network.convolutions:
-        bands = plan_bands(analysed(network, image_shape), options, batch)
-    split = "rows" if bands.band else _split(options, fixed, batch, images)
-    if split == "images":
-        batch = options.batch or _in_whole_runs(batch, options.delta)
-        layers = tuple(_plan_by_images(network, shapes, options, batch))
-    else:
-        layers = tuple(_plan_by_rows(network, shapes, options, batch * bands.part, image_shape))
-    warnings = [*bands.warnings, *_check_codes(layers, options.dtype), *_odd_filters(network)]
-    if not layers:
-        warnings.append("the model has no convolution: nothing is coded")
-    return Plan(
-        network=network.fingerprint,
-        image_shape=image_shape,
-        n=options.n,
-        tolerate=options.n - options.delta,
-        code=options.code,
-        split=split,
-        redundancy=options.redundancy,
-        dtype=options.dtype,
-        batch=batch,
-        fixed_batch=fixed is not None,
-        in_flight=options.in_flight or (BANDS_IN_FLIGHT if bands.band else IN_FLIGHT),
-        layers=layers,
-        placement=Placement(tuple(range(options.n))),
-        warnings=tuple(warnings),
-        band=bands.band,
-        verify=options.verify,
-    )
-
-
-def _split(options: PlanOptions, fixed: int | None, batch: int, images: int | None) -> Split:
-    """Return what the parts of a block are.
-
-    Raises
-    ------
-    PlanError
-        If the block is to be split by images and cannot be.
-    """
-    if options.split == "auto":
-        enough = min(batch, batch if images is None else images) >= RUNS * options.delta
-        by_images = enough and fixed is None and options.code == "systematic"
-        return "images" if by_images else "rows"
-    if options.split == "rows":
-        return "rows"
+    if options.split != "images":
+        return
+    if options.objective == "paper":
+        raise PlanError(
+            "--split images with --objective paper, which is about rows and filters: leave one out"
+        )
     if options.code != "systematic":
         raise PlanError(
             f"--split images with --code {options.code}: only the systematic code leaves runs of "
@@ -161,153 +178,202 @@ def _split(options: PlanOptions, fixed: int | None, batch: int, images: int | No
             f"--split images for a model with a fixed batch of {fixed}: export it with a dynamic "
             "batch, or take --split rows"
         )
-    if batch < options.delta:
+    if options.batch is not None and options.batch < options.delta:
         raise PlanError(
-            f"--split images with blocks of {batch}: expected at least {options.delta} images, one "
-            "for each share that does not hold parity; raise --batch, or take --split rows"
-        )
-    return "images"
-
-
-def _in_whole_runs(batch: int, delta: int) -> int:
-    """Return a batch near this one of which no share has images of zeros."""
-    return max(1, round(batch / (RUNS * delta))) * RUNS * delta
-
-
-def _planned_batch(shapes: dict[str, tuple[int, ...]], dtype: str) -> int:
-    """Return images per block: as many as keep the largest value within its bytes."""
-    largest = max(prod(shape) for shape in shapes.values()) * np.dtype(dtype).itemsize
-    return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
-
-
-def _plan_by_rows(
-    network: Network,
-    shapes: dict[str, tuple[int, ...]],
-    options: PlanOptions,
-    batch: float,
-    image_shape: tuple[int, ...],
-) -> Iterator[LayerPlan]:
-    """Yield the plan of every convolution: in place with the systematic code, else gathered."""
-    if options.code == "systematic":
-        yield from _plan_in_place(network, shapes, options, batch, image_shape)
-        return
-    partitions = code_partitions(options.code, options.n, options.delta)
-    for stage in network.convolutions:
-        geometry = _geometry(stage, network, shapes)
-        k_a, k_b, *_ = cheapest(geometry, partitions)
-        spec = CodeSpec(options.code, options.n, k_a, k_b)
-        yield LayerPlan(stage.index, stage.name, geometry, spec)
-
-
-def _plan_in_place(
-    network: Network,
-    shapes: dict[str, tuple[int, ...]],
-    options: PlanOptions,
-    batch: float,
-    image_shape: tuple[int, ...],
-) -> Iterator[LayerPlan]:
-    """Yield the plan of every convolution: its strips stay put, some of them are coded.
-
-    What was said of images holds of rows, too: a convolution is coded when enough work has
-    come together since the last one that was. Those between are done twice for the rows that
-    two strips need, so they are few.
-    """
-    spec = _code_of_strips(options)
-    found = analysed(network, image_shape)
-    gathered = 0.0
-    for stage in network.convolutions:
-        geometry = _geometry(stage, network, shapes)
-        if found.layouts[stage.output].axis is None:
-            reason = "its input has no rows to split: run whole"
-            yield LayerPlan(stage.index, stage.name, geometry, None, "rows", reason)
-            continue
-        gathered += geometry.multiply_adds * batch / options.delta
-        coded = gathered >= SHARE_WORK or stage is network.convolutions[-1]
-        gathered = 0.0 if coded else gathered
-        reason = "" if coded else "part of the share of the next coded layer"
-        code = spec if coded else None
-        yield LayerPlan(stage.index, stage.name, geometry, code, "rows", reason, in_place=coded)
-
-
-def _code_of_strips(options: PlanOptions) -> CodeSpec:
-    """Return the code of strips of rows: real parity, where that is well conditioned.
-
-    With real parity there are δ strips, with quaternions 4 δ, of which each share has four;
-    so fewer rows are padding with real parity.
-    """
-    n, delta = options.n, options.delta
-    real = CodeSpec("systematic", n, delta, 1, "real")
-    if measure(real.code).worst <= REAL_LIMIT:
-        return real
-    return CodeSpec("systematic", n, RUNS * delta, 1)
-
-
-def _plan_by_images(
-    network: Network, shapes: dict[str, tuple[int, ...]], options: PlanOptions, batch: int
-) -> Iterator[LayerPlan]:
-    """Yield the plan of every convolution: all of them local, some of them coded.
-
-    A coded convolution ends a task, and a task should be worth its overhead; so a convolution
-    is coded when enough work has come together since the last one that was.
-    """
-    spec = CodeSpec(options.code, options.n, RUNS * options.delta, 1)
-    images = batch / options.delta
-    gathered = 0.0
-    for stage in network.convolutions:
-        geometry = _geometry(stage, network, shapes)
-        gathered += geometry.multiply_adds * images
-        coded = gathered >= SHARE_WORK or stage is network.convolutions[-1]
-        gathered = 0.0 if coded else gathered
-        reason = "" if coded else "part of the share of the next coded layer"
-        yield LayerPlan(
-            stage.index, stage.name, geometry, spec if coded else None, "images", reason
+            f"--split images with blocks of {options.batch}: expected at least {options.delta} "
+            "images, one for each share that does not hold parity; raise --batch, or take --split "
+            "rows"
         )
 
 
-def _geometry(
-    stage: ConvStage, network: Network, shapes: dict[str, tuple[int, ...]]
-) -> ConvGeometry:
-    """Return the shapes of a convolution for one image."""
-    weight = network.tensors[stage.weight]
-    return ConvGeometry(
-        in_channels=shapes[stage.input][1],
-        out_channels=weight.shape[0],
-        spatial=shapes[stage.input][2:],
-        kernel=tuple(weight.shape[2:]),
-        stride=stage.stride,
-        padding=stage.padding,
-        dilation=stage.dilation,
-        groups=stage.groups,
+def _usual(situation: Situation, images: int | None, workers: Workers) -> Choice:
+    """Return what experience says: images where blocks hold enough of them, else rows."""
+    options, fixed = situation.options, situation.fixed_batch
+    batch = fixed or options.batch or _planned_batch(situation)
+    split: Split = "images" if options.split == "images" else "rows"
+    if options.split == "auto" and fixed is None and options.code == "systematic":
+        enough = min(batch, batch if images is None else images) >= RUNS * options.delta
+        split = "images" if enough else "rows"
+    if split == "images" and options.batch is None:
+        batch = max(1, round(batch / (RUNS * options.delta))) * RUNS * options.delta
+    places = workers.count * workers.slots
+    return Choice(
+        split,
+        in_place=options.code == "systematic",
+        batch=batch,
+        in_flight=options.in_flight or max(IN_FLIGHT, ceil(2 * places / options.delta)),
+        share_work=_share_work(situation.speeds),
     )
 
 
-def _odd_filters(network: Network) -> Iterator[str]:
-    """Yield a warning for each convolution with filters that are not finite."""
-    for stage in network.convolutions:
-        filters = [network.tensors[name] for name in (stage.weight, stage.bias) if name]
-        odd = sum(int((~torch.isfinite(values)).sum()) for values in filters)
-        if odd:
-            yield (
-                f"layer {stage.index} ({stage.name}): {odd} of its filters' values are not finite, "
-                "and neither are its answers; a block that would have to decode them is done "
-                "without a code"
-            )
-
-
-def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
-    """Refuse codes that lose too many digits, and yield a warning for each that may lose some.
+def _in_bands(situation: Situation, usual: Choice) -> Choice:
+    """Return a choice with the bands that the images are cut into, if they are.
 
     Raises
     ------
-    IllConditionedError
-        If a loss that is to be tolerated leaves too few digits of this dtype.
+    PlanError
+        If an image does not fit a worker and cannot be cut.
     """
-    limit = condition_limit(getattr(torch, dtype))
-    for spec in {layer.code: None for layer in layers if layer.code is not None}:
-        worst = check_tolerance(spec.code, getattr(torch, dtype)).worst
-        if worst > limit:
-            yield (
-                f"{spec.name} with n = {spec.n}, k_a = {spec.k_a}, k_b = {spec.k_b}: the worst "
-                f"loss leaves a condition number of {worst:.3g}, above {limit:.0e} for {dtype}: "
-                "a layer that loses these shares waits for one more"
-            )
+    options = situation.options
+    found = analysed(situation.network, situation.image_shape)
+    bands = plan_bands(found, options, situation.fixed_batch or options.batch or usual.batch)
+    if bands.band is None:
+        return replace(usual, bands=bands)
+    batch = situation.fixed_batch or options.batch or _planned_batch(situation)
+    in_flight = options.in_flight or BANDS_IN_FLIGHT
+    return replace(usual, split="rows", batch=batch, in_flight=in_flight, bands=bands)
+
+
+def _planned_batch(situation: Situation) -> int:
+    """Return images per block: as many as keep the largest value within its bytes."""
+    largest = max(prod(shape) for shape in situation.shapes.values()) * situation.itemsize
+    return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
+
+
+def _share_work(speeds: Speeds) -> float:
+    """Return the multiply-adds of a share beside which the overhead of its tasks is small."""
+    return WORTH * speeds.task * speeds.multiply_adds
+
+
+class _Search:
+    """Tries ways to run a network on paper."""
+
+    def __init__(self, situation: Situation, workers: Workers, images: int | None) -> None:
+        self._situation = situation
+        self._options = situation.options
+        self._workers = workers
+        self._images = images
+        self._allowed = _allowed(situation.options.memory, workers)
+
+    def best(self, usual: Choice) -> Plan:
+        """Return the plan of the best choice.
+
+        Raises
+        ------
+        PlanError
+            If none fits the memory.
+        """
+        choices = [usual]
+        fixed = self._options.objective == "paper" or usual.bands.band is not None
+        if not fixed and self._situation.network.convolutions:
+            choices += self._others(usual)
+        found = list(self._tried(choices))
+        fitting = [plan for plan in found if plan.band is not None or self._fits(plan)]
+        if not fitting:
+            return self._smaller(choices, found[0])
+        best = min(fitting, key=self._seconds)
+        first = fitting[0]
+        return best if self._seconds(best) < (1 - MARGIN) * self._seconds(first) else first
+
+    def _tried(self, choices: Iterable[Choice]) -> Iterator[Plan]:
+        """Yield the plans of choices, each plan once.
+
+        Raises
+        ------
+        FcdccError
+            Why the first one cannot be, if none can.
+        """
+        seen: set[Plan] = set()
+        error: FcdccError | None = None
+        for choice in choices:
+            try:
+                plan = plan_of(self._situation, choice)
+            except (PlanError, CodeError) as found:
+                error = error or found
+                continue
+            if plan not in seen:
+                seen.add(plan)
+                yield self._forecast(plan)
+        if error is not None and not seen:
+            raise error
+
+    def _others(self, usual: Choice) -> Iterator[Choice]:
+        """Yield other choices that the options leave open."""
+        options, fixed = self._options, self._situation.fixed_batch
+        whole = RUNS * options.delta
+        if options.code == "systematic":
+            if options.split != "rows" and fixed is None:
+                for batch in self._batches(whole, usual.batch, [whole, 2 * whole, 4 * whole]):
+                    if batch >= options.delta:
+                        yield replace(usual, split="images", batch=batch)
+            if options.split != "images":
+                for batch in self._batches(1, usual.batch, [1, 4, 16]):
+                    rows = replace(usual, split="rows", batch=batch)
+                    for finer in FINER:
+                        yield replace(rows, share_work=finer * usual.share_work)
+                yield replace(usual, split="rows", in_place=False)
+        else:
+            for batch in self._batches(1, usual.batch, [1, 4, 16]):
+                yield replace(usual, batch=batch)
+        if options.in_flight is None:
+            yield replace(usual, in_flight=2 * usual.in_flight)
+
+    def _batches(self, least: int, usual: int, more: list[int]) -> list[int]:
+        """Return batches to try: the one that is given, or some near the usual one."""
+        given = self._situation.fixed_batch or self._options.batch
+        if given is not None:
+            return [given]
+        most = max(BATCH_LIMIT, least)
+        if self._images is not None:
+            most = min(most, max(least, self._images))
+        return sorted({batch for batch in (*more, usual) if least <= batch <= most})
+
+    def _forecast(self, plan: Plan) -> Plan:
+        found = forecast(
+            self._situation.network, plan, self._workers, self._situation.speeds, self._images
+        )
+        return replace(plan, forecast=found)
+
+    def _smaller(self, choices: Iterable[Choice], least: Plan) -> Plan:
+        """Return a plan that fits because fewer or smaller blocks are worked on at a time.
+
+        Raises
+        ------
+        PlanError
+            If there is none.
+        """
+        given, usual = self._options.in_flight, least.in_flight
+        for in_flight in [given] if given else sorted({usual // 2, 2, 1} - {0}, reverse=True):
+            for plan in self._tried(replace(choice, in_flight=in_flight) for choice in choices):
+                if self._fits(plan):
+                    return plan
+                least = min(least, plan, key=_memory)
+        raise _too_large(least, self._allowed or 0)
+
+    def _fits(self, plan: Plan) -> bool:
+        return self._allowed is None or _memory(plan) <= self._allowed
+
+    def _seconds(self, plan: Plan) -> float:
+        """Return how long all images take; of many images, for one."""
+        if plan.forecast is None:
+            return np.inf
+        if self._images is None:
+            return plan.forecast.block_seconds / plan.batch
+        return plan.forecast.seconds(plan.forecast.blocks(self._images, plan.batch))
+
+
+def _memory(plan: Plan) -> float:
+    return 0.0 if plan.forecast is None else plan.forecast.peak_memory
+
+
+def _allowed(memory: int | None, workers: Workers) -> float | None:
+    """Return the bytes that a plan may need of a worker's process."""
+    if memory is not None:
+        return float(memory)
+    together = workers.count if workers.in_one_process else 1
+    return None if workers.memory is None else MEMORY_PART * workers.memory * together
+
+
+def _too_large(plan: Plan, allowed: float) -> PlanError:
+    found = plan.forecast
+    rest = 0.0 if found is None else found.speeds.memory_at_rest
+    hint = (
+        f"the process alone has {format_bytes(int(rest))}: allow more with --memory"
+        if rest >= allowed
+        else "take a smaller --batch or --in-flight, more --memory, or fewer workers on a machine"
+    )
+    return PlanError(
+        f"the plan that needs least, split by {plan.split}, {plan.batch} images a block and "
+        f"{plan.in_flight} in flight, needs {format_bytes(int(_memory(plan)))} of a worker's "
+        f"memory and {format_bytes(int(allowed))} are allowed: {hint}"
+    )

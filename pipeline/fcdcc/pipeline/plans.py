@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
 from fcdcc.coding.apcp import partition_images
 
+from .costs.forecast import Forecast
 from .errors import PlanError
 
 __all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
@@ -22,6 +23,7 @@ __all__ = ["CodeSpec", "LayerPlan", "Placement", "Plan"]
 Redundancy = Literal["eager", "standby", "off"]
 Split = Literal["rows", "images"]
 Verify = Literal["off", "spare", "all"]
+Objective = Literal["time", "paper"]
 
 PLAN_FORMAT = 2
 """The version of a saved plan; older ones stay readable. 2 has bands."""
@@ -170,6 +172,12 @@ class Plan:
         Of the shares over the workers.
     band
         Rows of the prediction per block; None where blocks hold whole images.
+    warnings
+        What whoever runs it should know.
+    objective
+        What it is best at, of what could have been planned.
+    forecast
+        What it costs on the workers that it was made for; None in plans of older versions.
     """
 
     network: str
@@ -189,6 +197,8 @@ class Plan:
     band: int | None = None
     verify: Verify = "off"
     format: int = field(default=PLAN_FORMAT)
+    objective: Objective = "time"
+    forecast: Forecast | None = None
 
     @cached_property
     def _by_layer(self) -> dict[int, LayerPlan]:
@@ -272,7 +282,8 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that decides the answers and how they are computed."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        decides = replace(self, forecast=None, warnings=())
+        return hashlib.sha256(decides.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the plan as JSON; :meth:`from_json` is its inverse."""
@@ -299,6 +310,11 @@ class Plan:
                 "update fcdcc"
             )
         return plan
+
+    def _repr_html_(self) -> str:
+        from .plan_table import plan_html  # it imports this module
+
+        return plan_html(self)
 
     def __str__(self) -> str:
         head = (

@@ -17,6 +17,7 @@ from .exit_codes import ExitCode
 from .ingest import ingest
 from .inspect import status, verify
 from .interruption import interruptible
+from .plan import plan
 from .report import report
 from .run import run
 from .schedule import schedule
@@ -60,6 +61,7 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(plan)
 main.add_command(status)
 main.add_command(verify)
 main.add_command(report)

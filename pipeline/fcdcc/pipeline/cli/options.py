@@ -14,7 +14,7 @@ __all__ = ["options_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FLAGS = frozenset({"restart"})
+FLAGS = frozenset({"restart", "calibrate"})
 """What is off unless it is said."""
 
 PAIRS = {"processes": "--processes/--threads", "progress": "--progress/--no-progress"}

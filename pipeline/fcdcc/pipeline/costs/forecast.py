@@ -1,0 +1,137 @@
+"""What a plan will cost, as values that are saved with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .speeds import Speeds
+
+__all__ = ["Forecast", "LayerForecast", "Workers"]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers that a plan is for.
+
+    Parameters
+    ----------
+    count
+        How many.
+    slots
+        Tasks at a time of each.
+    hosts
+        Machines that they are on.
+    memory
+        Bytes that each may use; None where nobody says.
+    in_one_process
+        Whether they are threads of one process and share its memory.
+    """
+
+    count: int
+    slots: int = 1
+    hosts: int = 1
+    memory: int | None = None
+    in_one_process: bool = False
+
+    def lost(self, shares: int, tolerate: int) -> int:
+        """Return how many workers may be lost of a group with so many shares.
+
+        >>> [Workers(count).lost(6, 2) for count in (12, 6, 3, 2)]
+        [2, 2, 1, 0]
+        """
+        return tolerate // -(-shares // self.count)
+
+    def hosts_lost(self, shares: int, tolerate: int) -> int:
+        """Return how many machines may be lost: none where all workers are on one."""
+        return tolerate // -(-shares // self.hosts) if self.hosts > 1 else 0
+
+
+@dataclass(frozen=True)
+class LayerForecast:
+    """What one convolution costs in a block on a healthy cluster.
+
+    Parameters
+    ----------
+    layer
+        Its number.
+    multiply_adds
+        Of the shares that start, or of the convolution where it is not coded.
+    bytes_sent
+        Bytes that go to the workers for it, from others.
+    memory
+        Bytes of its costliest task: what it is given, what it makes, and what it needs
+        meanwhile.
+    condition
+        The worst condition number that a tolerated loss leaves; None where nothing is coded.
+    """
+
+    layer: int
+    multiply_adds: float
+    bytes_sent: float
+    memory: float
+    condition: float | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a plan costs on some workers, by the model of :mod:`fcdcc.pipeline.costs`.
+
+    Parameters
+    ----------
+    workers
+        The workers.
+    speeds
+        Their speeds.
+    images
+        How many images there are; None where nobody said.
+    ends
+        Seconds after which the first blocks are done, one after the other.
+    block_seconds
+        Seconds for each block after these.
+    block_bytes
+        Bytes that go from worker to worker for a block.
+    block_multiply_adds
+        Of a block: all shares that start, and what is not coded.
+    extra_work
+        What of these is more than the network needs, as a part of that.
+    peak_memory
+        Bytes of the process of the worker that needs most.
+    plain_seconds
+        Seconds in which plain data-parallel inference does all images on the same workers, or
+        one block of each worker where nobody said how many there are.
+    tasks
+        Tasks of a block.
+    layers
+        Each convolution.
+    bands
+        Blocks that hold the same images, each another band of them.
+    """
+
+    workers: Workers
+    speeds: Speeds
+    images: int | None
+    ends: tuple[float, ...]
+    block_seconds: float
+    block_bytes: float
+    block_multiply_adds: float
+    extra_work: float
+    peak_memory: float
+    plain_seconds: float
+    tasks: int
+    layers: tuple[LayerForecast, ...]
+    bands: int = 1
+
+    def blocks(self, images: int, batch: int) -> int:
+        """Return how many blocks so many images are."""
+        return -(-images // batch) * self.bands
+
+    def seconds(self, blocks: int) -> float:
+        """Return how long so many blocks take.
+
+        >>> made = Forecast(Workers(2), Speeds(), None, (2.0, 2.5), 1.0, 0, 0, 0, 0, 0, 0, ())
+        >>> made.seconds(0), made.seconds(1), made.seconds(4)
+        (0.0, 2.0, 4.5)
+        """
+        if blocks <= len(self.ends):
+            return self.ends[blocks - 1] if blocks else 0.0
+        return self.ends[-1] + (blocks - len(self.ends)) * self.block_seconds
