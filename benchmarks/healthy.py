@@ -45,6 +45,7 @@ from fcdcc.pipeline.graph import build_block
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
+from fcdcc.pipeline.rows import Rows
 from fcdcc.storage import ImageSource, Preparation, open_images
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -159,8 +160,8 @@ class Bench:
     def _job(self, executable: Executable, run: str, block: int) -> BlockJob:
         start, stop = list(self.blocks())[block]
 
-        def reader(key: Key, first: int, last: int, pad_to: int) -> Task:
-            where = (start + first, start + last, pad_to)
+        def reader(key: Key, first: int, last: int, pad_to: int, rows: Rows | None = None) -> Task:
+            where = (start + first, start + last, pad_to, rows)
             return Task(key, kernels.read, self.source, PREPARATION, *where)
 
         plan = executable.plan

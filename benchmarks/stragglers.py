@@ -128,7 +128,7 @@ class Bench:
         install(self.client, plugin)
 
         def submit(block: int) -> Any:
-            def reader(key: Any, start: int, stop: int, pad_to: int) -> Task:
+            def reader(key: Any, start: int, stop: int, pad_to: int, _: Any = None) -> Task:
                 return Task(key, make_images, block, start, stop, pad_to)
 
             graph = build_block(self.network, plan, executable.ref, run, block, BATCH, reader)
