@@ -30,6 +30,10 @@ __all__ = ["PART_OF_NEXT", "RUNS", "Choice", "Situation", "plan_of"]
 RUNS = 4
 """Runs of images in one share: four, for the quaternions of its parity."""
 
+LONGER_BY_IMAGES = 2.75
+"""Runs of images share no rows, so that several convolutions in one share cost nothing twice, and
+shares may have so many times the work of one of rows (docs/healthy.md)."""
+
 PART_OF_NEXT = "part of the share of the next coded layer"
 """Why a convolution is not coded whose loss is covered all the same."""
 
@@ -78,7 +82,8 @@ class Choice:
     in_flight
         Blocks at a time.
     share_work
-        Multiply-adds that come together before a convolution is coded. Where parts stay with
+        Multiply-adds that come together before a convolution is coded, in strips of rows; by
+        images :data:`LONGER_BY_IMAGES` times as many. Where parts stay with
         their workers, the convolutions in between belong to the share of the next that is.
     bands
         Into what the images are cut.
@@ -219,7 +224,7 @@ def _plan_by_images(situation: Situation, choice: Choice) -> Iterator[LayerPlan]
     gathered, last = 0.0, situation.network.convolutions[-1:]
     for stage, geometry in _geometries(situation):
         gathered += geometry.multiply_adds * choice.batch / options.delta
-        coded = gathered >= choice.share_work or stage in last
+        coded = gathered >= LONGER_BY_IMAGES * choice.share_work or stage in last
         gathered = 0.0 if coded else gathered
         reason = "" if coded else PART_OF_NEXT
         code = spec if coded else None
