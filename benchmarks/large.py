@@ -222,12 +222,11 @@ def table(whole: dict[str, Any], runs: list[dict[str, Any]]) -> str:
         "largest resident memory",
         "of the whole image's",
         "median worker",
-        "seconds",
         "largest difference",
         "workers gone, parity started",
     )
     first = ("whole image, plain PyTorch", f"{whole['peak']:,.0f} MiB", "1", "")
-    rows = [head, ("---",) * len(head), (*first, f"{whole['seconds']:.0f}", "", "")]
+    rows = [head, ("---",) * len(head), (*first, "", "")]
     for each in runs:
         how = f"{each['blocks']} blocks of {each['band']} rows, `{each['redundancy']}`"
         row = (
@@ -235,7 +234,6 @@ def table(whole: dict[str, Any], runs: list[dict[str, Any]]) -> str:
             f"{each['largest_mib']:,.0f} MiB",
             f"{each['part_of_whole']:.2f}",
             f"{each['median_mib']:,.0f} MiB",
-            f"{each['seconds']:.0f}",
             f"{each['difference']:.0e}",
             f"{each['workers_lost']}, {each['parity_started']}",
         )

@@ -179,6 +179,9 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     assert smaller is not None
     assert larger > plan.band > smaller
     assert make_plan(network, shape, PlanOptions(), in_bands=False).band is None
+    assert not plan.warnings
+    (told,) = make_plan(network, shape, PlanOptions(band=64)).warnings
+    assert "bands of 64 of 8192 rows are" in told
 
 
 def test_small_images_stay_whole() -> None:

@@ -169,9 +169,22 @@ def test_an_interrupted_image_is_continued_where_it_stopped(
 def test_classes_and_the_best_of_them_are_stored_in_bands(
     large: Large, scheduler: str, tmp_path: Path
 ) -> None:
+    """From images with their channels last, in one chunk each, which is said to be unwise."""
+    pixels = zarr.open_group(large.images)["image"][:]
+    last = np.moveaxis(pixels, 1, -1)
+    zarr.create_array(
+        tmp_path / "last.zarr", data=last, chunks=(1, *last.shape[1:]), dimension_names=list("nyxc")
+    )
     for store in ("classes", "top:2"):
         output = tmp_path / f"{store[:3]}.zarr"
-        run(large.config(output, scheduler=scheduler, store=store))
+        images = str(tmp_path / "last.zarr")
+        told = fcdcc(
+            "run", large.model, images, output, "--scheduler", scheduler, "--store", store,
+            "--band", BAND,
+        )  # fmt: skip
+        assert told.exit_code == 0, told.output
+        assert "the images are stored in chunks of 90 of their 90 rows" in told.stderr
+        assert "chunks of about 16 rows" in told.stderr
         made = xr.open_zarr(output)["prediction"].values
         first = made if store == "classes" else made[:, 0]
         assert (first == large.expected[:2].argmax(1)).mean() > 0.999

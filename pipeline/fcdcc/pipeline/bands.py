@@ -47,6 +47,9 @@ convolutions makes in layouts of its own. With nothing spare it has strips of th
 RESIDENT_BYTES = 400 * 2**20
 """What a worker process takes by itself: Python, PyTorch, Dask."""
 
+MUCH_TWICE = 0.25
+"""Work that is done twice, for the edges of bands, above which the plan says so."""
+
 BANDS_IN_FLIGHT = 2
 """Bands worked on at a time: one is computed while another is read or written."""
 
@@ -291,7 +294,12 @@ def _bands(found: NetworkRows, band: int, rows: int) -> Bands:
         work = math.prod(weight[1:]) * math.prod(layout.shape[1:])
         whole += work
         made += work * needed.get(stage.output, Rows(0, 0)).size / max(layout.rows, 1)
-    return Bands(band, made / whole)
+    twice = made / whole * rows / band - 1
+    told = (
+        f"bands of {band} of {rows} rows are {twice:.0%} more work, for rows that two of them "
+        "need: larger bands need more memory (--band, --memory)"
+    )
+    return Bands(band, made / whole, (told,) if twice > MUCH_TWICE else ())
 
 
 def _gib(size: float) -> str:

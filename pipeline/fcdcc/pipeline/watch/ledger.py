@@ -73,8 +73,8 @@ class Ledger:
         """(multiply-adds executed − uncoded) / uncoded, over the whole network.
 
         Groups count when they are completed, and the shares of others at the end. A share
-        that was abandoned counts whole: when it stopped is not known. Rows that two bands
-        both make are extra work, too.
+        that was abandoned counts whole: when it stopped is not known. Rows of
+        coded layers that two bands both make are extra work, too.
         """
         plan = self._plan
         if not self._uncoded:
