@@ -186,7 +186,8 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
 
 def test_small_images_stay_whole() -> None:
     entry = zoo.ZOO["unet"]
-    assert make_plan(network_of("unet"), entry.input_shape, PlanOptions()).band is None
+    for options in (PlanOptions(), PlanOptions(batch=4000), PlanOptions(split="images")):
+        assert make_plan(network_of("unet"), entry.input_shape, options).band is None
 
 
 def test_a_network_that_needs_all_rows_says_so_and_is_refused_where_it_does_not_fit() -> None:

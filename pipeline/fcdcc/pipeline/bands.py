@@ -92,9 +92,11 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
         If an image does not fit a worker and cannot be cut into bands, or bands were asked for
         where there are none.
     """
-    whole = peak_bytes(found, _all_rows(found), batch, options.dtype)
+    # Whole images come in as small blocks as the network takes; only then are they too large.
+    single = found.network.input_shape[0] or 1
+    whole = peak_bytes(found, _all_rows(found), single, options.dtype)
     room = _room(options)
-    limit = min(IMAGE_BYTES, IMAGE_BYTES if options.memory is None else room or 0)
+    limit = IMAGE_BYTES if options.memory is None or room is None else min(IMAGE_BYTES, room)
     if options.band is None and whole <= limit:
         return Bands()
     why_not = barrier_in(found) or _refusal(options)
@@ -103,8 +105,7 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
     rows = found.layouts[found.network.output].rows
     if options.band is not None:
         return _bands(found, min(options.band, rows), rows)
-    budget = BAND_BYTES if options.memory is None else room or 0
-    band = _largest(found, options, batch, budget)
+    band = _largest(found, options, batch, room)
     return _bands(found, -(-rows // -(-rows // band)), rows)
 
 
@@ -246,7 +247,7 @@ def _whole_images(why_not: str, whole: int, room: int | None, options: PlanOptio
     )
 
 
-def _largest(found: NetworkRows, options: PlanOptions, batch: int, budget: int) -> int:
+def _largest(found: NetworkRows, options: PlanOptions, batch: int, room: int | None) -> int:
     """Return the most rows of the prediction that fit a worker.
 
     Raises
@@ -256,6 +257,9 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, budget: int) 
     """
     rows = found.layouts[found.network.output].rows
     in_flight = options.in_flight or BANDS_IN_FLIGHT
+    budget = BAND_BYTES if room is None else room
+    if options.memory is None:
+        budget = min(budget, BAND_BYTES)
 
     def need(band: int) -> float:
         # Strips of all bands in flight, sent and computed; the prediction or parity of one.
@@ -270,11 +274,9 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, budget: int) 
         low, high = (band, high) if need(band) <= budget else (low, band - 1)
     if low:
         return low
-    if options.memory is None:
-        return 1
     raise PlanError(
         f"one row of the prediction takes {_gib(need(1))} of a worker and {_gib(budget)} are "
-        "allowed: raise --memory, or lower --in-flight"
+        "allowed: raise --memory, take fewer workers on a machine, or say --band yourself"
     )
 
 
