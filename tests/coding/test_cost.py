@@ -116,3 +116,52 @@ def test_dearer_storage_makes_larger_filter_splits() -> None:
 def test_no_threshold() -> None:
     with pytest.raises(CodeError, match="threshold 0; expected 1"):
         crme_partitions(0)
+
+
+def geometry(channels: int, size: int, filters: int, kernel: int, **options: int) -> ConvGeometry:
+    shape = (1, channels, size, size)
+    return ConvGeometry.of(shape, (filters, channels, kernel, kernel), **options)
+
+
+LENET = {"c1": geometry(1, 32, 6, 5), "c2": geometry(6, 14, 16, 5)}
+ALEXNET = {
+    "c1": geometry(3, 227, 96, 11, stride=4),
+    "c2": geometry(96, 27, 256, 5, padding=2),
+    "c3": geometry(256, 13, 384, 3, padding=1),
+    "c4": geometry(384, 13, 384, 3, padding=1),
+    "c5": geometry(384, 13, 256, 3, padding=1),
+}
+VGG = {
+    f"{stage}_{number}": geometry(before, 448 >> stage, 64 << min(stage - 1, 3), 3, padding=1)
+    for stage, widths in enumerate(
+        [(3, 64), (64, 128), (128, 256, 256), (256, 512, 512), (512,) * 3], start=1
+    )
+    for number, before in enumerate(widths, start=1)
+}
+
+
+@pytest.mark.parametrize(
+    ("layers", "pairs"),
+    [
+        (LENET, {"c1": (16, 2), "c2": (1, 16)}),
+        (ALEXNET, {"c1": (16, 2), "c2": (4, 8), "c": (1, 16)}),
+        (VGG, {"1": (16, 2), "2": (16, 2), "3": (8, 4), "4": (4, 8), "5": (1, 16)}),
+    ],
+    ids=["lenet", "alexnet", "vgg16"],
+)
+def test_the_pairs_of_the_paper(
+    layers: dict[str, ConvGeometry], pairs: dict[str, tuple[int, int]]
+) -> None:
+    """At δ = 8, prices 0.09 and 0.023; where one part costs what two do, it is two."""
+    for name, layer in layers.items():
+        expected = pairs.get(name) or next(p for key, p in pairs.items() if name.startswith(key))
+        if name in ("c3", "c4", "c5"):
+            expected = pairs["c"]
+        assert choose_partitions(layer, 8, "paper") == expected, name
+
+
+def test_one_part_and_two_often_cost_the_same() -> None:
+    whole, halves = (
+        coded_share_cost(EARLY, p) for p in (Partition(16, 1, 2, 1), Partition(16, 2, 2, 2))
+    )
+    assert whole == halves

@@ -14,7 +14,7 @@ images are uploaded unpadded: ell_a b C H W.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -172,7 +172,10 @@ def cheapest(
     communication: float = COMMUNICATION_WEIGHT,
     storage: float = STORAGE_WEIGHT,
 ) -> Partition:
-    """Return the candidate whose shares are cheapest; the first of equals.
+    """Return the candidate whose shares are cheapest.
+
+    Of equals by work the first. By price, a side in one part often costs what it costs in two:
+    then the candidate with more parts is taken, so with two on that side, as the paper has it.
 
     Parameters
     ----------
@@ -189,14 +192,13 @@ def cheapest(
         λ_comm and λ_store.
     """
 
-    def price(cost: Cost) -> tuple[float, ...]:
-        return (cost.price(communication, storage),)
-
-    def work(cost: Cost) -> tuple[float, ...]:
+    def rank(partition: Partition) -> tuple[float, ...]:
+        cost = coded_share_cost(geometry, partition, split, batch)
+        if objective == "paper":
+            return (cost.price(communication, storage), -partition.k_a * partition.k_b)
         return (cost.multiply_adds, cost.communication, cost.stored)
 
-    rank: Callable[[Cost], tuple[float, ...]] = work if objective == "work" else price
-    return min(candidates, key=lambda p: rank(coded_share_cost(geometry, p, split, batch)))
+    return min(candidates, key=rank)
 
 
 def choose_partitions(
@@ -218,7 +220,7 @@ def choose_partitions(
     >>> early = ConvGeometry.of((1, 3, 224, 224), (64, 3, 3, 3), padding=1)
     >>> late = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)
     >>> choose_partitions(early, 16, "paper"), choose_partitions(late, 16, "paper")
-    ((32, 1), (1, 32))
+    ((32, 2), (1, 32))
     """
     best = cheapest(
         geometry,

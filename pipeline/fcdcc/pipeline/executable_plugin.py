@@ -17,8 +17,9 @@ from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
 
 from .executable import Executable, drop, hold
+from .peak_memory import PeakMemory
 
-__all__ = ["BYTES_SENT", "ExecutablePlugin", "install", "uninstall"]
+__all__ = ["BYTES_SENT", "PEAK_MEMORY", "ExecutablePlugin", "install", "uninstall"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ UNINSTALL_PATIENCE = 5.0
 
 BYTES_SENT = "fcdcc-bytes-sent"
 """Name of the metric, in a worker's heartbeat, of the bytes that it has sent to others."""
+
+PEAK_MEMORY = "fcdcc-peak-memory"
+"""Name of the metric of the most bytes that a worker's process has had during the run."""
 
 
 class ExecutablePlugin(WorkerPlugin):
@@ -60,11 +64,18 @@ class ExecutablePlugin(WorkerPlugin):
         async def bytes_sent(worker: Worker) -> int:
             return worker.transfer_outgoing_bytes_total - sent_before
 
+        async def peak_memory(worker: Worker) -> int:  # noqa: ARG001 - as Dask calls it
+            return PeakMemory.peak()
+
+        PeakMemory.start()
         worker.metrics[BYTES_SENT] = bytes_sent
+        worker.metrics[PEAK_MEMORY] = peak_memory
 
     def teardown(self, worker: Worker) -> None:
         """Let it go when the run is over."""
         worker.metrics.pop(BYTES_SENT, None)
+        if worker.metrics.pop(PEAK_MEMORY, None) is not None:
+            PeakMemory.stop()
         drop(self.executable.ref)
 
 

@@ -52,7 +52,7 @@ from .outputs import (
     make_room,
     write,
 )
-from .planning import calibrated, config_of_plan, open_job, plan_of_job
+from .planning import calibrated, config_of_plan, forecast_of_run, open_job, plan_of_job
 from .plans import Plan
 from .progress import Watcher, watch
 from .rows import Rows
@@ -197,6 +197,7 @@ def _compute(
             store = create_output(job.config, job.source, job.fingerprint, plan, answers)
         else:
             store.clear(progress)
+        tally.forecast = forecast_of_run(job.config, plan, job.network, cluster, job.source.images)
         summary = _run_through(job, plan, store, pending, cluster, tally, watcher)
     store.compact()
     logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)

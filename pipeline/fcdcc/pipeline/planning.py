@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from fcdcc.storage import ImageSource, open_images
 
 from .cluster import Cluster, open_cluster
 from .costs.calibration import calibrate
+from .costs.forecast import Forecast
+from .costs.forecasting import forecast
 from .costs.saved import save_speeds
 from .costs.workforce import Workforce, workforce_of_client, workforce_of_options
 from .errors import OptionError, PlanError
@@ -27,6 +30,7 @@ from .progress import Watcher, watch
 __all__ = [
     "calibrated",
     "config_of_plan",
+    "forecast_of_run",
     "open_job",
     "plan_job",
     "plan_of_job",
@@ -160,6 +164,20 @@ def plan_of_job(
     return forecast_on(
         again, network, workforce.workers, workforce.speeds(), source.images, config.memory
     )
+
+
+def forecast_of_run(
+    config: JobConfig, plan: Plan, network: Network, cluster: Cluster, images: int
+) -> Forecast:
+    """Return what a plan costs on the workers that a run begins with, with what they hold now."""
+    found = workforce_of_client(cluster.client, config.torch_threads)
+    found = found or workforce_of_options(config)
+    workers = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
+    held = [worker["metrics"].get("memory", 0) for worker in workers]
+    speeds = found.speeds()
+    if any(held):
+        speeds = replace(speeds, memory_at_rest=float(max(held)))
+    return forecast(network, plan, found.workers, speeds, images)
 
 
 def config_of_plan(config: JobConfig) -> JobConfig:

@@ -61,6 +61,14 @@ class Summary:
         Between workers.
     fingerprint, version
         Of the run, and of this package.
+    failures
+        See :class:`BlockFailure`.
+    peak_memory
+        The most bytes of a worker's process; None where no worker said.
+    planned
+        What the plan's cost model expected of this run, for ``seconds``, ``bytes_sent``,
+        ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None where
+        nothing was to be done.
     """
 
     status: Literal["complete", "incomplete"]
@@ -83,6 +91,8 @@ class Summary:
     fingerprint: str
     version: str
     failures: tuple[BlockFailure, ...] = ()
+    peak_memory: int | None = None
+    planned: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""

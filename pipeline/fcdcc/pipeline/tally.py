@@ -16,8 +16,9 @@ from fcdcc.storage import BlockLayout
 from .anyk import anyk_report
 from .anyk.report import Report
 from .blocks import Outcome
+from .costs.forecast import Forecast, planned
 from .errors import full_line
-from .executable_plugin import BYTES_SENT
+from .executable_plugin import BYTES_SENT, PEAK_MEMORY
 from .progress import Advance
 from .summary import BlockFailure, CorruptShare, Summary
 from .watch.ledger import Ledger
@@ -51,6 +52,9 @@ class Tally:
         in_flight: int = 1,
     ) -> None:
         self.failed: dict[int, str] = {}
+        self.forecast: Forecast | None = None
+        """What the plan costs on the workers of this run."""
+        self._peak = 0
         self._fingerprint = fingerprint
         self._layout = layout
         self._skipped = int(before.sum())
@@ -126,6 +130,7 @@ class Tally:
         self.observe(client, run)
         for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
             self._sent[address] = worker["metrics"].get(BYTES_SENT, 0)
+            self._peak = max(self._peak, worker["metrics"].get(PEAK_MEMORY, 0))
 
     def advance(self, extra_work: float = 0.0, slow: str = "") -> Advance:
         """Return how far the run is, with what others know of it."""
@@ -176,6 +181,8 @@ class Tally:
                 BlockFailure(block, reason)
                 for block, reason in sorted(self.failed.items())[:FAILURES_NAMED]
             ),
+            peak_memory=self._peak or None,
+            planned=None if self.forecast is None else planned(self.forecast, self._done),
         )
 
     @property

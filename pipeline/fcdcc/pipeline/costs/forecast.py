@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .speeds import Speeds
 
-__all__ = ["Forecast", "LayerForecast", "Workers"]
+__all__ = ["Forecast", "LayerForecast", "Workers", "planned"]
 
 
 @dataclass(frozen=True)
@@ -135,3 +135,13 @@ class Forecast:
         if blocks <= len(self.ends):
             return self.ends[blocks - 1] if blocks else 0.0
         return self.ends[-1] + (blocks - len(self.ends)) * self.block_seconds
+
+
+def planned(forecast: Forecast, blocks: int) -> dict[str, float]:
+    """Return what was expected of a run that did so many blocks, by the names of its summary."""
+    return {
+        "seconds": round(forecast.seconds(blocks), 3),
+        "bytes_sent": round(forecast.block_bytes * blocks),
+        "extra_work": round(forecast.extra_work, 6),
+        "peak_memory": round(forecast.peak_memory),
+    }

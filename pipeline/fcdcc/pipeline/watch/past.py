@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
@@ -15,9 +15,20 @@ from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
 
 from ..inspection import OutputStatus, read_status
+from ..plan_sentences import amount
+from .drawing import percent, seconds
 from .story import SCHEMA, share_rows
 
 __all__ = ["Past", "PastRun", "read_going_on", "read_past"]
+
+
+PLANNED: Sequence[tuple[str, str, Callable[[float], str]]] = (
+    ("time", "seconds", seconds),
+    ("sent between workers", "bytes_sent", lambda size: amount(size, "B")),
+    ("extra work", "extra_work", percent),
+    ("most memory of a worker", "peak_memory", lambda size: amount(size, "B")),
+)
+"""What is compared: for people, by its name in the summary, and how it is written."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,19 @@ class PastRun:
         return [
             {**plan, **_measured(plan, measured.get(plan["layer"]), busy, self.about)}
             for plan in self.members["layers"]
+        ]
+
+    @property
+    def planned(self) -> list[tuple[str, str, str]]:
+        """What the plan expected of the run and what was measured, for people; none in old runs."""
+        summary = self.members["summary"]
+        expected = summary.get("planned") if isinstance(summary, Mapping) else None
+        if not isinstance(expected, Mapping):
+            return []
+        return [
+            (what, form(float(expected[name])), form(float(found)))
+            for what, name, form in PLANNED
+            if isinstance(found := summary.get(name), int | float) and name in expected
         ]
 
     @property

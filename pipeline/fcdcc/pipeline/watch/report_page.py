@@ -96,6 +96,7 @@ def _run(run: PastRun) -> str:
         _tiles(run),
         _section("Shares by worker", _timeline(run)),
         _section("What coding bought", _latency(run)),
+        _section("Plan and measurement", _planned(run)),
         _section("Workers, the slowest first", _workers(run)),
         _section("Layers: plan and measurement", _layers(run)),
         _section("Events", _events(run)),
@@ -231,6 +232,11 @@ def _workers(run: PastRun) -> str:
     ]
     head = ["worker", "pace", "", "shares", "not waited for", "late on average", "worst", "lost"]
     return table(head, rows) if rows else ""
+
+
+def _planned(run: PastRun) -> str:
+    rows = [row([text(cell) for cell in cells]) for cells in run.planned]
+    return table(["", "planned", "measured"], rows) if rows else ""
 
 
 def _layers(run: PastRun) -> str:

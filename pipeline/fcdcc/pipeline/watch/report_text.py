@@ -40,6 +40,8 @@ def print_report(past: Past, console: Console | None = None) -> None:
     console.print(f"\n[bold]Run {latest.run}[/bold], {latest.started}", highlight=False)
     for sentence in conclusion(latest):
         console.print(escape(sentence), highlight=False)
+    if latest.planned:
+        console.print(_planned(latest))
     if latest.workers:
         console.print(_workers(latest))
     if any(layer["groups"] for layer in latest.layers):
@@ -83,6 +85,13 @@ def _runs(runs: tuple[PastRun, ...]) -> Table:
             *(_whole(number(name)) for name in ("erasures", "decodes")),
             percent(number("extra_work")),
         )
+    return table
+
+
+def _planned(run: PastRun) -> Table:
+    table = _table("", "planned", "measured", title="The whole run: plan and measurement")
+    for name, expected, found in run.planned:
+        table.add_row(name, expected, found)
     return table
 
 
