@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from io import BytesIO
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 from fcdcc.pipeline import Model, open_model
 
-__all__ = ["MODELS", "exported", "resnet50", "vgg16"]
+__all__ = ["MODELS", "exported", "resnet50", "unet", "vgg16"]
 
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """The convolutions of VGG-16, 0 being a pooling."""
@@ -62,7 +63,42 @@ def resnet50(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, w
     return nn.Sequential(*layers, *head).eval()
 
 
-MODELS = {"vgg16": vgg16, "resnet50": resnet50}
+class _UNet(nn.Module):
+    """Ronneberger et al. 2015, three levels deep, with padded and transposed convolutions."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        widths = [width << level for level in range(4)]
+        self.down = nn.ModuleList(
+            _double(before, after) for before, after in zip([3, *widths], widths, strict=False)
+        )
+        pairs = list(pairwise(widths))[::-1]
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(_double(2 * a, a) for a, _ in pairs)
+        self.classify = nn.Conv2d(width, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = [self.down[0](x)]
+        for down in list(self.down)[1:]:
+            skips.append(down(torch.max_pool2d(skips[-1], 2)))
+        x = skips.pop()
+        for grow, up in zip(self.grow, self.up, strict=True):
+            x = up(torch.cat([skips.pop(), grow(x)], dim=1))
+        return self.classify(x)
+
+
+def _double(inputs: int, outputs: int) -> nn.Module:
+    both = (*_conv(inputs, outputs, 3), nn.ReLU(), *_conv(outputs, outputs, 3), nn.ReLU())
+    return nn.Sequential(*both)
+
+
+def unet(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, which need it
+    """Return a U-Net with an output of four classes for every pixel."""
+    torch.manual_seed(0)
+    return _UNet().eval()
+
+
+MODELS = {"vgg16": vgg16, "resnet50": resnet50, "unet": unet}
 
 
 def exported(module: nn.Module, size: int) -> Model:

@@ -155,8 +155,6 @@ def test_the_pairs_of_the_paper(
     """At δ = 8, prices 0.09 and 0.023; where one part costs what two do, it is two."""
     for name, layer in layers.items():
         expected = pairs.get(name) or next(p for key, p in pairs.items() if name.startswith(key))
-        if name in ("c3", "c4", "c5"):
-            expected = pairs["c"]
         assert choose_partitions(layer, 8, "paper") == expected, name
 
 

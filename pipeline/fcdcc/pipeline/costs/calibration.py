@@ -33,7 +33,7 @@ SHAPES = (
 """Convolutions: channels in and out, height and width, kernel."""
 
 IMAGES = 4
-SECONDS = 0.4
+SECONDS = 0.15
 """For each convolution at least."""
 
 SENT = 16 * 2**20
@@ -81,12 +81,18 @@ def _measured(
     client: Client, workers: Workers, torch_threads: int, tell: Callable[[str], None]
 ) -> Speeds:
     addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-    tell("measuring one worker alone")
-    alone = _convolutions(client, addresses[:1], 1, torch_threads)[0]
-    tell(f"measuring {len(addresses)} workers at once")
-    together = _convolutions(client, addresses, workers.slots, torch_threads)
-    multiply_adds, touched = _fitted(alone)
-    parallel = sum(_seconds(alone) / _seconds(samples) for samples in together)
+    alone, together = [], []
+    for number in range(1, TRIES + 1):
+        tell(f"measuring one worker alone, {number} of {TRIES}")
+        alone += _convolutions(client, addresses[:1], 1, torch_threads)
+        tell(f"measuring {len(addresses)} workers at once, {number} of {TRIES}")
+        together.append(_convolutions(client, addresses, workers.slots, torch_threads))
+    best = [min(samples, key=lambda sample: sample.seconds) for samples in zip(*alone, strict=True)]
+    multiply_adds, touched = _fitted(best)
+    # Whatever else runs on the machine makes it slower, never faster.
+    parallel = max(
+        sum(_seconds(best) / _seconds(samples) for samples in found) for found in together
+    )
     tell("measuring the ways between workers")
     link = _link(client, addresses)
     tell("measuring tasks")
@@ -114,7 +120,7 @@ def _fitted(samples: Sequence[_Sample]) -> tuple[float, float]:
     defaults = Speeds()
     if costs[0] <= 0 or costs[1] <= 0:  # nothing but arithmetic, or nothing but memory
         return float(np.median(known[:, 0])), max(defaults.touched, float(known[:, 1].max()))
-    return min(1 / costs[0], 1.5 * fastest), min(1 / costs[1], 1e11)
+    return float(min(1 / costs[0], 1.5 * fastest)), float(min(1 / costs[1], 1e11))
 
 
 def _convolutions(
