@@ -46,6 +46,7 @@ docs: $(READY) ## build the documentation in docs/_build/html
 
 bench: $(READY) ## the benchmarks that take minutes; the others are named in docs/
 	$(BIN)/python benchmarks/healthy.py
+	$(BIN)/python benchmarks/planned.py
 	$(BIN)/python benchmarks/conditions.py
 	$(BIN)/python benchmarks/cost.py
 
