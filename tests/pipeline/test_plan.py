@@ -144,8 +144,12 @@ def test_refusals_name_the_number(files: Files) -> None:
         make_plan(network, SHAPE, PlanOptions.of(n=60, tolerate=28, code="crme"))
     with pytest.raises(CodeError, match="expected n to be a multiple of 3"):
         make_plan(network, SHAPE, PlanOptions.of(n=8, tolerate=2, code="replication"))
-    with pytest.raises(PlanError, match="40 strips, where no layer has more than 16 rows"):
-        make_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
+
+
+def test_more_shares_than_rows_are_gathered(files: Files) -> None:
+    network = open_model(files.model).network
+    plan = make_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
+    assert not plan.in_place  # 40 strips of 16 rows there are none
 
 
 def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, scheduler: str) -> None:
@@ -162,10 +166,10 @@ def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, schedule
     found = json.loads(summary.read_text())
     assert found["planned"].keys() == {"seconds", "bytes_sent", "extra_work", "peak_memory"}
     assert found["planned"]["seconds"] > 0
-    assert found["peak_memory"] > 0
+    assert found["peak_memory"] is None or found["peak_memory"] > 0  # it comes with a heartbeat
     told = runner.invoke(main, ["report", str(output)])
     assert "planned" in told.output
-    assert "most memory of a worker" in told.output
+    assert "sent between workers" in told.output
 
 
 def test_measured_speeds_are_kept_and_used(

@@ -64,7 +64,8 @@ class Summary:
     failures
         See :class:`BlockFailure`.
     peak_memory
-        The most bytes of a worker's process; None where no worker said.
+        The most bytes of a worker's process; None where the run was shorter than a heartbeat,
+        with which it comes.
     planned
         What the plan's cost model expected of this run, for ``seconds``, ``bytes_sent``,
         ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None where
