@@ -163,9 +163,12 @@ def check_shares(
     size = _relative(syndrome, stacked)
     if len(relations) == 0 or _is_rounding(syndrome, stacked, limit, bound):
         return Verdict(size, len(relations) > 0, True, ())
-    order = _suspects(relations, syndrome, len(shares), limit)
-    for count in range(1, len(shares) - code.recovery_threshold):
-        wrong = tuple(sorted(shares[i] for i in order[:count]))
+    noise = 0.0 if bound is None else bound * math.sqrt(syndrome.shape[1])
+    order = _suspects(relations, syndrome, len(shares), limit, noise)
+    most = len(shares) - code.recovery_threshold - 1
+    singly = [(suspect,) for suspect in order] if most else []
+    for accused in [*singly, *(tuple(order[:count]) for count in range(2, most + 1))]:
+        wrong = tuple(sorted(shares[i] for i in accused))
         rest = {share: results[share] for share in shares if share not in wrong}
         if code.is_decodable(rest) and _agree(code, rest, limit, bound):
             return Verdict(size, True, False, wrong)
@@ -208,12 +211,12 @@ def _relative(syndrome: torch.Tensor, stacked: torch.Tensor) -> float:
 
 
 def _suspects(
-    relations: Float64Array, syndrome: torch.Tensor, shares: int, limit: float
+    relations: Float64Array, syndrome: torch.Tensor, shares: int, limit: float, least: float
 ) -> list[int]:
     """Return the positions of all shares, the most suspicious first.
 
     By the cosine of the smallest principal angle between the share's block of relations and
-    the range of the syndrome.
+    the range of the syndrome. Singular values below ``least`` are rounding.
     """
     # The triangular factor has the range and the singular values, without their squaring.
     triangle = torch.linalg.qr(syndrome.to(torch.float64).T, mode="r").R.T.cpu().numpy()
@@ -221,7 +224,7 @@ def _suspects(
     blocks = relations.reshape(len(relations), shares, -1).transpose(1, 0, 2)
     bases = np.linalg.qr(blocks)[0]
     # Rounding spreads over all directions; what stands out of it is signal.
-    noise = max(values[-1] * 10.0, values[0] * _noise_floor(limit))
+    noise = max(values[-1] * 10.0, values[0] * _noise_floor(limit), least)
     signal = vectors[:, values > noise] if (values > noise).any() else vectors[:, :1]
     cosines = np.linalg.svd(signal.T @ bases, compute_uv=False)[:, 0]
     return [int(i) for i in np.argsort(-cosines)]

@@ -13,9 +13,9 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 from distributed import Client, Future, KilledWorker
 
-from .errors import ClusterLostError
+from .errors import ClusterLostError, full_line
 
-__all__ = ["Again", "BlockJob", "Outcome", "run_blocks"]
+__all__ = ["Again", "BlockJob", "Outcome", "reason", "run_blocks"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,17 @@ def _outcome(block: int, future: Future[Any]) -> Outcome:
         f"block {block} was {future.status} before it was finished: the scheduler went away or "
         "somebody cancelled it; run again to continue"
     )
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why a block could not be made."""
+    if isinstance(error, KilledWorker):
+        return (
+            f"KilledWorker: its task {error.task!r} ended every worker that it was given to, "
+            f"{error.last_worker.address} the last; unless somebody else stopped them they ran "
+            "out of memory: use a smaller --batch, or workers with more memory"
+        )
+    return full_line(error)
 
 
 def _check(client: Client) -> None:

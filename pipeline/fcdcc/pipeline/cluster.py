@@ -243,6 +243,8 @@ def _client(config: JobConfig) -> Client:
         )
     address = str(config.scheduler)
     try:
+        if address.startswith("tls:"):
+            _check_certificates(security or Security())
         if not address.startswith("inproc:"):
             # A client made with an address that cannot be one complains when it is collected.
             get_address_host_port(address)
@@ -252,6 +254,21 @@ def _client(config: JobConfig) -> Client:
             f"no Dask scheduler answers at {address}: {error}; expected an address such as "
             "tcp://host:8786 of one that is running"
         ) from error
+
+
+def _check_certificates(security: Security) -> None:
+    """Check that there are certificates, and that they can be read.
+
+    Raises
+    ------
+    ValueError, OSError
+        If not.
+    """
+    if security.get_connection_args("client")["ssl_context"] is None:
+        raise ValueError(
+            "it speaks TLS and no certificate was given: give --tls-ca-file, --tls-cert and "
+            "--tls-key, or set them in Dask's configuration"
+        )
 
 
 def _close(client: Client) -> None:

@@ -31,7 +31,7 @@ from fcdcc.storage import (
 from . import kernels
 from .anyk import AnyKPlugin
 from .bands import reading_note, row_axis
-from .blocks import BlockJob, Outcome, run_blocks
+from .blocks import BlockJob, Outcome, reason, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
 from .costs.workforce import Workforce
 from .errors import ClusterLostError, full_line
@@ -328,10 +328,10 @@ def _note(store: PredictionStore, outcome: Outcome) -> None:
     if outcome.error is None:
         logger.info("block %d (%s) is done", outcome.block, what)
         return
-    reason = full_line(outcome.error)
+    why = reason(outcome.error)
     logger.error("block %d (%s) failed: %s", outcome.block, what, reason)
     try:
-        store.record_failure(outcome.block, reason)
+        store.record_failure(outcome.block, why)
     except OutputError as error:  # the disk is full, say: without any record it is done again
         logger.error("%s", error)
 

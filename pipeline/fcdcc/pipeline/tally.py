@@ -15,9 +15,8 @@ from fcdcc.storage import BlockLayout
 
 from .anyk import anyk_report
 from .anyk.report import Report
-from .blocks import Outcome
+from .blocks import Outcome, reason
 from .costs.forecast import Forecast, planned
-from .errors import full_line
 from .executable_plugin import BYTES_SENT, PEAK_MEMORY
 from .progress import Advance
 from .summary import BlockFailure, CorruptShare, Summary
@@ -100,7 +99,7 @@ class Tally:
         """Count a finished block."""
         self._stopped = time.monotonic()
         if outcome.error is not None:
-            self.failed[outcome.block] = full_line(outcome.error)
+            self.failed[outcome.block] = reason(outcome.error)
             return
         self._done += 1
         self._is_done[outcome.block] = True
