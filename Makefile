@@ -3,9 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FUZZ_SECONDS ?= 300
+
+# The tests that docs/faults.md names.
+FAULTS := tests/chaos tests/pipeline/test_verify.py tests/pipeline/test_full_disk.py \
+  tests/pipeline/test_scheduler_restart.py tests/pipeline/test_failures.py \
+  tests/pipeline/test_inspection.py tests/pipeline/test_job.py tests/pipeline/anyk/test_processes.py \
+  tests/pipeline/anyk/test_plugin.py tests/storage/test_verification.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long chaos lint format docs bench clean
+.PHONY: help env demo test test-long chaos fuzz licences sbom lint format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,8 +34,17 @@ test: $(READY) ## run the test suite
 test-long: $(READY) ## run the long tests, too
 	$(BIN)/python -m pytest -m 'long or not long'
 
-chaos: $(READY) ## 200 seeded runs with faults at random moments
-	$(BIN)/python -m pytest tests/chaos/test_runs.py -m 'long or not long'
+chaos: $(READY) ## every fault of docs/faults.md, and 200 seeded runs with faults at random moments
+	$(BIN)/python -m pytest $(FAULTS) -m 'long or not long'
+
+fuzz: $(READY) ## all fuzzed entry points, FUZZ_SECONDS each
+	FCDCC_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -m 'long or not long'
+
+licences: $(READY) ## the packages that are needed, with their licences
+	@$(BIN)/python tools/inventory.py licences
+
+sbom: $(READY) ## a software bill of materials, CycloneDX, in sbom.json
+	@$(BIN)/python tools/inventory.py sbom > sbom.json
 
 lint: $(READY) ## style, types and the rules between the layers
 	$(BIN)/ruff check .

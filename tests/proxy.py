@@ -32,6 +32,7 @@ class Proxy:
         """Whether nothing comes through; connections stay open, as with a pulled cable."""
         self.bytes = 0
         self._draw = random.Random(5)
+        self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -57,6 +58,9 @@ class Proxy:
         for task in [*self._tasks]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)  # for the transports to be done with
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -64,6 +68,7 @@ class Proxy:
         except OSError:
             writer.close()
             return
+        self._writers += [writer, onward]
         for source, sink in ((reader, onward), (other, writer)):
             task = asyncio.create_task(self._forward(source, sink))
             self._tasks.add(task)
