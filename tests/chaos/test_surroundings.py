@@ -124,7 +124,14 @@ def one_behind_a_proxy(folder: Path) -> Iterator[tuple[str, Behind]]:
             behind.close()
 
 
-@pytest.mark.parametrize("kind", ["cut", "delay", "loss"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cut",
+        pytest.param("delay", marks=pytest.mark.long),
+        pytest.param("loss", marks=pytest.mark.long),
+    ],
+)
 def test_a_bad_network_costs_time_and_nothing_else(files: Files, tmp_path: Path, kind: str) -> None:
     how: dict[str, float | bool] = {
         "cut": {"cut": True}, "delay": {"delay": 0.1}, "loss": {"loss": 0.1},
@@ -137,7 +144,8 @@ def test_a_bad_network_costs_time_and_nothing_else(files: Files, tmp_path: Path,
         assert all(proxy.bytes > 0 for proxy in behind.proxies)
     assert (summary.status, summary.blocks_done) == ("complete", BLOCKS)
     if kind == "cut":
-        assert behind.address in summary.workers_lost
+        # Nobody waited for its shares, or it was taken for gone: whichever came first.
+        assert summary.erasures or behind.address in summary.workers_lost
     else:
         assert summary.workers_lost == ()
     check(files, output)
@@ -198,6 +206,7 @@ def eat(megabytes: int) -> int:
     return len(held)
 
 
+@pytest.mark.long
 def test_a_block_that_needs_too_much_memory_fails_in_words_and_alone() -> None:
     """A worker at its limit is ended by its nanny; the others' blocks are made all the same."""
     with (
