@@ -7,6 +7,7 @@ every run of the suite takes it.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -34,8 +35,8 @@ PATIENCE = 20
 """Seconds that one input may take."""
 
 JUNK: list[Any] = [
-    None, True, -1, 0, 1, 2**31, 2**63, 1 << 70, 1e308, -0.5, "", "x", "../../x", "/etc/passwd", "\0",
-    "a" * 300, [], {}, [[]], {"as_int": 3}, [1] * 40, "__import__('os')", "tcp://", "\ud800",
+    None, True, -1, 0, 1, 2**31, 2**63, 1 << 70, 1e308, -0.5, "", "x", "../../x", "/etc/passwd",
+    "\0", "a" * 300, [], {}, [[]], {"as_int": 3}, [1] * 40, "__import__('os')", "tcp://", "\ud800",
 ]  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def bent(value: Any, draw: random.Random) -> Any:
             if draw.random() < 0.15:
                 break
         if parent is None:
-            return draw.choice(JUNK)
+            return copy.deepcopy(draw.choice(JUNK))
         what = draw.randrange(6)
         if what == 0:
             del parent[key]
@@ -60,7 +61,7 @@ def bent(value: Any, draw: random.Random) -> Any:
         elif what == 2 and isinstance(parent, list):
             parent.append(place)
         else:
-            parent[key] = draw.choice(JUNK)
+            parent[key] = copy.deepcopy(draw.choice(JUNK))
     return value
 
 

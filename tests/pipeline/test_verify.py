@@ -74,8 +74,9 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
 ) -> None:
     with Client(scheduler, set_as_default=False) as client:
         bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[[*FORMS].index(form)]
-    # Of a block it may have the one share that is held back, but not of two in a row.
-    spoil(monkeypatch, lambda key, position, worker: worker == bad and key.block < 2)
+    # Of a block it may have the one share that is held back, but hardly of all.
+    spoil(monkeypatch, lambda key, position, worker: worker == bad)
+    monkeypatch.setattr("fcdcc.pipeline.anyk.trust.OFFENCES", 100)  # others need it, too
     output = tmp_path / "out.zarr"
     summary = run(job(files, scheduler, output, verify="all", **FORMS[form]))
     assert summary.status == "complete"
@@ -83,7 +84,7 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     assert verify(output) == []
     assert {found.worker for found in summary.corrupt_shares} <= {bad}
     if FORMS[form].get("redundancy") == "eager" or form == "gathered":
-        return  # the share of the bad worker may be the one that nobody waits for
+        return  # the share of the bad worker may always be the one that nobody waits for
     blocks = {found.block for found in summary.corrupt_shares}
     assert blocks
     warnings = warnings_of(output)

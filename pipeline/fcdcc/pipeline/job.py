@@ -34,7 +34,7 @@ from .bands import reading_note, row_axis
 from .blocks import BlockJob, Outcome, reason, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
 from .costs.workforce import Workforce
-from .errors import ClusterLostError, full_line
+from .errors import ClusterLostError
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin, install, uninstall
 from .forms import StoredForm

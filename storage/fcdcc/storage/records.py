@@ -129,7 +129,7 @@ class BlockRecord:
         members = unseal(data)
         try:
             return _record(members)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise DamageError(f"it is no record that this version can read: {error!r}") from error
 
 

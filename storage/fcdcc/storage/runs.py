@@ -12,8 +12,9 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from .chunks import OutputArray
 from .errors import DamageError, OutputError
@@ -43,6 +44,8 @@ PRIVATE = ".fcdcc"
 
 RUN = f"{PRIVATE}/run.json"
 CONTENTS = f"{PRIVATE}/contents.json"
+
+T = TypeVar("T")
 
 _SCHEMA = 2
 _WHOLE_IMAGES = 1
@@ -265,7 +268,7 @@ def read_run(folder: Folder) -> StoredRun | None:
         As :func:`read_copies`.
     """
     members = read_copies(folder, RUN)
-    return None if members is None else StoredRun.from_members(members)
+    return None if members is None else _understood(folder, members, StoredRun.from_members)
 
 
 def read_contents(folder: Folder) -> Contents | None:
@@ -277,4 +280,19 @@ def read_contents(folder: Folder) -> Contents | None:
         As :func:`read_copies`.
     """
     members = read_copies(folder, CONTENTS)
-    return None if members is None else Contents.from_members(members)
+    return None if members is None else _understood(folder, members, Contents.from_members)
+
+
+def _understood(
+    folder: Folder, members: Mapping[str, Json], make: Callable[[Mapping[str, Json]], T]
+) -> T:
+    """Return what members say; what says nothing has a checksum, and no run wrote it."""
+    try:
+        return make(members)
+    except OutputError:
+        raise
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise DamageError(
+            f"{shown(folder.location)} says of itself what no run has written ({error!r}): put it "
+            "aside with --restart and run the job again"
+        ) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -63,6 +64,16 @@ SCALAR_TYPES: Mapping[int, torch.dtype] = {
 _STRIDED = 7
 
 
+# What zipfile raises where a file is none, or its directory is damaged.
+_NO_ZIP = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    UnicodeError,
+    NotImplementedError,
+    struct.error,
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Archive:
     """The contents of a ``.pt2`` file: nothing in it can run.
@@ -104,8 +115,8 @@ def read_archive(file: bytes | Path, source: str) -> Archive:
         raise ModelError(f"{source}: no such file; {_EXPECTED}") from error
     except IsADirectoryError as error:
         raise ModelError(f"{source} is a folder; {_EXPECTED}") from error
-    except zipfile.BadZipFile as error:
-        raise ModelError(f"{source} is not a .pt2 file ({error}); {_EXPECTED}") from error
+    except _NO_ZIP as error:
+        raise ModelError(f"{source} is not a .pt2 file ({one_line(error)}); {_EXPECTED}") from error
     except (OSError, EOFError) as error:
         raise ModelError(f"{source} cannot be read: {one_line(error)}") from error
 
