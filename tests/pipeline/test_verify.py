@@ -13,7 +13,18 @@ import torch
 import zarr
 from distributed import Client
 
-from fcdcc.pipeline import JobConfig, open_model, plan, run
+from fcdcc.pipeline import (
+    JobConfig,
+    checking,
+    image_kernels,
+    infer,
+    kernels,
+    open_model,
+    plan,
+    run,
+    strip_kernels,
+)
+from fcdcc.pipeline.errors import WrongSharesError
 from fcdcc.pipeline.keys import TaskKey
 from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
@@ -211,3 +222,22 @@ def test_filters_without_numbers_are_named_in_the_plan() -> None:
     torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 8, 8),)), buffer)
     made = plan(open_model(buffer.getvalue()), np.zeros((4, 3, 8, 8), "float32"))
     assert any("(0): 2 of its filters' values are not finite" in said for said in made.warnings)
+
+
+@pytest.mark.parametrize("form", ["images", "strips", "gathered"])
+def test_infer_checks_too(files: Files, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    pixels = zarr.open_group(files.images, mode="r")["image"][:]
+    model = open_model(files.model)
+    made = infer(model, pixels, verify="all", **FORMS[form])
+    answers = made.compute(scheduler="threads")
+    np.testing.assert_allclose(answers, files.expected, atol=1e-5)
+    original = checking.noted
+
+    def wrong(held: Any, layer: int, position: int, values: Any, entering: Any) -> Any:
+        values = scaled(values) if position == 4 else values
+        return original(held, layer, position, values, entering)
+
+    for module in (kernels, image_kernels, strip_kernels):
+        monkeypatch.setattr(module, "noted", wrong)
+    with pytest.raises(WrongSharesError, match="contradict each other"):
+        made.compute(scheduler="threads")

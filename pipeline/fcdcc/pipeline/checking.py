@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -98,7 +99,7 @@ def noted(
     entering
         What was convolved; None if nothing was.
     """
-    if values.size and not is_finite(torch.from_numpy(values)):
+    if not is_finite(values):
         announce("not-finite", [(position, here())])
         logger.warning(
             "layer %d (%s): share %d has values that are not finite",
@@ -159,7 +160,7 @@ def refuse(held: Executable, layer: int, shares: Mapping[int, Given], verdict: V
     WrongSharesError
         If any of them must be wrong.
     """
-    odd = [p for p, share in shares.items() if not is_finite(torch.from_numpy(bare(share)))]
+    odd = [position for position, share in shares.items() if not is_finite(bare(share))]
     if _came_in(held, layer, odd, shares):
         refuse_odd(held, layer, odd)
     found = [(p, s.worker if isinstance(s, Noted) else "") for p, s in sorted(shares.items())]
@@ -200,9 +201,10 @@ def _came_in(
     return bool(parity.intersection(odd)) and bool(set(odd) - parity)
 
 
-def is_finite(values: Tensor) -> bool:
+def is_finite(values: Array) -> bool:
     """Return whether all values are finite; the sum says so, unless it overflows."""
-    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
 
 
 def _named(shares: Iterable[tuple[int, str]]) -> str:

@@ -69,7 +69,7 @@ def read(
     """
     first, last = (0, source.shape[2]) if rows is None else rows
     prepared = prepare(source.read_rows(start, stop, first, last), preparation, pad_to)
-    if not is_finite(torch.from_numpy(prepared)):
+    if not is_finite(prepared):
         odd = ~np.isfinite(prepared.reshape(len(prepared), -1)).all(axis=1)
         numbers = [start + int(i) for i in np.flatnonzero(odd)]
         logger.warning("images %s hold values that are not finite", _some(numbers))
@@ -251,7 +251,7 @@ def check_finite(held: Executable, layer: int, shares: Mapping[int, Tensor]) -> 
     NotFiniteError
         If one does not.
     """
-    odd = [position for position, share in shares.items() if not is_finite(share)]
+    odd = [position for position, share in shares.items() if not is_finite(share.numpy())]
     if odd:
         refuse_odd(held, layer, odd)
 
