@@ -231,7 +231,7 @@ def samples() -> dict[str, list[bytes]]:
         files: dict[str, Any] = {}
         zarr.create_array(
             zarr.storage.MemoryStore(files), shape=(2, 3, 8, 8), chunks=(2, 3, 8, 8),
-            dtype="uint8", zarr_format=version,
+            dtype="uint8", zarr_format=version, compressors="auto" if version == 3 else None,
             dimension_names=list("ncyx") if version == 3 else None,
         )[...] = np.arange(384, dtype=np.uint8).reshape(2, 3, 8, 8)  # fmt: skip
         metadata[name] = files[name].to_bytes()
