@@ -99,7 +99,8 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     blocks = {found.block for found in summary.corrupt_shares}
     assert blocks
     warnings = warnings_of(output)
-    assert {block for block, said in warnings.items() if said} == blocks
+    # When a block was done again the bad worker may have had no part in it.
+    assert {block for block, said in warnings.items() if said} >= blocks
     for block in blocks:
         assert "contradict each other" in warnings[block][0]
         assert f"from {bad} left out as wrong" in warnings[block][1]
@@ -133,14 +134,15 @@ def test_with_one_share_to_spare_the_block_is_done_elsewhere(
 ) -> None:
     with Client(scheduler, set_as_default=False) as client:
         bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[0]
-    hit = spoil(monkeypatch, lambda key, position, worker: worker == bad and key.block == 0)
+    hit = spoil(monkeypatch, lambda key, position, worker: worker == bad)
     output = tmp_path / "out.zarr"
     config = job(files, scheduler, output, verify="all", n=5, tolerate=1, split="images", batch=16)
     summary = run(config)
     assert hit
     assert summary.status == "complete"
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
-    assert any("contradict each other" in said for said in warnings_of(output)[0])
+    again = [said for said in warnings_of(output).values() if said]
+    assert all("contradict each other" in said[0] for said in again)
 
 
 def test_what_is_there_anyway_is_compared(
@@ -189,7 +191,7 @@ def test_a_worker_that_does_it_again_gets_no_more_work(
         bad = sorted(cluster.scheduler.workers)[3]
         spoil(monkeypatch, lambda key, position, worker: worker == bad, scaled)
         output = tmp_path / "out.zarr"
-        options = FORMS["images"] | {"in_flight": 1}
+        options = FORMS["strips"] | {"batch": 3, "in_flight": 1}
         config = job(files, cluster.scheduler_address, output, verify="all", **options)
         summary = run(config)
         assert cluster.scheduler.workers[bad].status.name == "paused"
