@@ -89,8 +89,7 @@ def _measured(
         together.append(_convolutions(client, addresses, workers.slots, torch_threads))
     best = [min(samples, key=lambda sample: sample.seconds) for samples in zip(*alone, strict=True)]
     multiply_adds, touched = _fitted(best)
-    # Whatever else runs on the machine makes it slower, never faster.
-    parallel = max(
+    parallel = median(
         sum(_seconds(best) / _seconds(samples) for samples in found) for found in together
     )
     tell("measuring the ways between workers")

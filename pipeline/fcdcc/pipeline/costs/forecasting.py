@@ -34,8 +34,9 @@ LARGEST = 24
 """A larger cluster is simulated in small, with as many blocks for each worker."""
 
 
-WEIGHT_COPIES = 2.0
-"""The model in a worker: once as it came, packed, and once in use."""
+WEIGHT_COPIES = 3.0
+"""The model in a worker: as it came over the network, in use, and about once more in the orders
+that convolutions bring filters into (measured: docs/planning.md)."""
 
 
 def forecast(
