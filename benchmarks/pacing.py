@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -34,18 +34,25 @@ PACED = {
 
 
 class Pacing(WorkerPlugin):
-    """Stretches the tasks of a worker; ``worker.trace`` says which are slow."""
+    """Stretches the tasks of a worker; ``worker.trace`` says which are slow.
+
+    ``speeds`` are those of workers by name; the others have 1.
+    """
 
     name = "pacing"
 
-    def __init__(self, pace: float, seed: int) -> None:
+    def __init__(self, pace: float, seed: int, speeds: Mapping[str, float] | None = None) -> None:
         self.pace = pace
         self.seed = seed
+        self.speeds = dict(speeds or {})
 
     def setup(self, worker: Worker) -> None:
         """Put the stretched functions in the places of the true ones."""
         torch.set_num_threads(1)
-        worker.trace = {"pace": self.pace, "seed": self.seed, "share": 0.0, "workers": False}
+        worker.trace = {
+            "pace": self.pace, "seed": self.seed, "share": 0.0, "workers": False,
+            "speeds": self.speeds,
+        }  # fmt: skip
         for module, names in PACED.items():
             for name in names:
                 function = getattr(module, name)
@@ -93,7 +100,7 @@ class Stretch:
         draw = random.Random(f"{trace['seed']} {self._label} {name}").random()
         slow = self._is_share and draw < trace["share"]
         slow = slow or (trace["workers"] and name in SLOW_WORKERS)
-        factor = trace["pace"] * (FACTOR if slow else 1.0)
+        factor = trace["pace"] * (FACTOR if slow else 1.0) / trace["speeds"].get(str(name), 1.0)
         end = self._wall + factor * (time.thread_time() - self._cpu)
         while (left := end - time.perf_counter()) > 0:
             time.sleep(min(NAPS, left))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, cast
@@ -13,9 +14,13 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 from distributed import Client, Future, KilledWorker
 
+from .anyk.fallback import ClientRun
 from .errors import ClusterLostError, full_line
 
 __all__ = ["Again", "BlockJob", "Outcome", "reason", "run_blocks"]
+
+
+_Pending: TypeAlias = "Future[Any] | ClientRun"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ def run_blocks(
     in_flight: int,
     tick: float,
     again: Again = lambda _job, _error: None,
+    with_plugin: bool = True,
 ) -> Iterator[Outcome | None]:
     """Run blocks, yielding each when it is finished and None when ``tick`` seconds bring none.
 
@@ -58,14 +64,18 @@ def run_blocks(
     only alone is a block that kills its workers told from one that stood beside it. For one
     that fails otherwise, ``again`` may have something else to try.
 
+    Where the scheduler does not have the any-k plugin (``with_plugin``), a loop in this process
+    takes every block through its layers (:mod:`.anyk.fallback`).
+
     Raises
     ------
     ClusterLostError
         If the scheduler went away.
     """
     suspects: list[BlockJob] = []
-    yield from _run(client, blocks, in_flight, tick, again, suspects)
-    yield from _run(client, suspects, 1, tick, again, None)
+    send = _submitted if with_plugin else _taken_through
+    yield from _run(client, blocks, in_flight, tick, again, suspects, send)
+    yield from _run(client, suspects, 1, tick, again, None, send)
 
 
 def _run(
@@ -75,18 +85,19 @@ def _run(
     tick: float,
     again: Again,
     suspects: list[BlockJob] | None,
+    send: Callable[[Client, BlockJob], _Pending],
 ) -> Iterator[Outcome | None]:
     """Run blocks; those whose workers died go to ``suspects``, where it is given."""
     waiting = iter(blocks)
     retried: deque[BlockJob] = deque()
-    active: dict[int, tuple[BlockJob, Future[Any]]] = {}
+    active: dict[int, tuple[BlockJob, _Pending]] = {}
     finished: SimpleQueue[int] = SimpleQueue()
     try:
         while True:
             for job in _next(retried, waiting, in_flight - len(active)):
-                future: Future[Any] = _submitted(client, job)
+                future = send(client, job)
                 active[job.block] = job, future
-                future.add_done_callback(lambda _, block=job.block: finished.put(block))
+                future.add_done_callback(partial(_put, finished, job.block))
             if not active:
                 return
             try:
@@ -122,13 +133,23 @@ def _next(retried: deque[BlockJob], waiting: Iterator[BlockJob], count: int) -> 
             yield from islice(waiting, 1)
 
 
+def _put(finished: SimpleQueue[int], block: int, _: object) -> None:
+    """Note that a block has ended."""
+    finished.put(block)
+
+
 def _submitted(client: Client, job: BlockJob) -> Future[Any]:
     """Send a block's graph; earlier blocks come first."""
     future = client.get(job.tasks, job.key, sync=False, priority=-job.block)
     return cast("Future[Any]", future)
 
 
-def _outcome(block: int, future: Future[Any]) -> Outcome:
+def _taken_through(client: Client, job: BlockJob) -> ClientRun:
+    """Take a block through its layers from here; earlier blocks come first."""
+    return ClientRun(client, job.tasks, job.key, -job.block)
+
+
+def _outcome(block: int, future: _Pending) -> Outcome:
     """Return how a block ended."""
     if future.status == "finished":
         return Outcome(block, None)

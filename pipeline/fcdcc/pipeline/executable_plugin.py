@@ -17,6 +17,7 @@ from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
 
 from .executable import Executable, drop, hold
+from .leaving import leave_as_before, leave_in_order
 from .peak_memory import PeakMemory
 
 __all__ = ["BYTES_SENT", "PEAK_MEMORY", "ExecutablePlugin", "install", "uninstall"]
@@ -59,6 +60,7 @@ class ExecutablePlugin(WorkerPlugin):
         """Keep the executable in the worker's process."""
         torch.set_num_threads(self.torch_threads)
         hold(self.executable)
+        leave_in_order(worker)
         sent_before = worker.transfer_outgoing_bytes_total
 
         async def bytes_sent(worker: Worker) -> int:
@@ -76,6 +78,7 @@ class ExecutablePlugin(WorkerPlugin):
         worker.metrics.pop(BYTES_SENT, None)
         if worker.metrics.pop(PEAK_MEMORY, None) is not None:
             PeakMemory.stop()
+        leave_as_before(worker)
         drop(self.executable.ref)
 
 

@@ -14,7 +14,8 @@ from math import ceil
 import numpy as np
 from dask._task_spec import Task
 from dask.typing import Key
-from distributed import span
+from distributed import Client, span
+from distributed.comm.core import CommClosedError
 
 from fcdcc.storage import (
     DamageError,
@@ -30,6 +31,7 @@ from fcdcc.storage import (
 
 from . import kernels
 from .anyk import AnyKPlugin
+from .anyk.fallback import LOST
 from .bands import reading_note, row_axis
 from .blocks import BlockJob, Outcome, reason, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
@@ -258,7 +260,7 @@ def _run_pending(
     with noticing_loss(client):
         _warn_of_few_workers(plan, cluster.workers)
         watcher.step("sending the model to the workers")
-        client.register_plugin(AnyKPlugin())
+        with_plugin = _register(client)
         install(client, plugin)
     watcher.begin(job.run)
     logger.info(
@@ -277,7 +279,7 @@ def _run_pending(
             keep(client, store, job.run, job.config, plan, band_of) as keeper,
             span("fcdcc", job.run),
         ):
-            for outcome in run_blocks(client, jobs, plan.in_flight, TICK, again):
+            for outcome in run_blocks(client, jobs, plan.in_flight, TICK, again, with_plugin):
                 if outcome is not None:
                     tally.add(outcome)
                     _note(store, outcome)
@@ -297,6 +299,18 @@ def _run_pending(
     finally:
         if client.status == "running":
             uninstall(client, plugin)
+
+
+def _register(client: Client) -> bool:
+    """Register the any-k plugin; where the scheduler does not take it, say so and return False."""
+    try:
+        client.register_plugin(AnyKPlugin())
+    except Exception as error:  # whatever hinders it, there is another way
+        if client.status != "running" or isinstance(error, CommClosedError):
+            raise
+        logger.warning("the any-k plugin cannot be registered (%s): %s", error, LOST)
+        return False
+    return True
 
 
 def _warn_of_few_workers(plan: Plan, workers: int) -> None:

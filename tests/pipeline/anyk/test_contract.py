@@ -64,7 +64,7 @@ def with_other_arguments(patch: pytest.MonkeyPatch) -> None:
 
 
 def older(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract, "version", lambda _: "2025.12.0")
+    patch.setattr(contract, "version", lambda _: "2025.5.1")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def older(patch: pytest.MonkeyPatch) -> None:
         (without_block_fusion, "cannot refuse to be merged"),
         (with_another_substitute, "cannot be put in place of a graph node's input"),
         (with_other_arguments, "cannot be put in place of a graph node's input"),
-        (older, r"older than 2026\.8\.0"),
+        (older, r"older than 2025\.7\.0"),
     ],
 )
 def test_a_change_is_told_in_words(change: Any, words: str) -> None:

@@ -6,9 +6,12 @@ from collections import Counter
 from statistics import median
 
 import pytest
+from dask._task_spec import Task
+from dask.typing import Key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk.simulation import (
     HeavyTail,
     Nothing,
@@ -24,8 +27,15 @@ from fcdcc.pipeline.anyk.simulation import (
     Times,
     chain,
     one_layer,
+    simulated,
 )
 from fcdcc.pipeline.anyk.state import AnyKState
+from fcdcc.pipeline.executable import Executable
+from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.keys import parse_key, task_key
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner import make_plan
+from small import Files
 
 
 def cluster(
@@ -37,10 +47,10 @@ def cluster(
     return made
 
 
-def check_empty(simulated: SimulatedCluster, state: AnyKState) -> None:
+def check_empty(imagined: SimulatedCluster, state: AnyKState) -> None:
     state.validate()
-    assert simulated.unfinished == 0
-    assert simulated.tasks == {}
+    assert imagined.unfinished == 0
+    assert imagined.tasks == {}
     known = state.registry
     assert (known.members, known.nodes, known.groups, known.blocks) == ({}, {}, {}, {})
     assert len(state.doubles) == 0
@@ -52,22 +62,22 @@ def check_empty(simulated: SimulatedCluster, state: AnyKState) -> None:
 def test_whoever_is_slow_stops_or_leaves_every_block_ends(data: st.DataObject) -> None:
     state = AnyKState()
     times = data.draw(st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1)]))
-    simulated = cluster(state, data.draw(st.integers(3, 9)), times)
+    imagined = cluster(state, data.draw(st.integers(3, 9)), times)
     moments = st.floats(0.0, 20.0)
     for number, fault in enumerate(
         data.draw(st.lists(st.sampled_from(["stop", "kill", "retire", "join"]), max_size=4))
     ):
         when = data.draw(moments)
         if fault == "join":
-            simulated.at(when, simulated.join, f"fresh{number}")
-        elif number < len(simulated.workers) - 1:
-            action = simulated.stop if fault == "stop" else simulated.lose
-            simulated.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
+            imagined.at(when, imagined.join, f"fresh{number}")
+        elif number < len(imagined.workers) - 1:
+            action = imagined.stop if fault == "stop" else imagined.lose
+            imagined.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
     layers = data.draw(st.integers(0, 3))
     make = (lambda b: chain(b, 6, 4, layers)) if layers else (lambda b: one_layer(b, 6, 4))
-    outcome = simulated.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
+    outcome = imagined.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
     assert len(outcome.blocks) == 12
-    check_empty(simulated, state)
+    check_empty(imagined, state)
 
 
 def run(policy: Policy, times: Times, blocks: list[SimulatedBlock]) -> Outcome:
@@ -96,10 +106,10 @@ def test_standby_costs_nothing_while_all_is_well() -> None:
 def test_work_is_shared_out_by_speed() -> None:
     speeds = {"w0": 1.0, "w1": 1.0, "w2": 0.5, "w3": 0.5, "w4": 0.25, "w5": 0.25}
     state = AnyKState()
-    simulated = cluster(state, 6, Steady(speeds), hosts=1)
+    imagined = cluster(state, 6, Steady(speeds), hosts=1)
     done: Counter[str] = Counter()
     blocks = [chain(b, 6, 4, 3) for b in range(150)]
-    outcome = simulated.run(blocks, 8)
+    outcome = imagined.run(blocks, 8)
     for record in state.history.run("simulated").shares:
         done[record.worker] += record.state == "done"
     bound = outcome.useful / sum(speeds.values())
@@ -107,3 +117,31 @@ def test_work_is_shared_out_by_speed() -> None:
     assert done["w0"] > 1.5 * done["w2"] > 2.0 * done["w4"] > 0
     paces = {address: worker.pace for address, worker in state.roster.workers.items()}
     assert paces["w4"] / paces["w0"] == pytest.approx(4.0, rel=0.3)
+
+
+def test_the_graph_of_a_real_block_runs_as_well(files: Files) -> None:
+    network = open_model(files.model).network
+    options = PlanOptions.of(batch=16, split="images", redundancy="standby")
+    plan = make_plan(network, (3, 16, 16), options)
+    executable = Executable(network, plan)
+
+    def read(key: Key, start: int, stop: int, pad_to: int) -> Task:
+        return Task(key, range, start, stop, pad_to)
+
+    blocks = []
+    for block in range(5):
+        graph = build_block(network, plan, executable.ref, "r", block, 16, read)
+        last = Task(task_key("write", "r", 99, block), list, graph.prediction)
+        tasks = {**graph.tasks, last.key: last}
+        blocks.append(simulated(block, tasks, last.key, lambda _: 0.1, is_plain))
+    state = AnyKState()
+    imagined = cluster(state, 6)
+    outcome = imagined.run(blocks, 2)
+    assert len(outcome.blocks) == 5
+    assert outcome.extra_work == pytest.approx(0.0)
+    check_empty(imagined, state)
+
+
+def is_plain(key: Key) -> bool:
+    label = parse_key(key)
+    return label is not None and label.stage != "parity"

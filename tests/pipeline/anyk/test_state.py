@@ -27,6 +27,7 @@ class Share:
         self.held = False
         self.dependents: set[Key] = set()
         self.cut = False
+        self.since = 0.0
 
 
 class Node:
@@ -117,14 +118,14 @@ class ModelDask:
         share = self.shares[key]
         assert self.workers
         share.worker = share.place if share.place in self.workers else self.workers[0]
-        share.state = "running"
+        share.state, share.since = "running", self.now
         self.tell(m.ShareStarted(self.now, key, share.worker))
 
     def finish(self, key: Key) -> None:
         share = self.shares[key]
         assert share.worker is not None
         share.state = "done"
-        self.tell(m.ShareDone(self.now, key, share.worker, self.now - 0.1, self.now))
+        self.tell(m.ShareDone(self.now, key, share.worker, share.since, self.now))
         for name in share.dependents:
             self._maybe_run(self.nodes[name])
         self._free_if_unused(share)
@@ -603,7 +604,7 @@ def test_parity_does_not_start_on_a_slow_worker(monkeypatch: pytest.MonkeyPatch)
             dask.now = 100.0 * block + (20.0 if dask.shares[key].worker in slow else 2.0)
             dask.finish(key)
         dask.settle()
-        if {address for address, worker in workers.items() if worker.slow} == slow:
+        if {address for address, worker in workers.items() if worker.pace > 3.0} == slow:
             break
     # From now on they get the parity, which rests, ...
     begun = dask.now

@@ -22,10 +22,13 @@ from distributed.worker_state_machine import WorkerState as WorkerMachine
 from .errors import UnsupportedDaskError
 from .nodes import ERASED, AnyK
 
-__all__ = ["OLDEST", "breaches", "check_contract"]
+__all__ = ["NEWEST", "OLDEST", "breaches", "check_contract", "is_untested"]
 
-OLDEST = "2026.8.0"
+OLDEST = "2025.7.0"
 """The oldest distributed that the plugin was tested with."""
+
+NEWEST = "2026.8.0"
+"""The newest one."""
 
 _TASK = {
     "dependencies": "the tasks that it needs",
@@ -86,8 +89,8 @@ def check_contract() -> None:
     if found:
         raise UnsupportedDaskError(
             f"distributed {version('distributed')} is not as the any-k plugin needs it "
-            f"(written for {OLDEST}): {'; '.join(found)}. Install distributed {OLDEST}, or run "
-            "without the plugin: every share is then waited for"
+            f"(tested with {OLDEST} to {NEWEST}): {'; '.join(found)}. Install {NEWEST}, "
+            "or run without the plugin: every share is then waited for"
         )
 
 
@@ -103,10 +106,22 @@ def breaches() -> list[str]:
     ]
 
 
+def is_untested(given: str) -> bool:
+    """Return whether a version of distributed is newer than the newest that was tested.
+
+    >>> is_untested(NEWEST), is_untested("2099.1.0")
+    (False, True)
+    """
+    return _parts(given) > _parts(NEWEST)
+
+
+def _parts(given: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in given.split("+")[0].split(".")[:3])
+
+
 def _version() -> list[str]:
-    given = tuple(int(part) for part in version("distributed").split("+")[0].split(".")[:3])
-    needed = tuple(int(part) for part in OLDEST.split("."))
-    return [] if given >= needed else [f"it is older than {OLDEST}"]
+    new_enough = _parts(version("distributed")) >= _parts(OLDEST)
+    return [] if new_enough else [f"it is older than {OLDEST}"]
 
 
 def _attributes() -> list[str]:

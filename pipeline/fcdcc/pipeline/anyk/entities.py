@@ -216,15 +216,22 @@ class Worker:
     @property
     def slow(self) -> bool:
         """Whether its tasks take much longer than those of others."""
-        return self.slowness > SLOW
+        return self.slowness > SLOW or self.pace > SLOW
 
-    def judged(self, ratio: float, now: float, is_share: bool = True) -> None:
+    def judged(self, ratio: float, now: float) -> None:
         """Note that a task took ``ratio`` times as long as usual."""
         self.slowness += JUDGEMENT * (min(ratio, MOST) - self.slowness)
         self.judged_at = now
-        if is_share:
-            self._ratios.append(ratio)
-            self._learn()
+
+    def paced(self, ratio: float) -> None:
+        """Note that a share took ``ratio`` times as long as usual."""
+        self._ratios.append(ratio)
+        self._learn()
+
+    @property
+    def known(self) -> bool:
+        """Whether its pace is known from so many shares that others may be judged by it."""
+        return 2 * len(self._ratios) > PACES
 
     def forgive(self, now: float) -> None:
         """Forget a little of what was slow: there was nothing to judge it by for long."""

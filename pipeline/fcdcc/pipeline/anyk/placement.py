@@ -17,6 +17,9 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 __all__ = ["Seatable", "assign", "interleave"]
 
+TOGETHER = 2
+"""A fast worker is given another seat of a block as if it had so many seats' work more to do."""
+
 
 class _Addressed(Protocol):
     @property
@@ -116,6 +119,7 @@ class _Places:
     ) -> None:
         self._workers = workers
         self._shares = shares
+        self._more = max(shares.values(), default=1)
         self._index = {worker.address: index for index, worker in enumerate(workers)}
         self._turn = rotation
         self._load = [worker.load for worker in workers]
@@ -129,7 +133,8 @@ class _Places:
         worker = self._workers[index]
         crowd = max(0, self._seats[index] + 1 - worker.room)
         crowded_host = max(0, self._on_host[worker.host] + 1 - max(worker.room, self._fair))
-        finish = (self._load[index] + 1.0) * worker.pace
+        another = TOGETHER * self._seats[index]
+        finish = (self._load[index] + self._more * (1 + another)) * worker.pace
         turn = (index - self._turn) % len(self._workers)
         return crowd, worker.avoided, crowded_host, finish, turn
 

@@ -29,6 +29,9 @@ LOOKED_AT = 16
 others for the next one: what is decided costs as much with ten thousand workers as with ten, and
 is hardly worse (the power of two choices)."""
 
+ALIKE = 1.3
+"""Workers whose pace differs by less than this factor from that of half of all count as equal."""
+
 FAST = 1.75
 """A worker that is so many times as fast as half of the others may have several seats."""
 
@@ -116,6 +119,8 @@ class Roster:
                 continue
             if block.among and address not in block.among:
                 continue
+            if not worker.running and any(other.running for other in self._in_turn()):
+                continue
             if anew and (seat in block.parity_seats or _unfit(worker)):
                 continue
             kept[seat] = address
@@ -172,10 +177,11 @@ class Roster:
             chosen += tuple(self.workers[address] for address in sorted(extra))
         most = max(1, len(block.parity_seats))
         for worker in chosen:
-            room = min(most, int(self._typical_pace / worker.pace / FAST) + 1)
-            yield Seatable(
-                worker.address, worker.host, worker.avoided, worker.load, worker.pace, room
-            )
+            pace = worker.pace / self._typical_pace
+            if 1.0 / ALIKE < pace < ALIKE:  # equals take turns
+                pace = 1.0
+            room = min(most, 1 + int(1.0 / pace / FAST)) if worker.known else 1
+            yield Seatable(worker.address, worker.host, worker.avoided, worker.load, pace, room)
 
     def _in_turn(self) -> tuple[Worker, ...]:
         """Return the workers that take tasks, neighbours on different hosts."""

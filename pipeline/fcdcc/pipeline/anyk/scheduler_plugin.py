@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -27,7 +28,7 @@ from fcdcc.pipeline.keys import parse_key
 from . import edits
 from . import messages as m
 from .answers import Answers, Failures
-from .contract import check_contract
+from .contract import NEWEST, check_contract, is_untested
 from .groups import find_groups
 from .nodes import AnyK
 from .notices import TOPIC, noticed
@@ -38,7 +39,7 @@ from .state import AnyKState
 
 if TYPE_CHECKING:
     from dask.typing import Key
-    from distributed.scheduler import Recs, Scheduler, TaskState
+    from distributed.scheduler import Recs, Scheduler, TaskState, WorkerState
 
 __all__ = ["AnyKPlugin"]
 
@@ -93,6 +94,12 @@ class AnyKPlugin(SchedulerPlugin):
             If the scheduler differs from what the plugin relies on.
         """
         check_contract()
+        if is_untested(version("distributed")):
+            logger.warning(
+                "distributed %s is newer than %s, the newest that the any-k plugin was tested "
+                "with; all that it relies on looks as it should",
+                version("distributed"), NEWEST,
+            )  # fmt: skip
         if scheduler.no_workers_timeout:
             logger.warning(
                 "distributed.scheduler.no-workers-timeout is set: a share on standby that is not "
@@ -174,6 +181,16 @@ class AnyKPlugin(SchedulerPlugin):
         if topic == TOPIC and isinstance(msg, dict):
             with self.failures.kept("log_event"):
                 self._tell(noticed(time(), msg))
+
+    def valid_workers_downscaling(
+        self,
+        scheduler: Scheduler,  # noqa: ARG002 - the hook's signature
+        workers: list[WorkerState],
+    ) -> list[WorkerState]:
+        """Return the workers that adaptive scaling may take: those that no run needs."""
+        with self.failures.kept("valid_workers_downscaling"):
+            return [worker for worker in workers if not self._is_needed(worker.address)]
+        return workers
 
     # ------------------------------------------------------------------ watching
 

@@ -24,8 +24,8 @@ def ignore_stale(scheduler: Scheduler, ours: Collection[Key]) -> None:
 
     def handle(key: Key, worker: str, stimulus_id: str, **message: Any) -> None:
         task = scheduler.tasks.get(key)
-        made = task is not None and task.state == "memory"
-        if made and key in ours and task.run_id != message.get("run_id"):
+        is_made = task is not None and task.state == "memory" and key in ours
+        if task is not None and is_made and task.run_id != message.get("run_id"):
             return
         usual(key=key, worker=worker, stimulus_id=stimulus_id, **message)
 

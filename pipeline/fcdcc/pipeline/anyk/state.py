@@ -192,6 +192,10 @@ class AnyKState:
         if isinstance(event, m.ShareDone):
             # Parity takes longer where it is made of whole blocks: that says nothing of a worker.
             plain = member is None or member.stage != "parity"
+            if plain:
+                self.workload.paced(
+                    event.share, self.roster.workers.get(event.worker), event.stop - event.start
+                )
             self._ends(event.share, event.worker, event.now, event.start, plain)
         if member is None:
             return
@@ -317,12 +321,13 @@ class AnyKState:
     # ------------------------------------------------------- adding and forgetting
 
     def _add(self, event: m.GroupsAdded) -> Iterator[Instruction]:
-        for spec in event.groups:
-            block, members = self.registry.add(spec)
+        added = [self.registry.add(spec) for spec in event.groups]
+        for block, members in added:
+            for member in members:
+                if block is not None and member.state is not MemberState.HELD:
+                    self.roster.expect(block, member)
+        for block, members in added:
             if block is not None:
-                for member in members:
-                    if member.state is not MemberState.HELD:
-                        self.roster.expect(block, member)
                 self.roster.seat(block)
             for member in members:
                 if member.state is MemberState.HELD:
@@ -405,9 +410,9 @@ class AnyKState:
     def _worker_changed(self, event: m.WorkerStatus) -> Iterable[Instruction]:
         """Note that a worker takes tasks now, or none for a while."""
         self.roster.change(event)
-        if not event.running:
-            return ()
         blocks = self.registry.blocks.values()
+        if not event.running:  # what has not started there goes to others
+            return self._seat_anew([b for b in blocks if event.worker in b.seats.values()])
         return self._seat_anew([b for b in blocks if _is_crowded(b)], spread=True)
 
     def _seat_anew(

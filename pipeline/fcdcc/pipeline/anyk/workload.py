@@ -6,7 +6,8 @@ tasks but by its *stall*: how long it has had something to do and returned nothi
 
 What is learned is the same quantity at the moment of a result: how long the worker had been
 stalled when it came. It contains the transfer of inputs and what a busy machine adds, and so
-like is compared with like. It is kept per *kind* of task: run, layer and stage.
+like is compared with like. How fast a worker is is learned from the time that it computed
+shares alone. Either is kept per *kind* of task: run, layer and stage.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ JUDGED_FROM = 3
 
 SHARE = "share"
 """The stage of shares; how fast a worker is is learned from these."""
+
+RESOLUTION = 0.02
+"""Seconds that say nothing about how fast a worker is."""
 
 
 class Kind(NamedTuple):
@@ -84,6 +88,7 @@ class Workload:
         self.assigned: dict[Key, Assigned] = {}
         self._tasks_of: dict[str, dict[Key, None]] = {}
         self._services: OrderedDict[Kind, deque[float]] = OrderedDict()
+        self._taken: OrderedDict[Kind, deque[float]] = OrderedDict()
         self._longest: dict[str, tuple[int, float]] = {}
 
     # ------------------------------------------------------------------ noticing
@@ -113,6 +118,21 @@ class Workload:
         self._judge(worker, had.kind, service, now)
         self._learn(had.kind, service)
 
+    def paced(self, key: Key, worker: Worker | None, seconds: float) -> None:
+        """Note how long a worker computed a share, before the share counts as done."""
+        had = self.assigned.get(key)
+        if had is None or worker is None or had.worker != worker.address or seconds <= 0.0:
+            return
+        taken = self._taken.get(had.kind)
+        if taken is None:
+            taken = self._taken[had.kind] = deque(maxlen=MAX_SERVICES)
+            while len(self._taken) > MAX_KINDS:
+                self._taken.popitem(last=False)
+        taken.append(seconds)
+        if len(taken) >= JUDGED_FROM:
+            usual = sorted(taken)[len(taken) // 2]
+            worker.paced((seconds + RESOLUTION) / (usual + RESOLUTION))
+
     def _learn(self, kind: Kind, service: float) -> None:
         services = self._services.get(kind)
         if services is None:
@@ -132,13 +152,14 @@ class Workload:
         if services is None or len(services) < JUDGED_FROM:
             return
         usual = sorted(services)[len(services) // 2]
-        worker.judged(service / max(usual, 1e-3), now, kind.stage == SHARE)
+        worker.judged(service / max(usual, 1e-3), now)
 
     def forget(self, run: str) -> None:
         """Forget what was learned from a run."""
         self._longest.pop(run, None)
-        for kind in [kind for kind in self._services if kind.run == run]:
-            del self._services[kind]
+        for known in (self._services, self._taken):
+            for kind in [kind for kind in known if kind.run == run]:
+                del known[kind]
 
     # ------------------------------------------------------------------- judging
 

@@ -83,9 +83,11 @@ def exchange(
         return await request(run=run, told=dict(told), seen=dict(last.seen), summary=summary)
 
     try:
-        answer = cast("dict[str, Any]", client.sync(call))
+        answer = cast("dict[str, Any] | None", client.sync(call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on without it
         logger.debug("the scheduler could not be asked about run %s: %r", run, error)
+        return News(seen=last.seen)
+    if answer is None:  # so Dask answers a question that it does not know
         return News(seen=last.seen)
     return News(
         tuple(ShareRecord(*row) for row in answer["shares"]),
