@@ -211,7 +211,7 @@ class ClientRun:
 
     def _end(self, failed: Future[Any] | None) -> None:
         if failed is not None:
-            error = failed.exception() if failed.status == "error" else None
+            error = cast("Any", failed.exception()) if failed.status == "error" else None
             self._error = error or RuntimeError(f"{failed.key!r} was {failed.status}")
         self._release([key for key in self._futures if key != self.key])
         self._unsent.clear()
