@@ -29,7 +29,7 @@ LOOKED_AT = 16
 others for the next one: what is decided costs as much with ten thousand workers as with ten, and
 is hardly worse (the power of two choices)."""
 
-ALIKE = 1.3
+ALIKE = 1.6
 """Workers whose pace differs by less than this factor from that of half of all count as equal."""
 
 FAST = 1.75
