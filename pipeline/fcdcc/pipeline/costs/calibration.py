@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import psutil
@@ -95,6 +95,7 @@ def _measured(
     tell("measuring the ways between workers")
     link = _link(client, addresses)
     tell("measuring tasks")
+    resident = cast("dict[str, int]", client.run(_resident))
     return Speeds(
         multiply_adds=multiply_adds,
         touched=touched,
@@ -102,7 +103,7 @@ def _measured(
         task=_task_seconds(client, addresses[0]),
         hop=_hop_seconds(client, addresses),
         parallel=max(1.0, min(parallel, float(len(addresses) * workers.slots))),
-        memory_at_rest=float(median(client.run(_resident).values())),
+        memory_at_rest=float(median(resident.values())),
         source="measured",
     )
 
@@ -132,8 +133,7 @@ def _convolutions(
         for address in addresses
         for _ in range(slots)
     ]
-    found: list[list[_Sample]] = client.gather(futures)
-    return found
+    return cast("list[list[_Sample]]", client.gather(futures))
 
 
 def _convolve(begin: float, torch_threads: int) -> list[_Sample]:
