@@ -343,7 +343,7 @@ def _note(store: PredictionStore, outcome: Outcome) -> None:
         logger.info("block %d (%s) is done", outcome.block, what)
         return
     why = reason(outcome.error)
-    logger.error("block %d (%s) failed: %s", outcome.block, what, reason)
+    logger.error("block %d (%s) failed: %s", outcome.block, what, why)
     try:
         store.record_failure(outcome.block, why)
     except OutputError as error:  # the disk is full, say: without any record it is done again
