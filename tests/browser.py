@@ -117,8 +117,7 @@ def browser() -> Iterator[Page]:
             url = pages[0]["webSocketDebuggerUrl"]
             socket = loop.run_until_complete(_connected(url))
             yield Page(loop, socket)
-            socket.close()
-            loop.run_until_complete(asyncio.sleep(0.1))
+            loop.run_until_complete(_close(socket))
         finally:
             process.terminate()
             process.wait(20)
@@ -127,6 +126,11 @@ def browser() -> Iterator[Page]:
 
 async def _connected(url: str) -> WebSocketClientConnection:
     return await websocket_connect(url, max_message_size=50_000_000)
+
+
+async def _close(socket: WebSocketClientConnection) -> None:
+    socket.close()
+    await asyncio.sleep(0.1)
 
 
 def _port(errors: Path, process: subprocess.Popen[bytes]) -> int:
