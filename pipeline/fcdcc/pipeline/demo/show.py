@@ -151,6 +151,7 @@ def _config(files: DemoFiles, output: Path, scheduler: str | None = None) -> Job
         n=WORKERS,
         tolerate=TOLERATE,
         batch=BATCH,
+        split="images",
         scheduler=scheduler,
         progress=False,
     )
