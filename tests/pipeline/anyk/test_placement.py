@@ -75,3 +75,13 @@ def test_a_rack_holds_positions_that_are_far_apart() -> None:
 
 def test_without_workers_there_are_no_seats() -> None:
     assert assign(range(3), {}, (), 0) == {}
+
+
+def test_who_does_not_answer_comes_after_who_is_only_late() -> None:
+    workers = (
+        Seatable("late", "a", avoided=1, load=9.0, pace=3.0),
+        Seatable("silent", "a", avoided=2),
+        *(Seatable(name, "a") for name in ("w0", "w1", "w2")),
+    )
+    seats = assign(range(4), {}, workers, rotation=0)
+    assert set(seats.values()) == {"w0", "w1", "w2", "late"}

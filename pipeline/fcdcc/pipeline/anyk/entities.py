@@ -202,16 +202,14 @@ class Worker:
     _ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PACES))
 
     @property
-    def avoided(self) -> bool:
-        """Whether other workers are to be preferred."""
-        return (
-            bool(self.ghosts)
-            or self.haunted
-            or self.quiet
-            or self.late
-            or self.removing
-            or self.distrusted
-        )
+    def avoided(self) -> int:
+        """How much other workers are to be preferred.
+
+        1 if it is late or busy with what nobody wants, 2 if it does not answer or answers wrongly.
+        """
+        if self.quiet or self.removing or self.distrusted:
+            return 2
+        return 1 if self.ghosts or self.haunted or self.late else 0
 
     @property
     def slow(self) -> bool:

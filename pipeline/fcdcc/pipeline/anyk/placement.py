@@ -31,20 +31,21 @@ class _Addressed(Protocol):
 
 _OnHost = TypeVar("_OnHost", bound=_Addressed)
 
-_Burden: TypeAlias = tuple[int, bool, int, float, int]
+_Burden: TypeAlias = tuple[int, int, int, float, int]
 
 
 class Seatable(NamedTuple):
     """A worker that can be given seats.
 
-    ``avoided`` if others are to be preferred for now; ``load`` is how many shares it has yet to
-    compute, ``pace`` how many times longer than usual one takes it, ``room`` how many seats of
-    one block it may have before it counts as crowded: several, if it is much faster than others.
+    ``avoided`` is how much others are to be preferred for now; ``load`` is how many shares it
+    has yet to compute, ``pace`` how many times longer than usual one takes it, ``room`` how many
+    seats of one block it may have before it counts as crowded: several, if it is much faster than
+    others.
     """
 
     address: str
     host: str
-    avoided: bool = False
+    avoided: int = 0
     load: float = 0.0
     pace: float = 1.0
     room: int = 1
