@@ -119,7 +119,7 @@ class LearnedSilence:
     """
 
     silent_after: float = 3.0
-    young: float = 8.0
+    young: float = 5.0
     grace: float = 15.0
     heartbeats: float = 4.0
     own_factor: float = 4.0
