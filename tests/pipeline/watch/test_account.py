@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdcc.pipeline.anyk.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.messages import WorkerJoined
+from fcdcc.pipeline.anyk.simulation import SimulatedCluster, Steady, one_layer
 from fcdcc.pipeline.anyk.state import AnyKState
 from fcdcc.pipeline.watch.account import Account
 from fcdcc.pipeline.watch.board import Board
@@ -83,6 +85,22 @@ def test_the_pace_is_that_of_the_latest_shares() -> None:
             account.add_share(share(worker, block, block + seconds, block=block))
     paces = {name: facts.pace for name, facts in account.workers.items()}
     assert paces == {"a": 1.0, "b": 1.0, "c": 1.0, "d": 3.0}
+
+
+def test_the_pace_that_shares_are_given_out_by_is_shown() -> None:
+    state = AnyKState()
+    cluster = SimulatedCluster(state, Steady({"w4": 0.5, "w5": 0.5}))
+    for number in range(6):
+        cluster.join(f"w{number}")
+    cluster.run((one_layer(block, 6, 6) for block in range(20)), 3)
+    cluster.join("fresh")
+    board = Board(state)
+    board.refresh(cluster.now)
+    shown = snapshot(board, cluster.now)
+    learned = {worker["address"]: worker["learned_pace"] for worker in shown["workers"]}
+    assert learned["w4"] / learned["w0"] == pytest.approx(2.0, rel=0.1)
+    assert learned["fresh"] is None
+    assert f"<td>{learned['w4']:.1f} ×</td>" in live(shown)
 
 
 @given(

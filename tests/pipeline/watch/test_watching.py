@@ -207,6 +207,7 @@ def test_json_and_metrics_say_what_the_summary_says(
     assert shown["conditions"]["max"] == pytest.approx(summary.max_condition_number)
     assert sum(layer["groups"] for layer in shown["layers"]) == summary.groups
     assert sum(worker["erased"] for worker in shown["workers"]) == summary.erasures
+    assert all("learned_pace" in worker for worker in shown["workers"])
     names = {layer["name"] for layer in shown["layers"]}
     assert names
     assert names <= {"first", "second"}

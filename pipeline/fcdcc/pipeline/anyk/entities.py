@@ -227,6 +227,11 @@ class Worker:
         self._learn()
 
     @property
+    def learned(self) -> float | None:
+        """Its pace, or None while too little is known of it."""
+        return self.pace if len(self._ratios) >= PACED_FROM else None
+
+    @property
     def known(self) -> bool:
         """Whether its pace is known from so many shares that others may be judged by it."""
         return 2 * len(self._ratios) > PACES

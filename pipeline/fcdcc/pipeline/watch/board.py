@@ -176,6 +176,7 @@ class Board:
             views.append(
                 WorkerView(
                     address,
+                    learned_pace=worker.learned,
                     ghosts=len(worker.ghosts),
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),

@@ -114,6 +114,11 @@ def _workers(board: Board) -> Iterator[Metric]:
         "Time that a worker's shares take, by the median of the same layer's",
         labels=["worker"],
     )
+    learned = GaugeMetricFamily(
+        "fcdcc_worker_learned_pace",
+        "The same over all runs, as shares are given out by it",
+        labels=["worker"],
+    )
     ghosts = GaugeMetricFamily(
         "fcdcc_worker_ghosts",
         "Shares that nobody waits for and that keep it busy",
@@ -123,10 +128,12 @@ def _workers(board: Board) -> Iterator[Metric]:
     facts = {} if known is None else known.account.workers
     for address, worker in list(board.state.roster.workers.items())[:MAX_WORKERS]:
         ghosts.add_metric([address], len(worker.ghosts))
+        if worker.learned is not None:
+            learned.add_metric([address], worker.learned)
         found = facts.get(address)
         if found is not None and found.pace is not None:
             pace.add_metric([address], found.pace)
-    yield from (pace, ghosts)
+    yield from (pace, learned, ghosts)
     saved = 0.0 if known is None else known.account.saved_at_once
     yield GaugeMetricFamily(
         "fcdcc_saved_seconds", "Waiting that the latest run was spared, at least", value=saved

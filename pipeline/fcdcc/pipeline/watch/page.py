@@ -185,7 +185,8 @@ def _workers(shown: Mapping[str, Any]) -> str:
     workers = shown["workers"]
     rows = [_worker_row(worker) for worker in workers[:SHOWN_WORKERS]]
     more = shown["workers_total"] - SHOWN_WORKERS
-    head = ["worker", "pace", "", "shares", "not waited for", "late on average", "worst", "ghosts"]
+    head = ["worker", "pace", "", "learned", "shares", "not waited for", "late on average"]
+    head += ["worst", "ghosts"]
     return (
         element("h2", "Workers, the slowest first")
         + element("div", squares, class_=many)
@@ -221,6 +222,7 @@ def _worker_row(worker: Mapping[str, Any]) -> str:
             text(worker["address"]) + (f" <small>{text(now)}</small>" if now else ""),
             times(pace),
             bar(part, f"{times(pace)} the usual time", "bad" if (pace or 0) >= SLOW else ""),
+            times(worker["learned_pace"]),
             count(worker["done"]),
             count(worker["erased"]),
             seconds(worker["late_mean"]) if worker["erased"] else "–",

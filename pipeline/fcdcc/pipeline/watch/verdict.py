@@ -36,6 +36,8 @@ class WorkerView:
         Lateness of the erased ones in seconds, added up, and the largest.
     pace
         The time its shares take, by the median of its layers; None where it is not known.
+    learned_pace
+        The same over all runs, as the scheduler has learned it: by this it gives out shares.
     ghosts
         Shares that it may still be busy with though nobody waits for them.
     stuck
@@ -55,6 +57,7 @@ class WorkerView:
     late: float = 0.0
     worst: float = 0.0
     pace: float | None = None
+    learned_pace: float | None = None
     ghosts: int = 0
     stuck: float = 0.0
     silent: float = 0.0
