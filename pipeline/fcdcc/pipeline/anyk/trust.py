@@ -35,6 +35,7 @@ class Trust:
         self.offences: dict[str, set[tuple[str, int]]] = {}
         """By worker, the run and number of the blocks in which it gave wrong shares."""
         self.unsettled = False
+        self._distrusted: dict[str, None] = {}
 
     def notice(self, event: Noticed) -> None:
         """Take note of shares that are wrong, contradict each other or hold no numbers."""
@@ -56,13 +57,16 @@ class Trust:
     def forget(self, address: str) -> None:
         """Forget a worker that has left; one that comes to its address begins anew."""
         self.offences.pop(address, None)
+        self._distrusted.pop(address, None)
 
     def settle(self) -> Iterator[Distrust]:
         """Yield whom no more work is to be given, as long as Dask would."""
         self.unsettled = False
-        for worker in self._roster.workers.values():
-            if worker.distrusted and worker.running and self._others(worker):
-                yield Distrust(worker.address, len(self.offences.get(worker.address, ())))
+        for address in self._distrusted:  # not all workers: this is asked after every event
+            worker = self._roster.workers.get(address)
+            shut_out = worker is None or not (worker.distrusted and worker.running)
+            if worker is not None and not shut_out and self._others(worker):
+                yield Distrust(address, len(self.offences.get(address, ())))
 
     def _offended(self, address: str, block: tuple[str, int]) -> None:
         worker = self._roster.workers.get(address)
@@ -72,6 +76,7 @@ class Trust:
         blocks.add(block)
         if len(blocks) >= OFFENCES:
             worker.distrusted = self.unsettled = True
+            self._distrusted[address] = None
 
     def _others(self, worker: Worker) -> bool:
         return any(
