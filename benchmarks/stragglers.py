@@ -4,10 +4,14 @@ Six worker processes over TCP run blocks of 64 × 64 images through four convolu
 thread each, at a pace that lets them behave like machines of their own (``pacing.py``). The
 traces are those of a bad day: all healthy; a tenth of all shares ten times slower, many blocks
 in flight and one at a time; two workers ten times slower throughout; two workers stopped, or
-killed, after a third of the blocks. Every answer is compared with PyTorch's.
+killed, after a third of the blocks. Every answer is compared with PyTorch's. ``without`` are
+healthy, random, workers, killed and stopped on a cluster that does not have the plugin, where a
+loop in the client waits for any k; Dask is then told to give up silent workers after
+``--worker-ttl``.
 
     python benchmarks/stragglers.py [--traces healthy,random,…] [--splits images,rows]
         [--blocks 12] [--pairs 5] [--pace 4] [--json FILE]
+    python benchmarks/stragglers.py --traces without [--without random,stopped]
 
 All traces with both splits take about seven minutes on two cores; each can be had by itself.
 """
@@ -22,7 +26,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from statistics import median
 from typing import Any
 
@@ -35,7 +41,7 @@ from pacing import Pacing, Stretch, set_trace
 from torch import nn
 
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report
+from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report, fallback
 from fcdcc.pipeline.anyk.scheduler_plugin import NAME
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
@@ -44,6 +50,7 @@ from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
 
 SHAPE, BATCH, WORKERS, PARTS = (3, 64, 64), 48, 6, 4
+WITHOUT = "ours, without the plugin"
 FORMS: dict[str, dict[str, Any]] = {
     "uncoded strips": {"n": PARTS, "tolerate": 0, "redundancy": "off"},
     "ours, eager": {"tolerate": 2, "redundancy": "eager"},
@@ -51,6 +58,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "ours, off": {"tolerate": 2, "redundancy": "off"},
     "ours, eager, γ = 3": {"tolerate": 3, "redundancy": "eager"},
     "ours, standby, γ = 3": {"tolerate": 3, "redundancy": "standby"},
+    WITHOUT: {"tolerate": 2, "redundancy": "eager"},
 }
 TRACES = ("healthy", "random", "latency", "workers", "stopped", "killed", "slices")
 
@@ -134,9 +142,14 @@ class Bench:
             graph = build_block(self.network, plan, executable.ref, run, block, BATCH, reader)
             last = Task((f"write-{run}", 99, block, 0), np.array, graph.prediction)
             tasks = {**graph.tasks, last.key: last}
+            if form == WITHOUT:
+                return fallback.submit(self.client, tasks, last.key, -block)
             return self.client.get(tasks, last.key, sync=False, priority=-block)
 
         seconds = self._window(submit, blocks, in_flight, then)
+        if form == WITHOUT:  # nobody counted anything
+            uninstall(self.client, plugin)
+            return seconds
         self.report = anyk_report(self.client, run)
         if self.report["workers_removed"] and then is None:
             print(f"  (healthy workers were removed: {self.report['workers_removed']})", flush=True)
@@ -149,18 +162,24 @@ class Bench:
         """Keep so many blocks in flight; call ``then`` when a third is done."""
         self._expect(blocks)
         begin = time.perf_counter()
-        active = {submit(block): block for block in range(min(in_flight, blocks))}
-        upcoming = iter(range(len(active), blocks))
-        finished = as_completed(list(active))
-        for done, future in enumerate(finished, start=1):
-            self._check(active.pop(future), future.result())
-            if then is not None and done == blocks // 3:
-                then()
-            for block in upcoming:
+        finished: SimpleQueue[Any] = SimpleQueue()
+        active: dict[Any, int] = {}
+        upcoming = iter(range(blocks))
+        for done in range(blocks):
+            for block in islice(upcoming, in_flight - len(active)):
                 fresh = submit(block)
                 active[fresh] = block
-                finished.add(fresh)
-                break
+                fresh.add_done_callback(finished.put)
+            try:
+                future = finished.get(timeout=self.options.give_up)
+            except Empty:
+                print(f"  ({done} of {blocks} blocks)", flush=True)
+                for future in active:
+                    future.cancel()
+                return float("inf")
+            self._check(active.pop(future), future.result())
+            if then is not None and done + 1 == blocks // 3:
+                then()
         return time.perf_counter() - begin
 
     def plain(self, blocks: int, copies: int = 1, then: Any = None) -> float:
@@ -412,13 +431,30 @@ def lost_workers(
         table.add(trace, "", what, seconds, to_four_healthy=seconds / four["plain"])
 
 
+def without_plugin(options: argparse.Namespace, table: Table, splits: list[str]) -> None:
+    """Measure the loop in the client under the same traces."""
+    with cluster_of(WORKERS, options, plugin=False) as bench:
+        for trace in options.without.split(","):
+            bench.trace(share=0.1 if trace == "random" else 0.0, workers=trace == "workers")
+            for split in splits:
+                if trace in ("killed", "stopped"):
+                    how = signal.SIGSTOP if trace == "stopped" else signal.SIGKILL
+                    with bench.losing(how) as lose:
+                        seconds = bench.ours(split, WITHOUT, options.long_blocks, then=lose)
+                else:
+                    seconds = bench.ours(split, WITHOUT, options.blocks)
+                table.add(trace, split, WITHOUT, seconds)
+
+
 @contextmanager
-def cluster_of(workers: int, options: argparse.Namespace) -> Iterator[Bench]:
-    """Start worker processes that keep pace, with the plugin."""
+def cluster_of(workers: int, options: argparse.Namespace, plugin: bool = True) -> Iterator[Bench]:
+    """Start worker processes that keep pace, with the any-k plugin or without it."""
     settings = {
         "distributed.comm.timeouts.connect": "10s",
         "distributed.deploy.lost-worker-timeout": "1h",
     }
+    if not plugin:
+        settings["distributed.scheduler.worker-ttl"] = options.worker_ttl
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -429,12 +465,13 @@ def cluster_of(workers: int, options: argparse.Namespace) -> Iterator[Bench]:
     ):  # fmt: skip
         client.wait_for_workers(workers, timeout=120)
         client.register_plugin(Pacing(options.pace, options.seed))
-        client.register_plugin(AnyKPlugin())
         bench = Bench(cluster, client, options)
-        plugin = cluster.scheduler.plugins[NAME]
-        bench.callbacks = Callbacks(plugin)
-        bench.tasks = lambda: cluster.scheduler.n_tasks
-        bench.ours("images", "ours, standby", 3)  # filters are coded, libraries loaded
+        if plugin:
+            client.register_plugin(AnyKPlugin())
+            bench.callbacks = Callbacks(cluster.scheduler.plugins[NAME])
+            bench.tasks = lambda: cluster.scheduler.n_tasks
+        # filters are coded, libraries loaded
+        bench.ours("images", "ours, standby" if plugin else WITHOUT, 3)
         wait(client.submit(process_id, pure=False))
         yield bench
 
@@ -447,7 +484,9 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--long-blocks", type=int, default=48, help="for stopped and killed")
     parser.add_argument("--latency-blocks", type=int, default=25)
-    parser.add_argument("--give-up", type=float, default=30.0, help="on plain Dask, in seconds")
+    parser.add_argument("--give-up", type=float, default=30.0, help="without a block, in seconds")
+    parser.add_argument("--without", default="healthy,random,workers,killed,stopped")
+    parser.add_argument("--worker-ttl", default="15s", help="without the plugin")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--pace", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=1)
@@ -466,7 +505,9 @@ def main() -> None:
             for split in splits:
                 seconds = bench.ours(split, "ours, standby", blocks)
                 four[split] = table.add("four", split, "ours, standby", seconds)
-    if set(traces) - {"slices"}:
+    if "without" in traces:
+        without_plugin(options, table, splits)
+    if set(traces) - {"slices", "without"}:
         with cluster_of(WORKERS, options) as bench:
             parts = {
                 "healthy": healthy, "random": random_shares, "latency": latency,
@@ -475,7 +516,7 @@ def main() -> None:
             for trace in traces:
                 if trace in parts:
                     parts[trace](bench, table, splits)
-                elif trace != "slices":
+                elif trace not in ("slices", "without"):
                     lost_workers(bench, table, splits, trace, four)
     if options.json:
         options.json.write_text(json.dumps({**vars(options), "rows": table.rows}, default=str))

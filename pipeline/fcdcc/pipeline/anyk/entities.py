@@ -67,7 +67,7 @@ class NodeState(StrEnum):
     """It raised an exception, or a share did."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Member:
     """One share as a member of its group.
 
@@ -92,7 +92,7 @@ class Member:
     expected: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """One any-k node.
 
@@ -120,7 +120,7 @@ class Node:
         return not self.plain or not self.plain <= survivors
 
 
-@dataclass
+@dataclass(slots=True)
 class Group:
     """Shares that belong together.
 
@@ -141,7 +141,7 @@ class Group:
     solved: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class Block:
     """The groups of one block of one run, and the workers of its seats.
 
@@ -161,7 +161,7 @@ class Block:
     left: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(slots=True)
 class Worker:
     """One worker.
 
