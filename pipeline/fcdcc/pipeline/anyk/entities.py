@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -199,7 +200,7 @@ class Worker:
     removing: bool = False
     distrusted: bool = False
     unfit: bool = False
-    _ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PACES))
+    _ratios: array[float] = field(default_factory=lambda: array("d"))  # near each other in memory
 
     @property
     def avoided(self) -> int:
@@ -224,6 +225,7 @@ class Worker:
     def paced(self, ratio: float) -> None:
         """Note that a share took ``ratio`` times as long as usual."""
         self._ratios.append(ratio)
+        del self._ratios[:-PACES]
         self._learn()
 
     @property
@@ -240,7 +242,7 @@ class Worker:
         """Forget a little of what was slow: there was nothing to judge it by for long."""
         self.slowness, self.judged_at = 1.0, now
         if self._ratios:
-            self._ratios.popleft()
+            self._ratios.pop(0)
             self._learn()
 
     def _learn(self) -> None:
