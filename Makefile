@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 FUZZ_SECONDS ?= 300
 
 # The tests that docs/faults.md names.
-FAULTS := tests/chaos tests/pipeline/test_verify.py tests/pipeline/test_full_disk.py \
+FAULTS := tests/chaos tests/pipeline/test_verify.py tests/pipeline/test_second_tries.py \
+  tests/pipeline/test_large_images.py tests/pipeline/test_full_disk.py \
   tests/pipeline/test_scheduler_restart.py tests/pipeline/test_failures.py \
   tests/pipeline/test_inspection.py tests/pipeline/test_job.py tests/pipeline/anyk/test_processes.py \
   tests/pipeline/anyk/test_plugin.py tests/storage/test_verification.py

@@ -1,4 +1,4 @@
-"""Faults of what a cluster stands on: the network, the clock, memory, the scheduler's own time."""
+"""Faults of what a cluster stands on: the network, the clock, the scheduler's own time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
-from dask._task_spec import Task
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk import scheduler_plugin
-from fcdcc.pipeline.blocks import BlockJob, reason, run_blocks
 from fcdcc.pipeline.progress import Advance, Quiet
 from fcdcc.storage import verify
 from jobs import predictions
@@ -192,45 +189,3 @@ def test_a_scheduler_that_is_busy_for_seconds_takes_no_worker_away(
     assert strike.done
     assert (summary.status, summary.workers_lost) == ("complete", ())
     check(files, output)
-
-
-# ------------------------------------------------------------------------------ memory
-
-
-def eat(megabytes: int) -> int:
-    """Take memory until it is too much."""
-    held = []
-    for _ in range(megabytes):
-        held.append(np.ones(2**20, dtype=np.uint8))
-        time.sleep(0.0005)
-    return len(held)
-
-
-@pytest.mark.long
-def test_a_block_that_needs_too_much_memory_fails_in_words_and_alone() -> None:
-    """A worker at its limit is ended by its nanny; the others' blocks are made all the same."""
-    with (
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": 1,
-                "distributed.worker.memory.monitor-interval": "50ms",
-                "distributed.worker.memory.spill": False,
-                "distributed.worker.memory.pause": False,
-            }
-        ),
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="600MB"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        jobs = []
-        for block in range(6):
-            key = ("block", block)
-            task = Task(key, eat, 4000) if block == 2 else Task(key, abs, -block)
-            jobs.append(BlockJob(block, {key: task}, key))
-        outcomes = {o.block: o.error for o in run_blocks(client, jobs, 2, 0.1) if o is not None}
-        client.wait_for_workers(2, timeout=60)  # all are there again
-        assert client.submit(abs, -3).result(timeout=60) == 3
-    assert sorted(outcomes) == [*range(6)]
-    assert [block for block, error in outcomes.items() if error is not None] == [2]
-    assert "use a smaller --batch" in reason(outcomes[2] or Exception())

@@ -12,14 +12,26 @@ import pytest
 import torch
 import xarray as xr
 import zarr
+from dask._task_spec import Task
+from dask.typing import Key
 from distributed import Client, LocalCluster
 
-from fcdcc.pipeline import JobConfig, Summary, run
+from fcdcc.pipeline import JobConfig, Summary, open_model, run
+from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.demo.faults import Stopper, worker_processes
 from fcdcc.pipeline.errors import OptionError, PlanError
+from fcdcc.pipeline.executable import Executable
+from fcdcc.pipeline.graph import build_again, build_block
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner import make_plan
 from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.rows import Rows
 from fcdcc.storage import open_predictions, verify
-from jobs import fcdcc
+from fcdcc.storage.objects import open_folder
+from fcdcc.storage.records import read_records
+from jobs import fcdcc, predictions
+from planned import usual_plans
+from spoiling import spoil
 from zoo.segmentation import UNet
 
 ROWS, COLUMNS, BAND = 90, 44, 16
@@ -226,3 +238,71 @@ def test_what_cannot_be_cut_is_refused_in_one_line(large: Large, tmp_path: Path)
     assert not output.exists()
     with pytest.raises(PlanError, match="allowed"):
         run(large.config(output, band=None, memory="400MiB", restart=True))
+
+
+@pytest.mark.parametrize("mode", ["spare", "all"])
+def test_bands_whose_shares_are_right_pass_their_checks(
+    large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    usual_plans(monkeypatch)
+    output = tmp_path / "out.zarr"
+    summary = run(large.config(output, scheduler=scheduler, verify=mode))
+    assert (summary.status, summary.corrupt_shares) == ("complete", ())
+    assert (summary.parity_started > 0) >= (mode == "all")
+    assert_right(large, output)
+
+
+def test_bands_with_wrong_shares_are_done_without_the_worker_that_made_them(
+    large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual_plans(monkeypatch)
+    with Client(scheduler, set_as_default=False) as client:
+        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[0]
+    hit = spoil(monkeypatch, lambda key, position, worker: worker == bad)
+    output = tmp_path / "out.zarr"
+    summary = run(large.config(output, scheduler=scheduler, verify="all"))
+    assert hit
+    assert summary.status == "complete"
+    assert_right(large, output)
+    records = [record for _, record in read_records(open_folder(str(output)))]
+    said = [warning for record in records for warning in getattr(record, "warnings", ())]
+    assert any("contradict each other" in warning for warning in said)
+
+
+def test_bands_without_numbers_spoil_no_others(
+    large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual_plans(monkeypatch)
+    pixels = zarr.open_group(large.images)["image"][:].astype("float32") / 255
+    pixels[1, 2, 20, 5] = np.nan
+    write_images(large.images, pixels)
+    with torch.inference_mode():
+        expected = module()(torch.from_numpy(pixels)).numpy()
+    output = tmp_path / "out.zarr"
+    summary = run(large.config(output, scheduler=scheduler, verify="all"))
+    assert (summary.status, summary.corrupt_shares) == ("complete", ())
+    made = predictions(output)
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(made, expected, atol=1e-5 * np.nanmax(np.abs(expected)))
+
+
+def test_a_band_that_is_done_again_is_checked_in_every_layer(large: Large) -> None:
+    """Also where only what was there anyway had been compared."""
+    network = open_model(str(large.model)).network
+    with pytest.MonkeyPatch.context() as patch:
+        usual_plans(patch)
+        plan = make_plan(network, (3, ROWS, COLUMNS), PlanOptions(band=BAND, verify="spare"))
+    executable, band = Executable(network, plan).ref, Rows(0, BAND)
+
+    def reader(key: Key, *_: object) -> Task:
+        return Task(key, abs, 0)
+
+    given = (network, plan, executable, "r", 0, 1, reader, band)
+    assert not build_block(*given).checks
+    graph = build_again(*given, "careful", 1, ["a", "b"])
+    nodes = [task for task in graph.tasks.values() if isinstance(task, AnyK)]
+    assert {node.among for node in nodes} == {frozenset("ab")}
+    groups = {frozenset(node.shares.values()) for node in nodes if node.own is None}
+    parts = {key for node in nodes if node.own is not None for key in node.shares.values()}
+    assert len(graph.checks) == len(groups) > 2
+    assert frozenset().union(*groups) >= parts

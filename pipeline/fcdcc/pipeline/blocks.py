@@ -17,8 +17,10 @@ from distributed import Client, Future, KilledWorker
 from .anyk.fallback import ClientRun
 from .errors import ClusterLostError, full_line
 
-__all__ = ["Again", "BlockJob", "Outcome", "reason", "run_blocks"]
+__all__ = ["DEADLY", "Again", "BlockJob", "Outcome", "reason", "run_blocks"]
 
+DEADLY = 3
+"""So many blocks that end their workers even by themselves are enough, if none was made."""
 
 _Pending: TypeAlias = "Future[Any] | ClientRun"
 
@@ -64,6 +66,10 @@ def run_blocks(
     only alone is a block that kills its workers told from one that stood beside it. For one
     that fails otherwise, ``again`` may have something else to try.
 
+    Where no block at all could be made, and ``DEADLY`` of them ended their workers even by
+    themselves, the others are given up, and there is no outcome for them: what is too large
+    for the workers is so in all of them, and every try costs several workers.
+
     Where the scheduler does not have the any-k plugin (``with_plugin``), a loop in this process
     takes every block through its layers (:mod:`.anyk.fallback`).
 
@@ -72,56 +78,98 @@ def run_blocks(
     ClusterLostError
         If the scheduler went away.
     """
-    suspects: list[BlockJob] = []
-    send = _submitted if with_plugin else _taken_through
-    yield from _run(client, blocks, in_flight, tick, again, suspects, send)
-    yield from _run(client, suspects, 1, tick, again, None, send)
-
-
-def _run(
-    client: Client,
-    blocks: Iterable[BlockJob],
-    in_flight: int,
-    tick: float,
-    again: Again,
-    suspects: list[BlockJob] | None,
-    send: Callable[[Client, BlockJob], _Pending],
-) -> Iterator[Outcome | None]:
-    """Run blocks; those whose workers died go to ``suspects``, where it is given."""
+    run = _BlockRun(client, tick, again, _submitted if with_plugin else _taken_through)
     waiting = iter(blocks)
-    retried: deque[BlockJob] = deque()
-    active: dict[int, tuple[BlockJob, _Pending]] = {}
-    finished: SimpleQueue[int] = SimpleQueue()
-    try:
-        while True:
-            for job in _next(retried, waiting, in_flight - len(active)):
-                future = send(client, job)
-                active[job.block] = job, future
-                future.add_done_callback(partial(_put, finished, job.block))
-            if not active:
-                return
-            try:
-                block = finished.get(timeout=tick)
-            except Empty:
-                _check(client)
-                yield None
-            else:
-                job, future = active.pop(block)
-                outcome = _outcome(block, future)
-                del future
-                more = None if outcome.error is None else again(job, outcome.error)
-                if more is not None:
-                    retried.append(more)
-                    yield None
-                elif suspects is not None and isinstance(outcome.error, KilledWorker):
-                    suspects.append(job)
+    suspects: list[BlockJob] = []
+    yield from run.through(waiting, in_flight, suspects)
+    while suspects:
+        alone, suspects = suspects, []
+        yield from run.through(iter(alone), 1, None)
+        if run.is_futile:
+            break
+        yield from run.through(waiting, in_flight, suspects)
+
+
+class _BlockRun:
+    """Takes blocks through a cluster, and remembers what became of them."""
+
+    def __init__(
+        self,
+        client: Client,
+        tick: float,
+        again: Again,
+        send: Callable[[Client, BlockJob], _Pending],
+    ) -> None:
+        self._client = client
+        self._tick = tick
+        self._again = again
+        self._send = send
+        self._made = False
+        self._ended_workers = 0
+
+    @property
+    def is_futile(self) -> bool:
+        """Whether no block was made, and several ended their workers by themselves."""
+        return not self._made and self._ended_workers >= DEADLY
+
+    def through(
+        self, waiting: Iterator[BlockJob], in_flight: int, suspects: list[BlockJob] | None
+    ) -> Iterator[Outcome | None]:
+        """Run blocks; those whose workers died go to ``suspects``, where it is given.
+
+        As long as none was made, no further ones are begun when there are suspects.
+        """
+        retried: deque[BlockJob] = deque()
+        active: dict[int, tuple[BlockJob, _Pending]] = {}
+        finished: SimpleQueue[int] = SimpleQueue()
+        try:
+            while True:
+                held = self.is_futile or (bool(suspects) and not self._made)
+                more = iter(()) if held else waiting
+                for job in _next(retried, more, in_flight - len(active)):
+                    future = self._send(self._client, job)
+                    active[job.block] = job, future
+                    future.add_done_callback(partial(_put, finished, job.block))
+                if not active:
+                    return
+                try:
+                    block = finished.get(timeout=self._tick)
+                except Empty:
+                    _check(self._client)
                     yield None
                 else:
-                    yield outcome
-    finally:
-        if client.status == "running":
-            for _, future in active.values():
-                future.cancel()
+                    job, future = active.pop(block)
+                    outcome = _outcome(block, future)
+                    del future
+                    yield self._judged(job, outcome, retried, suspects)
+        finally:
+            if self._client.status == "running":
+                for _, future in active.values():
+                    future.cancel()
+
+    def _judged(
+        self,
+        job: BlockJob,
+        outcome: Outcome,
+        retried: deque[BlockJob],
+        suspects: list[BlockJob] | None,
+    ) -> Outcome | None:
+        """Return what became of a block; None if it is done again, now or later."""
+        error = outcome.error
+        if error is None:
+            self._made = True
+            return outcome
+        more = self._again(job, error)
+        if more is not None:
+            retried.append(more)
+            return None
+        if not isinstance(error, KilledWorker):
+            return outcome
+        if suspects is not None:
+            suspects.append(job)
+            return None
+        self._ended_workers += 1
+        return outcome
 
 
 def _next(retried: deque[BlockJob], waiting: Iterator[BlockJob], count: int) -> Iterator[BlockJob]:

@@ -168,7 +168,8 @@ def refuse(held: Executable, layer: int, shares: Mapping[int, Given], verdict: V
     raise WrongSharesError(
         f"layer {layer} ({held.plan.layer(layer).name}): {_named(found)} contradict each other "
         f"(by {verdict.syndrome:.2g} of their size); expected no more than rounding: one of "
-        "these workers computes or remembers wrongly"
+        "these workers computes or remembers wrongly",
+        (worker for _, worker in found if worker),
     )
 
 

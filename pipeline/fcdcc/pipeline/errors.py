@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fcdcc.coding.errors import FcdccError
 
 __all__ = [
@@ -44,7 +46,14 @@ class OptionError(FcdccError, ValueError):
 
 
 class WrongSharesError(FcdccError, ArithmeticError):
-    """Shares of a layer that contradict each other: at least one of them is wrong."""
+    """Shares of a layer that contradict each other: at least one of them is wrong.
+
+    ``workers`` are the addresses of those that made them, as far as they are known.
+    """
+
+    def __init__(self, message: str, workers: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.workers = frozenset(workers)
 
 
 class NotFiniteError(FcdccError, FloatingPointError):

@@ -33,7 +33,7 @@ from . import kernels
 from .anyk import AnyKPlugin
 from .anyk.fallback import LOST
 from .bands import reading_note, row_axis
-from .blocks import BlockJob, Outcome, reason, run_blocks
+from .blocks import DEADLY, BlockJob, Outcome, reason, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
 from .costs.workforce import Workforce
 from .errors import ClusterLostError
@@ -56,7 +56,7 @@ from .outputs import (
 )
 from .planning import calibrated, config_of_plan, forecast_of_run, open_job, plan_of_job
 from .plans import Plan
-from .progress import Watcher, watch
+from .progress import Advance, Watcher, watch
 from .rows import Rows
 from .second_tries import SecondTries, Trial
 from .stalls import StallGuard, describe, patience, waiting_tasks
@@ -187,7 +187,9 @@ def _compute(
     """Run the blocks that are not done; the output is created once the cluster is there."""
     layout = answers.arrays[0].layout(job.source.images, plan.batch)
     progress = None if store is None else store.progress()
-    pending = list(range(layout.blocks)) if progress is None else progress.pending
+    pending = list(range(layout.blocks))
+    if progress is not None:  # what failed comes last: it may end workers again
+        pending = sorted(progress.pending, key=progress.failed.__contains__)
     before = np.zeros(layout.blocks, np.bool_) if progress is None else progress.done
     tally = Tally(job.fingerprint.digest, layout, before, plan.in_flight)
     if not pending:
@@ -291,6 +293,7 @@ def _run_pending(
                     cluster.tidy()
                     _tell_of_stall(guard, tally, cluster, job.run, observed)
                 watcher.advance(tally.advance(keeper.ledger.extra_work, keeper.slow))
+            _tell_of_rest(tally.advance())
             keeper.drain(tally.advance())
             tally.finish(client, job.run)
             summary = tally.summary(keeper.ledger)
@@ -330,6 +333,18 @@ def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, 
     still = guard.look(tally.movement, tasks, now)
     if still is not None:
         logger.warning("%s", describe(still, tasks or (), cluster.workers))
+
+
+def _tell_of_rest(advance: Advance) -> None:
+    """Say that blocks were given up, if some were."""
+    left = advance.blocks_total - advance.blocks_done - advance.blocks_skipped
+    left -= advance.blocks_failed
+    if left:
+        logger.error(
+            "%d blocks are left: none could be made, and %d of them ended every worker that they "
+            "were given to, even by themselves; use a smaller --batch, or workers with more memory",
+            left, DEADLY,
+        )  # fmt: skip
 
 
 def _note(store: PredictionStore, outcome: Outcome) -> None:

@@ -2,25 +2,29 @@
 
 - Shares contradict each other: all n shares of every layer are made again, those that are wrong
   are located and left out. With γ = 1 nothing can be located, nor where too many are wrong, nor
-  in bands: then the block is done by one half of the workers, and if that contradicts itself,
-  too, by the other half. One wrong worker is not in both.
+  in bands: then the block is done without the workers that are in doubt, and if all are, by some
+  of them after others, until those that do it agree (:func:`juries`).
 - Shares hold NaN or infinity: the block is done without a code, in which no image meets another.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import combinations
+from typing import Protocol, TypeAlias
 
 from .blocks import BlockJob
 from .errors import NotFiniteError, WrongSharesError, one_line
 from .graph import Manner
 
-__all__ = ["SecondTries", "Trial"]
+__all__ = ["SecondTries", "Trial", "juries"]
 
 logger = logging.getLogger(__name__)
+
+Jury: TypeAlias = "tuple[str, ...]"
+"""Addresses of the workers that make the shares of a block; any, if none are named."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Trial:
     manner: Manner | None = None
     attempt: int = 0
     notes: tuple[str, ...] = ()
-    among: tuple[str, ...] = ()
+    among: Jury = ()
 
 
 class Maker(Protocol):
@@ -55,11 +59,14 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class _Tried:
-    """What was tried with a block so far."""
+    """What was tried with a block so far, and by whom it is to be done next, one after the other.
+
+    ``ahead`` is None until its shares have contradicted each other.
+    """
 
     attempt: int = 0
-    careful: int = 0
     notes: tuple[str, ...] = ()
+    ahead: tuple[Jury, ...] | None = None
 
 
 class SecondTries:
@@ -75,7 +82,7 @@ class SecondTries:
         Returns the addresses of the workers that are there.
     """
 
-    def __init__(self, make: Maker, locates: bool, workers: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, make: Maker, locates: bool, workers: Callable[[], Iterable[str]]) -> None:
         self._make = make
         self._locates = locates
         self._workers = workers
@@ -90,25 +97,53 @@ class SecondTries:
             return self._again(job.block, after, "whole", ())
         if not isinstance(error, WrongSharesError):
             return None
-        who = self._choices()
-        if before.careful == len(who):
-            return None
-        workers = who[before.careful]
-        after = replace(after, careful=before.careful + 1)
-        if not before.notes:
+        there = frozenset(self._workers())
+        ahead = before.ahead
+        if ahead is None:
+            ahead = (*[()] * self._locates, *juries(there, error.workers))
             after = replace(after, notes=(f"all shares were made again: {one_line(error)}",))
-        return self._again(job.block, after, "careful", workers)
+        present = [tuple(worker for worker in jury if worker in there) for jury in ahead]
+        left = [now for jury, now in zip(ahead, present, strict=True) if not jury or len(now) > 1]
+        if not left:
+            return None
+        after = replace(after, ahead=tuple(left[1:]))
+        return self._again(job.block, after, "careful", left[0])
 
-    def _again(
-        self, block: int, tried: _Tried, manner: Manner, workers: tuple[str, ...]
-    ) -> BlockJob:
+    def _again(self, block: int, tried: _Tried, manner: Manner, jury: Jury) -> BlockJob:
         self._tried[block] = tried
         logger.warning("block %d is done again: %s", block, tried.notes[-1])
-        return self._make(block, Trial(manner, tried.attempt, tried.notes, workers))
+        return self._make(block, Trial(manner, tried.attempt, tried.notes, jury))
 
-    def _choices(self) -> list[tuple[str, ...]]:
-        """Return on which workers a block is tried, one after the other; none means any."""
-        workers = sorted(self._workers())
-        first, second = tuple(workers[0::2]), tuple(workers[1::2])
-        halves: list[tuple[str, ...]] = [first, second] if second else [()]
-        return [(), *halves] if self._locates else halves
+
+def juries(there: Collection[str], doubted: Collection[str]) -> list[Jury]:
+    """Return by whom a block is done again where nobody knows whose share was wrong.
+
+    At least one of them is without the worker that was wrong, and none is a single worker while
+    there are others: one alone agrees with itself, whatever it says. So with two workers, of
+    whom one is wrong every time, nobody can say which, and the block fails.
+
+    Parameters
+    ----------
+    there
+        Addresses of the workers.
+    doubted
+        Those whose shares contradicted each other.
+
+    >>> juries("abcd", "abcd")
+    [('a', 'c'), ('b', 'd')]
+    >>> juries("abc", "abc")
+    [('b', 'c'), ('a', 'c'), ('a', 'b')]
+    >>> juries("abcde", "abc")[0]
+    ('d', 'e')
+    >>> juries("ab", "ab")
+    [()]
+    """
+    workers = sorted(there)
+    beside = tuple(worker for worker in workers if worker not in doubted)
+    first = [beside] if 1 < len(beside) < len(workers) else []
+    if len(workers) < 3:
+        return [()]
+    if len(workers) == 3:
+        pairs = combinations(reversed(workers), 2)
+        return sorted((tuple(sorted(pair)) for pair in pairs), key=lambda p: p != beside)
+    return [*first, tuple(workers[0::2]), tuple(workers[1::2])]

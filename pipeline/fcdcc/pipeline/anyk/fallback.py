@@ -139,19 +139,21 @@ class ClientRun:
     def _lanes(self, ready: Mapping[Key, GraphNode]) -> Iterable[tuple[list[Key], list[str]]]:
         """Divide tasks into those that may run anywhere and those of each seat."""
         seats: dict[Key, int] = {}
+        among: set[str] = set()
         for node in self._tasks.values():
             if isinstance(node, AnyK):
                 seat_of = dict(zip(node.positions, node.seats, strict=True))
                 seats |= {key: seat_of[p] for p, key in node.shares.items() if key in ready}
+                among |= node.among
+        workers = [worker for worker in self._workers if worker in among] or self._workers
         lanes: dict[int | None, list[Key]] = {}
         for key in ready:
             lanes.setdefault(seats.get(key), []).append(key)
         for seat, keys in sorted(lanes.items(), key=lambda lane: (lane[0] is not None, lane[0])):
-            near = [] if seat is None or not self._workers else [self._worker_of(seat)]
-            yield keys, near
-
-    def _worker_of(self, seat: int) -> str:
-        return self._workers[(seat - self._priority) % len(self._workers)]
+            if seat is None or not workers:
+                yield keys, []
+            else:
+                yield keys, [workers[(seat - self._priority) % len(workers)]]
 
     def _send_lane(self, lane: tuple[list[Key], list[str]], ready: Mapping[Key, GraphNode]) -> None:
         keys, near = lane

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import messages as m
-from .entities import Group, MemberState
+from .entities import Block, Group, MemberState
 from .messages import Instruction
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Reserves:
         A share whose seat is with a worker that is not to be relied on goes to another.
         """
         given = {} if given is None else given
-        seats = self._known.block_of(group).seats
+        block = self._known.block_of(group)
         members = self._known.members_of(group)
         started = (item for item in members if item.state is MemberState.STARTED)
         taken = {item.worker for item in started if item.worker}
@@ -40,18 +40,19 @@ class Reserves:
             if self._known.is_wanted(member):
                 del group.held[key]
                 member.state, member.reserve = MemberState.WAITING, True
-                worker = self._reserve_worker(seats.get(member.seat), taken, given)
+                worker = self._reserve_worker(block, member.seat, taken, given)
                 taken |= {worker} if worker else set()
                 yield m.Start(key, worker)
 
     def _reserve_worker(
-        self, seat: str | None, taken: set[str], given: dict[str, int]
+        self, block: Block, number: int, taken: set[str], given: dict[str, int]
     ) -> str | None:
         """Return where a share in reserve runs: at its seat, if that is as good as any."""
+        seat, spare = block.seats.get(number), self._roster.spare
         worker = self._roster.workers.get(seat or "")
         if worker is not None and not (worker.avoided or worker.slow or seat in taken):
             return seat
-        return self._roster.spare(taken, given) or self._roster.spare((), given) or seat
+        return spare(taken, given, block.among) or spare((), given, block.among) or seat
 
     def replace_late(self, late: set[str], now: float) -> Iterator[Instruction]:
         """Start elsewhere what others wait for at workers that are late or silent."""

@@ -190,7 +190,9 @@ class Roster:
             self._ring = interleave(running or self.workers.values())
         return self._ring
 
-    def spare(self, but: Collection[str], given: dict[str, int]) -> str | None:
+    def spare(
+        self, but: Collection[str], given: dict[str, int], among: Collection[str] = ()
+    ) -> str | None:
         """Return the worker that has most room for something that is late elsewhere, or None.
 
         Parameters
@@ -199,11 +201,14 @@ class Roster:
             Workers that will not do.
         given
             How many tasks workers were given since the last tick; the choice is added.
+        among
+            The workers that will do; all, if none are named.
         """
         fit = [
             worker
             for worker in self.workers.values()
             if worker.running and not worker.avoided and worker.address not in but
+            if not among or worker.address in among
         ]
         if not fit:
             return None

@@ -77,7 +77,8 @@ def build_again(
 ) -> BlockGraph:
     """Return the graph of a block that is done again because its shares were not right.
 
-    A band is done in strips again: wrong shares of it are noticed, and not located.
+    A band is done in strips again: wrong shares of it are noticed in every layer, and not
+    located.
 
     Parameters
     ----------
@@ -97,5 +98,7 @@ def build_again(
         return build_whole(network, plan, *given, attempt)
     if manner == "whole":
         plan = replace(plan, redundancy="off", verify="off")
+    else:  # nothing of what is in doubt goes without a check
+        plan = replace(plan, verify="all")
     layout = row_layout(network, plan, band)
     return build_by_rows(network, layout, *given, apart=attempt * APART, among=among)

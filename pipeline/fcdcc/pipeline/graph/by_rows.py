@@ -206,7 +206,8 @@ class _Builder:
         self._in_one_place(stage.input, unit.number)
         make_key = partial(self._key, layer=stage.index)
         layer = self._plan.layer(stage.index)
-        add_gathered(self._placed, stage, layer, self._plan, self._executable, make_key)
+        given = (stage, layer, self._plan, self._executable, make_key)
+        add_gathered(self._placed, *given, self._among)
 
     # ------------------------------------------------------------------ values
 

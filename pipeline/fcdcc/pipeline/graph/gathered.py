@@ -12,7 +12,7 @@ It serves every code, and every split of input and filters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from dask._task_spec import Task, TaskRef
@@ -78,8 +78,12 @@ def add_gathered(
     plan: Plan,
     executable: Held,
     make_key: Callable[..., RawKey],
+    among: Collection[str] = (),
 ) -> None:
-    """Add the n subtasks of one layer and the any-k node that decodes them."""
+    """Add the n subtasks of one layer and the any-k node that decodes them.
+
+    The shares are made ``among`` these workers, if any are named.
+    """
     shares: dict[int, Key] = {}
     standby = plan.standby_positions(layer)
     for position in plan.shares_started(layer):
@@ -114,5 +118,6 @@ def add_gathered(
         plain=layer.uncoded,
         standby=standby,
         seats=plan.placement.seats(shares),
+        among=among,
     )
     values.add(decode, stage.output)
