@@ -170,9 +170,7 @@ def scale(workers: list[int], groups: int) -> None:
     machine, and once alone: the same events are told to another one, the shortest of three times.
     Beside it, what it costs to find a worker by its address and read one number of it.
     """
-    print(
-        "workers  groups   events  µs an event  alone  ns a find  µs a look and worker  bytes a group"
-    )
+    print("workers  groups   events  µs an event  alone  ns a find  µs a look each  bytes a group")
     for count in workers:
         state = AnyKState(record=True)
         cluster = SimulatedCluster(state, ShiftedExponential(1))
@@ -189,7 +187,7 @@ def scale(workers: list[int], groups: int) -> None:
         print(f"{count:7} {groups:7} {outcome.events:8} {each:12.2f}", end="", flush=True)
         alone = 1e6 * min(replayed(count, state.events) for _ in range(3))
         find = 1e9 * min(finding(state) for _ in range(3))
-        print(f" {alone:6.2f} {find:10.0f} {look:21.2f} {memory():14.0f}", flush=True)
+        print(f" {alone:6.2f} {find:10.0f} {look:15.2f} {memory():14.0f}", flush=True)
         gc.unfreeze()
 
 

@@ -126,25 +126,15 @@ class Bench:
         """Run blocks in one of our forms and return the seconds; ``report`` says what happened."""
         self.runs += 1
         run = f"run{self.runs}"
-        plan = make_plan(
-            self.network,
-            SHAPE,
-            PlanOptions.of(**{"n": 6, "split": split, "batch": BATCH, **FORMS[form]}),
-        )
-        executable = Executable(self.network, plan)
+        executable, build = self.graphs(split, form, run)
         plugin = ExecutablePlugin(executable, run, 1)
         install(self.client, plugin)
 
         def submit(block: int) -> Any:
-            def reader(key: Any, start: int, stop: int, pad_to: int, _: Any = None) -> Task:
-                return Task(key, make_images, block, start, stop, pad_to)
-
-            graph = build_block(self.network, plan, executable.ref, run, block, BATCH, reader)
-            last = Task((f"write-{run}", 99, block, 0), np.array, graph.prediction)
-            tasks = {**graph.tasks, last.key: last}
+            tasks, last = build(block)
             if form == WITHOUT:
-                return fallback.submit(self.client, tasks, last.key, -block)
-            return self.client.get(tasks, last.key, sync=False, priority=-block)
+                return fallback.submit(self.client, tasks, last, -block)
+            return self.client.get(tasks, last, sync=False, priority=-block)
 
         seconds = self._window(submit, blocks, in_flight, then)
         if form == WITHOUT:  # nobody counted anything
@@ -155,6 +145,24 @@ class Bench:
             print(f"  (healthy workers were removed: {self.report['workers_removed']})", flush=True)
         uninstall(self.client, plugin)
         return seconds
+
+    def graphs(
+        self, split: str, form: str, run: str
+    ) -> tuple[Executable, Callable[[int], tuple[dict[Any, Any], Any]]]:
+        """Return what the workers hold in one of our forms, and what makes the graph of a block."""
+        options = {"n": 6, "split": split, "batch": BATCH, **FORMS[form]}
+        plan = make_plan(self.network, SHAPE, PlanOptions.of(**options))
+        executable = Executable(self.network, plan)
+
+        def build(block: int) -> tuple[dict[Any, Any], Any]:
+            def reader(key: Any, start: int, stop: int, pad_to: int, _: Any = None) -> Task:
+                return Task(key, make_images, block, start, stop, pad_to)
+
+            graph = build_block(self.network, plan, executable.ref, run, block, BATCH, reader)
+            last = Task((f"write-{run}", 99, block, 0), np.array, graph.prediction)
+            return {**graph.tasks, last.key: last}, last.key
+
+        return executable, build
 
     def _window(
         self, submit: Callable[[int], Any], blocks: int, in_flight: int, then: Any

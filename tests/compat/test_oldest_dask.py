@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_the_plugin_works_with_the_oldest_dask(oldest: Path) -> None:
         cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_what_is_asked_for_is_what_was_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pinned = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    for name in ("dask", "distributed"):
+        assert f"{name}>={contract.OLDEST}" in project["dependencies"]
+        assert f"{name}=={contract.NEWEST}" in pinned
 
 
 def test_the_installed_dask_is_one_that_was_tested() -> None:

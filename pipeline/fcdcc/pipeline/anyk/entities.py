@@ -174,9 +174,9 @@ class Worker:
     than usual its tasks took lately and ``judged_at`` when that was seen last, ``pace`` the
     same learned from more of them, ``load`` how many shares it has yet to compute, ``running``
     whether it takes tasks, ``busy`` how many it had at the last tick, ``heartbeat`` when the
-    last one arrived and ``gaps`` the seconds between the latest ones, ``removing`` whether
-    its removal has been asked for, ``distrusted`` whether it gave too many wrong
-    shares, ``unfit`` whether its seats were given away.
+    last one arrived and ``gaps`` the seconds between the latest ones, ``longest_gap`` the most
+    of them, ``removing`` whether its removal has been asked for, ``distrusted`` whether it gave
+    too many wrong shares, ``unfit`` whether its seats were given away.
     """
 
     address: str
@@ -197,6 +197,7 @@ class Worker:
     busy: int = 0
     heartbeat: float = 0.0
     gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS))
+    longest_gap: float = 0.0
     removing: bool = False
     distrusted: bool = False
     unfit: bool = False
@@ -216,6 +217,11 @@ class Worker:
     def slow(self) -> bool:
         """Whether its tasks take much longer than those of others."""
         return self.slowness > SLOW or self.pace > SLOW
+
+    def heard(self, gap: float) -> None:
+        """Note that so many seconds were between two heartbeats."""
+        self.gaps.append(gap)
+        self.longest_gap = max(self.gaps)
 
     def judged(self, ratio: float, now: float) -> None:
         """Note that a task took ``ratio`` times as long as usual."""

@@ -262,7 +262,7 @@ class Roster:
         return worse
 
     def _gone(self, addresses: Iterable[str], tick: Tick) -> list[Worker]:
-        worst = max((max(worker.gaps, default=0.0) for worker in self.workers.values()), default=0)
+        worst = max((worker.longest_gap for worker in self.workers.values()), default=0.0)
         gone = []
         for worker in (self.workers[a] for a in addresses if a in self.workers):
             patience = self.silence.patience(
@@ -282,7 +282,7 @@ def _unfit(worker: Worker) -> bool:
 def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float, deaf: bool) -> None:
     if news.heartbeat > worker.heartbeat:
         if worker.heartbeat > 0.0 and not deaf:
-            worker.gaps.append(news.heartbeat - worker.heartbeat)
+            worker.heard(news.heartbeat - worker.heartbeat)
         worker.heartbeat = news.heartbeat
     heard = max(worker.seen + late, news.heartbeat, news.result)
     worker.seen = min(tick.now, heard)

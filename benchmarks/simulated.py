@@ -1,0 +1,277 @@
+"""Simulated runs beside real ones, to see whether the simulator says what a cluster would do.
+
+A cluster as in ``stragglers.py`` runs healthy blocks. What is taken from that: the seconds of its
+tasks, by stage and layer, how long after its inputs a task began on a worker that had nothing to
+do, and how long after the one before where it stood in a queue. The simulator draws from these, and
+is told who is slow, stopped or killed, and when killed workers were replaced. Then both
+run the traces: seconds of the whole run, mean and 90th percentile of the time of a coded group.
+
+    python benchmarks/simulated.py [--traces healthy,random,…] [--forms "ours, standby;ours, eager"]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import torch
+from dask.typing import Key
+from distributed import wait
+from pacing import FACTOR, SLOW_WORKERS
+from stragglers import WORKERS, Bench, cluster_of
+
+from fcdcc.pipeline.anyk.simulation import Outcome, SimulatedBlock, SimulatedCluster, simulated
+from fcdcc.pipeline.anyk.simulation.traces import draw
+from fcdcc.pipeline.anyk.state import AnyKState
+from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.keys import parse_key
+
+TRACES = ("healthy", "random", "latency", "workers", "stopped", "killed")
+PACED = ("share", "parity", "part", "glue")
+SEEDS = range(1, 6)
+Place = tuple[str, int]
+"""Stage and layer."""
+
+
+def place_of(key: Any) -> Place:
+    """Return with which tasks one is compared."""
+    known = parse_key(key[:4])
+    return ("", 0) if known is None else (known.stage, known.layer)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How long tasks take: as recorded, drawn anew; who is slow is drawn as ``pacing.py`` does."""
+
+    seconds: Mapping[Place, Sequence[float]]
+    between: float
+    seed: int
+    pacing_seed: int
+    share: float = 0.0
+    workers: bool = False
+
+    def __call__(self, key: Key, worker: str) -> float:
+        """Return the seconds of a task on a worker."""
+        place = place_of(key)
+        stage = place[0]
+        known = self.seconds.get(place) or (0.0,)
+        taken = known[int(draw(self.seed, key, worker) * len(known))]
+        label = tuple(key)[1:4] if isinstance(key, tuple) else key
+        lot = random.Random(f"{self.pacing_seed} {label} {worker}").random()
+        slow = stage in ("share", "parity") and lot < self.share
+        slow = slow or (self.workers and stage in PACED and int(worker) in SLOW_WORKERS)
+        return self.between + taken * (FACTOR if slow else 1.0)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a healthy run says: seconds of tasks, before one begins, and between two of a queue."""
+
+    seconds: Mapping[Place, Sequence[float]]
+    before: float
+    between: float
+
+
+def recorded(
+    bench: Bench,
+    form: str,
+    blocks: int,
+    in_flight: int,
+    parity: Mapping[Place, Sequence[float]],
+) -> Known:
+    """Run healthy blocks and return what they say."""
+    bench.trace()
+    bench.client.get_task_stream()  # from now on it is recorded
+    begin = time.time()
+    bench.ours("images", form, blocks, in_flight=in_flight)
+    tasks, _ = bench.graphs("images", form, f"run{bench.runs}")[1](0)
+    inputs = {key[1:]: node.dependencies for key, node in tasks.items()}
+    spans: dict[Any, tuple[float, float]] = {}
+    order: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
+    for entry in bench.client.get_task_stream(start=begin):
+        key = entry["key"]
+        computed = [s for s in entry["startstops"] if s["action"] == "compute"]
+        if computed and parse_key(key) is not None and key[2]:  # the first block warms up
+            spans[key] = start, stop = computed[-1]["start"], computed[-1]["stop"]
+            order[entry["worker"]].append((start, stop, key))
+    seconds: dict[Place, list[float]] = defaultdict(list)
+    before, between = [], []
+    for done in order.values():
+        free = 0.0
+        for start, stop, key in sorted(done, key=lambda one: one[:2]):
+            seconds[place_of(key)].append(stop - start)
+            needed = [
+                spans[other][1]
+                for pattern in inputs.get((key[1], 0, key[3]), ())
+                if (other := (pattern[0], pattern[1], key[2], *pattern[3:])) in spans
+            ]
+            if needed and free:
+                ready = max(needed)
+                (between if ready < free else before).append(start - max(ready, free))
+            free = stop
+    return Known({**seconds, **parity}, max(0.0, median(before)), max(0.0, median(between)))
+
+
+def parity_seconds(bench: Bench, blocks: int = 4) -> dict[Place, list[float]]:
+    """Return how long parity takes to its end, which in a run is seldom waited for."""
+    executable, build = bench.graphs("images", "ours, eager", "alone")
+    plugin = ExecutablePlugin(executable, "alone", 1)
+    install(bench.client, plugin)
+    bench.client.get_task_stream()  # from now on it is recorded
+    begin = time.time()
+    for block in range(blocks):
+        tasks, _ = build(block)
+        asked = [key for key in tasks if place_of(key)[0] == "parity"]
+        needed = {key for one in asked for key in tasks[one].dependencies if key in tasks}
+        graph = {key: tasks[key] for key in (*asked, *needed)}
+        wait(bench.client.get(graph, asked, sync=False))
+    uninstall(bench.client, plugin)
+    seconds: dict[Place, list[float]] = defaultdict(list)
+    for entry in bench.client.get_task_stream(start=begin):
+        if place_of(entry["key"])[0] == "parity" and entry["key"][2]:  # the first block warms up
+            spans = (s for s in entry["startstops"] if s["action"] == "compute")
+            seconds[place_of(entry["key"])] += [s["stop"] - s["start"] for s in spans]
+    return seconds
+
+
+def imagined(
+    bench: Bench,
+    form: str,
+    known: Known,
+    blocks: int,
+    in_flight: int,
+    seed: int,
+    then: Callable[[SimulatedCluster], None] | None = None,
+    **slow: Any,
+) -> Outcome:
+    """Run the same blocks on an imagined cluster."""
+    build = bench.graphs("images", form, "simulated")[1]
+    times = Recorded(known.seconds, known.between, seed, bench.options.seed, **slow)
+    cluster = SimulatedCluster(
+        AnyKState(), times, hop=known.before / 2, answer=known.before / 2, ask=0.02
+    )
+    for number in range(WORKERS):
+        cluster.join(str(number), "here")
+
+    def make(block: int) -> SimulatedBlock:
+        tasks, last = build(block)
+        return simulated(block, tasks, last, lambda _: 1.0, lambda _: True)
+
+    finished: list[int] = []
+
+    def end(block: int) -> None:
+        finished.append(block)
+        if then is not None and len(finished) == blocks // 3:
+            cluster.at(cluster.now, then, cluster)
+
+    cluster.on_block = end
+    return cluster.run((make(block) for block in range(blocks)), in_flight, 600.0)
+
+
+def group_seconds(bench: Bench) -> list[float]:
+    """Return the times of the groups of the last real run, without the first block."""
+    return [r["stop"] - r["start"] for r in bench.report["groups"] if r["block"]]
+
+
+def show(trace: str, form: str, real: Sequence[float], simulations: Sequence[Outcome]) -> None:
+    """Print real, simulated and their ratio, of seconds and of times of groups."""
+    seconds, *groups = real
+    one = [fmean(o.seconds for o in simulations)]
+    one += [fmean(fmean(o.groups) for o in simulations)]
+    one += [fmean(float(np.quantile(o.groups, 0.9)) for o in simulations)]
+    two = [seconds, fmean(groups), float(np.quantile(groups, 0.9))]
+    cells = (f"{r:6.2f} {s:6.2f} {s / r:5.2f}" for r, s in zip(two, one, strict=True))
+    print(f"{trace:<8} {form:<16} " + "   ".join(cells), flush=True)
+
+
+def compare(bench: Bench, trace: str, form: str, known: Known, options: argparse.Namespace) -> None:
+    """Run one trace, really and imagined."""
+    slow = {"share": 0.1 if trace in ("random", "latency") else 0.0, "workers": trace == "workers"}
+    blocks, in_flight = options.blocks, 8
+    if trace == "latency":
+        blocks, in_flight = options.latency_blocks, 1
+    then = None
+    bench.trace(**slow)
+    if trace in ("stopped", "killed"):
+        blocks = options.long_blocks
+        back = Back(bench)
+        with bench.losing(signal.SIGSTOP if trace == "stopped" else signal.SIGKILL) as lose:
+            seconds = bench.ours("images", form, blocks, then=lambda: (lose(), back.watch()))
+        returns = back.after if trace == "killed" else []
+
+        def then(cluster: SimulatedCluster) -> None:
+            for number in SLOW_WORKERS:
+                (cluster.stop if trace == "stopped" else cluster.lose)(str(number))
+            for number, after in enumerate(returns):
+                cluster.at(cluster.now + after, cluster.join, str(WORKERS + number), "here")
+    else:
+        seconds = bench.ours("images", form, blocks, in_flight=in_flight)
+    outcomes = [
+        imagined(bench, form, known, blocks, in_flight, seed, then, **slow) for seed in SEEDS
+    ]
+    show(trace, form, [seconds, *group_seconds(bench)], outcomes)
+
+
+class Back:
+    """Notes after how many seconds there are new workers in place of those that were killed."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._workers = bench.cluster.scheduler.workers
+        self._before = set(self._workers)
+        self.after: list[float] = []
+
+    def watch(self) -> None:
+        """Look for them, without being waited for."""
+        threading.Thread(target=self._watch, args=(time.perf_counter(),), daemon=True).start()
+
+    def _watch(self, begin: float) -> None:
+        seen = set(self._before)
+        while len(self.after) < len(SLOW_WORKERS) and time.perf_counter() < begin + 60.0:
+            for address in set(self._workers) - seen:
+                seen.add(address)
+                self.after.append(time.perf_counter() - begin)
+            time.sleep(0.05)
+
+
+def main() -> None:
+    """Measure, simulate and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--traces", default=",".join(TRACES))
+    parser.add_argument("--forms", default="ours, standby;ours, eager;uncoded strips")
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--long-blocks", type=int, default=24, help="for stopped and killed")
+    parser.add_argument("--latency-blocks", type=int, default=20)
+    parser.add_argument("--give-up", type=float, default=60.0, help="without a block, in seconds")
+    parser.add_argument("--pace", type=float, default=4.0)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("trace    form              seconds: real, simulated, ratio; mean of a group; 90th perc.")
+    with cluster_of(WORKERS, options) as bench:
+        parity = parity_seconds(bench)
+        for form in options.forms.split(";"):
+            known: dict[int, Known] = {}
+            for trace in options.traces.split(","):
+                in_flight = 1 if trace == "latency" else 8
+                if in_flight not in known:
+                    known[in_flight] = found = recorded(
+                        bench, form, options.blocks, in_flight, parity
+                    )
+                    print(f"  ({form}, {in_flight} in flight: {1e3 * found.before:.1f} ms before a "
+                          f"task, {1e3 * found.between:.1f} ms between two)")  # fmt: skip
+                coded = form != "uncoded strips"
+                if coded or trace not in ("stopped", "killed"):
+                    compare(bench, trace, form, known[in_flight], options)
+
+
+if __name__ == "__main__":
+    main()
