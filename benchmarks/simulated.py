@@ -4,7 +4,8 @@ A cluster as in ``stragglers.py`` runs healthy blocks. What is taken from that: 
 tasks, by stage and layer, how long after its inputs a task began on a worker that had nothing to
 do, and how long after the one before where it stood in a queue. The simulator draws from these, and
 is told who is slow, stopped or killed, and when killed workers were replaced. Then both
-run the traces: seconds of the whole run, mean and 90th percentile of the time of a coded group.
+run the traces: seconds of the whole run, mean and 90th percentile of the time of a coded group,
+and how many cores other processes kept busy during the real runs, which should be none.
 
     python benchmarks/simulated.py [--traces healthy,random,…] [--forms "ours, standby;ours, eager"]
 """
@@ -18,16 +19,18 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from dask.typing import Key
 from distributed import wait
 from pacing import FACTOR, SLOW_WORKERS
-from stragglers import WORKERS, Bench, cluster_of
+from stragglers import WORKERS, Bench, cluster_of, process_id
 
 from fcdcc.pipeline.anyk.simulation import Outcome, SimulatedBlock, SimulatedCluster, simulated
 from fcdcc.pipeline.anyk.simulation.traces import draw
@@ -37,7 +40,6 @@ from fcdcc.pipeline.keys import parse_key
 
 TRACES = ("healthy", "random", "latency", "workers", "stopped", "killed")
 PACED = ("share", "parity", "part", "glue")
-SEEDS = range(1, 6)
 Place = tuple[str, int]
 """Stage and layer."""
 
@@ -54,8 +56,8 @@ class Recorded:
 
     seconds: Mapping[Place, Sequence[float]]
     between: float
+    names: Mapping[str, Any]
     seed: int
-    pacing_seed: int
     share: float = 0.0
     workers: bool = False
 
@@ -66,9 +68,10 @@ class Recorded:
         known = self.seconds.get(place) or (0.0,)
         taken = known[int(draw(self.seed, key, worker) * len(known))]
         label = tuple(key)[1:4] if isinstance(key, tuple) else key
-        lot = random.Random(f"{self.pacing_seed} {label} {worker}").random()
+        name = self.names.get(worker)
+        lot = random.Random(f"{self.seed} {label} {name}").random()
         slow = stage in ("share", "parity") and lot < self.share
-        slow = slow or (self.workers and stage in PACED and int(worker) in SLOW_WORKERS)
+        slow = slow or (self.workers and stage in PACED and name in SLOW_WORKERS)
         return self.between + taken * (FACTOR if slow else 1.0)
 
 
@@ -94,7 +97,7 @@ def recorded(
     begin = time.time()
     bench.ours("images", form, blocks, in_flight=in_flight)
     tasks, _ = bench.graphs("images", form, f"run{bench.runs}")[1](0)
-    inputs = {key[1:]: node.dependencies for key, node in tasks.items()}
+    inputs = {key: node.dependencies for key, node in tasks.items()}
     spans: dict[Any, tuple[float, float]] = {}
     order: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
     for entry in bench.client.get_task_stream(start=begin):
@@ -111,14 +114,15 @@ def recorded(
             seconds[place_of(key)].append(stop - start)
             needed = [
                 spans[other][1]
-                for pattern in inputs.get((key[1], 0, key[3]), ())
+                for pattern in inputs.get((*key[:2], 0, *key[3:]), ())
                 if (other := (pattern[0], pattern[1], key[2], *pattern[3:])) in spans
             ]
             if needed and free:
                 ready = max(needed)
                 (between if ready < free else before).append(start - max(ready, free))
             free = stop
-    return Known({**seconds, **parity}, max(0.0, median(before)), max(0.0, median(between)))
+    pauses = (max(0.0, median(some)) if some else 0.0 for some in (before, between))
+    return Known({**seconds, **parity}, *pauses)
 
 
 def parity_seconds(bench: Bench, blocks: int = 4) -> dict[Place, list[float]]:
@@ -147,20 +151,21 @@ def imagined(
     bench: Bench,
     form: str,
     known: Known,
+    names: Mapping[str, Any],
     blocks: int,
     in_flight: int,
     seed: int,
     then: Callable[[SimulatedCluster], None] | None = None,
     **slow: Any,
 ) -> Outcome:
-    """Run the same blocks on an imagined cluster."""
+    """Run the same blocks on an imagined cluster with workers of the same addresses and names."""
     build = bench.graphs("images", form, "simulated")[1]
-    times = Recorded(known.seconds, known.between, seed, bench.options.seed, **slow)
+    times = Recorded(known.seconds, known.between, names, seed, **slow)
     cluster = SimulatedCluster(
         AnyKState(), times, hop=known.before / 2, answer=known.before / 2, ask=0.02
     )
-    for number in range(WORKERS):
-        cluster.join(str(number), "here")
+    for address in names:
+        cluster.join(address, "here")
 
     def make(block: int) -> SimulatedBlock:
         tasks, last = build(block)
@@ -177,20 +182,43 @@ def imagined(
     return cluster.run((make(block) for block in range(blocks)), in_flight, 600.0)
 
 
-def group_seconds(bench: Bench) -> list[float]:
-    """Return the times of the groups of the last real run, without the first block."""
-    return [r["stop"] - r["start"] for r in bench.report["groups"] if r["block"]]
+def cpu_of_others() -> float:
+    """Return the CPU seconds of all processes on this machine but ours, up to now."""
+    times = psutil.cpu_times()
+    busy = sum(times) - times.idle - times.iowait
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            used = process.cpu_times()
+            busy -= used.user + used.system
+    return busy
 
 
-def show(trace: str, form: str, real: Sequence[float], simulations: Sequence[Outcome]) -> None:
+class Real(NamedTuple):
+    """The seconds of real runs, and of their groups; cores that others kept busy meanwhile."""
+
+    seconds: list[float]
+    groups: list[float]
+    others: list[float]
+
+    def add(self, bench: Bench, form: str, blocks: int, **how: Any) -> None:
+        """Run blocks; the groups of the first do not count."""
+        before = cpu_of_others()
+        seconds = bench.ours("images", form, blocks, **how)
+        self.others.append((cpu_of_others() - before) / seconds)
+        self.seconds.append(seconds)
+        records = (record for record in bench.report["groups"] if record["block"])
+        self.groups.extend(record["stop"] - record["start"] for record in records)
+
+
+def show(trace: str, form: str, real: Real, simulations: Sequence[Outcome]) -> None:
     """Print real, simulated and their ratio, of seconds and of times of groups."""
-    seconds, *groups = real
     one = [fmean(o.seconds for o in simulations)]
     one += [fmean(fmean(o.groups) for o in simulations)]
     one += [fmean(float(np.quantile(o.groups, 0.9)) for o in simulations)]
-    two = [seconds, fmean(groups), float(np.quantile(groups, 0.9))]
+    two = [fmean(real.seconds), fmean(real.groups), float(np.quantile(real.groups, 0.9))]
     cells = (f"{r:6.2f} {s:6.2f} {s / r:5.2f}" for r, s in zip(two, one, strict=True))
-    print(f"{trace:<8} {form:<16} " + "   ".join(cells), flush=True)
+    print(f"{trace:<8} {form:<16} " + "   ".join(cells) + f"  {max(real.others):6.2f}", flush=True)
 
 
 def compare(bench: Bench, trace: str, form: str, known: Known, options: argparse.Namespace) -> None:
@@ -200,25 +228,32 @@ def compare(bench: Bench, trace: str, form: str, known: Known, options: argparse
     if trace == "latency":
         blocks, in_flight = options.latency_blocks, 1
     then = None
-    bench.trace(**slow)
+    real = Real([], [], [])
+    workers = bench.client.scheduler_info(n_workers=-1)["workers"]
+    names = {address: worker["name"] for address, worker in workers.items()}
+    victims = list(bench.client.run(process_id))[:2]
     if trace in ("stopped", "killed"):
+        bench.trace()
         blocks = options.long_blocks
         back = Back(bench)
         with bench.losing(signal.SIGSTOP if trace == "stopped" else signal.SIGKILL) as lose:
-            seconds = bench.ours("images", form, blocks, then=lambda: (lose(), back.watch()))
+            real.add(bench, form, blocks, then=back.watching(lose))
         returns = back.after if trace == "killed" else []
 
         def then(cluster: SimulatedCluster) -> None:
-            for number in SLOW_WORKERS:
-                (cluster.stop if trace == "stopped" else cluster.lose)(str(number))
+            for address in victims:
+                (cluster.stop if trace == "stopped" else cluster.lose)(address)
             for number, after in enumerate(returns):
-                cluster.at(cluster.now + after, cluster.join, str(WORKERS + number), "here")
+                cluster.at(cluster.now + after, cluster.join, f"fresh{number}", "here")
     else:
-        seconds = bench.ours("images", form, blocks, in_flight=in_flight)
+        for seed in options.seeds if slow["share"] else options.seeds[:1]:
+            bench.trace(seed=seed, **slow)
+            real.add(bench, form, blocks, in_flight=in_flight)
     outcomes = [
-        imagined(bench, form, known, blocks, in_flight, seed, then, **slow) for seed in SEEDS
+        imagined(bench, form, known, names, blocks, in_flight, seed, then, **slow)
+        for seed in options.seeds
     ]
-    show(trace, form, [seconds, *group_seconds(bench)], outcomes)
+    show(trace, form, real, outcomes)
 
 
 class Back:
@@ -229,9 +264,14 @@ class Back:
         self._before = set(self._workers)
         self.after: list[float] = []
 
-    def watch(self) -> None:
-        """Look for them, without being waited for."""
-        threading.Thread(target=self._watch, args=(time.perf_counter(),), daemon=True).start()
+    def watching(self, lose: Callable[[], None]) -> Callable[[], None]:
+        """Return what does ``lose`` and then looks for them, without being waited for."""
+
+        def act() -> None:
+            lose()
+            threading.Thread(target=self._watch, args=(time.perf_counter(),), daemon=True).start()
+
+        return act
 
     def _watch(self, begin: float) -> None:
         seen = set(self._before)
@@ -252,25 +292,26 @@ def main() -> None:
     parser.add_argument("--latency-blocks", type=int, default=20)
     parser.add_argument("--give-up", type=float, default=60.0, help="without a block, in seconds")
     parser.add_argument("--pace", type=float, default=4.0)
+    parser.add_argument("--seeds", default="1,2,3", help="one run for each where luck decides")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    options.seeds = [int(seed) for seed in options.seeds.split(",")]
     torch.set_num_threads(1)
-    print("trace    form              seconds: real, simulated, ratio; mean of a group; 90th perc.")
+    print(
+        "trace    form              seconds: real, simulated, ratio; mean of a group; 90th perc.; others"
+    )
     with cluster_of(WORKERS, options) as bench:
         parity = parity_seconds(bench)
         for form in options.forms.split(";"):
-            known: dict[int, Known] = {}
+            idle = recorded(bench, form, options.blocks, 1, parity)
+            busy = recorded(bench, form, options.blocks, 8, parity)
+            busy = replace(busy, before=idle.before)
+            print(f"  ({form}: {1e3 * idle.before:.1f} ms before a task begins, "
+                  f"{1e3 * busy.between:.1f} ms between two)")  # fmt: skip
             for trace in options.traces.split(","):
-                in_flight = 1 if trace == "latency" else 8
-                if in_flight not in known:
-                    known[in_flight] = found = recorded(
-                        bench, form, options.blocks, in_flight, parity
-                    )
-                    print(f"  ({form}, {in_flight} in flight: {1e3 * found.before:.1f} ms before a "
-                          f"task, {1e3 * found.between:.1f} ms between two)")  # fmt: skip
                 coded = form != "uncoded strips"
                 if coded or trace not in ("stopped", "killed"):
-                    compare(bench, trace, form, known[in_flight], options)
+                    compare(bench, trace, form, idle if trace == "latency" else busy, options)
 
 
 if __name__ == "__main__":

@@ -116,9 +116,9 @@ class Bench:
 
     # ------------------------------------------------------------------ running
 
-    def trace(self, share: float = 0.0, workers: bool = False) -> None:
+    def trace(self, share: float = 0.0, workers: bool = False, seed: int | None = None) -> None:
         """Say what is slow from now on."""
-        self.client.run(set_trace, share, workers, self.options.seed)
+        self.client.run(set_trace, share, workers, self.options.seed if seed is None else seed)
 
     def ours(
         self, split: str, form: str, blocks: int, in_flight: int = 8, then: Any = None
