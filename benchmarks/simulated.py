@@ -191,6 +191,7 @@ def cpu_of_others() -> float:
         with suppress(psutil.NoSuchProcess):
             used = process.cpu_times()
             busy -= used.user + used.system
+            busy -= used.children_user + used.children_system if process is me else 0.0
     return busy
 
 
@@ -297,9 +298,7 @@ def main() -> None:
     options = parser.parse_args()
     options.seeds = [int(seed) for seed in options.seeds.split(",")]
     torch.set_num_threads(1)
-    print(
-        "trace    form              seconds: real, simulated, ratio; mean of a group; 90th perc.; others"
-    )
+    print("trace    form             seconds: real, simulated, ratio; mean of groups; 90th; others")
     with cluster_of(WORKERS, options) as bench:
         parity = parity_seconds(bench)
         for form in options.forms.split(";"):
