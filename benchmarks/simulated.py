@@ -184,7 +184,8 @@ def imagined(
             cluster.at(cluster.now, then, cluster)
 
     cluster.on_block = end
-    return cluster.run((make(block) for block in range(blocks)), in_flight, 600.0)
+    made = (make(block) for block in range(blocks))
+    return cluster.run(made, in_flight, 600.0, bench.submitting)
 
 
 def cpu_of_others() -> float:
@@ -320,6 +321,7 @@ def main() -> None:
             idle = recorded(bench, form, options.blocks, 1, parity)
             busy = recorded(bench, form, options.blocks, 8, parity)
             busy = replace(busy, before=idle.before)
+            print(f"  ({1e3 * bench.submitting:.1f} ms to submit a block)")
             print(f"  ({form}: {1e3 * idle.before:.1f} ms before a task begins, "
                   f"{1e3 * busy.between:.1f} ms between two)")  # fmt: skip
             for trace in options.traces.split(","):

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from dask._task_spec import Task
 from distributed import Client, LocalCluster, as_completed, wait
+from overheads import Callbacks, slicing
 from pacing import Pacing, Stretch, set_trace
 from torch import nn
 
@@ -112,6 +113,8 @@ class Bench:
         self.held: Any = None
         self.expected: dict[int, Any] = {}
         self.runs = 0
+        self.submitting = 0.0
+        """Seconds that it took to submit a block of the last run."""
         self.report: Mapping[str, Any] = {}
 
     # ------------------------------------------------------------------ running
@@ -170,12 +173,15 @@ class Bench:
         """Keep so many blocks in flight; call ``then`` when a third is done."""
         self._expect(blocks)
         begin = time.perf_counter()
+        submitting: list[float] = []
         finished: SimpleQueue[Any] = SimpleQueue()
         active: dict[Any, int] = {}
         upcoming = iter(range(blocks))
         for done in range(blocks):
             for block in islice(upcoming, in_flight - len(active)):
+                start = time.perf_counter()
                 fresh = submit(block)
+                submitting.append(time.perf_counter() - start)
                 active[fresh] = block
                 fresh.add_done_callback(finished.put)
             try:
@@ -188,6 +194,7 @@ class Bench:
             self._check(active.pop(future), future.result())
             if then is not None and done + 1 == blocks // 3:
                 then()
+        self.submitting = median(submitting)
         return time.perf_counter() - begin
 
     def plain(self, blocks: int, copies: int = 1, then: Any = None) -> float:
@@ -289,54 +296,6 @@ def spread(report: Mapping[str, Any]) -> tuple[float, float]:
     ratios = [t / median(times) for times in taken.values() for t in times]
     typical = median(time for times in taken.values() for time in times)
     return typical, float(np.quantile(ratios, 0.99))
-
-
-class Callbacks:
-    """The CPU time that the plugin spends in its hooks, without what Dask does for it there."""
-
-    def __init__(self, plugin: Any) -> None:
-        self.seconds, self._depth = 0.0, 0
-        for name in ("update_graph", "transition", "add_worker", "remove_worker"):
-            self._measure(plugin, name, 1.0)
-        for name in ("_settle", "_tick", "_look_at_workers"):
-            self._measure(plugin, name, 1.0)
-        self._measure(plugin, "_follow", -1.0)
-        plugin._ticker.callback = plugin._tick  # it holds the method as it was
-
-    def _measure(self, plugin: Any, name: str, sign: float) -> None:
-        function = getattr(plugin, name)
-
-        def measured(*args: Any, **kwargs: Any) -> Any:
-            outer, self._depth = self._depth, 1 if sign > 0 else 0
-            start = time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                taken = time.thread_time() - start
-                if (sign > 0 and not outer) or (sign < 0 and outer):
-                    self.seconds += sign * taken
-                self._depth = outer
-
-        setattr(plugin, name, measured)
-
-
-def slicing() -> float:
-    """Return what four slices cost more than one, by the shortest of many interleaved runs."""
-    from fcdcc.coding import CodedConv, ConvGeometry, make_code
-
-    torch.set_num_threads(1)
-    code = make_code("systematic", n=6, k_a=16, k_b=1)
-    conv = CodedConv(ConvGeometry.of((32, 64, 64), (32, 32, 3, 3), padding=1), code, "images")
-    images, weight = torch.rand(BATCH, 32, 64, 64), torch.rand(32, 32, 3, 3)
-    value, filters = conv.encode_input(images, 0), conv.encode_filters(weight, 0)
-    shortest = {1: float("inf"), 4: float("inf")}
-    for _ in range(80):
-        for slices in shortest:
-            start = time.thread_time()
-            with torch.inference_mode():
-                conv.convolve(value, filters, 0, wanted=lambda: True, slices=slices)
-            shortest[slices] = min(shortest[slices], time.thread_time() - start)
-    return shortest[4] / shortest[1] - 1.0
 
 
 Rows = list[dict[str, Any]]
@@ -504,7 +463,7 @@ def main() -> None:
     traces, splits = options.traces.split(","), options.splits.split(",")
     table, four = Table(), {}
     if "slices" in traces:
-        cost = slicing()
+        cost = slicing(BATCH)
         table.add("slices", "", "four slices", 0.0, extra_cpu=cost)
     if {"stopped", "killed"} & set(traces):
         with cluster_of(4, options) as bench:

@@ -7,8 +7,9 @@ on a clock of its own; the state machine is the real one. :mod:`.graphs` has the
 
 from __future__ import annotations
 
-from .cluster import Outcome, SimulatedCluster
+from .cluster import SimulatedCluster
 from .graphs import SimulatedBlock, chain, one_layer, simulated
+from .outcome import Outcome
 from .policies import Nothing, Oracle, Policy, Speculation
 from .traces import HeavyTail, ShiftedExponential, SlowShares, Steady, Times
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -21,45 +20,12 @@ from dask.typing import Key
 
 from .. import messages as m
 from .graphs import SimulatedBlock
+from .outcome import Outcome
 from .policies import Policy
-from .tasks import Kind, State, Task, Worker
+from .tasks import Kind, Open, State, Task, Worker
 from .traces import Steady, Times
 
-__all__ = ["Outcome", "SimulatedCluster"]
-
-
-@dataclass
-class Outcome:
-    """What a simulated run was.
-
-    Seconds are those of the simulated clock, but for ``deciding`` and ``looking``: the time that
-    the state machine took on this machine for ``events`` events, and for ``looks`` looks at the
-    clock, which are no events of the cluster's. ``done`` is the work that workers did,
-    in seconds of speed 1, given up halfway or not, ``useful`` what it would be without
-    redundancy.
-    """
-
-    seconds: float = 0.0
-    blocks: list[float] = field(default_factory=list)
-    groups: list[float] = field(default_factory=list)
-    done: float = 0.0
-    useful: float = 0.0
-    events: int = 0
-    deciding: float = 0.0
-    looks: int = 0
-    looking: float = 0.0
-    recomputed: int = 0
-
-    @property
-    def extra_work(self) -> float:
-        """Work beyond the useful, relative to it."""
-        return self.done / self.useful - 1.0 if self.useful else 0.0
-
-
-@dataclass(slots=True)
-class _Group:
-    nodes: set[Key]
-    start: float | None = None
+__all__ = ["SimulatedCluster"]
 
 
 class SimulatedCluster:
@@ -102,10 +68,11 @@ class SimulatedCluster:
         self._tick, self._heartbeat = tick, heartbeat
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
-        self._groups: dict[Key, _Group] = {}
+        self._groups: dict[Key, Open] = {}
         self._begun: dict[Key, tuple[SimulatedBlock, float]] = {}
         self._upcoming: Iterator[SimulatedBlock] = iter(())
         self._orphans: dict[Key, None] = {}
+        self._coming = 0
 
     # ----------------------------------------------------------------- running
 
@@ -123,16 +90,27 @@ class SimulatedCluster:
         heapq.heappush(self._agenda, (when, next(self._numbers), action, args))
 
     def run(
-        self, blocks: Iterable[SimulatedBlock], in_flight: int, limit: float = float("inf")
+        self,
+        blocks: Iterable[SimulatedBlock],
+        in_flight: int,
+        limit: float = float("inf"),
+        between: float = 0.0,
     ) -> Outcome:
-        """Run blocks, so many at a time, until all are finished or the clock shows ``limit``."""
+        """Run blocks, so many at a time, until all are finished or the clock shows ``limit``.
+
+        The first ones are submitted ``between`` seconds after each other.
+        """
         self._upcoming = iter(blocks)
         begin = self.now
-        for block in itertools.islice(self._upcoming, in_flight):
-            self._submit(block)
+        for number, block in enumerate(itertools.islice(self._upcoming, in_flight)):
+            self._coming += 1
+            if between:
+                self.at(begin + number * between, self._submit, block)
+            else:
+                self._submit(block)
         self._flush()
         self.at(self.now + self._tick, self._look)
-        while self._begun and self._agenda and self._agenda[0][0] <= limit:
+        while (self._begun or self._coming) and self._agenda and self._agenda[0][0] <= limit:
             self.now, _, action, args = heapq.heappop(self._agenda)
             action(*args)
             self._flush()
@@ -219,6 +197,7 @@ class SimulatedCluster:
     # -------------------------------------------------------------------- graphs
 
     def _submit(self, block: SimulatedBlock) -> None:
+        self._coming -= 1
         self._begun[block.last] = block, self.now
         self.outcome.useful += block.useful
         nodes = {node.key for group in block.groups for node in group.nodes}
@@ -236,7 +215,7 @@ class SimulatedCluster:
             for key in task.inputs:
                 self.tasks[key].dependents[task.key] = None
         for group in block.groups:
-            record = _Group({node.key for node in group.nodes})
+            record = Open({node.key for node in group.nodes})
             for key in itertools.chain(
                 (share.key for share in group.shares), (node.key for node in group.nodes)
             ):
@@ -378,6 +357,7 @@ class SimulatedCluster:
             self.on_block(block.number)
         following = next(self._upcoming, None)
         if following is not None:
+            self._coming += 1
             self._submit(following)
 
     # ----------------------------------------------------- letting go, starting again

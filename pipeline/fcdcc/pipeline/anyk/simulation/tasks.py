@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from dask.typing import Key
 
-__all__ = ["Kind", "Priority", "State", "Task", "Worker"]
+__all__ = ["Kind", "Open", "Priority", "State", "Task", "Worker"]
 
 Priority: TypeAlias = tuple[int, int]
 """Block and place in its graph: the smaller goes first."""
@@ -51,6 +51,14 @@ class Task:
     wanted: bool = False
     is_twin: bool = False
     attempt: int = 0
+
+
+@dataclass(slots=True)
+class Open:
+    """A group: its nodes without a result so far, and when its first task was assigned."""
+
+    nodes: set[Key]
+    start: float | None = None
 
 
 @dataclass(slots=True, eq=False)
