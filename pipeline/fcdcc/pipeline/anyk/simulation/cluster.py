@@ -96,10 +96,7 @@ class SimulatedCluster:
         limit: float = float("inf"),
         between: float = 0.0,
     ) -> Outcome:
-        """Run blocks, so many at a time, until all are finished or the clock shows ``limit``.
-
-        The first ones are submitted ``between`` seconds after each other.
-        """
+        """Run so many at a time, the first ``between`` seconds apart, to the end or to ``limit``."""
         self._upcoming = iter(blocks)
         begin = self.now
         for number, block in enumerate(itertools.islice(self._upcoming, in_flight)):
