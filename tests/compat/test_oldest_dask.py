@@ -1,4 +1,4 @@
-"""The oldest distributed that is supported, in an environment of its own: contract and plugin."""
+"""The oldest distributed that is supported, in an environment of its own: contract, plugin, jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import pytest
 from fcdcc.pipeline.anyk import contract
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("test_contract.py", "test_plugin.py", "test_doubles.py", "test_nodes.py")
+TESTS = (
+    *(f"anyk/test_{name}.py" for name in ("contract", "plugin", "doubles", "nodes", "fallback")),
+    *(f"test_{name}.py" for name in ("graph", "inference", "job")),
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_plugin_works_with_the_oldest_dask(oldest: Path) -> None:
     layers = [str(ROOT / layer) for layer in ("coding", "storage", "pipeline")]
     path = os.pathsep.join([str(oldest), *layers, sysconfig.get_path("purelib")])
-    files = [str(ROOT / "tests" / "pipeline" / "anyk" / name) for name in TESTS]
+    files = [str(ROOT / "tests" / "pipeline" / name) for name in TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,

@@ -96,7 +96,7 @@ class SimulatedCluster:
         limit: float = float("inf"),
         between: float = 0.0,
     ) -> Outcome:
-        """Run so many at a time, the first ``between`` seconds apart, to the end or to ``limit``."""
+        """Run so many at a time, the first ``between`` seconds apart, to the end or ``limit``."""
         self._upcoming = iter(blocks)
         begin = self.now
         for number, block in enumerate(itertools.islice(self._upcoming, in_flight)):
