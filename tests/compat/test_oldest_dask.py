@@ -1,4 +1,4 @@
-"""The oldest distributed that is supported, in an environment of its own: contract, plugin, jobs."""
+"""The oldest distributed that is supported, in an environment of its own: plugin and jobs."""
 
 from __future__ import annotations
 
