@@ -41,7 +41,7 @@ from fcdcc.pipeline.blocks import BlockJob, run_blocks
 from fcdcc.pipeline.cluster import SETTINGS
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
-from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
@@ -165,7 +165,8 @@ class Bench:
             return Task(key, kernels.read, self.source, PREPARATION, *where)
 
         plan = executable.plan
-        graph = build_block(self.network, plan, executable.ref, run, block, stop - start, reader)
+        given = Block(executable.ref, run, block, stop - start, reader)
+        graph = build_block(self.network, plan, given)
         last = Task(f"answer-{run}-{block}", kernels.same, graph.prediction)
         return BlockJob(block, {**graph.tasks, last.key: last}, last.key)
 

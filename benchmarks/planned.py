@@ -40,7 +40,7 @@ from fcdcc.pipeline.costs.forecasting import forecast
 from fcdcc.pipeline.costs.speeds import Speeds
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
-from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.peak_memory import PeakMemory
@@ -133,7 +133,8 @@ class Bench:
                 where = (start + first, start + last, pad_to, rows)
                 return Task(key, kernels.read, self.source, PREPARATION, *where)
 
-            graph = build_block(self.network, plan, executable.ref, run, block, count, reader)
+            given = Block(executable.ref, run, block, count, reader)
+            graph = build_block(self.network, plan, given)
             last = Task(f"answer-{run}-{block}", kernels.same, graph.prediction)
             yield BlockJob(block, {**graph.tasks, last.key: last}, last.key)
 

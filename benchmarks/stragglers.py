@@ -46,7 +46,7 @@ from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report, fallback
 from fcdcc.pipeline.anyk.scheduler_plugin import NAME
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
-from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
 
@@ -161,7 +161,8 @@ class Bench:
             def reader(key: Any, start: int, stop: int, pad_to: int, _: Any = None) -> Task:
                 return Task(key, make_images, block, start, stop, pad_to)
 
-            graph = build_block(self.network, plan, executable.ref, run, block, BATCH, reader)
+            given = Block(executable.ref, run, block, BATCH, reader)
+            graph = build_block(self.network, plan, given)
             last = Task((f"write-{run}", 99, block, 0), np.array, graph.prediction)
             return {**graph.tasks, last.key: last}, last.key
 

@@ -22,7 +22,7 @@ from fcdcc.pipeline import open_model
 from fcdcc.pipeline.bands import BAND_BYTES, barrier_in, peak_bytes, row_axis
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
@@ -62,7 +62,7 @@ def band_of(
         return reading(images)(key, start, stop, pad_to, rows)
 
     executable = Executable(network, plan).at(band)
-    graph = build_block(network, plan, executable, "r", 0, len(images), reader, band)
+    graph = build_block(network, plan, Block(executable, "r", 0, len(images), reader), band)
     last = Task("prediction", lambda values: values, graph.prediction)
     made = dask.get(erase({**graph.tasks, last.key: last}, erased, seed), last.key)
     (rows,) = asked

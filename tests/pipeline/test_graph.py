@@ -16,7 +16,7 @@ from torch import nn
 from erasing import erase, reading
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.executable import Executable, drop, hold
-from fcdcc.pipeline.graph import BlockGraph, build_block
+from fcdcc.pipeline.graph import Block, BlockGraph, build_block
 from fcdcc.pipeline.keys import parse_key
 from fcdcc.pipeline.model import open_model
 from fcdcc.pipeline.options import PlanOptions
@@ -48,7 +48,7 @@ class Branching(nn.Module):
         return self.head(torch.relu(joined).flatten(1))
 
 
-class Block:
+class Example:
     """A network, images, its graph and what PyTorch makes of them."""
 
     def __init__(self, **options: Any) -> None:
@@ -65,7 +65,7 @@ class Block:
         self.plan = plan
         self.ref = hold(Executable(network, plan))
         reader = reading(images)
-        self.graph: BlockGraph = build_block(network, plan, self.ref, "t", 0, IMAGES, reader)
+        self.graph: BlockGraph = build_block(network, plan, Block(self.ref, "t", 0, IMAGES, reader))
         with torch.inference_mode():
             self.expected = module(images).numpy()
 
@@ -90,19 +90,19 @@ FORMS = {
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def block(request: pytest.FixtureRequest) -> Iterator[Block]:
-    block = Block(**FORMS[request.param])
+def block(request: pytest.FixtureRequest) -> Iterator[Example]:
+    block = Example(**FORMS[request.param])
     yield block
     drop(block.ref)
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
-def test_schedulers_agree_with_torch(block: Block, scheduler: str) -> None:
+def test_schedulers_agree_with_torch(block: Example, scheduler: str) -> None:
     answer = dask.get if scheduler == "synchronous" else dask.threaded.get
     assert block.agrees(answer(block.graph.tasks, block.graph.prediction.key))
 
 
-def test_schedulers_give_the_same_bits(block: Block) -> None:
+def test_schedulers_give_the_same_bits(block: Example) -> None:
     key = block.graph.prediction.key
     one = dask.get(block.graph.tasks, key)
     two = dask.threaded.get(block.graph.tasks, key)
@@ -110,12 +110,12 @@ def test_schedulers_give_the_same_bits(block: Block) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_two_shares_of_every_group_may_be_missing(block: Block, seed: int) -> None:
+def test_any_two_shares_of_every_group_may_be_missing(block: Example, seed: int) -> None:
     tasks = erase(block.graph.tasks, 2, seed)
     assert block.agrees(dask.get(tasks, block.graph.prediction.key))
 
 
-def test_every_pair_of_shares_of_one_layer_may_be_missing(block: Block) -> None:
+def test_every_pair_of_shares_of_one_layer_may_be_missing(block: Example) -> None:
     node = next(task for task in block.graph.tasks.values() if isinstance(task, AnyK))
     for pair in combinations(node.shares, 2):
         gone = {node.shares[position]: DataNode(position, ERASED) for position in pair}
@@ -124,7 +124,7 @@ def test_every_pair_of_shares_of_one_layer_may_be_missing(block: Block) -> None:
 
 
 def test_nothing_spare_means_no_parity_in_the_graph() -> None:
-    block = Block(redundancy="off")
+    block = Example(redundancy="off")
     try:
         nodes = [task for task in block.graph.tasks.values() if isinstance(task, AnyK)]
         assert all(tuple(node.shares) == (node.own,) for node in nodes)
@@ -142,7 +142,7 @@ STAGES = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_keys_say_stage_layer_block_and_position(form: str) -> None:
-    block = Block(**FORMS[form])
+    block = Example(**FORMS[form])
     drop(block.ref)
     keys = [parse_key(key) for key in block.graph.tasks]
     assert None not in keys
@@ -155,8 +155,8 @@ def test_keys_say_stage_layer_block_and_position(form: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def by_images() -> Iterator[Block]:
-    block = Block(**FORMS["images"])
+def by_images() -> Iterator[Example]:
+    block = Example(**FORMS["images"])
     yield block
     drop(block.ref)
 
@@ -165,14 +165,14 @@ def by_images() -> Iterator[Block]:
 def test_all_that_is_there_is_what_it_is_without_coding(form: str) -> None:
     answers = []
     for redundancy in ("standby", "off"):
-        block = Block(**{**FORMS[form], "redundancy": redundancy})
+        block = Example(**{**FORMS[form], "redundancy": redundancy})
         answers.append(dask.get(block.graph.tasks, block.graph.prediction.key))
         drop(block.ref)
     np.testing.assert_array_equal(*answers)
 
 
 def test_strips_stay_and_only_rows_at_their_ends_travel() -> None:
-    block = Block(**FORMS["strips"])
+    block = Example(**FORMS["strips"])
     values = computed(block.graph.tasks)
     drop(block.ref)
     seen = 0
@@ -208,7 +208,7 @@ def computed(tasks: Mapping[Any, GraphNode]) -> dict[Any, Any]:
     return values
 
 
-def test_nothing_travels_between_the_runs_but_to_parity_and_the_end(by_images: Block) -> None:
+def test_nothing_travels_between_the_runs_but_to_parity_and_the_end(by_images: Example) -> None:
     for key, task in by_images.graph.tasks.items():
         parsed = parse_key(key)
         assert parsed is not None
@@ -222,7 +222,7 @@ def test_nothing_travels_between_the_runs_but_to_parity_and_the_end(by_images: B
         assert {need.position for need in needs if need} <= {parsed.position}
 
 
-def test_systematic_shares_alone_are_enough_for_their_parts(by_images: Block) -> None:
+def test_systematic_shares_alone_are_enough_for_their_parts(by_images: Example) -> None:
     labels = {key: parse_key(key) for key in by_images.graph.tasks}
     parity = [key for key, label in labels.items() if label and label.stage == "parity"]
     tasks = dict(by_images.graph.tasks)

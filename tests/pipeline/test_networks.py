@@ -13,7 +13,7 @@ from dask._task_spec import Task
 import zoo
 from erasing import erase, reading
 from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.model import Model, open_model
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
@@ -47,7 +47,8 @@ def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.Monkey
         options = PlanOptions.of(code=code, split=split, redundancy=redundancy, batch=len(images))
         plan = make_plan(network, entry.input_shape, options)
         executable = Executable(network, plan)
-        graph = build_block(network, plan, executable, "zoo", 0, len(images), reading(images))
+        block = Block(executable, "zoo", 0, len(images), reading(images))
+        graph = build_block(network, plan, block)
         last = Task("prediction", lambda values: values, graph.prediction)
         for erased in (0, 2):
             made = dask.get(erase({**graph.tasks, last.key: last}, erased, seed), last.key)

@@ -29,7 +29,7 @@ from . import kernels
 from .anyk import AnyKPlugin
 from .errors import OptionError, PlanError
 from .executable import Executable
-from .graph import build_block
+from .graph import Block, build_block
 from .model import Model
 from .model.interpreter import network_shapes
 from .options import PlanOptions
@@ -172,13 +172,12 @@ def _predictions(
     name = f"prediction-{run}"
     model: Key = f"model-{run}"
     tasks: dict[Key, GraphNode] = {model: DataNode(model, executable)}
-    for block, (start, stop) in enumerate(BlockLayout(len(images), plan.batch)):
-        chunk = TaskRef((source.name, block, *[0] * (source.ndim - 1)))
+    for number, (start, stop) in enumerate(BlockLayout(len(images), plan.batch)):
+        chunk = TaskRef((source.name, number, *[0] * (source.ndim - 1)))
         reader = partial(_read, chunk, preparation)
-        built = build_block(
-            executable.network, plan, TaskRef(model), run, block, stop - start, reader
-        )
-        key: Key = (name, block, *[0] * len(shape))
+        block = Block(TaskRef(model), run, number, stop - start, reader)
+        built = build_block(executable.network, plan, block)
+        key: Key = (name, number, *[0] * len(shape))
         tasks |= built.tasks
         tasks[key] = Task(key, kernels.same, built.prediction, *built.checks)
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))

@@ -40,7 +40,7 @@ from .errors import ClusterLostError
 from .executable import Executable
 from .executable_plugin import ExecutablePlugin, install, uninstall
 from .forms import StoredForm
-from .graph import build_again, build_block
+from .graph import Block, build_again, build_block
 from .keys import task_key
 from .model.interpreter import network_shapes
 from .model.network import Network
@@ -398,11 +398,11 @@ def _block_job(
         return Task(key, kernels.read, job.source, job.preparation, *where)
 
     held = replace(executable.ref, band=band)
-    given = (job.network, plan, held, job.run, block, stop - start, reader)
+    given = (job.network, plan, Block(held, job.run, block, stop - start, reader), band)
     if trial.manner is None:
-        graph = build_block(*given, band)
+        graph = build_block(*given)
     else:
-        graph = build_again(*given, band, trial.manner, trial.attempt, trial.among)
+        graph = build_again(*given, trial.manner, trial.attempt, trial.among)
     last = Task(
         task_key("write", job.run, len(job.network.stages), block, trial.attempt),
         write,

@@ -31,7 +31,7 @@ from fcdcc.pipeline.anyk.simulation import (
 )
 from fcdcc.pipeline.anyk.state import AnyKState
 from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.graph import build_block
+from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.keys import parse_key, task_key
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
@@ -130,7 +130,7 @@ def test_the_graph_of_a_real_block_runs_as_well(files: Files) -> None:
 
     blocks = []
     for block in range(5):
-        graph = build_block(network, plan, executable.ref, "r", block, 16, read)
+        graph = build_block(network, plan, Block(executable.ref, "r", block, 16, read))
         last = Task(task_key("write", "r", 99, block), list, graph.prediction)
         tasks = {**graph.tasks, last.key: last}
         blocks.append(simulated(block, tasks, last.key, lambda _: 0.1, is_plain))

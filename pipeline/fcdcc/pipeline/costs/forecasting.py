@@ -13,7 +13,7 @@ from fcdcc.coding.conditioning import measure
 from fcdcc.coding.cost import share_cost
 
 from .. import kernels
-from ..graph import build_block
+from ..graph import Block, build_block
 from ..keys import task_key
 from ..model.network import Network
 from ..plans import Plan
@@ -129,9 +129,8 @@ class _Paper:
         if images not in self._made:
             plan, profile = self._plan, self._profile
             nowhere: Key = "executable"
-            graph = build_block(
-                self._network, plan, TaskRef(nowhere), "plan", 0, images, _read_nothing, self._band
-            )
+            block = Block(TaskRef(nowhere), "plan", 0, images, _read_nothing)
+            graph = build_block(self._network, plan, block, self._band)
             last = task_key("write", "plan", len(self._network.stages), 0)
             tasks = {**graph.tasks, last: Task(last, kernels.same, graph.prediction)}
             layout = row_layout(self._network, plan, self._band) if plan.in_place else None

@@ -18,58 +18,30 @@ from ..strips import row_layout
 from .by_images import build_by_images
 from .by_rows import build_by_rows
 from .careful import APART, build_careful, build_whole
-from .common import BlockGraph, Held, Reader
+from .common import Block, BlockGraph, Reader
 from .gathered import build_gathered
 
-__all__ = ["BlockGraph", "Manner", "Reader", "build_again", "build_block"]
+__all__ = ["Block", "BlockGraph", "Manner", "Reader", "build_again", "build_block"]
 
 Manner: TypeAlias = Literal["careful", "whole"]
 """How a block is done again: with all its shares made and checked, or without a code."""
 
 
-def build_block(
-    network: Network,
-    plan: Plan,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
-    band: Rows | None = None,
-) -> BlockGraph:
+def build_block(network: Network, plan: Plan, block: Block, band: Rows | None = None) -> BlockGraph:
     """Return the graph that takes one block of images through the network.
 
-    Parameters
-    ----------
-    network, plan
-        What to run and how.
-    executable
-        What the tasks refer to: the workers hold it, or it is a task of the same graph.
-    run, block
-        Stand in the task keys.
-    images
-        Images in this block.
-    reader
-        Says how runs of them are read.
-    band
-        The rows of the prediction that are made; None for all. The executable is for them,
-        too.
+    With ``band`` only these rows of the prediction are made; the executable is for them, too.
     """
     if plan.in_place or band is not None:
-        layout = row_layout(network, plan, band)
-        return build_by_rows(network, layout, executable, run, block, images, reader)
+        return build_by_rows(network, row_layout(network, plan, band), block)
     build = build_by_images if plan.split == "images" else build_gathered
-    return build(network, plan, executable, run, block, images, reader)
+    return build(network, plan, block)
 
 
 def build_again(
     network: Network,
     plan: Plan,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
+    block: Block,
     band: Rows | None,
     manner: Manner,
     attempt: int,
@@ -82,7 +54,7 @@ def build_again(
 
     Parameters
     ----------
-    network, plan, executable, run, block, images, reader, band
+    network, plan, block, band
         As for :func:`build_block`.
     manner
         In which form.
@@ -91,14 +63,11 @@ def build_again(
     among
         Addresses of the workers that make the shares; any, if none are named.
     """
-    given = (executable, run, block, images, reader)
-    if band is None and manner == "careful":
-        return build_careful(network, plan, *given, attempt, among)
+    block = replace(block, apart=attempt * APART, among=among)
     if band is None:
-        return build_whole(network, plan, *given, attempt)
+        return (build_careful if manner == "careful" else build_whole)(network, plan, block)
     if manner == "whole":
         plan = replace(plan, redundancy="off", verify="off")
     else:  # nothing of what is in doubt goes without a check
         plan = replace(plan, verify="all")
-    layout = row_layout(network, plan, band)
-    return build_by_rows(network, layout, *given, apart=attempt * APART, among=among)
+    return build_by_rows(network, row_layout(network, plan, band), block)

@@ -21,50 +21,29 @@ from dask.typing import Key
 
 from .. import image_kernels as kernels
 from ..anyk import AnyK, Share
-from ..keys import Stage, task_key
 from ..model.network import Network
 from ..plans import Plan
 from ..units import Unit, find_units
-from .common import BlockGraph, Decodable, Held, Reader, Source, Values
+from .common import Block, BlockGraph, Decodable, Source, Values
 
 __all__ = ["build_by_images"]
 
 
-def build_by_images(
-    network: Network,
-    plan: Plan,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
-) -> BlockGraph:
+def build_by_images(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph of one block whose parts are runs of its images."""
-    return _Builder(network, plan, executable, run, block, images, reader).build()
+    return _Builder(network, plan, block).build()
 
 
 class _Builder:
     """Builds one block; the values of every part by their names."""
 
-    def __init__(
-        self,
-        network: Network,
-        plan: Plan,
-        executable: Held,
-        run: str,
-        block: int,
-        images: int,
-        reader: Reader,
-    ) -> None:
+    def __init__(self, network: Network, plan: Plan, block: Block) -> None:
         self._network = network
         self._plan = plan
-        self._executable = executable
-        self._run = run
         self._block = block
-        self._images = images
-        self._reader = reader
+        self._executable = block.executable
         self._parts = plan.delta
-        self._per_part = plan.images_per_share(images)
+        self._per_part = plan.images_per_share(block.images)
         self._tasks: dict[Key, GraphNode] = {}
         self._checks: list[TaskRef] = []
         self._values = [Values(self._tasks) for _ in range(self._parts)]
@@ -72,9 +51,9 @@ class _Builder:
     def build(self) -> BlockGraph:
         """Return the whole graph."""
         for part, values in enumerate(self._values):
-            first = min(part * self._per_part, self._images)
-            last = min(first + self._per_part, self._images)
-            read = self._reader(self._key("read", 0, part), first, last, self._per_part)
+            first = min(part * self._per_part, self._block.images)
+            last = min(first + self._per_part, self._block.images)
+            read = self._block.reader(self._block.key("read", 0, part), first, last, self._per_part)
             values.add(read, self._network.input)
         for unit in find_units(self._network, self._plan.coded_layers):
             if unit.is_share:
@@ -82,9 +61,9 @@ class _Builder:
             else:
                 self._add_glue(unit)
         gather = Task(
-            self._key("gather", len(self._network.stages), 0),
+            self._block.key("gather", len(self._network.stages), 0),
             kernels.gather,
-            self._images,
+            self._block.images,
             *(values[self._network.output] for values in self._values),
         )
         self._tasks[gather.key] = gather
@@ -98,20 +77,20 @@ class _Builder:
         for position in self._plan.shares_started(layer):
             if position not in layer.parity:
                 task = Share(
-                    self._key("share", unit.number, position),
+                    self._block.key("share", unit.number, position),
                     kernels.share, self._executable, unit, position,
                     *self._inputs(unit, position),
                 )  # fmt: skip
             else:
                 task = Share(
-                    self._key("parity", unit.number, position),
+                    self._block.key("parity", unit.number, position),
                     kernels.parity, self._executable, unit, position, *self._inputs_of_all(unit),
                 )  # fmt: skip
             self._tasks[task.key] = task
             shares[position] = task.key
         for part, values in enumerate(self._values):
             node = AnyK(
-                self._key("part", unit.number, part),
+                self._block.key("part", unit.number, part),
                 kernels.part,
                 self._plan.shares_of_part(layer, shares, part),
                 Decodable(code, self._plan.dtype),
@@ -125,7 +104,7 @@ class _Builder:
             values.add(node, *unit.outputs)
         if self._plan.verify == "all":
             check = AnyK(
-                self._key("check", unit.number, 0),
+                self._block.key("check", unit.number, 0),
                 kernels.check,
                 shares,
                 Decodable(code, self._plan.dtype, self._plan.shares_waited_for(layer)),
@@ -141,7 +120,7 @@ class _Builder:
     def _add_glue(self, unit: Unit) -> None:
         for part, values in enumerate(self._values):
             task = Task(
-                self._key("glue", unit.number, part),
+                self._block.key("glue", unit.number, part),
                 kernels.glue,
                 self._executable,
                 unit,
@@ -154,6 +133,3 @@ class _Builder:
 
     def _inputs_of_all(self, unit: Unit) -> list[Source]:
         return [source for part in range(self._parts) for source in self._inputs(unit, part)]
-
-    def _key(self, stage: Stage, layer: int, position: int) -> Key:
-        return task_key(stage, self._run, layer, self._block, position)

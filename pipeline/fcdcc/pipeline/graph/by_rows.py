@@ -16,7 +16,7 @@ what follows is split again. A layer that the plan codes in the gathered form is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,63 +26,31 @@ from dask.typing import Key
 from .. import kernels
 from .. import strip_kernels as strips
 from ..anyk import AnyK, Share
-from ..keys import RawKey, Stage, task_key
 from ..model.network import ConvStage, Network
 from ..rows import Rows
 from ..strip_kernels import Piece
 from ..strips import Needs, RowLayout, RowUnit
-from .common import BlockGraph, Decodable, Held, Reader, Source, Values
+from .common import Block, BlockGraph, Decodable, Source, Values
 from .gathered import add_gathered
 
 __all__ = ["build_by_rows"]
 
 
-def build_by_rows(
-    network: Network,
-    layout: RowLayout,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
-    apart: int = 0,
-    among: Collection[str] = (),
-) -> BlockGraph:
-    """Return the graph of one block whose parts are strips of rows that stay put.
-
-    Positions in the keys begin at ``apart``; shares are made ``among`` these workers, if any
-    are named.
-    """
-    given = (network, layout, executable, run, block, images, reader)
-    return _Builder(*given, apart, among).build()
+def build_by_rows(network: Network, layout: RowLayout, block: Block) -> BlockGraph:
+    """Return the graph of one block whose parts are strips of rows that stay put."""
+    return _Builder(network, layout, block).build()
 
 
 class _Builder:
     """Builds one block. A value is in one place, or each of its strips has a source."""
 
-    def __init__(
-        self,
-        network: Network,
-        layout: RowLayout,
-        executable: Held,
-        run: str,
-        block: int,
-        images: int,
-        reader: Reader,
-        apart: int,
-        among: Collection[str],
-    ) -> None:
+    def __init__(self, network: Network, layout: RowLayout, block: Block) -> None:
         self._network = network
         self._plan = layout.plan
         self._layout = layout
-        self._executable = executable
-        self._run = run
         self._block = block
-        self._images = images
-        self._padded = layout.plan.batch if layout.plan.fixed_batch else images
-        self._reader = reader
-        self._apart = apart
-        self._among = among
+        self._executable = block.executable
+        self._padded = layout.plan.batch if layout.plan.fixed_batch else block.images
         self._tasks: dict[Key, GraphNode] = {}
         self._checks: list[TaskRef] = []
         self._placed = Values(self._tasks)
@@ -93,9 +61,8 @@ class _Builder:
     def build(self) -> BlockGraph:
         """Return the whole graph."""
         name = self._network.input
-        read = self._reader(
-            self._key("read", 0, 0), 0, self._images, self._padded, self._layout.held(name)
-        )
+        block, held = self._block, self._layout.held(name)
+        read = block.reader(block.key("read", 0), 0, block.images, self._padded, held)
         self._placed.add(read, name)
         for unit in self._layout.units:
             if unit.kind == "share":
@@ -111,13 +78,13 @@ class _Builder:
     def _prediction(self) -> Source:
         name = self._network.output
         source = self._in_one_place(name, len(self._network.stages))
-        if self._padded == self._images:
+        if self._padded == self._block.images:
             return source
         take = Task(
-            self._key("gather", len(self._network.stages) + 1, 0),
+            self._block.key("gather", len(self._network.stages) + 1, 0),
             kernels.take,
             source,
-            self._images,
+            self._block.images,
         )
         self._tasks[take.key] = take
         return TaskRef(take.key)
@@ -132,13 +99,13 @@ class _Builder:
             if position in layer.parity:
                 pieces, sources = self._all_of(unit.inputs)
                 task = Share(
-                    self._key("parity", number, position),
+                    self._block.key("parity", number, position),
                     strips.parity, self._executable, unit, position, pieces, *sources,
                 )  # fmt: skip
             else:
                 pieces, sources = self._pieces(unit, position)
                 task = Share(
-                    self._key("share", number, position),
+                    self._block.key("share", number, position),
                     strips.share, self._executable, unit, position, self._padded, pieces, *sources,
                 )  # fmt: skip
             self._tasks[task.key] = task
@@ -149,7 +116,7 @@ class _Builder:
             if not rows.size and own > 0:
                 continue
             node = AnyK(
-                self._key("part", number, own),
+                self._block.key("part", number, own),
                 strips.part,
                 self._plan.shares_of_part(layer, shares, own),
                 ready,
@@ -160,12 +127,12 @@ class _Builder:
                 own=own,
                 standby=self._plan.standby_positions(layer),
                 seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, own)),
-                among=self._among,
+                among=self._block.among,
             )
             self._strips[own].add(node, *unit.outputs)
         if self._plan.verify == "all":
             check = AnyK(
-                self._key("check", number, 0),
+                self._block.key("check", number, 0),
                 strips.check,
                 shares,
                 replace(ready, at_least=self._plan.shares_waited_for(layer)),
@@ -175,7 +142,7 @@ class _Builder:
                 standby=self._plan.standby_positions(layer),
                 seats=self._plan.placement.seats(shares),
                 plain=layer.uncoded,
-                among=self._among,
+                among=self._block.among,
             )
             self._tasks[check.key] = check
             self._checks.append(TaskRef(check.key))
@@ -185,7 +152,7 @@ class _Builder:
             if self._layout.steps(unit, own):
                 pieces, sources = self._pieces(unit, own)
                 task = Task(
-                    self._key("glue", unit.number, own),
+                    self._block.key("glue", unit.number, own),
                     strips.glue, self._executable, unit, own, pieces, *sources,
                 )  # fmt: skip
                 self._strips[own].add(task, *unit.outputs)
@@ -194,7 +161,7 @@ class _Builder:
         pieces, sources = self._all_of(unit.inputs)
         position = self._layout.parts  # behind those of the strips, if the stage has some
         task = Task(
-            self._key("glue", unit.number, position),
+            self._block.key("glue", unit.number, position),
             strips.whole, self._executable, unit, pieces, *sources,
         )  # fmt: skip
         self._placed.add(task, *unit.outputs)
@@ -204,7 +171,7 @@ class _Builder:
         if not isinstance(stage, ConvStage):
             raise TypeError(f"stage {unit.number} is glue; expected a convolution")
         self._in_one_place(stage.input, unit.number)
-        make_key = partial(self._key, layer=stage.index)
+        make_key = partial(self._block.key, layer=stage.index)
         layer = self._plan.layer(stage.index)
         given = (stage, layer, self._plan, self._executable, make_key)
         add_gathered(self._placed, *given, self._among)
@@ -246,9 +213,8 @@ class _Builder:
         known = self._cuts.get((name, part, rows))
         if known is None:
             source = self._placed[name] if part is None else self._strips[part][name]
-            number = len(self._cuts)
-            axis = self._layout.axis(name)
-            task = Task(self._key("halo", unit.number, number), strips.cut, source, axis, *inside)
+            key = self._block.key("halo", unit.number, len(self._cuts))
+            task = Task(key, strips.cut, source, self._layout.axis(name), *inside)
             self._tasks[task.key] = task
             known = self._cuts[name, part, rows] = TaskRef(task.key)
         return known
@@ -272,7 +238,7 @@ class _Builder:
         if ranges is not None and name not in self._gathered:
             filled = [part for part, rows in enumerate(ranges) if rows.size]
             task = Task(
-                self._key("gather", number, 0),
+                self._block.key("gather", number, 0),
                 strips.join,
                 self._layout.axis(name),
                 [ranges[part].size for part in filled],
@@ -281,6 +247,3 @@ class _Builder:
             self._placed.add(task, name)
             self._gathered.add(name)
         return self._placed[name]
-
-    def _key(self, stage: Stage, layer: int, position: int = 0) -> RawKey:
-        return task_key(stage, self._run, layer, self._block, self._apart + position)

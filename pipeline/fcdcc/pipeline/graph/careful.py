@@ -13,18 +13,15 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import partial
-
 from dask._task_spec import Task, TaskRef
 from dask.typing import Key
 
 from .. import careful_kernels, kernels
 from ..anyk import AnyK, Share
-from ..keys import Stage, task_key
+from ..keys import Stage
 from ..model.network import GlueStage, Network
 from ..plans import LayerPlan, Plan
-from .common import BlockGraph, Held, Reader, Values
+from .common import Block, BlockGraph, Values
 
 __all__ = ["APART", "build_careful", "build_whole"]
 
@@ -36,77 +33,33 @@ of the same key.
 """
 
 
-def build_careful(
-    network: Network,
-    plan: Plan,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
-    attempt: int,
-    among: Collection[str] = (),
-) -> BlockGraph:
-    """Return the graph that makes and checks all shares of every layer.
-
-    Parameters
-    ----------
-    network, plan, executable, run, block, images, reader
-        As for :func:`fcdcc.pipeline.graph.build_block`.
-    attempt
-        Which try of the block it is, from 1.
-    among
-        The workers that make the shares; any, if none are named.
-    """
-    given = (network, plan, executable, run, block, images, reader)
-    return _Builder(*given, attempt, among).build(True)
+def build_careful(network: Network, plan: Plan, block: Block) -> BlockGraph:
+    """Return the graph that makes and checks all shares of every layer."""
+    return _Builder(network, plan, block).build(coded=True)
 
 
-def build_whole(
-    network: Network,
-    plan: Plan,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
-    attempt: int,
-) -> BlockGraph:
-    """Return the graph that runs every layer whole; the parameters are as above."""
-    return _Builder(network, plan, executable, run, block, images, reader, attempt).build(False)
+def build_whole(network: Network, plan: Plan, block: Block) -> BlockGraph:
+    """Return the graph that runs every layer whole."""
+    return _Builder(network, plan, block).build(coded=False)
 
 
 class _Builder:
-    def __init__(
-        self,
-        network: Network,
-        plan: Plan,
-        executable: Held,
-        run: str,
-        block: int,
-        images: int,
-        reader: Reader,
-        attempt: int,
-        among: Collection[str] = (),
-    ) -> None:
+    def __init__(self, network: Network, plan: Plan, block: Block) -> None:
         self._network = network
         self._plan = plan
-        self._executable = executable
-        self._make_key = partial(_task_key, run, block, attempt * APART)
-        self._images = images
-        self._padded = plan.batch if plan.fixed_batch else images
-        self._reader = reader
-        self._among = among
+        self._block = block
+        self._executable = block.executable
+        self._padded = plan.batch if plan.fixed_batch else block.images
         self._values = Values({})
         self._checks: list[TaskRef] = []
 
     def build(self, coded: bool) -> BlockGraph:
         """Return the whole graph."""
         values = self._values
-        read = self._reader(self._make_key("read", 0), 0, self._images, self._padded)
+        read = self._block.reader(self._block.key("read", 0), 0, self._block.images, self._padded)
         values.add(read, self._network.input)
         for stage in self._network.stages:
-            key = self._make_key("glue", stage.index)
+            key = self._block.key("glue", stage.index)
             if isinstance(stage, GlueStage):
                 inputs = [values[name] for name in stage.inputs]
                 task = Task(key, kernels.glue, self._executable, stage.index, *inputs)
@@ -119,8 +72,8 @@ class _Builder:
                 value = values[stage.input]
                 whole = Task(key, kernels.convolve_whole, self._executable, stage.index, value)
                 values.add(whole, stage.output)
-        key = self._make_key("gather", len(self._network.stages))
-        take = Task(key, kernels.take, values[self._network.output], self._images)
+        key = self._block.key("gather", len(self._network.stages))
+        take = Task(key, kernels.take, values[self._network.output], self._block.images)
         values.add(take)
         return BlockGraph(values.tasks, TaskRef(take.key), tuple(self._checks))
 
@@ -131,28 +84,24 @@ class _Builder:
         for position in range(code.n):
             stage: Stage = "parity" if position in layer.parity else "share"
             task = Share(
-                self._make_key(stage, number, position),
+                self._block.key(stage, number, position),
                 kernels.encode_and_share, self._executable, number, position, self._values[source],
             )  # fmt: skip
             self._values.add(task)
             shares[position] = task.key
         seats = self._plan.placement.seats(shares)
         check = AnyK(
-            self._make_key("check", number),
+            self._block.key("check", number),
             careful_kernels.check,
             shares, code.n, self._executable, number, self._padded, seats=seats,
-            among=self._among,
+            among=self._block.among,
         )  # fmt: skip
         self._values.add(check)
         self._checks.append(TaskRef(check.key))
         decode = AnyK(
-            self._make_key("decode", number),
+            self._block.key("decode", number),
             careful_kernels.decode,
             shares, code.n, self._executable, number, self._padded, TaskRef(check.key),
-            seats=seats, plain=layer.uncoded, among=self._among,
+            seats=seats, plain=layer.uncoded, among=self._block.among,
         )  # fmt: skip
         self._values.add(decode, target)
-
-
-def _task_key(run: str, block: int, apart: int, stage: Stage, layer: int, position: int = 0) -> Key:
-    return task_key(stage, run, layer, block, apart + position)

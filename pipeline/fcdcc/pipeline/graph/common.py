@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from operator import getitem
 from typing import Protocol, TypeAlias
@@ -15,9 +15,10 @@ from fcdcc.coding import Code
 from fcdcc.coding.survivors import is_enough
 
 from ..executable import Executable, ExecutableRef
+from ..keys import RawKey, Stage, task_key
 from ..rows import Rows
 
-__all__ = ["BlockGraph", "Decodable", "Held", "Reader", "Source", "Values"]
+__all__ = ["Block", "BlockGraph", "Decodable", "Held", "Reader", "Source", "Values"]
 
 Source: TypeAlias = TaskRef | Task
 """A value as an argument of a task: a task's result, or one taken out of it."""
@@ -38,6 +39,39 @@ class Reader(Protocol):
         ``rows`` only these, of the first spatial axis.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of images that is to be taken through a network.
+
+    Parameters
+    ----------
+    executable
+        What the tasks refer to: the workers hold it, or it is a task of the same graph.
+    run, number
+        Stand in the task keys.
+    images
+        Images in this block.
+    reader
+        Says how runs of them are read.
+    apart
+        Positions in the task keys begin here; a block that is done again has others.
+    among
+        Addresses of the workers that make the shares; any, if none are named.
+    """
+
+    executable: Held
+    run: str
+    number: int
+    images: int
+    reader: Reader
+    apart: int = 0
+    among: Collection[str] = ()
+
+    def key(self, stage: Stage, layer: int, position: int = 0) -> RawKey:
+        """Return the key of one of its tasks."""
+        return task_key(stage, self.run, layer, self.number, self.apart + position)
 
 
 @dataclass(frozen=True)

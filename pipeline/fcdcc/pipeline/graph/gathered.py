@@ -21,29 +21,22 @@ from dask.typing import Key
 from .. import kernels
 from ..anyk import AnyK, Share
 from ..checking import Given
-from ..keys import RawKey, Stage, task_key
+from ..keys import RawKey, Stage
 from ..model.network import ConvStage, GlueStage, Network
 from ..plans import LayerPlan, Plan
-from .common import BlockGraph, Decodable, Held, Reader, Values
+from .common import Block, BlockGraph, Decodable, Held, Values
 
 __all__ = ["add_gathered", "build_gathered"]
 
 
-def build_gathered(
-    network: Network,
-    plan: Plan,
-    executable: Held,
-    run: str,
-    block: int,
-    images: int,
-    reader: Reader,
-) -> BlockGraph:
+def build_gathered(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph of one block; see :func:`fcdcc.pipeline.graph.build_block`."""
+    executable, images = block.executable, block.images
     padded = plan.batch if plan.fixed_batch else images
     values = Values({})
-    values.add(reader(task_key("read", run, 0, block), 0, images, padded), network.input)
+    values.add(block.reader(block.key("read", 0), 0, images, padded), network.input)
     for stage in network.stages:
-        make_key = partial(task_key, run=run, layer=stage.index, block=block)
+        make_key = partial(block.key, layer=stage.index)
         if isinstance(stage, GlueStage):
             inputs = [values[name] for name in stage.inputs]
             task = Task(make_key("glue"), kernels.glue, executable, stage.index, *inputs)
@@ -63,9 +56,8 @@ def build_gathered(
             add_gathered(values, stage, layer, plan, executable, make_key)
     prediction = values[network.output]
     if padded > images:
-        take = Task(
-            task_key("gather", run, len(network.stages), block), kernels.take, prediction, images
-        )
+        key = block.key("gather", len(network.stages))
+        take = Task(key, kernels.take, prediction, images)
         values.tasks[take.key] = take
         prediction = TaskRef(take.key)
     return BlockGraph(values.tasks, prediction)
