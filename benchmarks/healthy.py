@@ -38,7 +38,7 @@ from fcdcc.pipeline import kernels
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.report import anyk_report
 from fcdcc.pipeline.blocks import BlockJob, run_blocks
-from fcdcc.pipeline.cluster import SETTINGS
+from fcdcc.pipeline.cluster import PRELOAD, SETTINGS
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.graph import Block, build_block
@@ -251,7 +251,7 @@ def main() -> None:
     module = MODELS[options.model](options.size)
     shape = (options.blocks * options.batch, 3, options.size, options.size)
     with (
-        dask.config.set({} if options.dask_memory else SETTINGS),
+        dask.config.set(SETTINGS),
         TemporaryDirectory() as folder,
         LocalCluster(
             n_workers=6,
@@ -259,6 +259,7 @@ def main() -> None:
             processes=options.tcp,
             memory_limit=0,
             dashboard_address=":0",
+            preload=[] if options.dask_memory else PRELOAD,
         ) as cluster,
         Client(cluster) as client,
     ):

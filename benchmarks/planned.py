@@ -33,7 +33,7 @@ from fcdcc.pipeline import kernels
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.report import anyk_report
 from fcdcc.pipeline.blocks import BlockJob, run_blocks
-from fcdcc.pipeline.cluster import SETTINGS
+from fcdcc.pipeline.cluster import PRELOAD, SETTINGS
 from fcdcc.pipeline.costs.calibration import calibrate
 from fcdcc.pipeline.costs.forecast import Workers
 from fcdcc.pipeline.costs.forecasting import forecast
@@ -215,7 +215,7 @@ def main() -> None:
         TemporaryDirectory() as folder,
         LocalCluster(
             n_workers=WORKERS, threads_per_worker=1, processes=True, memory_limit=0,
-            dashboard_address=":0",
+            dashboard_address=":0", preload=PRELOAD,
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip

@@ -44,6 +44,7 @@ from torch import nn
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report, fallback
 from fcdcc.pipeline.anyk.scheduler_plugin import NAME
+from fcdcc.pipeline.cluster import PRELOAD, SETTINGS
 from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.graph import Block, build_block
@@ -417,17 +418,14 @@ def without_plugin(options: argparse.Namespace, table: Table, splits: list[str])
 @contextmanager
 def cluster_of(workers: int, options: argparse.Namespace, plugin: bool = True) -> Iterator[Bench]:
     """Start worker processes that keep pace, with the any-k plugin or without it."""
-    settings = {
-        "distributed.comm.timeouts.connect": "10s",
-        "distributed.deploy.lost-worker-timeout": "1h",
-    }
+    settings = {**SETTINGS, "distributed.deploy.lost-worker-timeout": "1h"}
     if not plugin:
         settings["distributed.scheduler.worker-ttl"] = options.worker_ttl
     with (
         dask.config.set(settings),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=":0",
-            preload=["fcdcc.pipeline.kernels"], silence_logs=50,
+            preload=PRELOAD, silence_logs=50,
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip

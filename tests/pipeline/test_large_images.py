@@ -21,7 +21,7 @@ from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.demo.faults import Stopper, worker_processes
 from fcdcc.pipeline.errors import OptionError, PlanError
 from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.graph import build_again, build_block
+from fcdcc.pipeline.graph import Block, build_again, build_block
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner import make_plan
 from fcdcc.pipeline.progress import Advance, Quiet
@@ -297,7 +297,7 @@ def test_a_band_that_is_done_again_is_checked_in_every_layer(large: Large) -> No
     def reader(key: Key, *_: object) -> Task:
         return Task(key, abs, 0)
 
-    given = (network, plan, executable, "r", 0, 1, reader, band)
+    given = (network, plan, Block(executable, "r", 0, 1, reader), band)
     assert not build_block(*given).checks
     graph = build_again(*given, "careful", 1, ["a", "b"])
     nodes = [task for task in graph.tasks.values() if isinstance(task, AnyK)]

@@ -32,18 +32,16 @@ SETTINGS = {
     # On a busy machine a replaced worker is back later than the 15 s after which Dask would
     # end its nanny, and the fresh worker with it.
     "distributed.deploy.lost-worker-timeout": "10 minutes",
-    # Dask has workers give back every bit of memory at once. Strips and runs of images are
-    # arrays of megabytes, which then come page by page from the kernel every time: runs over
-    # worker processes took up to 1.4 times as long.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
 }
 """Configuration of Dask for clusters of ours."""
 
-PRELOAD = ["fcdcc.pipeline.worker_process", "fcdcc.pipeline.kernels"]
+PRELOAD = [
+    "fcdcc.pipeline.worker_process",
+    "fcdcc.pipeline.worker_memory",
+    "fcdcc.pipeline.kernels",
+]
 """What a worker imports before it joins. Importing torch takes seconds, in which a worker that
 has joined answers nobody and, on a busy machine, is taken for one that has stopped."""
-
 
 PAUSE = 1.0
 """Seconds between two tries to reach a scheduler, or two looks at its workers."""

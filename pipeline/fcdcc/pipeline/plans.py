@@ -28,8 +28,8 @@ Objective = Literal["time", "paper"]
 PLAN_FORMAT = 2
 """The version of a saved plan; older ones stay readable. 2 has bands."""
 
-SLICE = 2e9
-"""Multiply-adds between two questions whether a share is still wanted: some 50 ms."""
+SLICE = 8e9
+"""Multiply-adds between two questions whether a share is still wanted: some 200 ms."""
 
 LONG_SLICE = 1e10
 """The same for a convolution with fewer than ``DEEP`` multiply-adds for each output."""
