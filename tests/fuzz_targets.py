@@ -8,28 +8,38 @@ itself put there: nothing else may be written.
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import dask
 import numpy as np
 import torch
 import zarr
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from fcdcc.coding.errors import FcdccError
 from fcdcc.pipeline import open_model
+from fcdcc.pipeline.costs.saved import read_speeds, save_speeds
+from fcdcc.pipeline.costs.speeds import DEFAULTS
 from fcdcc.pipeline.forms import StoredForm, class_names
+from fcdcc.pipeline.inspection import read_status, verify_output
 from fcdcc.pipeline.jobfiles import read_job_file
 from fcdcc.pipeline.model.archive_checks import check_expression
 from fcdcc.pipeline.model.interpreter import network_shapes
 from fcdcc.pipeline.options import JobConfig, PlanOptions
 from fcdcc.pipeline.planner import make_plan
 from fcdcc.pipeline.plans import Plan
+from fcdcc.pipeline.watch.past import read_going_on, read_past, showable
+from fcdcc.pipeline.watch.report_page import report_page
+from fcdcc.pipeline.watch.report_text import print_report
 from fcdcc.storage import BlockLayout, open_images
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.pictures import PictureForm, read_picture
@@ -37,10 +47,12 @@ from fcdcc.storage.records import BlockRecord, read_records, record_name
 from fcdcc.storage.runs import read_run
 from fcdcc.storage.sealed import seal
 from pt2 import CONSTANTS, GRAPH, WEIGHTS, packed, pt2, records
+from stored import fill, make_output
 
 Target: TypeAlias = Callable[[bytes, Path], None]
 
 MODEL = (None, 3, 8, 8)
+STORY = Path(__file__).parent / "fuzz" / "story.json"
 
 
 class Net(nn.Module):
@@ -178,6 +190,63 @@ def zarr_metadata(name: str) -> Target:
     return target
 
 
+def image_group(data: bytes, folder: Path) -> None:
+    """Read images by the metadata of a group: of OME-Zarr here."""
+    (folder / "0").mkdir()
+    (folder / "0" / "zarr.json").write_bytes(samples()["zarr.json"][0])
+    (folder / "zarr.json").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        open_images(str(folder), expect=MODEL).read(0, 1)
+
+
+@cache
+def an_output() -> dict[str, bytes]:
+    """Return the files of a whole output, by their names."""
+    with tempfile.TemporaryDirectory() as place:
+        fill(make_output(place, plan=samples()["plan"][0].decode()))
+        files = [file for file in Path(place).rglob("*") if file.is_file()]
+        return {str(file.relative_to(place)): file.read_bytes() for file in files}
+
+
+def in_output(*names: str) -> Target:
+    """Return a target that is some files of an output, of which all commands are asked."""
+
+    def target(data: bytes, folder: Path) -> None:
+        for name, content in {**an_output(), **dict.fromkeys(names, data)}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        verify_output(str(folder))
+        read_status(str(folder))
+        read_going_on(str(folder))
+        past = read_past(str(folder))
+        report_page(showable(past, report_page))
+        console = Console(file=StringIO())
+        print_report(showable(past, lambda some: print_report(some, console)), console)
+
+    return target
+
+
+def story(data: bytes, folder: Path) -> None:
+    """Report on a run by what it left beside the output, with a checksum that fits."""
+    try:
+        members = json.loads(data)
+        text = seal(members) + b"\n" if isinstance(members, dict) and members else data
+    except (ValueError, RecursionError):
+        text = data
+    in_output(".fcdcc/runs/a.json")(text, folder)
+
+
+def speeds(data: bytes, folder: Path) -> None:
+    """Read measured speeds, and measure others."""
+    file = folder / "calibration.json"
+    file.write_bytes(data)
+    with dask.config.set({"fcdcc.calibration-file": str(file)}):
+        found = read_speeds("here")
+        if found is not None:
+            save_speeds("there", found)
+
+
 def chunk(data: bytes, folder: Path) -> None:
     """Read images from a chunk of any bytes."""
     (folder / "zarr.json").write_bytes(samples()["zarr.json"][0])
@@ -211,6 +280,11 @@ TARGETS: dict[str, Target] = {
     "run": run_file,
     "zarr.json": zarr_metadata("zarr.json"),
     ".zarray": zarr_metadata(".zarray"),
+    "group": image_group,
+    "output": in_output("zarr.json"),
+    "array": in_output("prediction/zarr.json"),
+    "story": story,
+    "speeds": speeds,
     "chunk": chunk,
     "picture": picture,
 }
@@ -250,6 +324,15 @@ def samples() -> dict[str, list[bytes]]:
         "arrays": [{"name": "prediction", "shape": [10], "dtype": "float32", "dims": ["class"]}],
         "plan": plans[0].decode(), "output": "0" * 32, "created": "2026-01-01T00:00:00",
     }  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        make_output(place)
+        group, array = (
+            (Path(place) / name).read_bytes() for name in ("zarr.json", "prediction/zarr.json")
+        )
+    scale = {"axes": [{"name": name} for name in "cyx"], "datasets": [{"path": "0"}]}
+    attributes = {"ome": {"version": "0.5", "multiscales": [scale]}}
+    ome = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    measured = {"format": 1, "clusters": {"here": {"measured": 1.0, "speeds": asdict(DEFAULTS)}}}
     job = b'model = "m.pt2"\ninput = "i.zarr"\noutput = "o.zarr"\nn = 6\nmean = [0.5]\n'
     return {
         "model": [model_file()],
@@ -265,6 +348,11 @@ def samples() -> dict[str, list[bytes]]:
         "run": [json.dumps(run).encode()],
         "zarr.json": [metadata["zarr.json"]],
         ".zarray": [metadata[".zarray"]],
+        "group": [json.dumps(ome).encode()],
+        "output": [group],
+        "array": [array],
+        "story": [STORY.read_bytes()],
+        "speeds": [json.dumps(measured).encode()],
         "chunk": chunks,
         "picture": pictures,
     }

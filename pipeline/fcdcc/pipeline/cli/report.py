@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import click
+from rich.console import Console
 
 from .results import check_can_write, write_result
 
@@ -21,16 +24,14 @@ def report(output: str, html_file: str | None) -> None:
     """
     if html_file is not None:
         check_can_write(html_file)
-    from ..watch.past import read_past
+    from ..watch.past import read_past, showable
+    from ..watch.report_page import report_page
+    from ..watch.report_text import print_report
 
     past = read_past(output)
     if html_file is not None:
-        from ..watch.report_page import report_page
-
-        write_result(html_file, report_page(past))
+        write_result(html_file, report_page(showable(past, report_page)))
         if html_file != "-":
             click.echo(f"fcdcc: the report is in {html_file}", err=True)
         return
-    from ..watch.report_text import print_report
-
-    print_report(past)
+    print_report(showable(past, lambda some: print_report(some, Console(file=StringIO()))))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import quantiles
 from typing import Any
 
@@ -19,7 +20,12 @@ from ..plan_sentences import amount
 from .drawing import percent, seconds
 from .story import SCHEMA, share_rows
 
-__all__ = ["Past", "PastRun", "read_going_on", "read_past"]
+__all__ = ["Past", "PastRun", "read_going_on", "read_past", "showable"]
+
+logger = logging.getLogger(__name__)
+
+ODD = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What comes of a story that does not hold what a run writes."""
 
 
 PLANNED: Sequence[tuple[str, str, Callable[[float], str]]] = (
@@ -283,8 +289,12 @@ def read_going_on(output: str) -> dict[str, Any] | None:
         If that cannot be read.
     """
     members = last_journal(output)
-    known = members is not None and members.get("schema") == SCHEMA
-    return PastRun(members).going_on() if members is not None and known else None
+    if members is None or members.get("schema") != SCHEMA:
+        return None
+    try:
+        return PastRun(members).going_on()
+    except ODD:
+        return None
 
 
 def read_past(output: str) -> Past:
@@ -305,10 +315,38 @@ def read_past(output: str) -> Past:
     return Past(
         shown(normalise(output)),
         status,
-        tuple(sorted(runs, key=lambda run: -run.begin)),
+        tuple(sorted(filter(_is_dated, runs), key=lambda run: -run.begin)),
         "" if stored is None else str(stored.plan),
         "" if stored is None else stored.created,
     )
+
+
+def showable(past: Past, show: Callable[[Past], object]) -> Past:
+    """Return an output with the runs of which ``show`` can make something.
+
+    A checksum says that a story is as it was written, not by whom: others may write there.
+    """
+    runs = tuple(run for run in past.runs if _can(show, replace(past, runs=(run,))))
+    if len(runs) < len(past.runs):
+        left_out = len(past.runs) - len(runs)
+        logger.warning("%d runs are left out: their stories hold nothing that fits", left_out)
+    return replace(past, runs=runs)
+
+
+def _can(show: Callable[[Past], object], past: Past) -> bool:
+    try:
+        show(past)
+    except ODD:
+        return False
+    return True
+
+
+def _is_dated(run: PastRun) -> bool:
+    """Return whether a story says when its run began."""
+    try:
+        return bool(run.started)
+    except ODD:
+        return False
 
 
 def _work(row: Mapping[str, Any]) -> float:
