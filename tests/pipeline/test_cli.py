@@ -217,3 +217,9 @@ def test_codes_are_compared(tmp_path: Path) -> None:
     table = fcdcc("codes", "--n", 3, "--delta", 2).stdout
     for name in ("systematic", "crme", "chebyshev", "uncoded"):
         assert name in table
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    result = fcdcc("status", tmp_path / "\x1b[31mred\x07")
+    assert result.exit_code == 2
+    assert not {"\x1b", "\x07"} & {*result.stderr}

@@ -50,8 +50,9 @@ def _code_of(error: FcdccError) -> ExitCode:
 
 
 def _say(message: str) -> None:
-    """Print one line to standard error."""
-    click.echo(f"fcdcc: {' '.join(message.split())}", err=True)
+    """Print one line to standard error, without what would steer the terminal."""
+    line = "".join(c if c.isprintable() else "�" for c in " ".join(message.split()))
+    click.echo(f"fcdcc: {line}", err=True)
 
 
 @click.group(name="fcdcc", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

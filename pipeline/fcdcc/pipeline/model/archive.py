@@ -146,7 +146,7 @@ class _Reader:
         version = program["schema_version"]["major"]
         if version != _SCHEMA_MAJOR:
             raise ModelError(
-                f"{self.source} has version {version} of the export format; expected "
+                f"{self.source} has version {version!r:.100} of the export format; expected "
                 f"{_SCHEMA_MAJOR}: export the model again with PyTorch {torch.__version__}"
             )
         tensors = {
@@ -310,10 +310,12 @@ def in_words(source: str, function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except ModelError as error:
-        message = str(error)
-        if message.startswith(source):
+        message = " ".join(str(error).split())  # names in a file may have line breaks
+        if not message.startswith(source):
+            message = f"{source}: {message}"
+        elif message == str(error):
             raise
-        raise type(error)(f"{source}: {message}") from error
+        raise type(error)(message) from error
     except (
         LookupError,
         TypeError,
