@@ -257,6 +257,7 @@ def measure(
         "redundancy": redundancy,
         "seconds": summary.seconds,
         "largest_mib": round(largest),
+        "planned_mib": round((summary.planned or {}).get("peak_memory", 0.0) / MEBIBYTE),
         "median_mib": round(float(np.median([*meter.peaks.values()]))),
         "part_of_whole": round(largest / whole["peak"], 3),
         "workers": options.workers,

@@ -111,6 +111,7 @@ def test_every_form_has_a_forecast(files: Files, form: dict[str, str], redundanc
     assert 0 < found.seconds(1) <= found.seconds(2)
     assert found.peak_memory > found.speeds.memory_at_rest
     assert len(found.layers) == 2
+    assert (found.parity_memory > 0) == (form != {"code": "crme"} and redundancy == "standby")
     if form != {"code": "crme"} and redundancy == "standby":
         assert found.extra_work < 0.01
 
@@ -124,6 +125,18 @@ def test_more_workers_are_faster(files: Files) -> None:
         assert plan.forecast is not None
         seconds.append(plan.forecast.seconds(plan.forecast.blocks(10**6, plan.batch)))
     assert seconds == sorted(seconds, reverse=True)
+
+
+def test_plain_inference_is_compared_for_the_same_images(files: Files) -> None:
+    """One image more than whole blocks costs either of them about one image."""
+    network = open_model(files.model).network
+    options = PlanOptions.of(split="images", batch=16)
+    one, other = (make_plan(network, SHAPE, options, count).forecast for count in (16000, 16001))
+    assert one is not None
+    assert other is not None
+    assert other.plain_seconds == pytest.approx(one.plain_seconds * 16001 / 16000)
+    ours = other.seconds_of(16001, 16) - one.seconds_of(16000, 16)
+    assert 0 < ours < one.block_seconds / 8
 
 
 def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
@@ -150,6 +163,7 @@ def test_more_shares_than_rows_are_gathered(files: Files) -> None:
     network = open_model(files.model).network
     plan = make_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
     assert not plan.in_place  # 40 strips of 16 rows there are none
+    assert any("every layer is gathered" in told for told in plan.warnings)
 
 
 def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, scheduler: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from .apcp import partition_images, partition_rows
@@ -97,6 +98,7 @@ class Partition(NamedTuple):
     ell_b: int
 
 
+@lru_cache(maxsize=4096)
 def coded_share_cost(
     geometry: ConvGeometry, partition: Partition, split: Split = "rows", batch: int = 1
 ) -> Cost:

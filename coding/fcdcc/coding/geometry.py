@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.nn import functional
@@ -96,12 +97,12 @@ class ConvGeometry:
         """Number of spatial dimensions."""
         return len(self.spatial)
 
-    @property
+    @cached_property
     def effective_kernel(self) -> tuple[int, ...]:
         """Extent of the dilated kernel: (K − 1) d + 1."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
-    @property
+    @cached_property
     def padded_spatial(self) -> tuple[int, ...]:
         """Size of the input with its padding."""
         return tuple(
@@ -109,7 +110,7 @@ class ConvGeometry:
             for size, (before, after) in zip(self.spatial, self.padding, strict=True)
         )
 
-    @property
+    @cached_property
     def output_spatial(self) -> tuple[int, ...]:
         """Size of the output: ⌊(H + 2p − KH) / s⌋ + 1."""
         return tuple(

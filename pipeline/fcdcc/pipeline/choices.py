@@ -18,6 +18,7 @@ from fcdcc.coding.partitions import code_partitions
 
 from .bands import Bands
 from .costs.speeds import Speeds
+from .costs.work import convolution_work
 from .errors import PlanError
 from .model.interpreter import network_shapes
 from .model.network import ConvStage, Network
@@ -39,6 +40,10 @@ PART_OF_NEXT = "part of the share of the next coded layer"
 
 REAL_LIMIT = 100.0
 """Real parity serves strips of rows up to this condition number."""
+
+REAL_SHARES = 14
+"""With more shares real parity is worse than that wherever more than one may be lost; so there
+it is not looked for, which would take half of the time that planning takes."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ def plan_of(situation: Situation, choice: Choice) -> Plan:
         *choice.bands.warnings,
         *_check_codes(layers, options.dtype),
         *_short_of_rows(layers, options.delta),
+        *(_gathered_for_rows(situation) if choice.split == "rows" and not choice.in_place else ()),
         *_odd_filters(situation.network),
     ]
     if not layers:
@@ -164,7 +170,8 @@ def _best_partition(
     def seconds(partition: Partition) -> float:
         cost = coded_share_cost(geometry, partition, "rows", batch)
         moved = itemsize * cost.communication
-        return speeds.seconds(cost.multiply_adds, moved, itemsize) + moved / speeds.link
+        work = convolution_work(cost.multiply_adds, moved, 0.0)
+        return speeds.seconds(work, itemsize) + speeds.fetching(0, moved) + moved / speeds.link
 
     return min(partitions, key=seconds)
 
@@ -181,7 +188,7 @@ def _plan_in_place(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
         If no layer has as many rows as there are to be strips.
     """
     options = situation.options
-    most = max((g.output_spatial[0] for _, g in _geometries(situation)), default=options.delta)
+    most = _most_rows(situation)
     if most < options.delta:
         raise PlanError(
             f"split by rows into δ = n − γ = {options.delta} strips, where no layer has more than "
@@ -211,9 +218,10 @@ def _code_of_strips(options: PlanOptions) -> CodeSpec:
     so fewer rows are padding with real parity.
     """
     n, delta = options.n, options.delta
-    real = CodeSpec("systematic", n, delta, 1, "real")
-    if measure(real.code).worst <= REAL_LIMIT:
-        return real
+    if n <= REAL_SHARES or n - delta <= 1:
+        real = CodeSpec("systematic", n, delta, 1, "real")
+        if measure(real.code).worst <= REAL_LIMIT:
+            return real
     return CodeSpec("systematic", n, RUNS * delta, 1)
 
 
@@ -278,6 +286,24 @@ def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
                 f"loss leaves a condition number of {worst:.3g}, above {limit:.0e} for {dtype}: "
                 "a layer that loses these shares waits for one more"
             )
+
+
+def _most_rows(situation: Situation) -> int:
+    """Return the rows of the output that has most of them; δ where there is no convolution."""
+    rows = (geometry.output_spatial[0] for _, geometry in _geometries(situation))
+    return max(rows, default=situation.options.delta)
+
+
+def _gathered_for_rows(situation: Situation) -> Iterator[str]:
+    """Yield a warning where layers are gathered because they have too few rows to be strips."""
+    options, most = situation.options, _most_rows(situation)
+    if options.objective == "time" and options.code == "systematic" and most < options.delta:
+        yield (
+            f"every layer is gathered on one worker after it, which moves all its values: strips "
+            f"that stay need δ = {options.delta} rows, and no layer has more than {most}; take a "
+            "smaller --n, a larger --tolerate, or --split images in blocks of at least "
+            f"{options.delta} images"
+        )
 
 
 def _short_of_rows(layers: Iterable[LayerPlan], delta: int) -> Iterator[str]:

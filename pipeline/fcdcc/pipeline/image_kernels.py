@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def glue(program: Program, unit: Unit, *inputs: Array) -> Array | Values:
     """Return what a unit without a coded convolution makes: an array, or several by name."""
     held = find(program)
     with torch.inference_mode():
-        values = _run(held, unit.stages, _named(unit, inputs), wanted())
+        values = _run(held, unit.stages, _named(unit, inputs), wanted(), unit.outputs)
         made = {name: to_array(values[name]) for name in unit.outputs}
     return made[unit.outputs[0]] if len(made) == 1 else made
 
@@ -109,8 +109,8 @@ def _entering(
     held: Executable, unit: Unit, inputs: Sequence[Array], is_wanted: Callable[[], bool]
 ) -> Tensor:
     """Return what enters the coded convolution at the end of a unit."""
-    values = _run(held, unit.stages[:-1], _named(unit, inputs), is_wanted)
-    return values[held.convolution(unit.number).input]
+    name = held.convolution(unit.number).input
+    return _run(held, unit.stages[:-1], _named(unit, inputs), is_wanted, (name,))[name]
 
 
 def _run(
@@ -118,8 +118,10 @@ def _run(
     stages: Sequence[int],
     values: dict[str, Tensor],
     is_wanted: Callable[[], bool],
+    kept: Collection[str],
 ) -> dict[str, Tensor]:
-    """Run stages in order; ``values`` are taken over."""
+    """Run stages in order; ``values`` are taken over, and of all only those kept are left."""
+    last = {name: index for index in stages for name in held.network.stages[index].inputs}
     for index in stages:
         if not is_wanted():
             raise Abandoned("nobody waits for this share any more")
@@ -129,6 +131,9 @@ def _run(
             values |= run_steps(stage, given, held.network.tensors)
         else:
             values[stage.output] = convolved(held, index, values[stage.input])
+        for name in {*stage.inputs, *stage.outputs}:
+            if name not in kept and last.get(name, index) <= index:
+                del values[name]
     return values
 
 

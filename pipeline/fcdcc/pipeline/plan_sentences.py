@@ -109,7 +109,7 @@ def _ours(plan: Plan, found: Forecast) -> tuple[float, str]:
         blocks = found.workers.count * found.bands
         return found.block_seconds * blocks, f"{count} images of many"
     images = "1 image" if found.images == 1 else f"{found.images} images"
-    return found.seconds(found.blocks(found.images, plan.batch)), images
+    return found.seconds_of(found.images, plan.batch), images
 
 
 def where_strips_stay(layer: LayerPlan) -> str:

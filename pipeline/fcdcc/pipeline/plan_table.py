@@ -167,6 +167,11 @@ def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
                 if limit and not found.workers.in_one_process
                 else ""
             )
+            + (
+                f"; {amount(found.peak_memory + found.parity_memory, 'B')} where it computes parity"
+                if found.parity_memory
+                else ""
+            )
         ),
     )
     speed = (
@@ -178,7 +183,7 @@ def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
     rate = f"{pace:.0f}" if pace >= 9.95 else f"{pace:.2g}"
     time = f"{rate} images a second with {found.workers.count} workers ({speed})"
     if found.images is not None:
-        whole = found.seconds(found.blocks(found.images, plan.batch))
+        whole = found.seconds_of(found.images, plan.batch)
         time = f"{duration(whole)} for {found.images} images, " + time
     yield "Time", time
 

@@ -47,6 +47,9 @@ FINER = (1.0, 0.25, 1 / 16)
 MARGIN = 0.05
 """By so much another way must be better than the usual one."""
 
+ALIKE = 0.02
+"""Of plans that differ by less than this the one that needs least memory is taken."""
+
 MEMORY_PART = 0.7
 """Of the memory of workers a plan may use so much; then Dask begins to write it to disk."""
 
@@ -261,9 +264,10 @@ class _Search:
         fitting = [plan for plan in found if plan.band is not None or self._fits(plan)]
         if not fitting:
             return self._smaller(choices, found[0])
-        best = min(fitting, key=self._seconds)
-        first = fitting[0]
-        return best if self._seconds(best) < (1 - MARGIN) * self._seconds(first) else first
+        least, first = min(map(self._seconds, fitting)), fitting[0]
+        if least >= (1 - MARGIN) * self._seconds(first):
+            return first
+        return min((p for p in fitting if self._seconds(p) <= (1 + ALIKE) * least), key=_memory)
 
     def _tried(self, choices: Iterable[Choice]) -> Iterator[Plan]:
         """Yield the plans of choices, each plan once.
@@ -349,7 +353,7 @@ class _Search:
             return np.inf
         if self._images is None:
             return plan.forecast.block_seconds / plan.batch
-        return plan.forecast.seconds(plan.forecast.blocks(self._images, plan.batch))
+        return plan.forecast.seconds_of(self._images, plan.batch)
 
 
 def _memory(plan: Plan) -> float:

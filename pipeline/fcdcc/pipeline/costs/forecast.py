@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from .speeds import Speeds
 
@@ -97,14 +98,17 @@ class Forecast:
     peak_memory
         Bytes of the process of the worker that needs most.
     plain_seconds
-        Seconds in which plain data-parallel inference does all images on the same workers, or
-        one block of each worker where nobody said how many there are.
+        Seconds in which plain data-parallel inference does the images of a plan on the same
+        workers; those of as many blocks as there are workers where nobody said how many.
     tasks
         Tasks of a block.
     layers
         Each convolution.
     bands
         Blocks that hold the same images, each another band of them.
+    parity_memory
+        What a worker needs beside that while it computes a share of parity on standby, which it
+        does when another share is late or lost.
     """
 
     workers: Workers
@@ -120,21 +124,26 @@ class Forecast:
     tasks: int
     layers: tuple[LayerForecast, ...]
     bands: int = 1
+    parity_memory: float = 0.0
 
     def blocks(self, images: int, batch: int) -> int:
         """Return how many blocks so many images are."""
         return -(-images // batch) * self.bands
 
-    def seconds(self, blocks: int) -> float:
-        """Return how long so many blocks take.
+    def seconds(self, blocks: float) -> float:
+        """Return how long so many blocks take, a smaller one at the end being a part of one.
 
         >>> made = Forecast(Workers(2), Speeds(), None, (2.0, 2.5), 1.0, 0, 0, 0, 0, 0, 0, ())
-        >>> made.seconds(0), made.seconds(1), made.seconds(4)
-        (0.0, 2.0, 4.5)
+        >>> made.seconds(0), made.seconds(1), made.seconds(4), made.seconds(3.5)
+        (0.0, 2.0, 4.5, 4.0)
         """
         if blocks <= len(self.ends):
-            return self.ends[blocks - 1] if blocks else 0.0
+            return self.ends[ceil(blocks) - 1] if blocks else 0.0
         return self.ends[-1] + (blocks - len(self.ends)) * self.block_seconds
+
+    def seconds_of(self, images: int, batch: int) -> float:
+        """Return how long so many images take in blocks of so many."""
+        return self.seconds(images / batch * self.bands)
 
 
 def planned(forecast: Forecast, blocks: int) -> dict[str, float]:

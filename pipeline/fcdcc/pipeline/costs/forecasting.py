@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import ceil
 
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import GraphNode, Task, TaskRef
 from dask.typing import Key
 
 from fcdcc.coding.conditioning import measure
 from fcdcc.coding.cost import share_cost
 
 from .. import kernels
+from ..anyk import AnyK
 from ..graph import Block, build_block
 from ..keys import task_key
 from ..model.network import Network
@@ -20,10 +21,11 @@ from ..plans import Plan
 from ..rows import Rows
 from ..strips import analysed, row_layout
 from .forecast import Forecast, LayerForecast, Workers
-from .profile import Profile, Work, profile_network
+from .profile import Profile, profile_network
 from .simulation import BlockTasks, Outcome, block_tasks, simulate
 from .speeds import Speeds
-from .tasks import TaskCost, block_costs
+from .tasks import TaskCost, block_costs, read_work
+from .work import Work
 
 __all__ = ["forecast"]
 
@@ -68,7 +70,9 @@ def forecast(
         replace(speeds, parallel=max(1.0, speeds.parallel / each)),
     )
     ends = sorted(outcome.ends)
-    pace = ends[-1] / len(ends)
+    tasks = len(paper.costs(plan.batch))
+    # However many workers there are, the scheduler sees to one task at a time.
+    pace = max(ends[-1] / len(ends), each * tasks * speeds.scheduler)
     layers = tuple(_layers(paper.plan, outcome, paper.costs(plan.batch)))
     work = sum(layer.multiply_adds for layer in layers)
     plain = plan.multiply_adds * plan.batch / paper.bands
@@ -83,10 +87,11 @@ def forecast(
         block_multiply_adds=work,
         extra_work=work / plain - 1 if plain else 0.0,
         peak_memory=speeds.memory_at_rest + WEIGHT_COPIES * profile.weights + held,
-        plain_seconds=_plain_seconds(profile, plan, workers, speeds, images),
-        tasks=len(paper.costs(plan.batch)),
+        plain_seconds=_plain_seconds(network, profile, plan, workers, speeds, images),
+        tasks=tasks,
         layers=layers,
         bands=paper.bands,
+        parity_memory=paper.parity_memory(plan.batch),
     )
 
 
@@ -116,6 +121,7 @@ class _Paper:
         self._profile = profile
         self._speeds = speeds
         self._made: dict[int, tuple[BlockTasks, dict[Key, TaskCost]]] = {}
+        self._graphs: dict[int, Mapping[Key, GraphNode]] = {}
 
     def block(self, images: int) -> BlockTasks:
         """Return the tasks of a block of so many images."""
@@ -124,6 +130,21 @@ class _Paper:
     def costs(self, images: int) -> dict[Key, TaskCost]:
         """Return what each of its tasks costs."""
         return self._of(images)[1]
+
+    def parity_memory(self, images: int) -> float:
+        """Return the bytes that the largest task of those needs that rest on standby."""
+        costs, tasks = self.costs(images), self._graphs[images]
+        standby = {
+            node.shares[position]
+            for node in tasks.values()
+            if isinstance(node, AnyK)
+            for position in node.standby
+        }
+        given = (
+            sum(costs[k].bytes for k in tasks[key].dependencies if k in costs) for key in standby
+        )
+        needs = (costs[key].bytes + costs[key].workspace for key in standby)
+        return max(map(sum, zip(given, needs, strict=True)), default=0.0)
 
     def _of(self, images: int) -> tuple[BlockTasks, dict[Key, TaskCost]]:
         if images not in self._made:
@@ -137,6 +158,7 @@ class _Paper:
             costs = block_costs(self._network, self.plan, layout, profile, tasks, images)
             made = block_tasks(tasks, costs, last, self._speeds, profile.itemsize)
             self._made[images] = made, costs
+            self._graphs[images] = tasks
         return self._made[images]
 
 
@@ -166,23 +188,29 @@ def _layers(plan: Plan, outcome: Outcome, costs: Mapping[Key, TaskCost]) -> Iter
 
 
 def _plain_seconds(
-    profile: Profile, plan: Plan, workers: Workers, speeds: Speeds, images: int | None
+    network: Network,
+    profile: Profile,
+    plan: Plan,
+    workers: Workers,
+    speeds: Speeds,
+    images: int | None,
 ) -> float:
     """Return how long plain data-parallel inference takes: a task for each block.
 
-    Of few images it takes smaller blocks, so that every worker has something to do.
+    Of few images it takes smaller blocks, so that every worker has something to do. Where there
+    are many, their pace counts, as it does for a plan: the last round need not be a whole one.
     """
     total = images or plan.batch * workers.count
-    batch = plan.batch if plan.fixed_batch else min(plan.batch, ceil(total / workers.count))
-    work = sum(profile.work.values(), Work()).times(batch)
-    alone = speeds.task + speeds.seconds(
-        work.multiply_adds, work.touched + work.fixed, profile.itemsize
-    )
-    tasks = ceil(total / batch)
     places = workers.count * workers.slots
-    rounds, rest = divmod(tasks, places)
+    batch = plan.batch if plan.fixed_batch else min(plan.batch, ceil(total / places))
+    work = sum(profile.work.values(), Work()).times(batch) + read_work(profile, network, batch)
+    alone = speeds.task + speeds.seconds(work, profile.itemsize)
+    blocks = total / batch
 
-    def together(some: int) -> float:
-        return alone * max(1.0, some / speeds.parallel) if some else 0.0
+    def together(some: float) -> float:
+        return alone * max(1.0, some / speeds.parallel)
 
-    return rounds * together(places) + together(rest)
+    if images is None or blocks >= ROUNDS * places:
+        return blocks / places * together(places)
+    rounds, rest = divmod(blocks, places)
+    return rounds * together(places) + min(1.0, rest) * together(rest)

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import flop_registry
 
 from ..model.interpreter import network_shapes, run_steps
 from ..model.network import ConvStage, GlueStage, Network
+from .work import Work, convolution_work
 
-__all__ = ["Profile", "Work", "profile_network"]
+__all__ = ["Profile", "profile_network"]
 
 SLOW = ("pool", "upsample", "softmax")
 SLOW_FACTOR = 10.0
@@ -24,36 +25,6 @@ SLOW_FACTOR = 10.0
 one core: 1 to 1.6 GB/s where sums and concatenations have 36 to 45)."""
 
 PROFILED_BATCH = 2
-
-
-@dataclass(frozen=True)
-class Work:
-    """What something has to do.
-
-    Parameters
-    ----------
-    multiply_adds
-        Of convolutions and matrix products.
-    touched
-        Bytes of values that are read and written.
-    fixed
-        Bytes of weights that are read, however many images there are.
-    """
-
-    multiply_adds: float = 0.0
-    touched: float = 0.0
-    fixed: float = 0.0
-
-    def times(self, factor: float) -> Work:
-        """Return the work for so many images, or for a part of the rows."""
-        return Work(self.multiply_adds * factor, self.touched * factor, self.fixed)
-
-    def __add__(self, other: Work) -> Work:
-        return Work(
-            self.multiply_adds + other.multiply_adds,
-            self.touched + other.touched,
-            self.fixed + other.fixed,
-        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +77,8 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
             made = prod(shapes[stage.output]) / batch
             touched = image_bytes[stage.input] + image_bytes[stage.output]
             fixed = weight.numel() * itemsize
-            work[stage.index] = Work(made * prod(weight.shape[1:]), touched, fixed)
+            adds = made * prod(weight.shape[1:])
+            work[stage.index] = convolution_work(adds, touched, fixed)
         else:
             inputs = {
                 name: torch.empty(shapes[name], dtype=network.input_dtype, device="meta")

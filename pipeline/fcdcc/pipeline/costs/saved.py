@@ -27,7 +27,7 @@ __all__ = ["calibration_file", "read_speeds", "save_speeds"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 MOST = 100
 """Clusters that are remembered, the latest ones."""
 

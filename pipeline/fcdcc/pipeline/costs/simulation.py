@@ -1,9 +1,10 @@
 """Some blocks on paper: the tasks of their graphs on workers that have nothing but a speed.
 
 The rules are those of a healthy cluster. A task starts when all that it needs is there, on
-the worker of its seat, or else where most of what it needs lies; earlier blocks come first.
-Workers share cores (:attr:`.speeds.Speeds.parallel`): where more tasks run at once, all of
-them are slower. Parity on standby does not start. A value is let go when the last task that
+the worker of its seat, or else on one of those that hold what it needs: the one that can begin
+first, as Dask sees it. Earlier blocks come first. Workers share cores
+(:attr:`.speeds.Speeds.parallel`): where more tasks run at once, or values are fetched, all of
+that is slower. Parity on standby does not start. A value is let go when the last task that
 needs it is done.
 """
 
@@ -22,6 +23,9 @@ from .speeds import Speeds
 from .tasks import TaskCost
 
 __all__ = ["BlockTasks", "Outcome", "block_tasks", "simulate"]
+
+BANDWIDTH = 1e8
+"""Bytes per second between workers that Dask reckons with when it looks for a task's worker."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,7 @@ def block_tasks(
         for need in needs:
             readers[need].append(number[key])
         layer, position = _place(key)
-        work = cost.work
-        seconds = speeds.seconds(work.multiply_adds, work.touched + work.fixed, itemsize)
+        seconds = speeds.seconds(cost.work, itemsize)
         made.append(
             _Task(
                 seconds + speeds.task,
@@ -153,11 +156,9 @@ def simulate(
     return run.outcome
 
 
-_Id = tuple[int, int]
-"""A task: its block, and its number there."""
-
-
 class _Run:
+    """Tasks have numbers: those of the first block come first, in the order of their block."""
+
     def __init__(
         self, blocks: Sequence[BlockTasks], workers: int, slots: int, speeds: Speeds
     ) -> None:
@@ -165,14 +166,21 @@ class _Run:
         self._blocks = blocks
         self._speeds = speeds
         self._slots = [slots] * workers
+        self._all_slots = slots
         self._running = 0
-        self._ready: list[list[_Id]] = [[] for _ in range(workers)]
-        self._coming: list[tuple[float, _Id, int]] = []
-        self._computing: list[tuple[float, _Id, int]] = []
-        self._missing: dict[_Id, int] = {}
-        self._unread: dict[_Id, int] = {}
-        self._holders: dict[_Id, list[int]] = {}
+        self._ready: list[list[int]] = [[] for _ in range(workers)]
+        self._coming: list[tuple[float, int, int, float]] = []
+        self._computing: list[tuple[float, int, int, bool]] = []
+        # By the number of a task: what it is, its block and that block's first task, how many
+        # of its needs are missing, who has not read its result yet, and which workers have it.
+        self._tasks: list[_Task] = []
+        self._block: list[int] = []
+        self._first: list[int] = []
+        self._missing: list[int] = []
+        self._unread: list[int] = []
+        self._holders: list[list[int]] = []
         self._memory = [0.0] * workers
+        self._load = [0.0] * workers
         # With p tasks computing at once the clock of their work goes at min(1, parallel / p).
         self._now = self._worked = 0.0
 
@@ -185,10 +193,16 @@ class _Run:
             self._step()
 
     def _begin(self, block: int) -> None:
-        for index, task in enumerate(self._blocks[block].tasks):
-            self._missing[block, index] = len(task.needs)
+        first, tasks = len(self._tasks), self._blocks[block].tasks
+        self._tasks += tasks
+        self._block += [block] * len(tasks)
+        self._first += [first] * len(tasks)
+        self._missing += [len(task.needs) for task in tasks]
+        self._unread += [0] * len(tasks)
+        self._holders += [[] for _ in tasks]
+        for number, task in enumerate(tasks, first):
             if not task.needs:
-                self._send((block, index))
+                self._send(number)
 
     def _step(self) -> None:
         """Go to the next moment at which something happens."""
@@ -197,86 +211,113 @@ class _Run:
             self._now + (self._computing[0][0] - self._worked) / pace if self._computing else None
         )
         if self._coming and (done is None or self._coming[0][0] <= done):
-            moment, task, worker = heapq.heappop(self._coming)
+            moment, number, worker, fetching = heapq.heappop(self._coming)
             self._advance(moment, pace)
-            heapq.heappush(self._ready[worker], task)
-            self._start(worker)
+            if fetching:
+                self._compute(number, worker, fetching, fetches=True)
+            else:
+                self._arrive(number, worker)
         elif done is not None:
-            _, task, worker = heapq.heappop(self._computing)
+            _, number, worker, fetches = heapq.heappop(self._computing)
             self._advance(done, pace)
-            self._finish(task, worker)
+            self._running -= 1
+            if fetches:
+                self._arrive(number, worker)
+            else:
+                self._finish(number, worker)
 
     def _advance(self, moment: float, pace: float) -> None:
         self._worked += (moment - self._now) * pace
         self._now = moment
 
-    def _task(self, task: _Id) -> _Task:
-        return self._blocks[task[0]].tasks[task[1]]
-
-    def _root(self, task: _Id) -> _Id:
+    def _root(self, number: int) -> int:
         """Return the task whose memory a result is."""
-        alias = self._task(task).alias
-        return task if alias is None else (task[0], alias)
+        alias = self._tasks[number].alias
+        return number if alias is None else self._first[number] + alias
 
-    def _send(self, task: _Id) -> None:
+    def _send(self, number: int) -> None:
         """Give a task to a worker, and what it needs, too."""
-        block, _ = task
-        plan = self._task(task)
-        needs = {self._root((block, need)) for need in plan.needs}
-        worker = self._chosen(task, plan, needs)
-        delay = 0.0
-        for need in needs:
-            if worker not in self._holders[need]:
-                size = self._task(need).bytes
-                delay = max(delay, self._speeds.hop + size / self._speeds.link)
-                self.outcome.sent[plan.layer] += int(size)
-                self._holders[need].append(worker)
-                self._hold(worker, size)
-        heapq.heappush(self._coming, (self._now + delay, task, worker))
+        task, first = self._tasks[number], self._first[number]
+        needs = {self._root(first + need) for need in task.needs}
+        worker = self._chosen(number, task, needs)
+        self._load[worker] += task.seconds
+        missing = [need for need in needs if worker not in self._holders[need]]
+        if not missing:
+            heapq.heappush(self._coming, (self._now, number, worker, 0.0))
+            return
+        total = 0.0
+        for need in missing:
+            size = self._tasks[need].bytes
+            total += size
+            self._holders[need].append(worker)
+            self._hold(worker, size)
+        self.outcome.sent[task.layer] += int(total)
+        there = self._now + self._speeds.travelling(total)
+        fetching = self._speeds.fetching(len(missing), total)
+        heapq.heappush(self._coming, (there, number, worker, fetching))
 
-    def _chosen(self, task: _Id, plan: _Task, needs: set[_Id]) -> int:
-        workers = len(self._slots)
-        if plan.seat is not None:
-            return (plan.seat + task[0]) % workers
+    def _chosen(self, number: int, task: _Task, needs: set[int]) -> int:
+        workers, block = len(self._slots), self._block[number]
+        if task.seat is not None:
+            return (task.seat + block) % workers
         if not needs:
-            return (plan.position + task[0]) % workers
-        there: Counter[int] = Counter()
+            return (task.position + block) % workers
+        there: dict[int, float] = {}
+        total = 0.0
         for need in needs:
+            size = self._tasks[need].bytes
+            total += size
             for holder in self._holders[need]:
-                there[holder] += int(self._task(need).bytes) + 1
-        return max(there, key=lambda worker: (there[worker], -worker))
+                there[holder] = there.get(holder, 0.0) + size
+        if len(there) == 1:
+            return next(iter(there))
+
+        def begins(worker: int) -> tuple[float, float, int]:
+            missing = (total - there[worker]) / BANDWIDTH
+            return self._load[worker] / self._all_slots + missing, -there[worker], worker
+
+        return min(there, key=begins)
+
+    def _arrive(self, number: int, worker: int) -> None:
+        heapq.heappush(self._ready[worker], number)
+        self._start(worker)
 
     def _start(self, worker: int) -> None:
         while self._slots[worker] and self._ready[worker]:
-            task = heapq.heappop(self._ready[worker])
-            plan = self._task(task)
+            number = heapq.heappop(self._ready[worker])
+            task = self._tasks[number]
             self._slots[worker] -= 1
-            self._running += 1
-            self._hold(worker, plan.workspace)
-            heapq.heappush(self._computing, (self._worked + plan.seconds, task, worker))
+            self._hold(worker, task.workspace)
+            self._compute(number, worker, task.seconds, fetches=False)
 
-    def _finish(self, task: _Id, worker: int) -> None:
-        block, index = task
-        plan, tasks = self._task(task), self._blocks[block]
+    def _compute(self, number: int, worker: int, seconds: float, *, fetches: bool) -> None:
+        """Occupy a core for so many seconds, or for longer where there are too few of them."""
+        self._running += 1
+        heapq.heappush(self._computing, (self._worked + seconds, number, worker, fetches))
+
+    def _finish(self, number: int, worker: int) -> None:
+        task, first = self._tasks[number], self._first[number]
+        tasks = self._blocks[self._block[number]]
+        index = number - first
         self._slots[worker] += 1
-        self._running -= 1
-        self._memory[worker] -= plan.workspace
+        self._load[worker] -= task.seconds
+        self._memory[worker] -= task.workspace
         readers = len(tasks.readers[index]) + (index == tasks.last)
-        if plan.alias is None:
-            self._holders[task] = [worker]
-            self._unread[task] = readers + 1
-            self._hold(worker, plan.bytes)
-            self._let_go(task)  # nobody may need it
+        if task.alias is None:
+            self._holders[number] = [worker]
+            self._unread[number] = readers + 1
+            self._hold(worker, task.bytes)
+            self._let_go(number)  # nobody may need it
         else:  # its readers keep the memory of the other
-            self._unread[block, plan.alias] += readers
-        for need in plan.needs:
-            self._let_go(self._root((block, need)))
+            self._unread[first + task.alias] += readers
+        for need in task.needs:
+            self._let_go(self._root(first + need))
         for reader in tasks.readers[index]:
-            self._missing[block, reader] -= 1
-            if not self._missing[block, reader]:
-                self._send((block, reader))
+            self._missing[first + reader] -= 1
+            if not self._missing[first + reader]:
+                self._send(first + reader)
         if index == tasks.last:
-            self._let_go(self._root(task))
+            self._let_go(self._root(number))
             self.outcome.ends.append(self._now)
         self._start(worker)
 
@@ -284,8 +325,9 @@ class _Run:
         self._memory[worker] += size
         self.outcome.peak = max(self.outcome.peak, self._memory[worker])
 
-    def _let_go(self, value: _Id) -> None:
-        self._unread[value] -= 1
-        if not self._unread[value]:
-            for worker in self._holders.pop(value):
-                self._memory[worker] -= self._task(value).bytes
+    def _let_go(self, number: int) -> None:
+        self._unread[number] -= 1
+        if not self._unread[number]:
+            for worker in self._holders[number]:
+                self._memory[worker] -= self._tasks[number].bytes
+            self._holders[number] = []

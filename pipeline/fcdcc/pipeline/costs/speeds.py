@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .work import Work
+
 __all__ = ["DEFAULTS", "MEASURED_DTYPE_BYTES", "Speeds", "on_this_machine"]
 
 MEASURED_DTYPE_BYTES = 4
@@ -22,12 +24,20 @@ class Speeds:
         Multiply-adds of a convolution per second in float32, of one task while no other runs.
     touched
         Bytes per second that an operation reads and writes beside its multiply-adds.
-    link
-        Bytes per second from one worker to another while all of them send.
     task
-        Seconds that a task costs its worker beside its work.
+        Seconds of a core that a task costs beside its work, the scheduler's included where it
+        shares the machine of the workers.
+    scheduler
+        Seconds that a task costs the scheduler, which sees to one at a time.
+    fetch
+        Seconds of a core that a value costs which is fetched from another worker, both ends
+        together, however large it is.
+    copied
+        Bytes per second of a core that go from one worker to another, both ends together.
+    link
+        Bytes per second on the way between two workers while all of them send.
     hop
-        Seconds from a result to the beginning of a task that needs it on another worker.
+        Seconds that a value is on its way, however small, beside what cores do for it.
     parallel
         So many tasks run at once as fast as one alone: the number of tasks at a time, or of
         cores where several workers share them.
@@ -38,18 +48,30 @@ class Speeds:
     """
 
     multiply_adds: float = 3e10
-    touched: float = 5e9
-    link: float = 5e8
+    touched: float = 1e10
     task: float = 1.5e-3
-    hop: float = 4e-3
+    scheduler: float = 7e-4
+    fetch: float = 1e-3
+    copied: float = 1e9
+    link: float = 5e8
+    hop: float = 3e-3
     parallel: float = 6.0
     memory_at_rest: float = 3.5e8
     source: Literal["default", "measured"] = "default"
 
-    def seconds(self, multiply_adds: float, touched: float, itemsize: int) -> float:
+    def seconds(self, work: Work, itemsize: int) -> float:
         """Return what work takes that is alone on the machine."""
         slower = itemsize / MEASURED_DTYPE_BYTES
-        return slower * multiply_adds / self.multiply_adds + touched / self.touched
+        moved = work.touched + work.fixed
+        return slower * work.multiply_adds / self.multiply_adds + moved / self.touched
+
+    def fetching(self, values: int, size: float) -> float:
+        """Return the seconds of a core that it costs to fetch some values of so many bytes."""
+        return values * self.fetch + size / self.copied
+
+    def travelling(self, size: float) -> float:
+        """Return for how long values of so many bytes are on their way between two cores."""
+        return self.hop + size / self.link
 
 
 DEFAULTS = Speeds()

@@ -24,9 +24,10 @@ from ..model.network import ConvStage, Network
 from ..plans import LayerPlan, Plan
 from ..strips import ConvRows, RowLayout, RowStep, RowUnit
 from ..units import Unit
-from .profile import Profile, Work
+from .profile import Profile
+from .work import Work, convolution_work
 
-__all__ = ["Made", "TaskCost", "block_costs"]
+__all__ = ["Made", "TaskCost", "block_costs", "read_work"]
 
 
 class Made(NamedTuple):
@@ -96,6 +97,9 @@ def block_costs(
 
 CHECKS = (image_kernels.check, strip_kernels.check)
 """They compare shares and make next to nothing."""
+
+CHANNELS = 16
+"""Channels that a convolution computes together: it makes no fewer (benchmarks/operations.py)."""
 
 _NOTHING = TaskCost(Work(), Made(0.0))
 
@@ -180,7 +184,7 @@ class _Table:
         images, rows, all_rows = float(args[4]), args[5], self._profile.rows(name, 2)
         count = all_rows if rows is None else rows.size
         made = Made(images * self._profile.image_bytes[name] * count / all_rows, count)
-        return TaskCost(Work(touched=4 * made.bytes), made, made.bytes)
+        return TaskCost(_reading(made.bytes), made, made.bytes)
 
     def _any_k(self, task: AnyK) -> TaskCost:
         if task.func in CHECKS:
@@ -214,21 +218,39 @@ class _Table:
 
     def _stages(self, stages: Sequence[int], images: float) -> tuple[Work, float]:
         """Return what stages do for so many whole images, and what they need meanwhile."""
-        spent, room = Work(), 0.0
+        spent = Work()
         for index in stages:
             spent += self._profile.work[index].times(images)
-            room = max(room, self._room(index, images))
-        return spent, room
+        return spent, self._rooms([(index, images) for index in stages])
+
+    def _rooms(self, stages: Sequence[tuple[int, float]]) -> float:
+        """Return the most bytes that stages need in turn, each for so many images."""
+        known, room = self._profile.image_bytes, 0.0
+        inside = [self._network.stages[index] for index, _ in stages]
+        last = {name: number for number, stage in enumerate(inside) for name in stage.inputs}
+        held: dict[str, float] = {}  # what was made here, and is needed again
+        for number, (index, images) in enumerate(stages):
+            stage = inside[number]
+            others = sum(size for name, size in held.items() if name not in stage.inputs)
+            room = max(room, others + self._room(index, images))
+            held |= {name: images * known.get(name, 0.0) for name in stage.outputs}
+            held = {name: size for name, size in held.items() if last.get(name, -1) > number}
+        return room
 
     def _room(self, index: int, images: float) -> float:
         """Return the bytes that a stage needs for what it reads and makes.
 
-        A convolution brings both into an order of its own, and so has them twice.
+        A convolution brings both into an order of its own, and so has them twice; the channels
+        of what it makes are then a multiple of :data:`CHANNELS`.
         """
         stage = self._network.stages[index]
         known = self._profile.image_bytes
         size = sum(known.get(name, 0.0) for name in (*stage.inputs, *stage.outputs))
-        return images * size * (2 if isinstance(stage, ConvStage) else 1)
+        if isinstance(stage, ConvStage):
+            channels = self._profile.shapes[stage.output][1]
+            filled = -(-channels // CHANNELS) * CHANNELS / channels
+            size += known[stage.input] + filled * known[stage.output]
+        return images * size
 
     def _outputs(self, names: Sequence[str], images: float) -> Result:
         made = {name: self._of_images(name, images) for name in names}
@@ -240,7 +262,7 @@ class _Table:
         itemsize = self._profile.itemsize
         made = Made(cost.download * itemsize)
         given = cost.upload * itemsize
-        spent = Work(cost.multiply_adds, given + made.bytes, cost.stored * itemsize)
+        spent = convolution_work(cost.multiply_adds, given + made.bytes, cost.stored * itemsize)
         return TaskCost(spent, made, given + 2 * made.bytes)
 
     # ------------------------------------------------------- parts are images
@@ -298,11 +320,10 @@ class _Table:
             size = self._of_rows(name, rows.size if rows else None, images).bytes
             room += size  # put together from pieces
             spent += Work(touched=2 * size)
-        for step in self._layout.steps(unit, position):
-            index, part = self._part(step)
+        parts = [self._part(step) for step in self._layout.steps(unit, position)]
+        for index, part in parts:
             spent += self._profile.work[index].times(images * part)
-            room = max(room, self._room(index, images * part))
-        return spent, room
+        return spent, room + self._rooms([(index, images * part) for index, part in parts])
 
     def _part(self, step: RowStep) -> tuple[int, float]:
         """Return the stage of a step, and which part of its rows is made."""
@@ -366,6 +387,16 @@ class _Table:
         return TaskCost(
             spent, self._outputs(self._network.stages[index].outputs, self._images), room
         )
+
+
+def read_work(profile: Profile, network: Network, images: float) -> Work:
+    """Return what it is to read so many whole images."""
+    return _reading(images * profile.image_bytes[network.input])
+
+
+def _reading(size: float) -> Work:
+    """Return what it is to read so many bytes: stored numbers become others, and are scaled."""
+    return Work(touched=4 * size)
 
 
 def _layer(key: Key) -> int:
