@@ -100,7 +100,10 @@ class _Clocks(NamedTuple):
         """Return these seconds less those that the processes take anyway."""
         part = self.now / rest.now
         return _Clocks(
-            *(max(0.0, a - part * b) for a, b in zip(self[:3], rest, strict=False)), self.now
+            max(0.0, self.workers - part * rest.workers),
+            max(0.0, self.scheduler - part * rest.scheduler),
+            max(0.0, self.both - part * rest.both),
+            self.now,
         )
 
 
@@ -168,7 +171,7 @@ def _fitted(samples: Sequence[_Sample]) -> tuple[float, float]:
     """Return multiply-adds and bytes per second that explain the samples best, relatively."""
     known = np.array(
         [
-            [s.work.multiply_adds, s.work.touched + s.work.fixed] / np.float64(s.seconds)
+            [s.work.multiply_adds / s.seconds, (s.work.touched + s.work.fixed) / s.seconds]
             for s in samples
         ]
     )

@@ -174,7 +174,7 @@ class _Builder:
         make_key = partial(self._block.key, layer=stage.index)
         layer = self._plan.layer(stage.index)
         given = (stage, layer, self._plan, self._executable, make_key)
-        add_gathered(self._placed, *given, self._among)
+        add_gathered(self._placed, *given, self._block.among)
 
     # ------------------------------------------------------------------ values
 
