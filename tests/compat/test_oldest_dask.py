@@ -1,4 +1,4 @@
-"""The oldest distributed that is supported, in an environment of its own: plugin and jobs."""
+"""The oldest distributed that is supported, in an environment of its own: plugin and graphs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcdcc.pipeline.anyk import contract
 ROOT = Path(__file__).parents[2]
 TESTS = (
     *(f"anyk/test_{name}.py" for name in ("contract", "plugin", "doubles", "nodes", "fallback")),
-    *(f"test_{name}.py" for name in ("graph", "inference", "job")),
+    *(f"test_{name}.py" for name in ("graph", "inference")),
 )
 
 
