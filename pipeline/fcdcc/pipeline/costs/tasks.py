@@ -295,7 +295,7 @@ class _Table:
         position, images = args[2], args[3]
         coded = self._plan.layer(unit.number).coded_conv
         rows = len(coded.rows_of(position))
-        spent, room = self._strip(unit, position, images)
+        spent, room = self._strip(unit, position, images, self._layout.steps(unit, position))
         shape = coded.share_shape(position, images)
         size = prod((*shape[:2], rows, *shape[3:])) * self._profile.itemsize
         return TaskCost(spent, Made(size, rows), room)
@@ -303,7 +303,8 @@ class _Table:
     def _strip_glue(self, args: tuple[Any, ...]) -> TaskCost:
         unit: RowUnit = args[1]
         position = args[2]
-        spent, room = self._strip(unit, position, self._images)
+        steps = self._layout.steps(unit, position)
+        spent, room = self._strip(unit, position, self._images, steps)
         made = {}
         for name in unit.outputs:
             ranges = self._layout.ranges(name)
@@ -312,15 +313,17 @@ class _Table:
         alone = len(unit.outputs) == 1
         return TaskCost(spent, made.get(unit.outputs[0], Made(0.0)) if alone else made, room)
 
-    def _strip(self, unit: RowUnit, position: int, images: float) -> tuple[Work, float]:
-        """Return what a unit does for a strip, and what it needs meanwhile."""
+    def _strip(
+        self, unit: RowUnit, position: int | None, images: float, steps: Sequence[RowStep]
+    ) -> tuple[Work, float]:
+        """Return what steps of a unit do for a strip, or for all rows, and need meanwhile."""
         spent, room = Work(), 0.0
         needs = self._layout.needs(unit, position)
         for name, rows in needs.items():
             size = self._of_rows(name, rows.size if rows else None, images).bytes
             room += size  # put together from pieces
             spent += Work(touched=2 * size)
-        parts = [self._part(step) for step in self._layout.steps(unit, position)]
+        parts = [self._part(step) for step in steps]
         for index, part in parts:
             spent += self._profile.work[index].times(images * part)
         return spent, room + self._rooms([(index, images * part) for index, part in parts])
@@ -346,9 +349,10 @@ class _Table:
 
     def _strip_parity(self, args: tuple[Any, ...]) -> TaskCost:
         unit: RowUnit = args[1]
-        before, room = self._stages(unit.stages[:-1], self._images)
+        *before, _ = self._layout.steps(unit, None)
+        spent, room = self._strip(unit, None, self._images, before)
         share = self._parity(self._plan.layer(unit.number), args[2], self._images)
-        return TaskCost(before + share.work, share.result, room + share.workspace)
+        return TaskCost(spent + share.work, share.result, room + share.workspace)
 
     def _whole(self, args: tuple[Any, ...]) -> TaskCost:
         unit: RowUnit = args[1]
