@@ -21,8 +21,7 @@ import psutil
 import torch
 from models import MODELS, exported
 
-from fcdcc.pipeline.costs.profile import profile_network
-from fcdcc.pipeline.costs.tasks import CHANNELS
+from fcdcc.pipeline.costs.profile import CHANNELS, profile_network
 from fcdcc.pipeline.costs.work import Work
 from fcdcc.pipeline.kernels import to_tensor
 from fcdcc.pipeline.model.interpreter import run_steps

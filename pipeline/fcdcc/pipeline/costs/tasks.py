@@ -98,9 +98,6 @@ def block_costs(
 CHECKS = (image_kernels.check, strip_kernels.check)
 """They compare shares and make next to nothing."""
 
-CHANNELS = 16
-"""Channels that a convolution computes together: it makes no fewer (benchmarks/operations.py)."""
-
 _NOTHING = TaskCost(Work(), Made(0.0))
 
 
@@ -232,25 +229,10 @@ class _Table:
         for number, (index, images) in enumerate(stages):
             stage = inside[number]
             others = sum(size for name, size in held.items() if name not in stage.inputs)
-            room = max(room, others + self._room(index, images))
+            room = max(room, others + images * self._profile.room[index])
             held |= {name: images * known.get(name, 0.0) for name in stage.outputs}
             held = {name: size for name, size in held.items() if last.get(name, -1) > number}
         return room
-
-    def _room(self, index: int, images: float) -> float:
-        """Return the bytes that a stage needs for what it reads and makes.
-
-        A convolution brings both into an order of its own, and so has them twice; the channels
-        of what it makes are then a multiple of :data:`CHANNELS`.
-        """
-        stage = self._network.stages[index]
-        known = self._profile.image_bytes
-        size = sum(known.get(name, 0.0) for name in (*stage.inputs, *stage.outputs))
-        if isinstance(stage, ConvStage):
-            channels = self._profile.shapes[stage.output][1]
-            filled = -(-channels // CHANNELS) * CHANNELS / channels
-            size += known[stage.input] + filled * known[stage.output]
-        return images * size
 
     def _outputs(self, names: Sequence[str], images: float) -> Result:
         made = {name: self._of_images(name, images) for name in names}
