@@ -242,8 +242,8 @@ def read_copies(folder: Folder, name: str) -> dict[str, Json] | None:
         schema = members.get("schema")
         if not isinstance(schema, int) or schema > _SCHEMA:
             raise OutputError(
-                f"{shown(folder.location)} was written by a newer version (schema {schema}, this "
-                f"one reads up to {_SCHEMA}): update fcdcc, or use another output"
+                f"{shown(folder.location)} was written by a newer version (schema {schema!r:.40}, "
+                f"this one reads up to {_SCHEMA}): update fcdcc, or use another output"
             )
         return members
     if damaged:
