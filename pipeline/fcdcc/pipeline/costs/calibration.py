@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import uuid4
 
 import numpy as np
@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from .forecast import Workers
 from .speeds import Speeds
 from .work import Work, convolution_work
+
+Result = TypeVar("Result")
 
 __all__ = ["calibrate"]
 
@@ -149,7 +151,7 @@ def _measured(
     )
     parallel = max(1.0, min(parallel, float(len(addresses) * workers.slots)))
     tell("measuring tasks, and the ways between workers")
-    resident = cast("dict[str, int]", client.run(_resident))
+    resident = _on_workers(client, _resident)
     found = _overhead(client, addresses, workers, parallel)
     hop = _hop_seconds(client, addresses)
     return Speeds(
@@ -271,11 +273,11 @@ def _graph(client: Client, chains: int, rest: _Clocks, *, meet: bool) -> tuple[_
     last = Task(
         f"{name}-end", _size, *(TaskRef((name, STEPS - 1, chain)) for chain in range(chains))
     )
-    fetches = sum(client.run(_fetches).values())
+    fetches = sum(_on_workers(client, _fetches).values())
     before = _clocks(client)
     client.get({**tasks, last.key: last}, last.key)
     taken = _clocks(client).since(before)
-    return taken.without(rest), sum(client.run(_fetches).values()) - fetches
+    return taken.without(rest), sum(_on_workers(client, _fetches).values()) - fetches
 
 
 def _ways(
@@ -302,10 +304,15 @@ def _ways(
 
 def _clocks(client: Client) -> _Clocks:
     """Return the clocks of the workers' processes and of the scheduler's."""
-    workers = dict(cast("dict[str, tuple[tuple[str, int], float]]", client.run(_clock)).values())
+    workers = dict(_on_workers(client, _clock).values())
     place, scheduler = cast("tuple[tuple[str, int], float]", client.run_on_scheduler(_clock))
     both = sum({**workers, place: scheduler}.values())
     return _Clocks(sum(workers.values()), scheduler, both, time.perf_counter())
+
+
+def _on_workers(client: Client, function: Callable[..., Result]) -> dict[str, Result]:
+    """Return what a function says on every worker, by address."""
+    return cast("dict[str, Result]", client.run(function))
 
 
 def _clock() -> tuple[tuple[str, int], float]:
@@ -315,7 +322,7 @@ def _clock() -> tuple[tuple[str, int], float]:
 
 def _same_machine(client: Client) -> bool:
     """Return whether the scheduler shares the machine of the workers."""
-    hosts = set(client.run(socket.gethostname).values())
+    hosts = set(_on_workers(client, socket.gethostname).values())
     return hosts == {client.run_on_scheduler(socket.gethostname)}
 
 
