@@ -30,9 +30,9 @@ from .forecast import Workers
 from .speeds import Speeds
 from .work import Work, convolution_work
 
-Result = TypeVar("Result")
-
 __all__ = ["calibrate"]
+
+Result = TypeVar("Result")
 
 SHAPES = (
     (32, 32, 112, 3),
