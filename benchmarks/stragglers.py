@@ -219,7 +219,7 @@ class Bench:
             for future in as_completed(list(futures), timeout=self.options.give_up):
                 place = futures[future]
                 if place not in answers and future.status == "finished":
-                    answers[place] = future.result()
+                    answers[place] = future.result(timeout=self.options.give_up)
                     if then is not None and len(answers) == blocks * PARTS // 3:
                         then()
                         then = None
