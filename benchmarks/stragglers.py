@@ -218,7 +218,7 @@ class Bench:
         try:
             for future in as_completed(list(futures), timeout=self.options.give_up):
                 place = futures[future]
-                if place not in answers and future.status == "finished":
+                if place not in answers and not future.cancelled():  # lost ones are made again
                     answers[place] = future.result(timeout=self.options.give_up)
                     if then is not None and len(answers) == blocks * PARTS // 3:
                         then()
