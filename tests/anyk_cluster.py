@@ -30,6 +30,7 @@ LOSSES = (
     "Couldn't gather keys",
     "failed during get data",
     "broadcast to",
+    "Failed to remove",  # a file of a lost worker's scratch folder that it has removed itself
 )
 
 
