@@ -160,13 +160,18 @@ def record(data: bytes, folder: Path) -> None:
                     continue
 
 
-def run_file(data: bytes, folder: Path) -> None:
-    """Read what an output says of its run, with a checksum that fits."""
+def sealed(data: bytes) -> bytes:
+    """Return a record with a checksum that fits; what is no record as it is."""
     try:
         members = json.loads(data)
-        text = seal(members) + b"\n" if isinstance(members, dict) and members else data
+        return seal(members) + b"\n" if isinstance(members, dict) and members else data
     except (ValueError, RecursionError):
-        text = data
+        return data
+
+
+def run_file(data: bytes, folder: Path) -> None:
+    """Read what an output says of its run, with a checksum that fits."""
+    text = sealed(data)
     (folder / ".fcdcc").mkdir()
     for name in ("run.json", "run.copy.json"):
         (folder / ".fcdcc" / name).write_bytes(text)
@@ -228,12 +233,7 @@ def in_output(*names: str) -> Target:
 
 def story(data: bytes, folder: Path) -> None:
     """Report on a run by what it left beside the output, with a checksum that fits."""
-    try:
-        members = json.loads(data)
-        text = seal(members) + b"\n" if isinstance(members, dict) and members else data
-    except (ValueError, RecursionError):
-        text = data
-    in_output(".fcdcc/runs/a.json")(text, folder)
+    in_output(".fcdcc/runs/a.json")(sealed(data), folder)
 
 
 def speeds(data: bytes, folder: Path) -> None:
