@@ -8,6 +8,7 @@ from collections import Counter
 from itertools import combinations
 from operator import itemgetter
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import dask
@@ -23,6 +24,7 @@ from anyk_graphs import (
     ENOUGH,
     GraphOf,
     N,
+    append,
     decode,
     do_nothing,
     fail,
@@ -44,6 +46,12 @@ def compute(client: Client, graph: GraphOf) -> list[tuple[float, tuple[int, ...]
     return [future.result(timeout=120) for future in submit(client, graph)]
 
 
+def tell(what: object, path: str, _: object) -> object:
+    """Write something into a file when an input is there; slow enough to be overtaken."""
+    sleep(0.02)
+    return append(what, path)
+
+
 def closed(folder: Path, positions: Any, block: int = 0) -> dict[int, str]:
     """Return gates that are not open."""
     return {position: str(folder / f"{block}-{position}") for position in positions}
@@ -59,6 +67,26 @@ def test_300_times_nobody_waits_for_a_share_that_does_not_come(
     counters = running.report()["counters"]
     assert counters["groups"] == counters["decodes"] == 150
     assert counters["erasures"] == 300
+
+
+def test_what_other_workers_wait_for_runs_before_shares(running: Running, tmp_path: Path) -> None:
+    told = str(tmp_path / "told")
+    graph = GraphOf(0)
+    read = task_key("read", "r", 0, 0)
+    graph.tasks[read] = Task(read, str, tmp_path)
+    for position in range(N):
+        encode = task_key("encode", "r", 0, 0, position)
+        graph.tasks[encode] = Task(encode, tell, position, told, TaskRef(read))
+        share = task_key("share" if position < ENOUGH else "parity", "r", 0, 0, position)
+        graph.tasks[share] = Share(share, tell, "share", told, TaskRef(encode))
+        graph.shares[position] = share
+    node = task_key("decode", "r", 0, 0)
+    graph.tasks[node] = AnyK(node, len, graph.shares, ENOUGH)
+    [worker, *_] = running.scheduler.workers
+    assert running.client.get(graph.tasks, node, workers=[worker]) >= ENOUGH
+    first = Path(told).read_text().splitlines()[:N]
+    assert sorted(first) == [str(position) for position in range(N)]
+    assert set(first[ENOUGH:]) == {"4", "5"}, "what serves parity alone was not last"
 
 
 def test_many_blocks_in_flight_with_slow_shares_everywhere(running: Running) -> None:

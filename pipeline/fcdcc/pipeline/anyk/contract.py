@@ -41,6 +41,7 @@ _TASK = {
     "run_spec": "the graph node that is sent to the worker",
     "run_id": "whether it was ever sent to a worker",
     "annotations": "what the user said about it",
+    "priority": "when it runs, compared with others",
     "worker_restrictions": "the workers that it may run on",
     "host_restrictions": "the hosts that it may run on",
     "resource_restrictions": "what its worker must have",

@@ -2,8 +2,8 @@
 
 Each function leaves the scheduler in a state that its own validation accepts, once the
 recommendations that it returns have been followed. None may be called while the scheduler
-is in the middle of its transitions, except :func:`place` and :func:`hold`, which only say
-where a task that is not assigned yet may run.
+is in the middle of its transitions, except :func:`place`, :func:`hold` and :func:`defer`, which
+only say where and when a task that is not assigned yet may run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "NOBODY",
     "adopt",
     "cut",
+    "defer",
     "double",
     "drop",
     "hold",
@@ -70,6 +71,16 @@ def keep(scheduler: Scheduler, task: TaskState) -> None:
         stealing.remove_key_from_stealable(task)
         # Dask looks at these again when it learns how long such tasks take.
         stealing.unknown_durations.get(task.prefix.name, set()).discard(task)
+
+
+def defer(task: TaskState, by: int) -> None:
+    """Let a task that is not assigned yet run after others of its graph on the same worker.
+
+    ``by`` is added to its number in the order of the graph.
+    """
+    if task.state in _UNASSIGNED and task.priority:
+        *first, number = task.priority
+        task.priority = (*first, number + by)
 
 
 def hold(task: TaskState) -> None:

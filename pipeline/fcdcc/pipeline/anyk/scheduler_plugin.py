@@ -224,6 +224,8 @@ class AnyKPlugin(SchedulerPlugin):
         self._look_at_workers()
         fresh = [node for node in nodes if not self.state.knows_node(node.key)]
         groups = find_groups(fresh, self._needed_otherwise(fresh), self._block_numbers)
+        for group in groups:
+            self._defer(group, len(tasks))
         self._tell(m.GroupsAdded(time(), groups))
         for group in groups:
             for share in group.shares:
@@ -234,6 +236,21 @@ class AnyKPlugin(SchedulerPlugin):
                     self._tell(event)
         if len(fresh) < len(nodes):
             self.scheduler.loop.add_callback(self._forget_orphans, tasks)
+
+    def _defer(self, group: m.GroupSpec, number: int) -> None:
+        """Let a group's shares run when a worker has nothing else of a graph of so many tasks.
+
+        Of all its tasks only they can be given up: a slow one must not stand before what other
+        workers wait for. What serves parity alone comes after what serves other shares.
+        """
+        for spec in group.shares:
+            share = self.scheduler.tasks[spec.key]
+            edits.defer(share, 2 * number)
+            known = parse_key(spec.key)
+            if known is not None and known.stage == "parity":
+                for other in share.dependencies:
+                    if len(other.dependents) == 1:
+                        edits.defer(other, number)
 
     def _look_at_workers(self) -> None:
         """Tell of workers that have begun to take tasks, or ceased to."""
