@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,48 @@ from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.pipeline import JobConfig, run
+from fcdcc.coding.errors import FcdccError
+from fcdcc.coding.integrity import Verdict
+from fcdcc.pipeline import JobConfig, open_model, run
 from fcdcc.pipeline.blocks import BlockJob
+from fcdcc.pipeline.checking import refuse
 from fcdcc.pipeline.errors import NotFiniteError, WrongSharesError
+from fcdcc.pipeline.executable import Executable
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner import make_plan
 from fcdcc.pipeline.second_tries import SecondTries, Trial, juries
 from fcdcc.storage import verify
 from jobs import predictions
 from planned import usual_plans
-from small import Files
+from small import SHAPE, Files
 from spoiling import spoil
 
 NAMES = [f"w{number}" for number in range(9)]
+
+
+def refused(files: Files, there: Collection[int], odd: Collection[int]) -> type[Exception]:
+    """Return the error for shares of images of which some hold NaN; the last two are parity."""
+    options = PlanOptions.of(n=6, tolerate=2, split="images", batch=16)
+    network = open_model(str(files.model)).network
+    held = Executable(network, make_plan(network, SHAPE, options))
+    layer = max(held.plan.coded_layers)
+    shares = {p: np.full(4, np.nan if p in odd else 1.0, "float32") for p in there}
+    with pytest.raises(FcdccError) as caught:
+        refuse(held, layer, shares, Verdict(np.inf, True, False, ()))
+    return caught.type
+
+
+@pytest.mark.parametrize("there", [*combinations(range(6), 5), range(6)])
+def test_numbers_that_are_none_accuse_nobody_whichever_share_is_missing(
+    files: Files, there: tuple[int, ...]
+) -> None:
+    assert refused(files, there, odd=(0, 4, 5)) is NotFiniteError  # as with NaN in an image
+
+
+@pytest.mark.parametrize("odd", [(4,), (1,)])
+def test_one_share_without_numbers_is_wrong(files: Files, odd: tuple[int, ...]) -> None:
+    assert refused(files, range(6), odd) is WrongSharesError
+    assert refused(files, (1, 2, 3, 4, 5), odd) is WrongSharesError
 
 
 @given(count=st.integers(3, 9), data=st.data())

@@ -193,13 +193,16 @@ def _came_in(
 ) -> bool:
     """Return whether shares are odd because what they were made from is.
 
-    Parity mixes all parts: what enters a plain share enters parity, too. One share alone is
-    not odd for that reason.
+    Parity mixes all parts: what enters a plain share enters all parity, too, and the plain share
+    may be the one that is not there. One share alone is not odd for that reason.
     """
-    parity = held.plan.layer(layer).parity
+    planned = held.plan.layer(layer)
+    parity = planned.parity
     if not parity:
         return len(odd) > 1 or (len(odd) == 1 == len(shares))
-    return bool(parity.intersection(odd)) and bool(set(odd) - parity)
+    if planned.uncoded <= shares.keys():
+        return bool(parity.intersection(odd)) and bool(set(odd) - parity)
+    return parity.intersection(shares) <= set(odd)
 
 
 def is_finite(values: Array) -> bool:
