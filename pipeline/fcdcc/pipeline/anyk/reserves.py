@@ -1,4 +1,8 @@
-"""What is started elsewhere because a worker is late: shares in reserve, and twins of tasks."""
+"""What is started elsewhere because a worker is late: shares in reserve, and twins of tasks.
+
+A share gets a twin only when nothing else helps: when so many of its group are late that the
+others, with all that was in reserve, are not enough.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import messages as m
-from .entities import Block, Group, MemberState
+from .entities import Block, Group, Member, MemberState, NodeState
 from .messages import Instruction
+from .readiness import is_ready
 
 if TYPE_CHECKING:
     from .state import AnyKState
@@ -98,11 +103,13 @@ class Reserves:
     def _double(
         self, address: str, stuck: set[str], given: dict[str, int], now: float
     ) -> Iterator[Instruction]:
-        """Start the single tasks of one worker again elsewhere."""
+        """Start again elsewhere what exists once, and shares that nothing can stand in for."""
         state = self._state
         for key, entry in list(state.workload.tasks_of(address)):
-            single = key not in self._known.members and not state.doubles.knows(key)
-            if not (single and state.doubles.may_double(key)):
+            if state.doubles.knows(key) or not state.doubles.may_double(key):
+                continue
+            member = self._known.members.get(key)
+            if member is not None and not self._is_missed(member, stuck):
                 continue
             worker = self._roster.spare(stuck, given)
             if worker is None:
@@ -114,3 +121,24 @@ class Reserves:
                 | {"stage": entry.kind.stage.partition("-")[0], "layer": entry.kind.layer}
             )
             yield state.doubles.begin(key, worker)
+
+    def _is_missed(self, member: Member, stuck: set[str]) -> bool:
+        """Return whether a node waits for a late share because too many others are late as well.
+
+        A node without redundancy waits for all of its shares, late or not.
+        """
+        for node in (self._known.nodes[key] for key in member.nodes):
+            others = node.edges.keys() - {member.position}
+            if node.state is NodeState.WAITING and is_ready(node.enough, node.own, others):
+                coming = {
+                    p for p in others if self._comes(self._known.members[node.edges[p]], stuck)
+                }
+                if not is_ready(node.enough, node.own, coming):
+                    return True
+        return False
+
+    def _comes(self, member: Member, stuck: set[str]) -> bool:
+        """Return whether a share is there or may be soon."""
+        if member.state is MemberState.STARTED:
+            return member.worker not in stuck or self._state.doubles.knows(member.key)
+        return member.state in (MemberState.WAITING, MemberState.DONE, MemberState.LOST)

@@ -46,7 +46,8 @@ Seats
 
 Single tasks
     Reads, glue, gathers, writes and the nodes themselves exist once. One that stays on a late
-    worker gets a twin elsewhere, and the first answer wins (:mod:`.doubles`).
+    worker gets a twin elsewhere, and the first answer wins (:mod:`.doubles`). So does a share
+    when more of its group are late than others can stand in for.
 
 Silence
     A stopped worker keeps its connections open, and what it holds seems to be there. A worker
@@ -80,7 +81,7 @@ from .roster import Roster
 from .rules import LateByHistory, LatenessRule, LearnedSilence, SilenceRule
 from .trust import Trust
 from .validation import check_state
-from .workload import Kind, Workload, kind_of
+from .workload import SHARE, Kind, Workload, kind_of
 
 __all__ = ["AnyKState"]
 
@@ -169,9 +170,7 @@ class AnyKState:
             m.NodeReleased: lambda e: self._set_node(e.node, NodeState.IDLE, Phase.GONE),
             m.NodeErred: lambda e: self._set_node(e.node, NodeState.ERRED, Phase.GONE),
             m.TaskWaiting: lambda e: self._stops(e.key, Phase.WAITING),
-            m.TaskStarted: lambda e: self._begins(
-                e.key, kind_of(self.doubles.original(e.key)), e.worker, e.now
-            ),
+            m.TaskStarted: lambda e: self._begins(e.key, self._kind(e.key), e.worker, e.now),
             m.TaskDone: lambda e: self._ends(e.key, e.worker, e.now),
             m.TaskGone: lambda e: self._stops(e.key, Phase.GONE),
             m.Forgotten: self._forget,
@@ -192,7 +191,7 @@ class AnyKState:
         if isinstance(event, m.ShareDone):
             # Parity takes longer where it is made of whole blocks: that says nothing of a worker.
             plain = member is None or member.stage != "parity"
-            if plain:
+            if plain and not self.doubles.is_adopting(event.share):
                 self.workload.paced(
                     event.share, self.roster.workers.get(event.worker), event.stop - event.start
                 )
@@ -201,13 +200,14 @@ class AnyKState:
             return
         group = self.registry.group_of(member)
         if isinstance(event, m.ShareWaiting):
+            self.doubles.note(member.key, Phase.WAITING)
             if member.state is not MemberState.HELD:
                 member.state, member.worker = MemberState.WAITING, None
             return
         group.held.pop(member.key, None)
         member.worker = event.worker
         if isinstance(event, m.ShareStarted):
-            self._begins(member.key, _kind_of_share(group), event.worker, event.now)
+            self._begins(member.key, self._kind(member.key), event.worker, event.now)
             if member.stage == "parity" and member.attempts == 0:
                 self._run(group).counters.parity_started += 1
             member.state, member.since = MemberState.STARTED, event.now
@@ -220,7 +220,7 @@ class AnyKState:
             self._record(member, "done", event.worker, event.start, event.stop)
 
     def _share_recedes(self, event: m.ShareReleased | m.ShareErred) -> None:
-        self.workload.gone(event.share)
+        self._stops(event.share, Phase.GONE)
         member = self._members.get(event.share)
         if member is None:
             return
@@ -241,6 +241,9 @@ class AnyKState:
         member.state, member.worker = MemberState.RELEASED, None
         if before is MemberState.STARTED:
             self.roster.haunt(worker, member.key, now)
+        if self.doubles.is_adopting(member.key):
+            self._record(member, "erased", worker, member.since, now)
+            return
         if self.registry.is_wanted(member):
             if before in (MemberState.STARTED, MemberState.DONE):
                 member.state = MemberState.LOST
@@ -313,6 +316,15 @@ class AnyKState:
         self.workload.done(key, worker, now, learn)
         self.roster.delivered(address, now, start)
         self.doubles.note(key, Phase.DONE)
+
+    def _kind(self, key: Key) -> Kind:
+        """Return with which tasks one is compared, twins as the task that they belong to."""
+        task = self.doubles.original(key)
+        member = self._members.get(task)
+        if member is None:
+            return kind_of(task)
+        group = self.registry.group_of(member)  # with its own shares if the group has no name
+        return Kind(group.run, group.layer if group.run else group.block, SHARE)
 
     def _stops(self, key: Key, phase: Phase) -> None:
         self.workload.gone(key)
@@ -477,8 +489,3 @@ class AnyKState:
 def _is_crowded(block: Block) -> bool:
     """Return whether a worker has several seats of a block."""
     return len(set(block.seats.values())) < len(block.wanted_seats)
-
-
-def _kind_of_share(group: Group) -> Kind:
-    """Return with which shares those of a group are compared: with its own if it has no name."""
-    return Kind(group.run, group.layer if group.run else group.block, "share")

@@ -202,8 +202,9 @@ class SimulatedCluster:
         fresh = []
         for number, (key, given) in enumerate(block.tasks.items()):
             kind = Kind.NODE if key in nodes else Kind.SHARE if key in shares else Kind.SINGLE
+            last = 2 * len(block.tasks) if kind is Kind.SHARE else 0  # shares come last
             task = Task(
-                key, kind, block.number, given.seconds, (block.number, number),
+                key, kind, block.number, given.seconds, (block.number, last + number),
                 dict.fromkeys(given.inputs),
             )  # fmt: skip
             self.tasks[key] = task
