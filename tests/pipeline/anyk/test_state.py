@@ -277,6 +277,7 @@ class ModelDask:
         for key in list(self.nodes):
             self.forget(key)
             self.machine.validate()
+        self.settle()
 
     def check_end(self) -> None:
         machine, known = self.machine, self.machine.registry
@@ -358,8 +359,8 @@ class AnyOrder(RuleBasedStateMachine):
     def join(self, host: int) -> None:
         self.dask.join(f"host{host}:new{next(self.names)}")
 
-    @rule(wait=st.floats(0, 5), data=st.data())
-    def tick(self, wait: float, data: st.DataObject) -> None:
+    @rule(wait=st.floats(0, 5), on_time=st.booleans(), data=st.data())
+    def tick(self, wait: float, on_time: bool, data: st.DataObject) -> None:
         dask = self.dask
         dask.now += wait
         news = []
@@ -367,7 +368,8 @@ class AnyOrder(RuleBasedStateMachine):
             seen = data.draw(st.sampled_from([0.0, dask.now]))
             news.append(m.WorkerNews(name, seen, seen, data.draw(st.integers(0, 1)), True))
         dask.settle()
-        dask.obey(dask.tell(m.Tick(dask.now, 0.25, 0.5, tuple(news))))
+        expected = wait if on_time else 0.25
+        dask.obey(dask.tell(m.Tick(dask.now, expected, 0.5, tuple(news))))
 
     @invariant()
     def valid(self) -> None:
@@ -592,6 +594,41 @@ def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
     dask.settle()
     # Two in reserve for three that are late: the third is run again elsewhere.
     assert [type(item) for item in tick(dask, 99.1)] == [m.Start, m.Start, m.Double]
+
+
+@pytest.mark.parametrize("first", ["twin", "share", "others"])
+def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first: str) -> None:
+    dask = with_late(EXACT)
+    for block in range(3):
+        shares = started_group(dask, block, at=10.0 * block)
+        dask.now += 3.0
+        for key in shares.values():
+            dask.finish(key)
+        dask.settle()
+    shares = started_group(dask, 3, at=30.0)
+    dask.now = 99.0
+    dask.finish(shares[0])
+    dask.settle()
+    given = tick(dask, 99.1)
+    dask.obey(given)
+    (double,) = (item for item in given if isinstance(item, m.Double))
+    slow = dask.shares[double.task].worker
+    assert double.worker != slow
+    assert [type(item) for item in tick(dask, 99.2)] == []  # one twin is enough
+    for key in dask.startable():
+        dask.start(key)
+        if first != "others":
+            dask.finish(key)
+    if first == "twin":
+        dask.finish_twin(double.twin)
+        dask.settle()
+        assert dask.shares[double.task].worker == double.worker
+    for key in [double.task] if first != "others" else list(shares.values())[1:]:
+        dask.finish(key)
+    dask.settle()
+    assert not dask.twins
+    dask.run_to_the_end()
+    dask.check_end()
 
 
 def test_a_worker_that_would_idle_tries_a_parity_share_earlier() -> None:
