@@ -241,11 +241,10 @@ class AnyKState:
         member.state, member.worker = MemberState.RELEASED, None
         if before is MemberState.STARTED:
             self.roster.haunt(worker, member.key, now)
-        if self.doubles.is_adopting(member.key):
-            self._record(member, "erased", worker, member.since, now)
-            return
         if self.registry.is_wanted(member):
-            if before in (MemberState.STARTED, MemberState.DONE):
+            if self.doubles.is_adopting(member.key):  # it takes over what its twin has made
+                self._record(member, "erased", worker, member.since, now)
+            elif before in (MemberState.STARTED, MemberState.DONE):
                 member.state = MemberState.LOST
                 self._run(group).counters.shares_lost += 1
                 self._record(member, "lost", worker, member.since, now)
@@ -385,6 +384,9 @@ class AnyKState:
             return
         gone = tuple(key for position, key in node.edges.items() if position not in survivors)
         self.registry.disconnect(node, gone)
+        for key in gone:
+            if not self._members[key].nodes:  # given up, and its twin with it
+                self.doubles.note(key, Phase.GONE)
         yield m.Cut(node.key, gone, tuple(sorted(survivors)))
 
     def _adopted(self, instruction: m.Adopt) -> None:
