@@ -1,7 +1,8 @@
 """What is started elsewhere because a worker is late: shares in reserve, and twins of tasks.
 
-A share gets a twin only when nothing else helps: when so many of its group are late that the
-others, with all that was in reserve, are not enough.
+A share gets a twin only when nothing else helps, because so many of its group are late that the
+others, with all that was in reserve, are not enough; and only on a worker that has nothing to do:
+where all are busy, doing work twice makes everything later.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class Reserves:
         if idle:
             soon = workload.late(roster.workers, self._state.lateness, idle=True, now=now)
             yield from self._start_reserves(soon - stuck, given, now, room=len(idle))
+        free = [address for address in idle if address not in given]
         for address in sorted(stuck):
-            yield from self._double(address, stuck, given, now)
+            yield from self._double(address, stuck, given, free, now)
 
     def _start_reserves(
         self, stuck: set[str], given: dict[str, int], now: float, room: int | None = None
@@ -101,7 +103,7 @@ class Reserves:
         return count
 
     def _double(
-        self, address: str, stuck: set[str], given: dict[str, int], now: float
+        self, address: str, stuck: set[str], given: dict[str, int], free: list[str], now: float
     ) -> Iterator[Instruction]:
         """Start again elsewhere what exists once, and shares that nothing can stand in for."""
         state = self._state
@@ -109,11 +111,14 @@ class Reserves:
             if state.doubles.knows(key) or not state.doubles.may_double(key):
                 continue
             member = self._known.members.get(key)
-            if member is not None and not self._is_missed(member, stuck):
-                continue
-            worker = self._roster.spare(stuck, given)
+            if member is None:
+                worker = self._roster.spare(stuck, given)
+            else:
+                worker = free[-1] if free and self._is_missed(member, stuck) else None
             if worker is None:
-                return
+                continue
+            if worker in free:
+                free.remove(worker)
             history = state.history.run(entry.kind.run)
             history.counters.tasks_doubled += 1
             history.events.append(
