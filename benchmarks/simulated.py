@@ -2,11 +2,12 @@
 
 A cluster as in ``stragglers.py`` runs healthy blocks. What is taken from that: the seconds of its
 tasks, by stage and layer, how long after its inputs a task began on a worker that had nothing to
-do, and how long after the one before where it stood in a queue. The simulator draws from these, and
-is told who is slow, stopped or killed, and when killed workers were replaced. Then both
-run the traces: seconds of the whole run, mean and 90th percentile of the time of a coded group,
-and how many cores other processes kept busy during the real runs. Where that is more than 0.2,
-the run is done again, twice at most.
+do, and how long after the one before where it stood in a queue. Parity and decoding, of which
+a healthy run has none, are measured by themselves. The simulator draws from these, and is told who
+is slow, stopped or killed, and when killed workers were replaced. Then both run the traces: seconds
+of the whole run, mean and 90th percentile of the time of a coded group, and how many cores other
+processes kept busy during the real runs. Where that is more than 0.2, the run is done again, twice
+at most.
 
     python benchmarks/simulated.py [--traces healthy,random,…] [--forms "ours, standby;ours, eager"]
 """
@@ -19,7 +20,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import fmean, median
@@ -28,11 +29,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import torch
+from dask._task_spec import DataNode
 from dask.typing import Key
 from distributed import wait
 from pacing import FACTOR, SLOW_WORKERS
-from stragglers import WORKERS, Bench, cluster_of, process_id
+from stragglers import PARTS, WORKERS, Bench, cluster_of, process_id
 
+from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.anyk.simulation import Outcome, SimulatedBlock, SimulatedCluster, simulated
 from fcdcc.pipeline.anyk.simulation.traces import draw
 from fcdcc.pipeline.anyk.state import AnyKState
@@ -57,6 +60,7 @@ class Recorded:
     """How long tasks take: as recorded, drawn anew; who is slow is drawn as ``pacing.py`` does."""
 
     seconds: Mapping[Place, Sequence[float]]
+    decoding: Mapping[Place, Sequence[float]]
     between: float
     names: Mapping[str, Any]
     seed: int
@@ -65,23 +69,34 @@ class Recorded:
 
     def __call__(self, key: Key, worker: str) -> float:
         """Return the seconds of a task on a worker."""
+        return self.between + self._drawn(self.seconds, key, worker)
+
+    def solving(self, key: Key, worker: str) -> float:
+        """Return the seconds that a node takes more when it has to decode."""
+        return self._drawn(self.decoding, key, worker)
+
+    def _drawn(self, pool: Mapping[Place, Sequence[float]], key: Key, worker: str) -> float:
         place = place_of(key)
         stage = place[0]
-        known = self.seconds.get(place) or (0.0,)
+        known = pool.get(place) or (0.0,)
         taken = known[int(draw(self.seed, key, worker) * len(known))]
         label = tuple(key)[1:4] if isinstance(key, tuple) else key
         name = self.names.get(worker)
         lot = random.Random(f"{self.seed} {label} {name}").random()
         slow = stage in ("share", "parity") and lot < self.share
         slow = slow or (self.workers and stage in PACED and name in SLOW_WORKERS)
-        return self.between + taken * (FACTOR if slow else 1.0)
+        return taken * (FACTOR if slow else 1.0)
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a healthy run says: seconds of tasks, before one begins, and between two of a queue."""
+    """What a healthy run says: seconds of tasks, before one begins, and between two of a queue.
+
+    What it does not: the seconds of parity and of decoding, with what they fetch.
+    """
 
     seconds: Mapping[Place, Sequence[float]]
+    decoding: Mapping[Place, Sequence[float]]
     before: float
     between: float
 
@@ -92,6 +107,7 @@ def recorded(
     blocks: int,
     in_flight: int,
     parity: Mapping[Place, Sequence[float]],
+    decoding: Mapping[Place, Sequence[float]],
 ) -> Known:
     """Run healthy blocks and return what they say."""
     bench.trace()
@@ -127,29 +143,62 @@ def recorded(
                 (between if ready < free else before).append(start - max(ready, free))
             free = stop
     pauses = (max(0.0, median(some)) if some else 0.0 for some in (before, between))
-    return Known({**seconds, **parity}, *pauses)
+    return Known({**seconds, **parity}, decoding, *pauses)
 
 
-def parity_seconds(bench: Bench, blocks: int = 4) -> dict[Place, list[float]]:
-    """Return how long parity takes to its end, which in a run is seldom waited for."""
+def seconds_alone(
+    bench: Bench, asked: Callable[[dict[Any, Any]], dict[Any, Any]], blocks: int = 4
+) -> dict[Place, list[float]]:
+    """Return how long tasks take to their end, with what they fetch, when nothing else runs.
+
+    ``asked`` makes them from the graph of a block.
+    """
     executable, build = bench.graphs("images", "ours, eager", "alone")
     plugin = ExecutablePlugin(executable, "alone", 1)
     install(bench.client, plugin)
     bench.client.get_task_stream()  # from now on it is recorded
     begin = time.time()
+    wanted: set[Any] = set()
     for block in range(blocks):
         tasks, _ = build(block)
-        asked = [key for key in tasks if place_of(key)[0] == "parity"]
-        needed = {key for one in asked for key in tasks[one].dependencies if key in tasks}
-        graph = {key: tasks[key] for key in (*asked, *needed)}
-        wait(bench.client.get(graph, asked, sync=False))
+        fresh = asked(tasks)
+        tasks |= fresh
+        wait(bench.client.get(culled(tasks, fresh), list(fresh), sync=False))
+        wanted |= fresh.keys() if block else set()  # the first block warms up
     uninstall(bench.client, plugin)
     seconds: dict[Place, list[float]] = defaultdict(list)
     for entry in bench.client.get_task_stream(start=begin):
-        if place_of(entry["key"])[0] == "parity" and entry["key"][2]:  # the first block warms up
-            spans = (s for s in entry["startstops"] if s["action"] == "compute")
-            seconds[place_of(entry["key"])] += [s["stop"] - s["start"] for s in spans]
+        if entry["key"] in wanted:
+            spans = entry["startstops"]
+            taken = max(s["stop"] for s in spans) - min(s["start"] for s in spans)
+            seconds[place_of(entry["key"])].append(taken)
     return seconds
+
+
+def culled(tasks: Mapping[Any, Any], asked: Iterable[Any]) -> dict[Any, Any]:
+    """Return the tasks that some need, and these."""
+    left, found = list(asked), {}
+    while left:
+        key = left.pop()
+        if key in tasks and key not in found:
+            found[key] = tasks[key]
+            left += tasks[key].dependencies
+    return found
+
+
+def parity_tasks(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the tasks that make parity."""
+    return {key: task for key, task in tasks.items() if place_of(key)[0] == "parity"}
+
+
+def decoding_tasks(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the first part of every layer, without its own share and all but one of parity."""
+    found = {}
+    for key, node in tasks.items():
+        if isinstance(node, AnyK) and node.own == 0:
+            erased = [node.shares[0], *(node.shares[p] for p in range(PARTS + 1, WORKERS))]
+            found[key] = node.substitute({share: DataNode(share, ERASED) for share in erased})
+    return found
 
 
 def imagined(
@@ -165,10 +214,11 @@ def imagined(
 ) -> Outcome:
     """Run the same blocks on an imagined cluster with workers of the same addresses and names."""
     build = bench.graphs("images", form, "simulated")[1]
-    times = Recorded(known.seconds, known.between, names, seed, **slow)
+    times = Recorded(known.seconds, known.decoding, known.between, names, seed, **slow)
     cluster = SimulatedCluster(
-        AnyKState(), times, hop=known.before / 2, answer=known.before / 2, ask=0.02
-    )
+        AnyKState(), times, hop=known.before / 2, answer=known.before / 2, ask=0.02,
+        solving=times.solving,
+    )  # fmt: skip
     for address in names:
         cluster.join(address, "here")
 
@@ -316,10 +366,11 @@ def main() -> None:
     torch.set_num_threads(1)
     print("trace    form             seconds: real, simulated, ratio; mean of groups; 90th; others")
     with cluster_of(WORKERS, options) as bench:
-        parity = parity_seconds(bench)
+        parity = seconds_alone(bench, parity_tasks)
+        decoding = seconds_alone(bench, decoding_tasks)
         for form in options.forms.split(";"):
-            idle = recorded(bench, form, options.blocks, 1, parity)
-            busy = recorded(bench, form, options.blocks, 8, parity)
+            idle = recorded(bench, form, options.blocks, 1, parity, decoding)
+            busy = recorded(bench, form, options.blocks, 8, parity, decoding)
             busy = replace(busy, before=idle.before)
             print(f"  ({1e3 * bench.submitting:.1f} ms to submit a block)")
             print(f"  ({form}: {1e3 * idle.before:.1f} ms before a task begins, "

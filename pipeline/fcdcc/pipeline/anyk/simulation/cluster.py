@@ -45,6 +45,8 @@ class SimulatedCluster:
         Seconds between two times that a share asks whether it is still wanted.
     tick, heartbeat
         Seconds between two looks at the clock, and two heartbeats of a worker.
+    solving
+        How many seconds more a node takes a worker when it has to solve for what is not there.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class SimulatedCluster:
         ask: float = 0.05,
         tick: float = 0.25,
         heartbeat: float = 0.5,
+        solving: Times | None = None,
     ) -> None:
         self.policy = policy
         self.now = 0.0
@@ -64,6 +67,7 @@ class SimulatedCluster:
         self.outcome = Outcome()
         self.on_block: Callable[[int], None] | None = None
         self._times = times or Steady()
+        self._solving = solving
         self._hop, self._answer, self._ask = hop, answer, ask
         self._tick, self._heartbeat = tick, heartbeat
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -173,7 +177,7 @@ class SimulatedCluster:
             if task.state is State.WAITING and not task.missing:
                 self._assign(task)
         elif isinstance(instruction, m.Cut):
-            self._cut(self.tasks[instruction.node], instruction.shares)
+            self._cut(self.tasks[instruction.node], instruction)
         elif isinstance(instruction, m.RemoveWorker):
             self.lose(instruction.worker)
         elif isinstance(instruction, m.Double):
@@ -212,6 +216,9 @@ class SimulatedCluster:
         for task in fresh:
             for key in task.inputs:
                 self.tasks[key].dependents[task.key] = None
+        for node in (node for group in block.groups for node in group.nodes):
+            plain = node.plain if node.own is None else frozenset((node.own,))
+            self.tasks[node.key].plain = plain
         for group in block.groups:
             record = Open({node.key for node in group.nodes})
             for key in itertools.chain(
@@ -294,8 +301,15 @@ class SimulatedCluster:
             if task is None or task.attempt != attempt or task.worker != worker.address:
                 continue
             worker.running = task, attempt, self.now
-            taken = task.seconds * self._times(key, worker.address)
+            taken = self._taken(task, worker)
             self.at(self.now + taken, self._end, worker, task, attempt, taken)
+
+    def _taken(self, task: Task, worker: Worker) -> float:
+        """Return how many seconds a task takes a worker."""
+        more = 0.0
+        if task.solves and self._solving is not None:
+            more = self._solving(task.key, worker.address)
+        return task.seconds * self._times(task.key, worker.address) + more
 
     def _end(self, worker: Worker, task: Task, attempt: int, taken: float) -> None:
         """End what a thread does: with a result, unless it was given up or the worker stands."""
@@ -383,7 +397,7 @@ class SimulatedCluster:
             worker.holds.pop(task.key, None)
             if worker.running is not None and worker.running[0] is task:
                 attempt, start = worker.running[1:]
-                taken = task.seconds * self._times(task.key, worker.address)
+                taken = self._taken(task, worker)
                 worker.ghost = True
                 end = min(self.now + self._ask, start + taken)
                 self.at(end, self._end, worker, task, attempt, taken)
@@ -404,8 +418,9 @@ class SimulatedCluster:
             if task.kind is not Kind.SINGLE or self.policy.tracks(task.key):
                 self._tell(m.Forgotten(self.now, task.key))
 
-    def _cut(self, node: Task, shares: Iterable[Key]) -> None:
-        for key in shares:
+    def _cut(self, node: Task, cut: m.Cut) -> None:
+        node.solves = not node.plain or not node.plain <= set(cut.survivors)
+        for key in cut.shares:
             share = self.tasks[key]
             node.inputs.pop(key, None)
             node.missing.pop(key, None)
@@ -467,7 +482,7 @@ class SimulatedCluster:
             return
         if worker.running is not None and worker.stopped is None:
             task, _, start = worker.running
-            taken = task.seconds * self._times(task.key, address)
+            taken = self._taken(task, worker)
             self.outcome.done += min(1.0, (self.now - start) / taken) * task.seconds
         self._tell(m.WorkerLeft(self.now, address, expected))
         lost = [self.tasks[key] for key in worker.holds]

@@ -34,7 +34,11 @@ class State(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A task; ``attempt`` tells an answer from a stale one."""
+    """A task; ``attempt`` tells an answer from a stale one.
+
+    ``plain`` are the positions with which an any-k node has nothing to solve for, ``solves``
+    says that it runs without them.
+    """
 
     key: Key
     kind: Kind
@@ -51,6 +55,8 @@ class Task:
     wanted: bool = False
     is_twin: bool = False
     attempt: int = 0
+    plain: frozenset[int] = frozenset()
+    solves: bool = False
 
 
 @dataclass(slots=True)
