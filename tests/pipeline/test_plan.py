@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import dask
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
+from torch import nn
 
 from fcdcc.coding.cost import choose_partitions
 from fcdcc.coding.errors import CodeError, IllConditionedError
@@ -137,6 +140,24 @@ def test_plain_inference_is_compared_for_the_same_images(files: Files) -> None:
     assert other.plain_seconds == pytest.approx(one.plain_seconds * 16001 / 16000)
     ours = other.seconds_of(16001, 16) - one.seconds_of(16000, 16)
     assert 0 < ours < one.block_seconds / 8
+
+
+def test_where_parity_is_always_made_more_layers_are_coded() -> None:
+    # A parity share does what stands in front of its convolution for all runs of images.
+    channels = [3, 48, 48, 96, 96]
+    pairs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels)]
+    module = nn.Sequential(*(layer for conv in pairs for layer in (conv, nn.ReLU()))).eval()
+    batch = {0: torch.export.Dim("batch")}
+    stored = io.BytesIO()
+    torch.export.save(
+        torch.export.export(module, (torch.zeros(2, 3, 64, 64),), dynamic_shapes=(batch,)), stored
+    )
+    network = open_model(stored.getvalue()).network
+    coded = {}
+    for redundancy in ("standby", "eager"):
+        options = PlanOptions.of(split="images", batch=48, redundancy=redundancy)
+        coded[redundancy] = make_plan(network, (3, 64, 64), options, speeds=Speeds()).coded_layers
+    assert coded["standby"] < coded["eager"]
 
 
 def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:

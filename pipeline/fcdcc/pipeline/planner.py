@@ -42,7 +42,8 @@ WORTH = 33.0
 """A share should take so many times what its task costs beside it."""
 
 FINER = (1.0, 0.25, 1 / 16)
-"""How much finer strips of rows may be coded: fewer rows are then done twice."""
+"""How much finer strips of rows may be coded: fewer rows are then done twice. So may runs of images
+where parity is always made: what stands in front of a coded layer it does for all of them."""
 
 MARGIN = 0.05
 """By so much another way must be better than the usual one."""
@@ -297,9 +298,11 @@ class _Search:
         whole = RUNS * options.delta
         if options.code == "systematic":
             if options.split != "rows" and fixed is None:
+                eager = options.redundancy == "eager"
                 for batch in self._batches(whole, usual.batch, [whole, 2 * whole, 4 * whole]):
-                    if batch >= options.delta:
-                        yield replace(usual, split="images", batch=batch)
+                    for finer in (FINER if eager else FINER[:1]) if batch >= options.delta else ():
+                        finely = finer * usual.share_work
+                        yield replace(usual, split="images", batch=batch, share_work=finely)
             if options.split != "images":
                 for batch in self._batches(1, usual.batch, [1, 4, 16]):
                     rows = replace(usual, split="rows", batch=batch)
