@@ -41,7 +41,7 @@ def test_a_recorded_run_is_replayed(
             for part in parts:
                 part.result(timeout=120)
         del futures, parts, part
-        running.wait_until(lambda: not scheduler.tasks, "all is forgotten")
+        running.wait_until_empty()
     assert state.events is not None
     again = AnyKState(LearnedSilence(), LateByHistory(), record=True)
     replayed = [answer for event in state.events for answer in again.handle(event)]

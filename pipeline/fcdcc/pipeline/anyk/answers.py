@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from distributed.metrics import time
@@ -35,28 +34,50 @@ class Failures:
         self.count = 0
         self.texts: deque[str] = deque(maxlen=20)
 
-    @contextmanager
-    def kept(self, where: str) -> Iterator[None]:
-        """Run something, and note its error instead of raising it."""
-        try:
-            yield
-        except Exception:  # noqa: BLE001 - whatever it is, it must not reach the scheduler
-            self.note(where)
+    def kept(self, where: object) -> _Kept:
+        """Return a context in which an error is noted instead of raised."""
+        return _Kept(self, where)
 
-    def note(self, where: str) -> None:
+    def note(self, where: object) -> None:
         """Note the error that is being handled."""
         self.count += 1
         self.texts.append(f"in {where}: {traceback.format_exc()}")
         logger.exception("the any-k plugin failed in %s", where)
 
 
-class Answers:
-    """Answers clients' questions about a state machine."""
+class _Kept:
+    """What a hook runs in; ``contextlib`` would cost more than most of what it does."""
 
-    def __init__(self, state: AnyKState, guarded: Collection[Key], failures: Failures) -> None:
+    def __init__(self, failures: Failures, where: object) -> None:
+        self._failures, self._where = failures, where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if kind is None or not issubclass(kind, Exception):
+            return False
+        self._failures.note(self._where)
+        return True
+
+
+class Answers:
+    """Answers clients' questions about a state machine.
+
+    Before any answer ``catch_up`` tells it of all that has happened.
+    """
+
+    def __init__(
+        self,
+        state: AnyKState,
+        guarded: Collection[Key],
+        failures: Failures,
+        catch_up: Callable[[], None],
+    ) -> None:
         self._state = state
         self._guarded = guarded
         self._failures = failures
+        self._catch_up = catch_up
 
     def install(self, scheduler: Scheduler) -> None:
         """Answer the calls that come to a scheduler."""
@@ -66,11 +87,13 @@ class Answers:
 
     async def report(self, run: str, timeline: bool = True) -> dict[str, Any]:
         """Answer :func:`.report.anyk_report`."""
+        self._catch_up()
         answer = self._state.history.look(run).as_dict(timeline)
         return {**answer, "failures": list(self._failures.texts)}
 
     async def alive(self) -> dict[str, int]:
         """Answer :func:`.report.anyk_alive`."""
+        self._catch_up()
         known = self._state.registry
         return {
             "groups": len(known.groups),
@@ -83,4 +106,5 @@ class Answers:
 
     async def forget(self, run: str) -> None:
         """Answer :func:`.report.anyk_forget`."""
+        self._catch_up()
         self._state.handle(RunDropped(time(), run))

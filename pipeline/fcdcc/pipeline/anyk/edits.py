@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dask._task_spec import DataNode, Task, TaskRef
+from dask._task_spec import Task, TaskRef
 
-from .nodes import ERASED, AnyK
+from .nodes import AnyK
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -113,9 +113,9 @@ def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
     if not isinstance(spec, AnyK) or node.state != "waiting":
         raise RuntimeError(f"{node!r} was to be cut, but it is no any-k node that waits")
     recommendations: Recs = {}
-    gone: dict[Key, DataNode] = {}
+    gone: dict[Key, None] = {}
     for share in shares:
-        gone[share.key] = DataNode(share.key, ERASED)
+        gone[share.key] = None
         node.dependencies.discard(share)
         share.dependents.discard(node)
         if node.waiting_on:
@@ -128,7 +128,7 @@ def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
             recommendations[share.key] = "forgotten"
         elif share.state not in ("released", "erred"):
             recommendations[share.key] = "released"
-    node.run_spec = spec.substitute(dict(gone))
+    node.run_spec = spec.without(gone)
     if not node.waiting_on:
         # Recommendations are followed from the last to the first: the shares leave their
         # workers before a worker is chosen for the node.

@@ -20,11 +20,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from dask._task_spec import DataNode, GraphNode
+from dask._task_spec import GraphNode
 from dask.typing import Key
 from distributed import Client, Future
 
-from .nodes import ERASED, AnyK
+from .nodes import AnyK
 from .readiness import used
 
 __all__ = ["LOST", "ClientRun", "submit"]
@@ -196,7 +196,7 @@ class ClientRun:
         kept = used(node.own, positions)
         late = {key for p, key in node.shares.items() if p not in kept}
         if late:
-            self._tasks[node.key] = node.substitute({key: DataNode(key, ERASED) for key in late})
+            self._tasks[node.key] = node.without(late)
             for key in late:
                 self._users[key].discard(node.key)
         return True

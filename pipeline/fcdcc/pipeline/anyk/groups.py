@@ -37,44 +37,45 @@ def _connected(nodes: Iterable[AnyK]) -> list[list[AnyK]]:
     runs: dict[int, list[AnyK]] = {}
     run_of: dict[object, int] = {}
     for number, node in enumerate(nodes):
-        together = [node]
-        for other in {run_of[mark]: None for mark in _marks(node) if mark in run_of}:
-            together = runs.pop(other) + together
-        runs[number] = together
-        run_of.update({mark: number for item in together for mark in _marks(item)})
+        keys = node.shares.values()
+        marks = (*keys, *_labels(key for key in keys if key not in run_of))
+        met = dict.fromkeys(run_of[mark] for mark in marks if mark in run_of)
+        first = next(iter(met), number)
+        together = runs.setdefault(first, [])
+        together.append(node)
+        for other in [other for other in met if other != first]:
+            together += runs.pop(other)
+            run_of.update({mark: first for mark, run in run_of.items() if run == other})
+        run_of.update(dict.fromkeys(marks, first))
     return list(runs.values())
 
 
-def _marks(node: AnyK) -> Iterator[object]:
-    """Yield what nodes of one group have in common: a share, or run, layer and block.
+def _labels(keys: Iterable[Key]) -> set[object]:
+    """Return what shares of one group have in common: run, layer and block.
 
     Without redundancy every part has its own share alone, and is of the same layer all the same.
     """
-    for key in node.shares.values():
-        yield key
-        label = parse_key(key)
-        if label is not None:
-            yield (label.run, label.layer, label.block)
+    parsed = (parse_key(key) for key in keys)
+    return {(label.run, label.layer, label.block) for label in parsed if label is not None}
 
 
 def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[int]) -> GroupSpec:
     shares: dict[Key, ShareSpec] = {}
+    specs: list[NodeSpec] = []
     for node in nodes:
         seats = dict(zip(node.positions, node.seats, strict=True))
-        for position, key in node.shares.items():
+        edges = tuple(node.shares.items())
+        specs.append(NodeSpec(node.key, edges, node.enough, node.own, node.plain))
+        for position, key in edges:
             held = position in node.standby and key not in needed
-            if key in shares:
-                held = held and shares[key].held
-            shares[key] = ShareSpec(key, position, seats[position], held)
+            known = shares.get(key)
+            if known is None or (known.held and not held):
+                shares[key] = ShareSpec(key, position, seats[position], held)
     labels = (parse_key(key) for key in shares)
     label = next((label for label in labels if label is not None), None)
-    specs = tuple(
-        NodeSpec(node.key, tuple(node.shares.items()), node.enough, node.own, node.plain)
-        for node in nodes
-    )
     among = frozenset[str]().union(*(node.among for node in nodes))
     if label is None:
         number = next(block_numbers)
-        return GroupSpec("", 0, number, number, tuple(shares.values()), specs, among)
+        return GroupSpec("", 0, number, number, tuple(shares.values()), tuple(specs), among)
     place = (label.run, label.layer, label.block, label.block)
-    return GroupSpec(*place, tuple(shares.values()), specs, among)
+    return GroupSpec(*place, tuple(shares.values()), tuple(specs), among)

@@ -161,6 +161,14 @@ class AnyK(Task):
         kwargs = {name: _evaluate(argument, values) for name, argument in self.kwargs.items()}
         return self.func(there, *given[len(self.positions) :], **kwargs)
 
+    def without(self, gone: Collection[Key]) -> AnyK:
+        """Return the node with :data:`ERASED` in place of shares that were given up."""
+        left = (
+            ERASED if isinstance(argument, TaskRef) and argument.key in gone else argument
+            for argument in self.args
+        )
+        return self._remade(self.key, tuple(left), self.kwargs)
+
     def copy(self) -> AnyK:
         """Return an equal node."""
         return self._remade(self.key, self.args, self.kwargs)

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distributed.metrics import time
 
 from . import messages as m
 
 if TYPE_CHECKING:
+    from dask.typing import Key
     from distributed.scheduler import TaskState
 
-__all__ = ["node_event", "node_now", "share_event", "share_now", "task_event"]
+__all__ = ["Change", "node_event", "node_now", "share_event", "share_now", "task_event"]
 
 
-def share_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
+class Change(NamedTuple):
+    """A task is now in a state of Dask's.
+
+    ``worker`` is who was given it, or has returned its result; ``spans`` say what it did when,
+    as Dask tells it.
+    """
+
+    now: float
+    key: Key
+    state: str
+    worker: str | None = None
+    spans: Iterable[Mapping[str, Any]] = ()
+
+
+def share_event(change: Change) -> m.Event | None:
     """Return what it means that a share is now in a state of Dask's."""
-    now, key = time(), task.key
+    now, key, state, worker, spans = change
     if state == "waiting":
         return m.ShareWaiting(now, key)
-    if state == "processing" and task.processing_on is not None:
-        return m.ShareStarted(now, key, task.processing_on.address)
-    if state == "memory" and "worker" in details:
-        spans = [s for s in details.get("startstops", ()) if s["action"] == "compute"]
-        start, stop = (spans[-1]["start"], spans[-1]["stop"]) if spans else (now, now)
-        return m.ShareDone(now, key, details["worker"], start, stop)
+    if state == "processing" and worker is not None:
+        return m.ShareStarted(now, key, worker)
+    if state == "memory" and worker is not None:
+        computed = [span for span in spans if span["action"] == "compute"]
+        start, stop = (computed[-1]["start"], computed[-1]["stop"]) if computed else (now, now)
+        return m.ShareDone(now, key, worker, start, stop)
     if state == "released":
         return m.ShareReleased(now, key)
     if state == "forgotten":
@@ -41,31 +56,35 @@ def share_now(task: TaskState) -> list[m.Event]:
     if task.state == "memory" and task.who_has:
         worker = next(iter(task.who_has)).address
         events.append(m.ShareStarted(time(), task.key, worker))
-        events.append(share_event(task, task.state, {"worker": worker}))
+        events.append(share_event(Change(time(), task.key, task.state, worker)))
     elif task.state != "released":
-        events.append(share_event(task, task.state, {}))
+        events.append(share_event(_as_it_is(task)))
     return [event for event in events if event is not None]
 
 
 def node_now(task: TaskState) -> list[m.Event]:
     """Return where an any-k node stands; a worker may know it from before."""
-    event = node_event(task, task.state, {})
+    event = None if task.state == "released" else node_event(_as_it_is(task))
     events = [] if event is None else [event]
     if task.run_id is not None:
         events.insert(0, m.NodeStarted(time(), task.key))
     return events
 
 
-def node_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
+def _as_it_is(task: TaskState) -> Change:
+    worker = task.processing_on
+    return Change(time(), task.key, task.state, None if worker is None else worker.address)
+
+
+def node_event(change: Change) -> m.Event | None:
     """Return what it means that an any-k node is now in a state of Dask's."""
-    now, key = time(), task.key
+    now, key, state, worker, _ = change
     if state == "waiting":
         return m.NodeWaiting(now, key)
     if state in ("processing", "queued", "no-worker"):
-        worker = task.processing_on
-        return m.NodeStarted(now, key, None if worker is None else worker.address)
+        return m.NodeStarted(now, key, worker)
     if state == "memory":
-        return m.NodeDone(now, key, details.get("worker"))
+        return m.NodeDone(now, key, worker)
     if state == "released":
         return m.NodeReleased(now, key)
     if state == "forgotten":
@@ -75,13 +94,13 @@ def node_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Eve
     return None
 
 
-def task_event(task: TaskState, state: str, details: Mapping[str, Any]) -> m.Event | None:
+def task_event(change: Change) -> m.Event | None:
     """Return what it means that a single task, or a twin, is now in a state of Dask's."""
-    now, key = time(), task.key
-    if state == "processing" and task.processing_on is not None:
-        return m.TaskStarted(now, key, task.processing_on.address)
+    now, key, state, worker, _ = change
+    if state == "processing" and worker is not None:
+        return m.TaskStarted(now, key, worker)
     if state == "memory":
-        return m.TaskDone(now, key, details["worker"]) if "worker" in details else None
+        return None if worker is None else m.TaskDone(now, key, worker)
     if state in ("waiting", "queued", "no-worker"):
         return m.TaskWaiting(now, key)
     if state == "forgotten":

@@ -5,6 +5,10 @@ All decisions are made in :mod:`.state`; all changes to Dask's own state are in
 scheduler's transitions, where nothing but the placement of tasks may be changed; so what
 they bring about otherwise is decided and done in a callback of the event loop, when the
 scheduler has finished.
+
+What becomes of tasks is only written down at first: many changes at once cost a fraction of
+what they cost one at a time. The state machine is told of them before anything else is told,
+decided or answered, and at the latest when the plugin looks at the clock.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from .contract import NEWEST, check_contract, is_untested
 from .groups import find_groups
 from .nodes import AnyK
 from .notices import TOPIC, noticed
-from .observing import node_event, node_now, share_event, share_now, task_event
+from .observing import Change, node_event, node_now, share_event, share_now, task_event
 from .rules import FixedSilence, LearnedSilence, SilenceRule
 from .stale import ignore_stale
 from .state import AnyKState
@@ -112,11 +116,13 @@ class AnyKPlugin(SchedulerPlugin):
         self._guarded: set[Key] = set()
         self._heard: dict[str, float] = {}
         self._block_numbers = itertools.count()
+        self._changes: list[Change] = []
         self._settling = False
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._look_at(list(scheduler.tasks))
-        Answers(self.state, self._guarded, self.failures).install(scheduler)
+        answers = Answers(self.state, self._guarded, self.failures, self._catch_up)
+        answers.install(scheduler)
         ignore_stale(scheduler, self._guarded)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
@@ -126,7 +132,7 @@ class AnyKPlugin(SchedulerPlugin):
         # Here, because watching reads this package's history; workers and clients do without.
         from ..watch.attach import watch_scheduler
 
-        watch_scheduler(scheduler, self.state)
+        watch_scheduler(scheduler, self.state, self._catch_up)
 
     # -------------------------------------------------------------------- hooks
 
@@ -150,11 +156,23 @@ class AnyKPlugin(SchedulerPlugin):
         stimulus_id: str,
         **kwargs: Any,
     ) -> None:
-        """Tell the state machine what happened to a share or a node."""
-        try:
-            self._notice(key, start, finish, stimulus_id, kwargs)
-        except Exception:  # noqa: BLE001 - as in Failures.kept, which would cost too much here
-            self.failures.note("transition")
+        """Write down what happened to a task; this runs for every task, several times."""
+        now, worker = time(), None
+        if finish == "memory" and "worker" in kwargs:
+            worker = kwargs["worker"]
+            self._heard[worker] = now
+        if key not in self._guarded:
+            return
+        if finish == "processing":
+            given = self.scheduler.tasks[key].processing_on
+            worker = None if given is None else given.address
+        elif finish == "released" and start == "processing":
+            self._find_gone(key, stimulus_id)
+        elif finish == "forgotten":
+            self._guarded.discard(key)
+        self._changes.append(Change(now, key, finish, worker, kwargs.get("startstops", ())))
+        if not self._settling and self._may_decide(key, finish):
+            self._settle_soon()
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Take note of a worker."""
@@ -180,7 +198,9 @@ class AnyKPlugin(SchedulerPlugin):
         """Take note of what a task has found out about shares."""
         if topic == TOPIC and isinstance(msg, dict):
             with self.failures.kept("log_event"):
-                self._tell(noticed(time(), msg))
+                notice = noticed(time(), msg)
+                if notice is not None:
+                    self._tell(notice)
 
     def valid_workers_downscaling(
         self,
@@ -194,24 +214,40 @@ class AnyKPlugin(SchedulerPlugin):
 
     # ------------------------------------------------------------------ watching
 
-    def _notice(
-        self, key: Key, start: str, finish: str, stimulus_id: str, details: dict[str, Any]
-    ) -> None:
-        """Note a transition; this runs for every task of the cluster, several times."""
-        if finish == "memory" and "worker" in details:
-            self._heard[details["worker"]] = time()
-        elif finish == "forgotten":
-            self._guarded.discard(key)
-        elif finish == "processing" and key in self._guarded and parse_key(key) is not None:
-            edits.keep(self.scheduler, self.scheduler.tasks[key])
-        if self.state.knows_share(key):
-            if finish == "released" and start == "processing":
-                self._find_gone(stimulus_id)
-            self._tell(share_event(self.scheduler.tasks[key], finish, details))
-        elif self.state.knows_node(key):
-            self._tell(node_event(self.scheduler.tasks[key], finish, details))
-        elif (key in self._guarded and finish == "processing") or self.state.tracks(key):
-            self._tell(task_event(self.scheduler.tasks[key], finish, details))
+    def _catch_up(self) -> None:
+        """Tell the state machine what became of tasks since it was last told of anything."""
+        changes, self._changes = self._changes, []
+        for change in changes:
+            try:
+                event = self._event_of(change)
+                if event is not None:
+                    self.state.handle(event)  # what becomes of tasks is not answered at once
+            except Exception:  # noqa: BLE001 - as in Failures.kept, which would cost too much here
+                self.failures.note("transition")
+        if self.state.unsettled:
+            self._settle_soon()
+
+    def _may_decide(self, key: Key, finish: str) -> bool:
+        """Return whether a change may be what a node, a lost share or a twin waited for."""
+        if finish in ("memory", "waiting") and self.state.knows_share(key):
+            return True
+        if finish == "waiting" and self.state.knows_node(key):
+            return True
+        return self.state.doubles.knows(key)
+
+    def _event_of(self, change: Change) -> m.Event | None:
+        """Return what a change means to the state machine, if anything."""
+        if change.state == "processing":
+            task = self.scheduler.tasks.get(change.key)
+            if task is not None and parse_key(change.key) is not None:
+                edits.keep(self.scheduler, task)
+        if self.state.knows_share(change.key):
+            return share_event(change)
+        if self.state.knows_node(change.key):
+            return node_event(change)
+        if change.state == "processing" or self.state.tracks(change.key):
+            return task_event(change)
+        return None
 
     def _look_at(self, keys: Iterable[Key]) -> None:
         """Tell the state machine about the any-k nodes among some tasks."""
@@ -220,6 +256,7 @@ class AnyKPlugin(SchedulerPlugin):
         nodes = [spec for spec in specs if isinstance(spec, AnyK)]
         if not nodes:
             return
+        self._catch_up()
         self._guarded.update(task.key for task in tasks)
         self._look_at_workers()
         fresh = [node for node in nodes if not self.state.knows_node(node.key)]
@@ -228,6 +265,7 @@ class AnyKPlugin(SchedulerPlugin):
             self._defer(group, len(tasks))
         self._tell(m.GroupsAdded(time(), groups))
         for group in groups:
+            self._guarded.update(share.key for share in group.shares)  # some may be older
             for share in group.shares:
                 for event in share_now(self.scheduler.tasks[share.key]):
                     self._tell(event)
@@ -269,13 +307,17 @@ class AnyKPlugin(SchedulerPlugin):
             if task.who_wants or not all(isinstance(d.run_spec, AnyK) for d in task.dependents)
         }
 
-    def _find_gone(self, stimulus_id: str) -> None:
-        """Tell of workers that are gone before Dask says so, and chooses others for their work."""
-        for address in [a for a in self.state.roster.workers if a not in self.scheduler.workers]:
-            self._tell(m.WorkerLeft(time(), address, _was_asked(stimulus_id)))
+    def _find_gone(self, key: Key, stimulus_id: str) -> None:
+        """Tell of workers that are gone before Dask says so, and chooses others for a share."""
+        with self.failures.kept("transition"):
+            if self.state.knows_share(key):
+                known = self.state.roster.workers
+                for address in [a for a in known if a not in self.scheduler.workers]:
+                    self._tell(m.WorkerLeft(time(), address, _was_asked(stimulus_id)))
 
     def _tick(self) -> None:
         with self.failures.kept("tick"):
+            self._catch_up()
             if not self._guarded:
                 return  # nobody waits for anything; the next tick will be late, and says so
             self._look_at_workers()
@@ -308,16 +350,20 @@ class AnyKPlugin(SchedulerPlugin):
 
     # --------------------------------------------------------------------- doing
 
-    def _tell(self, event: m.Event | None) -> None:
+    def _tell(self, event: m.Event) -> None:
         """Tell the state machine, place what it says, and let it settle later."""
-        if event is None:
-            return
+        self._catch_up()
         for instruction in self.state.handle(event):
             if isinstance(instruction, m.Place):
                 self._place(instruction)
             elif isinstance(instruction, m.Hold):
                 edits.hold(self.scheduler.tasks[instruction.share])
-        if self.state.unsettled and not self._settling:
+        if self.state.unsettled:
+            self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Let the state machine decide when the scheduler has finished what it is doing."""
+        if not self._settling:
             self._settling = True
             self.scheduler.loop.add_callback(self._settle)
 
@@ -340,16 +386,18 @@ class AnyKPlugin(SchedulerPlugin):
                 task = next((other for other in task.dependencies if _serves(other, task)), None)
 
     def _settle(self) -> None:
+        self._catch_up()
         self._settling = False
-        with self.failures.kept("settle"):
-            self._do(self.state.handle(m.Settle(time())))
+        if self.state.unsettled:
+            with self.failures.kept("settle"):
+                self._do(self.state.handle(m.Settle(time())))
 
     def _do(self, instructions: Iterable[m.Instruction]) -> None:
         """Carry out instructions; the scheduler is not in the middle of anything."""
         recommendations: Recs = {}
         no_more: list[Key] = []
         for instruction in instructions:
-            with self.failures.kept(f"{instruction}"):
+            with self.failures.kept(instruction):
                 if isinstance(instruction, m.Adopt | m.Drop):
                     no_more.append(instruction.twin)
                 recommendations |= self._changed(instruction)

@@ -36,10 +36,16 @@ T = TypeVar("T")
 
 
 class Watching:
-    """The board of a scheduler, and what keeping it has cost."""
+    """The board of a scheduler, and what keeping it has cost.
 
-    def __init__(self, scheduler: Scheduler, state: AnyKState) -> None:
+    Before every look ``catch_up`` tells the state machine of all that has happened.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, state: AnyKState, catch_up: Callable[[], None]
+    ) -> None:
         self.scheduler = scheduler
+        self._catch_up = catch_up
         self.board = Board(state, self._log)
         self.cost = 0.0
         """CPU seconds spent in callbacks of this package."""
@@ -58,6 +64,7 @@ class Watching:
 
     def refreshed(self) -> Board:
         """Return the board as of now."""
+        self._catch_up()
         self.board.refresh(time())
         return self.board
 
@@ -98,7 +105,7 @@ class Watching:
         if told:
             self.board.tell(run, told, now)
             self._shown = None
-        self.board.refresh(now)
+        self.refreshed()
         answer = self.board.news(run, **seen)
         rows = {
             name: [list(_values(record)) for record in answer[name]]
@@ -131,13 +138,15 @@ class Watching:
         self.scheduler.log_event(TOPIC, event)
 
 
-def watch_scheduler(scheduler: Scheduler, state: AnyKState) -> None:
+def watch_scheduler(scheduler: Scheduler, state: AnyKState, catch_up: Callable[[], None]) -> None:
     """Begin to watch: handlers, routes, metrics and the page.
+
+    Before every look ``catch_up`` is called, to tell the state machine of all that has happened.
 
     What cannot be added, the rest does without: a scheduler may have no dashboard, and nobody
     should lose a run because it cannot be watched.
     """
-    watching = Watching(scheduler, state)
+    watching = Watching(scheduler, state, catch_up)
     scheduler.extensions[BOARD] = watching
     scheduler.handlers[EXCHANGE] = watching.exchange
     if BOARD in scheduler.periodic_callbacks:
