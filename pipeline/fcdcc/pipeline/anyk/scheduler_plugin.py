@@ -164,8 +164,10 @@ class AnyKPlugin(SchedulerPlugin):
         if key not in self._guarded:
             return
         if finish == "processing":
-            given = self.scheduler.tasks[key].processing_on
-            worker = None if given is None else given.address
+            task = self.scheduler.tasks[key]
+            worker = None if task.processing_on is None else task.processing_on.address
+            if parse_key(key) is not None:
+                edits.keep(self.scheduler, task)
         elif finish == "released" and start == "processing":
             self._find_gone(key, stimulus_id)
         elif finish == "forgotten":
@@ -237,10 +239,6 @@ class AnyKPlugin(SchedulerPlugin):
 
     def _event_of(self, change: Change) -> m.Event | None:
         """Return what a change means to the state machine, if anything."""
-        if change.state == "processing":
-            task = self.scheduler.tasks.get(change.key)
-            if task is not None and parse_key(change.key) is not None:
-                edits.keep(self.scheduler, task)
         if self.state.knows_share(change.key):
             return share_event(change)
         if self.state.knows_node(change.key):
