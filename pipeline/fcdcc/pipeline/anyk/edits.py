@@ -45,15 +45,18 @@ _WORKERS = {"workers", "restrictions"}
 """Annotations by which a user says where a task may run."""
 
 
-def place(task: TaskState, worker: str) -> None:
-    """Let a task run on one worker, and elsewhere if that is gone.
+def place(task: TaskState, worker: str) -> bool:
+    """Let a task run on one worker, and elsewhere if that is gone; return whether it may be.
 
-    A task whose workers, hosts or resources somebody has chosen is left alone.
+    A task whose workers, hosts or resources somebody has chosen is left alone, and so is one that
+    is assigned.
     """
     chosen = task.resource_restrictions or task.host_restrictions or _WORKERS & _annotated(task)
-    if task.state in _UNASSIGNED and not chosen:
-        task.worker_restrictions = {worker}
-        task.loose_restrictions = True
+    if task.state not in _UNASSIGNED or chosen:
+        return False
+    task.worker_restrictions = {worker}
+    task.loose_restrictions = True
+    return True
 
 
 def _annotated(task: TaskState) -> set[str]:

@@ -20,7 +20,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import dask.config
-from dask._task_spec import Alias
 from dask.utils import parse_timedelta
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import time
@@ -34,6 +33,7 @@ from . import messages as m
 from .answers import Answers, Failures
 from .contract import NEWEST, check_contract, is_untested
 from .groups import find_groups
+from .lanes import place_glue, place_lane
 from .nodes import AnyK
 from .notices import TOPIC, noticed
 from .observing import Change, node_event, node_now, share_event, share_now, task_event
@@ -172,6 +172,9 @@ class AnyKPlugin(SchedulerPlugin):
             self._find_gone(key, stimulus_id)
         elif finish == "forgotten":
             self._guarded.discard(key)
+        elif worker is not None and self.state.knows_node(key):  # before its glue is assigned
+            with self.failures.kept("place glue"):
+                place_glue(self.scheduler.tasks[key], worker)
         self._changes.append(Change(now, key, finish, worker, kwargs.get("startstops", ())))
         if not self._settling and self._may_decide(key, finish):
             self._settle_soon()
@@ -369,22 +372,9 @@ class AnyKPlugin(SchedulerPlugin):
             self.scheduler.loop.add_callback(self._settle)
 
     def _place(self, instruction: m.Place) -> None:
-        for task in self._lane(self.scheduler.tasks.get(instruction.share)):
-            edits.place(task, instruction.worker)
-
-    def _lane(self, task: TaskState | None) -> Iterator[TaskState]:
-        """Return a share's task, the one that an alias stands for, and what only serves it.
-
-        That is the reading of its images, and the glue on them: with every share they spread
-        over the workers, and nothing travels.
-        """
-        while task is not None:
-            yield task
-            spec = task.run_spec
-            if isinstance(spec, Alias):
-                task = self.scheduler.tasks.get(spec.target)
-            else:
-                task = next((other for other in task.dependencies if _serves(other, task)), None)
+        share = self.scheduler.tasks.get(instruction.share)
+        if share is not None:
+            place_lane(share, instruction.worker, self.scheduler.tasks)
 
     def _settle(self) -> None:
         self._catch_up()
@@ -453,19 +443,6 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.kept("remove"):
             stimulus_id = f"{NAME}-silent-{time()}"
             await self.scheduler.remove_worker(worker, close=False, stimulus_id=stimulus_id)
-
-
-def _serves(task: TaskState, share: TaskState) -> bool:
-    """Return whether a task prepares images for the shares of one position, but for parity."""
-    known = parse_key(task.key)
-    if known is None or known.stage not in ("read", "glue"):
-        return False
-    wanted = parse_key(share.key)
-    if wanted is None or wanted.position != known.position:
-        return False
-    users = [parse_key(other.key) for other in task.dependents]
-    plain = {user and user.position for user in users if user is None or user.stage != "parity"}
-    return plain == {known.position}
 
 
 def _was_asked(stimulus_id: str) -> bool:

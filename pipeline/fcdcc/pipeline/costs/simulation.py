@@ -19,6 +19,7 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 
 from ..anyk import AnyK
+from ..anyk.lanes import lane_seats
 from .speeds import Speeds
 from .tasks import TaskCost
 
@@ -93,6 +94,7 @@ def block_tasks(
             others = set(node.shares.values()) - {node.shares[position] for position in first}
             wants[key] = tuple(need for need in wants[key] if need not in others)
     keys = [key for key in costs if key not in standby]
+    seats |= lane_seats(tasks)
     number = {key: index for index, key in enumerate(keys)}
     readers: list[list[int]] = [[] for _ in keys]
     made = []

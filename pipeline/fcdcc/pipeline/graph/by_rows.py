@@ -158,7 +158,7 @@ class _Builder:
                 self._strips[own].add(task, *unit.outputs)
 
     def _add_whole(self, unit: RowUnit) -> None:
-        pieces, sources = self._all_of(unit.inputs)
+        pieces, sources = self._all_of(unit.inputs, unit.number)
         position = self._layout.parts  # behind those of the strips, if the stage has some
         task = Task(
             self._block.key("glue", unit.number, position),
@@ -194,33 +194,47 @@ class _Builder:
             held = self._layout.held(name)
             first = 0 if held is None else held.start
             inside = Rows(rows.start - first, rows.stop - first)
-            yield Piece(name, rows), self._cut(name, None, rows, inside, unit)
+            yield Piece(name, rows), self._cut(name, None, rows, inside, unit.number)
         else:
             for other, has in enumerate(ranges):
                 start, stop = max(rows.start, has.start), min(rows.stop, has.stop)
                 if start >= stop:
                     continue
-                whole = other == part or (start, stop) == has
-                if whole:
+                if other == part:
                     yield Piece(name, has), self._strips[other][name]
+                elif (start, stop) == has:
+                    yield Piece(name, has), self._alone(name, other, has, unit.number)
                 else:
                     wanted = Rows(start, stop)
                     inside = Rows(start - has.start, stop - has.start)
-                    yield Piece(name, wanted), self._cut(name, other, wanted, inside, unit)
+                    yield Piece(name, wanted), self._cut(name, other, wanted, inside, unit.number)
 
-    def _cut(self, name: str, part: int | None, rows: Rows, inside: Rows, unit: RowUnit) -> TaskRef:
+    def _alone(self, name: str, part: int, rows: Rows, number: int) -> Source:
+        """Return a strip for another worker: without what else its task has made."""
+        source = self._strips[part][name]
+        if isinstance(source, TaskRef):
+            return source
+        return self._cut(name, part, rows, Rows(0, rows.size), number)
+
+    def _cut(self, name: str, part: int | None, rows: Rows, inside: Rows, number: int) -> TaskRef:
         """Return rows of a value as a key of their own, made where the value is."""
         known = self._cuts.get((name, part, rows))
         if known is None:
             source = self._placed[name] if part is None else self._strips[part][name]
-            key = self._block.key("halo", unit.number, len(self._cuts))
+            key = self._block.key("halo", number, len(self._cuts))
             task = Task(key, strips.cut, source, self._layout.axis(name), *inside)
             self._tasks[task.key] = task
             known = self._cuts[name, part, rows] = TaskRef(task.key)
         return known
 
-    def _all_of(self, names: Sequence[str]) -> tuple[list[Piece], list[Source]]:
-        """Return values whole: in one place, or all their strips."""
+    def _all_of(
+        self, names: Sequence[str], number: int | None = None
+    ) -> tuple[list[Piece], list[Source]]:
+        """Return values whole: in one place, or all their strips.
+
+        With the number of a unit, without what else the tasks of strips have made; parity does
+        without such keys, which would be there whether it starts or not.
+        """
         found: list[tuple[Piece, Source]] = []
         for name in names:
             ranges = self._layout.ranges(name)
@@ -229,7 +243,10 @@ class _Builder:
                 continue
             for part, rows in enumerate(ranges):
                 if rows.size:
-                    found.append((Piece(name, rows), self._strips[part][name]))
+                    strip = self._strips[part][name]
+                    if number is not None:
+                        strip = self._alone(name, part, rows, number)
+                    found.append((Piece(name, rows), strip))
         return [piece for piece, _ in found], [source for _, source in found]
 
     def _in_one_place(self, name: str, number: int) -> Source:
@@ -242,7 +259,7 @@ class _Builder:
                 strips.join,
                 self._layout.axis(name),
                 [ranges[part].size for part in filled],
-                *(self._strips[part][name] for part in filled),
+                *(self._alone(name, part, ranges[part], number) for part in filled),
             )
             self._placed.add(task, name)
             self._gathered.add(name)
