@@ -6,7 +6,7 @@ import logging
 import pickle
 from collections import Counter
 from itertools import combinations
-from operator import itemgetter
+from operator import add, itemgetter
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -209,6 +209,42 @@ def test_images_are_read_where_their_shares_are(
     shares = {p: {tasks[graph.shares[p]].processing_on.address} for p in reads}
     assert places == shares
     assert len({address for addresses in places.values() for address in addresses}) == ENOUGH
+    for gate in closed(tmp_path, range(N)).values():
+        Path(gate).touch()
+    assert [future.result(timeout=120)[0] for future in futures] == [0.0] * ENOUGH
+    del futures
+
+
+def test_strips_are_prepared_where_their_shares_are(
+    running: Running, tmp_path: Path, later: object
+) -> None:
+    graph = in_parts(0, closed(tmp_path, range(N)))
+    read = task_key("read", "r", 0, 0, 0)
+    graph.tasks[read] = Task(read, make_input, 0)
+    glue: dict[int, Any] = {}
+    for position in range(ENOUGH):
+        rows, first, second = (
+            task_key("halo", "r", 0, 0, ENOUGH - position),
+            task_key("glue", "r", 0, 0, position),
+            task_key("glue", "r", 1, 0, position),
+        )
+        graph.tasks[rows] = Task(rows, np.copy, TaskRef(read))
+        graph.tasks[first] = Task(first, np.copy, TaskRef(rows))
+        beside = task_key("glue", "r", 0, 0, max(position - 1, 0))  # a whole strip of a neighbour's
+        graph.tasks[second] = Task(second, add, TaskRef(first), TaskRef(beside))
+        glue[position] = second
+    for position, share in graph.shares.items():
+        old = graph.tasks[share]
+        source = TaskRef(glue[position]) if position in glue else first_of(glue.values())
+        graph.tasks[share] = Share(share, old.func, source, *old.args[1:])
+    futures = submit(running.client, graph)
+    tasks = running.scheduler.tasks
+    running.wait_until(
+        lambda: all(getattr(tasks.get(key), "state", "") == "memory" for key in glue.values()),
+        "the strips are there",
+    )
+    shares = {p: {tasks[graph.shares[p]].processing_on.address} for p in glue}
+    assert {p: {w.address for w in tasks[key].who_has} for p, key in glue.items()} == shares
     for gate in closed(tmp_path, range(N)).values():
         Path(gate).touch()
     assert [future.result(timeout=120)[0] for future in futures] == [0.0] * ENOUGH

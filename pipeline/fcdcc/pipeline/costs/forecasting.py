@@ -20,6 +20,7 @@ from ..model.network import Network
 from ..plans import Plan
 from ..rows import Rows
 from ..strips import analysed, row_layout
+from ..worker_memory import KEPT
 from .forecast import Forecast, LayerForecast, Workers
 from .profile import Profile, profile_network
 from .simulation import BlockTasks, Outcome, block_tasks, simulate
@@ -86,7 +87,10 @@ def forecast(
         block_bytes=sum(outcome.sent.values()) / len(ends),
         block_multiply_adds=work,
         extra_work=work / plain - 1 if plain else 0.0,
-        peak_memory=speeds.memory_at_rest + WEIGHT_COPIES * profile.weights + held,
+        peak_memory=speeds.memory_at_rest
+        + WEIGHT_COPIES * profile.weights
+        + held
+        + min(held, KEPT),  # as much as was needed is kept when it is free
         plain_seconds=_plain_seconds(network, profile, plan, workers, speeds, images),
         tasks=tasks,
         layers=layers,
