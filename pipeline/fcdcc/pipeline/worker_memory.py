@@ -21,7 +21,7 @@ from tornado.ioloop import PeriodicCallback
 if TYPE_CHECKING:
     from distributed import Worker
 
-__all__ = ["KEPT", "FreedMemory", "dask_setup", "keep_freed_memory"]
+__all__ = ["KEPT", "FreedMemory", "dask_setup", "give_back_all", "keep_freed_memory"]
 
 KEPT = 128 * 2**20
 """Bytes of free memory that may be kept: at the end of the heap, and in all."""
@@ -46,6 +46,12 @@ def keep_freed_memory() -> bool:
     # What one thread frees another one takes; and the ends of other heaps are never given back.
     kept = set_option(ARENA_MAX, 1) == 1 and set_option(TRIM_THRESHOLD, KEPT) == 1
     return kept and any(set_option(MMAP_THRESHOLD, size) == 1 for size in LARGEST)
+
+
+def give_back_all() -> None:
+    """Give back to the system what this process has freed, where the C library can be told."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _MallocInfo(ctypes.Structure):
@@ -102,7 +108,9 @@ def dask_setup(worker: Worker) -> None:
         freed = FreedMemory()
     except AttributeError:
         return
+
+    def look() -> None:
+        freed.give_back()
+
     # Dask starts it with its own.
-    worker.periodic_callbacks["fcdcc-freed-memory"] = PeriodicCallback(
-        freed.give_back, EVERY * 1000
-    )
+    worker.periodic_callbacks["fcdcc-freed-memory"] = PeriodicCallback(look, EVERY * 1000)
