@@ -37,6 +37,27 @@ def files(tmp_path: Path) -> Files:
     return make_files(tmp_path)
 
 
+def test_a_cluster_that_does_not_close_in_time_fails_no_run(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    close = LocalCluster.close
+
+    def too_slow(cluster: LocalCluster, timeout: float | None = None) -> None:
+        close(cluster, timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", too_slow)
+    output = str(tmp_path / "out.zarr")
+    summary = run(
+        JobConfig(
+            model=str(files.model), input=str(files.images), output=output, workers=2, n=2,
+            tolerate=0, processes=False, progress=False,
+        )
+    )  # fmt: skip
+    assert summary.status == "complete"
+    assert "did not close in time" in caplog.text
+
+
 def test_bad_data_fails_its_blocks_alone_and_the_next_run_does_them(
     files: Files, scheduler: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import cast
 
 import dask.config
 from dask.utils import key_split, parse_timedelta
@@ -158,10 +157,10 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
         if config.scheduler is None:
             with (
                 _quiet_dask(),
-                _start_local(config) as local,
+                _local_cluster(config) as local,
                 Client(local, set_as_default=False) as client,
             ):
-                yield Cluster(client, cast("LocalCluster", local), config)
+                yield Cluster(client, local, config)
         else:
             cluster = Cluster(_client(config), None, config)
             try:
@@ -202,6 +201,19 @@ def _quiet_dask() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _local_cluster(config: JobConfig) -> Iterator[LocalCluster]:
+    """Start a cluster on this machine and close it; what does not close in time harms no run."""
+    cluster = _start_local(config)
+    try:
+        yield cluster
+    finally:
+        try:
+            cluster.close()
+        except TimeoutError:
+            logger.warning("the local cluster did not close in time: it ends with this process")
 
 
 def _start_local(config: JobConfig) -> LocalCluster:
