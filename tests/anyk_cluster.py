@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 
 from fcdcc.pipeline.anyk import AnyKPlugin, anyk_alive, anyk_report
 from fcdcc.pipeline.anyk.scheduler_plugin import NAME
+from fcdcc.pipeline.cluster import SteadyLocalCluster
 
 VALIDATION = {
     "distributed.scheduler.validate": True,
@@ -41,7 +42,7 @@ def threaded_cluster(workers: int, threads: int = 1) -> LocalCluster:
 
 def local_cluster(workers: int, processes: bool, threads: int = 1) -> LocalCluster:
     """Return a cluster without a dashboard, on any free port."""
-    return LocalCluster(
+    return SteadyLocalCluster(
         n_workers=workers,
         threads_per_worker=threads,
         processes=processes,

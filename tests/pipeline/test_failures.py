@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.blocks import BlockJob, run_blocks
+from fcdcc.pipeline.cluster import SteadyLocalCluster
 from fcdcc.storage import OutputMismatchError, open_predictions, verify
 from jobs import fcdcc, predictions, recorded_chunks
 from small import IMAGES, SHAPE, Files, make_files
@@ -56,6 +57,18 @@ def test_a_cluster_that_does_not_close_in_time_fails_no_run(
     )  # fmt: skip
     assert summary.status == "complete"
     assert "did not close in time" in caplog.text
+
+
+def test_a_cluster_goes_on_when_a_worker_is_lost_that_it_has_not_heard_of() -> None:
+    with SteadyLocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster:
+        cluster.scheduler_info["workers"].clear()  # as if it were still to hear of the worker
+        [worker] = cluster.scheduler.workers
+        cluster.sync(cluster.scheduler.remove_worker, worker, stimulus_id="lost")
+        cluster.scale(2)
+        until = time.monotonic() + 60
+        while not cluster.scheduler_info["workers"]:  # it still hears of workers
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def test_bad_data_fails_its_blocks_alone_and_the_next_run_does_them(

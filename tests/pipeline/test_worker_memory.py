@@ -26,34 +26,9 @@ print(first, faults())
 """
 
 
-GAPS = """
-import numpy as np, psutil
-from fcdcc.pipeline.worker_memory import KEPT, FreedMemory, keep_freed_memory
-
-assert keep_freed_memory()
-freed = FreedMemory()
-assert not freed.give_back()
-size = KEPT // 32
-arrays = [np.ones(size, dtype=np.uint8) for _ in range(128)]
-assert not freed.give_back()
-before = psutil.Process().memory_info().rss
-del arrays[::2]
-print(freed.give_back(), (before - psutil.Process().memory_info().rss) / (64 * size))
-print(freed.give_back())
-"""
-
 only_gnu = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only that C library can be told"
 )
-
-
-@only_gnu
-def test_gaps_between_arrays_are_given_back_when_they_are_too_much() -> None:
-    ran = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, text=True, check=True)
-    given_back, part, again = ran.stdout.split()
-    assert given_back == "True"
-    assert float(part) > 0.9
-    assert again == "False"
 
 
 @only_gnu

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import dask.config
 from dask.utils import key_split, parse_timedelta
@@ -21,7 +22,7 @@ from fcdcc.coding.errors import FcdccError
 from .errors import ClusterError, ClusterLostError
 from .options import JobConfig
 
-__all__ = ["SETTINGS", "Cluster", "noticing_loss", "open_cluster"]
+__all__ = ["SETTINGS", "Cluster", "SteadyLocalCluster", "noticing_loss", "open_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +204,18 @@ def _quiet_dask() -> Iterator[None]:
             logger.setLevel(level)
 
 
+class SteadyLocalCluster(LocalCluster):  # type: ignore[misc] # Dask's has no types
+    """A cluster on this machine that goes on when a worker is lost as soon as it has joined.
+
+    Dask's then stops watching its workers, since it may hear of the loss alone, and says so with
+    a ``KeyError`` when it is closed.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        if op != "remove" or msg in self.scheduler_info["workers"]:
+            super()._update_worker_status(op, msg)
+
+
 @contextmanager
 def _local_cluster(config: JobConfig) -> Iterator[LocalCluster]:
     """Start a cluster on this machine and close it; what does not close in time harms no run."""
@@ -222,7 +235,7 @@ def _start_local(config: JobConfig) -> LocalCluster:
     levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
-        cluster = LocalCluster(
+        cluster = SteadyLocalCluster(
             n_workers=config.workers or config.n,
             processes=config.processes,
             threads_per_worker=config.threads_per_worker,
