@@ -204,7 +204,7 @@ def _quiet_dask() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class SteadyLocalCluster(LocalCluster):  # type: ignore[misc] # Dask's has no types
+class SteadyLocalCluster(LocalCluster):
     """A cluster on this machine that goes on when a worker is lost as soon as it has joined.
 
     Dask's then stops watching its workers, since it may hear of the loss alone, and says so with
@@ -213,7 +213,7 @@ class SteadyLocalCluster(LocalCluster):  # type: ignore[misc] # Dask's has no ty
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         if op != "remove" or msg in self.scheduler_info["workers"]:
-            super()._update_worker_status(op, msg)
+            super()._update_worker_status(op, msg)  # type: ignore[no-untyped-call] # Dask's
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _start_local(config: JobConfig) -> LocalCluster:
     levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
-        cluster = SteadyLocalCluster(
+        cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # Dask's
             n_workers=config.workers or config.n,
             processes=config.processes,
             threads_per_worker=config.threads_per_worker,
