@@ -579,7 +579,8 @@ def test_what_is_late_is_learned_from_the_groups_before() -> None:
     assert [type(item) for item in started] == [m.Start, m.Start]
 
 
-def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
+def all_late() -> tuple[ModelDask, dict[int, Key]]:
+    """Return groups of which four shares each took 3 s, and one of which all will be late."""
     dask = with_late(EXACT)
     for block in range(3):
         shares = started_group(dask, block, at=10.0 * block)
@@ -587,7 +588,11 @@ def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
         for key in shares.values():
             dask.finish(key)
         dask.settle()
-    shares = started_group(dask, 3, at=30.0)
+    return dask, started_group(dask, 3, at=30.0)
+
+
+def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
+    dask, shares = all_late()
     assert tick(dask, 99.0) == []
     dask.now = 99.0
     dask.finish(shares[0])
@@ -597,14 +602,7 @@ def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
 
 @pytest.mark.parametrize("first", ["twin", "share", "others", "nobody is free"])
 def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first: str) -> None:
-    dask = with_late(EXACT)
-    for block in range(3):
-        shares = started_group(dask, block, at=10.0 * block)
-        dask.now += 3.0
-        for key in shares.values():
-            dask.finish(key)
-        dask.settle()
-    shares = started_group(dask, 3, at=30.0)
+    dask, shares = all_late()
     assert tick(dask, 99.0) == []
     dask.finish(shares[0])
     dask.settle()
