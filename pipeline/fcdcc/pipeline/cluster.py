@@ -213,7 +213,7 @@ class SteadyLocalCluster(LocalCluster):
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         if op != "remove" or msg in self.scheduler_info["workers"]:
-            super()._update_worker_status(op, msg)  # type: ignore[no-untyped-call] # Dask's
+            super()._update_worker_status(op, msg)  # type: ignore[no-untyped-call] # no types
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _start_local(config: JobConfig) -> LocalCluster:
     levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
-        cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # Dask's
+        cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # no types
             n_workers=config.workers or config.n,
             processes=config.processes,
             threads_per_worker=config.threads_per_worker,
