@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,11 @@ def every_layer_is_coded(monkeypatch: pytest.MonkeyPatch) -> None:
     usual_plans(monkeypatch)
 
 
+def all_shares_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the wrong share may always be the one that is held back, or that comes last."""
+    monkeypatch.setattr(Plan, "shares_waited_for", lambda plan, _: plan.n)
+
+
 def job(files: Files, scheduler: str, output: Path, **options: Any) -> JobConfig:
     return JobConfig(
         model=str(files.model), input=str(files.images), output=str(output),
@@ -88,15 +92,8 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     with Client(scheduler, set_as_default=False) as client:
         bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[[*FORMS].index(form)]
 
-    def is_bad(key: TaskKey, position: int, worker: str) -> bool:
-        if worker != bad and all_start:
-            time.sleep(0.2)
-        return worker == bad
-
-    # Of a block it may have the one share that is held back, but hardly of all. Where all are
-    # started it is the fastest: else its share may always be the one that nobody waits for.
-    all_start = FORMS[form].get("redundancy") == "eager" or form == "gathered"
-    spoil(monkeypatch, is_bad)
+    spoil(monkeypatch, lambda key, position, worker: worker == bad)
+    all_shares_are_waited_for(monkeypatch)
     monkeypatch.setattr("fcdcc.pipeline.anyk.trust.OFFENCES", 100)  # others need it, too
     output = tmp_path / "out.zarr"
     summary = run(job(files, scheduler, output, verify="all", **FORMS[form]))
@@ -125,8 +122,8 @@ def test_one_flipped_bit_costs_one_more_try(
         return (key.block, position) == (2, 3) and key.position < 1000  # not when done again
 
     hit = spoil(monkeypatch, once, flipped)
-    if form == "gathered":  # all are started, and the wrong one may be the last
-        monkeypatch.setattr(Plan, "shares_waited_for", lambda plan, _: plan.n)
+    if form == "gathered":
+        all_shares_are_waited_for(monkeypatch)
     output = tmp_path / "out.zarr"
     command = ["run", files.model, files.images, output, "--verify", "all", "--batch", 16]
     options = ["--split", "images"] if form == "images" else ["--code", "crme"]
@@ -160,7 +157,7 @@ def test_what_is_there_anyway_is_compared(
 ) -> None:
     """With all shares of a layer started at once, more than needed are often there: here all."""
     hit = spoil(monkeypatch, lambda key, position, worker: position == 1 and key.position < 1000)
-    monkeypatch.setattr(Plan, "shares_waited_for", lambda plan, _: plan.n)
+    all_shares_are_waited_for(monkeypatch)
     output = tmp_path / "out.zarr"
     summary = run(job(files, scheduler, output, verify="spare", code="crme", batch=16))
     assert {key.block for key in hit} == {*range(BLOCKS)}
@@ -201,6 +198,7 @@ def test_a_worker_that_does_it_again_gets_no_more_work(
     ) as cluster:
         bad = sorted(cluster.scheduler.workers)[3]
         spoil(monkeypatch, lambda key, position, worker: worker == bad, scaled)
+        all_shares_are_waited_for(monkeypatch)
         # How often is the state machine's test; here it may have a part in few blocks.
         monkeypatch.setattr("fcdcc.pipeline.anyk.trust.OFFENCES", 1)
         output = tmp_path / "out.zarr"

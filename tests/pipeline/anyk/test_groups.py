@@ -52,6 +52,15 @@ def test_a_share_is_held_only_if_every_node_agrees_and_nobody_else_needs_it() ->
     assert [s.held for s in groups_of([willing], needed)[0].shares] == [False, True, False]
 
 
+def test_no_share_is_held_if_the_others_are_not_enough() -> None:
+    shares = {p: f"s{p}" for p in range(3)}
+    for enough in (2, lambda done: len(done) >= 2):
+        rests = AnyK("a", dict, shares, enough, standby=[2])
+        assert [s.held for s in groups_of([rests])[0].shares] == [False, False, True]
+        waits = AnyK("a", dict, shares, enough, standby=[1, 2])
+        assert not any(s.held for s in groups_of([waits])[0].shares)
+
+
 def test_seats_come_from_the_nodes() -> None:
     node = AnyK("a", dict, {0: "s0", 1: "s1"}, 1, seats={0: 5})
     assert [share.seat for share in groups_of([node])[0].shares] == [5, 1]

@@ -65,9 +65,10 @@ def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[i
     for node in nodes:
         seats = dict(zip(node.positions, node.seats, strict=True))
         edges = tuple(node.shares.items())
+        standby = _spared(node)
         specs.append(NodeSpec(node.key, edges, node.enough, node.own, node.plain))
         for position, key in edges:
-            held = position in node.standby and key not in needed
+            held = position in standby and key not in needed
             known = shares.get(key)
             if known is None or (known.held and not held):
                 shares[key] = ShareSpec(key, position, seats[position], held)
@@ -79,3 +80,9 @@ def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[i
         return GroupSpec("", 0, number, number, tuple(shares.values()), tuple(specs), among)
     place = (label.run, label.layer, label.block, label.block)
     return GroupSpec(*place, tuple(shares.values()), tuple(specs), among)
+
+
+def _spared(node: AnyK) -> Collection[int]:
+    """Return the positions that a node has no need of while all others come."""
+    others = [position for position in node.positions if position not in node.standby]
+    return node.standby if node.standby and node.is_ready(others) else ()

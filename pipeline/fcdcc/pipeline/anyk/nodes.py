@@ -81,8 +81,8 @@ class AnyK(Task):
     own
         The position of the one share that suffices alone, if there is such a share.
     standby
-        Positions that the scheduler plugin holds back until they are needed. Without the
-        plugin they simply run.
+        Positions that the scheduler plugin holds back until they are needed: none if the
+        others alone are not enough. Without the plugin they simply run.
     seats
         Position to seat. Shares with the same seat in one block of one run go to the same
         worker, shares with different seats to different workers. By default a share's seat
