@@ -57,11 +57,17 @@ def check_empty(imagined: SimulatedCluster, state: AnyKState) -> None:
     assert {worker.load for worker in state.roster.workers.values()} <= {0}
 
 
+def dear_parity(key: Key, worker: str) -> float:
+    """Return how much longer a task takes: parity four times, and a tenth of all shares ten."""
+    stage = key[0] if isinstance(key, tuple) else key
+    return SlowShares(1)(key, worker) * (4.0 if str(stage).startswith("parity") else 1.0)
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_whoever_is_slow_stops_or_leaves_every_block_ends(data: st.DataObject) -> None:
     state = AnyKState()
-    times = data.draw(st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1)]))
+    times = data.draw(st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1), dear_parity]))
     imagined = cluster(state, data.draw(st.integers(3, 9)), times)
     moments = st.floats(0.0, 20.0)
     for number, fault in enumerate(
@@ -96,6 +102,17 @@ def test_nobody_waits_for_a_slow_share() -> None:
     assert oracle.seconds < copies.seconds
     assert oracle.extra_work == pytest.approx(0.0)
     assert 0.0 < ours.extra_work <= 2 / 6 + 1e-6
+
+
+def test_where_parity_is_dear_late_shares_run_again() -> None:
+    state = AnyKState()
+    imagined = cluster(state, 12, dear_parity)
+    imagined.run((chain(block, 6, 4, 1) for block in range(150)), 1)
+    check_empty(imagined, state)
+    counters = state.history.totals()
+    # Until it is known what parity takes it is started, and when a share's twin is slow as well.
+    assert counters.doubles_used > 30
+    assert counters.parity_started < counters.doubles_used / 2
 
 
 def test_standby_costs_nothing_while_all_is_well() -> None:

@@ -286,11 +286,15 @@ class ModelDask:
         assert len(machine.doubles) == 0
         assert [known.members, known.nodes, known.groups, known.blocks] == [{}, {}, {}, {}]
         assert machine.history.totals().erasures == self.erasures
-        again = AnyKState(record=True)
+        again = AnyKState(lateness=machine.lateness, record=True)
         assert machine.events is not None
         replayed = [answer for event in machine.events for answer in again.handle(event)]
         assert replayed == self.instructions
         assert again.history.run("r").as_dict() == machine.history.run("r").as_dict()
+
+
+SOON = LateByHistory(factor=1.0, spread=0.0, idle_factor=1.0, floor=0.0, samples=1)
+"""A rule by which workers are often late."""
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -302,9 +306,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.blocks = itertools.count()
         self.names = itertools.count()
 
-    @initialize(count=st.integers(1, 7))
-    def begin(self, count: int) -> None:
+    @initialize(count=st.integers(1, 7), rule=st.sampled_from([LateByHistory(), SOON]))
+    def begin(self, count: int, rule: LateByHistory) -> None:
         self.dask = ModelDask([f"host{i % 3}:{i}" for i in range(count)])
+        self.dask.machine.lateness = rule
 
     @rule(
         n=st.integers(1, 6),
@@ -365,8 +370,9 @@ class AnyOrder(RuleBasedStateMachine):
         dask.now += wait
         news = []
         for name in dask.workers:
-            seen = data.draw(st.sampled_from([0.0, dask.now]))
-            news.append(m.WorkerNews(name, seen, seen, data.draw(st.integers(0, 1)), True))
+            seen = data.draw(st.sampled_from([dask.now, dask.now, 0.0]))
+            ghosts, busy = data.draw(st.tuples(st.integers(0, 1), st.integers(0, 1)))
+            news.append(m.WorkerNews(name, seen, 0.0, ghosts, True, busy))
         dask.settle()
         expected = wait if on_time else 0.25
         dask.obey(dask.tell(m.Tick(dask.now, expected, 0.5, tuple(news))))
@@ -629,6 +635,51 @@ def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first:
         dask.finish(key)
     dask.settle()
     assert not dask.twins
+    dask.run_to_the_end()
+    dask.check_end()
+
+
+@pytest.mark.parametrize("then", ["the twin is first", "the twin is late", "silence"])
+def test_where_parity_is_dear_a_late_share_runs_again_in_its_place(then: str) -> None:
+    dask = with_late(EXACT)
+    for block in range(3):  # shares take 3 s, and parity 9
+        shares = started_group(dask, block, at=20.0 * block)
+        dask.obey([m.Start(("parity-r", 0, block, 4), None)])
+        dask.start(("parity-r", 0, block, 4))
+        dask.now += 3.0
+        for position in (0, 1, 2):
+            dask.finish(shares[position])
+        dask.now += 6.0
+        dask.finish(("parity-r", 0, block, 4))
+        dask.settle()
+    shares = started_group(dask, 3, at=60.0)
+    dask.now = 63.0
+    for position in (0, 1, 2):
+        dask.finish(shares[position])
+    dask.settle()
+    slow = dask.shares[shares[3]].worker
+    assert slow is not None
+    (double,) = tick(dask, 66.1)
+    assert isinstance(double, m.Double)
+    assert (double.task, double.worker == slow) == (shares[3], False)
+    dask.obey([double])
+    assert tick(dask, 66.3) == []
+    if then == "the twin is first":
+        dask.finish_twin(double.twin)
+        dask.settle()
+        assert dask.shares[shares[3]].worker == double.worker
+        assert dask.machine.history.run("r").counters.doubles_used == 1
+    elif then == "the twin is late":
+        assert tick(dask, 69.0) == []
+        assert [type(item) for item in tick(dask, 72.2)] == [m.Start]
+    else:
+        answers: list[Instruction] = []
+        for _ in range(8):
+            dask.now += 0.25
+            heard = {name: 66.3 if name == slow else dask.now for name in dask.workers}
+            news = tuple(m.WorkerNews(name, at, 0.0, 0, True, 1) for name, at in heard.items())
+            answers += dask.tell(m.Tick(dask.now, 0.25, 0.5, news))
+        assert m.Start in {type(item) for item in answers}
     dask.run_to_the_end()
     dask.check_end()
 

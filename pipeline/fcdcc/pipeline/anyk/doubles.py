@@ -78,6 +78,11 @@ class Doubles:
         """Return the task that a twin belongs to; any other key is returned as it is."""
         return self._task_of.get(key, key)
 
+    def twin_of(self, key: Key) -> Key | None:
+        """Return the twin that a task has now, if any."""
+        pair = self._pairs.get(key)
+        return None if pair is None else pair.twin
+
     def is_adopting(self, key: Key) -> bool:
         """Return whether a task that runs only takes over its twin's result."""
         pair = self._pairs.get(key)

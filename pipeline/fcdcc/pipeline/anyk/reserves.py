@@ -1,8 +1,10 @@
 """What is started elsewhere because a worker is late: shares in reserve, and twins of tasks.
 
-A share gets a twin only when nothing else helps, because so many of its group are late that the
-others, with all that was in reserve, are not enough; and only on a worker that has nothing to do:
-where all are busy, doing work twice makes everything later.
+A share gets a twin in place of parity where parity is known to take much longer, as it does when
+a block is split by images, and its worker is heard of. Else only when nothing else helps, because
+so many of its group are late that the others, with all that was in reserve, are not enough; and
+then only on a worker that has nothing to do: where all are busy, doing work twice makes everything
+later.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import messages as m
-from .entities import Block, Group, Member, MemberState, NodeState
-from .messages import Instruction
+from .entities import Block, Group, Member, MemberState, NodeState, Worker
+from .messages import Instruction, Key
 from .readiness import is_ready
+from .workload import PARITY
 
 if TYPE_CHECKING:
     from .state import AnyKState
@@ -83,7 +86,8 @@ class Reserves:
             missing = self._missing(group, stuck)
             if missing > 0:
                 most = missing if room is None else min(missing, room)
-                started = tuple(self.start(group, given, most))
+                started = list(self._repeat(group, stuck, given, most, now))
+                started += self.start(group, given, most - len(started))
                 if started:
                     late = {"event": "late", "layer": group.layer, "block": group.block}
                     self._state.history.run(group.run).events.append({"time": now} | late)
@@ -96,18 +100,56 @@ class Reserves:
         """Return how many of a group's shares are stuck, less those that were started for them."""
         count = 0
         for member in self._known.members_of(group):
-            if member.state is MemberState.STARTED and member.worker in stuck:
+            if self._stuck_at(member, stuck):
                 count += 1
             elif member.reserve and member.state in (MemberState.WAITING, MemberState.STARTED):
                 count -= 1
         return count
+
+    def _stuck_at(self, member: Member, stuck: set[str]) -> Worker | None:
+        """Return the worker that a share is stuck at, unless its twin stands in for it.
+
+        What a silent worker has may be all that the twin could be made from.
+        """
+        worker = self._roster.workers.get(member.worker or "")
+        if member.state is not MemberState.STARTED or worker is None or member.worker not in stuck:
+            return None
+        twin = self._state.doubles.twin_of(member.key)
+        if twin is None or worker.quiet:
+            return worker
+        elsewhere = self._state.workload.assigned.get(twin)
+        return worker if elsewhere is not None and elsewhere.worker in stuck else None
+
+    def _repeat(
+        self, group: Group, stuck: set[str], given: dict[str, int], most: int, now: float
+    ) -> Iterator[Instruction]:
+        """Start shares that are stuck again elsewhere, if parity takes much longer than they."""
+        among, taken = self._known.block_of(group).among, set(stuck)
+        for member in list(self._known.members_of(group)):
+            worker = self._stuck_at(member, stuck) if most else None
+            if worker is not None and not worker.quiet and self._is_cheaper(member):
+                elsewhere = self._roster.spare(taken, given, among)
+                if elsewhere is None:
+                    return
+                most -= 1
+                taken.add(elsewhere)
+                yield self._twin(member.key, elsewhere, now)
+
+    def _is_cheaper(self, member: Member) -> bool:
+        """Return whether a share may have a twin, and that takes much less time than parity."""
+        workload, doubles = self._state.workload, self._state.doubles
+        entry = workload.assigned.get(member.key)
+        if entry is None or member.stage == PARITY or doubles.knows(member.key):
+            return False
+        parity = entry.kind._replace(stage=PARITY)
+        return doubles.may_double(member.key) and workload.is_dearer(parity, entry.kind)
 
     def _double(
         self, address: str, stuck: set[str], given: dict[str, int], free: list[str], now: float
     ) -> Iterator[Instruction]:
         """Start again elsewhere what exists once, and shares that nothing can stand in for."""
         state = self._state
-        for key, entry in list(state.workload.tasks_of(address)):
+        for key, _ in list(state.workload.tasks_of(address)):
             if state.doubles.knows(key) or not state.doubles.may_double(key):
                 continue
             member = self._known.members.get(key)
@@ -119,13 +161,18 @@ class Reserves:
                 continue
             if worker in free:
                 free.remove(worker)
-            history = state.history.run(entry.kind.run)
-            history.counters.tasks_doubled += 1
-            history.events.append(
-                {"time": now, "event": "doubled", "worker": address, "elsewhere": worker}
-                | {"stage": entry.kind.stage.partition("-")[0], "layer": entry.kind.layer}
-            )
-            yield state.doubles.begin(key, worker)
+            yield self._twin(key, worker, now)
+
+    def _twin(self, key: Key, elsewhere: str, now: float) -> Instruction:
+        """Give a task that a worker has a twin elsewhere."""
+        entry = self._state.workload.assigned[key]
+        history = self._state.history.run(entry.kind.run)
+        history.counters.tasks_doubled += 1
+        history.events.append(
+            {"time": now, "event": "doubled", "worker": entry.worker, "elsewhere": elsewhere}
+            | {"stage": entry.kind.stage.partition("-")[0], "layer": entry.kind.layer}
+        )
+        return self._state.doubles.begin(key, elsewhere)
 
     def _is_missed(self, member: Member, stuck: set[str]) -> bool:
         """Return whether a node waits for a late share because too many others are late as well.

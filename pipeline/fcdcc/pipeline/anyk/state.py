@@ -81,7 +81,7 @@ from .roster import Roster
 from .rules import LateByHistory, LatenessRule, LearnedSilence, SilenceRule
 from .trust import Trust
 from .validation import check_state
-from .workload import SHARE, Kind, Workload, kind_of
+from .workload import PARITY, SHARE, Kind, Workload, kind_of
 
 __all__ = ["AnyKState"]
 
@@ -190,11 +190,12 @@ class AnyKState:
         member = self._members.get(event.share)
         if isinstance(event, m.ShareDone):
             # Parity takes longer where it is made of whole blocks: that says nothing of a worker.
-            plain = member is None or member.stage != "parity"
-            if plain and not self.doubles.is_adopting(event.share):
-                self.workload.paced(
-                    event.share, self.roster.workers.get(event.worker), event.stop - event.start
-                )
+            plain = member is None or member.stage != PARITY
+            taken = event.stop - event.start
+            if not plain:
+                self.workload.took(self._kind(event.share)._replace(stage=PARITY), taken)
+            elif not self.doubles.is_adopting(event.share):
+                self.workload.paced(event.share, self.roster.workers.get(event.worker), taken)
             self._ends(event.share, event.worker, event.now, event.start, plain)
         if member is None:
             return
@@ -208,7 +209,7 @@ class AnyKState:
         member.worker = event.worker
         if isinstance(event, m.ShareStarted):
             self._begins(member.key, self._kind(member.key), event.worker, event.now)
-            if member.stage == "parity" and member.attempts == 0:
+            if member.stage == PARITY and member.attempts == 0:
                 self._run(group).counters.parity_started += 1
             member.state, member.since = MemberState.STARTED, event.now
             member.attempts += 1

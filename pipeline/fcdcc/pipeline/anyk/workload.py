@@ -13,7 +13,7 @@ shares alone. Either is kept per *kind* of task: run, layer and stage.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from .entities import Worker
 from .messages import Key
 from .rules import LatenessRule
 
-__all__ = ["Assigned", "Kind", "Workload", "kind_of"]
+__all__ = ["PARITY", "SHARE", "Assigned", "Kind", "Workload", "kind_of"]
 
 MAX_KINDS = 2_000
 MAX_SERVICES = 64
@@ -42,6 +42,12 @@ JUDGED_FROM = 3
 
 SHARE = "share"
 """The stage of shares; how fast a worker is is learned from these."""
+
+PARITY = "parity"
+"""The stage of parity, where it is told apart from other shares."""
+
+DEARER = 1.5
+"""From so many times the seconds on, work is much dearer than other work."""
 
 RESOLUTION = 0.02
 """Seconds that say nothing about how fast a worker is."""
@@ -123,15 +129,25 @@ class Workload:
         had = self.assigned.get(key)
         if had is None or worker is None or had.worker != worker.address or seconds <= 0.0:
             return
-        taken = self._taken.get(had.kind)
-        if taken is None:
-            taken = self._taken[had.kind] = deque(maxlen=MAX_SERVICES)
-            while len(self._taken) > MAX_KINDS:
-                self._taken.popitem(last=False)
-        taken.append(seconds)
+        taken = self.took(had.kind, seconds)
         if len(taken) >= JUDGED_FROM:
             usual = sorted(taken)[len(taken) // 2]
             worker.paced((seconds + RESOLUTION) / (usual + RESOLUTION))
+
+    def took(self, kind: Kind, seconds: float) -> Sequence[float]:
+        """Note how long a share was computed; return how long the latest of its kind were."""
+        taken = self._taken.get(kind)
+        if taken is None:
+            taken = self._taken[kind] = deque(maxlen=MAX_SERVICES)
+            while len(self._taken) > MAX_KINDS:
+                self._taken.popitem(last=False)
+        taken.append(seconds)
+        return taken
+
+    def is_dearer(self, kind: Kind, than: Kind) -> bool:
+        """Return whether shares of a kind are known to take much longer than those of another."""
+        one, other = (sorted(self._taken.get(each, ())) for each in (kind, than))
+        return bool(one and other) and one[len(one) // 2] > DEARER * other[len(other) // 2]
 
     def _learn(self, kind: Kind, service: float) -> None:
         services = self._services.get(kind)
