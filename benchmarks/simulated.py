@@ -2,12 +2,13 @@
 
 A cluster as in ``stragglers.py`` runs healthy blocks. What is taken from that: the seconds of its
 tasks, by stage and layer, how long after its inputs a task began on a worker that had nothing to
-do, and how long after the one before where it stood in a queue. Parity and decoding, of which
-a healthy run has none, are measured by themselves. The simulator draws from these, and is told who
-is slow, stopped or killed, and when killed workers were replaced. Then both run the traces: seconds
-of the whole run, mean and 90th percentile of the time of a coded group, and how many cores other
-processes kept busy during the real runs. Where that is more than 0.2, the run is done again, twice
-at most.
+do, and how long after the one before where it stood in a queue. Parity and decoding, of which a
+healthy run has none, are measured by themselves. What is slow takes ten times what it takes when
+nothing else runs: it sleeps most of that, and so others do not hold it up. The simulator draws from
+these, and is told who is slow, stopped or killed, and when killed workers were replaced. Then both
+run the traces: seconds of the whole run, mean and 90th percentile of the time of a coded group, and
+how many cores other processes kept busy during the real runs. Where that is more than 0.2, the run
+is done again, twice at most.
 
     python benchmarks/simulated.py [--traces healthy,random,…] [--forms "ours, standby;ours, eager"]
 """
@@ -47,6 +48,8 @@ PACED = ("share", "parity", "part", "glue")
 TRIES, DISTURBED = 3, 0.2
 Place = tuple[str, int]
 """Stage and layer."""
+Seconds = Mapping[Place, Sequence[float]]
+"""What tasks took."""
 
 
 def place_of(key: Any) -> Place:
@@ -56,12 +59,25 @@ def place_of(key: Any) -> Place:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a healthy run says: seconds of tasks, before one begins, and between two of a queue.
+
+    ``undisturbed`` are the seconds with one block at a time. What it does not say: the seconds of
+    parity and of decoding, with what they fetch.
+    """
+
+    seconds: Seconds
+    undisturbed: Seconds
+    decoding: Seconds
+    before: float
+    between: float
+
+
+@dataclass(frozen=True)
 class Recorded:
     """How long tasks take: as recorded, drawn anew; who is slow is drawn as ``pacing.py`` does."""
 
-    seconds: Mapping[Place, Sequence[float]]
-    decoding: Mapping[Place, Sequence[float]]
-    between: float
+    known: Known
     names: Mapping[str, Any]
     seed: int
     share: float = 0.0
@@ -69,36 +85,23 @@ class Recorded:
 
     def __call__(self, key: Key, worker: str) -> float:
         """Return the seconds of a task on a worker."""
-        return self.between + self._drawn(self.seconds, key, worker)
+        known = self.known
+        return known.between + self._drawn(known.seconds, known.undisturbed, key, worker)
 
     def solving(self, key: Key, worker: str) -> float:
         """Return the seconds that a node takes more when it has to decode."""
-        return self._drawn(self.decoding, key, worker)
+        return self._drawn(self.known.decoding, self.known.decoding, key, worker)
 
-    def _drawn(self, pool: Mapping[Place, Sequence[float]], key: Key, worker: str) -> float:
+    def _drawn(self, usual: Seconds, undisturbed: Seconds, key: Key, worker: str) -> float:
         place = place_of(key)
         stage = place[0]
-        known = pool.get(place) or (0.0,)
-        taken = known[int(draw(self.seed, key, worker) * len(known))]
         label = tuple(key)[1:4] if isinstance(key, tuple) else key
         name = self.names.get(worker)
         lot = random.Random(f"{self.seed} {label} {name}").random()
         slow = stage in ("share", "parity") and lot < self.share
         slow = slow or (self.workers and stage in PACED and name in SLOW_WORKERS)
-        return taken * (FACTOR if slow else 1.0)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a healthy run says: seconds of tasks, before one begins, and between two of a queue.
-
-    What it does not: the seconds of parity and of decoding, with what they fetch.
-    """
-
-    seconds: Mapping[Place, Sequence[float]]
-    decoding: Mapping[Place, Sequence[float]]
-    before: float
-    between: float
+        pool = (undisturbed if slow else usual).get(place) or (0.0,)
+        return pool[int(draw(self.seed, key, worker) * len(pool))] * (FACTOR if slow else 1.0)
 
 
 def recorded(
@@ -106,8 +109,8 @@ def recorded(
     form: str,
     blocks: int,
     in_flight: int,
-    parity: Mapping[Place, Sequence[float]],
-    decoding: Mapping[Place, Sequence[float]],
+    parity: Seconds,
+    decoding: Seconds,
 ) -> Known:
     """Run healthy blocks and return what they say."""
     bench.trace()
@@ -143,7 +146,8 @@ def recorded(
                 (between if ready < free else before).append(start - max(ready, free))
             free = stop
     pauses = (max(0.0, median(some)) if some else 0.0 for some in (before, between))
-    return Known({**seconds, **parity}, decoding, *pauses)
+    taken = {**seconds, **parity}
+    return Known(taken, taken, decoding, *pauses)
 
 
 def seconds_alone(
@@ -214,7 +218,7 @@ def imagined(
 ) -> Outcome:
     """Run the same blocks on an imagined cluster with workers of the same addresses and names."""
     build = bench.graphs("images", form, "simulated")[1]
-    times = Recorded(known.seconds, known.decoding, known.between, names, seed, **slow)
+    times = Recorded(known, names, seed, **slow)
     cluster = SimulatedCluster(
         AnyKState(), times, hop=known.before / 2, answer=known.before / 2, ask=0.02,
         solving=times.solving,
@@ -371,7 +375,7 @@ def main() -> None:
         for form in options.forms.split(";"):
             idle = recorded(bench, form, options.blocks, 1, parity, decoding)
             busy = recorded(bench, form, options.blocks, 8, parity, decoding)
-            busy = replace(busy, before=idle.before)
+            busy = replace(busy, undisturbed=idle.seconds, before=idle.before)
             print(f"  ({1e3 * bench.submitting:.1f} ms to submit a block)")
             print(f"  ({form}: {1e3 * idle.before:.1f} ms before a task begins, "
                   f"{1e3 * busy.between:.1f} ms between two)")  # fmt: skip
