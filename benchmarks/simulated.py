@@ -151,13 +151,13 @@ def recorded(
 
 
 def seconds_alone(
-    bench: Bench, asked: Callable[[dict[Any, Any]], dict[Any, Any]], blocks: int = 4
+    bench: Bench, form: str, asked: Callable[[dict[Any, Any]], dict[Any, Any]], blocks: int = 4
 ) -> dict[Place, list[float]]:
     """Return how long tasks take to their end, with what they fetch, when nothing else runs.
 
     ``asked`` makes them from the graph of a block.
     """
-    executable, build = bench.graphs("images", "ours, eager", "alone")
+    executable, build = bench.graphs("images", form, "alone")
     plugin = ExecutablePlugin(executable, "alone", 1)
     install(bench.client, plugin)
     bench.client.get_task_stream()  # from now on it is recorded
@@ -370,9 +370,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print("trace    form             seconds: real, simulated, ratio; mean of groups; 90th; others")
     with cluster_of(WORKERS, options) as bench:
-        parity = seconds_alone(bench, parity_tasks)
-        decoding = seconds_alone(bench, decoding_tasks)
         for form in options.forms.split(";"):
+            parity = seconds_alone(bench, form, parity_tasks)
+            decoding = seconds_alone(bench, form, decoding_tasks)
             idle = recorded(bench, form, options.blocks, 1, parity, decoding)
             busy = recorded(bench, form, options.blocks, 8, parity, decoding)
             busy = replace(busy, undisturbed=idle.seconds, before=idle.before)

@@ -84,5 +84,5 @@ def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[i
 
 def _spared(node: AnyK) -> Collection[int]:
     """Return the positions that a node has no need of while all others come."""
-    others = [position for position in node.positions if position not in node.standby]
+    others = [position for position in node.shares if position not in node.standby]
     return node.standby if node.standby and node.is_ready(others) else ()
