@@ -47,7 +47,8 @@ Seats
 Single tasks
     Reads, glue, gathers, writes and the nodes themselves exist once. One that stays on a late
     worker gets a twin elsewhere, and the first answer wins (:mod:`.doubles`). So does a share
-    when more of its group are late than others can stand in for.
+    where parity takes much longer than it, or when more of its group are late than others can
+    stand in for.
 
 Silence
     A stopped worker keeps its connections open, and what it holds seems to be there. A worker
@@ -61,8 +62,8 @@ Lateness
 
 Standby
     A held share starts when a share of its group was lost, or when a worker that has one of
-    its shares is late or stays silent. Where another worker has nothing to do, one starts
-    there a little earlier.
+    its shares is late or stays silent, unless that share has a twin. Where another worker has
+    nothing to do, one starts there a little earlier.
 """
 
 from __future__ import annotations
