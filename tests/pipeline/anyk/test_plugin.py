@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from dask._task_spec import List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
-from distributed import Client, Future
+from distributed import Client, Future, Worker
+from distributed.core import Status
 
 from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 from anyk_graphs import (
@@ -25,6 +26,7 @@ from anyk_graphs import (
     GraphOf,
     N,
     append,
+    blind_share,
     decode,
     do_nothing,
     fail,
@@ -50,6 +52,13 @@ def tell(what: object, path: str, _: object) -> object:
     """Write something into a file when an input is there; slow enough to be overtaken."""
     sleep(0.02)
     return append(what, path)
+
+
+def take_tasks(yes: bool, dask_worker: Worker) -> None:
+    """Let a worker take tasks, or none whatever memory it has."""
+    pause = dask.config.get("distributed.worker.memory.pause")
+    dask_worker.memory_manager.memory_pause_fraction = pause if yes else False
+    dask_worker.status = Status.running if yes else Status.paused
 
 
 def closed(folder: Path, positions: Any, block: int = 0) -> dict[int, str]:
@@ -154,6 +163,30 @@ def test_a_part_needs_its_own_share_alone(running: Running, tmp_path: Path) -> N
     del futures
     running.wait_until_empty()
     assert running.report()["counters"]["groups"] == 1
+
+
+def test_shares_whose_workers_take_no_tasks_run_where_there_is_one_that_does(
+    running: Running, tmp_path: Path
+) -> None:
+    gate = str(tmp_path / "gate")
+    graph: dict[str, Task] = {"in": Task("in", blind_share, 1, 0, gate)}
+    graph |= {f"s{p}": Share(f"s{p}", add, TaskRef("in"), p) for p in range(N)}
+    graph["out"] = any_k("out", len, [f"s{p}" for p in range(N)], ENOUGH)
+    future = running.client.get(graph, "out", sync=False)
+    running.wait_until(Path(f"{gate}.begun").exists, "the input is being made")
+    scheduler = running.scheduler
+    placed = {next(iter(scheduler.tasks[f"s{p}"].worker_restrictions)) for p in range(N)}
+    assert len(placed) == N
+    try:
+        running.client.run(take_tasks, False)
+        running.wait_until(lambda: not scheduler.running, "nobody takes tasks")
+        Path(gate).touch()
+        running.wait_until(lambda: len(scheduler.unrunnable) == N, "all shares wait for a worker")
+        running.client.run(take_tasks, True, workers=[min(placed)])
+        assert future.result(timeout=60) >= ENOUGH
+    finally:
+        running.client.run(take_tasks, True)
+    running.check()
 
 
 def test_parity_on_standby_rests_while_nothing_is_late(running: Running, later: object) -> None:

@@ -48,7 +48,9 @@ _TASK = {
     "loose_restrictions": "whether it may run elsewhere all the same",
 }
 _WORKER = ("last_seen", "metrics", "processing", "has_what", "nthreads", "host", "address")
-_SCHEDULER = ("tasks", "workers", "plugins", "validate", "stream_handlers")
+_SCHEDULER = (
+    "tasks", "workers", "running", "unrunnable", "plugins", "validate", "stream_handlers"
+)  # fmt: skip
 _TRANSITIONS = (
     ("processing", "released"),
     ("waiting", "released"),

@@ -8,7 +8,7 @@ only say where and when a task that is not assigned yet may run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from dask._task_spec import Task, TaskRef
@@ -32,6 +32,7 @@ __all__ = [
     "place",
     "shut_out",
     "start",
+    "stranded",
 ]
 
 OWNER = "fcdcc-anyk"
@@ -61,6 +62,18 @@ def place(task: TaskState, worker: str) -> bool:
 
 def _annotated(task: TaskState) -> set[str]:
     return set(task.annotations or ())
+
+
+def stranded(scheduler: Scheduler, ours: Collection[Key]) -> Recs:
+    """Let tasks run that wait for workers which take none, or are gone, where others take some.
+
+    Dask lets a task that need not run where it was placed run anywhere when it becomes ready; but
+    if nobody takes tasks then, it looks again only when a worker does that the task was placed on.
+    """
+    if not scheduler.running:
+        return {}
+    waiting = (task for task in scheduler.unrunnable if task.loose_restrictions)
+    return {task.key: "processing" for task in waiting if task.key in ours}
 
 
 def keep(scheduler: Scheduler, task: TaskState) -> None:

@@ -327,6 +327,7 @@ class AnyKPlugin(SchedulerPlugin):
             news = tuple(self._news(now, interval))
             expected = self._ticker.callback_time / 1000
             self._do(self.state.handle(m.Tick(now, expected, interval, news)))
+            self._follow(edits.stranded(self.scheduler, self._guarded), "stranded")
             self._ticker.callback_time = 1000 * self._until_next()
 
     def _until_next(self) -> float:
