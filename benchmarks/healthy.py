@@ -34,18 +34,18 @@ from models import MODELS, exported
 from numpy.typing import NDArray
 from torch import nn
 
-from fcdcc.pipeline import kernels
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.anyk.report import anyk_report
-from fcdcc.pipeline.blocks import BlockJob, run_blocks
-from fcdcc.pipeline.cluster import PRELOAD, SETTINGS
-from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.anyk.queries import anyk_report
 from fcdcc.pipeline.graph import Block, build_block
+from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
-from fcdcc.pipeline.rows import Rows
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
+from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
+from fcdcc.pipeline.worker.executable import Executable
+from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.worker.kernels import common, reading
 from fcdcc.storage import ImageSource, Preparation, open_images
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ class Row:
 def predict(source: ImageSource, start: int, stop: int, module: nn.Module) -> NDArray[np.float32]:
     """Read some images and run the whole module on them, as a user of plain Dask does."""
     with torch.inference_mode():
-        images = kernels.read(source, PREPARATION, start, stop, stop - start)
+        images = reading.read(source, PREPARATION, start, stop, stop - start)
         predictions: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
     return predictions
 
@@ -162,12 +162,12 @@ class Bench:
 
         def reader(key: Key, first: int, last: int, pad_to: int, rows: Rows | None = None) -> Task:
             where = (start + first, start + last, pad_to, rows)
-            return Task(key, kernels.read, self.source, PREPARATION, *where)
+            return Task(key, reading.read, self.source, PREPARATION, *where)
 
         plan = executable.plan
         given = Block(executable.ref, run, block, stop - start, reader)
         graph = build_block(self.network, plan, given)
-        last = Task(f"answer-{run}-{block}", kernels.same, graph.prediction)
+        last = Task(f"answer-{run}-{block}", common.same, graph.prediction)
         return BlockJob(block, {**graph.tasks, last.key: last}, last.key)
 
     def _counted(self, form: str, jobs: Iterator[BlockJob]) -> Iterator[BlockJob]:

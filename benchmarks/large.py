@@ -31,7 +31,7 @@ from torch import nn
 
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.demo.faults import Stopper
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 
 MEBIBYTE = 2**20
 CHUNK = 256

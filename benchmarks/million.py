@@ -23,7 +23,7 @@ from distributed import Scheduler
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, Summary, run
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 
 MEBIBYTE = 2**20
 SHAPE = (1, 16, 16)

@@ -21,11 +21,11 @@ import psutil
 import torch
 from models import MODELS, exported
 
-from fcdcc.pipeline.costs.profile import CHANNELS, profile_network
-from fcdcc.pipeline.costs.work import Work
-from fcdcc.pipeline.kernels import to_tensor
 from fcdcc.pipeline.model.interpreter import run_steps
 from fcdcc.pipeline.model.network import ConvStage, Network
+from fcdcc.pipeline.planner.cost.profile import CHANNELS, profile_network
+from fcdcc.pipeline.plans.forecast import Work
+from fcdcc.pipeline.worker.kernels.common import to_tensor
 
 CONVOLUTIONS = ((4, 4, 160, 8192), (8, 4, 160, 8192), (4, 4, 640, 8192), (32, 32, 160, 2048))
 """Channels in and out, rows, columns; 3 × 3."""

@@ -19,17 +19,23 @@ import torch
 from dask.context import thread_state
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
-from fcdcc.pipeline import image_kernels, kernels, strip_kernels
 from fcdcc.pipeline.anyk import wanted
+from fcdcc.pipeline.worker.kernels import (
+    common,
+    gathered_kernels,
+    image_kernels,
+    row_kernels,
+)
 
 FACTOR = 10.0
 SLOW_WORKERS = (0, 1)
 NAPS = 0.004
 
 PACED = {
-    kernels: ("encode", "share", "encode_and_share", "decode", "glue", "convolve_whole"),
+    gathered_kernels: ("encode", "share", "encode_and_share", "decode", "convolve_whole"),
+    common: ("glue",),
     image_kernels: ("share", "parity", "part", "glue"),
-    strip_kernels: ("share", "parity", "part", "glue", "whole"),
+    row_kernels: ("share", "parity", "part", "glue", "whole"),
 }
 
 

@@ -29,24 +29,23 @@ from distributed import Client, LocalCluster
 from healthy import one_thread, sent
 from models import MODELS, exported
 
-from fcdcc.pipeline import kernels
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.anyk.report import anyk_report
-from fcdcc.pipeline.blocks import BlockJob, run_blocks
-from fcdcc.pipeline.cluster import PRELOAD, SETTINGS
-from fcdcc.pipeline.costs.calibration import calibrate
-from fcdcc.pipeline.costs.forecast import Workers
-from fcdcc.pipeline.costs.forecasting import forecast
-from fcdcc.pipeline.costs.speeds import Speeds
-from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.anyk.queries import anyk_report
 from fcdcc.pipeline.graph import Block, build_block
+from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.peak_memory import PeakMemory
-from fcdcc.pipeline.planner import make_plan
-from fcdcc.pipeline.plans import Plan
-from fcdcc.pipeline.rows import Rows
+from fcdcc.pipeline.planner.cost.calibration import calibrate
+from fcdcc.pipeline.planner.cost.estimate import forecast
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.plans.forecast import Speeds, Workers
+from fcdcc.pipeline.plans.plan import Plan
+from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
+from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
+from fcdcc.pipeline.worker.executable import Executable
+from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.worker.kernels import common, reading
+from fcdcc.pipeline.worker.peak_memory import PeakMemory
 from fcdcc.storage import ImageSource, Preparation, open_images
 
 WORKERS = 6
@@ -131,11 +130,11 @@ class Bench:
                 start: int = start,
             ) -> Task:  # fmt: skip
                 where = (start + first, start + last, pad_to, rows)
-                return Task(key, kernels.read, self.source, PREPARATION, *where)
+                return Task(key, reading.read, self.source, PREPARATION, *where)
 
             given = Block(executable.ref, run, block, count, reader)
             graph = build_block(self.network, plan, given)
-            last = Task(f"answer-{run}-{block}", kernels.same, graph.prediction)
+            last = Task(f"answer-{run}-{block}", common.same, graph.prediction)
             yield BlockJob(block, {**graph.tasks, last.key: last}, last.key)
 
 

@@ -24,8 +24,9 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from fcdcc.pipeline.anyk.messages import Event, GroupsAdded, Tick, WorkerJoined
-from fcdcc.pipeline.anyk.simulation import (
+from fcdcc.pipeline.anyk.state_machine.events import Event, GroupsAdded, Tick, WorkerJoined
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from simulation import (
     HeavyTail,
     Nothing,
     Oracle,
@@ -38,7 +39,6 @@ from fcdcc.pipeline.anyk.simulation import (
     Times,
     one_layer,
 )
-from fcdcc.pipeline.anyk.state import AnyKState
 
 N, WORKERS, RACK, WORK, IN_FLIGHT = 20, 60, 4, 16.0, 3
 GAMMAS = (1, 2, 3, 4, 6, 8)

@@ -37,11 +37,11 @@ from pacing import FACTOR, SLOW_WORKERS
 from stragglers import PARTS, WORKERS, Bench, cluster_of, process_id
 
 from fcdcc.pipeline.anyk import ERASED, AnyK
-from fcdcc.pipeline.anyk.simulation import Outcome, SimulatedBlock, SimulatedCluster, simulated
-from fcdcc.pipeline.anyk.simulation.traces import draw
-from fcdcc.pipeline.anyk.state import AnyKState
-from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
-from fcdcc.pipeline.keys import parse_key
+from fcdcc.pipeline.anyk.keys import parse_key
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
+from simulation import Outcome, SimulatedBlock, SimulatedCluster, simulated
+from simulation.traces import draw
 
 TRACES = ("healthy", "random", "latency", "workers", "stopped", "killed")
 PACED = ("share", "parity", "part", "glue")

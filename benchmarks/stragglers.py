@@ -42,14 +42,15 @@ from pacing import Pacing, Stretch, set_trace
 from torch import nn
 
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report, fallback
-from fcdcc.pipeline.anyk.scheduler_plugin import NAME
-from fcdcc.pipeline.cluster import PRELOAD, SETTINGS
-from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report
+from fcdcc.pipeline.anyk import client_loop as fallback
+from fcdcc.pipeline.anyk.scheduler.anyk_plugin import NAME
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
+from fcdcc.pipeline.worker.executable import Executable
+from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 
 SHAPE, BATCH, WORKERS, PARTS = (3, 64, 64), 48, 6, 4
 WITHOUT = "ours, without the plugin"

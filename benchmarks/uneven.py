@@ -29,8 +29,8 @@ from pacing import Pacing
 from stragglers import Bench
 
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.anyk.scheduler_plugin import NAME
-from fcdcc.pipeline.cluster import PRELOAD
+from fcdcc.pipeline.anyk.scheduler.anyk_plugin import NAME
+from fcdcc.pipeline.runtime.cluster import PRELOAD
 
 SPEEDS = {"0": 1.0, "1": 1.0, "2": 0.5, "3": 0.5, "4": 0.25, "5": 0.25}
 FORM = "ours, standby"

@@ -30,7 +30,9 @@ import zarr
 from distributed import LocalCluster
 from torch import nn
 
-from fcdcc.pipeline import JobConfig, checking, kernels, run
+from fcdcc.pipeline import JobConfig, run
+from fcdcc.pipeline.worker import share_checks as checking
+from fcdcc.pipeline.worker.kernels import common, gathered_kernels
 
 FORMS = {
     "images, standby": {"split": "images", "redundancy": "standby"},
@@ -69,7 +71,7 @@ class Timed:
     def __init__(self, **options: Any) -> None:
         self._looking = 0.0
         with ExitStack() as stack:
-            for module in (checking, kernels):
+            for module in (checking, common, gathered_kernels):
                 for name in LOOKING:
                     if hasattr(module, name):
                         stack.enter_context(patch.object(module, name, self._clocked(module, name)))

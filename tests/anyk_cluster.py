@@ -10,8 +10,8 @@ from typing import Any
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline.anyk import AnyKPlugin, anyk_alive, anyk_report
-from fcdcc.pipeline.anyk.scheduler_plugin import NAME
-from fcdcc.pipeline.cluster import SteadyLocalCluster
+from fcdcc.pipeline.anyk.scheduler.anyk_plugin import NAME
+from fcdcc.pipeline.runtime.cluster import SteadyLocalCluster
 
 VALIDATION = {
     "distributed.scheduler.validate": True,

@@ -19,7 +19,7 @@ from dask.typing import Key
 
 from fcdcc.coding.errors import Abandoned
 from fcdcc.pipeline.anyk import AnyK, Share, abandonable, wanted
-from fcdcc.pipeline.keys import task_key
+from fcdcc.pipeline.anyk.keys import task_key
 
 N, ENOUGH = 6, 4
 

@@ -11,7 +11,7 @@ from dask.typing import Key
 
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.graph import Reader
-from fcdcc.pipeline.rows import Rows
+from fcdcc.pipeline.halo import Rows
 
 
 def reading(images: torch.Tensor) -> Reader:

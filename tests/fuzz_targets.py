@@ -27,19 +27,19 @@ from torch import nn
 
 from fcdcc.coding.errors import FcdccError
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.costs.saved import read_speeds, save_speeds
-from fcdcc.pipeline.costs.speeds import DEFAULTS
-from fcdcc.pipeline.forms import StoredForm, class_names
-from fcdcc.pipeline.inspection import read_status, verify_output
-from fcdcc.pipeline.jobfiles import read_job_file
-from fcdcc.pipeline.model.archive_checks import check_expression
+from fcdcc.pipeline.cli.job_file import read_job_file
 from fcdcc.pipeline.model.interpreter import network_shapes
+from fcdcc.pipeline.model.pt2.checks import check_expression
+from fcdcc.pipeline.monitoring.output_status import read_status, verify_output
+from fcdcc.pipeline.monitoring.report.html_report import report_page
+from fcdcc.pipeline.monitoring.report.recorded_run import read_going_on, read_past, showable
+from fcdcc.pipeline.monitoring.report.text_report import print_report
 from fcdcc.pipeline.options import JobConfig, PlanOptions
-from fcdcc.pipeline.planner import make_plan
-from fcdcc.pipeline.plans import Plan
-from fcdcc.pipeline.watch.past import read_going_on, read_past, showable
-from fcdcc.pipeline.watch.report_page import report_page
-from fcdcc.pipeline.watch.report_text import print_report
+from fcdcc.pipeline.planner.cost.calibration_file import read_speeds, save_speeds
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.plans.forecast import DEFAULTS
+from fcdcc.pipeline.plans.plan import Plan
+from fcdcc.pipeline.prediction_format import StoredForm, class_names
 from fcdcc.storage import BlockLayout, open_images
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.pictures import PictureForm, read_picture

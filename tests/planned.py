@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fcdcc.pipeline import planner
-from fcdcc.pipeline.costs.speeds import DEFAULTS
+from fcdcc.pipeline.planner import search as planner
+from fcdcc.pipeline.plans.forecast import DEFAULTS
 
 __all__ = ["usual_plans"]
 

@@ -10,9 +10,7 @@ import torch
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.model.interpreter import run_steps
-from fcdcc.pipeline.model.network import GlueStage, Ref, Step
-from fcdcc.pipeline.rows import (
+from fcdcc.pipeline.halo import (
     Layout,
     RowLocal,
     Rows,
@@ -23,6 +21,8 @@ from fcdcc.pipeline.rows import (
     plan_rows,
     run_rows,
 )
+from fcdcc.pipeline.model.interpreter import run_steps
+from fcdcc.pipeline.model.network import GlueStage, Ref, Step
 
 SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 X = Ref("x")

@@ -10,9 +10,10 @@ import pytest
 from dask.context import thread_state
 from numpy.typing import NDArray
 
-from fcdcc.pipeline import checking, image_kernels, kernels, strip_kernels
-from fcdcc.pipeline.anyk.notices import here
-from fcdcc.pipeline.keys import TaskKey, parse_key
+from fcdcc.pipeline.anyk.keys import TaskKey, parse_key
+from fcdcc.pipeline.anyk.worker import here
+from fcdcc.pipeline.worker import share_checks as checking
+from fcdcc.pipeline.worker.kernels import gathered_kernels, image_kernels, row_kernels
 
 Array: TypeAlias = NDArray[Any]
 When: TypeAlias = Callable[[TaskKey, int, str], bool]
@@ -47,6 +48,6 @@ def spoil(
             values = how(values)
         return original(held, layer, position, values, entering)
 
-    for module in (kernels, image_kernels, strip_kernels):
+    for module in (gathered_kernels, image_kernels, row_kernels):
         patch.setattr(module, "noted", noted)
     return hit

@@ -16,7 +16,7 @@ import zarr
 from distributed import Client, LocalCluster
 from torch import nn
 
-from fcdcc.pipeline.blocks import DEADLY
+from fcdcc.pipeline.runtime.block_runner import DEADLY
 from fcdcc.storage import open_predictions, verify
 from jobs import fcdcc, predictions
 from small import IMAGES, make_files

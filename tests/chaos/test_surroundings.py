@@ -15,8 +15,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.anyk import scheduler_plugin
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.anyk.scheduler import anyk_plugin as scheduler_plugin
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 from fcdcc.storage import verify
 from jobs import predictions
 from proxy import Proxy

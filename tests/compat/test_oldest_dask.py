@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fcdcc.pipeline.anyk import contract
+from fcdcc.pipeline.anyk.scheduler import dask_contract as contract
 
 ROOT = Path(__file__).parents[2]
 TESTS = (

@@ -19,16 +19,16 @@ from torch import nn
 import zoo
 from erasing import erase, reading
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.bands import BAND_BYTES, barrier_in, peak_bytes, row_axis
 from fcdcc.pipeline.errors import PlanError
-from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.graph import Block, build_block
+from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
-from fcdcc.pipeline.plans import Plan
-from fcdcc.pipeline.rows import Rows
-from fcdcc.pipeline.strips import analysed
+from fcdcc.pipeline.planner.bands import BAND_BYTES, barrier_in, peak_bytes, row_axis
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.plans.plan import Plan
+from fcdcc.pipeline.plans.row_layout import analysed
+from fcdcc.pipeline.worker.executable import Executable
 from planned import usual_plans
 from zoo.segmentation import UNet
 

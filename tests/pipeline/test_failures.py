@@ -21,8 +21,8 @@ from dask._task_spec import Task
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.blocks import BlockJob, run_blocks
-from fcdcc.pipeline.cluster import SteadyLocalCluster
+from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
+from fcdcc.pipeline.runtime.cluster import SteadyLocalCluster
 from fcdcc.storage import OutputMismatchError, open_predictions, verify
 from jobs import fcdcc, predictions, recorded_chunks
 from small import IMAGES, SHAPE, Files, make_files

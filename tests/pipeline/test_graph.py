@@ -15,12 +15,12 @@ from torch import nn
 
 from erasing import erase, reading
 from fcdcc.pipeline.anyk import ERASED, AnyK
-from fcdcc.pipeline.executable import Executable, drop, hold
+from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.graph import Block, BlockGraph, build_block
-from fcdcc.pipeline.keys import parse_key
 from fcdcc.pipeline.model import open_model
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.worker.executable import Executable, drop, hold
 from planned import usual_plans
 
 IMAGES = 5

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fcdcc.pipeline import Model, Plan, infer, open_model, plan
 from fcdcc.pipeline.anyk import AnyK, anyk_report
+from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.errors import OptionError, PlanError
-from fcdcc.pipeline.keys import parse_key
 from small import SHAPE, make_files
 
 Pixels = NDArray[np.float32]

@@ -15,7 +15,7 @@ import pytest
 from distributed import Client
 
 from fcdcc.pipeline import JobConfig, Summary, run
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 from fcdcc.storage import LockedError, OutputMismatchError, hold, verify
 from jobs import predictions
 from small import IMAGES, Files

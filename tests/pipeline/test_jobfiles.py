@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 from fcdcc.pipeline import JobConfig
+from fcdcc.pipeline.cli.job_file import read_job_file
 from fcdcc.pipeline.errors import OptionError
-from fcdcc.pipeline.jobfiles import read_job_file
 from jobs import fcdcc
 from small import Files
 

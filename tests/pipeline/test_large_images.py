@@ -20,12 +20,12 @@ from fcdcc.pipeline import JobConfig, Summary, open_model, run
 from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.demo.faults import Stopper, worker_processes
 from fcdcc.pipeline.errors import OptionError, PlanError
-from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.graph import Block, build_again, build_block
+from fcdcc.pipeline.halo import Rows
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
-from fcdcc.pipeline.progress import Advance, Quiet
-from fcdcc.pipeline.rows import Rows
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.storage import open_predictions, verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records

@@ -15,10 +15,10 @@ from anyk_cluster import VALIDATION, Errors, Running, local_cluster, threaded_cl
 from anyk_graphs import ENOUGH, in_parts, process_id
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.worker.executable import Executable
+from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from small import Files
 
 

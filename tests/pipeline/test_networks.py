@@ -12,11 +12,11 @@ from dask._task_spec import Task
 
 import zoo
 from erasing import erase, reading
-from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.model import Model, open_model
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.worker.executable import Executable
 from planned import usual_plans
 
 

@@ -19,13 +19,12 @@ from fcdcc.coding.cost import choose_partitions
 from fcdcc.coding.errors import CodeError, IllConditionedError
 from fcdcc.pipeline import Plan, open_model
 from fcdcc.pipeline.cli.main import main
-from fcdcc.pipeline.costs import calibration
-from fcdcc.pipeline.costs.forecast import Workers
-from fcdcc.pipeline.costs.speeds import Speeds
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.plan_table import print_plan
-from fcdcc.pipeline.planner import make_plan
+from fcdcc.pipeline.planner.cost import calibration
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.plans.display import print_plan
+from fcdcc.pipeline.plans.forecast import Speeds, Workers
 from small import SHAPE, Files
 
 

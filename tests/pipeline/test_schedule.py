@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdcc.pipeline.cli import main
+from fcdcc.pipeline.cli.scheduling.cron import WEEKDAYS, CronTimes, parse_cron
+from fcdcc.pipeline.cli.scheduling.foreground import serve, trigger_of
+from fcdcc.pipeline.cli.scheduling.unit_files import Unit, calendar_lines, cron_unit, systemd_unit
 from fcdcc.pipeline.errors import OptionError
-from fcdcc.pipeline.schedule.cron import WEEKDAYS, CronTimes, parse_cron
-from fcdcc.pipeline.schedule.serving import serve, trigger_of
-from fcdcc.pipeline.schedule.units import Unit, calendar_lines, cron_unit, systemd_unit
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 

@@ -11,7 +11,7 @@ import pytest
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.errors import ClusterLostError
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 from fcdcc.storage import verify
 from jobs import fcdcc, predictions, recorded_chunks
 from schedulers import WORKERS, own_cluster

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from fcdcc.coding.errors import FcdccError
 from fcdcc.coding.integrity import Verdict
 from fcdcc.pipeline import JobConfig, open_model, run
-from fcdcc.pipeline.blocks import BlockJob
-from fcdcc.pipeline.checking import refuse
 from fcdcc.pipeline.errors import NotFiniteError, WrongSharesError
-from fcdcc.pipeline.executable import Executable
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
-from fcdcc.pipeline.second_tries import SecondTries, Trial, juries
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.runtime.block_runner import BlockJob
+from fcdcc.pipeline.runtime.retries import SecondTries, Trial, juries
+from fcdcc.pipeline.worker.executable import Executable
+from fcdcc.pipeline.worker.share_checks import refuse
 from fcdcc.storage import verify
 from jobs import predictions
 from planned import usual_plans

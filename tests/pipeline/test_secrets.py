@@ -13,7 +13,7 @@ import pytest
 from distributed import LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 from small import Files
 
 SECRET = "geheimnis"

@@ -9,9 +9,9 @@ import pytest
 from distributed import Client, Event, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.keys import task_key
-from fcdcc.pipeline.progress import Advance, Quiet
-from fcdcc.pipeline.stalls import StallGuard, WaitingTask, describe, waiting_tasks
+from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.runtime.stall_guard import StallGuard, WaitingTask, describe, waiting_tasks
 from small import make_files
 
 

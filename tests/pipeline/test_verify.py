@@ -13,20 +13,12 @@ import torch
 import zarr
 from distributed import Client
 
-from fcdcc.pipeline import (
-    JobConfig,
-    checking,
-    image_kernels,
-    infer,
-    kernels,
-    open_model,
-    plan,
-    run,
-    strip_kernels,
-)
+from fcdcc.pipeline import JobConfig, infer, open_model, plan, run
+from fcdcc.pipeline.anyk.keys import TaskKey
 from fcdcc.pipeline.errors import WrongSharesError
-from fcdcc.pipeline.keys import TaskKey
-from fcdcc.pipeline.plans import Plan
+from fcdcc.pipeline.plans.plan import Plan
+from fcdcc.pipeline.worker import share_checks as checking
+from fcdcc.pipeline.worker.kernels import gathered_kernels, image_kernels, row_kernels
 from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records
@@ -94,7 +86,7 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
 
     spoil(monkeypatch, lambda key, position, worker: worker == bad)
     all_shares_are_waited_for(monkeypatch)
-    monkeypatch.setattr("fcdcc.pipeline.anyk.trust.OFFENCES", 100)  # others need it, too
+    monkeypatch.setattr("fcdcc.pipeline.anyk.state_machine.distrust.OFFENCES", 100)  # others need it, too
     output = tmp_path / "out.zarr"
     summary = run(job(files, scheduler, output, verify="all", **FORMS[form]))
     assert summary.status == "complete"
@@ -200,7 +192,7 @@ def test_a_worker_that_does_it_again_gets_no_more_work(
         spoil(monkeypatch, lambda key, position, worker: worker == bad, scaled)
         all_shares_are_waited_for(monkeypatch)
         # How often is the state machine's test; here it may have a part in few blocks.
-        monkeypatch.setattr("fcdcc.pipeline.anyk.trust.OFFENCES", 1)
+        monkeypatch.setattr("fcdcc.pipeline.anyk.state_machine.distrust.OFFENCES", 1)
         output = tmp_path / "out.zarr"
         options = FORMS["strips"] | {"batch": 3, "in_flight": 1}
         config = job(files, cluster.scheduler_address, output, verify="all", **options)
@@ -250,7 +242,7 @@ def test_infer_checks_too(files: Files, monkeypatch: pytest.MonkeyPatch, form: s
         values = scaled(values) if position == 4 else values
         return original(held, layer, position, values, entering)
 
-    for module in (kernels, image_kernels, strip_kernels):
+    for module in (gathered_kernels, image_kernels, row_kernels):
         monkeypatch.setattr(module, "noted", wrong)
     with pytest.raises(WrongSharesError, match="contradict each other"):
         made.compute(scheduler="threads")

@@ -10,31 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .inference import infer, plan
-    from .job import run
     from .model import Model, open_model
+    from .monitoring.summary import Summary
     from .options import JobConfig
-    from .plans import Plan
-    from .summary import Summary
+    from .plans.plan import Plan
+    from .runtime.infer import infer, plan
+    from .runtime.job import run
 
 __all__ = ["JobConfig", "Model", "Plan", "Summary", "infer", "open_model", "plan", "run"]
 
-_ROOMS = {
+_MODULES = {
     "JobConfig": "options",
     "Model": "model",
-    "Plan": "plans",
-    "Summary": "summary",
-    "infer": "inference",
+    "Plan": "plans.plan",
+    "Summary": "monitoring.summary",
+    "infer": "runtime.infer",
     "open_model": "model",
-    "plan": "inference",
-    "run": "job",
+    "plan": "runtime.infer",
+    "run": "runtime.job",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

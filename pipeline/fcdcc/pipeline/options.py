@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from .errors import OptionError
-from .forms import StoredForm
+from .prediction_format import StoredForm
 
 __all__ = ["CommandOptions", "JobConfig", "LogFormat", "PlanOptions"]
 

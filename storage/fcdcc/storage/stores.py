@@ -38,7 +38,7 @@ ZarrArray = zarr.Array[Any]
 def _reported(location: str, problem: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a driver may raise anything
+    except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, FileNotFoundError):  # zarr puts it in terms of its classes
             text = "there is none"

@@ -8,7 +8,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
-from fcdcc.pipeline.anyk import AnyKPlugin, roster
+from fcdcc.pipeline.anyk import AnyKPlugin
+from fcdcc.pipeline.anyk.state_machine import workers as roster
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from distributed import Client
 from distributed.scheduler import Scheduler, SchedulerState
 
 from anyk_cluster import Errors, threaded_cluster
-from fcdcc.pipeline.anyk import AnyKPlugin, UnsupportedDaskError, contract
+from fcdcc.pipeline.anyk import AnyKPlugin, UnsupportedDaskError
+from fcdcc.pipeline.anyk.scheduler import dask_contract as contract
 
 
 def test_dask_is_as_the_plugin_needs_it() -> None:

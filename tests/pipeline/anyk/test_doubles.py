@@ -12,10 +12,10 @@ from dask._task_spec import Task, TaskRef
 from anyk_cluster import Running
 from anyk_graphs import ENOUGH, N, append, decode, gathered, slow_once
 from fcdcc.pipeline.anyk import AnyK
-from fcdcc.pipeline.anyk import messages as m
-from fcdcc.pipeline.anyk.doubles import Doubles, Phase
-from fcdcc.pipeline.anyk.rules import LateByHistory
-from fcdcc.pipeline.keys import task_key
+from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine.backup_tasks import Doubles, Phase
+from fcdcc.pipeline.anyk.state_machine.lateness import LateByHistory
 
 KEY = ("glue-r", 3, 7, 0)
 

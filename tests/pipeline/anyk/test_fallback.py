@@ -12,10 +12,13 @@ from distributed import Client, LocalCluster
 
 from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 from anyk_graphs import ENOUGH, GraphOf, N, fail, gathered, in_parts, network
-from fcdcc.pipeline import JobConfig, job
+from fcdcc.pipeline import JobConfig
 from fcdcc.pipeline import run as jobs_run
-from fcdcc.pipeline.anyk import Share, contract, fallback
-from fcdcc.pipeline.keys import task_key
+from fcdcc.pipeline.anyk import Share
+from fcdcc.pipeline.anyk import client_loop as fallback
+from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.anyk.scheduler import dask_contract as contract
+from fcdcc.pipeline.runtime import job
 from fcdcc.storage import verify
 from jobs import predictions
 from small import Files

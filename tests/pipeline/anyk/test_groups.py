@@ -5,9 +5,9 @@ import random
 
 from anyk_graphs import in_parts
 from fcdcc.pipeline.anyk import AnyK
-from fcdcc.pipeline.anyk.groups import find_groups
-from fcdcc.pipeline.anyk.messages import GroupSpec, Key
-from fcdcc.pipeline.keys import task_key
+from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.anyk.scheduler.groups import find_groups
+from fcdcc.pipeline.anyk.state_machine.events import GroupSpec, Key
 
 
 def groups_of(nodes: list[AnyK], needed: set[Key] | None = None) -> tuple[GroupSpec, ...]:

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.anyk.placement import Seatable, assign, interleave
+from fcdcc.pipeline.anyk.state_machine.seats import Seatable, assign, interleave
 
 
 @st.composite

@@ -35,8 +35,8 @@ from anyk_graphs import (
     make_input,
 )
 from fcdcc.pipeline.anyk import AnyK, AnyKPlugin, Share, any_k, anyk_alive, anyk_forget, anyk_report
-from fcdcc.pipeline.anyk.report import REPORT
-from fcdcc.pipeline.keys import task_key
+from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.anyk.queries import REPORT
 
 
 def submit(client: Client, graph: GraphOf) -> list[Future]:

@@ -8,9 +8,9 @@ import pytest
 
 from anyk_cluster import Running
 from anyk_graphs import gathered, in_parts, network
-from fcdcc.pipeline.anyk import messages as m
-from fcdcc.pipeline.anyk.rules import LateByHistory, LearnedSilence
-from fcdcc.pipeline.anyk.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine.lateness import LateByHistory, LearnedSilence
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 
 
 def test_a_recorded_run_is_replayed(

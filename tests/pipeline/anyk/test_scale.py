@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from fcdcc.pipeline.anyk import messages as m
-from fcdcc.pipeline.anyk.simulation import ShiftedExponential, SimulatedCluster, chain, one_layer
-from fcdcc.pipeline.anyk.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from simulation import ShiftedExponential, SimulatedCluster, chain, one_layer
 
 T = TypeVar("T")
 

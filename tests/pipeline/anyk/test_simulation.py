@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.anyk.simulation import (
+from fcdcc.pipeline.anyk.keys import parse_key, task_key
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.graph import Block, build_block
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.worker.executable import Executable
+from simulation import (
     HeavyTail,
     Nothing,
     Oracle,
@@ -29,12 +35,6 @@ from fcdcc.pipeline.anyk.simulation import (
     one_layer,
     simulated,
 )
-from fcdcc.pipeline.anyk.state import AnyKState
-from fcdcc.pipeline.executable import Executable
-from fcdcc.pipeline.graph import Block, build_block
-from fcdcc.pipeline.keys import parse_key, task_key
-from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner import make_plan
 from small import Files
 
 

@@ -9,7 +9,7 @@ from dask._task_spec import Task
 
 from anyk_cluster import Running
 from fcdcc.pipeline.anyk import AnyK
-from fcdcc.pipeline.keys import task_key
+from fcdcc.pipeline.anyk.keys import task_key
 
 HELD: dict[str, Event] = {}
 

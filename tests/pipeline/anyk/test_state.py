@@ -10,12 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fcdcc.pipeline.anyk import messages as m
-from fcdcc.pipeline.anyk import roster
-from fcdcc.pipeline.anyk.entities import MemberState
-from fcdcc.pipeline.anyk.messages import Instruction, Key
-from fcdcc.pipeline.anyk.rules import FixedSilence, LateByHistory
-from fcdcc.pipeline.anyk.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine import workers as roster
+from fcdcc.pipeline.anyk.state_machine.entities import MemberState
+from fcdcc.pipeline.anyk.state_machine.events import Instruction, Key
+from fcdcc.pipeline.anyk.state_machine.lateness import FixedSilence, LateByHistory
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 
 
 class Share:

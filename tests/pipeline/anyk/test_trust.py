@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fcdcc.pipeline.anyk import messages as m
-from fcdcc.pipeline.anyk.notices import noticed
-from fcdcc.pipeline.anyk.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.anyk.worker import noticed
 
 
 def machine(*workers: str) -> AnyKState:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from fcdcc.coding.errors import FcdccError
 from fcdcc.pipeline.demo.digits import load_digits, split_digits, write_digits
-from fcdcc.pipeline.demo.errors import DemoError, MissingExtraError
+from fcdcc.pipeline.demo.files import DemoError, MissingExtraError
 from fcdcc.storage import Preparation, open_images
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fcdcc.pipeline.demo.errors import DemoError
-from fcdcc.pipeline.demo.folders import make_folder
+from fcdcc.pipeline.demo.files import DemoError, make_folder
 
 
 def test_without_a_name_it_is_demo_or_the_next_that_is_free(tmp_path: Path):

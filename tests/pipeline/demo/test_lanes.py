@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.demo.errors import DemoError
+from fcdcc.pipeline.demo.files import DemoError
 from fcdcc.pipeline.demo.lanes import Label, fault_marks, label_rows, stack_bars
 from fcdcc.pipeline.demo.timeline import Fault, ShareSpan, Timeline
 

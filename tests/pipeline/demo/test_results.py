@@ -9,16 +9,14 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from fcdcc.pipeline.demo.answers import Comparison, compare, read_predictions
 from fcdcc.pipeline.demo.digits import Digits
-from fcdcc.pipeline.demo.errors import DemoError
-from fcdcc.pipeline.demo.files import DemoFiles
-from fcdcc.pipeline.demo.results import DemoResult, RunResult
+from fcdcc.pipeline.demo.faults import Names, share_spans
+from fcdcc.pipeline.demo.files import DemoError, DemoFiles
+from fcdcc.pipeline.demo.results import Comparison, DemoResult, RunResult, compare, read_predictions
 from fcdcc.pipeline.demo.screen import Screen
-from fcdcc.pipeline.demo.telling import draw, tell
+from fcdcc.pipeline.demo.show import draw, tell
 from fcdcc.pipeline.demo.timeline import Fault, Timeline
-from fcdcc.pipeline.demo.watching import Names, share_spans
-from fcdcc.pipeline.summary import Summary
+from fcdcc.pipeline.monitoring.summary import Summary
 
 RIGHT = Comparison(images=100, accuracy=0.99, agreeing=100, largest_difference=1e-5)
 DEFAULTS = {"status": "complete", "workers_lost": (), "corrupt_shares": (), "version": "1"}

@@ -9,8 +9,7 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from fcdcc.pipeline.demo.errors import DemoError
-from fcdcc.pipeline.demo.files import DemoFiles
+from fcdcc.pipeline.demo.files import DemoError, DemoFiles
 from fcdcc.pipeline.demo.show import run_demo
 
 

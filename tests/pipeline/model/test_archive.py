@@ -22,8 +22,8 @@ from torch import nn
 from fcdcc.coding.errors import FcdccError
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.errors import ModelError, UnsafeModelError
-from fcdcc.pipeline.model.archive import read_archive
-from fcdcc.pipeline.model.archive_checks import check_expression
+from fcdcc.pipeline.model.pt2.archive import read_archive
+from fcdcc.pipeline.model.pt2.checks import check_expression
 from pt2 import CONSTANTS, EXAMPLES, GRAPH, WEIGHTS, edited, packed, pt2, records
 
 

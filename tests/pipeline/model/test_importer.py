@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.errors import ModelError, UnsafeModelError
-from fcdcc.pipeline.model.archive import read_archive
 from fcdcc.pipeline.model.importer import fold_batch_norms, import_network
 from fcdcc.pipeline.model.interpreter import network_shapes, run_network
 from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
-from fcdcc.pipeline.model.shapes import recorded_shapes
+from fcdcc.pipeline.model.pt2.archive import read_archive
+from fcdcc.pipeline.model.symbolic_shapes import recorded_shapes
 from pt2 import GRAPH, edited, pt2
 from zoo import ZOO, ZooEntry, build, images, save
 

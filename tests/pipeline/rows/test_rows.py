@@ -9,15 +9,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fcdcc.pipeline.halo import Barrier, Layout, Rows, analyse, needed
 from fcdcc.pipeline.model.interpreter import run_steps
 from fcdcc.pipeline.model.network import Ref, Step
-from fcdcc.pipeline.rows import (
-    Barrier,
-    Layout,
-    Rows,
-    analyse,
-    needed,
-)
 from rowcheck import (
     SLOW,
     X,

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdcc.pipeline.errors import RowsError
-from fcdcc.pipeline.model.interpreter import run_steps
-from fcdcc.pipeline.model.network import GlueStage, Ref, Step
-from fcdcc.pipeline.rows import (
+from fcdcc.pipeline.halo import (
     Barrier,
     Layout,
     RowLocal,
@@ -25,6 +23,8 @@ from fcdcc.pipeline.rows import (
     plan_rows,
     run_rows,
 )
+from fcdcc.pipeline.model.interpreter import run_steps
+from fcdcc.pipeline.model.network import GlueStage, Ref, Step
 from rowcheck import (
     SLOW,
     X,

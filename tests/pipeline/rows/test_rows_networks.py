@@ -14,10 +14,7 @@ from torch import nn
 
 from fcdcc.coding.apcp import partition_rows, rows_inside
 from fcdcc.coding.geometry import ConvGeometry
-from fcdcc.pipeline.model import open_model
-from fcdcc.pipeline.model.interpreter import run_network, run_steps
-from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
-from fcdcc.pipeline.rows import (
+from fcdcc.pipeline.halo import (
     Barrier,
     NetworkRows,
     RowLocal,
@@ -30,6 +27,9 @@ from fcdcc.pipeline.rows import (
     plan_rows,
     run_rows,
 )
+from fcdcc.pipeline.model import open_model
+from fcdcc.pipeline.model.interpreter import run_network, run_steps
+from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
 from rowcheck import SLOW
 from zoo import ZOO, images, save
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.anyk.history import GroupRecord, ShareRecord
-from fcdcc.pipeline.anyk.messages import WorkerJoined
-from fcdcc.pipeline.anyk.simulation import SimulatedCluster, Steady, one_layer
-from fcdcc.pipeline.anyk.state import AnyKState
-from fcdcc.pipeline.watch.account import Account
-from fcdcc.pipeline.watch.board import Board
-from fcdcc.pipeline.watch.page import live
-from fcdcc.pipeline.watch.snapshot import snapshot
-from fcdcc.pipeline.watch.verdict import WorkerView, ranked, slow_ones, verdict
+from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined
+from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.monitoring.dashboard.collector import Board
+from fcdcc.pipeline.monitoring.dashboard.page import live
+from fcdcc.pipeline.monitoring.dashboard.run_statistics import Account
+from fcdcc.pipeline.monitoring.dashboard.snapshot import snapshot
+from fcdcc.pipeline.monitoring.stragglers import WorkerView, ranked, slow_ones, verdict
+from simulation import SimulatedCluster, Steady, one_layer
 
 
 def share(

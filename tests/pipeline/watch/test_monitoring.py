@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fcdcc.pipeline.anyk.history import GroupRecord, ShareRecord
-from fcdcc.pipeline.anyk.messages import WorkerJoined
-from fcdcc.pipeline.anyk.state import AnyKState
-from fcdcc.pipeline.watch.board import Board
-from fcdcc.pipeline.watch.metrics import families
+from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined
+from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.monitoring.dashboard.collector import Board
+from fcdcc.pipeline.monitoring.dashboard.metrics import families
 
 FOLDER = Path(__file__).parents[3] / "examples" / "monitoring"
 METRIC = re.compile(r"\bfcdcc_[a-z_]+")

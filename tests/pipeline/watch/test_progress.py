@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from fcdcc.pipeline.progress import Advance, watch
+from fcdcc.pipeline.monitoring.progress import Advance, watch
 
 HALF = Advance(
     blocks_total=10,
@@ -48,7 +48,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
 def test_a_bar_on_a_narrow_terminal_has_its_facts_below(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=60)
-    monkeypatch.setattr("fcdcc.pipeline.progress._console", lambda progress: console)
+    monkeypatch.setattr("fcdcc.pipeline.monitoring.progress._console", lambda progress: console)
     with watch(None) as watcher:
         watcher.step("planning")
         watcher.advance(HALF)

@@ -24,9 +24,9 @@ from distributed import Client, LocalCluster
 
 from browser import browser, chromium
 from fcdcc.pipeline import JobConfig, Summary, run
-from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.cluster import PRELOAD
-from fcdcc.pipeline.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.runtime.cluster import PRELOAD
+from fcdcc.pipeline.runtime.plugins import register_plugins
 from jobs import fcdcc
 from small import Files, make_files
 
@@ -76,8 +76,8 @@ def place(processes: bool) -> Iterator[Place]:
         silence_logs=50,
     )
     with cluster, Client(cluster, set_as_default=False) as client:
-        client.register_plugin(AnyKPlugin())
-        client.register_plugin(AnyKPlugin())  # again changes nothing
+        register_plugins(client)
+        register_plugins(client)  # again changes nothing
         port = cluster.scheduler.http_server.port
         yield Place(client, cluster.scheduler_address, f"http://127.0.0.1:{port}")
 

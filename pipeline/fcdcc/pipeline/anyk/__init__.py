@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .errors import AnyKError, UnsupportedDaskError
-from .nodes import ERASED, AnyK, Share, any_k
-from .readiness import Readiness
-from .report import anyk_alive, anyk_forget, anyk_report
-from .scheduler_plugin import AnyKPlugin
-from .wanted import abandonable, wanted
+from .queries import anyk_alive, anyk_forget, anyk_report
+from .scheduler.anyk_plugin import AnyKPlugin
+from .state_machine.readiness import Readiness
+from .tasks import ERASED, AnyK, Share, any_k
+from .worker import abandonable, wanted
 
 __all__ = [
     "ERASED",

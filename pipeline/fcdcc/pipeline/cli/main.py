@@ -11,16 +11,16 @@ from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.errors import LockedError
 
 from ..errors import ClusterLostError
-from .codes import codes
-from .demo import demo
+from .codes_command import codes
+from .demo_command import demo
 from .exit_codes import ExitCode
-from .ingest import ingest
-from .inspect import status, verify
+from .ingest_command import ingest
 from .interruption import interruptible
-from .plan import plan
-from .report import report
-from .run import run
-from .schedule import schedule
+from .plan_command import plan
+from .report_command import report
+from .run_command import run
+from .schedule_command import schedule
+from .status_command import status, verify
 
 __all__ = ["main"]
 

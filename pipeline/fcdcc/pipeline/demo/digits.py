@@ -20,7 +20,7 @@ from torch.nn import functional
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
-from .errors import DemoError, MissingExtraError
+from .files import DemoError, MissingExtraError
 
 __all__ = ["DIGIT_SIZE", "Digits", "load_digits", "split_digits", "write_digits"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import DemoError
+from .files import DemoError
 
 __all__ = ["Fault", "ShareSpan", "Timeline"]
 

@@ -11,15 +11,15 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from ..halo import Rows
 from ..model.network import Network
-from ..plans import Plan
-from ..rows import Rows
-from ..strips import row_layout
+from ..plans.plan import Plan
+from ..plans.row_layout import row_layout
+from .block_graph import Block, BlockGraph, Reader
 from .by_images import build_by_images
 from .by_rows import build_by_rows
-from .careful import APART, build_careful, build_whole
-from .common import Block, BlockGraph, Reader
 from .gathered import build_gathered
+from .recheck import APART, build_careful, build_whole
 
 __all__ = ["Block", "BlockGraph", "Manner", "Reader", "build_again", "build_block"]
 

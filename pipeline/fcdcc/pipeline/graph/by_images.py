@@ -19,12 +19,12 @@ from __future__ import annotations
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.typing import Key
 
-from .. import image_kernels as kernels
 from ..anyk import AnyK, Share
 from ..model.network import Network
-from ..plans import Plan
-from ..units import Unit, find_units
-from .common import Block, BlockGraph, Decodable, Source, Values
+from ..plans.image_layout import Unit, find_units
+from ..plans.plan import Plan
+from ..worker.kernels import image_kernels
+from .block_graph import Block, BlockGraph, Decodable, Source, Values
 
 __all__ = ["build_by_images"]
 
@@ -62,7 +62,7 @@ class _Builder:
                 self._add_glue(unit)
         gather = Task(
             self._block.key("gather", len(self._network.stages), 0),
-            kernels.gather,
+            image_kernels.gather,
             self._block.images,
             *(values[self._network.output] for values in self._values),
         )
@@ -78,20 +78,21 @@ class _Builder:
             if position not in layer.parity:
                 task = Share(
                     self._block.key("share", unit.number, position),
-                    kernels.share, self._executable, unit, position,
+                    image_kernels.share, self._executable, unit, position,
                     *self._inputs(unit, position),
                 )  # fmt: skip
             else:
                 task = Share(
                     self._block.key("parity", unit.number, position),
-                    kernels.parity, self._executable, unit, position, *self._inputs_of_all(unit),
+                    image_kernels.parity, self._executable, unit, position,
+                    *self._inputs_of_all(unit),
                 )  # fmt: skip
             self._tasks[task.key] = task
             shares[position] = task.key
         for part, values in enumerate(self._values):
             node = AnyK(
                 self._block.key("part", unit.number, part),
-                kernels.part,
+                image_kernels.part,
                 self._plan.shares_of_part(layer, shares, part),
                 Decodable(code, self._plan.dtype),
                 self._executable,
@@ -105,7 +106,7 @@ class _Builder:
         if self._plan.verify == "all":
             check = AnyK(
                 self._block.key("check", unit.number, 0),
-                kernels.check,
+                image_kernels.check,
                 shares,
                 Decodable(code, self._plan.dtype, self._plan.shares_waited_for(layer)),
                 self._executable,
@@ -121,7 +122,7 @@ class _Builder:
         for part, values in enumerate(self._values):
             task = Task(
                 self._block.key("glue", unit.number, part),
-                kernels.glue,
+                image_kernels.glue,
                 self._executable,
                 unit,
                 *self._inputs(unit, part),

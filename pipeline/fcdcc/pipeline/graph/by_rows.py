@@ -23,14 +23,13 @@ from functools import partial
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.typing import Key
 
-from .. import kernels
-from .. import strip_kernels as strips
 from ..anyk import AnyK, Share
+from ..halo import Rows
 from ..model.network import ConvStage, Network
-from ..rows import Rows
-from ..strip_kernels import Piece
-from ..strips import Needs, RowLayout, RowUnit
-from .common import Block, BlockGraph, Decodable, Source, Values
+from ..plans.row_layout import Needs, RowLayout, RowUnit
+from ..worker.kernels import common, row_kernels
+from ..worker.kernels.row_kernels import Piece
+from .block_graph import Block, BlockGraph, Decodable, Source, Values
 from .gathered import add_gathered
 
 __all__ = ["build_by_rows"]
@@ -82,7 +81,7 @@ class _Builder:
             return source
         take = Task(
             self._block.key("gather", len(self._network.stages) + 1, 0),
-            kernels.take,
+            common.take,
             source,
             self._block.images,
         )
@@ -100,13 +99,14 @@ class _Builder:
                 pieces, sources = self._all_of(unit.inputs)
                 task = Share(
                     self._block.key("parity", number, position),
-                    strips.parity, self._executable, unit, position, pieces, *sources,
+                    row_kernels.parity, self._executable, unit, position, pieces, *sources,
                 )  # fmt: skip
             else:
                 pieces, sources = self._pieces(unit, position)
                 task = Share(
                     self._block.key("share", number, position),
-                    strips.share, self._executable, unit, position, self._padded, pieces, *sources,
+                    row_kernels.share, self._executable, unit, position, self._padded, pieces,
+                    *sources,
                 )  # fmt: skip
             self._tasks[task.key] = task
             shares[position] = task.key
@@ -117,7 +117,7 @@ class _Builder:
                 continue
             node = AnyK(
                 self._block.key("part", number, own),
-                strips.part,
+                row_kernels.part,
                 self._plan.shares_of_part(layer, shares, own),
                 ready,
                 self._executable,
@@ -133,7 +133,7 @@ class _Builder:
         if self._plan.verify == "all":
             check = AnyK(
                 self._block.key("check", number, 0),
-                strips.check,
+                row_kernels.check,
                 shares,
                 replace(ready, at_least=self._plan.shares_waited_for(layer)),
                 self._executable,
@@ -153,7 +153,7 @@ class _Builder:
                 pieces, sources = self._pieces(unit, own)
                 task = Task(
                     self._block.key("glue", unit.number, own),
-                    strips.glue, self._executable, unit, own, pieces, *sources,
+                    row_kernels.glue, self._executable, unit, own, pieces, *sources,
                 )  # fmt: skip
                 self._strips[own].add(task, *unit.outputs)
 
@@ -162,7 +162,7 @@ class _Builder:
         position = self._layout.parts  # behind those of the strips, if the stage has some
         task = Task(
             self._block.key("glue", unit.number, position),
-            strips.whole, self._executable, unit, pieces, *sources,
+            row_kernels.whole, self._executable, unit, pieces, *sources,
         )  # fmt: skip
         self._placed.add(task, *unit.outputs)
 
@@ -222,7 +222,7 @@ class _Builder:
         if known is None:
             source = self._placed[name] if part is None else self._strips[part][name]
             key = self._block.key("halo", number, len(self._cuts))
-            task = Task(key, strips.cut, source, self._layout.axis(name), *inside)
+            task = Task(key, row_kernels.cut, source, self._layout.axis(name), *inside)
             self._tasks[task.key] = task
             known = self._cuts[name, part, rows] = TaskRef(task.key)
         return known
@@ -256,7 +256,7 @@ class _Builder:
             filled = [part for part, rows in enumerate(ranges) if rows.size]
             task = Task(
                 self._block.key("gather", number, 0),
-                strips.join,
+                row_kernels.join,
                 self._layout.axis(name),
                 [ranges[part].size for part in filled],
                 *(self._alone(name, part, ranges[part], number) for part in filled),

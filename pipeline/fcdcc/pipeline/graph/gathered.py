@@ -18,13 +18,13 @@ from functools import partial
 from dask._task_spec import Task, TaskRef
 from dask.typing import Key
 
-from .. import kernels
 from ..anyk import AnyK, Share
-from ..checking import Given
-from ..keys import RawKey, Stage
+from ..anyk.keys import RawKey, Stage
 from ..model.network import ConvStage, GlueStage, Network
-from ..plans import LayerPlan, Plan
-from .common import Block, BlockGraph, Decodable, Held, Values
+from ..plans.plan import LayerPlan, Plan
+from ..worker.kernels import common, gathered_kernels
+from ..worker.share_checks import Given
+from .block_graph import Block, BlockGraph, Decodable, Held, Values
 
 __all__ = ["add_gathered", "build_gathered"]
 
@@ -39,14 +39,14 @@ def build_gathered(network: Network, plan: Plan, block: Block) -> BlockGraph:
         make_key = partial(block.key, layer=stage.index)
         if isinstance(stage, GlueStage):
             inputs = [values[name] for name in stage.inputs]
-            task = Task(make_key("glue"), kernels.glue, executable, stage.index, *inputs)
+            task = Task(make_key("glue"), common.glue, executable, stage.index, *inputs)
             values.add(task, *stage.outputs)
             continue
         layer = plan.layer(stage.index)
         if layer.code is None:
             whole = Task(
                 make_key("glue"),
-                kernels.convolve_whole,
+                gathered_kernels.convolve_whole,
                 executable,
                 stage.index,
                 values[stage.input],
@@ -57,7 +57,7 @@ def build_gathered(network: Network, plan: Plan, block: Block) -> BlockGraph:
     prediction = values[network.output]
     if padded > images:
         key = block.key("gather", len(network.stages))
-        take = Task(key, kernels.take, prediction, images)
+        take = Task(key, common.take, prediction, images)
         values.tasks[take.key] = take
         prediction = TaskRef(take.key)
     return BlockGraph(values.tasks, prediction)
@@ -81,13 +81,13 @@ def add_gathered(
     for position in plan.shares_started(layer):
         name: Stage = "parity" if position in layer.parity else "share"
         value = values[stage.input]
-        kernel: Callable[..., Given] = kernels.share
+        kernel: Callable[..., Given] = gathered_kernels.share
         if position in standby:  # encodes when it starts, and pulls nothing before
-            kernel = kernels.encode_and_share
+            kernel = gathered_kernels.encode_and_share
         else:
             encode = Task(
                 make_key("encode", position=position),
-                kernels.encode,
+                gathered_kernels.encode,
                 executable,
                 stage.index,
                 position,
@@ -102,7 +102,7 @@ def add_gathered(
         shares[position] = share.key
     decode = AnyK(
         make_key("decode"),
-        kernels.decode,
+        gathered_kernels.decode,
         shares,
         Decodable(layer.coded_conv.code, plan.dtype, plan.shares_waited_for(layer)),
         executable,

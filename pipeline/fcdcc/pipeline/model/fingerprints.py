@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from .archive import Archive, Json
 from .network import ConvStage, Stage
-from .packing import tensor_bytes
+from .pt2.archive import Archive, Json
+from .tensor_pickle import tensor_bytes
 
 __all__ = ["archive_fingerprint", "network_fingerprint"]
 

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..errors import ModelError
-from .archive import Archive, in_words
 from .fingerprints import network_fingerprint
 from .network import Network
 from .passes.constants import fold_constants
-from .passes.convolutions import fold_batch_norms_into, recognise_convolutions
+from .passes.convolution_stages import fold_batch_norms_into, recognise_convolutions
 from .passes.cutting import cut, joined
 from .passes.mutation import functional_steps
 from .passes.simplification import in_plain_form, simplified
-from .program import Program, read_program
+from .pt2.archive import Archive, in_words
+from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 
 __all__ = ["fold_batch_norms", "import_network"]

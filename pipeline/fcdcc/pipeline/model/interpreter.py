@@ -11,7 +11,7 @@ from ..errors import ModelError, one_line
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import needs_device, resolve
 from .rewriting import convert
-from .shapes import recorded_shapes
+from .symbolic_shapes import recorded_shapes
 
 __all__ = ["network_shapes", "run_network", "run_steps"]
 

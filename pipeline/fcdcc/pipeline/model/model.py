@@ -12,11 +12,11 @@ import torch
 from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 
 from ..errors import ModelError, one_line
-from .archive import read_archive
 from .fingerprints import archive_fingerprint
 from .importer import import_network
 from .network import Network
 from .precision import in_precision
+from .pt2.archive import read_archive
 
 __all__ = ["Model", "open_model"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from .packing import PackedTensors, pack_tensors, unpack_tensors
+from .tensor_pickle import PackedTensors, pack_tensors, unpack_tensors
 
 __all__ = [
     "ConvStage",

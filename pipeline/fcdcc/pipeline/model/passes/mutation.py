@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from ...errors import ModelError
 from ..network import Ref, Step
 from ..operators import is_functional, resolve, words, written_arguments
-from ..program import TensorMeta
+from ..pt2.program import TensorMeta
 from ..rewriting import Names, substitute
 from .views import carried_back, is_list_of_views, sharing
 

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import ModelError
 from ..network import Ref, Step
 from ..operators import bound_arguments, words
-from ..program import TensorMeta
+from ..pt2.program import TensorMeta
 from ..rewriting import redirect_step
 from .views import lies_in_order
 

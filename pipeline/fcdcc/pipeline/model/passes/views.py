@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from ..network import Ref, Step
 from ..operators import bound_arguments, is_number, may_alias, words
-from ..program import TensorMeta
+from ..pt2.program import TensorMeta
 
 __all__ = ["Sharing", "carried_back", "is_list_of_views", "lies_in_order", "sharing"]
 

@@ -1,0 +1,89 @@
+"""``fcdcc schedule``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import click
+
+from ..errors import OptionError
+from ..options import JobConfig
+from .job_file import read_job_file
+from .scheduling.cron import parse_cron
+from .scheduling.unit_files import Unit, cron_unit, kubernetes_unit, systemd_unit
+
+__all__ = ["schedule"]
+
+
+@click.command()
+@click.argument("job", metavar="JOB.toml")
+@click.option("--cron", required=True, help="when, in five fields, such as '0 2 * * *'")
+@click.option("--timezone", help="of these times, such as Europe/Zurich; else the machine's")
+@click.option("--now", is_flag=True, help="make the first run at once")
+@click.option("--runs", type=click.IntRange(min=1), help="end after so many")
+@click.option(
+    "--print",
+    "target",
+    type=click.Choice(["systemd", "cron", "kubernetes"]),
+    help="print a unit for another scheduler instead",
+)
+@click.option("--image", help="kubernetes: the container image  [default: fcdcc:VERSION]")
+@click.option(
+    "--claim", metavar="NAME:/PATH", help="kubernetes: a volume claim and where it is mounted"
+)
+def schedule(
+    job: str,
+    cron: str,
+    timezone: str | None,
+    now: bool,
+    runs: int | None,
+    target: Literal["systemd", "cron", "kubernetes"] | None,
+    image: str | None,
+    claim: str | None,
+) -> None:
+    """Run the job in JOB.toml at the times of --cron, in the foreground, until it is stopped.
+
+    One run at a time: a time that comes while the last run goes on is passed over, and times
+    missed while the machine slept are made up for by one run.
+    """
+    times = parse_cron(cron)
+    _check_zone(timezone)
+    JobConfig.of(**read_job_file(job).job)
+    unit = Unit(Path(job).resolve(), times, timezone, sys.executable)
+    if target == "systemd":
+        click.echo(systemd_unit(unit), nl=False)
+    elif target == "cron":
+        click.echo(cron_unit(unit), nl=False)
+    elif target == "kubernetes":
+        text = unit.job.read_text(encoding="utf-8")
+        click.echo(kubernetes_unit(unit, text, image, _claim(claim)), nl=False)
+    else:
+        from .scheduling.foreground import serve, trigger_of
+
+        serve(unit.command, trigger_of(times, timezone), runs=runs, now=now, told=_tell)
+
+
+def _tell(line: str) -> None:
+    click.echo(f"fcdcc: {line}", err=True)
+
+
+def _check_zone(name: str | None) -> None:
+    try:
+        if name is not None:
+            ZoneInfo(name)
+    except (KeyError, OSError, ValueError) as error:
+        raise OptionError(
+            f"--timezone {name!r} is not known; expected a name such as Europe/Zurich"
+        ) from error
+
+
+def _claim(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, _, path = text.partition(":")
+    if not name or not path.startswith("/"):
+        raise OptionError(f"--claim {text!r}; expected NAME:/PATH, such as images:/data")
+    return name, path

@@ -1,0 +1,175 @@
+"""Units for schedulers that are there already: systemd, cron and Kubernetes.
+
+All of them start the same command and leave what matters to it: the lock, continuing, exit
+codes. Every path is quoted the way the scheduler reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcdcc.coding import __version__
+
+from ...errors import OptionError
+from .cron import WEEKDAYS, CronTimes
+
+__all__ = ["Unit", "cron_unit", "kubernetes_unit", "systemd_unit"]
+
+MOUNT = "/etc/fcdcc"
+FILE = "job.toml"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A job that is to run at given times.
+
+    Parameters
+    ----------
+    job
+        The job file, absolute.
+    times
+        When.
+    timezone
+        Name of the time zone; None for that of the machine.
+    python
+        The interpreter that has this package.
+    """
+
+    job: Path
+    times: CronTimes
+    timezone: str | None
+    python: str
+
+    def __post_init__(self) -> None:
+        for text in (str(self.job), self.python):
+            if not text.isprintable():
+                raise OptionError(f"{text!r} cannot stand in a unit: rename it without line breaks")
+
+    @property
+    def name(self) -> str:
+        """A name that all schedulers accept: small letters, digits and ``-``."""
+        plain = re.sub(r"[^a-z0-9]+", "-", self.job.stem.lower()).strip("-")
+        return f"fcdcc-{plain}"[:52].strip("-")
+
+    @property
+    def command(self) -> list[str]:
+        """What is started."""
+        return [self.python, "-m", "fcdcc.pipeline", "run", "--config", str(self.job)]
+
+
+def systemd_unit(unit: Unit) -> str:
+    """Return a service and its timer, each under a comment with its file."""
+    command = " ".join(_systemd_quoted(word) for word in unit.command)
+    folder = str(unit.job.parent).replace("%", "%%")
+    calendar = "\n".join(f"OnCalendar={line}" for line in calendar_lines(unit))
+    return f"""\
+# /etc/systemd/system/{unit.name}.service
+[Unit]
+Description=fcdcc job {unit.job.stem.replace("%", "%%")}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=oneshot
+WorkingDirectory={folder}
+ExecStart={command}
+TimeoutStartSec=infinity
+TimeoutStopSec=30
+KillMode=mixed
+# 3: another run holds the output
+SuccessExitStatus=3
+
+# /etc/systemd/system/{unit.name}.timer
+[Unit]
+Description=times of the fcdcc job {unit.job.stem.replace("%", "%%")}
+
+[Timer]
+{calendar}
+# one run for all that were missed while the machine was off
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def calendar_lines(unit: Unit) -> list[str]:
+    """Return the times as systemd's calendar events (systemd.time(7)); any of them counts."""
+    times, zone = unit.times, f" {unit.timezone}" if unit.timezone else ""
+    months = _padded(times.months, range(1, 13))
+    clock = f"{_padded(times.hours, range(24))}:{_padded(times.minutes, range(60))}:00"
+    lines = []
+    for option in times.days:
+        names = ",".join(WEEKDAYS[day].capitalize() for day in option.weekdays)
+        weekdays = "" if len(option.weekdays) == 7 else f"{names} "
+        lines.append(f"{weekdays}*-{months}-{_padded(option.days, range(1, 32))} {clock}{zone}")
+    return lines
+
+
+def _padded(values: Sequence[int], every: range) -> str:
+    return "*" if len(values) == len(every) else ",".join(f"{value:02d}" for value in values)
+
+
+def _systemd_quoted(word: str) -> str:
+    """Return a word for ExecStart (systemd.service(5), command lines)."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def cron_unit(unit: Unit) -> str:
+    """Return lines for a crontab; the output is appended to a log beside the job file."""
+    log = unit.job.with_suffix(".log")
+    command = f"{shlex.join(unit.command)} >> {shlex.quote(str(log))} 2>&1"
+    line = f"{unit.times.text} {command}".replace("%", r"\%")  # a bare % is a line break there
+    zone = f"CRON_TZ={unit.timezone}\n" if unit.timezone else ""
+    return f"{zone}{line}\n"
+
+
+def kubernetes_unit(unit: Unit, text: str, image: str | None, claim: tuple[str, str] | None) -> str:
+    """Return a ConfigMap with the job file and a CronJob that runs it, as YAML.
+
+    Parameters
+    ----------
+    text
+        Contents of the job file; its paths are those inside the container.
+    image
+        The container image that has this package; by default ``fcdcc:<version>``.
+    claim
+        Name of a volume claim and where it is mounted; None without local data.
+    """
+    command = ["python", *unit.command[1:-1], f"{MOUNT}/{FILE}"]
+    mounts = [{"name": "job", "mountPath": MOUNT}]
+    volumes: list[dict[str, object]] = [{"name": "job", "configMap": {"name": unit.name}}]
+    if claim is not None:
+        mounts.append({"name": "data", "mountPath": claim[1]})
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": claim[0]}})
+    container = {
+        "name": "run",
+        "image": image or f"fcdcc:{__version__}",
+        "command": command,
+        "volumeMounts": mounts,
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 30,
+        "containers": [container],
+        "volumes": volumes,
+    }
+    spec: dict[str, object] = {"schedule": unit.times.text}
+    if unit.timezone:
+        spec["timeZone"] = unit.timezone
+    spec |= {
+        "concurrencyPolicy": "Forbid",
+        "startingDeadlineSeconds": 3600,
+        "jobTemplate": {"spec": {"backoffLimit": 2, "template": {"spec": pod}}},
+    }
+    metadata = {"name": unit.name}
+    first = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {FILE: text}}
+    second = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
+    # Every JSON text is YAML, and none of YAML's ways to misread a bare word is in it.
+    return "\n---\n".join(json.dumps(part, indent=2) for part in (first, second)) + "\n"

@@ -1,0 +1,94 @@
+"""``fcdcc status`` and ``fcdcc verify``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from .exit_codes import ExitCode
+
+__all__ = ["status", "verify"]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
+
+
+@click.command()
+@click.argument("output")
+@as_json
+@click.pass_context
+def status(ctx: click.Context, output: str, as_json: bool) -> None:
+    """Say which blocks of OUTPUT are done, missing or failed, and why they failed.
+
+    The exit code is 0 if all are done, else 4.
+    """
+    from ..monitoring.output_status import read_status
+    from ..monitoring.report.recorded_run import read_going_on
+
+    found, running = read_status(output), read_going_on(output)
+    if as_json:
+        click.echo(json.dumps({**found.to_dict(), "running": running}, indent=2))
+    else:
+        click.echo(
+            f"{found.status}: {found.blocks_done} of {found.blocks_total} blocks done "
+            f"({found.images_done} of {found.images} images), {found.blocks_missing} missing, "
+            f"{found.blocks_failed} failed"
+        )
+        if running is not None:
+            click.echo(_going_on(running))
+        for failure in found.failures:
+            click.echo(f"block {failure.block} failed: {failure.reason}")
+        for name, reason in found.unreadable_records.items():
+            click.echo(f"{name}: {reason}")
+    if found.status != "complete":
+        ctx.exit(ExitCode.BLOCKS_FAILED)
+
+
+def _going_on(running: dict[str, Any]) -> str:
+    """Return a line about the run that is writing the output now."""
+    from ..formatting import percent, seconds
+
+    left = running["seconds_left"]
+    parts = [
+        f"{running['blocks_in_flight']} blocks in flight",
+        f"{running['images_per_second']:.0f} images/s",
+        *([f"about {seconds(left)} left"] if left is not None else []),
+        f"{running['erasures']:.0f} shares not waited for",
+        f"{percent(running['extra_work'])} extra work",
+    ]
+    return f"run {running['run']} is going on since {running['since']}: {', '.join(parts)}"
+
+
+@click.command()
+@click.argument("output")
+@as_json
+@click.pass_context
+def verify(ctx: click.Context, output: str, as_json: bool) -> None:
+    """Read every chunk of OUTPUT again and compare it with its record.
+
+    The exit code is 5 if anything is damaged. Damaged blocks are recorded as such, and the
+    next run of the job does exactly these again; nothing is deleted.
+    """
+    from ..monitoring.output_status import verify_output
+
+    found = verify_output(output)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        for damage in found.damage:
+            click.echo(str(damage))
+        click.echo(_conclusion(len(found.damage), len(found.blocks), found.marked))
+    if found.damage:
+        ctx.exit(ExitCode.DAMAGED)
+
+
+def _conclusion(damages: int, blocks: int, marked: bool) -> str:
+    if not damages:
+        return "nothing is damaged"
+    what = f"{damages} damaged"
+    if not blocks:
+        return f"{what}, no block among them: run the job again to mend the rest"
+    if not marked:
+        return f"{what}, in {blocks} blocks; the output cannot be written, so nothing is marked"
+    return f"{what}, in {blocks} blocks: run the job again to do these again"

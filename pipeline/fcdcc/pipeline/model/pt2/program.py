@@ -1,0 +1,266 @@
+"""An archive's graph as one straight run of steps.
+
+The JSON of a ``.pt2`` file is a graph of named values, with graphs inside it where the model
+used ``torch.no_grad()``. :func:`read_program` turns it into a :class:`Program`: steps in
+order, the tensors that they read, what is known about each value, and which value is the
+input and which the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+
+from ...errors import ModelError
+from ..network import Ref, Step
+from ..operators import operator_name
+from .archive import SCALAR_TYPES, Archive, Json, in_words
+from .arguments import LISTS, Scope, content, defined_name, read_argument, read_arguments
+from .checks import WRAPPERS
+
+__all__ = ["Program", "TensorMeta", "read_program"]
+
+# Kinds of graph inputs that are tensors of the model, and where their name is.
+_TENSOR_INPUTS = {
+    "parameter": "parameter_name",
+    "buffer": "buffer_name",
+    "tensor_constant": "tensor_constant_name",
+}
+
+
+@dataclass(frozen=True)
+class TensorMeta:
+    """What the export recorded about a tensor.
+
+    ``sizes`` and ``strides`` hold numbers, and expressions as text where they are not fixed;
+    equal texts are equal numbers.
+    """
+
+    sizes: tuple[int | str, ...]
+    dtype: torch.dtype
+    strides: tuple[int | str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A model as a straight run of steps.
+
+    Parameters
+    ----------
+    steps
+        In an order in which they can run. Operators may still change their arguments.
+    input, output
+        The names of the images and of the prediction.
+    tensors
+        Parameters, buffers and constants by the name that steps use.
+    metas
+        What is known about each tensor value.
+    modules
+        The path of the module, such as ``layer1.0.conv2``, that a step came from.
+    """
+
+    steps: tuple[Step, ...]
+    input: str
+    output: str
+    tensors: Mapping[str, torch.Tensor]
+    metas: Mapping[str, TensorMeta] = field(repr=False)
+    modules: Mapping[str, str] = field(repr=False)
+
+
+def read_program(archive: Archive, source: str) -> Program:
+    """Return the model in an archive.
+
+    Raises
+    ------
+    ModelError
+        If it has several inputs or outputs, changes its own buffers, or uses something that
+        cannot be run here.
+    """
+    program: Program = in_words(source, _read, archive)
+    return program
+
+
+def _read(archive: Archive) -> Program:
+    module = archive.program["graph_module"]
+    graph, signature = module["graph"], module["signature"]
+    taken = {*graph["tensor_values"], *(str(node.get("name")) for node in graph["nodes"])}
+    scope, tensors, images = _read_inputs(archive, signature["input_specs"], taken)
+    if len(images) != 1:
+        raise ModelError(
+            f"the model takes {len(images)} tensors ({', '.join(images) or 'none'}); expected one "
+            "tensor of images: wrap it in a module whose forward takes only that"
+        )
+    reader = _GraphReader(used={*tensors, *images})
+    reader.read(graph, scope)
+    return Program(
+        steps=tuple(reader.steps),
+        input=images[0],
+        output=_single_output(graph, signature["output_specs"], scope),
+        tensors=tensors,
+        metas=reader.metas,
+        modules=reader.modules,
+    )
+
+
+def _read_inputs(
+    archive: Archive, specs: Json, taken: set[str]
+) -> tuple[Scope, dict[str, torch.Tensor], list[str]]:
+    """Return what the graph's inputs stand for, its tensors, and the names of its images."""
+    scope: Scope = {}
+    tensors: dict[str, torch.Tensor] = {}
+    images: list[str] = []
+    for spec in specs:
+        ((kind, entry),) = spec.items()
+        if kind in _TENSOR_INPUTS:
+            full_name = str(entry[_TENSOR_INPUTS[kind]])
+            if full_name not in archive.tensors:
+                raise ModelError(f"the file has no values for {full_name!r}: it is incomplete")
+            name = full_name
+            while name in taken or name in tensors:
+                name = f"{name}.value"
+            tensors[name] = archive.tensors[full_name]
+            scope[str(entry["arg"]["name"])] = Ref(name)
+        elif kind == "user_input" and "as_tensor" in entry["arg"]:
+            name = str(entry["arg"]["as_tensor"]["name"])
+            images.append(name)
+            scope[name] = Ref(name)
+        elif kind == "constant_input":
+            ((form, value),) = entry["value"].items()
+            literal = float(value) if form == "as_float" else value
+            scope[str(entry["name"])] = None if form == "as_none" else literal
+        elif kind == "user_input" and not any(key.startswith("as_sym") for key in entry["arg"]):
+            continue  # a literal, which the export has put where it is used
+        else:
+            raise ModelError(
+                f"the model takes an input of the kind {kind}, {entry!r:.80}; expected one tensor "
+                "of images and nothing else"
+            )
+    return scope, tensors, images
+
+
+def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
+    names = []
+    for spec, output in zip(specs, graph["outputs"], strict=True):
+        ((kind, entry),) = spec.items()
+        if kind in ("buffer_mutation", "parameter_mutation"):
+            raise ModelError(
+                f"the model changes its own {kind.split('_')[0]} "
+                f"{entry[kind.replace('mutation', 'name')]!r} as it runs; expected a network that "
+                "computes the same each time: call model.eval() before the export"
+            )
+        if kind == "user_output" and "as_none" not in output:
+            names.append(output)
+    if len(names) != 1:
+        raise ModelError(
+            f"the model returns {len(names)} values; expected one tensor: wrap it in a module "
+            "whose forward returns only the prediction"
+        )
+    value = read_argument(names[0], scope)
+    if not isinstance(value, Ref) or "as_tensor" not in names[0]:
+        raise ModelError("the model returns a number; expected one tensor, the prediction")
+    return value.name
+
+
+class _GraphReader:
+    """Collects the steps of a graph and of the graphs inside it."""
+
+    def __init__(self, used: set[str]) -> None:
+        self.steps: list[Step] = []
+        self.metas: dict[str, TensorMeta] = {}
+        self.modules: dict[str, str] = {}
+        self._used = used
+
+    def read(self, graph: Json, scope: Scope) -> None:
+        """Append the steps of one graph; ``scope`` then says what its names stand for."""
+        for name, value in scope.items():
+            if isinstance(value, Ref) and name in graph["tensor_values"]:
+                self.metas.setdefault(value.name, _tensor_meta(graph["tensor_values"][name]))
+        for node in graph["nodes"]:
+            op = operator_name(str(node["target"]))
+            if op in WRAPPERS:
+                self._inline(op, node, scope)
+            else:
+                self._append(op, node, graph, scope)
+
+    def _append(self, op: str, node: Json, graph: Json, scope: Scope) -> None:
+        args, kwargs = read_arguments(op, node["inputs"], scope)
+        outputs = node["outputs"]
+        single = len(outputs) == 1 and not isinstance(content(outputs[0]), list)
+        name = defined_name(outputs[0]) if single else None
+        own = self._fresh(name or node.get("name") or op.split(".")[1])
+        self.steps.append(Step(own, op, args, kwargs))
+        self._remember_module(own, node)
+        if name is not None:
+            self._define(name, own, graph, scope)
+        elif not single:
+            items = content(outputs[0]) if len(outputs) == 1 else outputs
+            self._unpack(own, items, graph, scope)
+
+    def _unpack(self, whole: str, items: Json, graph: Json, scope: Scope) -> None:
+        """Name the members of a result that is a tuple or a list."""
+        for index, item in enumerate(items):
+            inner = content(item) if set(item) & LISTS else None
+            name = defined_name(item)
+            own = self._fresh(name or f"{whole}_{index}")
+            self.steps.append(Step(own, "operator.getitem", (Ref(whole), index), {}))
+            if inner is not None:
+                self._unpack(own, inner, graph, scope)
+            elif name is not None:
+                self._define(name, own, graph, scope)
+
+    def _define(self, name: str, own: str, graph: Json, scope: Scope) -> None:
+        scope[name] = Ref(own)
+        meta = graph["tensor_values"].get(name)
+        if meta is not None:
+            self.metas[own] = _tensor_meta(meta)
+
+    def _inline(self, op: str, node: Json, scope: Scope) -> None:
+        """Put the steps of an inner graph in the place of the node that wraps it."""
+        arguments = [entry["arg"] for entry in node["inputs"]]
+        place = next(i for i, item in enumerate(arguments) if "as_graph" in item)
+        if op.endswith("autocast") and content(arguments[2]) is not False:
+            raise ModelError(
+                "the model computes under torch.autocast, in a precision of its own; expected one "
+                "precision throughout: leave autocast out when exporting"
+            )
+        graph = arguments[place]["as_graph"]["graph"]
+        inner: Scope = {}
+        for formal, actual in zip(graph["inputs"], arguments[place + 1 :], strict=True):
+            name = defined_name(formal)
+            if name is not None:
+                inner[name] = read_argument(actual, scope)
+        self.read(graph, inner)
+        outputs = node["outputs"]
+        if len(outputs) == 1 and isinstance(content(outputs[0]), list):
+            outputs = content(outputs[0])
+        for outer, result in zip(outputs, graph["outputs"], strict=True):
+            name = defined_name(outer)
+            if name is not None:
+                scope[name] = read_argument(result, inner)
+
+    def _remember_module(self, step: str, node: Json) -> None:
+        stack = str(node.get("metadata", {}).get("nn_module_stack", ""))
+        parts = stack.rsplit(";", 1)[-1].split(",")
+        if len(parts) >= 3 and parts[1] and "_from_metadata_hook" not in parts[1]:
+            self.modules[step] = parts[1]
+
+    def _fresh(self, name: str) -> str:
+        if name in self._used:
+            name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._used)
+        self._used.add(name)
+        return name
+
+
+def _tensor_meta(meta: Json) -> TensorMeta:
+    return TensorMeta(
+        sizes=tuple(_extent(size) for size in meta["sizes"]),
+        dtype=SCALAR_TYPES[meta["dtype"]],
+        strides=tuple(_extent(stride) for stride in meta["strides"]),
+    )
+
+
+def _extent(size: Json) -> int | str:
+    return int(size["as_int"]) if "as_int" in size else str(size["as_expr"]["expr_str"])

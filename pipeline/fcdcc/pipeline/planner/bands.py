@@ -1,0 +1,308 @@
+"""Bands: images too large to be computed at once, some rows of the prediction at a time.
+
+A band is a run of rows of a dense prediction. What it needs of every value on the way back to
+the image is found by the row arithmetic (:mod:`.rows`), exactly, down to the rows of the image
+that are read; what two bands both need is computed twice::
+
+    image        ████████████████████████████████
+    band 0       ▓▓▓▓▓▓▓▓▓▓▒▒                            ▓ rows of the prediction
+    band 1               ▒▒▓▓▓▓▓▓▓▓▓▓▒▒                  ▒ rows that its edges see beyond them
+    band 2                         ▒▒▓▓▓▓▓▓▓▓▓▓
+
+A band is a block: read, computed by strips that stay put (:mod:`.strips`), written and
+recorded by itself. So the memory of a worker is that of a band, however large the image. Where
+a stage needs all rows, there are no bands: such a network takes whole images, or none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from distributed.system import MEMORY_LIMIT
+
+from fcdcc.storage import ImageSource
+
+from ..errors import PlanError
+from ..halo import NetworkRows, Rows, ranges_for
+from ..model.network import ConvStage
+from ..options import JobConfig, PlanOptions
+from ..plans.plan import Plan
+
+__all__ = ["Bands", "barrier_in", "peak_bytes", "plan_bands", "reading_note", "row_axis"]
+
+IMAGE_BYTES = 2 * 2**30
+"""An image whose values take more than this at once is computed in bands, if it can be."""
+
+BAND_BYTES = 2 * 2**30
+"""What bands may take of a worker, unless ``--memory`` says what there is."""
+
+COPIES = 5
+"""How often a worker may have the values of a band at once, measured with parity that always
+runs: what was sent to it, what is put together and computed, and the copies that the library of
+convolutions makes in layouts of its own. With nothing spare it has strips of them."""
+
+RESIDENT_BYTES = 400 * 2**20
+"""What a worker process takes by itself: Python, PyTorch, Dask."""
+
+MUCH_TWICE = 0.25
+"""Work that is done twice, for the edges of bands, above which the plan says so."""
+
+BANDS_IN_FLIGHT = 2
+"""Bands worked on at a time: one is computed while another is read or written."""
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Into what a block's images are cut, and why.
+
+    Parameters
+    ----------
+    band
+        Rows of the prediction in a block; None where blocks hold whole images.
+    part
+        Multiply-adds of a block, in those of its images whole: rows at the edges of a band
+        are done for its neighbour, too.
+    warnings
+        What the user should know.
+    """
+
+    band: int | None = None
+    part: float = 1.0
+    warnings: tuple[str, ...] = ()
+
+
+def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
+    """Return the bands for images of one shape.
+
+    Parameters
+    ----------
+    found
+        The network, analysed for this shape.
+    options
+        ``band`` and ``memory`` are looked at, and what bands do not go with.
+    batch
+        Images per block.
+
+    Raises
+    ------
+    PlanError
+        If an image does not fit a worker and cannot be cut into bands, or bands were asked for
+        where there are none.
+    """
+    # Whole images come in as small blocks as the network takes; only then are they too large.
+    single = found.network.input_shape[0] or 1
+    whole = peak_bytes(found, _all_rows(found), single, options.dtype)
+    room = _room(options)
+    limit = IMAGE_BYTES if options.memory is None or room is None else min(IMAGE_BYTES, room)
+    if options.band is None and whole <= limit:
+        return Bands()
+    why_not = barrier_in(found) or _refusal(options)
+    if why_not is not None:
+        return _whole_images(why_not, whole, room, options)
+    rows = found.layouts[found.network.output].rows
+    if options.band is not None:
+        return _bands(found, min(options.band, rows), rows)
+    band = _largest(found, options, batch, room)
+    return _bands(found, -(-rows // -(-rows // band)), rows)
+
+
+def barrier_in(found: NetworkRows) -> str | None:
+    """Return why a network cannot be computed in bands, in words; None if it can."""
+    for index, barriers in found.barriers.items():
+        return f"stage {index} needs all rows of an image at once, {barriers[0]}"
+    if found.layouts[found.network.output].axis is None:
+        return "its prediction has no rows"
+    return None
+
+
+def row_axis(found: NetworkRows) -> int:
+    """Return the axis of one image's prediction that is its rows: 1 for (classes, H, W)."""
+    axis = found.layouts[found.network.output].axis
+    if axis is None:
+        raise PlanError("a prediction without rows in bands; expected a dense one")
+    return axis - 1
+
+
+def reading_note(source: ImageSource, plan: Plan) -> str | None:
+    """Return what is wrong with how the images are stored, in words, if they are read in bands.
+
+    A band reads the chunks that hold its rows, and chunks are unpacked whole.
+    """
+    chunk, rows = source.row_chunk, source.shape[2]
+    if plan.band is None or chunk <= max(2 * plan.band, 1):
+        return None
+    return (
+        f"the images are stored in chunks of {chunk} of their {rows} rows, "
+        f"{_gib(source.chunk_bytes)} each, and every band unpacks whole chunks: store them in "
+        f"chunks of about {plan.band} rows"
+    )
+
+
+def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: str) -> int:
+    """Return the most bytes that values take at once where a network is run in one place.
+
+    Parameters
+    ----------
+    found
+        The network.
+    rows
+        The rows there are of each value; see :func:`~fcdcc.pipeline.rows.ranges_for`.
+    batch, dtype
+        Images, and the type of their values.
+
+    Every result counts as a tensor of its own, views too, and is gone after its last use.
+    """
+    scale = batch * np.dtype(dtype).itemsize
+    steps = list(_steps(found, rows))
+    last = {name: number for number, (reads, _) in enumerate(steps) for name in reads}
+    last[found.network.output] = len(steps)
+    held: dict[str, float] = {found.network.input: _share(found, rows, found.network.input, ())}
+    peak = 0.0
+    for number, (_, made) in enumerate(steps):
+        held |= made
+        peak = max(peak, sum(held.values()))
+        held = {name: size for name, size in held.items() if last.get(name, -1) > number}
+    return int(peak * scale)
+
+
+def _all_rows(found: NetworkRows) -> dict[str, Rows]:
+    return {name: Rows(0, layout.rows) for name, layout in found.layouts.items()}
+
+
+def _steps(
+    found: NetworkRows, rows: Mapping[str, Rows]
+) -> Iterator[tuple[tuple[str, ...], dict[str, float]]]:
+    """Yield what each step reads, and what it makes with its size in numbers per image."""
+    for stage in found.network.stages:
+        if isinstance(stage, ConvStage):
+            yield (stage.input,), {stage.output: _share(found, rows, stage.output, ())}
+            continue
+        layouts = found.stages[stage.index].layouts
+        for step in stage.steps:
+            shape = layouts[step.name].shape if step.name in layouts else (0,)
+            size = _share(found, rows, step.name, shape, stage.outputs)
+            yield step.references, {step.name: size}
+
+
+def _share(
+    found: NetworkRows,
+    rows: Mapping[str, Rows],
+    name: str,
+    shape: tuple[int, ...],
+    outputs: tuple[str, ...] = (),
+) -> float:
+    """Return the numbers of a value per image, of the rows that there are.
+
+    A value inside a stage has as large a part of its rows as the stage's outputs have.
+    """
+    layout = found.layouts.get(name)
+    names = outputs if layout is None else (name,)
+    parts = [
+        rows[n].size / found.layouts[n].rows
+        for n in names
+        if n in found.layouts and found.layouts[n].rows and rows.get(n)
+    ]
+    whole = layout.shape if layout is not None else shape
+    return math.prod(whole) / max(whole[0], 1) * max(parts, default=1.0) if whole else 0.0
+
+
+def _room(options: PlanOptions) -> int | None:
+    """Return the bytes that a worker has for values; None if nothing says so."""
+    memory = options.memory
+    if memory is None and isinstance(options, JobConfig) and options.scheduler is None:
+        memory = int(MEMORY_LIMIT) // (options.workers or options.n)
+    return None if memory is None else max(memory - RESIDENT_BYTES, 0)
+
+
+def _refusal(options: PlanOptions) -> str | None:
+    """Return why the options rule bands out, in words."""
+    if options.code != "systematic":
+        return f"--code {options.code} gathers every layer on one worker; take --code systematic"
+    if options.split == "images":
+        return "--split images leaves images whole; take --split rows"
+    return None
+
+
+def _whole_images(why_not: str, whole: int, room: int | None, options: PlanOptions) -> Bands:
+    """Return that images stay whole, if they fit.
+
+    Raises
+    ------
+    PlanError
+        If they do not, or bands were asked for.
+    """
+    if options.band is not None:
+        raise PlanError(f"--band {options.band}: blocks hold whole images here: {why_not}")
+    if room is not None and whole > room:
+        raise PlanError(
+            f"an image takes {_gib(whole)} at once and a worker has {_gib(room)} for it; it "
+            f"cannot be computed in bands: {why_not}. Use workers with more memory (--memory), "
+            "smaller images, or a network that looks at a part of the image at a time"
+        )
+    return Bands(
+        warnings=(f"every worker needs {_gib(whole)} for an image, which stays whole: {why_not}",)
+    )
+
+
+def _largest(found: NetworkRows, options: PlanOptions, batch: int, room: int | None) -> int:
+    """Return the most rows of the prediction that fit a worker.
+
+    Raises
+    ------
+    PlanError
+        If not even one does.
+    """
+    rows = found.layouts[found.network.output].rows
+    in_flight = options.in_flight or BANDS_IN_FLIGHT
+    budget = BAND_BYTES if room is None else room
+    if options.memory is None:
+        budget = min(budget, BAND_BYTES)
+
+    def need(band: int) -> float:
+        # Strips of all bands in flight, sent and computed; the prediction or parity of one.
+        middle = (rows - band) // 2
+        peak = peak_bytes(found, _needed(found, middle, middle + band), batch, options.dtype)
+        whole = 1 if options.redundancy == "off" else COPIES
+        return peak * (whole + 2 * in_flight / options.delta)
+
+    low, high = 0, rows
+    while low < high:
+        band = (low + high + 1) // 2
+        low, high = (band, high) if need(band) <= budget else (low, band - 1)
+    if low:
+        return low
+    raise PlanError(
+        f"one row of the prediction takes {_gib(need(1))} of a worker and {_gib(budget)} are "
+        "allowed: raise --memory, take fewer workers on a machine, or say --band yourself"
+    )
+
+
+def _needed(found: NetworkRows, start: int, stop: int) -> dict[str, Rows]:
+    needed = ranges_for(found, {found.network.output: Rows(start, stop)})
+    return {name: rows or Rows(0, 0) for name, rows in needed.items()}
+
+
+def _bands(found: NetworkRows, band: int, rows: int) -> Bands:
+    """Return bands of so many rows, with the work that one in the middle is."""
+    middle = (rows - band) // 2
+    needed = _needed(found, middle, middle + band)
+    whole = made = 0.0
+    for stage in found.network.convolutions:
+        layout = found.layouts[stage.output]
+        weight = found.network.tensors[stage.weight].shape
+        work = math.prod(weight[1:]) * math.prod(layout.shape[1:])
+        whole += work
+        made += work * needed.get(stage.output, Rows(0, 0)).size / max(layout.rows, 1)
+    twice = made / whole * rows / band - 1
+    told = (
+        f"bands of {band} of {rows} rows are {twice:.0%} more work, for rows that two of them "
+        "need: larger bands need more memory (--band, --memory)"
+    )
+    return Bands(band, made / whole, (told,) if twice > MUCH_TWICE else ())
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"

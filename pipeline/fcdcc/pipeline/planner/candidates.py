@@ -1,0 +1,311 @@
+"""One way to run a network, chosen: from a few numbers to the plan of every convolution.
+
+Which of these ways is best is for :mod:`.planner` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+
+from fcdcc.coding import ConvGeometry
+from fcdcc.coding.conditioning import check_tolerance, condition_limit, measure
+from fcdcc.coding.cost import Partition, cheapest, coded_share_cost
+from fcdcc.coding.partitions import code_partitions
+
+from ..errors import PlanError
+from ..model.interpreter import network_shapes
+from ..model.network import ConvStage, Network
+from ..options import PlanOptions
+from ..plans.forecast import Speeds, convolution_work
+from ..plans.plan import PART_OF_NEXT, CodeSpec, LayerPlan, Placement, Plan, Split
+from ..plans.row_layout import analysed
+from .bands import Bands
+
+RUNS = 4
+"""Runs of images in one share: four, for the quaternions of its parity."""
+
+LONGER_BY_IMAGES = 2.75
+"""Runs of images share no rows, so that several convolutions in one share cost nothing twice, and
+shares may have so many times the work of one of rows (docs/healthy.md)."""
+
+REAL_LIMIT = 100.0
+"""Real parity serves strips of rows up to this condition number."""
+
+REAL_SHARES = 14
+"""With more shares real parity is worse than that wherever more than one may be lost; so there
+it is not looked for, which would take half of the time that planning takes."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is to be run, on what, and what was asked for."""
+
+    network: Network
+    image_shape: tuple[int, ...]
+    options: PlanOptions
+    speeds: Speeds
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Images of a block, where the network takes no other number."""
+        return self.network.input_shape[0]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all values, for one image where the network takes one."""
+        return network_shapes(self.network, (self.fixed_batch or 1, *self.image_shape))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        found: torch.dtype = getattr(torch, self.options.dtype)
+        return found.itemsize
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a plan decides.
+
+    Parameters
+    ----------
+    split
+        What the parts of a block are.
+    in_place
+        Whether parts stay with their workers; always, where they are images.
+    batch
+        Images of a block.
+    in_flight
+        Blocks at a time.
+    share_work
+        Multiply-adds that come together before a convolution is coded, in strips of rows; by
+        images :data:`LONGER_BY_IMAGES` times as many. Where parts stay with
+        their workers, the convolutions in between belong to the share of the next that is.
+    bands
+        Into what the images are cut.
+    """
+
+    split: Split
+    in_place: bool
+    batch: int
+    in_flight: int
+    share_work: float = 0.0
+    bands: Bands = field(default_factory=Bands)
+
+
+def plan_of(situation: Situation, choice: Choice) -> Plan:
+    """Return the plan of a choice.
+
+    Raises
+    ------
+    CodeError
+        If there is no such code.
+    IllConditionedError
+        If a loss that is to be tolerated leaves too few digits of the dtype.
+    """
+    options = situation.options
+    if choice.split == "images":
+        layers = tuple(_plan_by_images(situation, choice))
+    elif choice.in_place:
+        layers = tuple(_plan_in_place(situation, choice))
+    else:
+        layers = tuple(_plan_gathered(situation, choice))
+    warnings = [
+        *choice.bands.warnings,
+        *_check_codes(layers, options.dtype),
+        *_short_of_rows(layers, options.delta),
+        *(_gathered_for_rows(situation) if choice.split == "rows" and not choice.in_place else ()),
+        *_odd_filters(situation.network),
+    ]
+    if not layers:
+        warnings.append("the model has no convolution: nothing is coded")
+    return Plan(
+        network=situation.network.fingerprint,
+        image_shape=situation.image_shape,
+        n=options.n,
+        tolerate=options.n - options.delta,
+        code=options.code,
+        split=choice.split,
+        redundancy=options.redundancy,
+        dtype=options.dtype,
+        batch=choice.batch,
+        fixed_batch=situation.fixed_batch is not None,
+        in_flight=choice.in_flight,
+        layers=layers,
+        placement=Placement(tuple(range(options.n))),
+        warnings=tuple(warnings),
+        band=choice.bands.band,
+        verify=options.verify,
+        objective=options.objective,
+    )
+
+
+def _plan_gathered(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
+    """Yield the plan of every convolution, each gathered on one worker after it."""
+    options = situation.options
+    partitions = code_partitions(options.code, options.n, options.delta)
+    for stage, geometry in _geometries(situation):
+        best = _best_partition(situation, geometry, partitions, choice.batch)
+        spec = CodeSpec(options.code, options.n, best.k_a, best.k_b)
+        yield LayerPlan(stage.index, stage.name, geometry, spec)
+
+
+def _best_partition(
+    situation: Situation, geometry: ConvGeometry, partitions: tuple[Partition, ...], batch: int
+) -> Partition:
+    """Return the partition that the objective likes best; of equals the first."""
+    if situation.options.objective == "paper":
+        return cheapest(geometry, partitions, "paper")
+    speeds, itemsize = situation.speeds, situation.itemsize
+
+    def seconds(partition: Partition) -> float:
+        cost = coded_share_cost(geometry, partition, "rows", batch)
+        moved = itemsize * cost.communication
+        work = convolution_work(cost.multiply_adds, moved, 0.0)
+        return speeds.seconds(work, itemsize) + speeds.fetching(0, moved) + moved / speeds.link
+
+    return min(partitions, key=seconds)
+
+
+def _plan_in_place(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
+    """Yield the plan of every convolution: its strips stay put, some of them are coded.
+
+    A convolution is coded when enough work has come together since the last one that was.
+    Those between are done twice for the rows that two strips need.
+
+    Raises
+    ------
+    PlanError
+        If no layer has as many rows as there are to be strips.
+    """
+    options = situation.options
+    most = _most_rows(situation)
+    if most < options.delta:
+        raise PlanError(
+            f"split by rows into δ = n − γ = {options.delta} strips, where no layer has more than "
+            f"{most} rows: take a smaller --n, a larger --tolerate, or --split images"
+        )
+    spec = _code_of_strips(options)
+    found = analysed(situation.network, situation.image_shape)
+    gathered, last = 0.0, situation.network.convolutions[-1:]
+    images = choice.batch * choice.bands.part
+    for stage, geometry in _geometries(situation):
+        if found.layouts[stage.output].axis is None:
+            reason = "its input has no rows to split: run whole"
+            yield LayerPlan(stage.index, stage.name, geometry, None, "rows", reason)
+            continue
+        gathered += geometry.multiply_adds * images / options.delta
+        coded = gathered >= choice.share_work or stage in last
+        gathered = 0.0 if coded else gathered
+        reason = "" if coded else PART_OF_NEXT
+        code = spec if coded else None
+        yield LayerPlan(stage.index, stage.name, geometry, code, "rows", reason, in_place=coded)
+
+
+def _code_of_strips(options: PlanOptions) -> CodeSpec:
+    """Return the code of strips of rows: real parity, where that is well conditioned.
+
+    With real parity there are δ strips, with quaternions 4 δ, of which each share has four;
+    so fewer rows are padding with real parity.
+    """
+    n, delta = options.n, options.delta
+    if n <= REAL_SHARES or n - delta <= 1:
+        real = CodeSpec("systematic", n, delta, 1, "real")
+        if measure(real.code).worst <= REAL_LIMIT:
+            return real
+    return CodeSpec("systematic", n, RUNS * delta, 1)
+
+
+def _plan_by_images(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
+    """Yield the plan of every convolution: all of them local, some of them coded."""
+    options = situation.options
+    spec = CodeSpec(options.code, options.n, RUNS * options.delta, 1)
+    gathered, last = 0.0, situation.network.convolutions[-1:]
+    for stage, geometry in _geometries(situation):
+        gathered += geometry.multiply_adds * choice.batch / options.delta
+        coded = gathered >= LONGER_BY_IMAGES * choice.share_work or stage in last
+        gathered = 0.0 if coded else gathered
+        reason = "" if coded else PART_OF_NEXT
+        code = spec if coded else None
+        yield LayerPlan(stage.index, stage.name, geometry, code, "images", reason)
+
+
+def _geometries(situation: Situation) -> Iterator[tuple[ConvStage, ConvGeometry]]:
+    """Yield every convolution with its shapes for one image."""
+    shapes = situation.shapes
+    for stage in situation.network.convolutions:
+        weight = situation.network.tensors[stage.weight]
+        yield (
+            stage,
+            ConvGeometry(
+                in_channels=shapes[stage.input][1],
+                out_channels=weight.shape[0],
+                spatial=shapes[stage.input][2:],
+                kernel=tuple(weight.shape[2:]),
+                stride=stage.stride,
+                padding=stage.padding,
+                dilation=stage.dilation,
+                groups=stage.groups,
+            ),
+        )
+
+
+@lru_cache(maxsize=2)
+def _odd_filters(network: Network) -> tuple[str, ...]:
+    """Return a warning for each convolution with filters that are not finite."""
+    found = []
+    for stage in network.convolutions:
+        filters = [network.tensors[name] for name in (stage.weight, stage.bias) if name]
+        odd = sum(int((~torch.isfinite(values)).sum()) for values in filters)
+        if odd:
+            found.append(
+                f"layer {stage.index} ({stage.name}): {odd} of its filters' values are not finite, "
+                "and neither are its answers; a block that would have to decode them is done "
+                "without a code"
+            )
+    return tuple(found)
+
+
+def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
+    """Refuse codes that lose too many digits, and yield a warning for each that may lose some."""
+    limit = condition_limit(getattr(torch, dtype))
+    for spec in {layer.code: None for layer in layers if layer.code is not None}:
+        worst = check_tolerance(spec.code, getattr(torch, dtype)).worst
+        if worst > limit:
+            yield (
+                f"{spec.name} with n = {spec.n}, k_a = {spec.k_a}, k_b = {spec.k_b}: the worst "
+                f"loss leaves a condition number of {worst:.3g}, above {limit:.0e} for {dtype}: "
+                "a layer that loses these shares waits for one more"
+            )
+
+
+def _most_rows(situation: Situation) -> int:
+    """Return the rows of the output that has most of them; δ where there is no convolution."""
+    rows = (geometry.output_spatial[0] for _, geometry in _geometries(situation))
+    return max(rows, default=situation.options.delta)
+
+
+def _gathered_for_rows(situation: Situation) -> Iterator[str]:
+    """Yield a warning where layers are gathered because they have too few rows to be strips."""
+    options, most = situation.options, _most_rows(situation)
+    if options.objective == "time" and options.code == "systematic" and most < options.delta:
+        yield (
+            f"every layer is gathered on one worker after it, which moves all its values: strips "
+            f"that stay need δ = {options.delta} rows, and no layer has more than {most}; take a "
+            "smaller --n, a larger --tolerate, or --split images in blocks of at least "
+            f"{options.delta} images"
+        )
+
+
+def _short_of_rows(layers: Iterable[LayerPlan], delta: int) -> Iterator[str]:
+    """Yield a warning where layers have fewer rows than there are strips."""
+    strips = [layer for layer in layers if layer.in_place]
+    short = [layer for layer in strips if layer.geometry.output_spatial[0] < delta]
+    if short:
+        yield (
+            f"{len(short)} of {len(strips)} coded layers have fewer rows than the {delta} strips: "
+            "some workers have nothing to do there"
+        )

@@ -1,0 +1,218 @@
+"""From a network, a plan and workers to a :class:`.forecast.Forecast`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import ceil
+
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
+
+from fcdcc.coding.conditioning import measure
+from fcdcc.coding.cost import share_cost
+
+from ...anyk import AnyK
+from ...anyk.keys import task_key
+from ...graph import Block, build_block
+from ...halo import Rows
+from ...model.network import Network
+from ...plans.forecast import Forecast, LayerForecast, Speeds, Work, Workers
+from ...plans.plan import Plan
+from ...plans.row_layout import analysed, row_layout
+from ...worker.kernels import common, reading
+from ...worker.malloc import KEPT
+from .profile import Profile, profile_network
+from .simulation import BlockTasks, Outcome, block_tasks, simulate
+from .task_costs import TaskCost, block_costs, read_work
+
+__all__ = ["forecast"]
+
+ROUNDS = 3
+"""So many times the blocks in flight are looked at; then their pace is that of all."""
+
+LARGEST = 24
+"""A larger cluster is simulated in small, with as many blocks for each worker."""
+
+
+WEIGHT_COPIES = 3.0
+"""The model in a worker: as it came over the network, in use, and about once more in the orders
+that convolutions bring filters into (measured: docs/planning.md)."""
+
+
+def forecast(
+    network: Network, plan: Plan, workers: Workers, speeds: Speeds, images: int | None = None
+) -> Forecast:
+    """Return what a plan costs on some workers.
+
+    Parameters
+    ----------
+    network, plan
+        What is run, and how.
+    workers, speeds
+        On what.
+    images
+        How many images there are.
+    """
+    profile = profile_network(network, plan.image_shape)
+    paper = _Paper(network, plan, profile, speeds)
+    small = min(workers.count, max(LARGEST, 2 * plan.n))
+    each = workers.count / small  # workers that one on paper stands for
+    in_flight = max(1, round(plan.in_flight / each))
+    most = round(ROUNDS * in_flight * each)
+    sizes = _block_sizes(plan, images, paper.bands, most)[:: max(1, round(each))]
+    outcome = simulate(
+        [paper.block(size) for size in sizes],
+        in_flight,
+        small,
+        workers.slots,
+        replace(speeds, parallel=max(1.0, speeds.parallel / each)),
+    )
+    ends = sorted(outcome.ends)
+    tasks = len(paper.costs(plan.batch))
+    # However many workers there are, the scheduler sees to one task at a time.
+    pace = max(ends[-1] / len(ends), each * tasks * speeds.scheduler)
+    layers = tuple(_layers(paper.plan, outcome, paper.costs(plan.batch)))
+    work = sum(layer.multiply_adds for layer in layers)
+    plain = plan.multiply_adds * plan.batch / paper.bands
+    held = outcome.peak * (workers.count if workers.in_one_process else 1)
+    return Forecast(
+        workers=workers,
+        speeds=speeds,
+        images=images,
+        ends=tuple(end for end in ends for _ in range(round(each))),
+        block_seconds=pace / each,
+        block_bytes=sum(outcome.sent.values()) / len(ends),
+        block_multiply_adds=work,
+        extra_work=work / plain - 1 if plain else 0.0,
+        peak_memory=speeds.memory_at_rest
+        + WEIGHT_COPIES * profile.weights
+        + held
+        + min(held, KEPT),  # as much as was needed is kept when it is free
+        plain_seconds=_plain_seconds(network, profile, plan, workers, speeds, images),
+        tasks=tasks,
+        layers=layers,
+        bands=paper.bands,
+        parity_memory=paper.parity_memory(plan.batch),
+    )
+
+
+def _block_sizes(plan: Plan, images: int | None, bands: int, most: int) -> list[int]:
+    """Return the images of the first blocks, of all where there are few."""
+    if images is None or images * bands >= most * plan.batch:
+        return [plan.batch] * most
+    last = images % plan.batch
+    whole = [plan.batch] * (images // plan.batch) + ([last] if last else [])
+    return [size for size in whole for _ in range(bands)]
+
+
+class _Paper:
+    """The tasks of blocks of some sizes, each made once."""
+
+    def __init__(self, network: Network, plan: Plan, profile: Profile, speeds: Speeds) -> None:
+        self.bands, self._band = 1, None if plan.band is None else Rows(0, plan.band)
+        self.plan = plan
+        if plan.band is not None:  # one in the middle, which has neighbours on both sides
+            rows = analysed(network, plan.image_shape).layouts[network.output].rows
+            self.bands = ceil(rows / plan.band)
+            start = (rows - min(plan.band, rows)) // 2
+            self._band = Rows(start, start + min(plan.band, rows))
+            self.plan = row_layout(network, plan, self._band).plan
+        self._network = network
+        self._plan = plan
+        self._profile = profile
+        self._speeds = speeds
+        self._made: dict[int, tuple[BlockTasks, dict[Key, TaskCost]]] = {}
+        self._graphs: dict[int, Mapping[Key, GraphNode]] = {}
+
+    def block(self, images: int) -> BlockTasks:
+        """Return the tasks of a block of so many images."""
+        return self._of(images)[0]
+
+    def costs(self, images: int) -> dict[Key, TaskCost]:
+        """Return what each of its tasks costs."""
+        return self._of(images)[1]
+
+    def parity_memory(self, images: int) -> float:
+        """Return the bytes that the largest task of those needs that rest on standby."""
+        costs, tasks = self.costs(images), self._graphs[images]
+        standby = {
+            node.shares[position]
+            for node in tasks.values()
+            if isinstance(node, AnyK)
+            for position in node.standby
+        }
+        given = (
+            sum(costs[k].bytes for k in tasks[key].dependencies if k in costs) for key in standby
+        )
+        needs = (costs[key].bytes + costs[key].workspace for key in standby)
+        return max(map(sum, zip(given, needs, strict=True)), default=0.0)
+
+    def _of(self, images: int) -> tuple[BlockTasks, dict[Key, TaskCost]]:
+        if images not in self._made:
+            plan, profile = self._plan, self._profile
+            nowhere: Key = "executable"
+            block = Block(TaskRef(nowhere), "plan", 0, images, _read_nothing)
+            graph = build_block(self._network, plan, block, self._band)
+            last = task_key("write", "plan", len(self._network.stages), 0)
+            tasks = {**graph.tasks, last: Task(last, common.same, graph.prediction)}
+            layout = row_layout(self._network, plan, self._band) if plan.in_place else None
+            costs = block_costs(self._network, self.plan, layout, profile, tasks, images)
+            made = block_tasks(tasks, costs, last, self._speeds, profile.itemsize)
+            self._made[images] = made, costs
+            self._graphs[images] = tasks
+        return self._made[images]
+
+
+def _read_nothing(key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:
+    return Task(key, reading.read, None, None, start, stop, pad_to, rows)
+
+
+def _layers(plan: Plan, outcome: Outcome, costs: Mapping[Key, TaskCost]) -> Iterator[LayerForecast]:
+    """Yield what each convolution costs in a block."""
+    blocks = len(outcome.ends)
+    memory: dict[int, float] = {}
+    for key, cost in costs.items():
+        if isinstance(key, tuple) and isinstance(key[1], int):
+            memory[key[1]] = max(memory.get(key[1], 0.0), cost.bytes + cost.workspace)
+    for layer in plan.layers:
+        sent, condition = outcome.sent[layer.layer] / blocks, None
+        work = float(layer.geometry.multiply_adds * plan.batch)
+        if layer.code is not None:
+            work = sum(
+                share_cost(layer.coded_conv, position, plan.batch).multiply_adds
+                for position in plan.shares_started(layer)
+                if position not in plan.standby_positions(layer)
+            )
+            lossless = plan.redundancy == "off" or layer.code.n == plan.delta
+            condition = None if lossless else measure(layer.code.code).worst
+        yield LayerForecast(layer.layer, work, sent, memory.get(layer.layer, 0.0), condition)
+
+
+def _plain_seconds(
+    network: Network,
+    profile: Profile,
+    plan: Plan,
+    workers: Workers,
+    speeds: Speeds,
+    images: int | None,
+) -> float:
+    """Return how long plain data-parallel inference takes: a task for each block.
+
+    Of few images it takes smaller blocks, so that every worker has something to do. Where there
+    are many, their pace counts, as it does for a plan: the last round need not be a whole one.
+    """
+    total = images or plan.batch * workers.count
+    places = workers.count * workers.slots
+    batch = plan.batch if plan.fixed_batch else min(plan.batch, ceil(total / places))
+    work = sum(profile.work.values(), Work()).times(batch) + read_work(profile, network, batch)
+    alone = speeds.task + speeds.seconds(work, profile.itemsize)
+    blocks = total / batch
+
+    def together(some: float) -> float:
+        return alone * max(1.0, some / speeds.parallel)
+
+    if images is None or blocks >= ROUNDS * places:
+        return blocks / places * together(places)
+    rounds, rest = divmod(blocks, places)
+    return rounds * together(places) + min(1.0, rest) * together(rest)

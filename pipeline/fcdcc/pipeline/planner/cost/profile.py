@@ -1,0 +1,177 @@
+"""What each stage of a network has to do for one image, found without computing anything."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from ...model.interpreter import network_shapes, run_steps
+from ...model.network import ConvStage, GlueStage, Network
+from ...plans.forecast import Work, convolution_work
+
+__all__ = ["Profile", "profile_network"]
+
+SLOW = ("pool", "upsample", "softmax")
+SLOW_FACTOR = 10.0
+"""Windows and resampling take so many times as long for a byte as a copy does (measured on
+one core: 1 to 1.6 GB/s where sums and concatenations have 36 to 45)."""
+
+CHANNELS = 16
+"""Channels that a convolution computes together: it makes no fewer (benchmarks/operations.py)."""
+
+PROFILED_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A network as the cost model sees it.
+
+    Parameters
+    ----------
+    image_bytes
+        Bytes of every value that passes between stages, for one image.
+    shapes
+        Of these values, for :data:`PROFILED_BATCH` images or the network's fixed batch.
+    work
+        Of every stage, for one image.
+    room
+        Bytes that a stage needs at most for what it reads and makes, for one image.
+    weights
+        Bytes of all weights.
+    itemsize
+        Bytes of a number.
+    """
+
+    image_bytes: Mapping[str, float]
+    shapes: Mapping[str, tuple[int, ...]]
+    work: Mapping[int, Work]
+    room: Mapping[int, float]
+    weights: int
+    itemsize: int
+
+    def rows(self, name: str, axis: int) -> int:
+        """Return how many rows a value has."""
+        return self.shapes[name][axis]
+
+
+@lru_cache(maxsize=4)
+def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
+    """Return what a network has to do for an image of shape (C, *space).
+
+    Raises
+    ------
+    ModelError
+        If the network does not take such images.
+    """
+    batch = network.input_shape[0] or PROFILED_BATCH
+    shapes = network_shapes(network, (batch, *image_shape))
+    itemsize = network.input_dtype.itemsize
+    image_bytes = {name: prod(shape) * itemsize / batch for name, shape in shapes.items()}
+    meta = {name: tensor.to("meta") for name, tensor in network.tensors.items()}
+    work, room = {}, {}
+    for stage in network.stages:
+        if isinstance(stage, ConvStage):
+            weight = network.tensors[stage.weight]
+            made = prod(shapes[stage.output]) / batch
+            touched = image_bytes[stage.input] + image_bytes[stage.output]
+            fixed = weight.numel() * itemsize
+            adds = made * prod(weight.shape[1:])
+            work[stage.index] = convolution_work(adds, touched, fixed)
+            room[stage.index] = touched + _ordered(
+                image_bytes[stage.input], image_bytes[stage.output], weight.shape[0]
+            )
+        else:
+            inputs = {
+                name: torch.empty(shapes[name], dtype=network.input_dtype, device="meta")
+                for name in stage.inputs
+            }
+            work[stage.index], room[stage.index] = _metered(stage, inputs, meta, batch)
+    weights = sum(tensor.numel() * tensor.itemsize for tensor in network.tensors.values())
+    return Profile(image_bytes, shapes, work, room, weights, itemsize)
+
+
+def _metered(
+    stage: GlueStage,
+    inputs: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    batch: int,
+) -> tuple[Work, float]:
+    """Return what glue has to do for an image, and the bytes that it needs at most."""
+    meter = _Meter(tensors.values(), sum(map(_bytes, inputs.values())))
+    with meter:
+        run_steps(stage, inputs, tensors)
+    work = Work(meter.multiply_adds / batch, meter.touched / batch, meter.fixed)
+    return work, meter.room / batch
+
+
+def _ordered(given: float, made: float, channels: int) -> float:
+    """Return the bytes of a convolution's inputs and outputs in an order of its own."""
+    return given + made * (-(-channels // CHANNELS) * CHANNELS / max(channels, 1))
+
+
+class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types there
+    """Adds up what the operations under it would do."""
+
+    def __init__(self, weights: Iterable[torch.Tensor], given: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.multiply_adds = self.touched = self.fixed = 0.0
+        self.room = self._held = float(given)
+        self._weights = {_storage(weight) for weight in weights}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func.is_view:
+            return out
+        slow = SLOW_FACTOR if any(word in str(func) for word in SLOW) else 1.0
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self.touched += slow * sum(map(_bytes, made))
+        for leaf in made:
+            self._hold(leaf)
+        for leaf in tree_leaves((args, kwargs)):
+            if not isinstance(leaf, torch.Tensor):
+                continue
+            if _storage(leaf) in self._weights:
+                self.fixed += _bytes(leaf)
+            else:
+                self.touched += slow * _bytes(leaf)
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.multiply_adds += count(*args, **kwargs, out_val=out) / 2
+            if "conv" in str(func):
+                own = _ordered(_bytes(args[0]), _bytes(out), out.shape[1])
+                self.room = max(self.room, self._held + own)
+        return out
+
+    def _hold(self, made: torch.Tensor) -> None:
+        """Count the memory of a result until nobody has it any more."""
+        size = _bytes(made)
+        self._held += size
+        self.room = max(self.room, self._held)
+        weakref.finalize(made, self._let_go, size)
+
+    def _let_go(self, size: int) -> None:
+        self._held -= size
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.itemsize
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

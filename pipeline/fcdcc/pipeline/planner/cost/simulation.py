@@ -1,0 +1,335 @@
+"""Some blocks on paper: the tasks of their graphs on workers that have nothing but a speed.
+
+The rules are those of a healthy cluster. A task starts when all that it needs is there, on
+the worker of its seat, or else on one of those that hold what it needs: the one that can begin
+first, as Dask sees it. Earlier blocks come first. Workers share cores
+(:attr:`.speeds.Speeds.parallel`): where more tasks run at once, or values are fetched, all of
+that is slower. Parity on standby does not start. A value is let go when the last task that
+needs it is done.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dask._task_spec import GraphNode
+from dask.typing import Key
+
+from ...anyk import AnyK
+from ...anyk.scheduler.colocation import lane_seats
+from ...plans.forecast import Speeds
+from .task_costs import TaskCost
+
+__all__ = ["BlockTasks", "Outcome", "block_tasks", "simulate"]
+
+BANDWIDTH = 1e8
+"""Bytes per second between workers that Dask reckons with when it looks for a task's worker."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task of every block. Numbers in place of keys: the order in which they can run."""
+
+    seconds: float
+    bytes: float
+    workspace: float
+    layer: int
+    position: int
+    seat: int | None
+    needs: tuple[int, ...]
+    alias: int | None
+    """The task whose memory its result is: a part is its own share."""
+
+
+@dataclass(frozen=True)
+class BlockTasks:
+    """The tasks of a block, and who needs them."""
+
+    tasks: tuple[_Task, ...]
+    readers: tuple[tuple[int, ...], ...]
+    last: int
+
+
+@dataclass
+class Outcome:
+    """What came of it.
+
+    Parameters
+    ----------
+    ends
+        Seconds after which each block was done, ascending.
+    sent
+        Bytes that went from one worker to another, by the layer of the task that needed them.
+    peak
+        The most bytes that a worker had at a time.
+    """
+
+    ends: list[float] = field(default_factory=list)
+    sent: Counter[int] = field(default_factory=Counter)
+    peak: float = 0.0
+
+
+def block_tasks(
+    tasks: Mapping[Key, GraphNode],
+    costs: Mapping[Key, TaskCost],
+    last: Key,
+    speeds: Speeds,
+    itemsize: int,
+) -> BlockTasks:
+    """Return the tasks of a block that run where nothing is lost."""
+    standby, seats, alias = set[Key](), dict[Key, int](), dict[Key, Key]()
+    wants: dict[Key, tuple[Key, ...]] = {}
+    for key in costs:
+        node = tasks[key]
+        wants[key] = tuple(need for need in node.dependencies if need in costs)
+        if isinstance(node, AnyK):
+            seats |= {node.shares[p]: s for p, s in zip(node.positions, node.seats, strict=True)}
+            standby |= {node.shares[position] for position in node.standby}
+            first = _first(node)
+            if node.own is not None:
+                alias[key] = node.shares[node.own]
+            others = set(node.shares.values()) - {node.shares[position] for position in first}
+            wants[key] = tuple(need for need in wants[key] if need not in others)
+    keys = [key for key in costs if key not in standby]
+    seats |= lane_seats(tasks)
+    number = {key: index for index, key in enumerate(keys)}
+    readers: list[list[int]] = [[] for _ in keys]
+    made = []
+    for key in keys:
+        cost, needs = costs[key], tuple(number[need] for need in wants[key] if need in number)
+        for need in needs:
+            readers[need].append(number[key])
+        layer, position = _place(key)
+        seconds = speeds.seconds(cost.work, itemsize)
+        made.append(
+            _Task(
+                seconds + speeds.task,
+                cost.bytes,
+                cost.workspace,
+                layer,
+                position,
+                seats.get(key, seats.get(alias[key]) if key in alias else None),
+                needs,
+                number[alias[key]] if key in alias else None,
+            )
+        )
+    return BlockTasks(tuple(made), tuple(map(tuple, readers)), number[last])
+
+
+def _place(key: Key) -> tuple[int, int]:
+    """Return the layer and the position that stand in a key."""
+    match key:
+        case (_, int(layer), _, int(position)):
+            return layer, position
+    return 0, 0
+
+
+def _first(node: AnyK) -> Collection[int]:
+    """Return the positions that a node waits for where nothing is lost."""
+    if node.own is not None:
+        return (node.own,)
+    there = [position for position in node.positions if position not in node.standby]
+    return next(
+        (there[:count] for count in range(1, len(there)) if node.is_ready(there[:count])), there
+    )
+
+
+def simulate(
+    blocks: Sequence[BlockTasks], in_flight: int, workers: int, slots: int, speeds: Speeds
+) -> Outcome:
+    """Take blocks through a cluster, so many at a time.
+
+    Parameters
+    ----------
+    blocks
+        The tasks of each.
+    in_flight
+        Blocks that are worked on at a time.
+    workers, slots
+        Workers, and tasks at a time of each.
+    speeds
+        The constants.
+    """
+    run = _Run(blocks, workers, slots, speeds)
+    run.go(in_flight)
+    return run.outcome
+
+
+class _Run:
+    """Tasks have numbers: those of the first block come first, in the order of their block."""
+
+    def __init__(
+        self, blocks: Sequence[BlockTasks], workers: int, slots: int, speeds: Speeds
+    ) -> None:
+        self.outcome = Outcome()
+        self._blocks = blocks
+        self._speeds = speeds
+        self._slots = [slots] * workers
+        self._all_slots = slots
+        self._running = 0
+        self._ready: list[list[int]] = [[] for _ in range(workers)]
+        self._coming: list[tuple[float, int, int, float]] = []
+        self._computing: list[tuple[float, int, int, bool]] = []
+        # By the number of a task: what it is, its block and that block's first task, how many
+        # of its needs are missing, who has not read its result yet, and which workers have it.
+        self._tasks: list[_Task] = []
+        self._block: list[int] = []
+        self._first: list[int] = []
+        self._missing: list[int] = []
+        self._unread: list[int] = []
+        self._holders: list[list[int]] = []
+        self._memory = [0.0] * workers
+        self._load = [0.0] * workers
+        # With p tasks computing at once the clock of their work goes at min(1, parallel / p).
+        self._now = self._worked = 0.0
+
+    def go(self, in_flight: int) -> None:
+        begun = 0
+        while len(self.outcome.ends) < len(self._blocks):
+            while begun < len(self._blocks) and begun - len(self.outcome.ends) < in_flight:
+                self._begin(begun)
+                begun += 1
+            self._step()
+
+    def _begin(self, block: int) -> None:
+        first, tasks = len(self._tasks), self._blocks[block].tasks
+        self._tasks += tasks
+        self._block += [block] * len(tasks)
+        self._first += [first] * len(tasks)
+        self._missing += [len(task.needs) for task in tasks]
+        self._unread += [0] * len(tasks)
+        self._holders += [[] for _ in tasks]
+        for number, task in enumerate(tasks, first):
+            if not task.needs:
+                self._send(number)
+
+    def _step(self) -> None:
+        """Go to the next moment at which something happens."""
+        pace = min(1.0, self._speeds.parallel / self._running) if self._running else 1.0
+        done = (
+            self._now + (self._computing[0][0] - self._worked) / pace if self._computing else None
+        )
+        if self._coming and (done is None or self._coming[0][0] <= done):
+            moment, number, worker, fetching = heapq.heappop(self._coming)
+            self._advance(moment, pace)
+            if fetching:
+                self._compute(number, worker, fetching, fetches=True)
+            else:
+                self._arrive(number, worker)
+        elif done is not None:
+            _, number, worker, fetches = heapq.heappop(self._computing)
+            self._advance(done, pace)
+            self._running -= 1
+            if fetches:
+                self._arrive(number, worker)
+            else:
+                self._finish(number, worker)
+
+    def _advance(self, moment: float, pace: float) -> None:
+        self._worked += (moment - self._now) * pace
+        self._now = moment
+
+    def _root(self, number: int) -> int:
+        """Return the task whose memory a result is."""
+        alias = self._tasks[number].alias
+        return number if alias is None else self._first[number] + alias
+
+    def _send(self, number: int) -> None:
+        """Give a task to a worker, and what it needs, too."""
+        task, first = self._tasks[number], self._first[number]
+        needs = {self._root(first + need) for need in task.needs}
+        worker = self._chosen(number, task, needs)
+        self._load[worker] += task.seconds
+        missing = [need for need in needs if worker not in self._holders[need]]
+        if not missing:
+            heapq.heappush(self._coming, (self._now, number, worker, 0.0))
+            return
+        total = 0.0
+        for need in missing:
+            size = self._tasks[need].bytes
+            total += size
+            self._holders[need].append(worker)
+            self._hold(worker, size)
+        self.outcome.sent[task.layer] += int(total)
+        there = self._now + self._speeds.travelling(total)
+        fetching = self._speeds.fetching(len(missing), total)
+        heapq.heappush(self._coming, (there, number, worker, fetching))
+
+    def _chosen(self, number: int, task: _Task, needs: set[int]) -> int:
+        workers, block = len(self._slots), self._block[number]
+        if task.seat is not None:
+            return (task.seat + block) % workers
+        if not needs:
+            return (task.position + block) % workers
+        there: dict[int, float] = {}
+        total = 0.0
+        for need in needs:
+            size = self._tasks[need].bytes
+            total += size
+            for holder in self._holders[need]:
+                there[holder] = there.get(holder, 0.0) + size
+        if len(there) == 1:
+            return next(iter(there))
+
+        def begins(worker: int) -> tuple[float, float, int]:
+            missing = (total - there[worker]) / BANDWIDTH
+            return self._load[worker] / self._all_slots + missing, -there[worker], worker
+
+        return min(there, key=begins)
+
+    def _arrive(self, number: int, worker: int) -> None:
+        heapq.heappush(self._ready[worker], number)
+        self._start(worker)
+
+    def _start(self, worker: int) -> None:
+        while self._slots[worker] and self._ready[worker]:
+            number = heapq.heappop(self._ready[worker])
+            task = self._tasks[number]
+            self._slots[worker] -= 1
+            self._hold(worker, task.workspace)
+            self._compute(number, worker, task.seconds, fetches=False)
+
+    def _compute(self, number: int, worker: int, seconds: float, *, fetches: bool) -> None:
+        """Occupy a core for so many seconds, or for longer where there are too few of them."""
+        self._running += 1
+        heapq.heappush(self._computing, (self._worked + seconds, number, worker, fetches))
+
+    def _finish(self, number: int, worker: int) -> None:
+        task, first = self._tasks[number], self._first[number]
+        tasks = self._blocks[self._block[number]]
+        index = number - first
+        self._slots[worker] += 1
+        self._load[worker] -= task.seconds
+        self._memory[worker] -= task.workspace
+        readers = len(tasks.readers[index]) + (index == tasks.last)
+        if task.alias is None:
+            self._holders[number] = [worker]
+            self._unread[number] = readers + 1
+            self._hold(worker, task.bytes)
+            self._let_go(number)  # nobody may need it
+        else:  # its readers keep the memory of the other
+            self._unread[first + task.alias] += readers
+        for need in task.needs:
+            self._let_go(self._root(first + need))
+        for reader in tasks.readers[index]:
+            self._missing[first + reader] -= 1
+            if not self._missing[first + reader]:
+                self._send(first + reader)
+        if index == tasks.last:
+            self._let_go(self._root(number))
+            self.outcome.ends.append(self._now)
+        self._start(worker)
+
+    def _hold(self, worker: int, size: float) -> None:
+        self._memory[worker] += size
+        self.outcome.peak = max(self.outcome.peak, self._memory[worker])
+
+    def _let_go(self, number: int) -> None:
+        self._unread[number] -= 1
+        if not self._unread[number]:
+            for worker in self._holders[number]:
+                self._memory[worker] -= self._tasks[number].bytes
+            self._holders[number] = []

@@ -1,0 +1,385 @@
+"""From a network, the shape of its images and options to the best :class:`Plan`.
+
+Ways to run the network are tried on paper (:mod:`.costs`), with the workers that there are.
+The first of them is what experience says; another one must be better by more than the model
+is sure of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from math import ceil, prod
+
+import numpy as np
+from dask.utils import format_bytes
+
+from fcdcc.coding.errors import CodeError, FcdccError
+
+from ..errors import PlanError
+from ..model.network import Network
+from ..options import PlanOptions
+from ..plans.forecast import Speeds, Workers, on_this_machine
+from ..plans.plan import Plan, Split
+from ..plans.row_layout import analysed
+from .bands import BANDS_IN_FLIGHT, plan_bands
+from .candidates import RUNS, Choice, Situation, plan_of
+from .cost.estimate import forecast
+
+__all__ = ["check_images", "fits", "forecast_on", "make_plan"]
+
+BLOCK_BYTES = 64 * 2**20
+"""The largest value of the network, for a whole block, should not exceed this."""
+
+BATCH_LIMIT = 64
+"""A planned block has no more images than this, so that work done is recorded often."""
+
+IN_FLIGHT = 4
+"""Blocks in flight at least: enough that workers find work while a block is decoded."""
+
+WORTH = 33.0
+"""A share should take so many times what its task costs beside it."""
+
+FINER = (1.0, 0.25, 1 / 16)
+"""How much finer strips of rows may be coded: fewer rows are then done twice. So may runs of images
+where parity is always made: what stands in front of a coded layer it does for all of them."""
+
+MARGIN = 0.05
+"""By so much another way must be better than the usual one."""
+
+ALIKE = 0.02
+"""Of plans that differ by less than this the one that needs least memory is taken."""
+
+MEMORY_PART = 0.7
+"""Of the memory of workers a plan may use so much; then Dask begins to write it to disk."""
+
+
+def check_images(network: Network, image_shape: tuple[int, ...]) -> None:
+    """Check that a network takes images of this shape, (C, *space).
+
+    Raises
+    ------
+    PlanError
+        If it does not.
+    """
+    if not fits(network.input_shape, image_shape):
+        wanted = ", ".join("any" if size is None else str(size) for size in network.input_shape[1:])
+        raise PlanError(
+            f"images of shape {image_shape} for a model that takes ({wanted}), channels first: "
+            "resize the images or use another model"
+        )
+
+
+def fits(input_shape: tuple[int | None, ...], image_shape: tuple[int, ...]) -> bool:
+    """Return whether images (C, *space) fit an input (batch, C, *space), None being any size.
+
+    >>> fits((None, 3, None, 32), (3, 7, 32)), fits((None, 3, None, 32), (1, 7, 32))
+    (True, False)
+    """
+    expected = input_shape[1:]
+    return len(image_shape) == len(expected) and all(
+        want is None or want == size for want, size in zip(expected, image_shape, strict=True)
+    )
+
+
+def make_plan(
+    network: Network,
+    image_shape: tuple[int, ...],
+    options: PlanOptions,
+    images: int | None = None,
+    workers: Workers | None = None,
+    speeds: Speeds | None = None,
+    *,
+    in_bands: bool = True,
+) -> Plan:
+    """Return the plan for images of shape (C, *space).
+
+    Parameters
+    ----------
+    network, image_shape, options
+        What is run, on what, and how.
+    images
+        How many images there are, if that is known.
+    workers
+        Who does it; by default n workers of unknown memory.
+    speeds
+        What is known of their speed.
+    in_bands
+        Whether images that are too large to be computed at once may be cut.
+
+    Raises
+    ------
+    PlanError
+        If the images do not fit the network, the options do not go together, or the plan needs
+        more memory than there is.
+    CodeError, IllConditionedError
+        If there is no such code, or it loses too many digits.
+    """
+    check_images(network, image_shape)
+    workers = workers or Workers(options.n)
+    speeds = speeds or on_this_machine(workers.count * workers.slots)
+    situation = Situation(network, image_shape, options, speeds)
+    _check_batch(situation)
+    usual = _usual(situation, images, workers)
+    if in_bands and network.convolutions:
+        usual = _in_bands(situation, usual)
+    if options.objective == "paper":
+        usual = replace(usual, split="rows", in_place=False)
+    search = _Search(situation, workers, images)
+    return search.best(usual)
+
+
+def forecast_on(
+    plan: Plan,
+    network: Network,
+    workers: Workers,
+    speeds: Speeds,
+    images: int | None,
+    memory: int | None = None,
+) -> Plan:
+    """Return a plan with what it costs on these workers.
+
+    Raises
+    ------
+    PlanError
+        If it needs more memory than they may use, or than is allowed.
+    """
+    found = replace(plan, forecast=forecast(network, plan, workers, speeds, images))
+    allowed = _allowed(memory, workers)
+    if plan.band is None and allowed is not None and _memory(found) > allowed:
+        raise _too_large(found, allowed)
+    return found
+
+
+def _check_batch(situation: Situation) -> None:
+    """Refuse options that do not go together.
+
+    Raises
+    ------
+    PlanError
+        If a batch is asked for that the network does not take, or a split that cannot be.
+    """
+    options, fixed = situation.options, situation.fixed_batch
+    if fixed is not None and options.batch not in (None, fixed):
+        raise PlanError(
+            f"--batch {options.batch} for a model that was exported with a fixed batch of {fixed}: "
+            "leave --batch out, or export the model with a dynamic batch"
+        )
+    if options.split != "images":
+        return
+    if options.objective == "paper":
+        raise PlanError(
+            "--split images with --objective paper, which is about rows and filters: leave one out"
+        )
+    if options.code != "systematic":
+        raise PlanError(
+            f"--split images with --code {options.code}: only the systematic code leaves runs of "
+            "images whole; take --code systematic, or --split rows"
+        )
+    if fixed is not None:
+        raise PlanError(
+            f"--split images for a model with a fixed batch of {fixed}: export it with a dynamic "
+            "batch, or take --split rows"
+        )
+    if options.batch is not None and options.batch < options.delta:
+        raise PlanError(
+            f"--split images with blocks of {options.batch}: expected at least {options.delta} "
+            "images, one for each share that does not hold parity; raise --batch, or take --split "
+            "rows"
+        )
+
+
+def _usual(situation: Situation, images: int | None, workers: Workers) -> Choice:
+    """Return what experience says: images where blocks hold enough of them, else rows."""
+    options, fixed = situation.options, situation.fixed_batch
+    batch = fixed or options.batch or _planned_batch(situation)
+    split: Split = "images" if options.split == "images" else "rows"
+    if options.split == "auto" and fixed is None and options.code == "systematic":
+        enough = min(batch, batch if images is None else images) >= RUNS * options.delta
+        split = "images" if enough else "rows"
+    if split == "images" and options.batch is None:
+        batch = max(1, round(batch / (RUNS * options.delta))) * RUNS * options.delta
+    places = workers.count * workers.slots
+    return Choice(
+        split,
+        in_place=options.code == "systematic",
+        batch=batch,
+        in_flight=options.in_flight or max(IN_FLIGHT, ceil(2 * places / options.delta)),
+        share_work=_share_work(situation.speeds),
+    )
+
+
+def _in_bands(situation: Situation, usual: Choice) -> Choice:
+    """Return a choice with the bands that the images are cut into, if they are.
+
+    Raises
+    ------
+    PlanError
+        If an image does not fit a worker and cannot be cut.
+    """
+    options = situation.options
+    found = analysed(situation.network, situation.image_shape)
+    bands = plan_bands(found, options, situation.fixed_batch or options.batch or usual.batch)
+    if bands.band is None:
+        return replace(usual, bands=bands)
+    batch = situation.fixed_batch or options.batch or _planned_batch(situation)
+    in_flight = options.in_flight or BANDS_IN_FLIGHT
+    return replace(usual, split="rows", batch=batch, in_flight=in_flight, bands=bands)
+
+
+def _planned_batch(situation: Situation) -> int:
+    """Return images per block: as many as keep the largest value within its bytes."""
+    largest = max(prod(shape) for shape in situation.shapes.values()) * situation.itemsize
+    return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
+
+
+def _share_work(speeds: Speeds) -> float:
+    """Return the multiply-adds of a share beside which the overhead of its tasks is small."""
+    return WORTH * speeds.task * speeds.multiply_adds
+
+
+class _Search:
+    """Tries ways to run a network on paper."""
+
+    def __init__(self, situation: Situation, workers: Workers, images: int | None) -> None:
+        self._situation = situation
+        self._options = situation.options
+        self._workers = workers
+        self._images = images
+        self._allowed = _allowed(situation.options.memory, workers)
+
+    def best(self, usual: Choice) -> Plan:
+        """Return the plan of the best choice.
+
+        Raises
+        ------
+        PlanError
+            If none fits the memory.
+        """
+        choices = [usual]
+        fixed = self._options.objective == "paper" or usual.bands.band is not None
+        if not fixed and self._situation.network.convolutions:
+            choices += self._others(usual)
+        found = list(self._tried(choices))
+        fitting = [plan for plan in found if plan.band is not None or self._fits(plan)]
+        if not fitting:
+            return self._smaller(choices, found[0])
+        least, first = min(map(self._seconds, fitting)), fitting[0]
+        if least >= (1 - MARGIN) * self._seconds(first):
+            return first
+        return min((p for p in fitting if self._seconds(p) <= (1 + ALIKE) * least), key=_memory)
+
+    def _tried(self, choices: Iterable[Choice]) -> Iterator[Plan]:
+        """Yield the plans of choices, each plan once.
+
+        Raises
+        ------
+        FcdccError
+            Why the first one cannot be, if none can.
+        """
+        seen: set[Plan] = set()
+        error: FcdccError | None = None
+        for choice in choices:
+            try:
+                plan = plan_of(self._situation, choice)
+            except (PlanError, CodeError) as found:
+                error = error or found
+                continue
+            if plan not in seen:
+                seen.add(plan)
+                yield self._forecast(plan)
+        if error is not None and not seen:
+            raise error
+
+    def _others(self, usual: Choice) -> Iterator[Choice]:
+        """Yield other choices that the options leave open."""
+        options, fixed = self._options, self._situation.fixed_batch
+        whole = RUNS * options.delta
+        if options.code == "systematic":
+            if options.split != "rows" and fixed is None:
+                eager = options.redundancy == "eager"
+                for batch in self._batches(whole, usual.batch, [whole, 2 * whole, 4 * whole]):
+                    for finer in (FINER if eager else FINER[:1]) if batch >= options.delta else ():
+                        finely = finer * usual.share_work
+                        yield replace(usual, split="images", batch=batch, share_work=finely)
+            if options.split != "images":
+                for batch in self._batches(1, usual.batch, [1, 4, 16]):
+                    rows = replace(usual, split="rows", batch=batch)
+                    for finer in FINER:
+                        yield replace(rows, share_work=finer * usual.share_work)
+                yield replace(usual, split="rows", in_place=False)
+        else:
+            for batch in self._batches(1, usual.batch, [1, 4, 16]):
+                yield replace(usual, batch=batch)
+        if options.in_flight is None:
+            yield replace(usual, in_flight=2 * usual.in_flight)
+
+    def _batches(self, least: int, usual: int, more: list[int]) -> list[int]:
+        """Return batches to try: the one that is given, or some near the usual one."""
+        given = self._situation.fixed_batch or self._options.batch
+        if given is not None:
+            return [given]
+        most = max(BATCH_LIMIT, least)
+        if self._images is not None:
+            most = min(most, max(least, self._images))
+        return sorted({batch for batch in (*more, usual) if least <= batch <= most})
+
+    def _forecast(self, plan: Plan) -> Plan:
+        found = forecast(
+            self._situation.network, plan, self._workers, self._situation.speeds, self._images
+        )
+        return replace(plan, forecast=found)
+
+    def _smaller(self, choices: Iterable[Choice], least: Plan) -> Plan:
+        """Return a plan that fits because fewer or smaller blocks are worked on at a time.
+
+        Raises
+        ------
+        PlanError
+            If there is none.
+        """
+        given, usual = self._options.in_flight, least.in_flight
+        for in_flight in [given] if given else sorted({usual // 2, 2, 1} - {0}, reverse=True):
+            for plan in self._tried(replace(choice, in_flight=in_flight) for choice in choices):
+                if self._fits(plan):
+                    return plan
+                least = min(least, plan, key=_memory)
+        raise _too_large(least, self._allowed or 0)
+
+    def _fits(self, plan: Plan) -> bool:
+        return self._allowed is None or _memory(plan) <= self._allowed
+
+    def _seconds(self, plan: Plan) -> float:
+        """Return how long all images take; of many images, for one."""
+        if plan.forecast is None:
+            return np.inf
+        if self._images is None:
+            return plan.forecast.block_seconds / plan.batch
+        return plan.forecast.seconds_of(self._images, plan.batch)
+
+
+def _memory(plan: Plan) -> float:
+    return 0.0 if plan.forecast is None else plan.forecast.peak_memory
+
+
+def _allowed(memory: int | None, workers: Workers) -> float | None:
+    """Return the bytes that a plan may need of a worker's process."""
+    if memory is not None:
+        return float(memory)
+    together = workers.count if workers.in_one_process else 1
+    return None if workers.memory is None else MEMORY_PART * workers.memory * together
+
+
+def _too_large(plan: Plan, allowed: float) -> PlanError:
+    found = plan.forecast
+    rest = 0.0 if found is None else found.speeds.memory_at_rest
+    hint = (
+        f"the process alone has {format_bytes(int(rest))}: allow more with --memory"
+        if rest >= allowed
+        else "take a smaller --batch or --in-flight, more --memory, or fewer workers on a machine"
+    )
+    return PlanError(
+        f"the plan that needs least, split by {plan.split}, {plan.batch} images a block and "
+        f"{plan.in_flight} in flight, needs {format_bytes(int(_memory(plan)))} of a worker's "
+        f"memory and {format_bytes(int(allowed))} are allowed: {hint}"
+    )

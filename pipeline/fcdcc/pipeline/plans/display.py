@@ -1,0 +1,324 @@
+"""A plan for people: on a terminal, and as HTML in notebooks."""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..formatting import amount, duration
+from .forecast import Forecast, LayerForecast
+from .plan import PART_OF_NEXT, LayerPlan, Plan
+
+
+def losses(plan: Plan) -> str:
+    """Return what may be lost of every coded layer at a time."""
+    if not plan.coded_layers:
+        return "Nothing is coded: a worker that is lost takes its work along, which is done again."
+    if plan.redundancy == "off" or not plan.tolerate:
+        return (
+            "Nothing is spare: a share that is late is waited for, and one that is lost is done "
+            "again elsewhere."
+        )
+    said = f"Any {plan.delta} of the {plan.n} shares of a coded layer suffice"
+    found = plan.forecast
+    if found is None:
+        return f"{said}: {plan.tolerate} of them may be lost or late."
+    workers = found.workers
+    lost, hosts = (
+        workers.lost(plan.n, plan.tolerate),
+        workers.hosts_lost(plan.n, plan.tolerate),
+    )
+    where = (
+        f"of {workers.hosts} machines {_number(hosts)}"
+        if workers.hosts > 1
+        else "the machine itself must stay"
+    )
+    said += f": of {workers.count} workers {_number(lost)} may be lost at a time, {where}."
+    if workers.count < plan.n and plan.tolerate > lost:
+        said += (
+            f" A worker holds up to {-(-plan.n // workers.count)} shares of a layer; with {plan.n} "
+            f"workers, {plan.tolerate} might be lost."
+        )
+    return said
+
+
+def _number(count: int) -> str:
+    return str(count) if count else "none"
+
+
+def comparison(plan: Plan) -> str:
+    """Return how the plan compares with plain data-parallel inference, in a sentence."""
+    found = plan.forecast
+    if found is None:
+        return ""
+    ours, what = _ours(plan, found)
+    plain = found.plain_seconds
+    said = f"Plain data-parallel inference takes about {duration(plain)} for {what}, this plan "
+    if ours <= 1.02 * plain:
+        return said + f"{duration(ours)}: the insurance costs nothing while all is well."
+    if not plan.coded_layers or plan.redundancy == "off" or not plan.tolerate:
+        return said + f"{duration(ours)} and insures nothing: plain inference is the better choice."
+    return (
+        said
+        + f"{duration(ours)}: plain is the better choice unless workers that stall, die or are "
+        f"slow would cost it more than {duration(ours - plain)}."
+    )
+
+
+def _ours(plan: Plan, found: Forecast) -> tuple[float, str]:
+    if found.images is None:
+        count = found.workers.count * plan.batch
+        blocks = found.workers.count * found.bands
+        return found.block_seconds * blocks, f"{count} images of many"
+    images = "1 image" if found.images == 1 else f"{found.images} images"
+    return found.seconds_of(found.images, plan.batch), images
+
+
+def where_strips_stay(layer: LayerPlan) -> str:
+    """Return where the parts of a layer's output are."""
+    if layer.code is None:
+        return "on one worker" if layer.reason != PART_OF_NEXT else "in place"
+    return "in place" if layer.in_place or layer.split == "images" else "gathered"
+
+
+def not_coded(plan: Plan) -> Iterator[str]:
+    """Yield, for each reason why convolutions are not coded, a line that names them."""
+    reasons: defaultdict[str, list[LayerPlan]] = defaultdict(list)
+    for layer in plan.layers:
+        if layer.code is None:
+            reasons[layer.reason].append(layer)
+    for reason, layers in reasons.items():
+        names = ", ".join(layer.name or str(layer.layer) for layer in layers[:6])
+        more = f" and {len(layers) - 6} more" if len(layers) > 6 else ""
+        yield f"{names}{more}: {reason}"
+
+
+WIDE = 100
+"""Columns from which on the table has all that there is to say of a layer."""
+
+NO_TERMINAL = 120
+"""Columns where nobody says how many there are."""
+
+SHOWN_LAYERS = 200
+
+
+class _Row(NamedTuple):
+    layer: LayerPlan
+    cost: LayerForecast | None
+    plan: Plan
+
+
+class _Column(NamedTuple):
+    name: str
+    cell: Callable[[_Row], str]
+    wide: bool = False
+    left: bool = False
+
+
+def _shape(row: _Row) -> str:
+    geometry = row.layer.geometry
+    kernel = "×".join(map(str, geometry.kernel))
+    size = "×".join(map(str, geometry.spatial))
+    return f"{geometry.in_channels}→{geometry.out_channels}, {kernel}, {size}"
+
+
+def _coded(row: _Row) -> str:
+    code = row.layer.code
+    if code is None:
+        return "–"
+    return f"{code.k_a} × {code.k_b}"
+
+
+def _cost(cell: Callable[[LayerForecast, Plan], str]) -> Callable[[_Row], str]:
+    return lambda row: "–" if row.cost is None else cell(row.cost, row.plan)
+
+
+def _of_task(cell: Callable[[LayerForecast, Plan], str]) -> Callable[[_Row], str]:
+    """Return a cell that is empty where the layer has no task of its own."""
+    known = _cost(cell)
+    return lambda row: "–" if row.layer.reason == PART_OF_NEXT else known(row)
+
+
+def _condition(row: _Row) -> str:
+    known = None if row.cost is None else row.cost.condition
+    return "–" if known is None else f"{known:.3g}"
+
+
+def _work_part(cost: LayerForecast, plan: Plan) -> str:
+    total = max(1, plan.multiply_adds * _images(plan))
+    part = 100 * cost.multiply_adds / total
+    return f"{part:.1f} %" if part < 9.95 else f"{part:.0f} %"
+
+
+COLUMNS = (
+    _Column("layer", lambda row: f"{row.layer.layer} {row.layer.name}", left=True),
+    _Column("channels, kernel, size", _shape, left=True, wide=True),
+    _Column("k_a × k_b", _coded),
+    _Column("output", lambda row: where_strips_stay(row.layer), left=True),
+    _Column("work", _cost(_work_part)),
+    _Column("sent", _of_task(lambda cost, plan: amount(cost.bytes_sent / _images(plan), "B"))),
+    _Column("memory", _of_task(lambda cost, _: amount(cost.memory, "B"))),
+    _Column("condition", _condition),
+)
+"""Work: of the network's own. Sent: between workers, for an image. Memory: of the costliest
+task. Condition: the worst number that a tolerated loss leaves."""
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print a plan as a table, and what it means in sentences."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, NO_TERMINAL)
+    console.print(f"[bold]{escape(_title(plan))}[/bold]", highlight=False)
+    console.print(_table(plan, console.width))
+    for name, value in _totals(plan):
+        console.print(f"[bold]{name}:[/bold] {escape(value)}", highlight=False)
+    for sentence in _sentences(plan):
+        console.print(f"\n{escape(sentence)}", highlight=False)
+
+
+def _table(plan: Plan, width: int) -> Table:
+    columns = [column for column in COLUMNS if width >= WIDE or not column.wide]
+    table = Table(box=box.SIMPLE, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.name,
+            justify="left" if column.left else "right",
+            overflow="ellipsis",
+            no_wrap=True,
+            min_width=None if column.left else len(column.name),
+        )
+    for row in _rows(plan):
+        style = "" if row.layer.code is not None else "dim"
+        table.add_row(*(escape(column.cell(row)) for column in columns), style=style)
+    return table
+
+
+def _rows(plan: Plan) -> Iterator[_Row]:
+    costs = {} if plan.forecast is None else {cost.layer: cost for cost in plan.forecast.layers}
+    for layer in plan.layers[:SHOWN_LAYERS]:
+        yield _Row(layer, costs.get(layer.layer), plan)
+
+
+def _images(plan: Plan) -> float:
+    """Return the images of a block, of which it may be a band."""
+    return plan.batch / (1 if plan.forecast is None else plan.forecast.bands)
+
+
+def _title(plan: Plan) -> str:
+    code = f"{plan.code} code, " if plan.coded_layers else ""
+    block = f"{plan.batch} image" + ("" if plan.batch == 1 else "s")
+    if plan.band is not None:
+        block = f"{plan.band} rows of the prediction of {block}"
+    return (
+        f"{len(plan.coded_layers)} of {len(plan.layers)} convolutions coded: {code}n = {plan.n}, "
+        f"δ = {plan.delta}, split by {plan.split}, {block} a block, {plan.in_flight} "
+        f"blocks in flight, {plan.dtype}"
+    )
+
+
+def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield what the plan costs altogether."""
+    yield "Redundancy", _SPARE[plan.redundancy]
+    found = plan.forecast
+    if found is None:
+        return
+    batch = _images(plan)
+    work = amount(found.block_multiply_adds / batch, "")
+    extra = f", {100 * found.extra_work:.1f} % more than the network's own"
+    spare = _parity_work(plan)
+    late = f"; a layer that starts all its parity adds {100 * spare:.0f} %" if spare else ""
+    yield "Work", f"{work} multiply-adds an image{extra}{late}"
+    image, block = amount(found.block_bytes / batch, "B"), amount(found.block_bytes, "B")
+    yield "Sent between workers", f"{image} an image, {block} a block"
+    limit = found.workers.memory
+    yield (
+        "Memory",
+        (
+            f"{amount(found.peak_memory, 'B')} at most "
+            + ("of the process with all workers" if found.workers.in_one_process else "of a worker")
+            + (
+                f", which has {amount(limit, 'B')}"
+                if limit and not found.workers.in_one_process
+                else ""
+            )
+            + (
+                f"; {amount(found.peak_memory + found.parity_memory, 'B')} where it computes parity"
+                if found.parity_memory
+                else ""
+            )
+        ),
+    )
+    speed = (
+        "speeds as measured"
+        if found.speeds.source == "measured"
+        else "default speeds: --calibrate measures them"
+    )
+    pace = batch / found.block_seconds if found.block_seconds else 0.0
+    rate = f"{pace:.0f}" if pace >= 9.95 else f"{pace:.2g}"
+    time = f"{rate} images a second with {found.workers.count} workers ({speed})"
+    if found.images is not None:
+        whole = found.seconds_of(found.images, plan.batch)
+        time = f"{duration(whole)} for {found.images} images, " + time
+    yield "Time", time
+
+
+def _parity_work(plan: Plan) -> float:
+    """Return what parity on standby would add to a layer's work if it all started."""
+    coded = any(layer.code is not None for layer in plan.layers)
+    return plan.tolerate / plan.delta if plan.redundancy == "standby" and coded else 0.0
+
+
+_SPARE = {
+    "eager": "all shares of a layer start at once",
+    "standby": "parity starts when a share is late, or at once without the any-k plugin",
+    "off": "none",
+}
+
+
+def _sentences(plan: Plan) -> Iterator[str]:
+    """Yield what a reader should know beside the numbers."""
+    yield losses(plan)
+    compared = comparison(plan)
+    if compared:
+        yield compared
+    missing = list(not_coded(plan))
+    if missing:
+        yield "Not coded: " + "; ".join(missing) + "."
+    yield from (f"Note: {warning}." for warning in plan.warnings)
+
+
+def plan_html(plan: Plan) -> str:
+    """Return a plan as HTML, as notebooks show it."""
+    head = "".join(
+        f'<th style="text-align: {"left" if c.left else "right"}">{html.escape(c.name)}</th>'
+        for c in COLUMNS
+    )
+    rows = "".join(
+        "<tr"
+        + ("" if row.layer.code is not None else ' style="opacity: 0.6"')
+        + ">"
+        + "".join(
+            f'<td style="text-align: {"left" if c.left else "right"}">'
+            f"{html.escape(c.cell(row))}</td>"
+            for c in COLUMNS
+        )
+        + "</tr>"
+        for row in _rows(plan)
+    )
+    totals = "".join(
+        f"<div><b>{html.escape(name)}:</b> {html.escape(value)}</div>"
+        for name, value in _totals(plan)
+    )
+    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(plan))
+    return (
+        f"<div><p><b>{html.escape(_title(plan))}</b></p><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>{totals}{said}</div>"
+    )

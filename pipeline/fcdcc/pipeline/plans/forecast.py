@@ -1,0 +1,266 @@
+"""What a plan will cost, as values that are saved with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Work:
+    """What something has to do.
+
+    Parameters
+    ----------
+    multiply_adds
+        Of convolutions and matrix products.
+    touched
+        Bytes of values that are read and written.
+    fixed
+        Bytes of weights that are read and written, however many images there are.
+    """
+
+    multiply_adds: float = 0.0
+    touched: float = 0.0
+    fixed: float = 0.0
+
+    def times(self, factor: float) -> Work:
+        """Return the work for so many images, or for a part of the rows."""
+        return Work(self.multiply_adds * factor, self.touched * factor, self.fixed)
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.multiply_adds + other.multiply_adds,
+            self.touched + other.touched,
+            self.fixed + other.fixed,
+        )
+
+
+def convolution_work(multiply_adds: float, values: float, weights: float) -> Work:
+    """Return the work of a convolution of so many bytes of inputs and outputs, and of weights.
+
+    It brings inputs, outputs and weights into an order of its own: values are touched twice,
+    weights read, written and read (benchmarks/operations.py).
+    """
+    return Work(multiply_adds, 2 * values, 3 * weights)
+
+
+MEASURED_DTYPE_BYTES = 4
+"""Rates are those of float32; twice the bytes take twice the time."""
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """How fast the workers of a cluster are.
+
+    Parameters
+    ----------
+    multiply_adds
+        Multiply-adds of a convolution per second in float32, of one task while no other runs.
+    touched
+        Bytes per second that an operation reads and writes beside its multiply-adds.
+    task
+        Seconds of a core that a task costs beside its work, the scheduler's included where it
+        shares the machine of the workers.
+    scheduler
+        Seconds that a task costs the scheduler, which sees to one at a time.
+    fetch
+        Seconds of a core that a value costs which is fetched from another worker, both ends
+        together, however large it is.
+    copied
+        Bytes per second of a core that go from one worker to another, both ends together.
+    link
+        Bytes per second on the way between two workers while all of them send.
+    hop
+        Seconds that a value is on its way, however small, beside what cores do for it.
+    parallel
+        So many tasks run at once as fast as one alone: the number of tasks at a time, or of
+        cores where several workers share them.
+    memory_at_rest
+        Bytes of a worker process that does nothing.
+    source
+        Where the numbers are from.
+    """
+
+    multiply_adds: float = 3e10
+    touched: float = 1e10
+    task: float = 1.5e-3
+    scheduler: float = 7e-4
+    fetch: float = 1e-3
+    copied: float = 1e9
+    link: float = 5e8
+    hop: float = 3e-3
+    parallel: float = 6.0
+    memory_at_rest: float = 3.5e8
+    source: Literal["default", "measured"] = "default"
+
+    def seconds(self, work: Work, itemsize: int) -> float:
+        """Return what work takes that is alone on the machine."""
+        slower = itemsize / MEASURED_DTYPE_BYTES
+        moved = work.touched + work.fixed
+        return slower * work.multiply_adds / self.multiply_adds + moved / self.touched
+
+    def fetching(self, values: int, size: float) -> float:
+        """Return the seconds of a core that it costs to fetch some values of so many bytes."""
+        return values * self.fetch + size / self.copied
+
+    def travelling(self, size: float) -> float:
+        """Return for how long values of so many bytes are on their way between two cores."""
+        return self.hop + size / self.link
+
+
+DEFAULTS = Speeds()
+"""A core of a server of today, and a network of ten gigabits of which Dask uses the half."""
+
+
+def on_this_machine(tasks_at_a_time: int) -> Speeds:
+    """Return the defaults for workers that all share the cores of this machine."""
+    return replace(DEFAULTS, parallel=float(min(tasks_at_a_time, os.cpu_count() or 1)))
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers that a plan is for.
+
+    Parameters
+    ----------
+    count
+        How many.
+    slots
+        Tasks at a time of each.
+    hosts
+        Machines that they are on.
+    memory
+        Bytes that each may use; None where nobody says.
+    in_one_process
+        Whether they are threads of one process and share its memory.
+    """
+
+    count: int
+    slots: int = 1
+    hosts: int = 1
+    memory: int | None = None
+    in_one_process: bool = False
+
+    def lost(self, shares: int, tolerate: int) -> int:
+        """Return how many workers may be lost of a group with so many shares.
+
+        >>> [Workers(count).lost(6, 2) for count in (12, 6, 3, 2)]
+        [2, 2, 1, 0]
+        """
+        return tolerate // -(-shares // self.count)
+
+    def hosts_lost(self, shares: int, tolerate: int) -> int:
+        """Return how many machines may be lost: none where all workers are on one."""
+        return tolerate // -(-shares // self.hosts) if self.hosts > 1 else 0
+
+
+@dataclass(frozen=True)
+class LayerForecast:
+    """What one convolution costs in a block on a healthy cluster.
+
+    Parameters
+    ----------
+    layer
+        Its number.
+    multiply_adds
+        Of the shares that start, or of the convolution where it is not coded.
+    bytes_sent
+        Bytes that go to the workers for it, from others.
+    memory
+        Bytes of its costliest task: what it is given, what it makes, and what it needs
+        meanwhile.
+    condition
+        The worst condition number that a tolerated loss leaves; None where nothing is coded.
+    """
+
+    layer: int
+    multiply_adds: float
+    bytes_sent: float
+    memory: float
+    condition: float | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a plan costs on some workers, by the model of :mod:`fcdcc.pipeline.costs`.
+
+    Parameters
+    ----------
+    workers
+        The workers.
+    speeds
+        Their speeds.
+    images
+        How many images there are; None where nobody said.
+    ends
+        Seconds after which the first blocks are done, one after the other.
+    block_seconds
+        Seconds for each block after these.
+    block_bytes
+        Bytes that go from worker to worker for a block.
+    block_multiply_adds
+        Of a block: all shares that start, and what is not coded.
+    extra_work
+        What of these is more than the network needs, as a part of that.
+    peak_memory
+        Bytes of the process of the worker that needs most.
+    plain_seconds
+        Seconds in which plain data-parallel inference does the images of a plan on the same
+        workers; those of as many blocks as there are workers where nobody said how many.
+    tasks
+        Tasks of a block.
+    layers
+        Each convolution.
+    bands
+        Blocks that hold the same images, each another band of them.
+    parity_memory
+        What a worker needs beside that while it computes a share of parity on standby, which it
+        does when another share is late or lost.
+    """
+
+    workers: Workers
+    speeds: Speeds
+    images: int | None
+    ends: tuple[float, ...]
+    block_seconds: float
+    block_bytes: float
+    block_multiply_adds: float
+    extra_work: float
+    peak_memory: float
+    plain_seconds: float
+    tasks: int
+    layers: tuple[LayerForecast, ...]
+    bands: int = 1
+    parity_memory: float = 0.0
+
+    def blocks(self, images: int, batch: int) -> int:
+        """Return how many blocks so many images are."""
+        return -(-images // batch) * self.bands
+
+    def seconds(self, blocks: float) -> float:
+        """Return how long so many blocks take, a smaller one at the end being a part of one.
+
+        >>> made = Forecast(Workers(2), Speeds(), None, (2.0, 2.5), 1.0, 0, 0, 0, 0, 0, 0, ())
+        >>> made.seconds(0), made.seconds(1), made.seconds(4), made.seconds(3.5)
+        (0.0, 2.0, 4.5, 4.0)
+        """
+        if blocks <= len(self.ends):
+            return self.ends[ceil(blocks) - 1] if blocks else 0.0
+        return self.ends[-1] + (blocks - len(self.ends)) * self.block_seconds
+
+    def seconds_of(self, images: int, batch: int) -> float:
+        """Return how long so many images take in blocks of so many."""
+        return self.seconds(images / batch * self.bands)
+
+
+def planned(forecast: Forecast, blocks: int) -> dict[str, float]:
+    """Return what was expected of a run that did so many blocks, by the names of its summary."""
+    return {
+        "seconds": round(forecast.seconds(blocks), 3),
+        "bytes_sent": round(forecast.block_bytes * blocks),
+        "extra_work": round(forecast.extra_work, 6),
+        "peak_memory": round(forecast.peak_memory),
+    }

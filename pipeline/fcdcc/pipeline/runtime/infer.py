@@ -1,0 +1,230 @@
+"""From arrays to arrays: :func:`plan` and :func:`infer`.
+
+``infer`` returns a lazy :class:`xarray.DataArray` whose graph holds all it needs, the network
+included, and so runs with any Dask scheduler. On a cluster with the any-k plugin a layer is
+decoded as soon as its shares suffice; elsewhere all shares are waited for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import dask.array as da
+import numpy as np
+import torch
+import xarray as xr
+from dask._task_spec import DataNode, GraphNode, Task, TaskRef
+from dask.highlevelgraph import HighLevelGraph
+from dask.tokenize import tokenize
+from dask.typing import Key
+from distributed import Client
+from numpy.typing import NDArray
+
+from fcdcc.storage import BlockLayout, Preparation, find_axes
+
+from ..errors import OptionError, PlanError
+from ..graph import Block, build_block
+from ..halo import Rows
+from ..model import Model
+from ..model.interpreter import network_shapes
+from ..options import PlanOptions
+from ..planner.search import fits, make_plan
+from ..plans.plan import Plan
+from ..worker.executable import Executable
+from ..worker.kernels import common, reading
+from .job_plan import workforce_here
+from .output import prediction_dims
+from .plugins import register_plugins
+
+__all__ = ["Images", "infer", "plan"]
+
+PREPARING = frozenset({"scale", "mean", "std", "limit"})
+"""Options that a plan does not contain, and that may be given beside it."""
+
+Images: TypeAlias = "xr.DataArray | da.Array | NDArray[Any]"
+
+
+def plan(model: Model, images: Images, **options: Any) -> Plan:
+    """Return the plan for a model and images; nothing runs.
+
+    Parameters
+    ----------
+    model
+        From :func:`fcdcc.pipeline.open_model`.
+    images
+        (n, c, *space) or (n, *space, c), one to three spatial axes. Of a DataArray the names
+        of the dimensions decide; of an array the first order is meant if it fits the model.
+    **options
+        ``n``, ``tolerate``, ``code``, ``batch`` and the other options of ``fcdcc run`` that
+        concern the plan.
+
+    Raises
+    ------
+    OptionError
+        If an option means nothing.
+    PlanError, InputError
+        If the images do not fit the model.
+    """
+    checked = PlanOptions.of(**options)
+    return _make_plan(model, _channels_first(model, images), checked)
+
+
+def infer(
+    model: Model, images: Images, *, plan: Plan | None = None, **options: Any
+) -> xr.DataArray:
+    """Return a model's predictions for images, computed when they are asked for.
+
+    Parameters
+    ----------
+    model, images
+        As for :func:`plan`.
+    plan
+        What :func:`plan` returned for them; not together with options that it contains.
+    **options
+        As for :func:`plan`; ``scale``, ``mean`` and ``std`` say how images are prepared.
+
+    Returns
+    -------
+    xarray.DataArray
+        The first dimension is that of the images; then ``class``, or, where a prediction has
+        as many axes as an image, ``class`` and the spatial dimensions. Coordinates are kept
+        where sizes agree. Chunks along the first dimension are the plan's batch.
+
+    Raises
+    ------
+    OptionError, PlanError, InputError
+        As for :func:`plan`.
+    """
+    checked = PlanOptions.of(**options)
+    if plan is not None:
+        _check_plan(model, plan, options)
+    first = _channels_first(model, images)
+    plan = _make_plan(model, first, checked) if plan is None else plan
+    preparation = Preparation(checked.scale, checked.mean, checked.std, plan.dtype)
+    preparation.check(first.shape[1])
+    if checked.limit is not None:
+        first = first[: checked.limit]
+    _register_plugin()
+    network = model.to(getattr(torch, plan.dtype)).network
+    shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
+    predictions = _predictions(Executable(network, plan), preparation, first, shape)
+    return _labelled(predictions, first)
+
+
+def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
+    """Check that a plan is the model's, and that no option says otherwise."""
+    doubled = sorted(options.keys() - PREPARING)
+    if doubled:
+        raise OptionError(
+            f"{', '.join(doubled)} given together with plan=, which says it already: leave one out"
+        )
+    network = model.to(getattr(torch, plan.dtype)).network
+    if plan.network != network.fingerprint:
+        raise PlanError(
+            "the plan was made for another model: make one with plan(model, images) for this one"
+        )
+
+
+def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
+    network = model.to(getattr(torch, options.dtype)).network
+    count = len(images) if options.limit is None else min(len(images), options.limit)
+    workforce = workforce_here(options)
+    if workforce is None:
+        return make_plan(network, images.shape[1:], options, count, in_bands=False)
+    shape = images.shape[1:]
+    known = workforce.workers, workforce.speeds()
+    return make_plan(network, shape, options, count, *known, in_bands=False)
+
+
+def _channels_first(model: Model, images: Images) -> xr.DataArray:
+    """Return images as a DataArray (n, c, *space)."""
+    expected = model.network.input_shape
+    if isinstance(images, xr.DataArray):
+        names = tuple(str(dim) for dim in images.dims)
+        axes = find_axes(images.shape, names, expected, "the images")
+        return images.transpose(*(images.dims[axis] for axis in axes.order))
+    if images.ndim not in (3, 4, 5):
+        raise PlanError(
+            f"images of shape {images.shape}; expected (n, c, *space) or (n, *space, c) with one "
+            "to three spatial axes"
+        )
+    space = ("z", "y", "x")[5 - images.ndim :]
+    first, last = ("n", "c", *space), ("n", *space, "c")
+    shape = tuple(int(size) for size in images.shape[1:])
+    is_last = not fits(expected, shape) and fits(expected, (shape[-1], *shape[:-1]))
+    return xr.DataArray(images, dims=last if is_last else first).transpose(*first)
+
+
+def _predictions(
+    executable: Executable,
+    preparation: Preparation,
+    images: xr.DataArray,
+    shape: tuple[int, ...],
+) -> da.Array:
+    """Return the predictions, ``shape`` for one image, as a Dask array of a chunk per block."""
+    plan = executable.plan
+    whole = dict.fromkeys(range(1, images.ndim), -1)
+    source = da.asarray(images.data).rechunk({0: plan.batch, **whole})
+    run = tokenize(plan.fingerprint, preparation, source.name)[:8]
+    name = f"prediction-{run}"
+    model: Key = f"model-{run}"
+    tasks: dict[Key, GraphNode] = {model: DataNode(model, executable)}
+    for number, (start, stop) in enumerate(BlockLayout(len(images), plan.batch)):
+        chunk = TaskRef((source.name, number, *[0] * (source.ndim - 1)))
+        reader = partial(_read, chunk, preparation)
+        block = Block(TaskRef(model), run, number, stop - start, reader)
+        built = build_block(executable.network, plan, block)
+        key: Key = (name, number, *[0] * len(shape))
+        tasks |= built.tasks
+        tasks[key] = Task(key, common.same, built.prediction, *built.checks)
+    lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
+    chunks = (lengths, *((size,) for size in shape))
+    make_array = cast("Callable[..., da.Array]", da.Array)  # whose signature has no types
+    return make_array(graph, name, chunks, dtype=np.dtype(plan.dtype))
+
+
+def _read(
+    chunk: TaskRef,
+    preparation: Preparation,
+    key: Key,
+    start: int,
+    stop: int,
+    pad_to: int,
+    rows: Rows | None = None,
+) -> Task:
+    """Return the task that prepares some images of a chunk."""
+    return Task(key, reading.prepare_some, chunk, preparation, start, stop, pad_to, rows)
+
+
+def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
+    """Return predictions with the names and coordinates of the images, where they fit."""
+    spatial = tuple(str(dim) for dim in images.dims[2:])
+    shape = tuple(int(size) for size in predictions.shape[1:])
+    dims = (str(images.dims[0]), *prediction_dims(spatial, shape))
+    sizes = dict(zip(dims, predictions.shape, strict=True))
+    coords = {
+        name: coord
+        for name, coord in images.coords.items()
+        if all(sizes.get(str(dim)) == size for dim, size in coord.sizes.items())
+    }
+    return xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
+
+
+def _register_plugin() -> None:
+    """Register the any-k plugin on the current client, if there is one that takes it."""
+    try:
+        client = Client.current()
+    except ValueError:
+        return
+    try:
+        register_plugins(client)
+    except Exception as error:  # noqa: BLE001 - whatever hinders it, the graph runs without
+        warnings.warn(
+            f"the any-k plugin cannot be registered on {client.scheduler_info()['address']} "
+            f"({error}): every layer will wait for all of its shares",
+            stacklevel=3,
+        )

@@ -1,0 +1,205 @@
+"""A network with its plan, ready to run: what every worker keeps for as long as a run lasts.
+
+Tasks carry an :class:`ExecutableRef`, a few bytes; the executable itself is loaded once per
+worker by :class:`fcdcc.pipeline.executable_plugin.ExecutablePlugin`. It holds the weights, and
+the coded filters, which are made when a share first needs them and kept from then on (paper,
+section IV: filters are encoded once).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from fcdcc.coding import CodedConv
+
+from ..errors import PlanError
+from ..halo import Rows
+from ..model.network import ConvStage, GlueStage, Network
+from ..plans.plan import Plan
+from ..plans.row_layout import RowLayout
+
+__all__ = ["Executable", "ExecutableRef", "drop", "find", "hold"]
+
+BANDS_KEPT = 16
+"""Bands whose strips a process remembers: more than are in flight."""
+
+
+class Executable:
+    """A network, its plan and the coded filters made so far.
+
+    Parameters
+    ----------
+    network
+        With tensors of the plan's dtype.
+    plan
+        Made for this network.
+    """
+
+    def __init__(self, network: Network, plan: Plan) -> None:
+        self.network = network
+        self.plan = plan
+        self._lock = Lock()
+        self._filters: dict[Hashable, Tensor] = {}
+        self._bands: dict[Rows, Executable] = {}
+        self._sizes: dict[tuple[int, int | None], float] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this executable from any other."""
+        return self.plan.fingerprint
+
+    @cached_property
+    def rows(self) -> RowLayout:
+        """Which strips there are, where they stay put."""
+        return RowLayout(self.network, self.plan)
+
+    def at(self, band: Rows) -> Executable:
+        """Return what runs for some rows of the prediction, with the same coded filters."""
+        with self._lock:
+            found = self._bands.get(band)
+        if found is None:
+            layout = RowLayout(self.network, self.plan, band)
+            found = Executable(self.network, layout.plan)
+            found.rows = layout
+            found._lock, found._filters = self._lock, self._filters
+            with self._lock:
+                self._bands[band] = found
+                for old in list(self._bands)[:-BANDS_KEPT]:
+                    del self._bands[old]
+        return found
+
+    @property
+    def ref(self) -> ExecutableRef:
+        """What tasks carry in its place."""
+        return ExecutableRef(self.fingerprint)
+
+    def convolution(self, layer: int) -> ConvStage:
+        """Return the convolution with this layer number."""
+        stage = self.network.stages[layer]
+        if not isinstance(stage, ConvStage):
+            raise PlanError(f"layer {layer} is glue; expected a convolution")
+        return stage
+
+    def glue(self, layer: int) -> GlueStage:
+        """Return the glue with this layer number."""
+        stage = self.network.stages[layer]
+        if not isinstance(stage, GlueStage):
+            raise PlanError(f"layer {layer} is a convolution; expected glue")
+        return stage
+
+    def coded(self, layer: int) -> CodedConv:
+        """Return the coded convolution of a layer."""
+        return self.plan.layer(layer).coded_conv
+
+    def weight(self, layer: int) -> Tensor:
+        """Return a layer's filters, uncoded: (N, C / groups, *kernel)."""
+        return self.network.tensors[self.convolution(layer).weight]
+
+    def bias(self, layer: int) -> Tensor | None:
+        """Return a layer's bias, (N,), or None."""
+        name = self.convolution(layer).bias
+        return None if name is None else self.network.tensors[name]
+
+    def filters(self, layer: int, share: int) -> Tensor:
+        """Return the coded filters of one share, made once.
+
+        Shares whose rows of the filter matrix are equal use the same tensor: with k_b = 1
+        every share has the filters as they are.
+        """
+        coded = self.coded(layer)
+        row = (layer, coded.is_plain(share), coded.code.filter_matrix[share].tobytes())
+        with self._lock:
+            filters = self._filters.get(row)
+        if filters is None:
+            filters = coded.encode_filters(self.weight(layer), share)
+            with self._lock:
+                filters = self._filters.setdefault(row, filters)
+        return filters
+
+    def filter_size(self, layer: int, share: int | None = None) -> float:
+        """Return the root mean square of a share's coded filters, or of a layer's own."""
+        known = self._sizes.get((layer, share))
+        if known is None:
+            filters = self.weight(layer) if share is None else self.filters(layer, share)
+            known = float(torch.linalg.vector_norm(filters)) / math.sqrt(max(filters.numel(), 1))
+            self._sizes[layer, share] = known
+        return known
+
+    def reduction(self, layer: int) -> int:
+        """Return how many products are added up for one entry of a layer's shares.
+
+        Those of the convolutions that are not coded and may stand before it in a share are
+        added.
+        """
+        coded = self.plan.coded_layers
+        total = 0
+        for stage in self.network.convolutions:
+            total = (
+                0
+                if stage.index < layer and stage.index in coded
+                else (total + math.prod(self.weight(stage.index).shape[1:]))
+            )
+            if stage.index == layer:
+                break
+        return total
+
+    def __reduce__(self) -> tuple[type[Executable], tuple[Network, Plan]]:
+        return Executable, (self.network, self.plan)
+
+
+@dataclass(frozen=True)
+class ExecutableRef:
+    """An executable by its fingerprint; small enough to stand in every task.
+
+    ``band`` is the rows of the prediction that the tasks are for; None for all of them.
+    """
+
+    fingerprint: str
+    band: Rows | None = None
+
+
+_executables: dict[str, tuple[Executable, int]] = {}
+_executables_lock = Lock()
+
+
+def hold(executable: Executable) -> ExecutableRef:
+    """Keep an executable in this process until :func:`drop`, as often as it was held."""
+    with _executables_lock:
+        held, count = _executables.get(executable.fingerprint, (executable, 0))
+        _executables[executable.fingerprint] = (held, count + 1)
+    return executable.ref
+
+
+def drop(ref: ExecutableRef) -> None:
+    """Undo one :func:`hold`; unknown ones are ignored."""
+    with _executables_lock:
+        held = _executables.pop(ref.fingerprint, None)
+        if held is not None and held[1] > 1:
+            _executables[ref.fingerprint] = (held[0], held[1] - 1)
+
+
+def find(ref: ExecutableRef | Executable) -> Executable:
+    """Return the executable that a task names.
+
+    Raises
+    ------
+    PlanError
+        If this process does not hold it.
+    """
+    if isinstance(ref, Executable):
+        return ref
+    with _executables_lock:
+        held = _executables.get(ref.fingerprint)
+    if held is not None:
+        return held[0] if ref.band is None else held[0].at(ref.band)
+    raise PlanError(
+        f"this process holds no executable {ref.fingerprint[:12]}; expected the run's worker "
+        "plugin to have loaded it: is the run that this task belongs to still going on?"
+    )

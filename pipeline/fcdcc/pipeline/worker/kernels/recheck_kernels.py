@@ -1,0 +1,53 @@
+"""What the tasks of a block do that is done again with all shares; see :mod:`.graph.careful`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ...anyk.worker import announce
+from ..executable import find
+from ..share_checks import Finding, Given, Noted, examine, refuse
+from .common import Array, Program
+from .gathered_kernels import decode_all
+
+__all__ = ["check", "decode"]
+
+
+def check(shares: Mapping[int, Given], program: Program, layer: int, images: int) -> Finding:
+    """Return which of all shares of a layer are wrong; the scheduler is told of them.
+
+    Raises
+    ------
+    WrongSharesError
+        If some are, and which cannot be found out: as many as may be lost, or more.
+    NotFiniteError
+        If they hold values that are not finite because the images led to them.
+    """
+    held = find(program)
+    with torch.inference_mode():
+        verdict = examine(held, layer, shares, images)
+    name = held.plan.layer(layer).name
+    if verdict.consistent:
+        return Finding(layer, name)
+    left = len(shares) - len(verdict.wrong)
+    # Without a share to spare, those that are left agree whatever they say.
+    if not verdict.located or left <= held.coded(layer).code.recovery_threshold:
+        refuse(held, layer, shares, verdict)
+    wrong = tuple((p, _worker(shares[p])) for p in verdict.wrong)
+    announce("corrupt-share", wrong)
+    return Finding(layer, name, wrong)
+
+
+def decode(
+    shares: Mapping[int, Given], program: Program, layer: int, images: int, finding: Finding
+) -> Array:
+    """Return the output of a layer, bias added, from the shares that are right."""
+    wrong = {position for position, _ in finding.wrong}
+    right = {position: share for position, share in shares.items() if position not in wrong}
+    return decode_all(find(program), layer, right, images)
+
+
+def _worker(share: Given) -> str:
+    return share.worker if isinstance(share, Noted) else ""
