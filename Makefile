@@ -6,11 +6,11 @@ READY := $(VENV)/.ready
 FUZZ_SECONDS ?= 300
 
 # The tests that docs/faults.md names.
-FAULTS := tests/chaos tests/pipeline/test_verify.py tests/pipeline/test_second_tries.py \
-  tests/pipeline/test_large_images.py tests/pipeline/test_full_disk.py \
-  tests/pipeline/test_scheduler_restart.py tests/pipeline/test_failures.py \
-  tests/pipeline/test_inspection.py tests/pipeline/test_job.py tests/pipeline/anyk/test_processes.py \
-  tests/pipeline/anyk/test_plugin.py tests/storage/test_verification.py
+FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/runtime/test_retries.py \
+  tests/pipeline/runtime/test_large_images.py tests/pipeline/runtime/test_full_disk.py \
+  tests/pipeline/runtime/test_scheduler_restart.py tests/pipeline/runtime/test_failures.py \
+  tests/pipeline/monitoring/test_output_status.py tests/pipeline/runtime/test_job.py tests/pipeline/anyk/test_processes.py \
+  tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-long chaos fuzz licences sbom lint format docs bench clean

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from anyk_cluster import Errors
+from support.anyk_cluster import Errors
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from torch import nn
 
 from fcdcc.pipeline.runtime.block_runner import DEADLY
 from fcdcc.storage import open_predictions, verify
-from jobs import fcdcc, predictions
-from small import IMAGES, make_files
+from support.jobs import fcdcc, predictions
+from support.small import IMAGES, make_files
 
 LIMIT = "700MB"
 WORKERS = 2

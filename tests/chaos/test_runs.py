@@ -15,13 +15,13 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 
-from anyk_chaos import Processes, Threads, abstract, real, run_with_faults
-from anyk_cluster import VALIDATION, Errors, Running, local_cluster, threaded_cluster
-from anyk_graphs import gathered
 from fcdcc.pipeline import Model, open_model
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.model.interpreter import run_network
-from small import SHAPE, make_files
+from support.anyk_chaos import Processes, Threads, abstract, real, run_with_faults
+from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster, threaded_cluster
+from support.anyk_graphs import gathered
+from support.small import SHAPE, make_files
 
 THREADS, PROCESSES = 170, 30
 SHORT_THREADS, SHORT_PROCESSES = 4, 1

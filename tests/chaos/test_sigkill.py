@@ -24,8 +24,8 @@ import pytest
 import xarray as xr
 
 from fcdcc.storage import OutputError, open_predictions, verify
-from schedulers import own_cluster
-from small import IMAGES, Files, make_files
+from support.schedulers import own_cluster
+from support.small import IMAGES, Files, make_files
 
 BATCH = 2
 BLOCKS = IMAGES // BATCH

@@ -18,10 +18,10 @@ from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk.scheduler import anyk_plugin as scheduler_plugin
 from fcdcc.pipeline.monitoring.progress import Advance, Quiet
 from fcdcc.storage import verify
-from jobs import predictions
-from proxy import Proxy
-from schedulers import own_cluster
-from small import IMAGES, Files, make_files
+from support.jobs import predictions
+from support.proxy import Proxy
+from support.schedulers import own_cluster
+from support.small import IMAGES, Files, make_files
 
 BATCH = 2
 BLOCKS = IMAGES // BATCH

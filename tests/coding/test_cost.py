@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convolutions import Layer, layers
 from fcdcc.coding import CodedConv, CodeError, ConvGeometry
 from fcdcc.coding.cost import (
     Cost,
@@ -20,6 +19,7 @@ from fcdcc.coding.cost import (
     share_cost,
 )
 from fcdcc.coding.crme import crme, crme_threshold
+from support.convolutions import Layer, layers
 
 EARLY = ConvGeometry.of((1, 3, 224, 224), (64, 3, 3, 3), padding=1)
 LATE = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)

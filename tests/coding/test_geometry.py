@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from convolutions import Layer, layers, oracle
 from fcdcc.coding import ConvGeometry, GeometryError
+from support.convolutions import Layer, layers, oracle
 
 
 @given(layers())

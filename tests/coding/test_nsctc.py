@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convolutions import Layer, error_beside, layers, oracle, relative_error
 from fcdcc.coding import (
     Abandoned,
     Code,
@@ -23,6 +22,7 @@ from fcdcc.coding import (
     coded_conv,
 )
 from fcdcc.coding.crme import crme
+from support.convolutions import Layer, error_beside, layers, oracle, relative_error
 
 SPLITS = ("rows", "images")
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convolutions import Layer, layers, oracle
 from fcdcc.coding import ConvGeometry, GeometryError
 from fcdcc.coding.apcp import join, pad, padded_rows, part, partition_images, partition_rows
 from fcdcc.coding.kccp import partition_filters, split_filters
+from support.convolutions import Layer, layers, oracle
 
 
 def geometry_of(layer: Layer) -> ConvGeometry:

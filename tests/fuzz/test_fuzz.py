@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz_targets import TARGETS, feed, samples
+from support.fuzz_targets import TARGETS, feed, samples
 
 CORPUS = Path(__file__).parent / "corpus"
 MEMORY = 6 * 2**30

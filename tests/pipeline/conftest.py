@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from small import Files, make_files
+from support.small import Files, make_files
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fcdcc.storage import OutputArray, OutputError, inspect_output, open_predictions, verify
 from fcdcc.storage import layout as layouts
 from fcdcc.storage.chunks import decode, encode
-from stored import make_output
+from support.stored import make_output
 
 DENSE = OutputArray("prediction", (3, 10, 4), "float32", ("class", "y", "x"), row_axis=1, band=4)
 MASK = OutputArray("mask", (10, 4), "int32", ("y", "x"), row_axis=0, band=4)

@@ -18,7 +18,7 @@ from fcdcc.storage import (
     verify,
 )
 from fcdcc.storage.records import BlockRecord, read_records
-from stored import FINGERPRINT, LOGITS, answers, fill
+from support.stored import FINGERPRINT, LOGITS, answers, fill
 
 OUTPUTS = sorted((Path(__file__).parent / "data").glob("output-schema-*"))
 IDS = Coordinate("image_id", "n", np.arange(18) * 7)

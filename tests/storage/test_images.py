@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 from fcdcc.storage import ImageSource, InputError, open_images
-from stored import write_images
+from support.stored import write_images
 
 MODEL = (None, 3, 8, 6)
 NCYX, NYXC = (10, 3, 8, 6), (10, 8, 6, 3)

@@ -16,7 +16,7 @@ from fcdcc.storage.journals import (
     trim_journals,
     write_journal,
 )
-from stored import fill, make_output
+from support.stored import fill, make_output
 
 
 def test_what_a_run_writes_is_read_again_and_takes_the_place_of_what_it_wrote(

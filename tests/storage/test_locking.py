@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from fcdcc.storage import LockedError, OutputError, hold, set_aside
-from stored import fill, make_output
+from support.stored import fill, make_output
 
 HOLDER = """
 import sys, time

@@ -26,7 +26,7 @@ from fcdcc.storage import (
     set_aside,
     verify,
 )
-from stored import FINGERPRINT, LOGITS, answers, fill, make_output
+from support.stored import FINGERPRINT, LOGITS, answers, fill, make_output
 
 CLASSES = Coordinate("class", "class", np.array(["ant", "bee", "cat", "dog", "éland"]))
 

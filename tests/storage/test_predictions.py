@@ -25,7 +25,7 @@ from fcdcc.storage import (
     verify,
 )
 from fcdcc.storage.objects import open_folder
-from stored import FINGERPRINT, LOGITS, answers, fill, make_output
+from support.stored import FINGERPRINT, LOGITS, answers, fill, make_output
 
 
 def test_what_is_written_is_read(place: str) -> None:
@@ -398,7 +398,7 @@ def test_the_fingerprint_is_in_every_record(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from stored import answers
+from support.stored import answers
 from fcdcc.storage import open_predictions
 store = open_predictions(sys.argv[1])
 for block in store.progress().pending:

@@ -8,7 +8,7 @@ import pytest
 from fcdcc.storage import BlockRecord, DamageError, PredictionStore
 from fcdcc.storage.records import RECORDS, Chunk, compact, read_records
 from fcdcc.storage.sealed import seal
-from stored import answers, fill, make_output
+from support.stored import answers, fill, make_output
 
 RECORD = BlockRecord(
     3, 12, 16, "done", "f" * 32, {"prediction/c.3.0": Chunk(9, "a" * 64)},

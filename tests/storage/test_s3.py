@@ -20,8 +20,8 @@ from fcdcc.storage import (
     set_aside,
     verify,
 )
-from s3 import S3_WARNINGS, s3_bucket, s3_server
-from stored import answers, fill, make_output, write_images
+from support.s3 import S3_WARNINGS, s3_bucket, s3_server
+from support.stored import answers, fill, make_output, write_images
 
 pytestmark = S3_WARNINGS
 

@@ -15,7 +15,7 @@ from fcdcc.storage import (
     resize_predictions,
     verify,
 )
-from stored import LOGITS, answers, fill, make_output
+from support.stored import LOGITS, answers, fill, make_output
 
 IDS = Coordinate("image_id", "n", np.arange(60))
 NAMES = Coordinate("class", "class", np.array(["ant", "bee", "cat", "dog", "elk"]))

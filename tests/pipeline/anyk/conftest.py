@@ -7,9 +7,9 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.state_machine import workers as roster
+from support.anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import dask
 import pytest
 from distributed import Client, Future, LocalCluster
 
-from anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
-from anyk_graphs import Kind, network
 from fcdcc.pipeline.anyk import AnyKPlugin
+from support.anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
+from support.anyk_graphs import Kind, network
 
 KINDS: list[Kind] = ["gathered", "parts", "parts and parity at once"]
 

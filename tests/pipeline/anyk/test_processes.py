@@ -12,9 +12,9 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from anyk_cluster import VALIDATION, Errors, Running, local_cluster
-from anyk_graphs import ENOUGH, do_nothing, gathered, in_parts, process_id
 from fcdcc.pipeline.anyk import AnyKPlugin
+from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster
+from support.anyk_graphs import ENOUGH, do_nothing, gathered, in_parts, process_id
 
 pytestmark = pytest.mark.cluster
 

@@ -20,7 +20,7 @@ from fcdcc.pipeline.model.interpreter import network_shapes, run_network
 from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
 from fcdcc.pipeline.model.pt2.archive import read_archive
 from fcdcc.pipeline.model.symbolic_shapes import recorded_shapes
-from pt2 import GRAPH, edited, pt2
+from support.pt2 import GRAPH, edited, pt2
 from zoo import ZOO, ZooEntry, build, images, save
 
 

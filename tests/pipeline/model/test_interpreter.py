@@ -20,7 +20,7 @@ from fcdcc.pipeline.model.interpreter import network_shapes, run_network, run_st
 from fcdcc.pipeline.model.network import GlueStage, Network, Ref, Step
 from fcdcc.pipeline.model.operators import resolve, words
 from fcdcc.pipeline.model.tensor_pickle import pack_tensors, unpack_tensors
-from pt2 import pt2
+from support.pt2 import pt2
 
 X = Ref("x")
 

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from dask.threaded import get
+from distributed import Reschedule
+
+from fcdcc.coding.errors import Abandoned
+from fcdcc.pipeline.anyk import abandonable, wanted
+from support.anyk_cluster import Running
+from support.anyk_graphs import GraphOf, gathered
+
+
+def ask() -> bool:
+    return wanted()()
+
+
+def ask_from_another_thread() -> list[bool]:
+    question = wanted()
+    answers: list[bool] = []
+    thread = Thread(target=lambda: answers.append(question()))
+    thread.start()
+    thread.join()
+    return answers
+
+
+def placed(running: Running, graph: GraphOf) -> list[set[str] | None]:
+    """Return where the shares of a graph may run, by the scheduler; None if it knows nothing."""
+    tasks = [running.scheduler.tasks.get(key) for key in graph.shares.values()]
+    return [task and task.worker_restrictions for task in tasks]
+
+
+def test_outside_a_worker_everything_is_wanted() -> None:
+    assert wanted()()
+    assert get({"x": (ask,)}, "x")
+
+
+def test_a_running_task_is_wanted(running: Running) -> None:
+    assert running.client.submit(ask, pure=False).result()
+    assert running.client.submit(ask_from_another_thread, pure=False).result() == [True]
+
+
+def test_abandoning_is_no_failure() -> None:
+    with pytest.raises(Reschedule, match="share 3"), abandonable():
+        raise Abandoned("share 3")
+    with pytest.raises(ZeroDivisionError), abandonable():
+        raise ZeroDivisionError
+
+
+def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
+    running: Running, tmp_path: Path, later: object
+) -> None:
+    stuck, other = str(tmp_path / "stuck"), str(tmp_path / "other")
+    graph = gathered(0, {0: other, 5: stuck}, blind=(5,), enough=5)
+    [future] = running.client.get(graph.tasks, graph.results, sync=False)
+    running.wait_until(Path(f"{stuck}.begun").exists, "the share runs")
+    Path(other).touch()
+    assert future.result(timeout=120) == (0.0, (0, 1, 2, 3, 4))
+    [haunted] = [r["worker"] for r in running.report()["timeline"] if r["state"] == "erased"]
+    workers = running.plugin.state.roster.workers
+    assert workers[haunted].avoided
+    assert [w for w, worker in workers.items() if worker.avoided] == [haunted]
+    # With five others to choose from, no share of a group of five is placed on it.
+    futures = []
+    for block in range(1, 6):
+        five = gathered(block, n=5, enough=5)
+        futures += running.client.get(five.tasks, five.results, sync=False)
+        running.wait_until(lambda five=five: all(placed(running, five)), "all are placed")
+        places = placed(running, five)
+        used = {worker for place in places for worker in place or ()}
+        assert used == workers.keys() - {haunted}
+    # When the thread is free, the next heartbeats tell.
+    Path(stuck).touch()
+    for item in futures:
+        item.result(timeout=120)
+    waiting = gathered(9, {0: str(tmp_path / "third")}, n=5, enough=5)
+    futures += running.client.get(waiting.tasks, waiting.results, sync=False)
+    running.wait_until(lambda: not workers[haunted].avoided, "the ghost has gone")
+    Path(tmp_path / "third").touch()
+    futures[-1].result(timeout=120)

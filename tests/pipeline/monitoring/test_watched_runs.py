@@ -1,0 +1,346 @@
+"""A run that is watched: the page, the JSON, the metrics and the report say what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+from fcdcc.pipeline import JobConfig, Summary, run
+from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.runtime.cluster import PRELOAD
+from fcdcc.pipeline.runtime.plugins import register_plugins
+from support.browser import browser, chromium
+from support.jobs import fcdcc
+from support.small import Files, make_files
+
+pytestmark = pytest.mark.cluster
+
+SECRET = "s3cret-token"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_files(tmp_path_factory.mktemp("small"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster of six worker processes with the plugin and a dashboard."""
+
+    client: Client
+    address: str
+    url: str
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return str(answer.read().decode())
+
+    def json(self) -> Any:
+        return json.loads(self.get("/json/fcdcc.json"))
+
+    def metrics(self) -> dict[str, float]:
+        """Return the sums of our metrics over all labels."""
+        sums: dict[str, float] = {}
+        for line in self.get("/metrics").splitlines():
+            if line.startswith("fcdcc_"):
+                name = line.split("{")[0].split(" ")[0]
+                sums[name] = sums.get(name, 0.0) + float(line.rpartition(" ")[2])
+        return sums
+
+
+@contextmanager
+def place(processes: bool) -> Iterator[Place]:
+    cluster = LocalCluster(
+        n_workers=6,
+        processes=processes,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        preload=PRELOAD if processes else [],
+        silence_logs=50,
+    )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        register_plugins(client)
+        register_plugins(client)  # again changes nothing
+        port = cluster.scheduler.http_server.port
+        yield Place(client, cluster.scheduler_address, f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="module")
+def quiet_place() -> Iterator[Place]:
+    with place(processes=False) as found:
+        yield found
+
+
+def config(files: Files, output: Path, where: Place, **options: Any) -> JobConfig:
+    return JobConfig(
+        model=str(files.model),
+        input=str(files.images),
+        output=str(output),
+        scheduler=where.address,
+        **{"batch": 1, "in_flight": 2, **options},
+    )
+
+
+SAME = ("groups", "erasures", "decodes", "parity_started")
+
+
+def span_names(dask_scheduler: Any) -> list[tuple[str, ...]]:
+    return [span.name for span in dask_scheduler.extensions["spans"].spans.values()]
+
+
+def numbers(summary: Summary) -> dict[str, float]:
+    """Return what the page shows, from the summary."""
+    found = {name: getattr(summary, name) for name in SAME}
+    return {
+        **found,
+        "blocks_done": summary.blocks_done,
+        "blocks_failed": summary.blocks_failed,
+        "blocks_total": summary.blocks_total,
+        "extra_work": summary.extra_work,
+        "max_condition_number": summary.max_condition_number or 0.0,
+        "workers_lost": len(summary.workers_lost),
+    }
+
+
+class Stopping(Quiet):
+    """Stops two worker processes after some blocks, and says when."""
+
+    def __init__(self, where: Place, after: int) -> None:
+        found = where.client.run(os.getpid)
+        self.victims = dict(list(found.items())[:2])
+        self.stopped = threading.Event()
+        self._after = after
+
+    def advance(self, advance: Advance) -> None:
+        if advance.blocks_done >= self._after and not self.stopped.is_set():
+            for process in self.victims.values():
+                os.kill(process, signal.SIGSTOP)
+            self.stopped.set()
+
+    def end(self) -> None:
+        for process in self.victims.values():
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path: Path) -> None:
+    chromium()
+    output = tmp_path / "out.zarr"
+    with place(processes=True) as where, ThreadPoolExecutor(1) as pool, browser() as page:
+        stopping = Stopping(where, after=5)
+        try:
+            page.open(where.url + "/status")
+            assert "fcdcc" in page.value(
+                "[...document.querySelectorAll('.navbar a')].map(a => a.getAttribute('href'))"
+            )
+            page.open(where.url + "/fcdcc")
+            assert "No coded run so far" in page.value("document.body.innerText")
+            running = pool.submit(run, config(files, output, where), stopping)
+            page.wait_for("!!document.querySelector('#state[data-state=running]')")
+            assert stopping.stopped.wait(60)
+            sentence = page.wait_for(
+                "(s => /not answer|stuck/.test(s) && s)"
+                "(document.getElementById('sentence').innerText)"
+            )
+            assert any(address in sentence for address in stopping.victims)
+            summary = running.result(200)
+            page.wait_for("!!document.querySelector('#state[data-state=complete]')")
+            shown = page.value(
+                "Object.fromEntries([...document.querySelectorAll('[id^=n-]')]"
+                ".map(e => [e.id.slice(2), Number(e.dataset.value)]))"
+            )
+            expected = numbers(summary)
+            # The run waits for nobody: the stopped workers may be removed when it is over.
+            assert shown["workers_lost"] >= expected.pop("workers_lost")
+            assert {name: shown[name] for name in expected} == pytest.approx(expected)
+            assert expected["decodes"] > 0
+            for width in (1280, 390):
+                page.picture(width, 900, tmp_path / f"page-{width}.png")
+                assert page.overflow() <= 0
+        finally:
+            stopping.end()
+    told = fcdcc("report", output, "--html", tmp_path / "report.html")
+    assert told.exit_code == 0, told.output
+    with browser() as page:
+        page.open((tmp_path / "report.html").as_uri())
+        text = page.value("document.body.innerText")
+        for address in stopping.victims:
+            assert address in text
+        assert f"{summary.erasures} shares were not waited for" in text
+        for width in (1280, 390):
+            page.picture(width, 900, tmp_path / f"report-{width}.png")
+            assert page.overflow() <= 0
+
+
+def test_json_and_metrics_say_what_the_summary_says(
+    files: Files, quiet_place: Place, tmp_path: Path
+) -> None:
+    before = quiet_place.metrics()
+    output = tmp_path / "out.zarr"
+    summary = run(config(files, output, quiet_place, batch=4, redundancy="eager"))
+    shown = quiet_place.json()
+    assert shown["run"]["state"] == "complete"
+    assert shown["run"]["output"] == str(output)
+    assert {name: shown["counters"][name] for name in SAME} == {
+        name: getattr(summary, name) for name in SAME
+    }
+    assert shown["run"]["extra_work"] == pytest.approx(summary.extra_work)
+    assert shown["conditions"]["max"] == pytest.approx(summary.max_condition_number)
+    assert sum(layer["groups"] for layer in shown["layers"]) == summary.groups
+    assert sum(worker["erased"] for worker in shown["workers"]) == summary.erasures
+    assert all("learned_pace" in worker for worker in shown["workers"])
+    names = {layer["name"] for layer in shown["layers"]}
+    assert names
+    assert names <= {"first", "second"}
+    after = quiet_place.metrics()
+    for name in (*SAME, "blocks_done", "corrupt_shares"):
+        grown = after[f"fcdcc_{name}_total"] - before.get(f"fcdcc_{name}_total", 0.0)
+        assert grown == (summary.to_dict()[name] if name != "corrupt_shares" else 0), name
+    count = "fcdcc_group_seconds_count"
+    assert after[count] - before.get(count, 0.0) == summary.groups
+    assert "dask_scheduler_workers" in quiet_place.get("/metrics")
+    spans = quiet_place.client.run_on_scheduler(span_names)
+    assert ("fcdcc", shown["run"]["id"]) in spans
+    erased = [
+        event
+        for _, event in quiet_place.client.get_events("fcdcc")
+        if event["event"] == "erasure" and event["run"] == shown["run"]["id"]
+    ]
+    assert len(erased) == summary.erasures
+
+
+def test_what_is_watched_shows_no_secrets(
+    files: Files, quiet_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCDCC_TEST_SECRET", SECRET)
+    url = f"file://{tmp_path}/out.zarr"
+    model = tmp_path / f"{SECRET[:3]}.pt2"
+    shutil.copy(files.model, model)
+    run(config(files, tmp_path / "out.zarr", quiet_place, batch=10).model_copy(
+        update={"output": url, "model": str(model)}))  # fmt: skip
+    told = fcdcc("report", url, "--html", tmp_path / "report.html")
+    assert told.exit_code == 0, told.output
+    stories = (tmp_path / "out.zarr/.fcdcc/runs").glob("*.json")
+    texts = [story.read_text("utf-8") for story in stories]
+    texts += [quiet_place.get(path) for path in ("/fcdcc", "/json/fcdcc.json", "/metrics")]
+    texts.append((tmp_path / "report.html").read_text("utf-8"))
+    assert len(texts) == 5
+    assert not [text for text in texts if SECRET in text]
+
+
+def test_an_interrupted_run_and_the_one_after_it_are_in_the_report(
+    files: Files, quiet_place: Place, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+
+    class Interrupt(Quiet):
+        def advance(self, advance: Advance) -> None:
+            if advance.blocks_done >= 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config(files, output, quiet_place), Interrupt())
+    told = fcdcc("report", output)
+    assert told.exit_code == 0, told.output
+    assert "It was interrupted; the same command continues it." in told.output
+    run(config(files, output, quiet_place))
+    told = fcdcc("report", output)
+    assert "interrupted" in told.output
+    assert "complete" in told.output
+    page = fcdcc("report", output, "--html", "-").output
+    assert page.count("<details") >= 2
+    assert "http://" not in page  # it needs nothing else
+    assert "<script" not in page
+
+
+def test_status_during_a_run_says_how_far_it_is(
+    files: Files, quiet_place: Place, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+    said: list[str] = []
+
+    class Ask(Quiet):
+        def advance(self, advance: Advance) -> None:
+            if not said:
+                said.append(fcdcc("status", output).output)
+
+    run(config(files, output, quiet_place), Ask())
+    assert "is going on since" in said[0]
+    assert "blocks in flight" in said[0]
+    assert "is going on" not in fcdcc("status", output).output
+
+
+def test_watching_costs_little(quiet_place: Place) -> None:
+    shown = quiet_place.json()
+    assert 0.0 <= shown["watching"]["cpu_share"] < 0.2  # the figure is in docs/watching.md
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_prometheus_scrapes_what_the_summary_says(
+    files: Files, quiet_place: Place, tmp_path: Path
+) -> None:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("there is no Prometheus here (on Debian: apt-get install prometheus)")
+    port = free_port()
+    target = quiet_place.url.removeprefix("http://")
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s}\n"
+        f"scrape_configs: [{{job_name: dask, static_configs: [{{targets: ['{target}']}}]}}]\n"
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def ask(query: str) -> float | None:
+        text = urllib.parse.urlencode({"query": query})
+        try:
+            with urllib.request.urlopen(f"{address}/api/v1/query?{text}", timeout=10) as answer:
+                found = json.load(answer)["data"]["result"]
+        except OSError:
+            return None
+        return float(found[0]["value"][1]) if found else None
+
+    def wait_for(query: str, value: float) -> None:
+        until = monotonic() + 60
+        while (seen := ask(query)) != value:
+            assert monotonic() < until, f"{query} is {seen}, not {value}"
+            sleep(0.2)
+
+    process = subprocess.Popen(
+        [program, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/db",
+         f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for("up", 1.0)
+        before = {name: quiet_place.metrics().get(f"fcdcc_{name}_total", 0.0) for name in SAME}
+        summary = run(config(files, tmp_path / "out.zarr", quiet_place, batch=4))
+        for name in SAME:
+            wait_for(f"sum(fcdcc_{name}_total)", before[name] + getattr(summary, name))
+        wait_for("sum(fcdcc_group_seconds_bucket{le='+Inf'})", before["groups"] + summary.groups)
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -1,0 +1,228 @@
+"""What a plan says before it runs, saved and loaded, and refused in words."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import dask
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+from torch import nn
+
+from fcdcc.coding.cost import choose_partitions
+from fcdcc.coding.errors import CodeError, IllConditionedError
+from fcdcc.pipeline import Plan, open_model
+from fcdcc.pipeline.cli.main import main
+from fcdcc.pipeline.errors import PlanError
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner.cost import calibration
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.plans.display import print_plan
+from fcdcc.pipeline.plans.forecast import Speeds, Workers
+from support.small import SHAPE, Files
+
+
+def test_a_saved_plan_is_the_plan(files: Files) -> None:
+    network = open_model(files.model).network
+    plan = make_plan(network, SHAPE, PlanOptions.of(split="rows"), 50)
+    assert plan.forecast is not None
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_plan_of_an_older_version_is_read(files: Files) -> None:
+    plan = make_plan(open_model(files.model).network, SHAPE, PlanOptions.of())
+    saved = json.loads(plan.to_json())
+    for name in ("forecast", "objective"):
+        del saved[name]
+    old = Plan.from_json(json.dumps(saved))
+    assert old.forecast is None
+    assert old.fingerprint == plan.fingerprint
+    assert "any 4 suffice" in str(old)
+    assert "16 × 1" in old._repr_html_()
+
+
+def test_memory_that_is_not_enough_is_refused_in_words(files: Files) -> None:
+    network = open_model(files.model).network
+    with pytest.raises(PlanError, match="a worker has"):
+        make_plan(network, SHAPE, PlanOptions.of(memory="1 MB"))
+
+
+def test_the_command_says_what_would_run(files: Files, tmp_path: Path) -> None:
+    saved = tmp_path / "plan.json"
+    said = CliRunner().invoke(
+        main, ["plan", str(files.model), str(files.images), "--json", str(saved)]
+    )
+    assert said.exit_code == 0, said.output
+    for words in ("first", "second", "k_a × k_b", "2 may be lost", "Plain data-parallel"):
+        assert words in said.output
+    assert Plan.from_json(saved.read_text()).image_shape == SHAPE
+
+
+def printed(plan: Plan, width: int) -> list[str]:
+    """Return a plan as somebody sees it on a terminal that is so wide."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True)
+    print_plan(plan, console)
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_the_terminal(files: Files, width: int) -> None:
+    workers = Workers(6, memory=4 * 10**9)
+    plan = make_plan(
+        open_model(files.model).network, SHAPE, PlanOptions.of(split="rows"), 50, workers, Speeds()
+    )
+    lines = printed(plan, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert all(name in text for name in ("layer", "k_a × k_b", "work", "memory", "condition"))
+    assert ("channels, kernel, size" in text) == (width >= 100)
+    said = " ".join(text.split())
+    assert "of 6 workers 2 may be lost at a time" in said
+    assert "Plain data-parallel inference takes about" in said
+
+
+def test_what_is_lost_with_workers_and_machines() -> None:
+    assert Workers(6, hosts=3).hosts_lost(6, 2) == 1
+    assert Workers(6, hosts=1).hosts_lost(6, 2) == 0
+    assert Workers(3).lost(6, 2) == 1
+
+
+def test_a_plan_in_a_notebook(files: Files) -> None:
+    plan = make_plan(open_model(files.model).network, SHAPE, PlanOptions.of(), 50)
+    shown = plan._repr_html_()
+    assert shown.count("<tr") == 1 + len(plan.layers)
+    assert "first" in shown
+    assert "Plain data-parallel inference" in shown
+
+
+@pytest.mark.parametrize("redundancy", ["standby", "eager", "off"])
+@pytest.mark.parametrize("form", [{"split": "rows"}, {"split": "images"}, {"code": "crme"}])
+def test_every_form_has_a_forecast(files: Files, form: dict[str, str], redundancy: str) -> None:
+    options = PlanOptions.of(**form, redundancy=redundancy)
+    plan = make_plan(open_model(files.model).network, SHAPE, options, 50)
+    found = plan.forecast
+    assert found is not None
+    assert 0 < found.seconds(1) <= found.seconds(2)
+    assert found.peak_memory > found.speeds.memory_at_rest
+    assert len(found.layers) == 2
+    assert (found.parity_memory > 0) == (form != {"code": "crme"} and redundancy == "standby")
+    if form != {"code": "crme"} and redundancy == "standby":
+        assert found.extra_work < 0.01
+
+
+def test_more_workers_are_faster(files: Files) -> None:
+    network = open_model(files.model).network
+    seconds = []
+    for count in (3, 12, 48):
+        speeds = Speeds(parallel=float(count))
+        plan = make_plan(network, SHAPE, PlanOptions.of(), 10**6, Workers(count), speeds)
+        assert plan.forecast is not None
+        seconds.append(plan.forecast.seconds(plan.forecast.blocks(10**6, plan.batch)))
+    assert seconds == sorted(seconds, reverse=True)
+
+
+def test_plain_inference_is_compared_for_the_same_images(files: Files) -> None:
+    """One image more than whole blocks costs either of them about one image."""
+    network = open_model(files.model).network
+    options = PlanOptions.of(split="images", batch=16)
+    one, other = (make_plan(network, SHAPE, options, count).forecast for count in (16000, 16001))
+    assert one is not None
+    assert other is not None
+    assert other.plain_seconds == pytest.approx(one.plain_seconds * 16001 / 16000)
+    ours = other.seconds_of(16001, 16) - one.seconds_of(16000, 16)
+    assert 0 < ours < one.block_seconds / 8
+
+
+def test_where_parity_is_always_made_more_layers_are_coded() -> None:
+    # A parity share does what stands in front of its convolution for all runs of images.
+    channels = [3, 48, 48, 96, 96]
+    pairs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels)]
+    module = nn.Sequential(*(layer for conv in pairs for layer in (conv, nn.ReLU()))).eval()
+    batch = {0: torch.export.Dim("batch")}
+    stored = io.BytesIO()
+    torch.export.save(
+        torch.export.export(module, (torch.zeros(2, 3, 64, 64),), dynamic_shapes=(batch,)), stored
+    )
+    network = open_model(stored.getvalue()).network
+    coded = {}
+    for redundancy in ("standby", "eager"):
+        options = PlanOptions.of(split="images", batch=48, redundancy=redundancy)
+        coded[redundancy] = make_plan(network, (3, 64, 64), options, speeds=Speeds()).coded_layers
+    assert coded["standby"] < coded["eager"]
+
+
+def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
+    network = open_model(files.model).network
+    plan = make_plan(network, SHAPE, PlanOptions.of(code="crme", objective="paper"))
+    assert not plan.in_place
+    for layer in plan.layers:
+        assert layer.code is not None
+        pair = choose_partitions(layer.geometry, 4, "paper")
+        assert (layer.code.k_a, layer.code.k_b) == pair
+    with pytest.raises(PlanError, match="leave one out"):
+        make_plan(network, SHAPE, PlanOptions.of(split="images", objective="paper"))
+
+
+def test_refusals_name_the_number(files: Files) -> None:
+    network = open_model(files.model).network
+    with pytest.raises(IllConditionedError, match=r"condition number of \d"):
+        make_plan(network, SHAPE, PlanOptions.of(n=60, tolerate=28, code="crme"))
+    with pytest.raises(CodeError, match="expected n to be a multiple of 3"):
+        make_plan(network, SHAPE, PlanOptions.of(n=8, tolerate=2, code="replication"))
+
+
+def test_more_shares_than_rows_are_gathered(files: Files) -> None:
+    network = open_model(files.model).network
+    plan = make_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
+    assert not plan.in_place  # 40 strips of 16 rows there are none
+    assert any("every layer is gathered" in told for told in plan.warnings)
+
+
+def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, scheduler: str) -> None:
+    saved, output, summary = tmp_path / "plan.json", tmp_path / "out", tmp_path / "summary.json"
+    runner, source = CliRunner(), [str(files.model), str(files.images)]
+    made = runner.invoke(main, ["plan", *source, "--split", "rows", "--json", str(saved)])
+    assert made.exit_code == 0, made.output
+    doubled = runner.invoke(main, ["run", *source, str(output), "--plan", str(saved), "--n", "6"])
+    assert doubled.exit_code == 2
+    assert "--n given together with --plan" in doubled.output
+    arguments = ["--plan", str(saved), "--scheduler", scheduler, "--json", str(summary)]
+    ran = runner.invoke(main, ["run", *source, str(output), *arguments])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(summary.read_text())
+    assert found["planned"].keys() == {"seconds", "bytes_sent", "extra_work", "peak_memory"}
+    assert found["planned"]["seconds"] > 0
+    assert found["peak_memory"] is None or found["peak_memory"] > 0  # it comes with a heartbeat
+    told = runner.invoke(main, ["report", str(output)])
+    assert "planned" in told.output
+    assert "sent between workers" in told.output
+
+
+def test_measured_speeds_are_kept_and_used(
+    files: Files, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "SECONDS", 0.005)
+    monkeypatch.setattr(calibration, "TRIES", 1)
+    kept = tmp_path / "speeds" / "calibration.json"
+    source = [str(files.model), str(files.images), "--scheduler", scheduler]
+    with dask.config.set({"fcdcc.calibration-file": str(kept)}):
+        first = CliRunner().invoke(main, ["plan", *source, "--calibrate"])
+        assert first.exit_code == 0, first.output
+        assert "speeds as measured" in first.output
+        later = CliRunner().invoke(main, ["plan", *source])
+        assert "speeds as measured" in later.output
+        kept.write_text("{")
+        broken = CliRunner().invoke(main, ["plan", *source])
+    assert broken.exit_code == 0
+    assert "default speeds" in broken.stdout
+    (line,) = broken.stderr.splitlines()
+    assert "cannot be used" in line
+    assert list(kept.parent.iterdir()) == [kept]

@@ -1,0 +1,87 @@
+"""A disk that is full: blocks fail in words, what is recorded stays, the next run finishes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcdcc.storage import open_predictions, verify
+from support.jobs import fcdcc, predictions, recorded_chunks
+from support.small import IMAGES, Files
+
+BATCH = 2
+BLOCKS = IMAGES // BATCH
+
+pytestmark = pytest.mark.cluster
+
+
+def mount(*arguments: object) -> None:
+    """Mount something, or skip the test where that is not allowed."""
+    command = ["mount", *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command to make a small disk with")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of 512 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount("-t", "tmpfs", "-o", "size=512k", "tmpfs", place)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def free_bytes(disk: Path, leave: int) -> Path:
+    """Fill the disk up to so many free bytes, as somebody else's file does."""
+    filler = disk / "filler"
+    stat = subprocess.run(
+        ["stat", "-f", "--format=%a %S", str(disk)], capture_output=True, text=True, check=True
+    )
+    blocks, size = map(int, stat.stdout.split())
+    filler.write_bytes(bytes(blocks * size - leave))
+    return filler
+
+
+@pytest.mark.parametrize("free", [8_000, 40_000, 140_000])
+def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
+    files: Files, scheduler: str, disk: Path, free: int
+) -> None:
+    output = disk / "out.zarr"
+    command = ["run", files.model, files.images, output, "--batch", BATCH, "--in-flight", 2]
+    command += ["--scheduler", scheduler, "--json", "-"]
+    begun = fcdcc(*command, "--limit", 2 * BATCH)
+    assert begun.exit_code == 0, begun.output
+    before = recorded_chunks(output)
+    filler = free_bytes(disk, free)
+
+    full = fcdcc(*command)
+    assert full.exit_code in (2, 4), full.output
+    assert "No space left on device" in full.stderr
+    assert "room" in full.stderr
+    assert "Traceback" not in full.output
+    kept = recorded_chunks(output)
+    assert before.items() <= kept.items()
+    assert len(kept) < BLOCKS
+    if full.exit_code == 4:
+        assert json.loads(full.stdout)["blocks_failed"] == BLOCKS - len(kept)
+
+    filler.unlink()
+    assert {damage.block for damage in verify(output)}.isdisjoint(kept)
+    again = fcdcc(*command)
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["blocks_skipped"] == len(kept)
+    stored = recorded_chunks(output)
+    assert {block: stored[block] for block in kept} == kept
+    assert open_predictions(output).progress().complete
+    np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
+    assert verify(output) == []

@@ -1,0 +1,200 @@
+"""Arrays in, lazy arrays out: names, coordinates, batches, any scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from distributed import Client, LocalCluster
+from numpy.typing import NDArray
+
+from fcdcc.pipeline import Model, Plan, infer, open_model, plan
+from fcdcc.pipeline.anyk import AnyK, anyk_report
+from fcdcc.pipeline.anyk.keys import parse_key
+from fcdcc.pipeline.errors import OptionError, PlanError
+from support.small import SHAPE, make_files
+
+Pixels = NDArray[np.float32]
+
+
+class Dense(torch.nn.Module):
+    """A prediction for every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 4, 3, padding=1)
+        self.last = torch.nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+def exported(module: torch.nn.Module, example: torch.Tensor, folder: Path, fixed: bool) -> Model:
+    shapes = None if fixed else ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(module.eval(), (example,), dynamic_shapes=shapes)
+    torch.export.save(program, folder / "model.pt2")
+    return open_model(folder / "model.pt2")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return open_model(make_files(tmp_path_factory.mktemp("small")).model)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    return np.random.default_rng(2).random((11, *SHAPE), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(model: Model, pixels: Pixels) -> Pixels:
+    from fcdcc.pipeline.model.interpreter import run_network
+
+    return run_network(model.network, torch.from_numpy(pixels)).numpy()
+
+
+def assert_close(made: Any, expected: Any) -> None:
+    error = np.linalg.norm(np.asarray(made) - expected) / np.linalg.norm(expected)
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["numpy", "dask", "xarray", "channels last", "named"])
+def test_every_kind_of_array(model: Model, pixels: Pixels, expected: Pixels, kind: str) -> None:
+    images: Any = {
+        "numpy": pixels,
+        "dask": da.from_array(pixels, chunks=(5, 2, 16, 7)),
+        "xarray": xr.DataArray(pixels, dims=("n", "c", "y", "x")),
+        "channels last": pixels.transpose(0, 2, 3, 1),
+        "named": xr.DataArray(pixels.transpose(0, 2, 3, 1), dims=("time", "y", "x", "band")),
+    }[kind]
+    made = infer(model, images, batch=4)
+    assert isinstance(made.data, da.Array)
+    assert made.dims == (images.dims[0] if kind == "named" else "n", "class")
+    assert made.chunks[0] == (4, 4, 3)
+    assert_close(made.compute(scheduler="synchronous"), expected)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+def test_every_scheduler(model: Model, pixels: Pixels, expected: Pixels, scheduler: str) -> None:
+    assert_close(infer(model, pixels, batch=8).compute(scheduler=scheduler), expected)
+
+
+def test_nothing_runs_before_it_is_asked_for(model: Model) -> None:
+    def never(block: Any) -> Any:
+        raise AssertionError("ran")
+
+    images = da.zeros((8, *SHAPE), chunks=4).map_blocks(never, dtype="float32", meta=np.empty(0))
+    infer(model, images, batch=4)
+
+
+def test_coordinates_that_fit_are_kept(model: Model, pixels: Pixels) -> None:
+    images = xr.DataArray(
+        pixels,
+        dims=("n", "c", "y", "x"),
+        coords={"image_id": ("n", np.arange(11) * 7), "y": np.arange(16) / 2, "place": "here"},
+    )
+    made = infer(model, images)
+    assert made["image_id"].values.tolist() == [7 * i for i in range(11)]
+    assert made["place"].item() == "here"
+    assert "y" not in made.coords
+
+
+def test_dense_predictions_have_the_names_of_space(tmp_path: Path) -> None:
+    module = Dense()
+    images = torch.rand(5, 1, 12, 10)
+    model = exported(module, images[:2], tmp_path, fixed=False)
+    data = xr.DataArray(
+        images.numpy(), dims=("n", "c", "lat", "lon"), coords={"lat": np.linspace(50, 51, 12)}
+    )
+    made = infer(model, data, batch=2)
+    assert made.dims == ("n", "class", "lat", "lon")
+    assert made.shape == (5, 2, 12, 10)
+    np.testing.assert_array_equal(made["lat"], data["lat"])
+    with torch.inference_mode():
+        assert_close(made.compute(), module(images).numpy())
+
+
+def test_a_fixed_batch_is_padded(tmp_path: Path) -> None:
+    module = Dense()
+    images = torch.rand(5, 1, 12, 10)
+    model = exported(module, images[:2], tmp_path, fixed=True)
+    made = infer(model, images.numpy())
+    assert made.chunks[0] == (2, 2, 1)
+    with torch.inference_mode():
+        assert_close(made.compute(), module(images).numpy())
+    with pytest.raises(PlanError, match="fixed batch of 2"):
+        infer(model, images.numpy(), batch=4)
+
+
+def test_preparation_is_that_of_the_command_line(model: Model, expected: Pixels) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
+    made = infer(model, pixels, mean=0.5, std=(0.2, 0.3, 0.4)).compute()
+    prepared = (pixels / np.float32(255) - 0.5) / np.reshape([0.2, 0.3, 0.4], (3, 1, 1))
+    again = infer(model, prepared.astype(np.float32)).compute()
+    assert_close(made, again.values)
+
+
+def test_a_plan_can_be_made_saved_and_given(model: Model, pixels: Pixels) -> None:
+    made = plan(model, pixels, n=5, tolerate=1, batch=3)
+    assert (made.n, made.tolerate, made.batch) == (5, 1, 3)
+    again = Plan.from_json(made.to_json())
+    assert again == made
+    assert infer(model, pixels, plan=again).chunks[0] == (3, 3, 3, 2)
+    with pytest.raises(OptionError, match="n given together with plan"):
+        infer(model, pixels, plan=made, n=6)
+
+
+def test_a_plan_of_another_model_is_refused(model: Model, pixels: Pixels, tmp_path: Path) -> None:
+    other = exported(Dense(), torch.rand(2, 1, 12, 10), tmp_path, fixed=False)
+    with pytest.raises(PlanError, match="another model"):
+        infer(other, np.zeros((2, 1, 12, 10)), plan=plan(model, pixels))
+
+
+def test_images_that_do_not_fit(model: Model) -> None:
+    with pytest.raises(PlanError, match=r"\(3, 20, 20\).*\(3, 16, 16\)"):
+        infer(model, np.zeros((2, 3, 20, 20)))
+    with pytest.raises(PlanError, match="one to three spatial axes"):
+        infer(model, np.zeros((2, 3)))
+
+
+def test_optimisation_leaves_shares_and_nodes_alone(model: Model, pixels: Pixels) -> None:
+    made = infer(model, pixels, batch=4, code="crme")
+    (optimised,) = dask.optimize(made.data)
+    graph = dict(optimised.__dask_graph__())
+    nodes = [task for task in graph.values() if isinstance(task, AnyK)]
+    assert len(nodes) == 2 * 3
+    for node in nodes:
+        assert len(node.shares) == 6
+        parsed = [parse_key(key) for key in node.shares.values()]
+        assert all(key is not None and key.stage == "share" for key in parsed)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=6, processes=False, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.mark.cluster
+def test_on_a_cluster_layers_do_not_wait_for_all_shares(
+    client: Client, model: Model, pixels: Pixels, expected: Pixels
+) -> None:
+    made = infer(model, pixels, batch=4, code="crme")
+    assert_close(made.compute(), expected)
+    runs = {key.run for name in made.data.dask if (key := parse_key(name)) is not None}
+    (run,) = runs
+    report = anyk_report(client, run)
+    assert report["counters"]["groups"] == 2 * 3
+    assert report["failures"] == []

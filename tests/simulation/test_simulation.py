@@ -1,0 +1,164 @@
+"""The state machine on imagined clusters: every run ends, and nothing is left of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+
+import pytest
+from dask._task_spec import Task
+from dask.typing import Key
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcdcc.pipeline import open_model
+from fcdcc.pipeline.anyk.keys import parse_key, task_key
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.graph import Block, build_block
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.worker.executable import Executable
+from simulation import (
+    HeavyTail,
+    Nothing,
+    Oracle,
+    Outcome,
+    Policy,
+    ShiftedExponential,
+    SimulatedBlock,
+    SimulatedCluster,
+    SlowShares,
+    Speculation,
+    Steady,
+    Times,
+    chain,
+    one_layer,
+    simulated,
+)
+from support.small import Files
+
+
+def cluster(
+    policy: Policy, workers: int, times: Times | None = None, hosts: int = 2
+) -> SimulatedCluster:
+    made = SimulatedCluster(policy, times)
+    for number in range(workers):
+        made.join(f"w{number}", f"host{number // hosts}")
+    return made
+
+
+def check_empty(imagined: SimulatedCluster, state: AnyKState) -> None:
+    state.validate()
+    assert imagined.unfinished == 0
+    assert imagined.tasks == {}
+    known = state.registry
+    assert (known.members, known.nodes, known.groups, known.blocks) == ({}, {}, {}, {})
+    assert len(state.doubles) == 0
+    assert {worker.load for worker in state.roster.workers.values()} <= {0}
+
+
+def dear_parity(key: Key, worker: str) -> float:
+    """Return how much longer a task takes: parity four times, and a tenth of all shares ten."""
+    stage = key[0] if isinstance(key, tuple) else key
+    return SlowShares(1)(key, worker) * (4.0 if str(stage).startswith("parity") else 1.0)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_whoever_is_slow_stops_or_leaves_every_block_ends(data: st.DataObject) -> None:
+    state = AnyKState()
+    times = data.draw(st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1), dear_parity]))
+    imagined = cluster(state, data.draw(st.integers(3, 9)), times)
+    moments = st.floats(0.0, 20.0)
+    for number, fault in enumerate(
+        data.draw(st.lists(st.sampled_from(["stop", "kill", "retire", "join"]), max_size=4))
+    ):
+        when = data.draw(moments)
+        if fault == "join":
+            imagined.at(when, imagined.join, f"fresh{number}")
+        elif number < len(imagined.workers) - 1:
+            action = imagined.stop if fault == "stop" else imagined.lose
+            imagined.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
+    layers = data.draw(st.integers(0, 3))
+    make = (lambda b: chain(b, 6, 4, layers)) if layers else (lambda b: one_layer(b, 6, 4))
+    outcome = imagined.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
+    assert len(outcome.blocks) == 12
+    check_empty(imagined, state)
+
+
+def run(policy: Policy, times: Times, blocks: list[SimulatedBlock]) -> Outcome:
+    return cluster(policy, 24, times).run(blocks, 1)
+
+
+def test_nobody_waits_for_a_slow_share() -> None:
+    times = SlowShares(seed=1)
+    coded = [one_layer(b, 8, 6) for b in range(150)]
+    ours = run(AnyKState(), times, coded)
+    oracle = run(Oracle(times, 6), times, coded)
+    plain = run(Nothing(), times, [one_layer(b, 6, 6) for b in range(150)])
+    copies = run(Speculation(), times, [one_layer(b, 6, 6) for b in range(150)])
+    assert median(plain.groups) == pytest.approx(1.0)
+    assert ours.seconds < copies.seconds < plain.seconds
+    assert oracle.seconds < copies.seconds
+    assert oracle.extra_work == pytest.approx(0.0)
+    assert 0.0 < ours.extra_work <= 2 / 6 + 1e-6
+
+
+def test_where_parity_is_dear_late_shares_run_again() -> None:
+    state = AnyKState()
+    imagined = cluster(state, 12, dear_parity)
+    imagined.run((chain(block, 6, 4, 1) for block in range(150)), 1)
+    check_empty(imagined, state)
+    counters = state.history.totals()
+    # Until it is known what parity takes it is started, and when a share's twin is slow as well.
+    assert counters.doubles_used > 30
+    assert counters.parity_started < counters.doubles_used / 2
+
+
+def test_standby_costs_nothing_while_all_is_well() -> None:
+    outcome = run(AnyKState(), Steady(), [one_layer(b, 8, 6, standby=True) for b in range(50)])
+    assert outcome.extra_work == pytest.approx(0.0)
+
+
+def test_work_is_shared_out_by_speed() -> None:
+    speeds = {"w0": 1.0, "w1": 1.0, "w2": 0.5, "w3": 0.5, "w4": 0.25, "w5": 0.25}
+    state = AnyKState()
+    imagined = cluster(state, 6, Steady(speeds), hosts=1)
+    done: Counter[str] = Counter()
+    blocks = [chain(b, 6, 4, 3) for b in range(150)]
+    outcome = imagined.run(blocks, 8)
+    for record in state.history.run("simulated").shares:
+        done[record.worker] += record.state == "done"
+    bound = outcome.useful / sum(speeds.values())
+    assert outcome.seconds < 1.15 * bound
+    assert done["w0"] > 1.5 * done["w2"] > 2.0 * done["w4"] > 0
+    paces = {address: worker.pace for address, worker in state.roster.workers.items()}
+    assert paces["w4"] / paces["w0"] == pytest.approx(4.0, rel=0.3)
+
+
+def test_the_graph_of_a_real_block_runs_as_well(files: Files) -> None:
+    network = open_model(files.model).network
+    options = PlanOptions.of(batch=16, split="images", redundancy="standby")
+    plan = make_plan(network, (3, 16, 16), options)
+    executable = Executable(network, plan)
+
+    def read(key: Key, start: int, stop: int, pad_to: int) -> Task:
+        return Task(key, range, start, stop, pad_to)
+
+    blocks = []
+    for block in range(5):
+        graph = build_block(network, plan, Block(executable.ref, "r", block, 16, read))
+        last = Task(task_key("write", "r", 99, block), list, graph.prediction)
+        tasks = {**graph.tasks, last.key: last}
+        blocks.append(simulated(block, tasks, last.key, lambda _: 0.1, is_plain))
+    state = AnyKState()
+    imagined = cluster(state, 6)
+    outcome = imagined.run(blocks, 2)
+    assert len(outcome.blocks) == 5
+    assert outcome.extra_work == pytest.approx(0.0)
+    check_empty(imagined, state)
+
+
+def is_plain(key: Key) -> bool:
+    label = parse_key(key)
+    return label is not None and label.stage != "parity"
