@@ -40,7 +40,7 @@ from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
 from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
 from fcdcc.pipeline.worker.executable import Executable
@@ -134,7 +134,7 @@ class Bench:
     def add(self, form: str, options: dict[str, Any]) -> None:
         """Make the plan of a form and give it to the workers."""
         checked = PlanOptions.of(n=6, tolerate=2, batch=self.batch, **options)
-        plan = make_plan(self.network, self.source.image_shape, checked)
+        plan = choose_plan(self.network, self.source.image_shape, checked)
         plugin = ExecutablePlugin(Executable(self.network, plan), form, 1)
         install(self.client, plugin)
         self.plugins[form] = plugin

@@ -31,7 +31,7 @@ from torch import nn
 
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.demo.faults import Stopper
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 
 MEBIBYTE = 2**20
 CHUNK = 256
@@ -166,7 +166,7 @@ class Stopping(Quiet):
         self._count = count
         self.stopper: Stopper | None = None
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         """Stop them, once."""
         if self.stopper is None and self._count and 3 * advance.blocks_done >= advance.blocks_total:
             chosen = workers()[: self._count]

@@ -23,7 +23,7 @@ from distributed import Scheduler
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, Summary, run
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 
 MEBIBYTE = 2**20
 SHAPE = (1, 16, 16)
@@ -62,7 +62,7 @@ class Meter(Quiet):
         """Note when the first block begins."""
         self.begun = time.monotonic() - self.started
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         """Note the scheduler's tasks, and once per fifty blocks the memory."""
         for scheduler in Scheduler._instances:
             self.tasks = max(self.tasks, len(scheduler.tasks))

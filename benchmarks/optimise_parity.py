@@ -34,7 +34,7 @@ from parity_scan import every_bad_loss
 from scipy.optimize import minimize
 
 from fcdcc.coding.conditioning import worst_found
-from fcdcc.coding.parity import UNIT, ParityTable, seeded_table
+from fcdcc.coding.parity_quaternion import UNIT, ParityTable, seeded_table
 from fcdcc.coding.quaternions import complex_form
 from fcdcc.coding.spectrum import (
     Losses,

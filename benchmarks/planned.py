@@ -37,8 +37,8 @@ from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.cost.calibration import calibrate
 from fcdcc.pipeline.planner.cost.estimate import forecast
-from fcdcc.pipeline.planner.search import make_plan
-from fcdcc.pipeline.plans.forecast import Speeds, Workers
+from fcdcc.pipeline.planner.search import choose_plan
+from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
 from fcdcc.pipeline.plans.plan import Plan
 from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
 from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
@@ -138,7 +138,7 @@ class Bench:
             yield BlockJob(block, {**graph.tasks, last.key: last}, last.key)
 
 
-def compare(bench: Bench, name: str, workers: Workers, speeds: Speeds, rounds: int) -> None:
+def compare(bench: Bench, name: str, workers: WorkerPool, speeds: Speeds, rounds: int) -> None:
     """Print what was planned and what came of it."""
     for label, asked in (
         ("as planned", {}),
@@ -147,7 +147,7 @@ def compare(bench: Bench, name: str, workers: Workers, speeds: Speeds, rounds: i
     ):
         options = PlanOptions.of(**asked)
         begun = time.perf_counter()
-        plan = make_plan(
+        plan = choose_plan(
             bench.network, bench.source.image_shape, options, bench.source.images, workers, speeds
         )
         planning = time.perf_counter() - begun
@@ -171,12 +171,12 @@ def compare(bench: Bench, name: str, workers: Workers, speeds: Speeds, rounds: i
         )
 
 
-def grid(bench: Bench, name: str, workers: Workers, speeds: Speeds, rounds: int) -> None:
+def grid(bench: Bench, name: str, workers: WorkerPool, speeds: Speeds, rounds: int) -> None:
     """Print how the planner's choice compares with plans made by hand."""
     shape, images = bench.source.image_shape, bench.source.images
     asked = {"the planner's": {}, **GRID}
     plans = {
-        label: make_plan(
+        label: choose_plan(
             bench.network, shape, PlanOptions.of(**options), images, workers, speeds
         )
         for label, options in asked.items()
@@ -228,7 +228,7 @@ def main() -> None:
         source = open_images(str(stored.store_path.store.root))
         client.run(one_thread)
         client.register_plugin(AnyKPlugin())
-        workers = Workers(WORKERS)
+        workers = WorkerPool(WORKERS)
         speeds = calibrate(client, workers, 1, lambda _: None)
         print(speeds)
         print(GRID_HEAD if options.grid else HEAD)

@@ -35,7 +35,7 @@ from simulation import (
     ShiftedExponential,
     SimulatedBlock,
     SimulatedCluster,
-    Speculation,
+    TaskSpeculation,
     Times,
     one_layer,
 )
@@ -108,7 +108,7 @@ def rows(times: Times, racks: bool, groups: int) -> Iterator[tuple[str, int | No
     """Yield what was run, with which γ (None if it has none), and what came of it."""
     yield "uncoded", None, run(Nothing(), uncoded, times, racks, groups)
     yield "every task twice", None, run(AnyKState(), twice, times, racks, groups)
-    yield "copies after 3 × median", None, run(Speculation(), uncoded, times, racks, groups)
+    yield "copies after 3 × median", None, run(TaskSpeculation(), uncoded, times, racks, groups)
     for gamma in GAMMAS:
         yield "eager", gamma, run(AnyKState(), coded(gamma, False), times, racks, groups)
         yield "standby", gamma, run(AnyKState(), coded(gamma, True), times, racks, groups)

@@ -47,7 +47,7 @@ from fcdcc.pipeline.anyk import client_loop as fallback
 from fcdcc.pipeline.anyk.scheduler.anyk_plugin import NAME
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
@@ -162,7 +162,7 @@ class Bench:
     ) -> tuple[Executable, Callable[[int], tuple[dict[Any, Any], Any]]]:
         """Return what the workers hold in one of our forms, and what makes the graph of a block."""
         options = {"n": 6, "split": split, "batch": BATCH, **FORMS[form]}
-        plan = make_plan(self.network, SHAPE, PlanOptions.of(**options))
+        plan = choose_plan(self.network, SHAPE, PlanOptions.of(**options))
         executable = Executable(self.network, plan)
 
         def build(block: int) -> tuple[dict[Any, Any], Any]:

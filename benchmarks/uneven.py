@@ -111,7 +111,7 @@ def tell(bench: Bench) -> None:
 def joiners(bench: Bench, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start processes that will be workers: each waits for a line before it joins."""
     program = (
-        "import sys, fcdcc.pipeline.kernels; sys.stdin.readline();"
+        "import sys, fcdcc.pipeline.worker.kernels; sys.stdin.readline();"
         "from distributed.cli.dask_worker import main;"
         "main(sys.argv[1:], standalone_mode=False)"
     )

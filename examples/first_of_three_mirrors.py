@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dask._task_spec import Task, TaskRef
 from distributed import Client, LocalCluster, Reschedule
 
-from fcdcc.pipeline.anyk import AnyKPlugin, Share, any_k
-from fcdcc.pipeline.anyk import worker as wanted
+from fcdcc.pipeline.anyk import AnyKPlugin, Share, any_k, wanted
 
 MIRRORS = ("amsterdam", "bergen", "chennai")
 HANGS = "bergen"

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk.scheduler import anyk_plugin as scheduler_plugin
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.storage import verify
 from support.jobs import predictions
 from support.proxy import Proxy
@@ -40,7 +40,7 @@ class At(Quiet):
     def __init__(self, blocks: int, action: Callable[[], None]) -> None:
         self._blocks, self._action, self.done = blocks, action, False
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if not self.done and advance.blocks_done >= self._blocks:
             self.done = True
             self._action()

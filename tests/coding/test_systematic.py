@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fcdcc.coding import CodedConv, CodeError, ConvGeometry, coded_conv, make_code
 from fcdcc.coding.conditioning import measure
-from fcdcc.coding.parity import parity_table, seeded_table, shipped_tables
+from fcdcc.coding.parity_quaternion import parity_table, seeded_table, shipped_tables
 from fcdcc.coding.partitions import code_partitions, systematic_partitions
 from fcdcc.coding.quaternions import complex_form, left_matrices, quaternion_blocks
 from fcdcc.coding.spectrum import Spectrum, contiguous_losses

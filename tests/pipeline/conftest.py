@@ -1,18 +1,10 @@
-"""A small job and a cluster to run it on, for the tests of whole jobs."""
+"""A cluster for the tests of whole jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-
-from support.small import Files, make_files
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A small model and images; only to be read."""
-    return make_files(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from simulation.cluster import SimulatedCluster
 from simulation.graphs import SimulatedBlock, chain, one_layer, simulated
 from simulation.outcome import Outcome
-from simulation.policies import Nothing, Oracle, Policy, Speculation
+from simulation.policies import Nothing, Oracle, Policy, TaskSpeculation
 from simulation.traces import HeavyTail, ShiftedExponential, SlowShares, Steady, Times
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "SimulatedBlock",
     "SimulatedCluster",
     "SlowShares",
-    "Speculation",
     "Steady",
+    "TaskSpeculation",
     "Times",
     "chain",
     "one_layer",

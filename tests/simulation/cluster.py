@@ -180,12 +180,12 @@ class SimulatedCluster:
             self._cut(self.tasks[instruction.node], instruction)
         elif isinstance(instruction, m.RemoveWorker):
             self.lose(instruction.worker)
-        elif isinstance(instruction, m.Double):
-            self._double(self.tasks[instruction.task], instruction.twin, instruction.worker)
-        elif isinstance(instruction, m.Adopt):
-            self._adopt(self.tasks[instruction.task], self.tasks[instruction.twin])
-        elif isinstance(instruction, m.Drop) and instruction.twin in self.tasks:
-            self._forget(self.tasks[instruction.twin])
+        elif isinstance(instruction, m.StartBackup):
+            self._double(self.tasks[instruction.task], instruction.backup, instruction.worker)
+        elif isinstance(instruction, m.UseBackup):
+            self._adopt(self.tasks[instruction.task], self.tasks[instruction.backup])
+        elif isinstance(instruction, m.CancelBackup) and instruction.backup in self.tasks:
+            self._forget(self.tasks[instruction.backup])
 
     def _inputs(self, task: Task) -> Iterator[Task]:
         return (self.tasks[key] for key in task.inputs)
@@ -445,26 +445,26 @@ class SimulatedCluster:
         if not task.missing and not task.held:
             self._assign(task)
 
-    def _double(self, task: Task, twin: Key, worker: str) -> None:
+    def _double(self, task: Task, backup: Key, worker: str) -> None:
         copy = Task(
-            twin, Kind.SINGLE, task.block, task.seconds, task.priority, dict(task.inputs),
+            backup, Kind.SINGLE, task.block, task.seconds, task.priority, dict(task.inputs),
             place=worker, wanted=True, is_twin=True,
         )  # fmt: skip
-        self.tasks[twin] = copy
+        self.tasks[backup] = copy
         for key in copy.inputs:
-            self.tasks[key].dependents[twin] = None
+            self.tasks[key].dependents[backup] = None
         self._wait(copy)
         if not copy.missing:
             self._assign(copy)
 
-    def _adopt(self, task: Task, twin: Task) -> None:
-        if task.state is not State.PROCESSING or twin.state is not State.MEMORY:
+    def _adopt(self, task: Task, backup: Task) -> None:
+        if task.state is not State.PROCESSING or backup.state is not State.MEMORY:
             return
-        place = twin.worker
+        place = backup.worker
         self._leave(task)
-        task.inputs[twin.key] = None
-        twin.dependents[task.key] = None
-        twin.wanted = False
+        task.inputs[backup.key] = None
+        backup.dependents[task.key] = None
+        backup.wanted = False
         self._wait(task)
         task.place, task.seconds = place, 0.0
         self._assign(task)

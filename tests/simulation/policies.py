@@ -10,10 +10,10 @@ from typing import Protocol
 from dask.typing import Key
 
 from fcdcc.pipeline.anyk.state_machine import events as m
-from fcdcc.pipeline.anyk.state_machine.backup_tasks import Doubles, Phase
+from fcdcc.pipeline.anyk.state_machine.backup_tasks import BackupTasks, Phase
 from fcdcc.pipeline.anyk.state_machine.events import Event, Instruction
 
-__all__ = ["Nothing", "Oracle", "Policy", "Speculation"]
+__all__ = ["Nothing", "Oracle", "Policy", "TaskSpeculation"]
 
 
 class Policy(Protocol):
@@ -57,7 +57,7 @@ class Nothing:
         return False
 
 
-class Speculation(Nothing):
+class TaskSpeculation(Nothing):
     """Copies of what takes longer than ``factor`` times the median, as map-reduce does it."""
 
     def __init__(self, factor: float = 3.0, known: int = 5, lifetime: float = 300.0) -> None:
@@ -65,7 +65,7 @@ class Speculation(Nothing):
         self._factor, self._known = factor, known
         self._running: dict[Key, tuple[str, float]] = {}
         self._taken: deque[float] = deque(maxlen=200)
-        self._doubles = Doubles()
+        self._doubles = BackupTasks()
 
     @property
     def unsettled(self) -> bool:  # type: ignore[override] # there a constant, here not

@@ -16,7 +16,7 @@ from fcdcc.pipeline.anyk.keys import parse_key, task_key
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.worker.executable import Executable
 from simulation import (
     HeavyTail,
@@ -28,8 +28,8 @@ from simulation import (
     SimulatedBlock,
     SimulatedCluster,
     SlowShares,
-    Speculation,
     Steady,
+    TaskSpeculation,
     Times,
     chain,
     one_layer,
@@ -96,7 +96,7 @@ def test_nobody_waits_for_a_slow_share() -> None:
     ours = run(AnyKState(), times, coded)
     oracle = run(Oracle(times, 6), times, coded)
     plain = run(Nothing(), times, [one_layer(b, 6, 6) for b in range(150)])
-    copies = run(Speculation(), times, [one_layer(b, 6, 6) for b in range(150)])
+    copies = run(TaskSpeculation(), times, [one_layer(b, 6, 6) for b in range(150)])
     assert median(plain.groups) == pytest.approx(1.0)
     assert ours.seconds < copies.seconds < plain.seconds
     assert oracle.seconds < copies.seconds
@@ -139,7 +139,7 @@ def test_work_is_shared_out_by_speed() -> None:
 def test_the_graph_of_a_real_block_runs_as_well(files: Files) -> None:
     network = open_model(files.model).network
     options = PlanOptions.of(batch=16, split="images", redundancy="standby")
-    plan = make_plan(network, (3, 16, 16), options)
+    plan = choose_plan(network, (3, 16, 16), options)
     executable = Executable(network, plan)
 
     def read(key: Key, start: int, stop: int, pad_to: int) -> Task:

@@ -360,7 +360,7 @@ def test_an_output_that_no_longer_says_of_which_run_is_named(tmp_path: Path) -> 
 
 
 def test_an_output_of_a_newer_version_is_refused_in_words(tmp_path: Path) -> None:
-    from fcdcc.storage.sealed import seal
+    from fcdcc.storage.checksummed_json import seal
 
     make_output(str(tmp_path / "out"))
     (tmp_path / "out/.fcdcc/run.json").write_bytes(seal({"schema": 99}) + b"\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fcdcc.storage import BlockRecord, DamageError, PredictionStore
+from fcdcc.storage.checksummed_json import seal
 from fcdcc.storage.records import RECORDS, Chunk, compact, read_records
-from fcdcc.storage.sealed import seal
 from support.stored import answers, fill, make_output
 
 RECORD = BlockRecord(

@@ -36,16 +36,16 @@ from fcdcc.pipeline.monitoring.report.recorded_run import read_going_on, read_pa
 from fcdcc.pipeline.monitoring.report.text_report import print_report
 from fcdcc.pipeline.options import JobConfig, PlanOptions
 from fcdcc.pipeline.planner.cost.calibration_file import read_speeds, save_speeds
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import DEFAULTS
 from fcdcc.pipeline.plans.plan import Plan
 from fcdcc.pipeline.prediction_format import StoredForm, class_names
 from fcdcc.storage import BlockLayout, open_images
+from fcdcc.storage.checksummed_json import seal
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.pictures import PictureForm, read_picture
 from fcdcc.storage.records import BlockRecord, read_records, record_name
 from fcdcc.storage.runs import read_run
-from fcdcc.storage.sealed import seal
 from support.pt2 import CONSTANTS, GRAPH, WEIGHTS, packed, pt2, records
 from support.stored import fill, make_output
 
@@ -295,7 +295,7 @@ def samples() -> dict[str, list[bytes]]:
     parts = records(model_file())
     network = open_model(model_file()).network
     plans = [
-        make_plan(network, (3, 8, 8), PlanOptions.of(**options)).to_json().encode()
+        choose_plan(network, (3, 8, 8), PlanOptions.of(**options)).to_json().encode()
         for options in ({"split": "images", "batch": 16}, {"split": "rows"}, {"code": "crme"})
     ]
     metadata: dict[str, bytes] = {}

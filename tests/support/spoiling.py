@@ -39,15 +39,15 @@ def spoil(
 ) -> list[TaskKey]:
     """Let shares go wrong in this process; return the list that their keys are added to."""
     hit: list[TaskKey] = []
-    original = checking.noted
+    original = checking.as_message
 
-    def noted(held: Any, layer: int, position: int, values: Array, entering: Any) -> Any:
+    def as_message(executable: Any, layer: int, position: int, values: Array, entering: Any) -> Any:
         key = parse_key(getattr(thread_state, "key", None))
         if key is not None and values.size and when(key, position, here()):
             hit.append(key)
             values = how(values)
-        return original(held, layer, position, values, entering)
+        return original(executable, layer, position, values, entering)
 
     for module in (gathered_kernels, image_kernels, row_kernels):
-        patch.setattr(module, "noted", noted)
+        patch.setattr(module, "as_message", as_message)
     return hit

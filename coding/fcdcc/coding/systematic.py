@@ -29,9 +29,9 @@ import numpy as np
 from .code import Code, Float64Array
 from .crme import crme_threshold
 from .errors import CodeError
-from .parity import parity_table
+from .parity_quaternion import parity_table
+from .parity_real import real_coefficients
 from .quaternions import left_matrices
-from .reals import real_coefficients
 
 __all__ = ["systematic", "systematic_threshold"]
 

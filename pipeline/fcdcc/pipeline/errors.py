@@ -6,20 +6,6 @@ from collections.abc import Iterable
 
 from fcdcc.coding.errors import FcdccError
 
-__all__ = [
-    "ClusterError",
-    "ClusterLostError",
-    "ModelError",
-    "NotFiniteError",
-    "OptionError",
-    "PlanError",
-    "RowsError",
-    "UnsafeModelError",
-    "WrongSharesError",
-    "full_line",
-    "one_line",
-]
-
 
 class ClusterError(FcdccError, ConnectionError):
     """A Dask cluster that does not answer, or went away."""

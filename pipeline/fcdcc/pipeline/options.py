@@ -23,8 +23,6 @@ from pydantic import (
 from .errors import OptionError
 from .prediction_format import StoredForm
 
-__all__ = ["CommandOptions", "JobConfig", "LogFormat", "PlanOptions"]
-
 
 def _several(value: object) -> object:
     """Return one number as a tuple of it, and a list as a tuple."""

@@ -11,6 +11,8 @@ Nothing here knows Dask: a block is written by whoever has its predictions.
 from __future__ import annotations
 
 from .axes import Axes, find_axes
+from .block_status import Progress
+from .checksummed_json import Json
 from .chunks import OutputArray
 from .errors import (
     DamageError,
@@ -36,10 +38,8 @@ from .outputs import (
 )
 from .predictions import PredictionStore
 from .preparation import Preparation
-from .progress import Progress
 from .records import BlockRecord
 from .runs import StoredRun
-from .sealed import Json
 from .verification import Damage, damaged_blocks, verify
 
 __all__ = [

@@ -19,9 +19,9 @@ from zarr.buffer import default_buffer_prototype
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from .checksummed_json import Json
 from .errors import DamageError, OutputError
 from .layout import BlockLayout, chunk_shape
-from .sealed import Json
 
 __all__ = ["OutputArray", "add_array", "check_name", "decode", "encode"]
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .sealed import Json, canonical, digest
+from .checksummed_json import Json, canonical, digest
 
 __all__ = ["Fingerprint"]
 

@@ -10,7 +10,7 @@ import zarr
 from .axes import Expected, find_axes, is_image_rank
 from .errors import InputError
 from .locations import normalise, shown
-from .ome import full_resolution
+from .ome_zarr import full_resolution
 from .sources import PIXEL_KINDS, ImageSource, sibling
 from .stores import (
     ZarrArray,

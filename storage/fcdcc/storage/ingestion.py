@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .checksummed_json import Json, seal, unseal
 from .chunks import OutputArray, decode, encode
 from .errors import DamageError, InputError, OutputError
 from .files import Folder
@@ -39,7 +40,6 @@ from .pictures import (
     read_picture,
 )
 from .runs import PRIVATE, StoredRun
-from .sealed import Json, seal, unseal
 
 __all__ = ["BadPicture", "Ingested", "ingest"]
 

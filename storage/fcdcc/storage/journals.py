@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Mapping
 
+from .checksummed_json import Json, seal, unseal
 from .errors import DamageError, OutputError
 from .files import Folder
 from .locations import normalise, shown
 from .objects import open_folder
 from .runs import PRIVATE
-from .sealed import Json, seal, unseal
 
 __all__ = [
     "JOURNALS",

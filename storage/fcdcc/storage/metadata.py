@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from .checksummed_json import Json
 from .chunks import add_array, check_name
 from .errors import OutputError
 from .records import Chunk
 from .runs import Contents, StoredRun
-from .sealed import Json
 
 __all__ = ["Coordinate", "make_contents"]
 

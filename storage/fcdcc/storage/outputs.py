@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
 
+from .checksummed_json import Json
 from .chunks import OutputArray
 from .errors import DamageError, OutputError, OutputMismatchError
 from .files import SCRATCH, Folder
@@ -29,7 +30,6 @@ from .runs import (
     read_run,
     write_copies,
 )
-from .sealed import Json
 
 __all__ = [
     "check_fingerprint",

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .block_status import Progress, read_progress
+from .checksummed_json import Json
 from .chunks import OutputArray, decode, encode
 from .errors import DamageError, OutputError
 from .files import Folder
 from .layout import BlockLayout
 from .locations import shown
 from .objects import open_folder
-from .progress import Progress, read_progress
 from .records import (
     RECORDS,
     BlockRecord,
@@ -35,7 +36,6 @@ from .records import (
     write_record,
 )
 from .runs import marker
-from .sealed import Json
 
 __all__ = ["PredictionStore", "Values"]
 

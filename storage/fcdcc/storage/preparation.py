@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .checksummed_json import Json
 from .errors import PreparationError
-from .sealed import Json
 
 __all__ = ["Preparation"]
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .checksummed_json import Json, digest, seal, unseal
 from .errors import DamageError
 from .files import Folder
-from .sealed import Json, digest, seal, unseal
 
 __all__ = [
     "RECORDS",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from .checksummed_json import Json, seal, unseal
 from .chunks import OutputArray
 from .errors import DamageError, OutputError
 from .files import Folder
@@ -23,7 +24,6 @@ from .fingerprint import Fingerprint
 from .layout import BlockLayout
 from .locations import shown
 from .records import Chunk
-from .sealed import Json, seal, unseal
 
 __all__ = [
     "CONTENTS",

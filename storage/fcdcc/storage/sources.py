@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checksummed_json import Json
 from .errors import InputError
 from .locations import shown
 from .metadata import Coordinate
-from .sealed import Json
 from .stores import ZarrArray, attributes_of, open_array, open_node, read_part
 
 __all__ = ["PIXEL_KINDS", "ImageSource", "sibling"]

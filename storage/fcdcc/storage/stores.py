@@ -16,9 +16,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from .checksummed_json import Json, canonical, digest
 from .errors import InputError
 from .locations import has_secrets, scrubbed, shown
-from .sealed import Json, canonical, digest
 
 __all__ = [
     "ZarrArray",

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from .checksummed_json import unseal
 from .errors import DamageError
 from .files import Folder
 from .journals import damaged_journals
@@ -17,7 +18,6 @@ from .objects import open_folder
 from .outputs import check_is_output
 from .records import RECORDS, BlockRecord, Chunk, read_records
 from .runs import CONTENTS, PRIVATE, RUN, StoredRun, copies, marker, read_contents, read_run
-from .sealed import unseal
 
 __all__ = ["Damage", "damaged_blocks", "verify"]
 

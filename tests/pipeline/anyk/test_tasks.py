@@ -61,11 +61,11 @@ def test_a_node_survives_pickling_and_copying(erased: bool) -> None:
     node = make_node(own=2)
     if erased:
         node = node.substitute({"a": DataNode("a", ERASED)})
-    for twin in (pickle.loads(pickle.dumps(node)), node.copy()):
-        assert type(twin) is AnyK
-        assert twin == node
-        assert twin.dependencies == node.dependencies
-        assert twin(GIVEN) == node(GIVEN)
+    for backup in (pickle.loads(pickle.dumps(node)), node.copy()):
+        assert type(backup) is AnyK
+        assert backup == node
+        assert backup.dependencies == node.dependencies
+        assert backup(GIVEN) == node(GIVEN)
 
 
 def test_erased_stays_itself_between_processes() -> None:

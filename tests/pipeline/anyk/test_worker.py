@@ -58,10 +58,12 @@ def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
     running.wait_until(Path(f"{stuck}.begun").exists, "the share runs")
     Path(other).touch()
     assert future.result(timeout=120) == (0.0, (0, 1, 2, 3, 4))
-    [haunted] = [r["worker"] for r in running.report()["timeline"] if r["state"] == "erased"]
+    [has_cancelled_tasks] = [
+        r["worker"] for r in running.report()["timeline"] if r["state"] == "erased"
+    ]
     workers = running.plugin.state.roster.workers
-    assert workers[haunted].avoided
-    assert [w for w, worker in workers.items() if worker.avoided] == [haunted]
+    assert workers[has_cancelled_tasks].avoided
+    assert [w for w, worker in workers.items() if worker.avoided] == [has_cancelled_tasks]
     # With five others to choose from, no share of a group of five is placed on it.
     futures = []
     for block in range(1, 6):
@@ -70,13 +72,13 @@ def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
         running.wait_until(lambda five=five: all(placed(running, five)), "all are placed")
         places = placed(running, five)
         used = {worker for place in places for worker in place or ()}
-        assert used == workers.keys() - {haunted}
+        assert used == workers.keys() - {has_cancelled_tasks}
     # When the thread is free, the next heartbeats tell.
     Path(stuck).touch()
     for item in futures:
         item.result(timeout=120)
     waiting = gathered(9, {0: str(tmp_path / "third")}, n=5, enough=5)
     futures += running.client.get(waiting.tasks, waiting.results, sync=False)
-    running.wait_until(lambda: not workers[haunted].avoided, "the ghost has gone")
+    running.wait_until(lambda: not workers[has_cancelled_tasks].avoided, "the ghost has gone")
     Path(tmp_path / "third").touch()
     futures[-1].result(timeout=120)

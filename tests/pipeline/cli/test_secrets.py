@@ -13,7 +13,7 @@ import pytest
 from distributed import LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from support.small import Files
 
 SECRET = "geheimnis"
@@ -46,7 +46,7 @@ class Listening(Quiet):
         self.cluster = cluster
         self.said: set[str] = set()
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         tasks = list(self.cluster.scheduler.tasks.values())
         self.said.update(f"{task.key} {task!r} {task.exception_text}" for task in tasks)
 

@@ -18,7 +18,7 @@ from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.graph import Block, BlockGraph, build_block
 from fcdcc.pipeline.model import open_model
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.worker.executable import Executable, drop, hold
 from support.erasing import erase, reading
 from support.planned import usual_plans
@@ -61,7 +61,7 @@ class Example:
         network = open_model(buffer).network
         with pytest.MonkeyPatch.context() as patch:
             usual_plans(patch)
-            plan = make_plan(network, (3, 24, 24), PlanOptions.of(dtype="float64", **options))
+            plan = choose_plan(network, (3, 24, 24), PlanOptions.of(dtype="float64", **options))
         self.plan = plan
         self.ref = hold(Executable(network, plan))
         reader = reading(images)

@@ -13,7 +13,7 @@ import pytest
 from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined
 from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
-from fcdcc.pipeline.monitoring.dashboard.collector import Board
+from fcdcc.pipeline.monitoring.dashboard.collector import RunCollector
 from fcdcc.pipeline.monitoring.dashboard.metrics import families
 
 FOLDER = Path(__file__).parents[3] / "examples" / "monitoring"
@@ -28,7 +28,7 @@ def known_names() -> set[str]:
     for block in range(6):
         history.shares.append(ShareRecord(0, block, 0, "share", "tcp://a:1", 0.0, 1.0, "done"))
         history.groups.append(GroupRecord(0, block, 0.0, 1.0, True))
-    board = Board(state)
+    board = RunCollector(state)
     board.refresh(2.0)
     return {sample.name for family in families(board) for sample in family.samples}
 

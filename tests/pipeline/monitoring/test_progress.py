@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from fcdcc.pipeline.monitoring.progress import Advance, watch
+from fcdcc.pipeline.monitoring.progress import RunProgress, watch
 
-HALF = Advance(
+HALF = RunProgress(
     blocks_total=10,
     blocks_done=4,
     blocks_skipped=1,
@@ -80,7 +80,7 @@ def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     with watch(None) as watcher:
         watcher.step("planning")
         watcher.advance(HALF)
-        watcher.advance(Advance(10, 9, 1, 0, 90, 40.0, 0, 0))
+        watcher.advance(RunProgress(10, 9, 1, 0, 90, 40.0, 0, 0))
     assert "planning" in drawn[0]
     assert "10 / 10" in drawn[-1]
     assert "width: 100.0%" in drawn[-1]

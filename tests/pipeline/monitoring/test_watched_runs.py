@@ -23,7 +23,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, Summary, run
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.runtime.plugins import register_plugins
 from support.browser import browser, chromium
@@ -128,7 +128,7 @@ class Stopping(Quiet):
         self.stopped = threading.Event()
         self._after = after
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if advance.blocks_done >= self._after and not self.stopped.is_set():
             for process in self.victims.values():
                 os.kill(process, signal.SIGSTOP)
@@ -253,7 +253,7 @@ def test_an_interrupted_run_and_the_one_after_it_are_in_the_report(
     output = tmp_path / "out.zarr"
 
     class Interrupt(Quiet):
-        def advance(self, advance: Advance) -> None:
+        def advance(self, advance: RunProgress) -> None:
             if advance.blocks_done >= 3:
                 raise KeyboardInterrupt
 
@@ -279,7 +279,7 @@ def test_status_during_a_run_says_how_far_it_is(
     said: list[str] = []
 
     class Ask(Quiet):
-        def advance(self, advance: Advance) -> None:
+        def advance(self, advance: RunProgress) -> None:
             if not said:
                 said.append(fcdcc("status", output).output)
 

@@ -24,7 +24,7 @@ from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.bands import BAND_BYTES, barrier_in, peak_bytes, row_axis
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.plan import Plan
 from fcdcc.pipeline.plans.row_layout import analysed
 from fcdcc.pipeline.worker.executable import Executable
@@ -86,7 +86,7 @@ def test_any_band_agrees_with_pytorch(name: str, data: st.DataObject) -> None:
     work = data.draw(st.sampled_from([0.0, 1e6, 1e9]), label="work between coded layers")
     with pytest.MonkeyPatch.context() as patch:
         usual_plans(patch, work)
-        plan = make_plan(network, entry.input_shape, PlanOptions(batch=2, band=stop - start))
+        plan = choose_plan(network, entry.input_shape, PlanOptions(batch=2, band=stop - start))
     made, _ = band_of(network, plan, images, Rows(start, stop), erased, start)
     wanted = expected.take(range(start, stop), axis=axis)
     assert made.shape == wanted.shape
@@ -120,7 +120,7 @@ def test_bands_of_odd_sizes_make_the_whole_prediction(
 ) -> None:
     module, images = Odd().eval(), torch.rand(1, 2, rows, 21)
     network = exported(module, images)
-    plan = make_plan(network, (2, rows, 21), PlanOptions(n=n, tolerate=n - 2 * n // 3, band=band))
+    plan = choose_plan(network, (2, rows, 21), PlanOptions(n=n, tolerate=n - 2 * n // 3, band=band))
     with torch.inference_mode():
         expected = module(images).numpy()
     starts = range(0, expected.shape[2], band)
@@ -135,7 +135,7 @@ def test_a_band_reads_the_rows_that_it_sees_and_no_others() -> None:
     torch.manual_seed(1)
     module, images = UNet(bilinear=False, width=4).eval(), torch.rand(1, 3, 128, 16)
     network = exported(module, images)
-    plan = make_plan(network, (3, 128, 16), PlanOptions(band=4))
+    plan = choose_plan(network, (3, 128, 16), PlanOptions(band=4))
     made, rows = band_of(network, plan, images, Rows(0, 4))
     assert rows.start == 0
     assert rows.stop <= 64
@@ -165,7 +165,7 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     network = exported_at(UNet(bilinear=False, width=8), 8192)
     shape = (3, 8192, 8192)
     found = analysed(network, shape)
-    plan = make_plan(network, shape, PlanOptions())
+    plan = choose_plan(network, shape, PlanOptions())
     assert plan.split == "rows"
     assert plan.batch == 1
     assert plan.band is not None
@@ -173,21 +173,21 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     assert Plan.from_json(plan.to_json()) == plan
     whole = peak_bytes(found, {n: Rows(0, v.rows) for n, v in found.layouts.items()}, 1, "float32")
     assert whole > 3 * BAND_BYTES
-    larger = make_plan(network, shape, PlanOptions(memory="4GiB")).band
-    smaller = make_plan(network, shape, PlanOptions(memory="1500MiB")).band
+    larger = choose_plan(network, shape, PlanOptions(memory="4GiB")).band
+    smaller = choose_plan(network, shape, PlanOptions(memory="1500MiB")).band
     assert larger is not None
     assert smaller is not None
     assert larger > plan.band > smaller
-    assert make_plan(network, shape, PlanOptions(), in_bands=False).band is None
+    assert choose_plan(network, shape, PlanOptions(), in_bands=False).band is None
     assert not plan.warnings
-    (told,) = make_plan(network, shape, PlanOptions(band=64)).warnings
+    (told,) = choose_plan(network, shape, PlanOptions(band=64)).warnings
     assert "bands of 64 of 8192 rows are" in told
 
 
 def test_small_images_stay_whole() -> None:
     entry = zoo.ZOO["unet"]
     for options in (PlanOptions(), PlanOptions(batch=4000), PlanOptions(split="images")):
-        assert make_plan(network_of("unet"), entry.input_shape, options).band is None
+        assert choose_plan(network_of("unet"), entry.input_shape, options).band is None
 
 
 def test_a_network_that_needs_all_rows_says_so_and_is_refused_where_it_does_not_fit() -> None:
@@ -204,14 +204,14 @@ def test_a_network_that_needs_all_rows_says_so_and_is_refused_where_it_does_not_
     )
     shape = (3, 8192, 8192)
     assert "global pooling" in (barrier_in(analysed(network, shape)) or "")
-    plan = make_plan(network, shape, PlanOptions(memory="64GiB"))
+    plan = choose_plan(network, shape, PlanOptions(memory="64GiB"))
     assert plan.band is None
     (told,) = (text for text in plan.warnings if "stays whole" in text)
     assert "global pooling" in told
     with pytest.raises(PlanError, match=r"takes .* GiB at once .* global pooling\. Use workers"):
-        make_plan(network, shape, PlanOptions(memory="2GiB"))
+        choose_plan(network, shape, PlanOptions(memory="2GiB"))
     with pytest.raises(PlanError, match=r"--band 64: blocks hold whole images here: .* pooling"):
-        make_plan(network, shape, PlanOptions(band=64))
+        choose_plan(network, shape, PlanOptions(band=64))
 
 
 @pytest.mark.parametrize(
@@ -225,13 +225,13 @@ def test_options_that_bands_do_not_go_with_are_refused(
     options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(PlanError, match=reason):
-        make_plan(network_of("unet"), (3, 44, 36), PlanOptions(band=8, **options))
+        choose_plan(network_of("unet"), (3, 44, 36), PlanOptions(band=8, **options))
 
 
 def test_a_row_that_does_not_fit_is_refused() -> None:
     network = exported_at(UNet(bilinear=False, width=8), 8192)
     with pytest.raises(PlanError, match="one row of the prediction takes"):
-        make_plan(network, (3, 8192, 8192), PlanOptions(memory="420MiB"))
+        choose_plan(network, (3, 8192, 8192), PlanOptions(memory="420MiB"))
 
 
 def test_sizes_may_be_left_open_in_the_export() -> None:
@@ -243,7 +243,7 @@ def test_sizes_may_be_left_open_in_the_export() -> None:
     torch.export.save(program, stored)
     network = open_model(stored.getvalue()).network
     images = torch.rand(1, 3, 72, 40)
-    plan = make_plan(network, (3, 72, 40), PlanOptions(band=20))
+    plan = choose_plan(network, (3, 72, 40), PlanOptions(band=20))
     made, rows = band_of(network, plan, images, Rows(0, 20), erased=1)
     with torch.inference_mode():
         expected = module(images).numpy()[:, :, :20]

@@ -22,21 +22,21 @@ from fcdcc.pipeline.cli.main import main
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.cost import calibration
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.display import print_plan
-from fcdcc.pipeline.plans.forecast import Speeds, Workers
+from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
 from support.small import SHAPE, Files
 
 
 def test_a_saved_plan_is_the_plan(files: Files) -> None:
     network = open_model(files.model).network
-    plan = make_plan(network, SHAPE, PlanOptions.of(split="rows"), 50)
+    plan = choose_plan(network, SHAPE, PlanOptions.of(split="rows"), 50)
     assert plan.forecast is not None
     assert Plan.from_json(plan.to_json()) == plan
 
 
 def test_a_plan_of_an_older_version_is_read(files: Files) -> None:
-    plan = make_plan(open_model(files.model).network, SHAPE, PlanOptions.of())
+    plan = choose_plan(open_model(files.model).network, SHAPE, PlanOptions.of())
     saved = json.loads(plan.to_json())
     for name in ("forecast", "objective"):
         del saved[name]
@@ -50,7 +50,7 @@ def test_a_plan_of_an_older_version_is_read(files: Files) -> None:
 def test_memory_that_is_not_enough_is_refused_in_words(files: Files) -> None:
     network = open_model(files.model).network
     with pytest.raises(PlanError, match="a worker has"):
-        make_plan(network, SHAPE, PlanOptions.of(memory="1 MB"))
+        choose_plan(network, SHAPE, PlanOptions.of(memory="1 MB"))
 
 
 def test_the_command_says_what_would_run(files: Files, tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def printed(plan: Plan, width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_fits_the_terminal(files: Files, width: int) -> None:
-    workers = Workers(6, memory=4 * 10**9)
-    plan = make_plan(
+    workers = WorkerPool(6, memory=4 * 10**9)
+    plan = choose_plan(
         open_model(files.model).network, SHAPE, PlanOptions.of(split="rows"), 50, workers, Speeds()
     )
     lines = printed(plan, width)
@@ -90,13 +90,13 @@ def test_the_table_fits_the_terminal(files: Files, width: int) -> None:
 
 
 def test_what_is_lost_with_workers_and_machines() -> None:
-    assert Workers(6, hosts=3).hosts_lost(6, 2) == 1
-    assert Workers(6, hosts=1).hosts_lost(6, 2) == 0
-    assert Workers(3).lost(6, 2) == 1
+    assert WorkerPool(6, hosts=3).hosts_lost(6, 2) == 1
+    assert WorkerPool(6, hosts=1).hosts_lost(6, 2) == 0
+    assert WorkerPool(3).lost(6, 2) == 1
 
 
 def test_a_plan_in_a_notebook(files: Files) -> None:
-    plan = make_plan(open_model(files.model).network, SHAPE, PlanOptions.of(), 50)
+    plan = choose_plan(open_model(files.model).network, SHAPE, PlanOptions.of(), 50)
     shown = plan._repr_html_()
     assert shown.count("<tr") == 1 + len(plan.layers)
     assert "first" in shown
@@ -107,7 +107,7 @@ def test_a_plan_in_a_notebook(files: Files) -> None:
 @pytest.mark.parametrize("form", [{"split": "rows"}, {"split": "images"}, {"code": "crme"}])
 def test_every_form_has_a_forecast(files: Files, form: dict[str, str], redundancy: str) -> None:
     options = PlanOptions.of(**form, redundancy=redundancy)
-    plan = make_plan(open_model(files.model).network, SHAPE, options, 50)
+    plan = choose_plan(open_model(files.model).network, SHAPE, options, 50)
     found = plan.forecast
     assert found is not None
     assert 0 < found.seconds(1) <= found.seconds(2)
@@ -123,7 +123,7 @@ def test_more_workers_are_faster(files: Files) -> None:
     seconds = []
     for count in (3, 12, 48):
         speeds = Speeds(parallel=float(count))
-        plan = make_plan(network, SHAPE, PlanOptions.of(), 10**6, Workers(count), speeds)
+        plan = choose_plan(network, SHAPE, PlanOptions.of(), 10**6, WorkerPool(count), speeds)
         assert plan.forecast is not None
         seconds.append(plan.forecast.seconds(plan.forecast.blocks(10**6, plan.batch)))
     assert seconds == sorted(seconds, reverse=True)
@@ -133,7 +133,7 @@ def test_plain_inference_is_compared_for_the_same_images(files: Files) -> None:
     """One image more than whole blocks costs either of them about one image."""
     network = open_model(files.model).network
     options = PlanOptions.of(split="images", batch=16)
-    one, other = (make_plan(network, SHAPE, options, count).forecast for count in (16000, 16001))
+    one, other = (choose_plan(network, SHAPE, options, count).forecast for count in (16000, 16001))
     assert one is not None
     assert other is not None
     assert other.plain_seconds == pytest.approx(one.plain_seconds * 16001 / 16000)
@@ -155,33 +155,33 @@ def test_where_parity_is_always_made_more_layers_are_coded() -> None:
     coded = {}
     for redundancy in ("standby", "eager"):
         options = PlanOptions.of(split="images", batch=48, redundancy=redundancy)
-        coded[redundancy] = make_plan(network, (3, 64, 64), options, speeds=Speeds()).coded_layers
+        coded[redundancy] = choose_plan(network, (3, 64, 64), options, speeds=Speeds()).coded_layers
     assert coded["standby"] < coded["eager"]
 
 
 def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
     network = open_model(files.model).network
-    plan = make_plan(network, SHAPE, PlanOptions.of(code="crme", objective="paper"))
+    plan = choose_plan(network, SHAPE, PlanOptions.of(code="crme", objective="paper"))
     assert not plan.in_place
     for layer in plan.layers:
         assert layer.code is not None
         pair = choose_partitions(layer.geometry, 4, "paper")
         assert (layer.code.k_a, layer.code.k_b) == pair
     with pytest.raises(PlanError, match="leave one out"):
-        make_plan(network, SHAPE, PlanOptions.of(split="images", objective="paper"))
+        choose_plan(network, SHAPE, PlanOptions.of(split="images", objective="paper"))
 
 
 def test_refusals_name_the_number(files: Files) -> None:
     network = open_model(files.model).network
     with pytest.raises(IllConditionedError, match=r"condition number of \d"):
-        make_plan(network, SHAPE, PlanOptions.of(n=60, tolerate=28, code="crme"))
+        choose_plan(network, SHAPE, PlanOptions.of(n=60, tolerate=28, code="crme"))
     with pytest.raises(CodeError, match="expected n to be a multiple of 3"):
-        make_plan(network, SHAPE, PlanOptions.of(n=8, tolerate=2, code="replication"))
+        choose_plan(network, SHAPE, PlanOptions.of(n=8, tolerate=2, code="replication"))
 
 
 def test_more_shares_than_rows_are_gathered(files: Files) -> None:
     network = open_model(files.model).network
-    plan = make_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
+    plan = choose_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
     assert not plan.in_place  # 40 strips of 16 rows there are none
     assert any("every layer is gathered" in told for told in plan.warnings)
 

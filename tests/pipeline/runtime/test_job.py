@@ -15,7 +15,7 @@ import pytest
 from distributed import Client
 
 from fcdcc.pipeline import JobConfig, Summary, run
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.storage import LockedError, OutputMismatchError, hold, verify
 from support.jobs import predictions
 from support.small import IMAGES, Files
@@ -52,7 +52,7 @@ class AtBlock(Quiet):
         self._blocks = blocks
         self._action: Callable[[], None] | None = action
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if self._action is not None and advance.blocks_done >= self._blocks:
             action, self._action = self._action, None
             action()

@@ -20,11 +20,11 @@ from fcdcc.pipeline import JobConfig, Summary, open_model, run
 from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.demo.faults import Stopper, worker_processes
 from fcdcc.pipeline.errors import OptionError, PlanError
-from fcdcc.pipeline.graph import Block, build_again, build_block
+from fcdcc.pipeline.graph import Block, build_block, build_retry
 from fcdcc.pipeline.halo import Rows
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.storage import open_predictions, verify
 from fcdcc.storage.objects import open_folder
@@ -158,7 +158,7 @@ class Interrupting(Quiet):
     def __init__(self, blocks: int) -> None:
         self._blocks = blocks
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if advance.blocks_done >= self._blocks:
             raise KeyboardInterrupt
 
@@ -209,7 +209,7 @@ class StoppingWorkers(Quiet):
     def __init__(self, stopper: Stopper) -> None:
         self._stopper = stopper
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if advance.blocks_done >= 2:
             self._stopper.stop()
 
@@ -291,7 +291,7 @@ def test_a_band_that_is_done_again_is_checked_in_every_layer(large: Large) -> No
     network = open_model(str(large.model)).network
     with pytest.MonkeyPatch.context() as patch:
         usual_plans(patch)
-        plan = make_plan(network, (3, ROWS, COLUMNS), PlanOptions(band=BAND, verify="spare"))
+        plan = choose_plan(network, (3, ROWS, COLUMNS), PlanOptions(band=BAND, verify="spare"))
     executable, band = Executable(network, plan).ref, Rows(0, BAND)
 
     def reader(key: Key, *_: object) -> Task:
@@ -299,9 +299,9 @@ def test_a_band_that_is_done_again_is_checked_in_every_layer(large: Large) -> No
 
     given = (network, plan, Block(executable, "r", 0, 1, reader), band)
     assert not build_block(*given).checks
-    graph = build_again(*given, "careful", 1, ["a", "b"])
+    graph = build_retry(*given, "careful", 1, ["a", "b"])
     nodes = [task for task in graph.tasks.values() if isinstance(task, AnyK)]
-    assert {node.among for node in nodes} == {frozenset("ab")}
+    assert {node.allowed_workers for node in nodes} == {frozenset("ab")}
     groups = {frozenset(node.shares.values()) for node in nodes if node.own is None}
     parts = {key for node in nodes if node.own is not None for key in node.shares.values()}
     assert len(graph.checks) == len(groups) > 2

@@ -14,7 +14,7 @@ import zoo
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.model import Model, open_model
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.worker.executable import Executable
 from support.erasing import erase, reading
 from support.planned import usual_plans
@@ -45,7 +45,7 @@ def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.Monkey
     for seed, (code, split, redundancy, work) in enumerate(FORMS):
         usual_plans(monkeypatch, work)
         options = PlanOptions.of(code=code, split=split, redundancy=redundancy, batch=len(images))
-        plan = make_plan(network, entry.input_shape, options)
+        plan = choose_plan(network, entry.input_shape, options)
         executable = Executable(network, plan)
         block = Block(executable, "zoo", 0, len(images), reading(images))
         graph = build_block(network, plan, block)

@@ -18,11 +18,11 @@ from fcdcc.coding.integrity import Verdict
 from fcdcc.pipeline import JobConfig, open_model, run
 from fcdcc.pipeline.errors import NotFiniteError, WrongSharesError
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.runtime.block_runner import BlockJob
-from fcdcc.pipeline.runtime.retries import SecondTries, Trial, juries
+from fcdcc.pipeline.runtime.retries import Attempt, RetryPolicy, worker_subsets_to_try
 from fcdcc.pipeline.worker.executable import Executable
-from fcdcc.pipeline.worker.share_checks import refuse
+from fcdcc.pipeline.worker.share_checks import raise_wrong_shares
 from fcdcc.storage import verify
 from support.jobs import predictions
 from support.planned import usual_plans
@@ -36,11 +36,11 @@ def refused(files: Files, there: Collection[int], odd: Collection[int]) -> type[
     """Return the error for shares of images of which some hold NaN; the last two are parity."""
     options = PlanOptions.of(n=6, tolerate=2, split="images", batch=16)
     network = open_model(str(files.model)).network
-    held = Executable(network, make_plan(network, SHAPE, options))
+    held = Executable(network, choose_plan(network, SHAPE, options))
     layer = max(held.plan.coded_layers)
     shares = {p: np.full(4, np.nan if p in odd else 1.0, "float32") for p in there}
     with pytest.raises(FcdccError) as caught:
-        refuse(held, layer, shares, Verdict(np.inf, True, False, ()))
+        raise_wrong_shares(held, layer, shares, Verdict(np.inf, True, False, ()))
     return caught.type
 
 
@@ -64,7 +64,7 @@ def test_whoever_is_wrong_some_try_is_without_it_and_nobody_is_alone(
     there = NAMES[:count]
     doubted = data.draw(st.sets(st.sampled_from(there), min_size=1))
     wrong = data.draw(st.sampled_from(sorted(doubted)))
-    chosen = juries(there, doubted)
+    chosen = worker_subsets_to_try(there, doubted)
     assert any(wrong not in jury for jury in chosen)
     assert all(len(jury) > 1 and set(jury) <= set(there) for jury in chosen)
     if count - len(doubted) > 1:  # nobody who is in doubt where others are there
@@ -75,9 +75,9 @@ class Tried:
     """Notes how a block was done, one time after the other."""
 
     def __init__(self) -> None:
-        self.trials: list[Trial] = []
+        self.trials: list[Attempt] = []
 
-    def __call__(self, block: int, trial: Trial) -> BlockJob:
+    def __call__(self, block: int, trial: Attempt) -> BlockJob:
         self.trials.append(trial)
         return BlockJob(block, {}, "last")
 
@@ -85,10 +85,10 @@ class Tried:
 JOB = BlockJob(7, {}, "last")
 
 
-def tries(workers: Sequence[str], locates: bool, errors: Sequence[BaseException]) -> list[Trial]:
+def tries(workers: Sequence[str], locates: bool, errors: Sequence[BaseException]) -> list[Attempt]:
     """Return how a block is done that ends with these errors, as far as it is done again."""
     tried = Tried()
-    again = SecondTries(tried, locates, lambda: workers)
+    again = RetryPolicy(tried, locates, lambda: workers)
     for error in errors:
         if again(JOB, error) is None:
             break
@@ -101,7 +101,11 @@ def wrong(*workers: str) -> WrongSharesError:
 
 def test_who_is_in_doubt_has_no_part_in_the_next_try() -> None:
     found = tries("abcdef", False, [wrong(*"abcd")] * 5)
-    assert [trial.among for trial in found] == [("e", "f"), ("a", "c", "e"), ("b", "d", "f")]
+    assert [trial.allowed_workers for trial in found] == [
+        ("e", "f"),
+        ("a", "c", "e"),
+        ("b", "d", "f"),
+    ]
     assert [trial.attempt for trial in found] == [1, 2, 3]
     assert {trial.manner for trial in found} == {"careful"}
     assert found[-1].notes == ("all shares were made again: shares contradict each other",)
@@ -109,17 +113,17 @@ def test_who_is_in_doubt_has_no_part_in_the_next_try() -> None:
 
 def test_first_by_all_where_wrong_shares_can_be_located() -> None:
     found = tries("abcd", True, [wrong(*"abcd")] * 5)
-    assert [trial.among for trial in found] == [(), ("a", "c"), ("b", "d")]
+    assert [trial.allowed_workers for trial in found] == [(), ("a", "c"), ("b", "d")]
 
 
 def test_one_of_two_is_never_asked_alone() -> None:
-    assert [trial.among for trial in tries("ab", False, [wrong("a", "b")] * 5)] == [()]
+    assert [trial.allowed_workers for trial in tries("ab", False, [wrong("a", "b")] * 5)] == [()]
 
 
 def test_workers_that_left_are_not_waited_for() -> None:
     tried = Tried()
     workers = list("abcd")
-    again = SecondTries(tried, False, lambda: workers)
+    again = RetryPolicy(tried, False, lambda: workers)
     assert again(JOB, wrong(*"abcd")) is not None
     workers.remove("b")  # of the second half one is left, and one alone would agree with itself
     assert again(JOB, wrong("a", "c")) is None

@@ -11,7 +11,7 @@ import pytest
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.errors import ClusterLostError
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.storage import verify
 from support.jobs import fcdcc, predictions, recorded_chunks
 from support.schedulers import WORKERS, own_cluster
@@ -29,7 +29,7 @@ class AtBlocks(Quiet):
     def __init__(self, blocks: list[int], action: Callable[[], None]) -> None:
         self._blocks, self._action = blocks, action
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if self._blocks and advance.blocks_done >= self._blocks[0]:
             del self._blocks[0]
             self._action()

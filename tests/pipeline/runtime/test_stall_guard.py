@@ -10,7 +10,7 @@ from distributed import Client, Event, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk.keys import task_key
-from fcdcc.pipeline.monitoring.progress import Advance, Quiet
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.stall_guard import StallGuard, WaitingTask, describe, waiting_tasks
 from support.small import make_files
 
@@ -75,7 +75,7 @@ class UntilTold(Quiet):
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
         self._log = log
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         if "nothing has moved" in self._log.text:
             raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster, wait
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.search import make_plan
+from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster, threaded_cluster
@@ -92,7 +92,7 @@ def test_a_worker_that_retires_loses_nothing(
 @pytest.mark.cluster
 def test_a_worker_process_that_is_told_to_end_hands_over_what_it_holds(files: Files) -> None:
     network = open_model(files.model).network
-    plan = make_plan(network, (3, 16, 16), PlanOptions.of(batch=4), 8)
+    plan = choose_plan(network, (3, 16, 16), PlanOptions.of(batch=4), 8)
     plugin = ExecutablePlugin(Executable(network, plan), "r", 1)
     with (
         dask.config.set(VALIDATION),

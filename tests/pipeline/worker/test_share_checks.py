@@ -238,13 +238,13 @@ def test_infer_checks_too(files: Files, monkeypatch: pytest.MonkeyPatch, form: s
     made = infer(model, pixels, verify="all", **FORMS[form])
     answers = made.compute(scheduler="threads")
     np.testing.assert_allclose(answers, files.expected, atol=1e-5)
-    original = checking.noted
+    original = checking.as_message
 
     def wrong(held: Any, layer: int, position: int, values: Any, entering: Any) -> Any:
         values = scaled(values) if position == 4 else values
         return original(held, layer, position, values, entering)
 
     for module in (gathered_kernels, image_kernels, row_kernels):
-        monkeypatch.setattr(module, "noted", wrong)
+        monkeypatch.setattr(module, "as_message", wrong)
     with pytest.raises(WrongSharesError, match="contradict each other"):
         made.compute(scheduler="threads")

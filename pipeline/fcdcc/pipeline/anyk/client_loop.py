@@ -27,8 +27,6 @@ from distributed import Client, Future
 from .state_machine.readiness import used
 from .tasks import AnyK
 
-__all__ = ["LOST", "ClientRun", "submit"]
-
 LOST = (
     "a loop in the client waits for any k instead, with a round trip per layer; parity always "
     "runs, late reads, glue and writes are not started again elsewhere, a worker that has stopped "
@@ -139,13 +137,13 @@ class ClientRun:
     def _lanes(self, ready: Mapping[Key, GraphNode]) -> Iterable[tuple[list[Key], list[str]]]:
         """Divide tasks into those that may run anywhere and those of each seat."""
         seats: dict[Key, int] = {}
-        among: set[str] = set()
+        allowed_workers: set[str] = set()
         for node in self._tasks.values():
             if isinstance(node, AnyK):
                 seat_of = dict(zip(node.positions, node.seats, strict=True))
                 seats |= {key: seat_of[p] for p, key in node.shares.items() if key in ready}
-                among |= node.among
-        workers = [worker for worker in self._workers if worker in among] or self._workers
+                allowed_workers |= node.allowed_workers
+        workers = [worker for worker in self._workers if worker in allowed_workers] or self._workers
         lanes: dict[int | None, list[Key]] = {}
         for key in ready:
             lanes.setdefault(seats.get(key), []).append(key)

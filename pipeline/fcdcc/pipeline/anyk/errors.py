@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fcdcc.coding.errors import FcdccError
 
-__all__ = ["AnyKError", "UnsupportedDaskError"]
-
 
 class AnyKError(FcdccError, ValueError):
     """An any-k node whose shares, threshold and positions do not fit together."""

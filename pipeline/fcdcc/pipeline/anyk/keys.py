@@ -10,8 +10,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-__all__ = ["STAGES", "Stage", "TaskKey", "parse_key", "task_key"]
-
 Stage: TypeAlias = Literal[
     "read",
     "encode",

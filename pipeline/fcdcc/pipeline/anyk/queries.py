@@ -6,8 +6,6 @@ from typing import Any, TypedDict
 
 from distributed import Client
 
-__all__ = ["ALIVE", "FORGET", "REPORT", "Report", "anyk_alive", "anyk_forget", "anyk_report"]
-
 REPORT = "fcdcc_anyk_report"
 ALIVE = "fcdcc_anyk_alive"
 FORGET = "fcdcc_anyk_forget"

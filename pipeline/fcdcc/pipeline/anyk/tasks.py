@@ -35,8 +35,6 @@ from dask.typing import Key
 from .errors import AnyKError
 from .state_machine.readiness import Readiness, is_ready
 
-__all__ = ["ERASED", "AnyK", "Share", "any_k"]
-
 
 class _Marker(Enum):
     """One value that stays itself when it travels between processes."""
@@ -107,8 +105,8 @@ class AnyK(Task):
     standby: frozenset[int]
     seats: tuple[int, ...]
     plain: frozenset[int]
-    among: frozenset[str]
-    __slots__ = ("among", "enough", "own", "plain", "positions", "seats", "standby")
+    allowed_workers: frozenset[str]
+    __slots__ = ("allowed_workers", "enough", "own", "plain", "positions", "seats", "standby")
 
     def __init__(
         self,
@@ -122,7 +120,7 @@ class AnyK(Task):
         standby: Iterable[int] = (),
         seats: Mapping[int, int] | None = None,
         plain: Iterable[int] = (),
-        among: Iterable[str] = (),
+        allowed_workers: Iterable[str] = (),
         **kwargs: Any,
     ) -> None:
         positions = tuple(sorted(shares))
@@ -134,7 +132,7 @@ class AnyK(Task):
         self.standby = frozenset(standby)
         self.seats = tuple((seats or {}).get(position, position) for position in positions)
         self.plain = frozenset(plain)
-        self.among = frozenset(among)
+        self.allowed_workers = frozenset(allowed_workers)
         _check(self, seats)
 
     @property
@@ -189,7 +187,11 @@ class AnyK(Task):
         Task.__init__(made, key, self.func, *args, **kwargs)
         made.positions, made.seats = self.positions, self.seats
         made.enough, made.own = self.enough, self.own
-        made.standby, made.plain, made.among = self.standby, self.plain, self.among
+        made.standby, made.plain, made.allowed_workers = (
+            self.standby,
+            self.plain,
+            self.allowed_workers,
+        )
         return made
 
     def _get_token(self) -> str:
@@ -205,7 +207,7 @@ class AnyK(Task):
                 sorted(self.standby),
                 self.seats,
                 sorted(self.plain),
-                sorted(self.among),
+                sorted(self.allowed_workers),
             )
         return self._token
 

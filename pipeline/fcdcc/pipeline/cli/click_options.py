@@ -10,8 +10,6 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["options_of"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGS = frozenset({"restart", "calibrate"})

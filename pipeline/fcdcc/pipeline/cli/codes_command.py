@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from fcdcc.coding.comparison import CodeRow
 
-__all__ = ["codes"]
 
 WIDTH = 132
 """Columns that the tables need; narrower terminals wrap, which loses nothing."""

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from fcdcc.coding.comparison import CodeRow
 
-__all__ = ["draw_codes"]
-
 
 def draw_codes(rows: Sequence[CodeRow], path: str | Path) -> None:
     """Draw the rows of :func:`fcdcc.coding.comparison.compare_codes` into a file.

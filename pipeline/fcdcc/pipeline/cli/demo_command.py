@@ -8,8 +8,6 @@ import click
 
 from .exit_codes import ExitCode
 
-__all__ = ["demo"]
-
 
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))

@@ -17,13 +17,11 @@ from fcdcc.storage.pictures import Colour, Fit
 
 from ..monitoring.progress import count
 
-__all__ = ["ingest"]
-
 SIZE = re.compile(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?")
 NAMED = 20
 
 
-class _Size(click.ParamType[tuple[int, int]]):
+class _SizeType(click.ParamType[tuple[int, int]]):
     """``224`` or ``HEIGHTxWIDTH``."""
 
     name = "HEIGHTxWIDTH"
@@ -41,7 +39,7 @@ class _Size(click.ParamType[tuple[int, int]]):
 @click.command()
 @click.argument("folder")
 @click.argument("output", metavar="OUT.zarr")
-@click.option("--size", type=_Size(), help="of the images; else that of the first picture")
+@click.option("--size", type=_SizeType(), help="of the images; else that of the first picture")
 @click.option(
     "--fit",
     type=click.Choice(get_args(Fit)),
@@ -52,7 +50,11 @@ class _Size(click.ParamType[tuple[int, int]]):
 )
 @click.option("--resize", type=click.IntRange(min=1), help="crop: the shorter side before the cut")
 @click.option(
-    "--colour", type=click.Choice(get_args(Colour)), default="rgb", show_default=True, help="kept"
+    "--colour",
+    type=click.Choice(get_args(Colour)),
+    default="rgb",
+    show_default=True,
+    help="kept",
 )
 @click.option(
     "--labels",

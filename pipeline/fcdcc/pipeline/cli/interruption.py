@@ -14,8 +14,6 @@ import psutil
 
 from .exit_codes import ExitCode
 
-__all__ = ["interruptible"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 GRACE = 8.0

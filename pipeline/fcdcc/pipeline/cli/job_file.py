@@ -21,8 +21,6 @@ from ..errors import OptionError, one_line
 from ..options import CommandOptions, JobConfig
 from ..prediction_format import read_text
 
-__all__ = ["JobFile", "read_job_file"]
-
 PATHS = frozenset(
     {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json", "plan"}
 )

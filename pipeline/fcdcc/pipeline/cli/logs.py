@@ -10,8 +10,6 @@ from typing import TextIO
 
 from ..options import LogFormat
 
-__all__ = ["log_to_stderr"]
-
 
 class _JsonLines(logging.Formatter):
     """One JSON object per line."""

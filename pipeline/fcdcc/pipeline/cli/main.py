@@ -22,8 +22,6 @@ from .run_command import run
 from .schedule_command import schedule
 from .status_command import status, verify
 
-__all__ = ["main"]
-
 
 class _Commands(click.Group):
     """A group whose commands end with one line and an exit code where a user went wrong."""

@@ -12,8 +12,6 @@ from .job_file import JobFile, read_job_file
 from .logs import log_to_stderr
 from .results import check_can_write, write_result
 
-__all__ = ["plan"]
-
 ONLY_RUN = ("plan", "store", "classes", "restart")
 """Options that say nothing of a plan."""
 
@@ -45,9 +43,9 @@ def plan(*, config: str | None, html_file: str | None, **options: Any) -> None:
         if path is not None:
             check_can_write(path)
     from ..plans.display import plan_html, print_plan
-    from ..runtime.job_plan import plan_job
+    from ..runtime.job_plan import preview_job_plan
 
-    made = plan_job(checked)
+    made = preview_job_plan(checked)
     if "-" not in (command.json_file, html_file):
         print_plan(made)
     if command.json_file is not None:

@@ -9,8 +9,6 @@ from rich.console import Console
 
 from .results import check_can_write, write_result
 
-__all__ = ["report"]
-
 
 @click.command()
 @click.argument("output")

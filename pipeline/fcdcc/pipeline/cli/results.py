@@ -9,8 +9,6 @@ import click
 
 from ..errors import OptionError
 
-__all__ = ["check_can_write", "write_result"]
-
 STDOUT = "-"
 
 

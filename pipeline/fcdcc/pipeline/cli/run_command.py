@@ -14,8 +14,6 @@ from .job_file import JobFile, read_job_file
 from .logs import log_to_stderr
 from .results import check_can_write, write_result
 
-__all__ = ["run", "run_job_file"]
-
 NAMED = 20
 """Failed blocks that the last line names."""
 

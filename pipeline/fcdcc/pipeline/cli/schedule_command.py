@@ -13,9 +13,7 @@ from ..errors import OptionError
 from ..options import JobConfig
 from .job_file import read_job_file
 from .scheduling.cron import parse_cron
-from .scheduling.unit_files import Unit, cron_unit, kubernetes_unit, systemd_unit
-
-__all__ = ["schedule"]
+from .scheduling.unit_files import ScheduledJob, cron_unit, kubernetes_unit, systemd_unit
 
 
 @click.command()
@@ -52,7 +50,7 @@ def schedule(
     times = parse_cron(cron)
     _check_zone(timezone)
     JobConfig.of(**read_job_file(job).job)
-    unit = Unit(Path(job).resolve(), times, timezone, sys.executable)
+    unit = ScheduledJob(Path(job).resolve(), times, timezone, sys.executable)
     if target == "systemd":
         click.echo(systemd_unit(unit), nl=False)
     elif target == "cron":

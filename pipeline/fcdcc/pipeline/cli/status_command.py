@@ -9,8 +9,6 @@ import click
 
 from .exit_codes import ExitCode
 
-__all__ = ["status", "verify"]
-
 as_json = click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
 
 

@@ -22,8 +22,6 @@ from zarr.errors import ZarrUserWarning
 
 from .files import DemoError, MissingExtraError
 
-__all__ = ["DIGIT_SIZE", "Digits", "load_digits", "split_digits", "write_digits"]
-
 DIGIT_SIZE = 32
 """Pixels along each side: the size of the original scans, and LeNet-5's."""
 

@@ -18,7 +18,7 @@ import psutil
 from distributed import Client
 
 from ..anyk import anyk_report
-from ..monitoring.progress import Advance, Quiet
+from ..monitoring.progress import Quiet, RunProgress
 from ..runtime.cluster import Cluster
 from .timeline import Fault, ShareSpan, Timeline
 
@@ -68,7 +68,7 @@ class RunWatcher(Quiet):
         self,
         cluster: Cluster,
         names: Names,
-        on_advance: Callable[[Advance], None],
+        on_advance: Callable[[RunProgress], None],
         stopper: Stopper | None = None,
         stop_after: int = 1,
     ) -> None:
@@ -88,7 +88,7 @@ class RunWatcher(Quiet):
         self._run = run
         self._start = time.time()
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         """Note how far the run is, and stop or replace workers."""
         self._blocks += [time.time()] * (advance.blocks_done - len(self._blocks))
         if self._stopper is not None:

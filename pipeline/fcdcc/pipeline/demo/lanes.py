@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from .timeline import Fault, ShareSpan, Timeline
 
-__all__ = ["Bar", "FaultMark", "Label", "fault_marks", "label_rows", "listed", "stack_bars"]
-
 
 @dataclass(frozen=True)
 class Bar:

@@ -21,8 +21,6 @@ from torch.nn import functional
 
 from .digits import DIGIT_SIZE, Digits
 
-__all__ = ["accuracy", "export", "lenet", "logits", "prepare", "train"]
-
 EPOCHS = 16
 BATCH = 50
 LEARNING_RATE = 4e-3

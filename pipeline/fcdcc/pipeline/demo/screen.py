@@ -16,8 +16,6 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column, Table
 
-__all__ = ["Screen", "Step", "command_line"]
-
 
 class Step:
     """A step that is being taken.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ..model import open_model
-from ..monitoring.progress import Advance, Quiet
+from ..monitoring.progress import Quiet, RunProgress
 from ..options import JobConfig
 from ..runtime.cluster import Cluster, open_cluster
 from ..runtime.job import run
@@ -277,6 +277,6 @@ def _run(scene: _Scene, output: Path, watcher: RunWatcher) -> RunResult:
     return RunResult(summary, comparison, watcher.timeline())
 
 
-def _shown_by(step: Step) -> Callable[[Advance], None]:
+def _shown_by(step: Step) -> Callable[[RunProgress], None]:
     """Return what shows on the screen how far a run is."""
     return lambda advance: step.at(advance.blocks_done, str(advance))

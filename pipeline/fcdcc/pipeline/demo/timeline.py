@@ -10,8 +10,6 @@ from typing import Literal
 
 from .files import DemoError
 
-__all__ = ["Fault", "ShareSpan", "Timeline"]
-
 
 @dataclass(frozen=True)
 class ShareSpan:

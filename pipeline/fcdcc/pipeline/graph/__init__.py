@@ -19,11 +19,11 @@ from .block_graph import Block, BlockGraph, Reader
 from .by_images import build_by_images
 from .by_rows import build_by_rows
 from .gathered import build_gathered
-from .recheck import APART, build_careful, build_whole
+from .recheck import ATTEMPT_STRIDE, build_careful, build_whole
 
-__all__ = ["Block", "BlockGraph", "Manner", "Reader", "build_again", "build_block"]
+__all__ = ["Block", "BlockGraph", "Reader", "RetryMode", "build_block", "build_retry"]
 
-Manner: TypeAlias = Literal["careful", "whole"]
+RetryMode: TypeAlias = Literal["careful", "whole"]
 """How a block is done again: with all its shares made and checked, or without a code."""
 
 
@@ -38,14 +38,14 @@ def build_block(network: Network, plan: Plan, block: Block, band: Rows | None = 
     return build(network, plan, block)
 
 
-def build_again(
+def build_retry(
     network: Network,
     plan: Plan,
     block: Block,
     band: Rows | None,
-    manner: Manner,
+    manner: RetryMode,
     attempt: int,
-    among: Collection[str] = (),
+    allowed_workers: Collection[str] = (),
 ) -> BlockGraph:
     """Return the graph of a block that is done again because its shares were not right.
 
@@ -63,7 +63,7 @@ def build_again(
     among
         Addresses of the workers that make the shares; any, if none are named.
     """
-    block = replace(block, apart=attempt * APART, among=among)
+    block = replace(block, apart=attempt * ATTEMPT_STRIDE, allowed_workers=allowed_workers)
     if band is None:
         return (build_careful if manner == "careful" else build_whole)(network, plan, block)
     if manner == "whole":

@@ -18,12 +18,10 @@ from ..anyk.keys import RawKey, Stage, task_key
 from ..halo import Rows
 from ..worker.executable import Executable, ExecutableRef
 
-__all__ = ["Block", "BlockGraph", "Decodable", "Held", "Reader", "Source", "Values"]
-
 Source: TypeAlias = TaskRef | Task
 """A value as an argument of a task: a task's result, or one taken out of it."""
 
-Held: TypeAlias = ExecutableRef | Executable | TaskRef
+ExecutableSource: TypeAlias = ExecutableRef | Executable | TaskRef
 """What tasks refer to: held by the workers, or itself a task of the same graph."""
 
 
@@ -61,13 +59,13 @@ class Block:
         Addresses of the workers that make the shares; any, if none are named.
     """
 
-    executable: Held
+    executable: ExecutableSource
     run: str
     number: int
     images: int
     reader: Reader
     apart: int = 0
-    among: Collection[str] = ()
+    allowed_workers: Collection[str] = ()
 
     def key(self, stage: Stage, layer: int, position: int = 0) -> RawKey:
         """Return the key of one of its tasks."""
@@ -107,7 +105,7 @@ class Decodable:
 
 
 @dataclass(frozen=True)
-class Values:
+class TaskOutputs:
     """Which task makes which value of the network."""
 
     tasks: MutableMapping[Key, GraphNode]

@@ -21,20 +21,18 @@ from dask.typing import Key
 
 from ..anyk import AnyK, Share
 from ..model.network import Network
-from ..plans.image_layout import Unit, find_units
+from ..plans.image_layout import FusedStages, find_units
 from ..plans.plan import Plan
 from ..worker.kernels import image_kernels
-from .block_graph import Block, BlockGraph, Decodable, Source, Values
-
-__all__ = ["build_by_images"]
+from .block_graph import Block, BlockGraph, Decodable, Source, TaskOutputs
 
 
 def build_by_images(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph of one block whose parts are runs of its images."""
-    return _Builder(network, plan, block).build()
+    return _ImageGraphBuilder(network, plan, block).build()
 
 
-class _Builder:
+class _ImageGraphBuilder:
     """Builds one block; the values of every part by their names."""
 
     def __init__(self, network: Network, plan: Plan, block: Block) -> None:
@@ -46,7 +44,7 @@ class _Builder:
         self._per_part = plan.images_per_share(block.images)
         self._tasks: dict[Key, GraphNode] = {}
         self._checks: list[TaskRef] = []
-        self._values = [Values(self._tasks) for _ in range(self._parts)]
+        self._values = [TaskOutputs(self._tasks) for _ in range(self._parts)]
 
     def build(self) -> BlockGraph:
         """Return the whole graph."""
@@ -69,7 +67,7 @@ class _Builder:
         self._tasks[gather.key] = gather
         return BlockGraph(self._tasks, TaskRef(gather.key), tuple(self._checks))
 
-    def _add_group(self, unit: Unit) -> None:
+    def _add_group(self, unit: FusedStages) -> None:
         """Add the shares of a coded convolution, and its parts."""
         layer = self._plan.layer(unit.number)
         code = layer.coded_conv.code
@@ -118,7 +116,7 @@ class _Builder:
             self._tasks[check.key] = check
             self._checks.append(TaskRef(check.key))
 
-    def _add_glue(self, unit: Unit) -> None:
+    def _add_glue(self, unit: FusedStages) -> None:
         for part, values in enumerate(self._values):
             task = Task(
                 self._block.key("glue", unit.number, part),
@@ -129,8 +127,8 @@ class _Builder:
             )
             values.add(task, *unit.outputs)
 
-    def _inputs(self, unit: Unit, part: int) -> list[Source]:
+    def _inputs(self, unit: FusedStages, part: int) -> list[Source]:
         return [self._values[part][name] for name in unit.inputs]
 
-    def _inputs_of_all(self, unit: Unit) -> list[Source]:
+    def _inputs_of_all(self, unit: FusedStages) -> list[Source]:
         return [source for part in range(self._parts) for source in self._inputs(unit, part)]

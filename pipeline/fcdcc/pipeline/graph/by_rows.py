@@ -26,21 +26,19 @@ from dask.typing import Key
 from ..anyk import AnyK, Share
 from ..halo import Rows
 from ..model.network import ConvStage, Network
-from ..plans.row_layout import Needs, RowLayout, RowUnit
+from ..plans.row_layout import Needs, RowLayout, RowTask
 from ..worker.kernels import common, row_kernels
 from ..worker.kernels.row_kernels import Piece
-from .block_graph import Block, BlockGraph, Decodable, Source, Values
+from .block_graph import Block, BlockGraph, Decodable, Source, TaskOutputs
 from .gathered import add_gathered
-
-__all__ = ["build_by_rows"]
 
 
 def build_by_rows(network: Network, layout: RowLayout, block: Block) -> BlockGraph:
     """Return the graph of one block whose parts are strips of rows that stay put."""
-    return _Builder(network, layout, block).build()
+    return _RowGraphBuilder(network, layout, block).build()
 
 
-class _Builder:
+class _RowGraphBuilder:
     """Builds one block. A value is in one place, or each of its strips has a source."""
 
     def __init__(self, network: Network, layout: RowLayout, block: Block) -> None:
@@ -52,8 +50,8 @@ class _Builder:
         self._padded = layout.plan.batch if layout.plan.fixed_batch else block.images
         self._tasks: dict[Key, GraphNode] = {}
         self._checks: list[TaskRef] = []
-        self._placed = Values(self._tasks)
-        self._strips = [Values(self._tasks) for _ in range(layout.parts)]
+        self._placed = TaskOutputs(self._tasks)
+        self._strips = [TaskOutputs(self._tasks) for _ in range(layout.parts)]
         self._cuts: dict[tuple[str, int | None, Rows], TaskRef] = {}
         self._gathered: set[str] = set()
 
@@ -90,7 +88,7 @@ class _Builder:
 
     # ------------------------------------------------------------------- units
 
-    def _add_group(self, unit: RowUnit) -> None:
+    def _add_group(self, unit: RowTask) -> None:
         """Add the shares of a convolution coded in place, and its parts."""
         layer, number = self._plan.layer(unit.number), unit.number
         shares: dict[int, Key] = {}
@@ -127,7 +125,7 @@ class _Builder:
                 own=own,
                 standby=self._plan.standby_positions(layer),
                 seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, own)),
-                among=self._block.among,
+                allowed_workers=self._block.allowed_workers,
             )
             self._strips[own].add(node, *unit.outputs)
         if self._plan.verify == "all":
@@ -142,12 +140,12 @@ class _Builder:
                 standby=self._plan.standby_positions(layer),
                 seats=self._plan.placement.seats(shares),
                 plain=layer.uncoded,
-                among=self._block.among,
+                allowed_workers=self._block.allowed_workers,
             )
             self._tasks[check.key] = check
             self._checks.append(TaskRef(check.key))
 
-    def _add_strips(self, unit: RowUnit) -> None:
+    def _add_strips(self, unit: RowTask) -> None:
         for own in range(self._layout.parts):
             if self._layout.steps(unit, own):
                 pieces, sources = self._pieces(unit, own)
@@ -157,7 +155,7 @@ class _Builder:
                 )  # fmt: skip
                 self._strips[own].add(task, *unit.outputs)
 
-    def _add_whole(self, unit: RowUnit) -> None:
+    def _add_whole(self, unit: RowTask) -> None:
         pieces, sources = self._all_of(unit.inputs, unit.number)
         position = self._layout.parts  # behind those of the strips, if the stage has some
         task = Task(
@@ -166,7 +164,7 @@ class _Builder:
         )  # fmt: skip
         self._placed.add(task, *unit.outputs)
 
-    def _add_gathered(self, unit: RowUnit) -> None:
+    def _add_gathered(self, unit: RowTask) -> None:
         stage = self._network.stages[unit.number]
         if not isinstance(stage, ConvStage):
             raise TypeError(f"stage {unit.number} is glue; expected a convolution")
@@ -174,18 +172,18 @@ class _Builder:
         make_key = partial(self._block.key, layer=stage.index)
         layer = self._plan.layer(stage.index)
         given = (stage, layer, self._plan, self._executable, make_key)
-        add_gathered(self._placed, *given, self._block.among)
+        add_gathered(self._placed, *given, self._block.allowed_workers)
 
     # ------------------------------------------------------------------ values
 
-    def _pieces(self, unit: RowUnit, part: int) -> tuple[list[Piece], list[Source]]:
+    def _pieces(self, unit: RowTask, part: int) -> tuple[list[Piece], list[Source]]:
         """Return what a strip's task is given: its own strips, and rows of others."""
         needs = self._layout.needs(unit, part)
         found = [piece for name in needs for piece in self._pieces_of(name, needs, unit, part)]
         return [piece for piece, _ in found], [source for _, source in found]
 
     def _pieces_of(
-        self, name: str, needs: Needs, unit: RowUnit, part: int
+        self, name: str, needs: Needs, unit: RowTask, part: int
     ) -> Iterator[tuple[Piece, Source]]:
         ranges, rows = self._layout.ranges(name), needs[name]
         if rows is None:

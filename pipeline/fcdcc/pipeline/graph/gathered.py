@@ -23,17 +23,15 @@ from ..anyk.keys import RawKey, Stage
 from ..model.network import ConvStage, GlueStage, Network
 from ..plans.plan import LayerPlan, Plan
 from ..worker.kernels import common, gathered_kernels
-from ..worker.share_checks import Given
-from .block_graph import Block, BlockGraph, Decodable, Held, Values
-
-__all__ = ["add_gathered", "build_gathered"]
+from ..worker.share_checks import ShareMessage
+from .block_graph import Block, BlockGraph, Decodable, ExecutableSource, TaskOutputs
 
 
 def build_gathered(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph of one block; see :func:`fcdcc.pipeline.graph.build_block`."""
     executable, images = block.executable, block.images
     padded = plan.batch if plan.fixed_batch else images
-    values = Values({})
+    values = TaskOutputs({})
     values.add(block.reader(block.key("read", 0), 0, images, padded), network.input)
     for stage in network.stages:
         make_key = partial(block.key, layer=stage.index)
@@ -64,24 +62,24 @@ def build_gathered(network: Network, plan: Plan, block: Block) -> BlockGraph:
 
 
 def add_gathered(
-    values: Values,
+    values: TaskOutputs,
     stage: ConvStage,
     layer: LayerPlan,
     plan: Plan,
-    executable: Held,
+    executable: ExecutableSource,
     make_key: Callable[..., RawKey],
-    among: Collection[str] = (),
+    allowed_workers: Collection[str] = (),
 ) -> None:
     """Add the n subtasks of one layer and the any-k node that decodes them.
 
-    The shares are made ``among`` these workers, if any are named.
+    The shares are made ``allowed_workers`` these workers, if any are named.
     """
     shares: dict[int, Key] = {}
     standby = plan.standby_positions(layer)
     for position in plan.shares_started(layer):
         name: Stage = "parity" if position in layer.parity else "share"
         value = values[stage.input]
-        kernel: Callable[..., Given] = gathered_kernels.share
+        kernel: Callable[..., ShareMessage] = gathered_kernels.share
         if position in standby:  # encodes when it starts, and pulls nothing before
             kernel = gathered_kernels.encode_and_share
         else:
@@ -110,6 +108,6 @@ def add_gathered(
         plain=layer.uncoded,
         standby=standby,
         seats=plan.placement.seats(shares),
-        among=among,
+        allowed_workers=allowed_workers,
     )
     values.add(decode, stage.output)

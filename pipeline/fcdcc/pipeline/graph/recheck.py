@@ -21,11 +21,9 @@ from ..anyk.keys import Stage
 from ..model.network import GlueStage, Network
 from ..plans.plan import LayerPlan, Plan
 from ..worker.kernels import common, gathered_kernels, recheck_kernels
-from .block_graph import Block, BlockGraph, Values
+from .block_graph import Block, BlockGraph, TaskOutputs
 
-__all__ = ["APART", "build_careful", "build_whole"]
-
-APART = 1_000_000
+ATTEMPT_STRIDE = 1_000_000
 """Positions of one try's tasks differ by so much from those of the next.
 
 A worker may still be busy with a task of an earlier try, and must not give its result for one
@@ -35,22 +33,22 @@ of the same key.
 
 def build_careful(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph that makes and checks all shares of every layer."""
-    return _Builder(network, plan, block).build(coded=True)
+    return _RecheckBuilder(network, plan, block).build(coded=True)
 
 
 def build_whole(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph that runs every layer whole."""
-    return _Builder(network, plan, block).build(coded=False)
+    return _RecheckBuilder(network, plan, block).build(coded=False)
 
 
-class _Builder:
+class _RecheckBuilder:
     def __init__(self, network: Network, plan: Plan, block: Block) -> None:
         self._network = network
         self._plan = plan
         self._block = block
         self._executable = block.executable
         self._padded = plan.batch if plan.fixed_batch else block.images
-        self._values = Values({})
+        self._values = TaskOutputs({})
         self._checks: list[TaskRef] = []
 
     def build(self, coded: bool) -> BlockGraph:
@@ -97,7 +95,7 @@ class _Builder:
             self._block.key("check", number),
             recheck_kernels.check,
             shares, code.n, self._executable, number, self._padded, seats=seats,
-            among=self._block.among,
+            allowed_workers=self._block.allowed_workers,
         )  # fmt: skip
         self._values.add(check)
         self._checks.append(TaskRef(check.key))
@@ -105,6 +103,6 @@ class _Builder:
             self._block.key("decode", number),
             recheck_kernels.decode,
             shares, code.n, self._executable, number, self._padded, TaskRef(check.key),
-            seats=seats, plain=layer.uncoded, among=self._block.among,
+            seats=seats, plain=layer.uncoded, allowed_workers=self._block.allowed_workers,
         )  # fmt: skip
         self._values.add(decode, target)

@@ -18,8 +18,6 @@ from .rules import padding as edges
 from .rules import pooling as windows
 from .stage_rows import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole
 
-__all__ = ["analyse"]
-
 _RULES: dict[str, Rule] = {
     **pointwise.RULES,
     **axes.RULES,

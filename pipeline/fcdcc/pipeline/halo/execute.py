@@ -15,8 +15,6 @@ from .operation import numbered_arguments
 from .ranges import Rows
 from .row_plan import PlannedStep, RowPlan
 
-__all__ = ["run_rows"]
-
 
 def run_rows(
     plan: RowPlan,
@@ -52,7 +50,7 @@ def run_rows(
     RowsError
         If an input is missing or does not have the rows that it should have.
     """
-    run = _Run(plan, tensors)
+    run = _StageRun(plan, tensors)
     for name, rows in plan.needs.items():
         if name not in inputs:
             what = "all of it" if rows is None else f"its rows {rows.start} to {rows.stop}"
@@ -61,7 +59,7 @@ def run_rows(
     return run.run()
 
 
-class _Run:
+class _StageRun:
     """The values at hand, and which of their rows they are."""
 
     def __init__(self, plan: RowPlan, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -20,8 +20,6 @@ from ..model.operators import bound_arguments, needs_device, resolve, schema
 from ..model.rewriting import convert
 from .operation import per_dimension
 
-__all__ = ["result_on_meta"]
-
 _Arguments: TypeAlias = Mapping[str, Any]
 _META = torch.device("meta")
 

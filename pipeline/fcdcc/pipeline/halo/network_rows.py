@@ -12,8 +12,6 @@ from .ranges import Rows, Window, hull, never_empty, window
 from .row_plan import needed
 from .stage_rows import Barrier, Layout, RowLocal, StageRows
 
-__all__ = ["NetworkRows", "analyse_network", "conv_rows", "needed_between", "ranges_for"]
-
 
 @dataclass(frozen=True)
 class NetworkRows:

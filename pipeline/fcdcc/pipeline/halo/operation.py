@@ -17,21 +17,6 @@ from ..model.network import Step
 from ..model.operators import resolve, schema
 from .ranges import Rows
 
-__all__ = [
-    "Aligned",
-    "Call",
-    "NotLocalError",
-    "Operand",
-    "RowOperation",
-    "Rule",
-    "Source",
-    "aligned",
-    "invoke",
-    "numbered_arguments",
-    "per_dimension",
-    "source_of",
-]
-
 Arguments: TypeAlias = Mapping[str, Any]
 
 

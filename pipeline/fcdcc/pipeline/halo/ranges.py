@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Rows", "Window", "hull", "never_empty", "transposed_window", "window"]
-
 
 class Rows(NamedTuple):
     """The rows from ``start`` up to, not including, ``stop``."""

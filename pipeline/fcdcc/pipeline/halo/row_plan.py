@@ -15,8 +15,6 @@ from .operation import RowOperation
 from .ranges import Rows, hull
 from .stage_rows import Barrier, RowLocal, StageRows
 
-__all__ = ["PlannedStep", "RowPlan", "barrier_stage", "needed", "plan_rows"]
-
 
 @dataclass(frozen=True)
 class PlannedStep:

@@ -11,8 +11,6 @@ import torch
 from ..model.network import GlueStage
 from .operation import RowOperation
 
-__all__ = ["Barrier", "Layout", "OutputRows", "RowLocal", "StageRows", "Whole"]
-
 
 @dataclass(frozen=True)
 class Layout:

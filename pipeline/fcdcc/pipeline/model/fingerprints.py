@@ -13,8 +13,6 @@ from .network import ConvStage, Stage
 from .pt2.archive import Archive, Json
 from .tensor_pickle import tensor_bytes
 
-__all__ = ["archive_fingerprint", "network_fingerprint"]
-
 # Fields of a model's JSON that do not say what it computes.
 _BESIDE = frozenset({"metadata", "hint", "requires_grad", "device", "is_hop_single_tensor_return"})
 

@@ -23,8 +23,6 @@ from .pt2.archive import Archive, in_words
 from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 
-__all__ = ["fold_batch_norms", "import_network"]
-
 _REAL = (torch.float32, torch.float64)
 
 

@@ -13,8 +13,6 @@ from .operators import needs_device, resolve
 from .rewriting import convert
 from .symbolic_shapes import recorded_shapes
 
-__all__ = ["network_shapes", "run_network", "run_steps"]
-
 
 def run_steps(
     stage: GlueStage, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]

@@ -18,8 +18,6 @@ from .network import Network
 from .precision import in_precision
 from .pt2.archive import read_archive
 
-__all__ = ["Model", "open_model"]
-
 
 @dataclass(frozen=True, eq=False)
 class Model:

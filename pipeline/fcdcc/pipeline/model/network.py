@@ -19,17 +19,6 @@ import torch
 
 from .tensor_pickle import PackedTensors, pack_tensors, unpack_tensors
 
-__all__ = [
-    "ConvStage",
-    "GlueStage",
-    "Network",
-    "Ref",
-    "Stage",
-    "Step",
-    "format_network",
-    "references",
-]
-
 
 @dataclass(frozen=True)
 class Ref:

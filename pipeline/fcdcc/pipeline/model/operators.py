@@ -19,19 +19,6 @@ import torch
 from ..errors import ModelError, UnsafeModelError
 from .network import Step
 
-__all__ = [
-    "bound_arguments",
-    "is_functional",
-    "is_number",
-    "may_alias",
-    "needs_device",
-    "operator_name",
-    "resolve",
-    "schema",
-    "words",
-    "written_arguments",
-]
-
 
 def words(text: str) -> frozenset[str]:
     """Return the words of a text: how the lists of operators here are written.

@@ -12,8 +12,6 @@ from .fingerprints import network_fingerprint
 from .network import ConvStage, Network, Stage, Step
 from .rewriting import convert
 
-__all__ = ["in_precision"]
-
 _PRECISIONS = (torch.float32, torch.float64)
 
 

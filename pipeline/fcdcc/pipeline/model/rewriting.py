@@ -9,25 +9,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from .network import ConvStage, Ref, Step
 
-__all__ = [
-    "Item",
-    "Names",
-    "convert",
-    "inputs_of",
-    "live_items",
-    "output_of",
-    "redirect",
-    "redirect_step",
-    "substitute",
-]
-
 # A straight run of these is what the passes of the import work on; a ConvStage stands in it
 # with an index that means nothing yet.
 Item: TypeAlias = Step | ConvStage
 AnyItem = TypeVar("AnyItem", Step, Item)
 
 
-class Names:
+class NameSource:
     """Hands out names that are not taken."""
 
     def __init__(self, taken: Iterable[str]) -> None:

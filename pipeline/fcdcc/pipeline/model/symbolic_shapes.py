@@ -16,8 +16,6 @@ from typing import Any
 from .network import Network
 from .pt2.checks import check_expression
 
-__all__ = ["recorded_shapes"]
-
 _OPERATORS = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.FloorDiv: floordiv, ast.Mod: mod}
 _FUNCTIONS = {"Add": add, "Mul": mul, "Max": max, "Min": min, "FloorDiv": floordiv, "Mod": mod}
 

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["PackedTensors", "pack_tensors", "tensor_bytes", "unpack_tensors"]
-
 PackedTensors = list[tuple[tuple[str, ...], torch.dtype, tuple[int, ...], NDArray[np.uint8]]]
 
 

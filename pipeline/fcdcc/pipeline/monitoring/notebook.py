@@ -7,8 +7,6 @@ import sys
 import time
 from typing import Any
 
-__all__ = ["NotebookBar", "in_notebook"]
-
 EVERY = 0.5
 """Seconds between two pictures."""
 

@@ -23,8 +23,6 @@ from fcdcc.storage.errors import LockedError
 
 from .summary import BlockFailure
 
-__all__ = ["OutputStatus", "Verification", "read_status", "verify_output"]
-
 MARK = "damaged: "
 """How the reason of a block begins that was done and is to be done again."""
 

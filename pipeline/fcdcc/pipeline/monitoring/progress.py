@@ -18,11 +18,9 @@ from rich.text import Text
 
 from .notebook import NotebookBar, in_notebook
 
-__all__ = ["Advance", "Quiet", "Watcher", "count", "watch"]
-
 
 @dataclass(frozen=True)
-class Advance:
+class RunProgress:
     """How far a run is.
 
     Parameters
@@ -93,7 +91,7 @@ class Watcher(Protocol):
     def begin(self, run: str) -> None:
         """Tell that the first block is about to start, and the run's id in its task keys."""
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         """Tell how far the run is; called after every block and a few times a second."""
 
 
@@ -106,7 +104,7 @@ class Quiet:
     def begin(self, run: str) -> None:
         """Do nothing."""
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         """Do nothing."""
 
 
@@ -121,7 +119,7 @@ class _Bar(Quiet):
     def step(self, what: str) -> None:
         self._progress.update(self._task, description=what)
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         self._progress.update(
             self._task,
             description="blocks",
@@ -144,7 +142,7 @@ class _Lines(Quiet):
     def step(self, what: str) -> None:
         self._console.print(what)
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         done = advance.blocks_done + advance.blocks_skipped
         line = f"{done} of {advance.blocks_total} blocks, {advance}{_left(advance)}"
         self._every.call(done == advance.blocks_total, lambda: self._console.print(line))
@@ -159,13 +157,13 @@ class _InNotebook(Quiet):
     def step(self, what: str) -> None:
         self._bar.draw(what, 0, None, "", now=True)
 
-    def advance(self, advance: Advance) -> None:
+    def advance(self, advance: RunProgress) -> None:
         done, total = advance.blocks_done + advance.blocks_skipped, advance.blocks_total
         facts = f"{advance}{_left(advance)}"
         self._bar.draw("blocks", done, total, facts, now=done == total)
 
 
-def _left(advance: Advance) -> str:
+def _left(advance: RunProgress) -> str:
     left = advance.seconds_left
     return "" if left is None or left < 1 else f", {timedelta(seconds=round(left))} left"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["SLOW", "WorkerView", "ranked", "slow_ones", "verdict"]
-
 SLOW = 2.0
 """A worker whose shares take so many times as long as others' is called slow."""
 

@@ -6,8 +6,6 @@ apart; what must not be missed differs in more than colour.
 
 from __future__ import annotations
 
-__all__ = ["SHEET", "WIDE_SHEET", "pace_kind"]
-
 SHEET = """
 .fcdcc{--ink:#222;--faint:#666;--line:#ddd;--good:#0072B2;--light:#56B4E9;--green:#009E73;
 --pink:#CC79A7;--warn:#E69F00;--bad:#D55E00;--tint:#f4f4f4;color:var(--ink);font-size:15px;

@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["BlockFailure", "CorruptShare", "Summary"]
-
 
 @dataclass(frozen=True)
 class CorruptShare:

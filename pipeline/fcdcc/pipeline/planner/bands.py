@@ -31,8 +31,6 @@ from ..model.network import ConvStage
 from ..options import JobConfig, PlanOptions
 from ..plans.plan import Plan
 
-__all__ = ["Bands", "barrier_in", "peak_bytes", "plan_bands", "reading_note", "row_axis"]
-
 IMAGE_BYTES = 2 * 2**30
 """An image whose values take more than this at once is computed in bands, if it can be."""
 

@@ -41,7 +41,7 @@ it is not looked for, which would take half of the time that planning takes."""
 
 
 @dataclass(frozen=True)
-class Situation:
+class PlanningProblem:
     """What is to be run, on what, and what was asked for."""
 
     network: Network
@@ -67,7 +67,7 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """What a plan decides.
 
     Parameters
@@ -96,7 +96,7 @@ class Choice:
     bands: Bands = field(default_factory=Bands)
 
 
-def plan_of(situation: Situation, choice: Choice) -> Plan:
+def build_plan(situation: PlanningProblem, choice: Candidate) -> Plan:
     """Return the plan of a choice.
 
     Raises
@@ -143,7 +143,7 @@ def plan_of(situation: Situation, choice: Choice) -> Plan:
     )
 
 
-def _plan_gathered(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
+def _plan_gathered(situation: PlanningProblem, choice: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution, each gathered on one worker after it."""
     options = situation.options
     partitions = code_partitions(options.code, options.n, options.delta)
@@ -154,7 +154,10 @@ def _plan_gathered(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
 
 
 def _best_partition(
-    situation: Situation, geometry: ConvGeometry, partitions: tuple[Partition, ...], batch: int
+    situation: PlanningProblem,
+    geometry: ConvGeometry,
+    partitions: tuple[Partition, ...],
+    batch: int,
 ) -> Partition:
     """Return the partition that the objective likes best; of equals the first."""
     if situation.options.objective == "paper":
@@ -170,7 +173,7 @@ def _best_partition(
     return min(partitions, key=seconds)
 
 
-def _plan_in_place(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
+def _plan_in_place(situation: PlanningProblem, choice: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: its strips stay put, some of them are coded.
 
     A convolution is coded when enough work has come together since the last one that was.
@@ -219,7 +222,7 @@ def _code_of_strips(options: PlanOptions) -> CodeSpec:
     return CodeSpec("systematic", n, RUNS * delta, 1)
 
 
-def _plan_by_images(situation: Situation, choice: Choice) -> Iterator[LayerPlan]:
+def _plan_by_images(situation: PlanningProblem, choice: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: all of them local, some of them coded."""
     options = situation.options
     spec = CodeSpec(options.code, options.n, RUNS * options.delta, 1)
@@ -233,7 +236,7 @@ def _plan_by_images(situation: Situation, choice: Choice) -> Iterator[LayerPlan]
         yield LayerPlan(stage.index, stage.name, geometry, code, "images", reason)
 
 
-def _geometries(situation: Situation) -> Iterator[tuple[ConvStage, ConvGeometry]]:
+def _geometries(situation: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
     """Yield every convolution with its shapes for one image."""
     shapes = situation.shapes
     for stage in situation.network.convolutions:
@@ -282,13 +285,13 @@ def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
             )
 
 
-def _most_rows(situation: Situation) -> int:
+def _most_rows(situation: PlanningProblem) -> int:
     """Return the rows of the output that has most of them; δ where there is no convolution."""
     rows = (geometry.output_spatial[0] for _, geometry in _geometries(situation))
     return max(rows, default=situation.options.delta)
 
 
-def _gathered_for_rows(situation: Situation) -> Iterator[str]:
+def _gathered_for_rows(situation: PlanningProblem) -> Iterator[str]:
     """Yield a warning where layers are gathered because they have too few rows to be strips."""
     options, most = situation.options, _most_rows(situation)
     if options.objective == "time" and options.code == "systematic" and most < options.delta:

@@ -19,14 +19,12 @@ from fcdcc.coding.errors import CodeError, FcdccError
 from ..errors import PlanError
 from ..model.network import Network
 from ..options import PlanOptions
-from ..plans.forecast import Speeds, Workers, on_this_machine
+from ..plans.forecast import Speeds, WorkerPool, on_this_machine
 from ..plans.plan import Plan, Split
 from ..plans.row_layout import analysed
 from .bands import BANDS_IN_FLIGHT, plan_bands
-from .candidates import RUNS, Choice, Situation, plan_of
+from .candidates import RUNS, Candidate, PlanningProblem, build_plan
 from .cost.estimate import forecast
-
-__all__ = ["check_images", "fits", "forecast_on", "make_plan"]
 
 BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
@@ -82,12 +80,12 @@ def fits(input_shape: tuple[int | None, ...], image_shape: tuple[int, ...]) -> b
     )
 
 
-def make_plan(
+def choose_plan(
     network: Network,
     image_shape: tuple[int, ...],
     options: PlanOptions,
     images: int | None = None,
-    workers: Workers | None = None,
+    workers: WorkerPool | None = None,
     speeds: Speeds | None = None,
     *,
     in_bands: bool = True,
@@ -116,9 +114,9 @@ def make_plan(
         If there is no such code, or it loses too many digits.
     """
     check_images(network, image_shape)
-    workers = workers or Workers(options.n)
+    workers = workers or WorkerPool(options.n)
     speeds = speeds or on_this_machine(workers.count * workers.slots)
-    situation = Situation(network, image_shape, options, speeds)
+    situation = PlanningProblem(network, image_shape, options, speeds)
     _check_batch(situation)
     usual = _usual(situation, images, workers)
     if in_bands and network.convolutions:
@@ -129,10 +127,10 @@ def make_plan(
     return search.best(usual)
 
 
-def forecast_on(
+def with_forecast(
     plan: Plan,
     network: Network,
-    workers: Workers,
+    workers: WorkerPool,
     speeds: Speeds,
     images: int | None,
     memory: int | None = None,
@@ -151,7 +149,7 @@ def forecast_on(
     return found
 
 
-def _check_batch(situation: Situation) -> None:
+def _check_batch(situation: PlanningProblem) -> None:
     """Refuse options that do not go together.
 
     Raises
@@ -189,7 +187,7 @@ def _check_batch(situation: Situation) -> None:
         )
 
 
-def _usual(situation: Situation, images: int | None, workers: Workers) -> Choice:
+def _usual(situation: PlanningProblem, images: int | None, workers: WorkerPool) -> Candidate:
     """Return what experience says: images where blocks hold enough of them, else rows."""
     options, fixed = situation.options, situation.fixed_batch
     batch = fixed or options.batch or _planned_batch(situation)
@@ -200,7 +198,7 @@ def _usual(situation: Situation, images: int | None, workers: Workers) -> Choice
     if split == "images" and options.batch is None:
         batch = max(1, round(batch / (RUNS * options.delta))) * RUNS * options.delta
     places = workers.count * workers.slots
-    return Choice(
+    return Candidate(
         split,
         in_place=options.code == "systematic",
         batch=batch,
@@ -209,7 +207,7 @@ def _usual(situation: Situation, images: int | None, workers: Workers) -> Choice
     )
 
 
-def _in_bands(situation: Situation, usual: Choice) -> Choice:
+def _in_bands(situation: PlanningProblem, usual: Candidate) -> Candidate:
     """Return a choice with the bands that the images are cut into, if they are.
 
     Raises
@@ -227,7 +225,7 @@ def _in_bands(situation: Situation, usual: Choice) -> Choice:
     return replace(usual, split="rows", batch=batch, in_flight=in_flight, bands=bands)
 
 
-def _planned_batch(situation: Situation) -> int:
+def _planned_batch(situation: PlanningProblem) -> int:
     """Return images per block: as many as keep the largest value within its bytes."""
     largest = max(prod(shape) for shape in situation.shapes.values()) * situation.itemsize
     return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
@@ -241,14 +239,14 @@ def _share_work(speeds: Speeds) -> float:
 class _Search:
     """Tries ways to run a network on paper."""
 
-    def __init__(self, situation: Situation, workers: Workers, images: int | None) -> None:
+    def __init__(self, situation: PlanningProblem, workers: WorkerPool, images: int | None) -> None:
         self._situation = situation
         self._options = situation.options
         self._workers = workers
         self._images = images
         self._allowed = _allowed(situation.options.memory, workers)
 
-    def best(self, usual: Choice) -> Plan:
+    def best(self, usual: Candidate) -> Plan:
         """Return the plan of the best choice.
 
         Raises
@@ -269,7 +267,7 @@ class _Search:
             return first
         return min((p for p in fitting if self._seconds(p) <= (1 + ALIKE) * least), key=_memory)
 
-    def _tried(self, choices: Iterable[Choice]) -> Iterator[Plan]:
+    def _tried(self, choices: Iterable[Candidate]) -> Iterator[Plan]:
         """Yield the plans of choices, each plan once.
 
         Raises
@@ -281,7 +279,7 @@ class _Search:
         error: FcdccError | None = None
         for choice in choices:
             try:
-                plan = plan_of(self._situation, choice)
+                plan = build_plan(self._situation, choice)
             except (PlanError, CodeError) as found:
                 error = error or found
                 continue
@@ -291,7 +289,7 @@ class _Search:
         if error is not None and not seen:
             raise error
 
-    def _others(self, usual: Choice) -> Iterator[Choice]:
+    def _others(self, usual: Candidate) -> Iterator[Candidate]:
         """Yield other choices that the options leave open."""
         options, fixed = self._options, self._situation.fixed_batch
         whole = RUNS * options.delta
@@ -330,7 +328,7 @@ class _Search:
         )
         return replace(plan, forecast=found)
 
-    def _smaller(self, choices: Iterable[Choice], least: Plan) -> Plan:
+    def _smaller(self, choices: Iterable[Candidate], least: Plan) -> Plan:
         """Return a plan that fits because fewer or smaller blocks are worked on at a time.
 
         Raises
@@ -362,7 +360,7 @@ def _memory(plan: Plan) -> float:
     return 0.0 if plan.forecast is None else plan.forecast.peak_memory
 
 
-def _allowed(memory: int | None, workers: Workers) -> float | None:
+def _allowed(memory: int | None, workers: WorkerPool) -> float | None:
     """Return the bytes that a plan may need of a worker's process."""
     if memory is not None:
         return float(memory)

@@ -121,7 +121,7 @@ def on_this_machine(tasks_at_a_time: int) -> Speeds:
 
 
 @dataclass(frozen=True)
-class Workers:
+class WorkerPool:
     """The workers that a plan is for.
 
     Parameters
@@ -147,7 +147,7 @@ class Workers:
     def lost(self, shares: int, tolerate: int) -> int:
         """Return how many workers may be lost of a group with so many shares.
 
-        >>> [Workers(count).lost(6, 2) for count in (12, 6, 3, 2)]
+        >>> [WorkerPool(count).lost(6, 2) for count in (12, 6, 3, 2)]
         [2, 2, 1, 0]
         """
         return tolerate // -(-shares // self.count)
@@ -185,7 +185,7 @@ class LayerForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan costs on some workers, by the model of :mod:`fcdcc.pipeline.costs`.
+    """What a plan costs on some workers, by the model of :mod:`fcdcc.pipeline.planner.cost`.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ class Forecast:
         does when another share is late or lost.
     """
 
-    workers: Workers
+    workers: WorkerPool
     speeds: Speeds
     images: int | None
     ends: tuple[float, ...]
@@ -243,7 +243,7 @@ class Forecast:
     def seconds(self, blocks: float) -> float:
         """Return how long so many blocks take, a smaller one at the end being a part of one.
 
-        >>> made = Forecast(Workers(2), Speeds(), None, (2.0, 2.5), 1.0, 0, 0, 0, 0, 0, 0, ())
+        >>> made = Forecast(WorkerPool(2), Speeds(), None, (2.0, 2.5), 1.0, 0, 0, 0, 0, 0, 0, ())
         >>> made.seconds(0), made.seconds(1), made.seconds(4), made.seconds(3.5)
         (0.0, 2.0, 4.5, 4.0)
         """
@@ -256,7 +256,7 @@ class Forecast:
         return self.seconds(images / batch * self.bands)
 
 
-def planned(forecast: Forecast, blocks: int) -> dict[str, float]:
+def expected(forecast: Forecast, blocks: int) -> dict[str, float]:
     """Return what was expected of a run that did so many blocks, by the names of its summary."""
     return {
         "seconds": round(forecast.seconds(blocks), 3),

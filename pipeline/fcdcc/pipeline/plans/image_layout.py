@@ -20,11 +20,9 @@ from dataclasses import dataclass
 
 from ..model.network import Network
 
-__all__ = ["Unit", "find_units"]
-
 
 @dataclass(frozen=True)
-class Unit:
+class FusedStages:
     """Stages that one task runs for one part.
 
     Parameters
@@ -48,7 +46,7 @@ class Unit:
         return self.stages[-1]
 
 
-def find_units(network: Network, coded: frozenset[int]) -> tuple[Unit, ...]:
+def find_units(network: Network, coded: frozenset[int]) -> tuple[FusedStages, ...]:
     """Return the units of a network, in an order in which they can run.
 
     Parameters
@@ -80,10 +78,10 @@ def _assign(network: Network, coded: frozenset[int]) -> Mapping[int, int]:
     return unit_of
 
 
-def _unit(network: Network, stages: tuple[int, ...], is_share: bool) -> Unit:
+def _unit(network: Network, stages: tuple[int, ...], is_share: bool) -> FusedStages:
     made = {name for index in stages for name in network.stages[index].outputs}
     inputs = dict.fromkeys(_reads(network, stages, made))
-    return Unit(stages, tuple(inputs), network.stages[stages[-1]].outputs, is_share)
+    return FusedStages(stages, tuple(inputs), network.stages[stages[-1]].outputs, is_share)
 
 
 def _reads(network: Network, stages: tuple[int, ...], made: set[str]) -> Iterator[str]:

@@ -50,8 +50,6 @@ from ..halo import (
 from ..model.network import ConvStage, GlueStage, Network, Stage
 from .plan import LayerPlan, Plan
 
-__all__ = ["ConvRows", "Needs", "RowLayout", "RowStep", "RowUnit", "row_layout"]
-
 Kind: TypeAlias = Literal["share", "strips", "whole", "gathered"]
 _StageKind: TypeAlias = Literal["share", "strips", "whole", "gathered", "mixed"]
 
@@ -60,7 +58,7 @@ Needs: TypeAlias = Mapping[str, Rows | None]
 
 
 @dataclass(frozen=True)
-class RowUnit:
+class RowTask:
     """Stages that one task runs: for each strip, or once.
 
     Parameters
@@ -143,7 +141,7 @@ class RowLayout:
         self._ranges: dict[str, tuple[Rows, ...]] = {}
         self._steps: dict[tuple[int, int | None], tuple[tuple[RowStep, ...], Needs]] = {}
         kinds: dict[int, _StageKind] = {s.index: self._look_at(s) for s in network.stages}
-        self.units: tuple[RowUnit, ...] = tuple(self._find_units(kinds))
+        self.units: tuple[RowTask, ...] = tuple(self._find_units(kinds))
 
     def ranges(self, name: str) -> tuple[Rows, ...] | None:
         """Return the rows of a value's strips, some of them empty; None if it is in one place."""
@@ -163,21 +161,21 @@ class RowLayout:
         """Return the rows of a value in one place, where they are not all of it."""
         return None if self._whole else self._rows.get(name)
 
-    def needs(self, unit: RowUnit, part: int | None) -> Needs:
+    def needs(self, unit: RowTask, part: int | None) -> Needs:
         """Return the rows of each input that a unit needs for its strip; empty if it has none.
 
         For ``None``, what it needs for all rows at once.
         """
         return self._planned(unit, part)[1]
 
-    def steps(self, unit: RowUnit, part: int | None) -> tuple[RowStep, ...]:
+    def steps(self, unit: RowTask, part: int | None) -> tuple[RowStep, ...]:
         """Return what a unit does for a strip, in order; a share's convolution comes last.
 
         For ``None``, what it does for all rows at once.
         """
         return self._planned(unit, part)[0]
 
-    def barrier(self, unit: RowUnit) -> GlueStage | None:
+    def barrier(self, unit: RowTask) -> GlueStage | None:
         """Return what a whole unit runs of a stage of which the rest is done strip by strip."""
         found = self._found.stages.get(unit.number)
         if found is None or set(unit.outputs) == set(found.stage.outputs):
@@ -239,7 +237,7 @@ class RowLayout:
 
     # ------------------------------------------------------------------ fusing
 
-    def _find_units(self, kinds: Mapping[int, _StageKind]) -> Iterator[RowUnit]:
+    def _find_units(self, kinds: Mapping[int, _StageKind]) -> Iterator[RowTask]:
         """Yield the units in an order in which they can run."""
         network = self.network
         unit_of: dict[int, int] = {}
@@ -258,13 +256,13 @@ class RowLayout:
         for number, stages in sorted(members.items()):
             yield from self._units_of(kinds[number], tuple(stages))
 
-    def _units_of(self, kind: _StageKind, stages: tuple[int, ...]) -> Iterator[RowUnit]:
+    def _units_of(self, kind: _StageKind, stages: tuple[int, ...]) -> Iterator[RowTask]:
         network, last = self.network, self.network.stages[stages[-1]]
         if kind != "mixed":
             made = {name for index in stages for name in network.stages[index].outputs}
             read = (name for index in stages for name in network.stages[index].inputs)
             inputs = tuple(dict.fromkeys(name for name in read if name not in made))
-            yield RowUnit(kind, stages, inputs, last.outputs)
+            yield RowTask(kind, stages, inputs, last.outputs)
             return
         # What needs all rows once, and what is local to rows strip by strip.
         outputs = self._found.stages[last.index].outputs
@@ -275,18 +273,18 @@ class RowLayout:
         part = barrier_stage(self._found.stages[last.index], whole)
         if part is None:
             raise PlanError(f"stage {last.index} makes nothing that it needs whole")
-        yield RowUnit("whole", stages, part.inputs, whole)
-        yield RowUnit("strips", stages, (*last.inputs, *whole), tuple(local))
+        yield RowTask("whole", stages, part.inputs, whole)
+        yield RowTask("strips", stages, (*last.inputs, *whole), tuple(local))
 
     # ---------------------------------------------------------------- planning
 
-    def _planned(self, unit: RowUnit, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
+    def _planned(self, unit: RowTask, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
         key = (unit.number, part)
         if key not in self._steps:
             self._steps[key] = self._plan_strip(unit, part)
         return self._steps[key]
 
-    def _plan_strip(self, unit: RowUnit, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
+    def _plan_strip(self, unit: RowTask, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
         asked: dict[str, Rows | None] = {}
         steps: list[RowStep] = []
         for name in unit.outputs:
@@ -311,7 +309,7 @@ class RowLayout:
         needs = {name: asked[name] for name in unit.inputs if name in asked}
         return tuple(reversed(steps)), needs
 
-    def _made(self, unit: RowUnit, name: str, part: int | None) -> Rows:
+    def _made(self, unit: RowTask, name: str, part: int | None) -> Rows:
         """Return the rows that a strip's task computes: those of the strip, or a few more."""
         if part is None:
             return self._rows[name]

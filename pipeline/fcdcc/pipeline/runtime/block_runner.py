@@ -17,8 +17,6 @@ from distributed import Client, Future, KilledWorker
 from ..anyk.client_loop import ClientRun
 from ..errors import ClusterLostError, full_line
 
-__all__ = ["DEADLY", "Again", "BlockJob", "Outcome", "reason", "run_blocks"]
-
 DEADLY = 3
 """So many blocks that end their workers even by themselves are enough, if none was made."""
 
@@ -35,7 +33,7 @@ class BlockJob:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BlockOutcome:
     """A block that is finished; ``error`` is None where it succeeded."""
 
     block: int
@@ -53,7 +51,7 @@ def run_blocks(
     tick: float,
     again: Again = lambda _job, _error: None,
     with_plugin: bool = True,
-) -> Iterator[Outcome | None]:
+) -> Iterator[BlockOutcome | None]:
     """Run blocks, yielding each when it is finished and None when ``tick`` seconds bring none.
 
     Graphs are built when there is room for them, ``in_flight`` at a time: shares are bound to
@@ -114,7 +112,7 @@ class _BlockRun:
 
     def through(
         self, waiting: Iterator[BlockJob], in_flight: int, suspects: list[BlockJob] | None
-    ) -> Iterator[Outcome | None]:
+    ) -> Iterator[BlockOutcome | None]:
         """Run blocks; those whose workers died go to ``suspects``, where it is given.
 
         As long as none was made, no further ones are begun when there are suspects.
@@ -150,10 +148,10 @@ class _BlockRun:
     def _judged(
         self,
         job: BlockJob,
-        outcome: Outcome,
+        outcome: BlockOutcome,
         retried: deque[BlockJob],
         suspects: list[BlockJob] | None,
-    ) -> Outcome | None:
+    ) -> BlockOutcome | None:
         """Return what became of a block; None if it is done again, now or later."""
         error = outcome.error
         if error is None:
@@ -197,12 +195,12 @@ def _taken_through(client: Client, job: BlockJob) -> ClientRun:
     return ClientRun(client, job.tasks, job.key, -job.block)
 
 
-def _outcome(block: int, future: _Pending) -> Outcome:
+def _outcome(block: int, future: _Pending) -> BlockOutcome:
     """Return how a block ended."""
     if future.status == "finished":
-        return Outcome(block, None)
+        return BlockOutcome(block, None)
     if future.status == "error":
-        return Outcome(block, cast("BaseException", future.exception()))
+        return BlockOutcome(block, cast("BaseException", future.exception()))
     raise ClusterLostError(
         f"block {block} was {future.status} before it was finished: the scheduler went away or "
         "somebody cancelled it; run again to continue"

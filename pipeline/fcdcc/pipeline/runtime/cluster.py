@@ -22,8 +22,6 @@ from fcdcc.coding.errors import FcdccError
 from ..errors import ClusterError, ClusterLostError
 from ..options import JobConfig
 
-__all__ = ["SETTINGS", "Cluster", "SteadyLocalCluster", "noticing_loss", "open_cluster"]
-
 logger = logging.getLogger(__name__)
 
 SETTINGS = {

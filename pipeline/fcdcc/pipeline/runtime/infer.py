@@ -31,15 +31,13 @@ from ..halo import Rows
 from ..model import Model
 from ..model.interpreter import network_shapes
 from ..options import PlanOptions
-from ..planner.search import fits, make_plan
+from ..planner.search import choose_plan, fits
 from ..plans.plan import Plan
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from .job_plan import workforce_here
 from .output import prediction_dims
 from .plugins import register_plugins
-
-__all__ = ["Images", "infer", "plan"]
 
 PREPARING = frozenset({"scale", "mean", "std", "limit"})
 """Options that a plan does not contain, and that may be given beside it."""
@@ -133,10 +131,10 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
     count = len(images) if options.limit is None else min(len(images), options.limit)
     workforce = workforce_here(options)
     if workforce is None:
-        return make_plan(network, images.shape[1:], options, count, in_bands=False)
+        return choose_plan(network, images.shape[1:], options, count, in_bands=False)
     shape = images.shape[1:]
     known = workforce.workers, workforce.speeds()
-    return make_plan(network, shape, options, count, *known, in_bands=False)
+    return choose_plan(network, shape, options, count, *known, in_bands=False)
 
 
 def _channels_first(model: Model, images: Images) -> xr.DataArray:

@@ -32,27 +32,27 @@ from fcdcc.storage import (
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
 from ..errors import ClusterLostError
-from ..graph import Block, build_again, build_block
+from ..graph import Block, build_block, build_retry
 from ..halo import Rows
 from ..model.interpreter import network_shapes
 from ..model.network import Network
-from ..monitoring.progress import Advance, Watcher, watch
+from ..monitoring.progress import RunProgress, Watcher, watch
 from ..monitoring.record.recorder import keep
 from ..monitoring.summary import Summary
 from ..options import JobConfig
 from ..planner.bands import reading_note, row_axis
-from ..planner.cost.known_workers import Workforce
+from ..planner.cost.known_workers import KnownWorkers
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
 from ..prediction_format import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from ..worker.kernels import reading
-from .block_runner import DEADLY, BlockJob, Outcome, reason, run_blocks
+from .block_runner import DEADLY, BlockJob, BlockOutcome, reason, run_blocks
 from .cluster import Cluster, noticing_loss, open_cluster
-from .job_plan import calibrated, config_of_plan, forecast_of_run, open_job, plan_of_job
+from .job_plan import apply_saved_plan, calibrated, forecast_of_run, job_plan, open_job
 from .output import (
-    Answers,
+    PredictionSpec,
     continued_plan,
     create_output,
     grow_output,
@@ -61,18 +61,16 @@ from .output import (
     write,
 )
 from .plugins import register_plugins
-from .retries import SecondTries, Trial
-from .run_counters import Tally
+from .retries import Attempt, RetryPolicy
+from .run_counters import RunCounters
 from .stall_guard import StallGuard, describe, patience, waiting_tasks
-
-__all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds after which the state of the cluster is looked at even if no block was finished."""
 
-FIRST = Trial()
+FIRST = Attempt()
 
 FUTILE = 3
 """Times that a scheduler may be lost without a block between, before a run ends with it."""
@@ -109,7 +107,7 @@ def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
         with watch(config.progress) as shown:
             return run(config, shown)
     watcher.step("reading the model")
-    job = _check(config_of_plan(config))
+    job = _check(apply_saved_plan(config))
     config = job.config
     before = _output_to_continue(job)
     with ExitStack() as stack:
@@ -145,21 +143,21 @@ def _output_to_continue(job: _Job) -> StoredRun | None:
     return stored
 
 
-def _plan(job: _Job, stored: StoredRun | None, workforce: Workforce) -> Plan:
+def _plan(job: _Job, stored: StoredRun | None, workforce: KnownWorkers) -> Plan:
     """Return the plan that the output was begun with, or a new one where there is none."""
     if stored is None:
-        return plan_of_job(job.config, job.network, job.source, workforce)
+        return job_plan(job.config, job.network, job.source, workforce)
     return continued_plan(stored, job.config, job.fingerprint)
 
 
-def _answers(job: _Job, plan: Plan) -> Answers:
+def _answers(job: _Job, plan: Plan) -> PredictionSpec:
     """Return what is stored of the network's output."""
     network, image_shape = job.network, job.source.image_shape
     shape = network_shapes(network, (plan.batch, *image_shape))[network.output][1:]
     bands = None
     if plan.band is not None:
         bands = (row_axis(analysed(network, image_shape)), plan.band)
-    return Answers.of(job.config, job.source, shape, plan.dtype, bands)
+    return PredictionSpec.of(job.config, job.source, shape, plan.dtype, bands)
 
 
 def _check(config: JobConfig) -> _Job:
@@ -179,7 +177,7 @@ def _run_id() -> str:
 def _compute(
     job: _Job,
     plan: Plan,
-    answers: Answers,
+    answers: PredictionSpec,
     store: PredictionStore | None,
     watcher: Watcher,
     opened: Cluster | None,
@@ -191,7 +189,7 @@ def _compute(
     if progress is not None:  # what failed comes last: it may end workers again
         pending = sorted(progress.pending, key=progress.failed.__contains__)
     before = np.zeros(layout.blocks, np.bool_) if progress is None else progress.done
-    tally = Tally(job.fingerprint.digest, layout, before, plan.in_flight)
+    tally = RunCounters(job.fingerprint.digest, layout, before, plan.in_flight)
     if not pending:
         return tally.summary()
     watcher.step("starting the cluster")
@@ -214,7 +212,7 @@ def _run_through(
     store: PredictionStore,
     pending: Sequence[int],
     cluster: Cluster,
-    tally: Tally,
+    tally: RunCounters,
     watcher: Watcher,
 ) -> Summary:
     """Take the blocks through the cluster, however often its scheduler is started again."""
@@ -246,7 +244,7 @@ def _run_pending(
     store: PredictionStore,
     pending: Sequence[int],
     cluster: Cluster,
-    tally: Tally,
+    tally: RunCounters,
     watcher: Watcher,
 ) -> Summary:
     """Take the blocks through the cluster, count what happens, and return it.
@@ -274,7 +272,7 @@ def _run_pending(
     guard = StallGuard(patience(), observed)
     try:
         make = partial(_block_job, job, plan, store, executable)
-        again = SecondTries(make, plan.tolerate > 1 and plan.band is None, cluster.addresses)
+        again = RetryPolicy(make, plan.tolerate > 1 and plan.band is None, cluster.addresses)
         jobs = _block_jobs(make, pending)
         with (
             noticing_loss(client),
@@ -327,7 +325,9 @@ def _warn_of_few_workers(plan: Plan, workers: int) -> None:
         )  # fmt: skip
 
 
-def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, now: float) -> None:
+def _tell_of_stall(
+    guard: StallGuard, tally: RunCounters, cluster: Cluster, run: str, now: float
+) -> None:
     """Say what a run waits for, if nothing has moved for long."""
     tasks = waiting_tasks(cluster.client, run) if guard.wants_tasks(now) else None
     still = guard.look(tally.movement, tasks, now)
@@ -335,7 +335,7 @@ def _tell_of_stall(guard: StallGuard, tally: Tally, cluster: Cluster, run: str, 
         logger.warning("%s", describe(still, tasks or (), cluster.workers))
 
 
-def _tell_of_rest(advance: Advance) -> None:
+def _tell_of_rest(advance: RunProgress) -> None:
     """Say that blocks were given up, if some were."""
     left = advance.blocks_total - advance.blocks_done - advance.blocks_skipped
     left -= advance.blocks_failed
@@ -347,7 +347,7 @@ def _tell_of_rest(advance: Advance) -> None:
         )  # fmt: skip
 
 
-def _note(store: PredictionStore, outcome: Outcome) -> None:
+def _note(store: PredictionStore, outcome: BlockOutcome) -> None:
     """Tell of a finished block; record one that failed, for the next run to do it again."""
     start, stop = store.layout.bounds(outcome.block)
     rows = store.layout.rows_of(outcome.block)
@@ -386,7 +386,7 @@ def _block_job(
     store: PredictionStore,
     executable: Executable,
     block: int,
-    trial: Trial = FIRST,
+    trial: Attempt = FIRST,
 ) -> BlockJob:
     """Return the graph of one block, from reading its images to writing its record."""
     start, stop = store.layout.bounds(block)
@@ -402,7 +402,7 @@ def _block_job(
     if trial.manner is None:
         graph = build_block(*given)
     else:
-        graph = build_again(*given, trial.manner, trial.attempt, trial.among)
+        graph = build_retry(*given, trial.manner, trial.attempt, trial.allowed_workers)
     last = Task(
         task_key("write", job.run, len(job.network.stages), block, trial.attempt),
         write,

@@ -21,33 +21,22 @@ from ..options import JobConfig, PlanOptions
 from ..planner.cost.calibration import calibrate
 from ..planner.cost.calibration_file import save_speeds
 from ..planner.cost.estimate import forecast
-from ..planner.cost.known_workers import Workforce, workforce_of_client, workforce_of_options
-from ..planner.search import forecast_on, make_plan
+from ..planner.cost.known_workers import KnownWorkers, workforce_of_client, workforce_of_options
+from ..planner.search import choose_plan, with_forecast
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
 from .cluster import Cluster, open_cluster
 
-__all__ = [
-    "calibrated",
-    "config_of_plan",
-    "forecast_of_run",
-    "open_job",
-    "plan_job",
-    "plan_of_job",
-    "read_plan",
-    "workforce_here",
-]
-
 logger = logging.getLogger(__name__)
 
-PLANNED = ("n", "tolerate", "code", "split", "batch", "dtype", "objective", "band")
+PLAN_OPTIONS = ("n", "tolerate", "code", "split", "batch", "dtype", "objective", "band")
 """Options that a plan contains."""
 
 CHANGEABLE = ("redundancy", "in_flight", "verify")
 """Options that a plan contains, and that a run may have otherwise."""
 
 
-def plan_job(config: JobConfig, watcher: Watcher | None = None) -> Plan:
+def preview_job_plan(config: JobConfig, watcher: Watcher | None = None) -> Plan:
     """Return the plan of a job; nothing is run or written.
 
     With a scheduler its workers are asked for; with ``calibrate`` the cluster is started.
@@ -59,12 +48,12 @@ def plan_job(config: JobConfig, watcher: Watcher | None = None) -> Plan:
     """
     if watcher is None:
         with watch(config.progress) as shown:
-            return plan_job(config, shown)
+            return preview_job_plan(config, shown)
     watcher.step("reading the model")
     network, source = open_job(config)
     with planning_cluster(config, watcher) as cluster:
         watcher.step("planning")
-        return plan_of_job(config, network, source, calibrated(config, cluster, watcher))
+        return job_plan(config, network, source, calibrated(config, cluster, watcher))
 
 
 def open_job(config: JobConfig) -> tuple[Network, ImageSource]:
@@ -87,7 +76,7 @@ def planning_cluster(config: JobConfig, watcher: Watcher) -> Iterator[Cluster | 
             yield None
 
 
-def calibrated(config: JobConfig, cluster: Cluster | None, watcher: Watcher) -> Workforce:
+def calibrated(config: JobConfig, cluster: Cluster | None, watcher: Watcher) -> KnownWorkers:
     """Return the workers of a job; their speeds are measured first if that is asked for.
 
     Raises
@@ -106,7 +95,7 @@ def calibrated(config: JobConfig, cluster: Cluster | None, watcher: Watcher) -> 
     return found
 
 
-def workforce_here(options: PlanOptions) -> Workforce | None:
+def workforce_here(options: PlanOptions) -> KnownWorkers | None:
     """Return the workers of the current client, if there is one.
 
     Raises
@@ -129,8 +118,8 @@ def workforce_here(options: PlanOptions) -> Workforce | None:
 
 
 def _measured(
-    client: Client, found: Workforce, torch_threads: int, tell: Callable[[str], None]
-) -> Workforce:
+    client: Client, found: KnownWorkers, torch_threads: int, tell: Callable[[str], None]
+) -> KnownWorkers:
     """Return workers with their speeds, which are kept for later plans."""
     speeds = calibrate(client, found.workers, torch_threads, tell)
     try:
@@ -140,12 +129,12 @@ def _measured(
     return found.with_speeds(speeds)
 
 
-def plan_of_job(
-    config: JobConfig, network: Network, source: ImageSource, workforce: Workforce
+def job_plan(
+    config: JobConfig, network: Network, source: ImageSource, workforce: KnownWorkers
 ) -> Plan:
     """Return the plan that the options name, or the best one."""
     if config.plan is None:
-        return make_plan(
+        return choose_plan(
             network, source.image_shape, config, source.images,
             workforce.workers, workforce.speeds(),
         )  # fmt: skip
@@ -161,7 +150,7 @@ def plan_of_job(
             f"the input have {source.image_shape}: make one for them with fcdcc plan --json FILE"
         )
     again = saved.with_run_options(config.redundancy, config.in_flight, config.verify)
-    return forecast_on(
+    return with_forecast(
         again, network, workforce.workers, workforce.speeds(), source.images, config.memory
     )
 
@@ -180,7 +169,7 @@ def forecast_of_run(
     return forecast(network, plan, found.workers, speeds, images)
 
 
-def config_of_plan(config: JobConfig) -> JobConfig:
+def apply_saved_plan(config: JobConfig) -> JobConfig:
     """Return the options of a job with those that its saved plan contains.
 
     Raises
@@ -192,7 +181,7 @@ def config_of_plan(config: JobConfig) -> JobConfig:
     """
     if config.plan is None:
         return config
-    doubled = sorted(config.model_fields_set.intersection(PLANNED))
+    doubled = sorted(config.model_fields_set.intersection(PLAN_OPTIONS))
     if doubled:
         names = ", ".join("--" + name.replace("_", "-") for name in doubled)
         raise OptionError(
@@ -200,7 +189,7 @@ def config_of_plan(config: JobConfig) -> JobConfig:
         )
     plan = read_plan(config.plan)
     left = [name for name in CHANGEABLE if name not in config.model_fields_set]
-    return config.model_copy(update={name: getattr(plan, name) for name in (*PLANNED, *left)})
+    return config.model_copy(update={name: getattr(plan, name) for name in (*PLAN_OPTIONS, *left)})
 
 
 def read_plan(path: str) -> Plan:

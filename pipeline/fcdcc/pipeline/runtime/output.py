@@ -35,17 +35,6 @@ from ..plans.plan import Plan
 from ..prediction_format import CLASS_DIM, StoredForm, class_names
 from ..worker.share_checks import Finding
 
-__all__ = [
-    "Answers",
-    "continued_plan",
-    "create_output",
-    "grow_output",
-    "job_fingerprint",
-    "make_room",
-    "prediction_dims",
-    "write",
-]
-
 logger = logging.getLogger(__name__)
 
 
@@ -91,7 +80,7 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionSpec:
     """What is stored for every image: the form, its arrays, and the names of the classes."""
 
     form: StoredForm
@@ -106,7 +95,7 @@ class Answers:
         shape: tuple[int, ...],
         dtype: str,
         bands: tuple[int, int] | None = None,
-    ) -> Answers:
+    ) -> PredictionSpec:
         """Return what is stored where one image's prediction has this shape.
 
         ``bands`` are the axis of it that is rows, and the rows of a block; None where blocks
@@ -128,7 +117,11 @@ class Answers:
 
 
 def create_output(
-    config: JobConfig, source: ImageSource, fingerprint: Fingerprint, plan: Plan, answers: Answers
+    config: JobConfig,
+    source: ImageSource,
+    fingerprint: Fingerprint,
+    plan: Plan,
+    answers: PredictionSpec,
 ) -> PredictionStore:
     """Create the output of a job."""
     attributes: dict[str, Json] = {
@@ -161,7 +154,7 @@ def make_room(config: JobConfig) -> None:
     logger.warning("the output that was there is now %s", set_aside(config.output))
 
 
-def grow_output(config: JobConfig, source: ImageSource, answers: Answers) -> PredictionStore:
+def grow_output(config: JobConfig, source: ImageSource, answers: PredictionSpec) -> PredictionStore:
     """Bring an output that is there to the length of the input, and return it."""
     return resize_predictions(config.output, source.images, _labels(source, answers))
 
@@ -198,7 +191,7 @@ def write(
     store.write(block, form.apply(logits), warnings=warnings, details=details)
 
 
-def _labels(source: ImageSource, answers: Answers) -> list[Coordinate]:
+def _labels(source: ImageSource, answers: PredictionSpec) -> list[Coordinate]:
     """Return the image ids, the names of the classes and where pixels lie, as far as known."""
     labels = [given for given in (source.ids(), answers.names) if given is not None]
     sizes = dict(zip(answers.arrays[0].dims, answers.arrays[0].shape, strict=True))

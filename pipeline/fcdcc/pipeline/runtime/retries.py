@@ -3,7 +3,7 @@
 - Shares contradict each other: all n shares of every layer are made again, those that are wrong
   are located and left out. With γ = 1 nothing can be located, nor where too many are wrong, nor
   in bands: then the block is done without the workers that are in doubt, and if all are, by some
-  of them after others, until those that do it agree (:func:`juries`).
+  of them after others, until those that do it agree (:func:`worker_subsets_to_try`).
 - Shares hold NaN or infinity: the block is done without a code, in which no image meets another.
 """
 
@@ -16,10 +16,8 @@ from itertools import combinations
 from typing import Protocol, TypeAlias
 
 from ..errors import NotFiniteError, WrongSharesError, one_line
-from ..graph import Manner
+from ..graph import RetryMode
 from .block_runner import BlockJob
-
-__all__ = ["SecondTries", "Trial", "juries"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ Jury: TypeAlias = "tuple[str, ...]"
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """How a block is done.
 
     Parameters
@@ -43,16 +41,16 @@ class Trial:
         The workers that make its shares; any, if none are named.
     """
 
-    manner: Manner | None = None
+    manner: RetryMode | None = None
     attempt: int = 0
     notes: tuple[str, ...] = ()
-    among: Jury = ()
+    allowed_workers: Jury = ()
 
 
 class Maker(Protocol):
     """Makes the graph of a block."""
 
-    def __call__(self, block: int, trial: Trial, /) -> BlockJob:
+    def __call__(self, block: int, trial: Attempt, /) -> BlockJob:
         """Return the graph."""
         ...
 
@@ -69,7 +67,7 @@ class _Tried:
     ahead: tuple[Jury, ...] | None = None
 
 
-class SecondTries:
+class RetryPolicy:
     """Says how a block that failed is done again, if it is.
 
     Parameters
@@ -100,7 +98,7 @@ class SecondTries:
         there = frozenset(self._workers())
         ahead = before.ahead
         if ahead is None:
-            ahead = (*[()] * self._locates, *juries(there, error.workers))
+            ahead = (*[()] * self._locates, *worker_subsets_to_try(there, error.workers))
             after = replace(after, notes=(f"all shares were made again: {one_line(error)}",))
         present = [tuple(worker for worker in jury if worker in there) for jury in ahead]
         left = [now for jury, now in zip(ahead, present, strict=True) if not jury or len(now) > 1]
@@ -109,13 +107,13 @@ class SecondTries:
         after = replace(after, ahead=tuple(left[1:]))
         return self._again(job.block, after, "careful", left[0])
 
-    def _again(self, block: int, tried: _Tried, manner: Manner, jury: Jury) -> BlockJob:
+    def _again(self, block: int, tried: _Tried, manner: RetryMode, jury: Jury) -> BlockJob:
         self._tried[block] = tried
         logger.warning("block %d is done again: %s", block, tried.notes[-1])
-        return self._make(block, Trial(manner, tried.attempt, tried.notes, jury))
+        return self._make(block, Attempt(manner, tried.attempt, tried.notes, jury))
 
 
-def juries(there: Collection[str], doubted: Collection[str]) -> list[Jury]:
+def worker_subsets_to_try(there: Collection[str], doubted: Collection[str]) -> list[Jury]:
     """Return by whom a block is done again where nobody knows whose share was wrong.
 
     At least one of them is without the worker that was wrong, and none is a single worker while
@@ -129,13 +127,13 @@ def juries(there: Collection[str], doubted: Collection[str]) -> list[Jury]:
     doubted
         Those whose shares contradicted each other.
 
-    >>> juries("abcd", "abcd")
+    >>> worker_subsets_to_try("abcd", "abcd")
     [('a', 'c'), ('b', 'd')]
-    >>> juries("abc", "abc")
+    >>> worker_subsets_to_try("abc", "abc")
     [('b', 'c'), ('a', 'c'), ('a', 'b')]
-    >>> juries("abcde", "abc")[0]
+    >>> worker_subsets_to_try("abcde", "abc")[0]
     ('d', 'e')
-    >>> juries("ab", "ab")
+    >>> worker_subsets_to_try("ab", "ab")
     [()]
     """
     workers = sorted(there)

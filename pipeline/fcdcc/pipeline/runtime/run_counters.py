@@ -15,20 +15,18 @@ from fcdcc.storage import BlockLayout
 
 from ..anyk import anyk_report
 from ..anyk.queries import Report
-from ..monitoring.progress import Advance
-from ..monitoring.record.work_counter import Ledger
+from ..monitoring.progress import RunProgress
+from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
-from ..plans.forecast import Forecast, planned
+from ..plans.forecast import Forecast, expected
 from ..worker.executable_plugin import BYTES_SENT, PEAK_MEMORY
-from .block_runner import Outcome, reason
-
-__all__ = ["Tally"]
+from .block_runner import BlockOutcome, reason
 
 FAILURES_NAMED = 100
 """Failed blocks that a summary names; the output's records name all."""
 
 
-class Tally:
+class RunCounters:
     """Counts blocks, and takes over what the scheduler knows of shares and workers.
 
     Parameters
@@ -95,7 +93,7 @@ class Tally:
         self._report = None
         self._replaced.clear()
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: BlockOutcome) -> None:
         """Count a finished block."""
         self._stopped = time.monotonic()
         if outcome.error is not None:
@@ -131,11 +129,11 @@ class Tally:
             self._sent[address] = worker["metrics"].get(BYTES_SENT, 0)
             self._peak = max(self._peak, worker["metrics"].get(PEAK_MEMORY, 0))
 
-    def advance(self, extra_work: float = 0.0, slow: str = "") -> Advance:
+    def advance(self, extra_work: float = 0.0, slow: str = "") -> RunProgress:
         """Return how far the run is, with what others know of it."""
         counters = self._counters
         left = self._layout.blocks - self._done - self._skipped - len(self.failed)
-        return Advance(
+        return RunProgress(
             blocks_total=self._layout.blocks,
             blocks_done=self._done,
             blocks_skipped=self._skipped,
@@ -150,7 +148,7 @@ class Tally:
             slow=slow,
         )
 
-    def summary(self, ledger: Ledger | None = None) -> Summary:
+    def summary(self, ledger: WorkCounter | None = None) -> Summary:
         """Return what the run did; without a ledger it did nothing."""
         counters = self._counters
         seconds = self._stopped - self._started
@@ -181,7 +179,7 @@ class Tally:
                 for block, reason in sorted(self.failed.items())[:FAILURES_NAMED]
             ),
             peak_memory=self._peak or None,
-            planned=None if self.forecast is None else planned(self.forecast, self._done),
+            planned=None if self.forecast is None else expected(self.forecast, self._done),
         )
 
     @property

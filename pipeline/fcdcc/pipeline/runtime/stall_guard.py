@@ -20,7 +20,6 @@ from ..anyk.keys import Stage, parse_key
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-__all__ = ["StallGuard", "WaitingTask", "describe", "patience", "waiting_tasks"]
 
 FIRST_LOOK = 0.25
 """Part of the patience after which single tasks are looked at: before, blocks and groups do."""

@@ -25,8 +25,6 @@ from ..model.network import ConvStage, GlueStage, Network
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 
-__all__ = ["Executable", "ExecutableRef", "drop", "find", "hold"]
-
 BANDS_KEPT = 16
 """Bands whose strips a process remembers: more than are in flight."""
 
@@ -172,17 +170,17 @@ _executables_lock = Lock()
 def hold(executable: Executable) -> ExecutableRef:
     """Keep an executable in this process until :func:`drop`, as often as it was held."""
     with _executables_lock:
-        held, count = _executables.get(executable.fingerprint, (executable, 0))
-        _executables[executable.fingerprint] = (held, count + 1)
+        executable, count = _executables.get(executable.fingerprint, (executable, 0))
+        _executables[executable.fingerprint] = (executable, count + 1)
     return executable.ref
 
 
 def drop(ref: ExecutableRef) -> None:
     """Undo one :func:`hold`; unknown ones are ignored."""
     with _executables_lock:
-        held = _executables.pop(ref.fingerprint, None)
-        if held is not None and held[1] > 1:
-            _executables[ref.fingerprint] = (held[0], held[1] - 1)
+        executable = _executables.pop(ref.fingerprint, None)
+        if executable is not None and executable[1] > 1:
+            _executables[ref.fingerprint] = (executable[0], executable[1] - 1)
 
 
 def find(ref: ExecutableRef | Executable) -> Executable:
@@ -196,9 +194,9 @@ def find(ref: ExecutableRef | Executable) -> Executable:
     if isinstance(ref, Executable):
         return ref
     with _executables_lock:
-        held = _executables.get(ref.fingerprint)
-    if held is not None:
-        return held[0] if ref.band is None else held[0].at(ref.band)
+        executable = _executables.get(ref.fingerprint)
+    if executable is not None:
+        return executable[0] if ref.band is None else executable[0].at(ref.band)
     raise PlanError(
         f"this process holds no executable {ref.fingerprint[:12]}; expected the run's worker "
         "plugin to have loaded it: is the run that this task belongs to still going on?"

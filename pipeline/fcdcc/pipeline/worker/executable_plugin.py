@@ -20,8 +20,6 @@ from .executable import Executable, drop, hold
 from .graceful_exit import leave_as_before, leave_in_order
 from .peak_memory import PeakMemory
 
-__all__ = ["BYTES_SENT", "PEAK_MEMORY", "ExecutablePlugin", "install", "uninstall"]
-
 logger = logging.getLogger(__name__)
 
 INSTALL_PATIENCE = 60.0

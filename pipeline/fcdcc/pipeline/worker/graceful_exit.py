@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Worker
 
-__all__ = ["leave_as_before", "leave_in_order"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distributed import Worker
 
-__all__ = ["KEPT", "dask_setup", "give_back_all", "keep_freed_memory"]
 
 KEPT = 256 * 2**20
 """Bytes of free memory that may be kept at the end of the heap."""

@@ -6,8 +6,6 @@ import threading
 
 import psutil
 
-__all__ = ["PeakMemory"]
-
 EVERY = 0.05
 """Seconds between two looks: a look takes some microseconds, a share tens of milliseconds."""
 

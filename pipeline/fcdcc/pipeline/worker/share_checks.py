@@ -29,24 +29,12 @@ from ..anyk.worker import announce, here
 from ..errors import NotFiniteError, WrongSharesError
 from .executable import Executable
 
-__all__ = [
-    "Finding",
-    "Given",
-    "Noted",
-    "bare",
-    "examine",
-    "is_finite",
-    "noted",
-    "refuse",
-    "refuse_odd",
-]
-
 logger = logging.getLogger(__name__)
 
 Array: TypeAlias = NDArray[Any]
 
 
-class Noted(NamedTuple):
+class CheckedShare(NamedTuple):
     """A share that will be checked.
 
     ``scale`` is the size that its rounding is proportional to, ``worker`` where it was made.
@@ -57,7 +45,7 @@ class Noted(NamedTuple):
     worker: str
 
 
-Given: TypeAlias = "Array | Noted"
+ShareMessage: TypeAlias = "Array | CheckedShare"
 """A share as it travels between tasks."""
 
 
@@ -78,14 +66,14 @@ class Finding:
         return f"layer {self.layer} ({self.name}): {_named(self.wrong)} left out as wrong"
 
 
-def bare(share: Given) -> Array:
+def share_values(share: ShareMessage) -> Array:
     """Return the values of a share."""
-    return share.values if isinstance(share, Noted) else share
+    return share.values if isinstance(share, CheckedShare) else share
 
 
-def noted(
-    held: Executable, layer: int, position: int, values: Array, entering: Tensor | None
-) -> Given:
+def as_message(
+    executable: Executable, layer: int, position: int, values: Array, entering: Tensor | None
+) -> ShareMessage:
     """Return a share as it travels: as it is, or with what is needed to check it.
 
     NaN and infinity are told of where they arise.
@@ -103,22 +91,22 @@ def noted(
         announce("not-finite", [(position, here())])
         logger.warning(
             "layer %d (%s): share %d has values that are not finite",
-            layer, held.plan.layer(layer).name, position,
+            layer, executable.plan.layer(layer).name, position,
         )  # fmt: skip
-    if held.plan.verify == "off":
+    if executable.plan.verify == "off":
         return values
     scale = 0.0
     if entering is not None:
-        plain = held.coded(layer).is_plain(position)
-        size = held.filter_size(layer, None if plain else position)
-        scale = convolution_scale(entering, size, held.reduction(layer))
-    return Noted(values, scale, here())
+        plain = executable.coded(layer).is_plain(position)
+        size = executable.filter_size(layer, None if plain else position)
+        scale = convolution_scale(entering, size, executable.reduction(layer))
+    return CheckedShare(values, scale, here())
 
 
 def examine(
-    held: Executable,
+    executable: Executable,
     layer: int,
-    shares: Mapping[int, Given],
+    shares: Mapping[int, ShareMessage],
     images: int,
     with_bias: Collection[int] = (),
 ) -> Verdict:
@@ -135,22 +123,24 @@ def examine(
     with_bias
         Positions that have the bias in them, and may lack rows that are zero.
     """
-    coded, bias = held.coded(layer), held.bias(layer)
+    coded, bias = executable.coded(layer), executable.bias(layer)
     sketches: dict[int, Tensor] = {}
     entries = 0
     for position, share in shares.items():
-        values = bare(share)
+        values = share_values(share)
         tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
         if bias is not None and position in with_bias:
             tensor = tensor - bias.reshape(-1, *[1] * (tensor.ndim - 2))
         rows = coded.all_outputs(tensor, position, images)
         sketches[position], entries = sketch(rows), rows[0].numel()
-    scales = (share.scale for share in shares.values() if isinstance(share, Noted))
+    scales = (share.scale for share in shares.values() if isinstance(share, CheckedShare))
     scale = bounded(scales)
-    return check_sketches(coded.code, sketches, scale, held.reduction(layer), entries)
+    return check_sketches(coded.code, sketches, scale, executable.reduction(layer), entries)
 
 
-def refuse(held: Executable, layer: int, shares: Mapping[int, Given], verdict: Verdict) -> NoReturn:
+def raise_wrong_shares(
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], verdict: Verdict
+) -> NoReturn:
     """Say that shares contradict each other, or what else is the matter with them.
 
     Raises
@@ -160,20 +150,22 @@ def refuse(held: Executable, layer: int, shares: Mapping[int, Given], verdict: V
     WrongSharesError
         If any of them must be wrong.
     """
-    odd = [position for position, share in shares.items() if not is_finite(bare(share))]
-    if _came_in(held, layer, odd, shares):
-        refuse_odd(held, layer, odd)
-    found = [(p, s.worker if isinstance(s, Noted) else "") for p, s in sorted(shares.items())]
+    odd = [position for position, share in shares.items() if not is_finite(share_values(share))]
+    if _came_in(executable, layer, odd, shares):
+        raise_not_finite(executable, layer, odd)
+    found = [
+        (p, s.worker if isinstance(s, CheckedShare) else "") for p, s in sorted(shares.items())
+    ]
     announce("mismatch", found)
     raise WrongSharesError(
-        f"layer {layer} ({held.plan.layer(layer).name}): {_named(found)} contradict each other "
-        f"(by {verdict.syndrome:.2g} of their size); expected no more than rounding: one of "
+        f"layer {layer} ({executable.plan.layer(layer).name}): {_named(found)} contradict each "
+        f"other (by {verdict.syndrome:.2g} of their size); expected no more than rounding: one of "
         "these workers computes or remembers wrongly",
         (worker for _, worker in found if worker),
     )
 
 
-def refuse_odd(held: Executable, layer: int, odd: Iterable[int]) -> NoReturn:
+def raise_not_finite(executable: Executable, layer: int, odd: Iterable[int]) -> NoReturn:
     """Say that shares hold values that are not finite and are not decoded.
 
     Raises
@@ -182,21 +174,21 @@ def refuse_odd(held: Executable, layer: int, odd: Iterable[int]) -> NoReturn:
         Always.
     """
     raise NotFiniteError(
-        f"layer {layer} ({held.plan.layer(layer).name}): shares {sorted(odd)} hold values that "
-        "are not finite, which decoding would bring into other images; look for NaN, infinity or "
-        "very large numbers in the images"
+        f"layer {layer} ({executable.plan.layer(layer).name}): shares {sorted(odd)} hold values "
+        "that are not finite, which decoding would bring into other images; look for NaN, infinity "
+        "or very large numbers in the images"
     )
 
 
 def _came_in(
-    held: Executable, layer: int, odd: Collection[int], shares: Mapping[int, Given]
+    executable: Executable, layer: int, odd: Collection[int], shares: Mapping[int, ShareMessage]
 ) -> bool:
     """Return whether shares are odd because what they were made from is.
 
     Parity mixes all parts: what enters a plain share enters all parity, too, and the plain share
     may be the one that is not there. One share alone is not odd for that reason.
     """
-    planned = held.plan.layer(layer)
+    planned = executable.plan.layer(layer)
     parity = planned.parity
     if not parity:
         return len(odd) > 1 or (len(odd) == 1 == len(shares))

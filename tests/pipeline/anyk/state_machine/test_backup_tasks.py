@@ -12,7 +12,7 @@ from dask._task_spec import Task, TaskRef
 from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.anyk.keys import task_key
 from fcdcc.pipeline.anyk.state_machine import events as m
-from fcdcc.pipeline.anyk.state_machine.backup_tasks import Doubles, Phase
+from fcdcc.pipeline.anyk.state_machine.backup_tasks import BackupTasks, Phase
 from fcdcc.pipeline.anyk.state_machine.lateness import LateByHistory
 from support.anyk_cluster import Running
 from support.anyk_graphs import ENOUGH, N, append, decode, gathered, slow_once
@@ -21,21 +21,21 @@ KEY = ("glue-r", 3, 7, 0)
 
 
 def test_the_twin_is_dropped_when_the_task_is_first() -> None:
-    doubles = Doubles()
+    doubles = BackupTasks()
     double = doubles.begin(KEY, "b")
-    doubles.note(double.twin, Phase.STARTED)
+    doubles.note(double.backup, Phase.STARTED)
     assert list(doubles.settle()) == []
     doubles.note(KEY, Phase.DONE)
     assert doubles.unsettled
-    assert list(doubles.settle()) == [m.Drop(double.twin)]
+    assert list(doubles.settle()) == [m.CancelBackup(double.backup)]
     assert not doubles.knows(KEY)
 
 
 def test_the_task_adopts_the_result_of_a_twin_that_is_first() -> None:
-    doubles = Doubles()
+    doubles = BackupTasks()
     double = doubles.begin(KEY, "b")
-    doubles.note(double.twin, Phase.DONE)
-    assert list(doubles.settle()) == [m.Adopt(KEY, double.twin)]
+    doubles.note(double.backup, Phase.DONE)
+    assert list(doubles.settle()) == [m.UseBackup(KEY, double.backup)]
     assert doubles.is_adopting(KEY)
     for phase in (Phase.GONE, Phase.WAITING, Phase.STARTED):  # it is taken back and runs there
         doubles.note(KEY, phase)
@@ -46,33 +46,33 @@ def test_the_task_adopts_the_result_of_a_twin_that_is_first() -> None:
 
 
 def test_a_task_that_waits_for_a_lost_input_adopts_when_it_is_started() -> None:
-    doubles = Doubles()
+    doubles = BackupTasks()
     double = doubles.begin(KEY, "b")
     doubles.note(KEY, Phase.WAITING)
-    doubles.note(double.twin, Phase.DONE)
+    doubles.note(double.backup, Phase.DONE)
     assert list(doubles.settle()) == []
     doubles.note(KEY, Phase.STARTED)
-    assert list(doubles.settle()) == [m.Adopt(KEY, double.twin)]
+    assert list(doubles.settle()) == [m.UseBackup(KEY, double.backup)]
 
 
-@pytest.mark.parametrize("who", ["task", "twin"])
+@pytest.mark.parametrize("who", ["task", "backup"])
 def test_a_pair_of_which_one_is_gone_ends(who: str) -> None:
-    doubles = Doubles()
+    doubles = BackupTasks()
     double = doubles.begin(KEY, "b")
-    doubles.note(KEY if who == "task" else double.twin, Phase.GONE)
-    assert list(doubles.settle()) == [m.Drop(double.twin)]
+    doubles.note(KEY if who == "task" else double.backup, Phase.GONE)
+    assert list(doubles.settle()) == [m.CancelBackup(double.backup)]
     # It may be late again, and gets another twin.
-    assert doubles.begin(KEY, "c").twin != double.twin
+    assert doubles.begin(KEY, "c").backup != double.backup
     doubles.forget(KEY)
-    doubles.forget(double.twin)
+    doubles.forget(double.backup)
     list(doubles.settle())
     assert not doubles.remembers(KEY)
 
 
 def test_only_tasks_of_ours_are_doubled() -> None:
-    assert Doubles.may_double(("write-r", 3, 7, 0))
-    assert not Doubles.may_double(("images-1234", 7, 0, 0))
-    assert not Doubles.may_double("sum-1234")
+    assert BackupTasks.may_double(("write-r", 3, 7, 0))
+    assert not BackupTasks.may_double(("images-1234", 7, 0, 0))
+    assert not BackupTasks.may_double("sum-1234")
 
 
 # ------------------------------------------------------------------ on a cluster

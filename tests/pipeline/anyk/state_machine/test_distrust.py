@@ -28,7 +28,7 @@ def test_wrong_shares_in_three_blocks_are_too_many() -> None:
     assert wrong(state, "a", 0, 0, 1, 2) == []  # one incident, in three layers
     assert wrong(state, "a", 1) == []
     assert wrong(state, "b", 1) == []
-    assert wrong(state, "a", 2) == [m.Distrust("a", 3)]
+    assert wrong(state, "a", 2) == [m.StopUsingWorker("a", 3)]
     assert state.history.run("r").counters.corrupt_shares == 6
     assert state.history.run("r").corrupt[-1] == (0, 2, 2, "a")
     assert state.roster.workers["a"].avoided
@@ -42,7 +42,7 @@ def test_one_that_dask_would_use_again_is_shut_out_again() -> None:
     state.handle(m.WorkerStatus(2.0, "a", running=False))
     assert [*state.handle(m.Tick(3.0, 0.25, 0.5, ()))] == []
     state.handle(m.WorkerStatus(4.0, "a", running=True))
-    assert m.Distrust("a", 3) in state.handle(m.Tick(5.0, 0.25, 0.5, ()))
+    assert m.StopUsingWorker("a", 3) in state.handle(m.Tick(5.0, 0.25, 0.5, ()))
 
 
 def test_the_last_worker_is_not_shut_out() -> None:

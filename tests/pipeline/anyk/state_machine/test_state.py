@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fcdcc.pipeline.anyk.state_machine import events as m
 from fcdcc.pipeline.anyk.state_machine import workers as roster
-from fcdcc.pipeline.anyk.state_machine.entities import MemberState
+from fcdcc.pipeline.anyk.state_machine.entities import ShareStatus
 from fcdcc.pipeline.anyk.state_machine.events import Instruction, Key
 from fcdcc.pipeline.anyk.state_machine.lateness import FixedSilence, LateByHistory
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
@@ -30,7 +30,7 @@ class Share:
         self.since = 0.0
 
 
-class Node:
+class NodeState:
     def __init__(self, key: Key, shares: Iterable[Key]) -> None:
         self.key = key
         self.shares = list(shares)
@@ -47,9 +47,9 @@ class ModelDask:
         self.instructions: list[Instruction] = []
         self.now = 0.0
         self.shares: dict[Key, Share] = {}
-        self.nodes: dict[Key, Node] = {}
+        self.nodes: dict[Key, NodeState] = {}
         self.workers: list[str] = []
-        self.twins: dict[Key, m.Double] = {}
+        self.twins: dict[Key, m.StartBackup] = {}
         self.erasures = 0
         self.started_parity = 0
         for name in workers:
@@ -97,7 +97,7 @@ class ModelDask:
         else:
             specs = [m.NodeSpec(("decode-r", layer, block, 0), tuple(keys.items()), enough)]
         for spec in specs:
-            self.nodes[spec.key] = Node(spec.key, keys.values())
+            self.nodes[spec.key] = NodeState(spec.key, keys.values())
             for key in keys.values():
                 self.shares[key].dependents.add(spec.key)
         shares = tuple(m.ShareSpec(key, p, p, p in set(standby)) for p, key in keys.items())
@@ -145,20 +145,20 @@ class ModelDask:
                 self.shares[item.share].place = item.worker
             elif isinstance(item, m.RemoveWorker):
                 self.leave(item.worker)
-            elif isinstance(item, m.Double):
+            elif isinstance(item, m.StartBackup):
                 assert item.task in self.shares
                 assert self.shares[item.task].state == "running"
-                self.twins[item.twin] = item
-                self.tell(m.TaskStarted(self.now, item.twin, item.worker))
-            elif isinstance(item, m.Adopt):
-                self._adopt(self.shares[item.task], self.twins.pop(item.twin))
-            elif isinstance(item, m.Drop) and self.twins.pop(item.twin, None):
-                self.tell(m.Forgotten(self.now, item.twin))
+                self.twins[item.backup] = item
+                self.tell(m.TaskStarted(self.now, item.backup, item.worker))
+            elif isinstance(item, m.UseBackup):
+                self._adopt(self.shares[item.task], self.twins.pop(item.backup))
+            elif isinstance(item, m.CancelBackup) and self.twins.pop(item.backup, None):
+                self.tell(m.Forgotten(self.now, item.backup))
 
     def finish_twin(self, key: Key) -> None:
         self.tell(m.TaskDone(self.now, key, self.twins[key].worker))
 
-    def _adopt(self, share: Share, double: m.Double) -> None:
+    def _adopt(self, share: Share, double: m.StartBackup) -> None:
         assert share.state == "running"
         assert share.key == double.task
         self.tell(m.ShareReleased(self.now, share.key))
@@ -186,9 +186,9 @@ class ModelDask:
         for share in list(self.shares.values()):
             if share.worker == name and share.state in ("running", "done"):
                 self._lose(share)
-        for twin in [key for key, double in self.twins.items() if double.worker == name]:
-            del self.twins[twin]
-            self.tell(m.TaskGone(self.now, twin))
+        for backup in [key for key, double in self.twins.items() if double.worker == name]:
+            del self.twins[backup]
+            self.tell(m.TaskGone(self.now, backup))
         for node in list(self.nodes.values()):
             if node.worker == name and node.state in ("running", "done"):
                 self.tell(m.NodeReleased(self.now, node.key))
@@ -207,7 +207,7 @@ class ModelDask:
         if self._waiters(share):
             self._want(share)
 
-    def _wait(self, node: Node) -> None:
+    def _wait(self, node: NodeState) -> None:
         node.state, node.worker = "waiting", None
         self.tell(m.NodeWaiting(self.now, node.key))
         for name in node.shares:
@@ -222,7 +222,7 @@ class ModelDask:
     def _waiters(self, share: Share) -> list[Key]:
         return [k for k in share.dependents if self.nodes[k].state in ("waiting", "running")]
 
-    def _maybe_run(self, node: Node) -> None:
+    def _maybe_run(self, node: NodeState) -> None:
         there = all(self.shares[name].state == "done" for name in node.shares)
         if node.state == "waiting" and there and self.workers:
             assert node.sent in (None, set(node.shares))
@@ -244,7 +244,7 @@ class ModelDask:
         self.tell(m.Forgotten(self.now, share.key))
         return None
 
-    def _cut(self, node: Node, item: m.Cut) -> None:
+    def _cut(self, node: NodeState, item: m.Cut) -> None:
         assert node.state == "waiting"
         for name in item.shares:
             node.shares.remove(name)
@@ -606,7 +606,7 @@ def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
     assert [type(item) for item in tick(dask, 99.1)] == [m.Start, m.Start]
 
 
-@pytest.mark.parametrize("first", ["twin", "share", "others", "nobody is free"])
+@pytest.mark.parametrize("first", ["backup", "share", "others", "nobody is free"])
 def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first: str) -> None:
     dask, shares = all_late()
     assert tick(dask, 99.0) == []
@@ -619,7 +619,7 @@ def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first:
     if first == "nobody is free":
         assert given[2:] == []
         return
-    (double,) = (item for item in given if isinstance(item, m.Double))
+    (double,) = (item for item in given if isinstance(item, m.StartBackup))
     slow = dask.shares[double.task].worker
     assert double.worker != slow
     assert [type(item) for item in tick(dask, 99.2)] == []  # one twin is enough
@@ -627,8 +627,8 @@ def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first:
         dask.start(key)
         if first != "others":
             dask.finish(key)
-    if first == "twin":
-        dask.finish_twin(double.twin)
+    if first == "backup":
+        dask.finish_twin(double.backup)
         dask.settle()
         assert dask.shares[double.task].worker == double.worker
     for key in [double.task] if first != "others" else list(shares.values())[1:]:
@@ -660,12 +660,12 @@ def test_where_parity_is_dear_a_late_share_runs_again_in_its_place(then: str) ->
     slow = dask.shares[shares[3]].worker
     assert slow is not None
     (double,) = tick(dask, 66.1)
-    assert isinstance(double, m.Double)
+    assert isinstance(double, m.StartBackup)
     assert (double.task, double.worker == slow) == (shares[3], False)
     dask.obey([double])
     assert tick(dask, 66.3) == []
     if then == "the twin is first":
-        dask.finish_twin(double.twin)
+        dask.finish_twin(double.backup)
         dask.settle()
         assert dask.shares[shares[3]].worker == double.worker
         assert dask.machine.history.run("r").counters.doubles_used == 1
@@ -835,7 +835,7 @@ def test_a_share_that_raises_is_reported_and_not_an_erasure() -> None:
     dask.start(key)
     dask.tell(m.ShareErred(1.0, key))
     dask.tell(m.NodeErred(1.0, ("decode-r", 0, 0, 0)))
-    assert dask.machine.registry.members[key].state is MemberState.ERRED
+    assert dask.machine.registry.members[key].state is ShareStatus.ERRED
     assert [r.state for r in dask.machine.history.run("r").shares] == ["erred"]
     dask.machine.validate()
 

@@ -22,7 +22,12 @@ from hypothesis import strategies as st
 from fcdcc.pipeline.cli import main
 from fcdcc.pipeline.cli.scheduling.cron import WEEKDAYS, CronTimes, parse_cron
 from fcdcc.pipeline.cli.scheduling.foreground import serve, trigger_of
-from fcdcc.pipeline.cli.scheduling.unit_files import Unit, calendar_lines, cron_unit, systemd_unit
+from fcdcc.pipeline.cli.scheduling.unit_files import (
+    ScheduledJob,
+    calendar_lines,
+    cron_unit,
+    systemd_unit,
+)
 from fcdcc.pipeline.errors import OptionError
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -31,19 +36,19 @@ START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 def matches(fields: list[str], when: dt.datetime) -> bool:
     """Cron's rules (crontab(5)) for plain numbers, lists and stars, said another way."""
 
-    def among(text: str, value: int) -> bool:
+    def allowed_workers(text: str, value: int) -> bool:
         return text == "*" or value in map(int, text.split(","))
 
     weekday = (when.weekday() + 1) % 7
-    day = among(fields[2], when.day)
+    day = allowed_workers(fields[2], when.day)
     if "*" in (fields[2], fields[4]):
-        right_day = day and among(fields[4], weekday)
+        right_day = day and allowed_workers(fields[4], weekday)
     else:
-        right_day = day or among(fields[4], weekday)
+        right_day = day or allowed_workers(fields[4], weekday)
     return (
-        among(fields[0], when.minute)
-        and among(fields[1], when.hour)
-        and among(fields[3], when.month)
+        allowed_workers(fields[0], when.minute)
+        and allowed_workers(fields[1], when.hour)
+        and allowed_workers(fields[3], when.month)
         and right_day
     )
 
@@ -104,8 +109,8 @@ def test_what_is_no_time_is_refused(text: str, words: str) -> None:
         parse_cron(text)
 
 
-def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> Unit:
-    return Unit(Path(job), parse_cron(cron), timezone, "/opt/python")
+def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> ScheduledJob:
+    return ScheduledJob(Path(job), parse_cron(cron), timezone, "/opt/python")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined
 from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
-from fcdcc.pipeline.monitoring.dashboard.collector import Board
+from fcdcc.pipeline.monitoring.dashboard.collector import RunCollector
 from fcdcc.pipeline.monitoring.dashboard.page import live
-from fcdcc.pipeline.monitoring.dashboard.run_statistics import Account
+from fcdcc.pipeline.monitoring.dashboard.run_statistics import RunStatistics
 from fcdcc.pipeline.monitoring.dashboard.snapshot import snapshot
 from fcdcc.pipeline.monitoring.stragglers import WorkerView, ranked, slow_ones, verdict
 from simulation import SimulatedCluster, Steady, one_layer
@@ -30,7 +30,7 @@ def group(stop: float, block: int = 0, start: float = 0.0, solved: bool = False)
 
 
 def test_a_group_that_waits_for_nobody_saves_nothing() -> None:
-    account = Account()
+    account = RunStatistics()
     for position in range(4):
         account.add_share(share(f"w{position}", 0.0, 1.0 + position / 10, position=position))
     account.add_group(group(1.4))
@@ -40,7 +40,7 @@ def test_a_group_that_waits_for_nobody_saves_nothing() -> None:
 
 
 def test_the_lateness_of_an_erased_share_ends_when_its_worker_leaves() -> None:
-    account = Account()
+    account = RunStatistics()
     account.add_share(share("a", 0.0, 1.0))
     account.add_share(share("b", 0.0, 1.0, "erased", position=1))
     account.add_group(group(1.1, solved=True))
@@ -55,7 +55,7 @@ def test_the_lateness_of_an_erased_share_ends_when_its_worker_leaves() -> None:
 
 def test_what_nobody_saw_is_not_counted_as_late() -> None:
     confirmed: dict[str, float] = {}
-    account = Account(confirmed)
+    account = RunStatistics(confirmed)
     account.add_share(share("b", 0.0, 1.0, "erased"))
     account.add_group(group(1.1))
     account.add_share(share("b", 9.0, 9.5, block=1))  # it had nothing to do meanwhile
@@ -67,7 +67,7 @@ def test_what_nobody_saw_is_not_counted_as_late() -> None:
 
 
 def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
-    account = Account()
+    account = RunStatistics()
     for block in range(3):
         account.add_share(share("b", 0.0, 1.0, "erased", block=block))
         account.add_group(group(1.0, block))
@@ -79,7 +79,7 @@ def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
 
 
 def test_the_pace_is_that_of_the_latest_shares() -> None:
-    account = Account()
+    account = RunStatistics()
     for block in range(40):
         for worker, seconds in (("a", 1.0), ("b", 1.0), ("c", 1.0), ("d", 3.0)):
             account.add_share(share(worker, block, block + seconds, block=block))
@@ -94,7 +94,7 @@ def test_the_pace_that_shares_are_given_out_by_is_shown() -> None:
         cluster.join(f"w{number}")
     cluster.run((one_layer(block, 6, 6) for block in range(20)), 3)
     cluster.join("fresh")
-    board = Board(state)
+    board = RunCollector(state)
     board.refresh(cluster.now)
     shown = snapshot(board, cluster.now)
     learned = {worker["address"]: worker["learned_pace"] for worker in shown["workers"]}
@@ -117,7 +117,7 @@ def test_the_pace_that_shares_are_given_out_by_is_shown() -> None:
 def test_sums_are_never_negative_and_groups_are_never_lost(
     history: list[tuple[str, str, float, int]],
 ) -> None:
-    account, now, blocks = Account(), 0.0, set()
+    account, now, blocks = RunStatistics(), 0.0, set()
     for worker, state, seconds, block in history:
         now += 0.5
         account.add_share(share(worker, now, now + seconds, state, block))
@@ -155,12 +155,12 @@ def test_the_sentence_says_so_when_nobody_is_slow_and_when_somebody_left() -> No
     assert slow_ones(even) == ""
 
 
-def busy_board(workers: int, groups: int, shares: int = 6) -> Board:
+def busy_board(workers: int, groups: int, shares: int = 6) -> RunCollector:
     """Return a board of a run with so many groups, as the plugin's history tells it."""
     state = AnyKState()
     for number in range(workers):
         state.handle(WorkerJoined(0.0, f"tcp://10.0.0.1:{number}", "h", 1))
-    board = Board(state)
+    board = RunCollector(state)
     addresses = list(state.roster.workers)
     for number in range(groups):
         layer, block, now = number % 10, number // 10, number / 100
@@ -203,7 +203,7 @@ def test_a_hundred_thousand_groups_of_a_thousand_workers_take_less_than_20_megab
 
 
 def test_a_board_without_any_run_can_be_shown() -> None:
-    board = Board(AnyKState())
+    board = RunCollector(AnyKState())
     board.refresh(1.0)
     shown = snapshot(board, 1.0)
     assert shown["sentence"] == "No worker has computed a share yet."

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fcdcc.storage.sealed import seal
+from fcdcc.storage.checksummed_json import seal
 from support.jobs import fcdcc
 from support.stored import fill, make_output
 

@@ -37,7 +37,7 @@ from . import graph_edits as edits
 from .colocation import place_glue, place_lane
 from .dask_contract import NEWEST, check_contract, is_untested
 from .groups import find_groups
-from .rpc import Answers, Failures
+from .rpc import Failures, SchedulerRPC
 from .transitions import (
     Change,
     ignore_stale,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from dask.typing import Key
     from distributed.scheduler import Recs, Scheduler, TaskState, WorkerState
 
-__all__ = ["AnyKPlugin"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class AnyKPlugin(SchedulerPlugin):
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._look_at(list(scheduler.tasks))
-        answers = Answers(self.state, self._guarded, self.failures, self.catch_up)
+        answers = SchedulerRPC(self.state, self._guarded, self.failures, self.catch_up)
         answers.install(scheduler)
         ignore_stale(scheduler, self._guarded)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
@@ -391,12 +390,12 @@ class AnyKPlugin(SchedulerPlugin):
         no_more: list[Key] = []
         for instruction in instructions:
             with self.failures.kept(instruction):
-                if isinstance(instruction, m.Adopt | m.Drop):
-                    no_more.append(instruction.twin)
+                if isinstance(instruction, m.UseBackup | m.CancelBackup):
+                    no_more.append(instruction.backup)
                 recommendations |= self._changed(instruction)
         self._follow(recommendations, "settle")
-        for twin in no_more:  # an adopted one is needed by its task now
-            edits.drop(self.scheduler, twin, f"{NAME}-twin-{time()}")
+        for backup in no_more:  # an adopted one is needed by its task now
+            edits.drop(self.scheduler, backup, f"{NAME}-twin-{time()}")
         if self.scheduler.validate:
             self.state.validate()
 
@@ -408,19 +407,19 @@ class AnyKPlugin(SchedulerPlugin):
             return edits.cut(tasks[instruction.node], shares)
         if isinstance(instruction, m.Start):
             return edits.start(tasks[instruction.share], instruction.worker)
-        if isinstance(instruction, m.Double):
-            self._guarded.add(instruction.twin)
+        if isinstance(instruction, m.StartBackup):
+            self._guarded.add(instruction.backup)
             task = tasks[instruction.task]
-            return edits.double(self.scheduler, task, instruction.twin, instruction.worker)
-        if isinstance(instruction, m.Adopt):
-            return edits.adopt(tasks[instruction.task], tasks[instruction.twin])
+            return edits.double(self.scheduler, task, instruction.backup, instruction.worker)
+        if isinstance(instruction, m.UseBackup):
+            return edits.adopt(tasks[instruction.task], tasks[instruction.backup])
         if isinstance(instruction, m.Place):
             self._place(instruction)
         if isinstance(instruction, m.RemoveWorker):
             logger.warning("%s: removing it", instruction.reason)
             self.scheduler.log_event(NAME, {"event": "remove-worker", "worker": instruction.worker})
             self.scheduler.loop.add_callback(self._remove, instruction.worker)
-        if isinstance(instruction, m.Distrust):
+        if isinstance(instruction, m.StopUsingWorker):
             logger.warning(
                 "worker %s gave wrong shares in %d blocks: it is given no more work; look at its "
                 "memory and processor, and start it again",

@@ -28,8 +28,6 @@ from .graph_edits import place
 if TYPE_CHECKING:
     from distributed.scheduler import TaskState
 
-__all__ = ["lane_seats", "place_glue", "place_lane"]
-
 
 def place_lane(share: TaskState, worker: str, tasks: Mapping[Key, TaskState]) -> None:
     """Place a share, the task that it is an alias of, and what goes along with it.

@@ -22,8 +22,6 @@ from distributed.worker_state_machine import WorkerState as WorkerMachine
 from ..errors import UnsupportedDaskError
 from ..tasks import ERASED, AnyK
 
-__all__ = ["NEWEST", "OLDEST", "breaches", "check_contract", "is_untested"]
-
 OLDEST = "2025.7.0"
 """The oldest distributed that the plugin was tested with."""
 

@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from dask.typing import Key
     from distributed.scheduler import Recs, Scheduler, TaskState
 
-__all__ = [
-    "NOBODY",
-    "adopt",
-    "cut",
-    "defer",
-    "double",
-    "drop",
-    "hold",
-    "keep",
-    "orphans",
-    "place",
-    "shut_out",
-    "start",
-    "stranded",
-]
 
 OWNER = "fcdcc-anyk"
 """In whose name twins are wanted, as Dask does it for what is published or in a queue."""
@@ -152,7 +137,7 @@ def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
     return recommendations
 
 
-def double(scheduler: Scheduler, task: TaskState, twin: Key, worker: str) -> Recs:
+def double(scheduler: Scheduler, task: TaskState, backup: Key, worker: str) -> Recs:
     """Add a twin of a task that runs: the same work, from the same inputs, on another worker.
 
     It is wanted in the plugin's own name until :func:`drop`.
@@ -163,9 +148,9 @@ def double(scheduler: Scheduler, task: TaskState, twin: Key, worker: str) -> Rec
         If the task does not run, or the twin exists; then nothing was changed.
     """
     spec = task.run_spec
-    if task.state != "processing" or spec is None or twin in scheduler.tasks:
-        raise RuntimeError(f"{task!r} was to be doubled as {twin!r}, but does not run or was")
-    copy = scheduler.new_task(twin, spec.substitute({}, key=twin), "released")
+    if task.state != "processing" or spec is None or backup in scheduler.tasks:
+        raise RuntimeError(f"{task!r} was to be doubled as {backup!r}, but does not run or was")
+    copy = scheduler.new_task(backup, spec.substitute({}, key=backup), "released")
     for other in task.dependencies:
         copy.add_dependency(other)
     copy.priority = task.priority
@@ -178,11 +163,11 @@ def double(scheduler: Scheduler, task: TaskState, twin: Key, worker: str) -> Rec
         copy.loose_restrictions = task.loose_restrictions
     else:
         place(copy, worker)
-    scheduler.client_desires_keys([twin], OWNER)
-    return {twin: "waiting"}
+    scheduler.client_desires_keys([backup], OWNER)
+    return {backup: "waiting"}
 
 
-def adopt(task: TaskState, twin: TaskState) -> Recs:
+def adopt(task: TaskState, backup: TaskState) -> Recs:
     """Take a task from its worker, and let it take over the result of its twin.
 
     It keeps the inputs that it has: a worker that remembers it was told of them.
@@ -192,14 +177,16 @@ def adopt(task: TaskState, twin: TaskState) -> Recs:
     RuntimeError
         If the task does not run or there is no result to take over; then nothing was changed.
     """
-    if task.state != "processing" or not twin.who_has:
-        raise RuntimeError(f"{task!r} was to adopt the result of {twin!r}, but one of them is gone")
+    if task.state != "processing" or not backup.who_has:
+        raise RuntimeError(
+            f"{task!r} was to adopt the result of {backup!r}, but one of them is gone"
+        )
     inputs = [TaskRef(other.key) for other in task.dependencies]
-    task.run_spec = Task(task.key, _first, TaskRef(twin.key), *inputs)
-    task.dependencies.add(twin)  # the groups of the two are one: that is no dependency
-    twin.dependents.add(task)
+    task.run_spec = Task(task.key, _first, TaskRef(backup.key), *inputs)
+    task.dependencies.add(backup)  # the groups of the two are one: that is no dependency
+    backup.dependents.add(task)
     task.resource_restrictions = task.host_restrictions = None
-    task.worker_restrictions = {worker.address for worker in twin.who_has}
+    task.worker_restrictions = {worker.address for worker in backup.who_has}
     task.loose_restrictions = True
     return {task.key: "released"}
 
@@ -208,12 +195,12 @@ def _first(value: object, *_: object) -> object:
     return value
 
 
-def drop(scheduler: Scheduler, twin: Key, stimulus_id: str) -> None:
+def drop(scheduler: Scheduler, backup: Key, stimulus_id: str) -> None:
     """Want a twin no longer; if nobody else does, it is forgotten."""
     owner = scheduler.clients.get(OWNER)
     if owner is None:
         return
-    scheduler.client_releases_keys([twin], OWNER, stimulus_id)
+    scheduler.client_releases_keys([backup], OWNER, stimulus_id)
     if not owner.wants_what:
         del scheduler.clients[OWNER]
 

@@ -11,8 +11,6 @@ from fcdcc.pipeline.anyk.keys import parse_key
 from ..state_machine.events import GroupSpec, NodeSpec, ShareSpec
 from ..tasks import AnyK
 
-__all__ = ["find_groups"]
-
 
 def find_groups(
     nodes: Iterable[AnyK], needed: Collection[Key], block_numbers: Iterator[int]
@@ -74,12 +72,14 @@ def _group(nodes: list[AnyK], needed: Collection[Key], block_numbers: Iterator[i
                 shares[key] = ShareSpec(key, position, seats[position], held)
     labels = (parse_key(key) for key in shares)
     label = next((label for label in labels if label is not None), None)
-    among = frozenset[str]().union(*(node.among for node in nodes))
+    allowed_workers = frozenset[str]().union(*(node.allowed_workers for node in nodes))
     if label is None:
         number = next(block_numbers)
-        return GroupSpec("", 0, number, number, tuple(shares.values()), tuple(specs), among)
+        return GroupSpec(
+            "", 0, number, number, tuple(shares.values()), tuple(specs), allowed_workers
+        )
     place = (label.run, label.layer, label.block, label.block)
-    return GroupSpec(*place, tuple(shares.values()), tuple(specs), among)
+    return GroupSpec(*place, tuple(shares.values()), tuple(specs), allowed_workers)
 
 
 def _spared(node: AnyK) -> Collection[int]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dask.typing import Key
     from distributed.scheduler import Scheduler
 
-__all__ = ["Answers", "Failures"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class _Kept:
         return True
 
 
-class Answers:
+class SchedulerRPC:
     """Answers clients' questions about a state machine.
 
     Before any answer ``catch_up`` tells it of all that has happened.

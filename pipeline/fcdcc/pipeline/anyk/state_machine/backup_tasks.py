@@ -26,9 +26,7 @@ from enum import StrEnum
 
 from fcdcc.pipeline.anyk.keys import parse_key
 
-from .events import Adopt, Double, Drop, Instruction, Key
-
-__all__ = ["Doubles", "Phase"]
+from .events import CancelBackup, Instruction, Key, StartBackup, UseBackup
 
 
 class Phase(StrEnum):
@@ -43,13 +41,13 @@ class Phase(StrEnum):
 @dataclass
 class _Pair:
     task: Key
-    twin: Key
+    backup: Key
     task_phase: Phase = Phase.STARTED
-    twin_phase: Phase = Phase.WAITING
+    backup_phase: Phase = Phase.WAITING
     adopted: bool = False
 
 
-class Doubles:
+class BackupTasks:
     """The tasks that have twins."""
 
     def __init__(self) -> None:
@@ -78,10 +76,10 @@ class Doubles:
         """Return the task that a twin belongs to; any other key is returned as it is."""
         return self._task_of.get(key, key)
 
-    def twin_of(self, key: Key) -> Key | None:
+    def backup_of(self, key: Key) -> Key | None:
         """Return the twin that a task has now, if any."""
         pair = self._pairs.get(key)
-        return None if pair is None else pair.twin
+        return None if pair is None else pair.backup
 
     def is_adopting(self, key: Key) -> bool:
         """Return whether a task that runs only takes over its twin's result."""
@@ -93,13 +91,13 @@ class Doubles:
         """Return whether a task is one of ours, and so may run twice."""
         return parse_key(key) is not None
 
-    def begin(self, key: Key, worker: str) -> Double:
+    def begin(self, key: Key, worker: str) -> StartBackup:
         """Give a task that was started a twin on this worker."""
         number = self._numbers[key] = self._numbers.get(key, 0) + 1
-        twin: Key = (*key, number) if isinstance(key, tuple) else (key, number)
-        self._pairs[key] = _Pair(key, twin)
-        self._task_of[twin] = key
-        return Double(key, twin, worker)
+        backup: Key = (*key, number) if isinstance(key, tuple) else (key, number)
+        self._pairs[key] = _Pair(key, backup)
+        self._task_of[backup] = key
+        return StartBackup(key, backup, worker)
 
     def note(self, key: Key, phase: Phase) -> None:
         """Note where a task or a twin stands now; what has nothing to do with twins is ignored."""
@@ -109,7 +107,7 @@ class Doubles:
         if key == pair.task:
             pair.task_phase = phase
         else:
-            pair.twin_phase = phase
+            pair.backup_phase = phase
         self._dirty[pair.task] = None
 
     def forget(self, key: Key) -> None:
@@ -128,14 +126,14 @@ class Doubles:
                 yield from self._end(pair)
             elif pair.adopted:
                 continue
-            elif pair.twin_phase is Phase.GONE:
+            elif pair.backup_phase is Phase.GONE:
                 yield from self._end(pair)
-            elif pair.task_phase is Phase.STARTED and pair.twin_phase is Phase.DONE:
+            elif pair.task_phase is Phase.STARTED and pair.backup_phase is Phase.DONE:
                 pair.adopted = True
-                yield Adopt(pair.task, pair.twin)
+                yield UseBackup(pair.task, pair.backup)
 
     def _end(self, pair: _Pair) -> Iterator[Instruction]:
         del self._pairs[pair.task]
-        del self._task_of[pair.twin]
+        del self._task_of[pair.backup]
         if not pair.adopted:
-            yield Drop(pair.twin)
+            yield CancelBackup(pair.backup)

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .events import Distrust, Noticed
+from .events import Noticed, StopUsingWorker
 
 if TYPE_CHECKING:
-    from .entities import Worker
+    from .entities import WorkerRecord
     from .history import History
-    from .workers import Roster
+    from .workers import Workers
 
-__all__ = ["Trust"]
 
 OFFENCES = 3
 """After wrong shares in so many blocks a worker is given no more work."""
@@ -26,10 +25,10 @@ REMEMBERED = 10_000
 """Wrong shares of a run that are named; all are counted."""
 
 
-class Trust:
+class Distrust:
     """Counts what was noticed, and decides who is to be relied on."""
 
-    def __init__(self, roster: Roster, history: History) -> None:
+    def __init__(self, roster: Workers, history: History) -> None:
         self._roster = roster
         self._history = history
         self.offences: dict[str, set[tuple[str, int]]] = {}
@@ -59,14 +58,14 @@ class Trust:
         self.offences.pop(address, None)
         self._distrusted.pop(address, None)
 
-    def settle(self) -> Iterator[Distrust]:
+    def settle(self) -> Iterator[StopUsingWorker]:
         """Yield whom no more work is to be given, as long as Dask would."""
         self.unsettled = False
         for address in self._distrusted:  # not all workers: this is asked after every event
             worker = self._roster.workers.get(address)
             shut_out = worker is None or not (worker.distrusted and worker.running)
             if worker is not None and not shut_out and self._others(worker):
-                yield Distrust(address, len(self.offences.get(address, ())))
+                yield StopUsingWorker(address, len(self.offences.get(address, ())))
 
     def _offended(self, address: str, block: tuple[str, int]) -> None:
         worker = self._roster.workers.get(address)
@@ -78,7 +77,7 @@ class Trust:
             worker.distrusted = self.unsettled = True
             self._distrusted[address] = None
 
-    def _others(self, worker: Worker) -> bool:
+    def _others(self, worker: WorkerRecord) -> bool:
         return any(
             other.running and not other.distrusted and other is not worker
             for other in self._roster.workers.values()

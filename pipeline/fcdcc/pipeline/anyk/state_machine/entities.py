@@ -10,8 +10,6 @@ from enum import StrEnum
 from .events import Key
 from .readiness import Readiness, is_ready, used
 
-__all__ = ["Block", "Group", "Member", "MemberState", "Node", "NodeState", "Worker"]
-
 GAPS = 32
 """So many times between heartbeats are kept of a worker."""
 
@@ -32,7 +30,7 @@ PACED_FROM = 2
 """So many of them must be known."""
 
 
-class MemberState(StrEnum):
+class ShareStatus(StrEnum):
     """Where a share stands."""
 
     WAITING = "waiting"
@@ -53,7 +51,7 @@ class MemberState(StrEnum):
     """It raised an exception."""
 
 
-class NodeState(StrEnum):
+class NodeStatus(StrEnum):
     """Where an any-k node stands."""
 
     IDLE = "idle"
@@ -69,7 +67,7 @@ class NodeState(StrEnum):
 
 
 @dataclass(slots=True)
-class Member:
+class ShareState:
     """One share as a member of its group.
 
     ``nodes`` are the nodes that are connected to it, ``cut`` says that some were and are not
@@ -83,7 +81,7 @@ class Member:
     position: int
     seat: int
     stage: str
-    state: MemberState = MemberState.WAITING
+    state: ShareStatus = ShareStatus.WAITING
     worker: str | None = None
     since: float = 0.0
     attempts: int = 0
@@ -94,7 +92,7 @@ class Member:
 
 
 @dataclass(slots=True)
-class Node:
+class NodeState:
     """One any-k node.
 
     ``edges`` are the shares that it is connected to, by position; ``sent`` says that a worker
@@ -107,7 +105,7 @@ class Node:
     enough: int | Readiness
     own: int | None
     plain: frozenset[int]
-    state: NodeState = NodeState.IDLE
+    state: NodeStatus = NodeStatus.IDLE
     sent: bool = False
 
     def survivors(self, done: frozenset[int]) -> frozenset[int] | None:
@@ -122,7 +120,7 @@ class Node:
 
 
 @dataclass(slots=True)
-class Group:
+class GroupState:
     """Shares that belong together.
 
     ``unfinished`` are its nodes without any result so far, ``held`` the shares on standby,
@@ -143,11 +141,11 @@ class Group:
 
 
 @dataclass(slots=True)
-class Block:
+class BlockState:
     """The groups of one block of one run, and the workers of its seats.
 
-    ``parity_seats`` are those on which nothing but parity sits, ``among`` the workers that
-    they are given to, or none if to any, ``left`` is how many shares are yet to be computed
+    ``parity_seats`` are those on which nothing but parity sits, ``allowed_workers`` the workers
+    that they are given to, or none if to any, ``left`` is how many shares are yet to be computed
     at a seat.
     """
 
@@ -157,18 +155,18 @@ class Block:
     seats: dict[int, str] = field(default_factory=dict)
     wanted_seats: set[int] = field(default_factory=set)
     parity_seats: set[int] = field(default_factory=set)
-    among: frozenset[str] = frozenset()
+    allowed_workers: frozenset[str] = frozenset()
     groups: dict[int, None] = field(default_factory=dict)
     left: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerRecord:
     """One worker.
 
     ``seen`` is when it was last heard of, ``last_result`` when it last returned the result
     of any task (or joined); ``delivered`` says whether it has returned any at all,
-    ``ghosts`` which tasks were given up there and when, ``haunted`` whether its last
+    ``ghosts`` which tasks were given up there and when, ``has_cancelled_tasks`` whether its last
     heartbeat reported cancelled tasks, ``quiet`` whether it has missed heartbeats, ``late``
     whether it takes longer than usual for what it has, ``slowness`` how many times longer
     than usual its tasks took lately and ``judged_at`` when that was seen last, ``pace`` the
@@ -186,7 +184,7 @@ class Worker:
     last_result: float
     delivered: bool = False
     ghosts: dict[Key, float] = field(default_factory=dict)
-    haunted: bool = False
+    has_cancelled_tasks: bool = False
     quiet: bool = False
     late: bool = False
     slowness: float = 1.0
@@ -211,7 +209,7 @@ class Worker:
         """
         if self.quiet or self.removing or self.distrusted:
             return 2
-        return 1 if self.ghosts or self.haunted or self.late else 0
+        return 1 if self.ghosts or self.has_cancelled_tasks or self.late else 0
 
     @property
     def slow(self) -> bool:

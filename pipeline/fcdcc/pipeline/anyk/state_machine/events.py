@@ -11,48 +11,6 @@ from typing import TypeAlias
 
 from .readiness import Readiness
 
-__all__ = [
-    "Adopt",
-    "Cut",
-    "Distrust",
-    "Double",
-    "Drop",
-    "Event",
-    "Forgotten",
-    "GroupSpec",
-    "GroupsAdded",
-    "Hold",
-    "Instruction",
-    "Key",
-    "NodeDone",
-    "NodeErred",
-    "NodeReleased",
-    "NodeSpec",
-    "NodeStarted",
-    "NodeWaiting",
-    "Noticed",
-    "Place",
-    "RemoveWorker",
-    "RunDropped",
-    "Settle",
-    "ShareDone",
-    "ShareErred",
-    "ShareReleased",
-    "ShareSpec",
-    "ShareStarted",
-    "ShareWaiting",
-    "Start",
-    "TaskDone",
-    "TaskGone",
-    "TaskStarted",
-    "TaskWaiting",
-    "Tick",
-    "WorkerJoined",
-    "WorkerLeft",
-    "WorkerNews",
-    "WorkerStatus",
-]
-
 Key: TypeAlias = str | int | float | tuple["Key", ...]
 """What Dask accepts as a task's key."""
 
@@ -87,7 +45,7 @@ class GroupSpec:
     """Shares that belong together and the nodes that they feed.
 
     ``run``, ``layer`` and ``block`` are labels; the shares of one block of one run are
-    placed alike, rotated by ``rotation``, on the workers ``among`` if any are named.
+    placed alike, rotated by ``rotation``, on the workers ``allowed_workers`` if any are named.
     """
 
     run: str
@@ -96,7 +54,7 @@ class GroupSpec:
     rotation: int
     shares: tuple[ShareSpec, ...]
     nodes: tuple[NodeSpec, ...]
-    among: frozenset[str] = frozenset()
+    allowed_workers: frozenset[str] = frozenset()
 
 
 # ---------------------------------------------------------------------------- events
@@ -410,7 +368,7 @@ class RemoveWorker:
 
 
 @dataclass(frozen=True)
-class Distrust:
+class StopUsingWorker:
     """Give this worker no more work; what it has and what it holds stays."""
 
     worker: str
@@ -418,29 +376,37 @@ class Distrust:
 
 
 @dataclass(frozen=True)
-class Double:
-    """Run a task a second time, as ``twin``, on this worker; the first run goes on."""
+class StartBackup:
+    """Run a task a second time, as ``backup``, on this worker; the first run goes on."""
 
     task: Key
-    twin: Key
+    backup: Key
     worker: str
 
 
 @dataclass(frozen=True)
-class Adopt:
+class UseBackup:
     """Take a task from its worker, and give it the result of its twin."""
 
     task: Key
-    twin: Key
+    backup: Key
 
 
 @dataclass(frozen=True)
-class Drop:
+class CancelBackup:
     """Forget a twin."""
 
-    twin: Key
+    backup: Key
 
 
 Instruction: TypeAlias = (
-    Place | Hold | Start | Cut | RemoveWorker | Distrust | Double | Adopt | Drop
+    Place
+    | Hold
+    | Start
+    | Cut
+    | RemoveWorker
+    | StopUsingWorker
+    | StartBackup
+    | UseBackup
+    | CancelBackup
 )

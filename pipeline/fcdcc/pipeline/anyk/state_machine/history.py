@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Counters", "GroupRecord", "History", "Log", "RunHistory", "ShareRecord"]
-
 MAX_RUNS = 16
 MAX_SHARES = 10_000
 MAX_GROUPS = 5_000

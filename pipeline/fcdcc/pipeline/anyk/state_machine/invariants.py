@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .entities import Member, MemberState, Node, NodeState
+from .entities import NodeState, NodeStatus, ShareState, ShareStatus
 
 if TYPE_CHECKING:
     from .registry import Registry
     from .state import AnyKState
-
-__all__ = ["check_state"]
 
 
 def check_state(state: AnyKState) -> None:
@@ -34,25 +32,25 @@ def check_state(state: AnyKState) -> None:
     _check_blocks(state)
 
 
-def _check_member(known: Registry, member: Member) -> None:
+def _check_member(known: Registry, member: ShareState) -> None:
     name = f"share {member.key!r} ({member.state})"
     group = known.groups.get(member.group)
     _ensure(group is not None and member.key in group.shares, f"{name} is in no group")
-    on_worker = member.state in (MemberState.STARTED, MemberState.DONE)
+    on_worker = member.state in (ShareStatus.STARTED, ShareStatus.DONE)
     _ensure((member.worker is not None) == on_worker, f"{name} is on worker {member.worker}")
     held = group is not None and member.key in group.held
-    _ensure(held == (member.state is MemberState.HELD), f"{name} held: {held}")
+    _ensure(held == (member.state is ShareStatus.HELD), f"{name} held: {held}")
     _ensure(member.attempts > 0 or not on_worker, f"{name} was never started")
     for key in member.nodes:
         node = known.nodes.get(key)
         _ensure(node is not None, f"{name} feeds {key!r}, which is not known")
         there = node is not None and member.key in node.edges.values()
         _ensure(there, f"{name} feeds {key!r}, which does not know it")
-    if member.state is MemberState.ERASED:
+    if member.state is ShareStatus.ERASED:
         _ensure(not member.nodes and member.cut, f"{name} is still connected")
 
 
-def _check_node(state: AnyKState, node: Node) -> None:
+def _check_node(state: AnyKState, node: NodeState) -> None:
     known = state.registry
     name = f"node {node.key!r} ({node.state})"
     group = known.groups.get(node.group)
@@ -63,9 +61,9 @@ def _check_node(state: AnyKState, node: Node) -> None:
         _ensure(member is not None, f"{name} needs share {key!r}, which is not known")
         if member is not None:
             _ensure(node.key in member.nodes, f"{name} needs {key!r}, which does not know it")
-            if member.state is MemberState.DONE:
+            if member.state is ShareStatus.DONE:
                 done.add(position)
-    if node.state is NodeState.WAITING and not node.sent and not state.unsettled:
+    if node.state is NodeStatus.WAITING and not node.sent and not state.unsettled:
         survivors = node.survivors(frozenset(done))
         cut = survivors is None or survivors >= node.edges.keys()
         _ensure(cut, f"{name} has enough with {sorted(done)} and still waits")

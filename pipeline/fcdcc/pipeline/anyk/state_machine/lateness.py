@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from fcdcc.pipeline.anyk.keys import parse_key
 
-from .entities import Worker
+from .entities import WorkerRecord
 from .events import Key
 
 
@@ -226,7 +226,7 @@ RESOLUTION = 0.02
 """Seconds that say nothing about how fast a worker is."""
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """Which tasks are compared with each other."""
 
     run: str
@@ -234,11 +234,11 @@ class Kind(NamedTuple):
     stage: str
 
 
-def kind_of(key: Key) -> Kind:
+def kind_of(key: Key) -> TaskKind:
     """Return with which tasks a single task is compared: those of its run, layer and stage."""
     if isinstance(key, tuple) and len(key) == 4 and isinstance(key[1], int):
-        return Kind(_run_of(key[0]), key[1], str(key[0]))
-    return Kind("", 0, str(key[0] if isinstance(key, tuple) else key))
+        return TaskKind(_run_of(key[0]), key[1], str(key[0]))
+    return TaskKind("", 0, str(key[0] if isinstance(key, tuple) else key))
 
 
 @lru_cache(maxsize=1024)
@@ -251,7 +251,7 @@ class Assigned(NamedTuple):
     """A task that a worker has."""
 
     worker: str
-    kind: Kind
+    kind: TaskKind
     since: float
 
 
@@ -266,13 +266,13 @@ class Workload:
         self.shortest = inf
         self.assigned: dict[Key, Assigned] = {}
         self._tasks_of: dict[str, dict[Key, None]] = {}
-        self._services: OrderedDict[Kind, deque[float]] = OrderedDict()
-        self._taken: OrderedDict[Kind, deque[float]] = OrderedDict()
+        self._services: OrderedDict[TaskKind, deque[float]] = OrderedDict()
+        self._taken: OrderedDict[TaskKind, deque[float]] = OrderedDict()
         self._longest: dict[str, tuple[int, float]] = {}
 
     # ------------------------------------------------------------------ noticing
 
-    def started(self, key: Key, kind: Kind, worker: str, now: float) -> None:
+    def started(self, key: Key, kind: TaskKind, worker: str, now: float) -> None:
         """Note that a worker was given a task."""
         self.gone(key)
         self.assigned[key] = Assigned(worker, kind, now)
@@ -288,7 +288,7 @@ class Workload:
                 del self._tasks_of[had.worker]
         return had
 
-    def done(self, key: Key, worker: Worker | None, now: float, learn: bool = True) -> None:
+    def done(self, key: Key, worker: WorkerRecord | None, now: float, learn: bool = True) -> None:
         """Note a result, before the worker's ``last_result`` is set to now."""
         had = self.gone(key)
         if had is None or worker is None or had.worker != worker.address or not learn:
@@ -297,7 +297,7 @@ class Workload:
         self._judge(worker, had.kind, service, now)
         self._learn(had.kind, service)
 
-    def paced(self, key: Key, worker: Worker | None, seconds: float) -> None:
+    def paced(self, key: Key, worker: WorkerRecord | None, seconds: float) -> None:
         """Note how long a worker computed a share, before the share counts as done."""
         had = self.assigned.get(key)
         if had is None or worker is None or had.worker != worker.address or seconds <= 0.0:
@@ -307,7 +307,7 @@ class Workload:
             usual = sorted(taken)[len(taken) // 2]
             worker.paced((seconds + RESOLUTION) / (usual + RESOLUTION))
 
-    def took(self, kind: Kind, seconds: float) -> Sequence[float]:
+    def took(self, kind: TaskKind, seconds: float) -> Sequence[float]:
         """Note how long a share was computed; return how long the latest of its kind were."""
         taken = self._taken.get(kind)
         if taken is None:
@@ -317,12 +317,12 @@ class Workload:
         taken.append(seconds)
         return taken
 
-    def is_dearer(self, kind: Kind, than: Kind) -> bool:
+    def is_dearer(self, kind: TaskKind, than: TaskKind) -> bool:
         """Return whether shares of a kind are known to take much longer than those of another."""
         one, other = (sorted(self._taken.get(each, ())) for each in (kind, than))
         return bool(one and other) and one[len(one) // 2] > DEARER * other[len(other) // 2]
 
-    def _learn(self, kind: Kind, service: float) -> None:
+    def _learn(self, kind: TaskKind, service: float) -> None:
         services = self._services.get(kind)
         if services is None:
             services = self._services[kind] = deque(maxlen=MAX_SERVICES)
@@ -335,7 +335,7 @@ class Workload:
             count, longest = self._longest.get(kind.run, (0, 0.0))
             self._longest[kind.run] = count + 1, max(longest, service)
 
-    def _judge(self, worker: Worker, kind: Kind, service: float, now: float) -> None:
+    def _judge(self, worker: WorkerRecord, kind: TaskKind, service: float, now: float) -> None:
         """Learn how a worker's speed compares with what is usual."""
         services = self._services.get(kind)
         if services is None or len(services) < JUDGED_FROM:
@@ -360,19 +360,19 @@ class Workload:
         """Return what a worker has to do, in the order in which it was given it."""
         return ((key, self.assigned[key]) for key in self._tasks_of.get(worker, ()))
 
-    def usual(self, kind: Kind) -> tuple[float, ...]:
+    def usual(self, kind: TaskKind) -> tuple[float, ...]:
         """Return what tasks of a kind took."""
         return tuple(self._services.get(kind, ()))
 
     def late(
-        self, workers: Mapping[str, Worker], rule: LatenessRule, idle: bool, now: float
+        self, workers: Mapping[str, WorkerRecord], rule: LatenessRule, idle: bool, now: float
     ) -> set[str]:
         """Return the workers that have had something to do and returned nothing for too long.
 
         When more than half of all are late, nobody is: it is the work that takes longer, or
         the machine that they share.
         """
-        patience: dict[Kind, float | None] = {}
+        patience: dict[TaskKind, float | None] = {}
         found = set()
         for address, tasks in self._tasks_of.items():
             worker = workers.get(address)
@@ -391,7 +391,7 @@ class Workload:
         self.shortest = min((limit for limit in shares if limit is not None), default=inf)
         return found if 2 * len(found) <= len(workers) else set()
 
-    def _patience(self, kind: Kind, rule: LatenessRule, idle: bool) -> float | None:
+    def _patience(self, kind: TaskKind, rule: LatenessRule, idle: bool) -> float | None:
         known = rule.patience(self.usual(kind), idle)
         if known is not None:
             return known

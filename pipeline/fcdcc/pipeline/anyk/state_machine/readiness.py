@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Readiness", "is_ready", "used"]
-
 
 @runtime_checkable
 class Readiness(Protocol):

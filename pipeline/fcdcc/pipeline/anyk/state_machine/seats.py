@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
-__all__ = ["Seatable", "assign", "interleave"]
-
 TOGETHER = 2
 """A fast worker is given another seat of a block as if it had so many seats' work more to do."""
 

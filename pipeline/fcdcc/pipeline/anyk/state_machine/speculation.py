@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import events as m
-from .entities import Block, Group, Member, MemberState, NodeState, Worker
+from .entities import (
+    BlockState,
+    GroupState,
+    NodeStatus,
+    ShareState,
+    ShareStatus,
+    WorkerRecord,
+)
 from .events import Instruction, Key
 from .lateness import PARITY
 from .readiness import is_ready
@@ -21,10 +28,8 @@ from .readiness import is_ready
 if TYPE_CHECKING:
     from .state import AnyKState
 
-__all__ = ["Reserves"]
 
-
-class Reserves:
+class Speculation:
     """What a state machine has to put in the place of what is late."""
 
     def __init__(self, state: AnyKState) -> None:
@@ -33,7 +38,7 @@ class Reserves:
         self._roster = state.roster
 
     def start(
-        self, group: Group, given: dict[str, int] | None = None, most: int | None = None
+        self, group: GroupState, given: dict[str, int] | None = None, most: int | None = None
     ) -> Iterator[Instruction]:
         """Start what a group has in reserve and somebody waits for, at most so many shares.
 
@@ -42,26 +47,30 @@ class Reserves:
         given = {} if given is None else given
         block = self._known.block_of(group)
         members = self._known.members_of(group)
-        started = (item for item in members if item.state is MemberState.STARTED)
+        started = (item for item in members if item.state is ShareStatus.STARTED)
         taken = {item.worker for item in started if item.worker}
         for key in list(group.held)[:most]:
             member = self._known.members[key]
             if self._known.is_wanted(member):
                 del group.held[key]
-                member.state, member.reserve = MemberState.WAITING, True
+                member.state, member.reserve = ShareStatus.WAITING, True
                 worker = self._reserve_worker(block, member.seat, taken, given)
                 taken |= {worker} if worker else set()
                 yield m.Start(key, worker)
 
     def _reserve_worker(
-        self, block: Block, number: int, taken: set[str], given: dict[str, int]
+        self, block: BlockState, number: int, taken: set[str], given: dict[str, int]
     ) -> str | None:
         """Return where a share in reserve runs: at its seat, if that is as good as any."""
         seat, spare = block.seats.get(number), self._roster.spare
         worker = self._roster.workers.get(seat or "")
         if worker is not None and not (worker.avoided or worker.slow or seat in taken):
             return seat
-        return spare(taken, given, block.among) or spare((), given, block.among) or seat
+        return (
+            spare(taken, given, block.allowed_workers)
+            or spare((), given, block.allowed_workers)
+            or seat
+        )
 
     def replace_late(self, late: set[str], now: float) -> Iterator[Instruction]:
         """Start elsewhere what others wait for at workers that are late or silent."""
@@ -96,46 +105,46 @@ class Reserves:
             if room == 0:
                 return
 
-    def _missing(self, group: Group, stuck: set[str]) -> int:
+    def _missing(self, group: GroupState, stuck: set[str]) -> int:
         """Return how many of a group's shares are stuck, less those that were started for them."""
         count = 0
         for member in self._known.members_of(group):
             if self._stuck_at(member, stuck):
                 count += 1
-            elif member.reserve and member.state in (MemberState.WAITING, MemberState.STARTED):
+            elif member.reserve and member.state in (ShareStatus.WAITING, ShareStatus.STARTED):
                 count -= 1
         return count
 
-    def _stuck_at(self, member: Member, stuck: set[str]) -> Worker | None:
+    def _stuck_at(self, member: ShareState, stuck: set[str]) -> WorkerRecord | None:
         """Return the worker that a share is stuck at, unless its twin stands in for it.
 
         What a silent worker has may be all that the twin could be made from.
         """
         worker = self._roster.workers.get(member.worker or "")
-        if member.state is not MemberState.STARTED or worker is None or member.worker not in stuck:
+        if member.state is not ShareStatus.STARTED or worker is None or member.worker not in stuck:
             return None
-        twin = self._state.doubles.twin_of(member.key)
-        if twin is None or worker.quiet:
+        backup = self._state.doubles.backup_of(member.key)
+        if backup is None or worker.quiet:
             return worker
-        elsewhere = self._state.workload.assigned.get(twin)
+        elsewhere = self._state.workload.assigned.get(backup)
         return worker if elsewhere is not None and elsewhere.worker in stuck else None
 
     def _repeat(
-        self, group: Group, stuck: set[str], given: dict[str, int], most: int, now: float
+        self, group: GroupState, stuck: set[str], given: dict[str, int], most: int, now: float
     ) -> Iterator[Instruction]:
         """Start shares that are stuck again elsewhere, if parity takes much longer than they."""
-        among, taken = self._known.block_of(group).among, set(stuck)
+        allowed_workers, taken = self._known.block_of(group).allowed_workers, set(stuck)
         for member in list(self._known.members_of(group)):
             worker = self._stuck_at(member, stuck) if most else None
             if worker is not None and not worker.quiet and self._is_cheaper(member):
-                elsewhere = self._roster.spare(taken, given, among)
+                elsewhere = self._roster.spare(taken, given, allowed_workers)
                 if elsewhere is None:
                     return
                 most -= 1
                 taken.add(elsewhere)
-                yield self._twin(member.key, elsewhere, now)
+                yield self._start_backup(member.key, elsewhere, now)
 
-    def _is_cheaper(self, member: Member) -> bool:
+    def _is_cheaper(self, member: ShareState) -> bool:
         """Return whether a share may have a twin, and that takes much less time than parity."""
         workload, doubles = self._state.workload, self._state.doubles
         entry = workload.assigned.get(member.key)
@@ -161,9 +170,9 @@ class Reserves:
                 continue
             if worker in free:
                 free.remove(worker)
-            yield self._twin(key, worker, now)
+            yield self._start_backup(key, worker, now)
 
-    def _twin(self, key: Key, elsewhere: str, now: float) -> Instruction:
+    def _start_backup(self, key: Key, elsewhere: str, now: float) -> Instruction:
         """Give a task that a worker has a twin elsewhere."""
         entry = self._state.workload.assigned[key]
         history = self._state.history.run(entry.kind.run)
@@ -174,14 +183,14 @@ class Reserves:
         )
         return self._state.doubles.begin(key, elsewhere)
 
-    def _is_missed(self, member: Member, stuck: set[str]) -> bool:
+    def _is_missed(self, member: ShareState, stuck: set[str]) -> bool:
         """Return whether a node waits for a late share because too many others are late as well.
 
         A node without redundancy waits for all of its shares, late or not.
         """
         for node in (self._known.nodes[key] for key in member.nodes):
             others = node.edges.keys() - {member.position}
-            if node.state is NodeState.WAITING and is_ready(node.enough, node.own, others):
+            if node.state is NodeStatus.WAITING and is_ready(node.enough, node.own, others):
                 coming = {
                     p for p in others if self._comes(self._known.members[node.edges[p]], stuck)
                 }
@@ -189,8 +198,8 @@ class Reserves:
                     return True
         return False
 
-    def _comes(self, member: Member, stuck: set[str]) -> bool:
+    def _comes(self, member: ShareState, stuck: set[str]) -> bool:
         """Return whether a share is there or may be soon."""
-        if member.state is MemberState.STARTED:
+        if member.state is ShareStatus.STARTED:
             return member.worker not in stuck or self._state.doubles.knows(member.key)
-        return member.state in (MemberState.WAITING, MemberState.DONE, MemberState.LOST)
+        return member.state in (ShareStatus.WAITING, ShareStatus.DONE, ShareStatus.LOST)

@@ -72,28 +72,34 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import events as m
-from .backup_tasks import Doubles, Phase
-from .distrust import Trust
-from .entities import Block, Group, Member, MemberState, Node, NodeState, Worker
+from .backup_tasks import BackupTasks, Phase
+from .distrust import Distrust
+from .entities import (
+    BlockState,
+    GroupState,
+    NodeState,
+    NodeStatus,
+    ShareState,
+    ShareStatus,
+    WorkerRecord,
+)
 from .events import Event, Instruction, Key
 from .history import GroupRecord, History, RunHistory, ShareRecord
 from .invariants import check_state
 from .lateness import (
     PARITY,
     SHARE,
-    Kind,
     LateByHistory,
     LatenessRule,
     LearnedSilence,
     SilenceRule,
+    TaskKind,
     Workload,
     kind_of,
 )
 from .registry import Registry
-from .speculation import Reserves
-from .workers import Roster
-
-__all__ = ["AnyKState"]
+from .speculation import Speculation
+from .workers import Workers
 
 
 class AnyKState:
@@ -115,12 +121,12 @@ class AnyKState:
     ) -> None:
         self.lateness = lateness or LateByHistory()
         self.registry = Registry()
-        self.roster = Roster(silence or LearnedSilence())
+        self.roster = Workers(silence or LearnedSilence())
         self.workload = Workload()
-        self.doubles = Doubles()
-        self.reserves = Reserves(self)
+        self.doubles = BackupTasks()
+        self.reserves = Speculation(self)
         self.history = History()
-        self.trust = Trust(self.roster, self.history)
+        self.trust = Distrust(self.roster, self.history)
         self.events: list[Event] | None = [] if record else None
         self._members = self.registry.members
         self._nodes = self.registry.nodes
@@ -174,11 +180,11 @@ class AnyKState:
             m.ShareDone: self._share_proceeds,
             m.ShareReleased: self._share_recedes,
             m.ShareErred: self._share_recedes,
-            m.NodeWaiting: lambda e: self._set_node(e.node, NodeState.WAITING, Phase.WAITING),
+            m.NodeWaiting: lambda e: self._set_node(e.node, NodeStatus.WAITING, Phase.WAITING),
             m.NodeStarted: self._node_started,
             m.NodeDone: self._node_done,
-            m.NodeReleased: lambda e: self._set_node(e.node, NodeState.IDLE, Phase.GONE),
-            m.NodeErred: lambda e: self._set_node(e.node, NodeState.ERRED, Phase.GONE),
+            m.NodeReleased: lambda e: self._set_node(e.node, NodeStatus.IDLE, Phase.GONE),
+            m.NodeErred: lambda e: self._set_node(e.node, NodeStatus.ERRED, Phase.GONE),
             m.TaskWaiting: lambda e: self._stops(e.key, Phase.WAITING),
             m.TaskStarted: lambda e: self._begins(e.key, self._kind(e.key), e.worker, e.now),
             m.TaskDone: lambda e: self._ends(e.key, e.worker, e.now),
@@ -212,8 +218,8 @@ class AnyKState:
         group = self.registry.group_of(member)
         if isinstance(event, m.ShareWaiting):
             self.doubles.note(member.key, Phase.WAITING)
-            if member.state is not MemberState.HELD:
-                member.state, member.worker = MemberState.WAITING, None
+            if member.state is not ShareStatus.HELD:
+                member.state, member.worker = ShareStatus.WAITING, None
             return
         group.held.pop(member.key, None)
         member.worker = event.worker
@@ -221,11 +227,11 @@ class AnyKState:
             self._begins(member.key, self._kind(member.key), event.worker, event.now)
             if member.stage == PARITY and member.attempts == 0:
                 self._run(group).counters.parity_started += 1
-            member.state, member.since = MemberState.STARTED, event.now
+            member.state, member.since = ShareStatus.STARTED, event.now
             member.attempts += 1
             group.started = event.now if group.started is None else group.started
         else:
-            member.state = MemberState.DONE
+            member.state = ShareStatus.DONE
             self._no_more(member)
             self._dirty.update(member.nodes)
             self._record(member, "done", event.worker, event.start, event.stop)
@@ -238,63 +244,63 @@ class AnyKState:
         if isinstance(event, m.ShareReleased):
             self._release(member, event.now)
             return
-        if member.state is MemberState.STARTED:
+        if member.state is ShareStatus.STARTED:
             self._record(member, "erred", member.worker, member.since, event.now)
-        member.state, member.worker = MemberState.ERRED, None
+        member.state, member.worker = ShareStatus.ERRED, None
         self._no_more(member)
 
-    def _release(self, member: Member, now: float) -> None:
+    def _release(self, member: ShareState, now: float) -> None:
         """Find out why a share is neither running nor in memory any more."""
         before, worker = member.state, member.worker
-        if before in (MemberState.HELD, MemberState.ERASED):
+        if before in (ShareStatus.HELD, ShareStatus.ERASED):
             return
         group = self.registry.group_of(member)
-        member.state, member.worker = MemberState.RELEASED, None
-        if before is MemberState.STARTED:
-            self.roster.haunt(worker, member.key, now)
+        member.state, member.worker = ShareStatus.RELEASED, None
+        if before is ShareStatus.STARTED:
+            self.roster.note_abandoned(worker, member.key, now)
         if self.registry.is_wanted(member):
             if self.doubles.is_adopting(member.key):  # it takes over what its twin has made
                 self._record(member, "erased", worker, member.since, now)
-            elif before in (MemberState.STARTED, MemberState.DONE):
-                member.state = MemberState.LOST
+            elif before in (ShareStatus.STARTED, ShareStatus.DONE):
+                member.state = ShareStatus.LOST
                 self._run(group).counters.shares_lost += 1
                 self._record(member, "lost", worker, member.since, now)
                 if group.held:
                     self._woken[group.number] = None
             return
         self._no_more(member)
-        if before is MemberState.STARTED and member.cut and not member.nodes:
-            member.state = MemberState.ERASED
+        if before is ShareStatus.STARTED and member.cut and not member.nodes:
+            member.state = ShareStatus.ERASED
             self._run(group).counters.erasures += 1
             self._record(member, "erased", worker, member.since, now)
 
-    def _no_more(self, member: Member) -> None:
+    def _no_more(self, member: ShareState) -> None:
         """Note that a share is no work any more for the worker of its seat."""
         block = self.registry.block_of(self.registry.group_of(member))
         self.roster.expect_no_more(block, member)
 
     # ------------------------------------------------------------------- nodes
 
-    def _set_node(self, key: Key, state: NodeState, phase: Phase | None = None) -> None:
+    def _set_node(self, key: Key, state: NodeStatus, phase: Phase | None = None) -> None:
         if phase is not None:
             self._stops(key, phase)
         node = self._nodes.get(key)
         if node is not None:
             node.state = state
-            if state is NodeState.WAITING:
+            if state is NodeStatus.WAITING:
                 self._dirty[key] = None
-            elif state is NodeState.STARTED:
+            elif state is NodeStatus.STARTED:
                 node.sent = True
 
     def _node_started(self, event: m.NodeStarted) -> None:
-        self._set_node(event.node, NodeState.STARTED)
+        self._set_node(event.node, NodeStatus.STARTED)
         if event.worker is None:
             self._stops(event.node, Phase.WAITING)
         elif event.node in self._nodes:
             self._begins(event.node, kind_of(event.node), event.worker, event.now)
 
     def _node_done(self, event: m.NodeDone) -> None:
-        self._set_node(event.node, NodeState.DONE)
+        self._set_node(event.node, NodeStatus.DONE)
         if event.worker is not None:
             self._ends(event.node, event.worker, event.now)
         node = self._nodes.get(event.node)
@@ -313,7 +319,7 @@ class AnyKState:
 
     # ----------------------------------------------------- what workers have to do
 
-    def _begins(self, key: Key, kind: Kind, worker: str, now: float) -> None:
+    def _begins(self, key: Key, kind: TaskKind, worker: str, now: float) -> None:
         self.workload.started(key, kind, worker, now)
         self.doubles.note(key, Phase.STARTED)
 
@@ -327,14 +333,14 @@ class AnyKState:
         self.roster.delivered(address, now, start)
         self.doubles.note(key, Phase.DONE)
 
-    def _kind(self, key: Key) -> Kind:
+    def _kind(self, key: Key) -> TaskKind:
         """Return with which tasks one is compared, twins as the task that they belong to."""
         task = self.doubles.original(key)
         member = self._members.get(task)
         if member is None:
             return kind_of(task)
         group = self.registry.group_of(member)  # with its own shares if the group has no name
-        return Kind(group.run, group.layer if group.run else group.block, SHARE)
+        return TaskKind(group.run, group.layer if group.run else group.block, SHARE)
 
     def _stops(self, key: Key, phase: Phase) -> None:
         self.workload.gone(key)
@@ -346,13 +352,13 @@ class AnyKState:
         added = [self.registry.add(spec) for spec in event.groups]
         for block, members in added:
             for member in members:
-                if block is not None and member.state is not MemberState.HELD:
+                if block is not None and member.state is not ShareStatus.HELD:
                     self.roster.expect(block, member)
         for block, members in added:
             if block is not None:
                 self.roster.seat(block)
             for member in members:
-                if member.state is MemberState.HELD:
+                if member.state is ShareStatus.HELD:
                     yield m.Hold(member.key)
                 yield from self._place(member)
 
@@ -374,7 +380,7 @@ class AnyKState:
     def _settle(self) -> Iterator[Instruction]:
         dirty, self._dirty = self._dirty, {}
         for key in dirty:
-            if self._nodes[key].state is NodeState.WAITING:
+            if self._nodes[key].state is NodeStatus.WAITING:
                 yield from self._cut(self._nodes[key])
         woken, self._woken = self._woken, {}
         for number in woken:
@@ -382,11 +388,11 @@ class AnyKState:
                 yield from self.reserves.start(self.registry.groups[number])
         yield from self.trust.settle()
         for instruction in self.doubles.settle():
-            if isinstance(instruction, m.Adopt):
+            if isinstance(instruction, m.UseBackup):
                 self._adopted(instruction)
             yield instruction
 
-    def _cut(self, node: Node) -> Iterator[Instruction]:
+    def _cut(self, node: NodeState) -> Iterator[Instruction]:
         """Disconnect a node that has enough from everything else."""
         if node.sent:
             return
@@ -400,11 +406,11 @@ class AnyKState:
                 self.doubles.note(key, Phase.GONE)
         yield m.Cut(node.key, gone, tuple(sorted(survivors)))
 
-    def _adopted(self, instruction: m.Adopt) -> None:
+    def _adopted(self, instruction: m.UseBackup) -> None:
         """Note that a task is taken from its worker, which may be busy with it for long."""
         had = self.workload.gone(instruction.task)
         if had is not None:
-            self.roster.haunt(had.worker, instruction.task, had.since)
+            self.roster.note_abandoned(had.worker, instruction.task, had.since)
             self.history.run(had.kind.run).counters.doubles_used += 1
 
     # ------------------------------------------------------------------ workers
@@ -441,7 +447,7 @@ class AnyKState:
         return self._seat_anew([b for b in blocks if _is_crowded(b)], spread=True)
 
     def _seat_anew(
-        self, blocks: Iterable[Block], spread: bool = False, anew: bool = False
+        self, blocks: Iterable[BlockState], spread: bool = False, anew: bool = False
     ) -> Iterator[Instruction]:
         """Fill the seats of some blocks again, and place what has not started."""
         for block in blocks:
@@ -451,10 +457,10 @@ class AnyKState:
                     if member.seat in changed:
                         yield from self._place(member)
 
-    def _place(self, member: Member) -> Iterable[Instruction]:
+    def _place(self, member: ShareState) -> Iterable[Instruction]:
         """Place a share that Dask may yet assign to a worker."""
         seats = self.registry.block_of(self.registry.group_of(member)).seats
-        movable = (MemberState.WAITING, MemberState.LOST, MemberState.RELEASED)
+        movable = (ShareStatus.WAITING, ShareStatus.LOST, ShareStatus.RELEASED)
         if member.state in movable and member.seat in seats:
             return (m.Place(member.key, seats[member.seat]),)
         return ()
@@ -469,13 +475,13 @@ class AnyKState:
             for history in self._live_histories():
                 history.workers_removed.append(worker.address)
         yield from self.trust.settle()
-        if self.roster.deaf:
+        if self.roster.clock_stalled:
             return
         late = self.workload.late(self.roster.workers, self.lateness, idle=False, now=event.now)
         yield from self._move_seats(self.roster.mark_late(late, event.now))
         yield from self.reserves.replace_late(late, event.now)
 
-    def _move_seats(self, workers: list[Worker]) -> Iterator[Instruction]:
+    def _move_seats(self, workers: list[WorkerRecord]) -> Iterator[Instruction]:
         """Give away the seats of workers that have become slow or silent."""
         gone = {worker.address for worker in workers}
         if gone and len(gone) < len(self.roster.workers):
@@ -484,7 +490,7 @@ class AnyKState:
 
     # ------------------------------------------------------------------ history
 
-    def _run(self, group: Group) -> RunHistory:
+    def _run(self, group: GroupState) -> RunHistory:
         return self.history.run(group.run)
 
     def _live_histories(self) -> list[RunHistory]:
@@ -492,13 +498,13 @@ class AnyKState:
         return [self.history.run(run) for run in runs]
 
     def _record(
-        self, member: Member, state: str, worker: str | None, start: float, stop: float
+        self, member: ShareState, state: str, worker: str | None, start: float, stop: float
     ) -> None:
         group = self.registry.group_of(member)
         place = (group.layer, group.block, member.position, member.stage)
         self._run(group).shares.append(ShareRecord(*place, worker or "", start, stop, state))
 
 
-def _is_crowded(block: Block) -> bool:
+def _is_crowded(block: BlockState) -> bool:
     """Return whether a worker has several seats of a block."""
     return len(set(block.seats.values())) < len(block.wanted_seats)

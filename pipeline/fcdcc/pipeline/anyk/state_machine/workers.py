@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from .entities import Block, Member, Worker
+from .entities import BlockState, ShareState, WorkerRecord
 from .events import Key, Tick, WorkerJoined, WorkerNews, WorkerStatus
 from .lateness import SilenceRule
 from .seats import Seatable, assign, interleave
-
-__all__ = ["Roster"]
 
 GHOST_DOUBT = 0.1
 """A heartbeat younger than a ghost by less than this many seconds says nothing about it."""
@@ -36,7 +34,7 @@ FAST = 1.75
 """A worker that is so many times as fast as half of the others may have several seats."""
 
 
-class Roster:
+class Workers:
     """The workers of a cluster.
 
     Parameters
@@ -47,10 +45,10 @@ class Roster:
 
     def __init__(self, silence: SilenceRule) -> None:
         self.silence = silence
-        self.workers: dict[str, Worker] = {}
-        self.deaf = False
+        self.workers: dict[str, WorkerRecord] = {}
+        self.clock_stalled = False
         self._last_tick: float | None = None
-        self._ring: tuple[Worker, ...] | None = None
+        self._ring: tuple[WorkerRecord, ...] | None = None
         self._turn = 0
         self._typical_pace = 1.0
 
@@ -58,7 +56,7 @@ class Roster:
 
     def join(self, event: WorkerJoined) -> None:
         """Add a worker."""
-        self.workers[event.worker] = Worker(
+        self.workers[event.worker] = WorkerRecord(
             event.worker,
             event.host,
             event.nthreads,
@@ -68,7 +66,7 @@ class Roster:
         )
         self._ring = None
 
-    def leave(self, address: str) -> Worker | None:
+    def leave(self, address: str) -> WorkerRecord | None:
         """Drop a worker and return it, or None if it was not there."""
         self._ring = None
         return self.workers.pop(address, None)
@@ -82,7 +80,7 @@ class Roster:
             worker.running = event.running
             worker.seen = max(worker.seen, event.now)
 
-    def haunt(self, address: str | None, task: Key, now: float) -> None:
+    def note_abandoned(self, address: str | None, task: Key, now: float) -> None:
         """Note that a task was given up on a worker, whose thread may still be busy with it."""
         worker = self.workers.get(address or "")
         if worker is not None:
@@ -102,7 +100,7 @@ class Roster:
 
     # ------------------------------------------------------------------ choosing
 
-    def seat(self, block: Block, spread: bool = False, anew: bool = False) -> set[int]:
+    def seat(self, block: BlockState, spread: bool = False, anew: bool = False) -> set[int]:
         """Give every seat of a block a worker; return the seats that changed.
 
         Seats stay where they are unless their worker is gone. With ``spread``, a worker that
@@ -117,7 +115,7 @@ class Roster:
             worker = self.workers.get(address)
             if worker is None or (spread and address in used):
                 continue
-            if block.among and address not in block.among:
+            if block.allowed_workers and address not in block.allowed_workers:
                 continue
             if not worker.running and any(other.running for other in self._in_turn()):
                 continue
@@ -135,38 +133,38 @@ class Roster:
         self._count(block, +1)
         return {seat for seat, address in block.seats.items() if before.get(seat) != address}
 
-    def expect(self, block: Block, member: Member) -> None:
+    def expect(self, block: BlockState, member: ShareState) -> None:
         """Note that a share is to be computed at its seat."""
         member.expected = True
         self._shift(block, member.seat, +1)
 
-    def expect_no_more(self, block: Block, member: Member) -> None:
+    def expect_no_more(self, block: BlockState, member: ShareState) -> None:
         """Note that a share is done with, if it was not before."""
         if member.expected:
             member.expected = False
             self._shift(block, member.seat, -1)
 
-    def _shift(self, block: Block, seat: int, by: int) -> None:
+    def _shift(self, block: BlockState, seat: int, by: int) -> None:
         block.left[seat] = block.left.get(seat, 0) + by
         worker = self.workers.get(block.seats.get(seat, ""))
         if worker is not None:
             worker.load += by
 
-    def _count(self, block: Block, sign: int) -> None:
+    def _count(self, block: BlockState, sign: int) -> None:
         """Count what is left of a block to its workers, or take it from them."""
         for seat, address in block.seats.items():
             worker = self.workers.get(address)
             if worker is not None:
                 worker.load += sign * block.left.get(seat, 0)
 
-    def _seatable(self, block: Block, used: Collection[str]) -> Iterator[Seatable]:
+    def _seatable(self, block: BlockState, used: Collection[str]) -> Iterator[Seatable]:
         """Return the workers that a block may have: all, or those whose turn it is.
 
         Of those that were named for it, as far as there are any.
         """
         chosen = self._in_turn()
-        if block.among:
-            named = tuple(worker for worker in chosen if worker.address in block.among)
+        if block.allowed_workers:
+            named = tuple(worker for worker in chosen if worker.address in block.allowed_workers)
             chosen = named or chosen
         wanted = 2 * len(block.wanted_seats)
         if len(chosen) > max(LOOKED_AT, wanted):
@@ -183,7 +181,7 @@ class Roster:
             room = min(most, 1 + int(1.0 / pace / FAST)) if worker.known else 1
             yield Seatable(worker.address, worker.host, worker.avoided, worker.load, pace, room)
 
-    def _in_turn(self) -> tuple[Worker, ...]:
+    def _in_turn(self) -> tuple[WorkerRecord, ...]:
         """Return the workers that take tasks, neighbours on different hosts."""
         if self._ring is None:
             running = [worker for worker in self.workers.values() if worker.running]
@@ -191,7 +189,7 @@ class Roster:
         return self._ring
 
     def spare(
-        self, but: Collection[str], given: dict[str, int], among: Collection[str] = ()
+        self, but: Collection[str], given: dict[str, int], allowed_workers: Collection[str] = ()
     ) -> str | None:
         """Return the worker that has most room for something that is late elsewhere, or None.
 
@@ -208,7 +206,7 @@ class Roster:
             worker
             for worker in self.workers.values()
             if worker.running and not worker.avoided and worker.address not in but
-            if not among or worker.address in among
+            if not allowed_workers or worker.address in allowed_workers
         ]
         if not fit:
             return None
@@ -228,25 +226,25 @@ class Roster:
 
     # ----------------------------------------------------------------- listening
 
-    def listen(self, tick: Tick) -> list[Worker]:
+    def listen(self, tick: Tick) -> list[WorkerRecord]:
         """Take note of who was heard of; return the needed workers that count as gone.
 
         If the tick is late, the scheduler was not listening for so long, and that time does
         not count against anybody. When nobody at all is heard of, nobody counts as gone.
         """
         late = 0.0 if self._last_tick is None else tick.now - self._last_tick - tick.interval
-        self.deaf = late > DEAF_AFTER * tick.interval
+        self.clock_stalled = late > DEAF_AFTER * tick.interval
         self._last_tick = tick.now
         for news in tick.workers:
             worker = self.workers.get(news.worker)
             if worker is not None:
-                _hear(worker, news, tick, max(0.0, late), self.deaf)
+                _hear(worker, news, tick, max(0.0, late), self.clock_stalled)
         if all(worker.quiet for worker in self.workers.values()):
             return []
         needed = [news.worker for news in tick.workers if news.needed]
         return self._gone(needed, tick)
 
-    def mark_late(self, late: Collection[str], now: float) -> list[Worker]:
+    def mark_late(self, late: Collection[str], now: float) -> list[WorkerRecord]:
         """Note who is late, forgive who was slow long ago; return who became unfit by now."""
         worse = []
         for worker in self.workers.values():
@@ -261,7 +259,7 @@ class Roster:
         self._typical_pace = paces[len(paces) // 2] if paces else 1.0
         return worse
 
-    def _gone(self, addresses: Iterable[str], tick: Tick) -> list[Worker]:
+    def _gone(self, addresses: Iterable[str], tick: Tick) -> list[WorkerRecord]:
         worst = max((worker.longest_gap for worker in self.workers.values()), default=0.0)
         gone = []
         for worker in (self.workers[a] for a in addresses if a in self.workers):
@@ -274,14 +272,16 @@ class Roster:
         return gone
 
 
-def _unfit(worker: Worker) -> bool:
+def _unfit(worker: WorkerRecord) -> bool:
     """Return whether what a worker would do next had better be done elsewhere."""
     return worker.quiet or worker.slow or worker.removing or worker.distrusted
 
 
-def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float, deaf: bool) -> None:
+def _hear(
+    worker: WorkerRecord, news: WorkerNews, tick: Tick, late: float, clock_stalled: bool
+) -> None:
     if news.heartbeat > worker.heartbeat:
-        if worker.heartbeat > 0.0 and not deaf:
+        if worker.heartbeat > 0.0 and not clock_stalled:
             worker.heard(news.heartbeat - worker.heartbeat)
         worker.heartbeat = news.heartbeat
     heard = max(worker.seen + late, news.heartbeat, news.result)
@@ -290,7 +290,7 @@ def _hear(worker: Worker, news: WorkerNews, tick: Tick, late: float, deaf: bool)
     worker.delivered = worker.delivered or news.result > 0.0
     worker.busy = news.busy
     worker.quiet = tick.now - worker.seen > QUIET_AFTER * tick.heartbeat_interval
-    worker.haunted = news.ghosts > 0
+    worker.has_cancelled_tasks = news.ghosts > 0
     if news.ghosts == 0:
         believed = news.heartbeat - GHOST_DOUBT
         worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > believed}

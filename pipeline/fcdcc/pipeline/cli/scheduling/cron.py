@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from ...errors import OptionError
 
-__all__ = ["CronTimes", "DaySet", "parse_cron"]
-
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)

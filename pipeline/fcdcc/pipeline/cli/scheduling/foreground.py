@@ -20,8 +20,6 @@ from apscheduler.triggers.cron import CronTrigger
 
 from .cron import WEEKDAYS, CronTimes, listed
 
-__all__ = ["serve", "trigger_of"]
-
 logger = logging.getLogger(__name__)
 
 STOPPING = 20.0

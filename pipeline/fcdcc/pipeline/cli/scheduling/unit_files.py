@@ -18,14 +18,12 @@ from fcdcc.coding import __version__
 from ...errors import OptionError
 from .cron import WEEKDAYS, CronTimes
 
-__all__ = ["Unit", "cron_unit", "kubernetes_unit", "systemd_unit"]
-
 MOUNT = "/etc/fcdcc"
 FILE = "job.toml"
 
 
 @dataclass(frozen=True)
-class Unit:
+class ScheduledJob:
     """A job that is to run at given times.
 
     Parameters
@@ -62,7 +60,7 @@ class Unit:
         return [self.python, "-m", "fcdcc.pipeline", "run", "--config", str(self.job)]
 
 
-def systemd_unit(unit: Unit) -> str:
+def systemd_unit(unit: ScheduledJob) -> str:
     """Return a service and its timer, each under a comment with its file."""
     command = " ".join(_systemd_quoted(word) for word in unit.command)
     folder = str(unit.job.parent).replace("%", "%%")
@@ -98,7 +96,7 @@ WantedBy=timers.target
 """
 
 
-def calendar_lines(unit: Unit) -> list[str]:
+def calendar_lines(unit: ScheduledJob) -> list[str]:
     """Return the times as systemd's calendar events (systemd.time(7)); any of them counts."""
     times, zone = unit.times, f" {unit.timezone}" if unit.timezone else ""
     months = _padded(times.months, range(1, 13))
@@ -121,7 +119,7 @@ def _systemd_quoted(word: str) -> str:
     return f'"{escaped}"'
 
 
-def cron_unit(unit: Unit) -> str:
+def cron_unit(unit: ScheduledJob) -> str:
     """Return lines for a crontab; the output is appended to a log beside the job file."""
     log = unit.job.with_suffix(".log")
     command = f"{shlex.join(unit.command)} >> {shlex.quote(str(log))} 2>&1"
@@ -130,7 +128,9 @@ def cron_unit(unit: Unit) -> str:
     return f"{zone}{line}\n"
 
 
-def kubernetes_unit(unit: Unit, text: str, image: str | None, claim: tuple[str, str] | None) -> str:
+def kubernetes_unit(
+    unit: ScheduledJob, text: str, image: str | None, claim: tuple[str, str] | None
+) -> str:
     """Return a ConfigMap with the job file and a CronJob that runs it, as YAML.
 
     Parameters

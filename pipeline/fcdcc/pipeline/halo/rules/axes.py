@@ -29,8 +29,6 @@ from ..operation import (
 from ..ranges import Rows
 from .pointwise import broadcast
 
-__all__ = ["RULES"]
-
 
 def _permute(call: Call) -> RowOperation:
     x, dims = call.main(), call["dims"]

@@ -23,8 +23,6 @@ from ..operation import (
 from ..ranges import Rows, never_empty, transposed_window
 from .pooling import Windowed, pad_rows, zero_at
 
-__all__ = ["RULES"]
-
 
 @dataclass(frozen=True)
 class _Convolution(Windowed):

@@ -12,8 +12,6 @@ from ..operation import Call, NotLocalError, RowOperation, Rule, aligned, invoke
 from ..ranges import Rows, never_empty
 from .pooling import pad_rows
 
-__all__ = ["RULES"]
-
 
 @dataclass(frozen=True)
 class _Shifted(RowOperation):

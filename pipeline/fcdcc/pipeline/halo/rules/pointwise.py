@@ -25,8 +25,6 @@ from ..operation import (
 )
 from ..ranges import Rows
 
-__all__ = ["RULES", "broadcast"]
-
 _POINTWISE = """
     abs add addcdiv addcmul atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu
     clamp clamp_max clamp_min clip clone contiguous copysign cos cosh div divide elu eq erf

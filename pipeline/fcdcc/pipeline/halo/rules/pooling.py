@@ -28,8 +28,6 @@ from ..operation import (
 )
 from ..ranges import Rows, Window, never_empty, window
 
-__all__ = ["RULES", "Windowed", "pad_rows", "zero_at"]
-
 
 def pad_rows(x: torch.Tensor, axis: int, above: int, below: int, value: float) -> torch.Tensor:
     """Return a tensor with constant rows above and below; itself where there are none."""

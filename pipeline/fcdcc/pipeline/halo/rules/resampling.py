@@ -22,8 +22,6 @@ from ...model.operators import resolve
 from ..operation import Call, RowOperation, Rule, aligned, source_of
 from ..ranges import Rows
 
-__all__ = ["RULES"]
-
 _TAPS = {"nearest": 1, "linear": 2, "bilinear": 2, "trilinear": 2, "bicubic": 4}
 
 
@@ -96,7 +94,7 @@ def _probed(grid: _Grid, columns: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class _TapTable:
     """What each row of the result is made from.
 
     Parameters
@@ -119,10 +117,10 @@ class _Table:
 
 
 @lru_cache(maxsize=256)
-def _table(grid: _Grid) -> _Table:
+def _table(grid: _Grid) -> _TapTable:
     if grid.taps == 1:
         places = _probed(grid, torch.arange(grid.size, dtype=grid.dtype)[None])[0]
-        return _Table(places.long(), torch.ones(1, grid.rows))
+        return _TapTable(places.long(), torch.ones(1, grid.rows))
     # Among one row more than there are taps, around the nearest row, are all that can go in,
     # however places are rounded; either the first or the last of them has no weight.
     columns = grid.taps + 1
@@ -132,7 +130,7 @@ def _table(grid: _Grid) -> _Table:
     weights = probed.gather(0, (first + torch.arange(columns)[:, None]) % columns)
     later = (weights[0] == 0).long()
     taps = torch.arange(grid.taps)[:, None]
-    return _Table(first + later, weights.gather(0, taps + later))
+    return _TapTable(first + later, weights.gather(0, taps + later))
 
 
 @dataclass(frozen=True)

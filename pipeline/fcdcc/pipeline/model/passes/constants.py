@@ -15,10 +15,8 @@ import torch
 from ...errors import ModelError, one_line
 from ..network import Ref, Step
 from ..operators import is_number, may_alias, needs_device, resolve, written_arguments
-from ..rewriting import Names, redirect_step, substitute
+from ..rewriting import NameSource, redirect_step, substitute
 from .mutation import SHAPE_ONLY
-
-__all__ = ["fold_constants"]
 
 _LARGEST_CONSTANT = 1 << 30
 
@@ -54,7 +52,7 @@ def fold_constants(
     _check_unchanged(steps, tensors, constant, memory)
     known: dict[str, Any] = dict(tensors)
     found = dict(tensors)
-    names = Names([*tensors, *(step.name for step in steps)])
+    names = NameSource([*tensors, *(step.name for step in steps)])
     kept: list[Step] = []
     for step in steps:
         if step.name in constant:

@@ -12,9 +12,7 @@ import torch
 from ..network import ConvStage, Ref, Step
 from ..operators import bound_arguments, is_number, words
 from ..pt2.program import TensorMeta
-from ..rewriting import Item, Names, inputs_of, redirect
-
-__all__ = ["fold_batch_norms_into", "recognise_convolutions"]
+from ..rewriting import Item, NameSource, inputs_of, redirect
 
 _CONVOLUTIONS = words(
     """
@@ -123,7 +121,7 @@ def fold_batch_norms_into(
     )
     readers[output] += 1
     convolutions = {item.output: i for i, item in enumerate(items) if isinstance(item, ConvStage)}
-    names = Names(tensors)
+    names = NameSource(tensors)
     found = dict(tensors)
     targets: dict[str, Ref] = {}
     kept: list[Item | None] = list(items)

@@ -19,9 +19,7 @@ from typing import TypeAlias
 
 from ..network import ConvStage, GlueStage, Ref, Stage, Step
 from ..operators import is_number
-from ..rewriting import Item, Names, inputs_of, output_of, redirect_step
-
-__all__ = ["cut", "joined"]
+from ..rewriting import Item, NameSource, inputs_of, output_of, redirect_step
 
 Sizes: TypeAlias = tuple[int | str, ...]
 
@@ -47,7 +45,9 @@ def cut(
     """
     numbers = _numbers(items)
     groups = _grouped(items, numbers)
-    builder = _Builder(numbers, frozenset(tensors), sizes, Names(output_of(i) for i in items))
+    builder = _StageBuilder(
+        numbers, frozenset(tensors), sizes, NameSource(output_of(i) for i in items)
+    )
     stages = [builder.stage(group) for group in groups]
     read_elsewhere = {output}.union(*(stage.inputs for stage in stages))
     return tuple(_finished(stage, index, read_elsewhere) for index, stage in enumerate(stages))
@@ -150,7 +150,7 @@ class _Group:
         return large
 
 
-class _Builder:
+class _StageBuilder:
     """Turns the steps of a group into a stage, with the numbers that they need."""
 
     def __init__(
@@ -158,7 +158,7 @@ class _Builder:
         numbers: Mapping[str, Step],
         tensors: frozenset[str],
         sizes: Mapping[str, Sizes],
-        names: Names,
+        names: NameSource,
     ) -> None:
         self.numbers = numbers
         self.tensors = tensors
@@ -187,7 +187,7 @@ class _Builder:
 class _Scope:
     """The steps of one stage as they are collected."""
 
-    def __init__(self, builder: _Builder, inputs: dict[str, None]) -> None:
+    def __init__(self, builder: _StageBuilder, inputs: dict[str, None]) -> None:
         self.builder = builder
         self.inputs = inputs
         self.steps: list[Step] = []

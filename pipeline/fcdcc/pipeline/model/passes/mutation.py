@@ -26,10 +26,8 @@ from ...errors import ModelError
 from ..network import Ref, Step
 from ..operators import is_functional, resolve, words, written_arguments
 from ..pt2.program import TensorMeta
-from ..rewriting import Names, substitute
+from ..rewriting import NameSource, substitute
 from .views import carried_back, is_list_of_views, sharing
-
-__all__ = ["SHAPE_ONLY", "AliasError", "functional_steps"]
 
 # These change what a tensor says about its shape, not its memory.
 SHAPE_ONLY = words("squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_")
@@ -112,7 +110,7 @@ class _Rewriter:
         self.steps: list[Step] = []
         self.own_tensors = own_tensors
         self.metas = dict(metas)
-        self.names = Names(name for step in steps for name in (step.name, *step.references))
+        self.names = NameSource(name for step in steps for name in (step.name, *step.references))
         self.values: dict[str, _View] = {}
         self.last_use: dict[str, int] = {}
         for index, step in enumerate(steps):

@@ -16,8 +16,6 @@ from ..pt2.program import TensorMeta
 from ..rewriting import redirect_step
 from .views import lies_in_order
 
-__all__ = ["in_plain_form", "simplified"]
-
 # Return their first argument as it is, dropouts when nothing is dropped.
 _IDENTITIES = words("detach detach_ alias lift lift_fresh requires_grad_")
 _DROPOUTS = words(

@@ -14,8 +14,6 @@ from ..network import Ref, Step
 from ..operators import bound_arguments, is_number, may_alias, words
 from ..pt2.program import TensorMeta
 
-__all__ = ["Sharing", "carried_back", "is_list_of_views", "lies_in_order", "sharing"]
-
 # Whether a step's result is the memory of its first argument.
 Sharing: TypeAlias = Literal["same", "new", "doubtful"]
 

@@ -28,8 +28,6 @@ import torch
 from ...errors import ModelError, UnsafeModelError, one_line
 from .checks import check_program
 
-__all__ = ["SCALAR_TYPES", "Archive", "Json", "in_words", "read_archive"]
-
 # Decoded JSON. Any, because each access would need a cast otherwise; everything that is
 # read from it goes through a check or a conversion that names the place.
 Json: TypeAlias = Any

@@ -10,8 +10,6 @@ from ...errors import ModelError
 from ..operators import schema
 from .archive import SCALAR_TYPES, Json
 
-__all__ = ["LISTS", "Scope", "content", "defined_name", "read_argument", "read_arguments"]
-
 # What each name of a graph stands for: a Ref, a literal, or a list of these. Any, as in
 # Step.args.
 Scope: TypeAlias = dict[str, Any]

@@ -16,8 +16,6 @@ from typing import Any
 from ...errors import ModelError, UnsafeModelError
 from ..operators import operator_name, resolve, words
 
-__all__ = ["WRAPPERS", "check_expression", "check_program"]
-
 # Operators whose argument is a graph that can stand in their place.
 WRAPPERS = frozenset({"higher_order.wrap_with_set_grad_enabled", "higher_order.wrap_with_autocast"})
 

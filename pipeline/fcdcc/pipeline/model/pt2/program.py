@@ -21,8 +21,6 @@ from .archive import SCALAR_TYPES, Archive, Json, in_words
 from .arguments import LISTS, Scope, content, defined_name, read_argument, read_arguments
 from .checks import WRAPPERS
 
-__all__ = ["Program", "TensorMeta", "read_program"]
-
 # Kinds of graph inputs that are tensors of the model, and where their name is.
 _TENSOR_INPUTS = {
     "parameter": "parameter_name",

@@ -1,6 +1,6 @@
 """What the scheduler knows of the runs, kept ready to be shown.
 
-A :class:`Board` reads the any-k history and the roster of workers whenever somebody looks,
+A :class:`RunCollector` reads the any-k history and the roster of workers whenever somebody looks,
 and a few times a second otherwise; runs tell it about their blocks (:mod:`.asking`). It
 decides nothing and changes nothing. Time is an argument, so that every state can be reached
 without a cluster.
@@ -17,11 +17,9 @@ from ...anyk.keys import parse_key
 from ...anyk.state_machine.history import Counters, Log, RunHistory
 from ...anyk.state_machine.state import AnyKState
 from ..stragglers import WorkerView
-from .run_statistics import Account, LayerFacts, WorkerFacts
+from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
 
-__all__ = ["Board", "RunBoard", "Told"]
-
-Told = Mapping[str, Any]
+RunStatus = Mapping[str, Any]
 """What a run says of itself: see :func:`.asking.told`."""
 
 MAX_RUNS = 8
@@ -42,7 +40,7 @@ class RunBoard:
 
     run: str
     since: float
-    account: Account
+    account: RunStatistics
     counters: Counters = field(default_factory=Counters)
     told: dict[str, Any] = field(default_factory=dict)
     told_at: float = 0.0
@@ -52,7 +50,7 @@ class RunBoard:
     seen_events: int = 0
 
 
-class Board:
+class RunCollector:
     """The runs of a scheduler.
 
     Parameters
@@ -89,7 +87,7 @@ class Board:
                 self.runs.move_to_end(name)
         self._look_at_ghosts(now)
 
-    def tell(self, run: str, told: Told, now: float) -> None:
+    def tell(self, run: str, told: RunStatus, now: float) -> None:
         """Take what a run says of itself."""
         known = self._run(run, now)
         before = known.told
@@ -103,7 +101,7 @@ class Board:
     def _run(self, name: str, now: float) -> RunBoard:
         known = self.runs.get(name)
         if known is None:
-            known = self.runs[name] = RunBoard(name, now, Account(self._haunted))
+            known = self.runs[name] = RunBoard(name, now, RunStatistics(self._haunted))
             while len(self.runs) > MAX_RUNS:
                 self.runs.popitem(last=False)
         return known
@@ -141,7 +139,7 @@ class Board:
     def _look_at_ghosts(self, now: float) -> None:
         """Find out which workers are free of shares that were given up."""
         for address, worker in self.state.roster.workers.items():
-            if worker.haunted or worker.quiet:
+            if worker.has_cancelled_tasks or worker.quiet:
                 self._haunted[address] = now
         for known in self.runs.values():
             for address in list(known.account.stuck):

@@ -12,7 +12,7 @@ from ...anyk import AnyKPlugin
 from . import metrics, routes
 from .exchange import EXCHANGE
 from .metrics import BOARD
-from .service import EVERY, Watching
+from .service import EVERY, MonitoringService
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
@@ -46,7 +46,7 @@ class DashboardPlugin(SchedulerPlugin):
         anyk = scheduler.plugins.get(AnyKPlugin.name)
         if not isinstance(anyk, AnyKPlugin):
             raise RuntimeError("the any-k plugin is not registered: register AnyKPlugin() first")
-        watching = Watching(scheduler, anyk.state, anyk.catch_up)
+        watching = MonitoringService(scheduler, anyk.state, anyk.catch_up)
         scheduler.extensions[BOARD] = watching
         scheduler.handlers[EXCHANGE] = watching.exchange
         if BOARD in scheduler.periodic_callbacks:

@@ -12,15 +12,13 @@ from distributed import Client
 from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from .run_statistics import Erasure, GroupFacts
 
-__all__ = ["EXCHANGE", "News", "exchange"]
-
 logger = logging.getLogger(__name__)
 
 EXCHANGE = "fcdcc_watch_exchange"
 
 
 @dataclass(frozen=True)
-class News:
+class RunUpdate:
     """What happened since a run last asked.
 
     Parameters
@@ -57,8 +55,8 @@ class News:
 
 
 def exchange(
-    client: Client, run: str, told: Mapping[str, Any], last: News, *, summary: bool = False
-) -> News:
+    client: Client, run: str, told: Mapping[str, Any], last: RunUpdate, *, summary: bool = False
+) -> RunUpdate:
     """Tell what a run says of itself, and return what happened since ``last``.
 
     Where the scheduler knows nothing of watching, nothing happens; a connection that is lost
@@ -73,7 +71,7 @@ def exchange(
     told
         What the page and the metrics show of it; nothing to only ask.
     last
-        The answer before, or ``News()``.
+        The answer before, or ``RunUpdate()``.
     summary
         Whether to ask for the facts, which may be long.
     """
@@ -86,10 +84,10 @@ def exchange(
         answer = cast("dict[str, Any] | None", client.sync(call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on without it
         logger.debug("the scheduler could not be asked about run %s: %r", run, error)
-        return News(seen=last.seen)
+        return RunUpdate(seen=last.seen)
     if answer is None:  # so Dask answers a question that it does not know
-        return News(seen=last.seen)
-    return News(
+        return RunUpdate(seen=last.seen)
+    return RunUpdate(
         tuple(ShareRecord(*row) for row in answer["shares"]),
         tuple(GroupRecord(*row) for row in answer["groups"]),
         tuple(GroupFacts(*row) for row in answer["settled"]),

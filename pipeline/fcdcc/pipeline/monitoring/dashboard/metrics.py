@@ -26,9 +26,8 @@ from .run_statistics import BUCKETS, LayerFacts
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-    from .collector import Board
+    from .collector import RunCollector
 
-__all__ = ["BOARD", "Metrics", "register"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class Metrics(Collector):
             logger.exception("the metrics of fcdcc could not be collected")
 
 
-def families(board: Board) -> Iterator[Metric]:
+def families(board: RunCollector) -> Iterator[Metric]:
     """Yield the metrics of a board."""
     totals = board.state.history.totals()
     yield from _by_layer(board.layers, totals.groups, totals.decodes)
@@ -107,7 +106,7 @@ def _by_layer(layers: dict[int, LayerFacts], groups: int, decodes: int) -> Itera
     yield from (done, solved, times)
 
 
-def _workers(board: Board) -> Iterator[Metric]:
+def _workers(board: RunCollector) -> Iterator[Metric]:
     """Yield how the workers of the latest run do, those that were met first."""
     pace = GaugeMetricFamily(
         "fcdcc_worker_pace",

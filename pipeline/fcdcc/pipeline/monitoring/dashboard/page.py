@@ -13,8 +13,6 @@ from ..html import bar, element, row, table, text, ticks
 from ..stragglers import SLOW
 from ..style import SHEET, pace_kind
 
-__all__ = ["conditions_strip", "layers_table", "live", "page"]
-
 SHOWN_WORKERS = 25
 SHOWN_LAYERS = 60
 EVERY = 1000

@@ -22,9 +22,8 @@ from .page import live, page
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-    from .service import Watching
+    from .service import MonitoringService
 
-__all__ = ["install"]
 
 PAGE = "fcdcc"
 JSON = "json/fcdcc.json"
@@ -34,8 +33,8 @@ class _Handler(utils.RequestHandler):
     """Answers from the board that the scheduler has now."""
 
     @property
-    def watching(self) -> Watching:
-        found: Watching = cast("Scheduler", self.server).extensions[BOARD]
+    def watching(self) -> MonitoringService:
+        found: MonitoringService = cast("Scheduler", self.server).extensions[BOARD]
         return found
 
     def set_default_headers(self) -> None:

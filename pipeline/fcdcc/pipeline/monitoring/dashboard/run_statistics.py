@@ -138,7 +138,7 @@ MAX_SPARED = 64
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenGroup:
     """A group whose record, or the lateness of one of its shares, is still to come."""
 
     last: float = 0.0
@@ -149,7 +149,7 @@ class _Open:
         return self.record is not None and all(e.freed is not None for e in self.erasures)
 
 
-class Account:
+class RunStatistics:
     """Adds up the records of one run.
 
     Parameters
@@ -169,7 +169,7 @@ class Account:
         """Seconds that groups did not wait, added up."""
         self._spared: list[tuple[float, float]] = []
         self._spared_before = 0.0
-        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], _OpenGroup] = OrderedDict()
         self._stuck: dict[str, list[Erasure]] = {}
         self._waiting = 0
 
@@ -202,7 +202,7 @@ class Account:
         """Take a group's record; those of its shares came before."""
         self._layer(record.layer).add(record)
         key = (record.layer, record.block)
-        group = self._open.setdefault(key, _Open())
+        group = self._open.setdefault(key, _OpenGroup())
         group.record = record
         self._settle(key, group)
 
@@ -298,7 +298,7 @@ class Account:
         if group is not None:
             self._settle(key, group)
 
-    def _settle(self, key: tuple[int, int], group: _Open) -> None:
+    def _settle(self, key: tuple[int, int], group: _OpenGroup) -> None:
         """Close a group of which everything is known."""
         if group.record is None or not group.is_settled():
             return
@@ -322,11 +322,11 @@ class Account:
 
     # -------------------------------------------------------------------- places
 
-    def _group(self, layer: int, block: int) -> _Open:
+    def _group(self, layer: int, block: int) -> _OpenGroup:
         key = (layer, block)
         group = self._open.get(key)
         if group is None:
-            group = self._open[key] = _Open()
+            group = self._open[key] = _OpenGroup()
             if len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
         return group

@@ -12,7 +12,7 @@ from distributed.metrics import time
 
 from ...anyk.state_machine.state import AnyKState
 from ..stragglers import slow_ones
-from .collector import Board
+from .collector import RunCollector
 from .snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ EVERY = 1.0
 T = TypeVar("T")
 
 
-class Watching:
+class MonitoringService:
     """The board of a scheduler, and what keeping it has cost.
 
     Before every look ``catch_up`` tells the state machine of all that has happened.
@@ -41,7 +41,7 @@ class Watching:
     ) -> None:
         self.scheduler = scheduler
         self._catch_up = catch_up
-        self.board = Board(state, self._log)
+        self.board = RunCollector(state, self._log)
         self.cost = 0.0
         """CPU seconds spent in callbacks of this package."""
         self._since = clock.process_time()
@@ -57,7 +57,7 @@ class Watching:
         finally:
             self.cost += clock.thread_time() - before
 
-    def refreshed(self) -> Board:
+    def refreshed(self) -> RunCollector:
         """Return the board as of now."""
         self._catch_up()
         self.board.refresh(time())

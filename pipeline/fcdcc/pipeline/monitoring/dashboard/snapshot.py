@@ -9,10 +9,8 @@ from fcdcc.coding import __version__
 
 from ...anyk.state_machine.history import Counters
 from ..stragglers import WorkerView, ranked, verdict
-from .collector import Board, RunBoard
+from .collector import RunBoard, RunCollector
 from .run_statistics import LayerFacts
-
-__all__ = ["MAX_SHOWN_WORKERS", "layer_rows", "snapshot"]
 
 MAX_SHOWN_WORKERS = 200
 MAX_SHOWN_LAYERS = 500
@@ -22,7 +20,7 @@ QUIET_RUN = 15.0
 """Seconds after which a run that has not said anything is not called running any more."""
 
 
-def snapshot(board: Board, now: float) -> dict[str, Any]:
+def snapshot(board: RunCollector, now: float) -> dict[str, Any]:
     """Return what there is to see now, as dictionaries, lists, strings and finite numbers.
 
     It has the same members whether a run is going on or none ever was; its size is bounded.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # at run time this would load Dask, which reading a story can
     from ...anyk.state_machine.history import ShareRecord
     from ..dashboard.run_statistics import Erasure, GroupFacts
 
-__all__ = ["SCHEMA", "Sample", "Story", "finite", "share_rows"]
 
 SCHEMA = 1
 
@@ -60,7 +59,7 @@ class Sample:
 
 
 @dataclass
-class Story:
+class RunJournal:
     """What is known of one run, as it goes.
 
     Parameters

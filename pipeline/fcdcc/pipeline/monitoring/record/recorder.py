@@ -25,13 +25,11 @@ from fcdcc.storage.locations import shown
 from ...errors import full_line
 from ...options import JobConfig
 from ...plans.plan import LayerPlan, Plan
-from ..dashboard.exchange import News, exchange
-from ..progress import Advance
+from ..dashboard.exchange import RunUpdate, exchange
+from ..progress import RunProgress
 from ..summary import Summary
-from .journal import Story, finite
-from .work_counter import Ledger
-
-__all__ = ["Keeper", "keep"]
+from .journal import RunJournal, finite
+from .work_counter import WorkCounter
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ ROUNDS = 200
 PACKAGES = ("dask", "distributed", "torch", "zarr", "numpy", "xarray", "numcodecs", "bokeh")
 
 
-class Keeper:
+class RunRecorder:
     """Tells the scheduler about a run and keeps its story.
 
     Parameters
@@ -66,15 +64,15 @@ class Keeper:
         self,
         client: Client,
         store: PredictionStore,
-        story: Story,
+        story: RunJournal,
         plan: Plan,
         band_of: Callable[[int], tuple[Plan, float]] | None = None,
     ) -> None:
         self.story = story
-        self.ledger = Ledger(plan, self._images_of, band_of)
+        self.ledger = WorkCounter(plan, self._images_of, band_of)
         self._client = client
         self._store = store
-        self._last = News()
+        self._last = RunUpdate()
         self._next_write = 0.0
         names = {str(layer.layer): layer.name for layer in plan.layers[:LAYERS_TOLD]}
         told = ("output", "model", "n", "delta", "code", "redundancy")
@@ -85,7 +83,7 @@ class Keeper:
         }
         trim_journals_quietly(store)
 
-    def observe(self, advance: Advance, failures: Mapping[int, str]) -> None:
+    def observe(self, advance: RunProgress, failures: Mapping[int, str]) -> None:
         """Tell how far the run is, take over what happened, and write it down at times."""
         write = time.monotonic() >= self._next_write
         self._exchange(advance, "running", summary=write)
@@ -93,7 +91,7 @@ class Keeper:
         if write:
             self.write()
 
-    def drain(self, advance: Advance) -> None:
+    def drain(self, advance: RunProgress) -> None:
         """Take over everything that the scheduler still has to say; the run is over."""
         for _ in range(ROUNDS):
             self._exchange(advance, "running", summary=True)
@@ -106,7 +104,7 @@ class Keeper:
         """The workers that are late, in words; '' while nobody is."""
         return self._last.slow
 
-    def finish(self, advance: Advance, summary: Summary, failures: Mapping[int, str]) -> None:
+    def finish(self, advance: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
         """Tell how the run ended, and write its story for the last time."""
         self.story.failures = dict(failures)
         self.story.summary = summary.to_dict()
@@ -138,7 +136,7 @@ class Keeper:
 
     def _exchange(
         self,
-        advance: Advance,
+        advance: RunProgress,
         state: str,
         said: Mapping[str, Any] | None = None,
         *,
@@ -157,7 +155,7 @@ class Keeper:
         if news.facts is not None:
             self.story.facts = news.facts
 
-    def _progress(self, advance: Advance) -> dict[str, Any]:
+    def _progress(self, advance: RunProgress) -> dict[str, Any]:
         ledger = self.ledger
         return {
             "blocks_total": advance.blocks_total,
@@ -186,13 +184,13 @@ def keep(
     config: JobConfig,
     plan: Plan,
     band_of: Callable[[int], tuple[Plan, float]] | None = None,
-) -> Iterator[Keeper]:
+) -> Iterator[RunRecorder]:
     """Keep a run's story while the body runs; whatever ends it is written down.
 
-    ``band_of`` is as for :class:`~fcdcc.pipeline.watch.ledger.Ledger`.
+    ``band_of`` is as for :class:`~fcdcc.pipeline.monitoring.record.work_counter.WorkCounter`.
     """
-    story = Story(run, time.time(), about(config, plan, client), _layers(plan))
-    keeper = Keeper(client, store, story, plan, band_of)
+    story = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
+    keeper = RunRecorder(client, store, story, plan, band_of)
     keeper.write()
     try:
         yield keeper

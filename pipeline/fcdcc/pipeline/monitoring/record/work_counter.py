@@ -16,21 +16,19 @@ from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from ...plans.plan import LayerPlan, Plan
 from ...worker.kernels.common import survivors_used
 
-__all__ = ["Ledger"]
-
 MAX_OPEN = 20_000
 RECENT = 100
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenWork:
     """A group that is not completed: multiply-adds so far, and the shares that are done."""
 
     executed: int = 0
     done: set[int] = field(default_factory=set)
 
 
-class Ledger:
+class WorkCounter:
     """Extra work and condition numbers of a run.
 
     Parameters
@@ -59,7 +57,7 @@ class Ledger:
         self._band_of = band_of or (lambda _: (plan, 1.0))
         self._executed = 0
         self._uncoded = 0.0
-        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], _OpenWork] = OrderedDict()
         self._cost = lru_cache(maxsize=4096)(self._share_cost)
         self._condition = lru_cache(maxsize=4096)(self._condition_of)
 
@@ -99,7 +97,7 @@ class Ledger:
         key = (share.layer, share.block)
         group = self._open.get(key)
         if group is None:
-            group = self._open[key] = _Open()
+            group = self._open[key] = _OpenWork()
             if len(self._open) > MAX_OPEN:
                 self._executed += self._open.popitem(last=False)[1].executed
         layer = self._band_of(share.block)[0].layer(share.layer)
@@ -108,7 +106,7 @@ class Ledger:
             group.done.add(share.position)
 
     def _take_group(self, record: GroupRecord) -> None:
-        group = self._open.pop((record.layer, record.block), _Open())
+        group = self._open.pop((record.layer, record.block), _OpenWork())
         layer = self._plan.layer(record.layer)
         self._executed += group.executed
         part = self._band_of(record.block)[1]

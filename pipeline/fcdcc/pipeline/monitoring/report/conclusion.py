@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from ...formatting import percent, seconds
 from ..stragglers import WorkerView, verdict
-from .recorded_run import PastRun
-
-__all__ = ["conclusion", "state_words"]
+from .recorded_run import RecordedRun
 
 _STATES = {
     "complete": "complete",
@@ -29,12 +27,12 @@ def state_words(state: str) -> str:
     return _STATES.get(state, state)
 
 
-def conclusion(run: PastRun) -> list[str]:
+def conclusion(run: RecordedRun) -> list[str]:
     """Return what a colleague should know of a run: a few sentences."""
     return list(_sentences(run))
 
 
-def _sentences(run: PastRun) -> Iterator[str]:
+def _sentences(run: RecordedRun) -> Iterator[str]:
     images = run.number("images_done") or 0
     yield (
         f"{images:.0f} images in {seconds(run.seconds)}, {run.images_per_second:.1f} a second, "

@@ -15,10 +15,8 @@ from ..html import bar, curves, element, row, table, text
 from ..stragglers import SLOW
 from ..style import SHEET, WIDE_SHEET
 from .conclusion import conclusion, state_words
-from .recorded_run import Past, PastRun
+from .recorded_run import OutputReport, RecordedRun
 from .timeline import timeline, windows
-
-__all__ = ["report_page"]
 
 SHOWN_RUNS = 50
 DETAILED_RUNS = 10
@@ -29,7 +27,7 @@ SHOWN_EVENTS = 60
 SHOWN_ALIKE = 6
 
 
-def report_page(past: Past) -> str:
+def report_page(past: OutputReport) -> str:
     """Return the report of an output as a whole HTML document."""
     status = past.status
     head = element("h1", text(_name(past.output))) + element(
@@ -73,7 +71,7 @@ def _section(title: str, content: str) -> str:
     return element("section", element("h2", text(title)) + content) if content else ""
 
 
-def _run(run: PastRun) -> str:
+def _run(run: RecordedRun) -> str:
     """Return all about one run."""
     said = " ".join(conclusion(run))
     bad = run.state not in ("complete", "running") or any(
@@ -93,7 +91,7 @@ def _run(run: PastRun) -> str:
     return "".join(parts)
 
 
-def _tiles(run: PastRun) -> str:
+def _tiles(run: RecordedRun) -> str:
     number = run.number
     tiles = [
         (_whole(number("blocks_done")), "blocks done"),
@@ -122,7 +120,7 @@ def _whole(value: float | None) -> str:
     return "–" if value is None else count(value)
 
 
-def _timeline(run: PastRun) -> str:
+def _timeline(run: RecordedRun) -> str:
     drawn = [timeline(run, window) for window in windows(run)]
     if not drawn:
         return ""
@@ -148,7 +146,7 @@ def _key(kinds: Sequence[tuple[str, str]]) -> str:
     return element("p", "".join(shown), class_="key")
 
 
-def _latency(run: PastRun) -> str:
+def _latency(run: RecordedRun) -> str:
     """Return how many groups were there by when, with and without the slowest share."""
     groups = run.groups
     if len(groups) < 2:
@@ -200,7 +198,7 @@ def _staircase(values: Sequence[float]) -> list[tuple[float, float]]:
     return [(ordered[i], (i + 1) / len(ordered)) for i in places]
 
 
-def _workers(run: PastRun) -> str:
+def _workers(run: RecordedRun) -> str:
     rows = [
         row(
             [
@@ -222,12 +220,12 @@ def _workers(run: PastRun) -> str:
     return table(head, rows) if rows else ""
 
 
-def _planned(run: PastRun) -> str:
-    rows = [row([text(cell) for cell in cells]) for cells in run.planned]
+def _planned(run: RecordedRun) -> str:
+    rows = [row([text(cell) for cell in cells]) for cells in run.expected_of_run]
     return table(["", "planned", "measured"], rows) if rows else ""
 
 
-def _layers(run: PastRun) -> str:
+def _layers(run: RecordedRun) -> str:
     rows = [_layer_row(layer) for layer in run.layers[:SHOWN_LAYERS]]
     head = [
         "layer", "name", "plan", "groups", "decoded", "to decode", "slowest share", "one share",
@@ -261,7 +259,7 @@ def _layer_row(layer: dict[str, Any]) -> str:
     )
 
 
-def _events(run: PastRun) -> str:
+def _events(run: RecordedRun) -> str:
     words = {
         "late": "a group was late: its parity was started",
         "doubled": "a single task was late: it was started again elsewhere",
@@ -292,7 +290,7 @@ def _place(event: Mapping[str, Any]) -> str:
     return " ".join(where)
 
 
-def _about(run: PastRun) -> str:
+def _about(run: RecordedRun) -> str:
     about = run.about
     plain = [
         (name.replace("_", " "), value)
@@ -305,7 +303,7 @@ def _about(run: PastRun) -> str:
     return element("details", element("summary", "Options and versions") + table(["", ""], rows))
 
 
-def _runs(runs: Sequence[PastRun]) -> str:
+def _runs(runs: Sequence[RecordedRun]) -> str:
     rows = [
         row(
             [
@@ -328,7 +326,7 @@ def _runs(runs: Sequence[PastRun]) -> str:
     return table(head, rows)
 
 
-def _failures(past: Past) -> str:
+def _failures(past: OutputReport) -> str:
     """Return the blocks that have failed and have not been made since."""
     rows = [
         row([text(block), text(reason)]).replace("<td>", '<td class="why">')
@@ -341,7 +339,7 @@ def _failures(past: Past) -> str:
     return _section("Blocks that failed", table(["block", "reason"], rows) + note)
 
 
-def _ending(past: Past) -> str:
+def _ending(past: OutputReport) -> str:
     plan = element("details", element("summary", "The plan") + element("pre", text(past.plan)))
     made = f"Made by fcdcc {__version__}; the output was begun {past.created}."
     return (plan if past.plan else "") + element("p", text(made), class_="faint")

@@ -19,15 +19,13 @@ from ...formatting import amount, percent, seconds
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, share_rows
 
-__all__ = ["Past", "PastRun", "read_going_on", "read_past", "showable"]
-
 logger = logging.getLogger(__name__)
 
 ODD = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 """What comes of a story that does not hold what a run writes."""
 
 
-PLANNED: Sequence[tuple[str, str, Callable[[float], str]]] = (
+EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("time", "seconds", seconds),
     ("sent between workers", "bytes_sent", lambda size: amount(size, "B")),
     ("extra work", "extra_work", percent),
@@ -76,7 +74,7 @@ class Ghost:
 
 
 @dataclass(frozen=True)
-class PastRun:
+class RecordedRun:
     """What one run left: ``members`` is its story, as :mod:`.story` wrote it."""
 
     members: Mapping[str, Any]
@@ -220,7 +218,7 @@ class PastRun:
         ]
 
     @property
-    def planned(self) -> list[tuple[str, str, str]]:
+    def expected_of_run(self) -> list[tuple[str, str, str]]:
         """What the plan expected of the run and what was measured, for people; none in old runs."""
         summary = self.members["summary"]
         expected = summary.get("planned") if isinstance(summary, Mapping) else None
@@ -228,7 +226,7 @@ class PastRun:
             return []
         return [
             (what, form(float(expected[name])), form(float(found)))
-            for what, name, form in PLANNED
+            for what, name, form in EXPECTED_FIELDS
             if isinstance(found := summary.get(name), int | float) and name in expected
         ]
 
@@ -256,7 +254,7 @@ class PastRun:
 
 
 @dataclass(frozen=True)
-class Past:
+class OutputReport:
     """An output and its runs, the latest first.
 
     ``plan`` is the plan that all runs of the output share, as JSON.
@@ -264,7 +262,7 @@ class Past:
 
     output: str
     status: OutputStatus
-    runs: tuple[PastRun, ...]
+    runs: tuple[RecordedRun, ...]
     plan: str
     created: str
 
@@ -291,12 +289,12 @@ def read_going_on(output: str) -> dict[str, Any] | None:
     if members is None or members.get("schema") != SCHEMA:
         return None
     try:
-        return PastRun(members).going_on()
+        return RecordedRun(members).going_on()
     except ODD:
         return None
 
 
-def read_past(output: str) -> Past:
+def read_past(output: str) -> OutputReport:
     """Return what is known of an output's runs.
 
     Raises
@@ -307,11 +305,11 @@ def read_past(output: str) -> Past:
     status = read_status(output)
     stored = inspect_output(output)
     runs = [
-        PastRun(members)
+        RecordedRun(members)
         for members in read_journals(output)
         if isinstance(members.get("schema"), int) and members["schema"] == SCHEMA
     ]
-    return Past(
+    return OutputReport(
         shown(normalise(output)),
         status,
         tuple(sorted(filter(_is_dated, runs), key=lambda run: -run.begin)),
@@ -320,7 +318,7 @@ def read_past(output: str) -> Past:
     )
 
 
-def showable(past: Past, show: Callable[[Past], object]) -> Past:
+def showable(past: OutputReport, show: Callable[[OutputReport], object]) -> OutputReport:
     """Return an output with the runs of which ``show`` can make something.
 
     A checksum says that a story is as it was written, not by whom: others may write there.
@@ -332,7 +330,7 @@ def showable(past: Past, show: Callable[[Past], object]) -> Past:
     return replace(past, runs=runs)
 
 
-def _can(show: Callable[[Past], object], past: Past) -> bool:
+def _can(show: Callable[[OutputReport], object], past: OutputReport) -> bool:
     try:
         show(past)
     except ODD:
@@ -340,7 +338,7 @@ def _can(show: Callable[[Past], object], past: Past) -> bool:
     return True
 
 
-def _is_dated(run: PastRun) -> bool:
+def _is_dated(run: RecordedRun) -> bool:
     """Return whether a story says when its run began."""
     try:
         return bool(run.started)

@@ -9,9 +9,7 @@ from rich.table import Table
 
 from ...formatting import percent, seconds, short, times
 from .conclusion import conclusion, state_words
-from .recorded_run import Past, PastRun
-
-__all__ = ["print_report"]
+from .recorded_run import OutputReport, RecordedRun
 
 WIDTH = 110
 """Columns where nobody says how many there are."""
@@ -21,7 +19,7 @@ SHOWN_WORKERS = 20
 SHOWN_FAILURES = 20
 
 
-def print_report(past: Past, console: Console | None = None) -> None:
+def print_report(past: OutputReport, console: Console | None = None) -> None:
     """Print what is known of an output's runs, the latest in detail."""
     console = console or Console()
     if not console.is_terminal:
@@ -40,7 +38,7 @@ def print_report(past: Past, console: Console | None = None) -> None:
     console.print(f"\n[bold]Run {latest.run}[/bold], {latest.started}", highlight=False)
     for sentence in conclusion(latest):
         console.print(escape(sentence), highlight=False)
-    if latest.planned:
+    if latest.expected_of_run:
         console.print(_planned(latest))
     if latest.workers:
         console.print(_workers(latest))
@@ -70,7 +68,7 @@ def _whole(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def _runs(runs: tuple[PastRun, ...]) -> Table:
+def _runs(runs: tuple[RecordedRun, ...]) -> Table:
     table = _table(
         "began", "ended", "blocks", "time", "images/s", "erased", "decoded", "extra",
     )  # fmt: skip
@@ -88,14 +86,14 @@ def _runs(runs: tuple[PastRun, ...]) -> Table:
     return table
 
 
-def _planned(run: PastRun) -> Table:
+def _planned(run: RecordedRun) -> Table:
     table = _table("", "planned", "measured", title="The whole run: plan and measurement")
-    for name, expected, found in run.planned:
+    for name, expected, found in run.expected_of_run:
         table.add_row(name, expected, found)
     return table
 
 
-def _workers(run: PastRun) -> Table:
+def _workers(run: RecordedRun) -> Table:
     names = ("worker", "shares", "erased", "pace", "late", "worst", "ended")
     table = _table(*names, title="Workers, the slowest first")
     for row in run.workers[:SHOWN_WORKERS]:
@@ -111,7 +109,7 @@ def _workers(run: PastRun) -> Table:
     return table
 
 
-def _layers(run: PastRun) -> Table:
+def _layers(run: RecordedRun) -> Table:
     table = _table(
         "layer", "plan", "groups", "decoded", "after", "slowest", "work", "time",
         title="Layers: plan and measurement",

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from ...formatting import clock
 from ..html import Span, element, lane, text
-from .recorded_run import Ghost, PastRun, Share
-
-__all__ = ["Window", "timeline", "windows"]
+from .recorded_run import Ghost, RecordedRun, Share
 
 MAX_LANES = 40
 GRAIN = 0.0007
@@ -18,7 +16,7 @@ GRAIN = 0.0007
 
 
 @dataclass(frozen=True)
-class Window:
+class TimeWindow:
     """A part of a run that is drawn: seconds since its beginning."""
 
     begin: float
@@ -26,7 +24,7 @@ class Window:
     title: str = ""
 
 
-def windows(run: PastRun) -> list[Window]:
+def windows(run: RecordedRun) -> list[TimeWindow]:
     """Return what can be drawn of a run: all of it, or its beginning and its end."""
     shares = run.shares
     if not shares:
@@ -35,16 +33,16 @@ def windows(run: PastRun) -> list[Window]:
     begin = min(0.0, shares[0].start)
     total, kept = int(run.members["shares_total"]), run.members["shares"]
     if total <= len(kept):
-        return [Window(begin, end)]
+        return [TimeWindow(begin, end)]
     stops = [row[5] for row in kept]
     middle = len(kept) // 3  # the first third is the beginning, see story.py
     return [
-        Window(begin, max(stops[:middle]), "The beginning"),
-        Window(min(row[4] for row in kept[middle:]), end, "The end"),
+        TimeWindow(begin, max(stops[:middle]), "The beginning"),
+        TimeWindow(min(row[4] for row in kept[middle:]), end, "The end"),
     ]
 
 
-def timeline(run: PastRun, window: Window) -> str:
+def timeline(run: RecordedRun, window: TimeWindow) -> str:
     """Return the lanes of a window as HTML, the worst workers if there are too many."""
     by_worker: dict[str, list[Share]] = defaultdict(list)
     for share in run.shares:
@@ -80,7 +78,7 @@ def timeline(run: PastRun, window: Window) -> str:
 def _spans(
     shares: Sequence[Share],
     ghosts: Sequence[Ghost],
-    window: Window,
+    window: TimeWindow,
     layers: Mapping[int, int],
     gone: float | None,
 ) -> Iterator[Span]:

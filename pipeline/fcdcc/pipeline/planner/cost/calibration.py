@@ -26,10 +26,8 @@ from distributed import Client, wait
 from distributed.worker import Worker
 from numpy.typing import NDArray
 
-from ...plans.forecast import Speeds, Work, Workers, convolution_work
+from ...plans.forecast import Speeds, Work, WorkerPool, convolution_work
 from ...worker.malloc import give_back_all
-
-__all__ = ["calibrate"]
 
 Result = TypeVar("Result")
 
@@ -109,7 +107,7 @@ class _Clocks(NamedTuple):
 
 
 def calibrate(
-    client: Client, workers: Workers, torch_threads: int, tell: Callable[[str], None]
+    client: Client, workers: WorkerPool, torch_threads: int, tell: Callable[[str], None]
 ) -> Speeds:
     """Measure the workers of a cluster.
 
@@ -134,7 +132,7 @@ def calibrate(
 
 
 def _measured(
-    client: Client, workers: Workers, torch_threads: int, tell: Callable[[str], None]
+    client: Client, workers: WorkerPool, torch_threads: int, tell: Callable[[str], None]
 ) -> Speeds:
     addresses = list(client.scheduler_info(n_workers=-1)["workers"])
     alone, together = [], []
@@ -234,7 +232,7 @@ def _glue(channels: int, size: int) -> tuple[Work, Callable[[], object]]:
 
 
 def _overhead(
-    client: Client, addresses: Sequence[str], workers: Workers, parallel: float
+    client: Client, addresses: Sequence[str], workers: WorkerPool, parallel: float
 ) -> _Overhead:
     """Return what tasks and fetches cost, whatever they are for."""
     rest = _clocks(client)

@@ -23,8 +23,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...plans.forecast import Speeds
 
-__all__ = ["calibration_file", "read_speeds", "save_speeds"]
-
 logger = logging.getLogger(__name__)
 
 FORMAT = 2

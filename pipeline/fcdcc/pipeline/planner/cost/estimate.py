@@ -17,16 +17,14 @@ from ...anyk.keys import task_key
 from ...graph import Block, build_block
 from ...halo import Rows
 from ...model.network import Network
-from ...plans.forecast import Forecast, LayerForecast, Speeds, Work, Workers
+from ...plans.forecast import Forecast, LayerForecast, Speeds, Work, WorkerPool
 from ...plans.plan import Plan
 from ...plans.row_layout import analysed, row_layout
 from ...worker.kernels import common, reading
 from ...worker.malloc import KEPT
 from .profile import Profile, profile_network
-from .simulation import BlockTasks, Outcome, block_tasks, simulate
+from .simulation import BlockTasks, SimulatedRun, block_tasks, simulate
 from .task_costs import TaskCost, block_costs, read_work
-
-__all__ = ["forecast"]
 
 ROUNDS = 3
 """So many times the blocks in flight are looked at; then their pace is that of all."""
@@ -41,7 +39,7 @@ that convolutions bring filters into (measured: docs/planning.md)."""
 
 
 def forecast(
-    network: Network, plan: Plan, workers: Workers, speeds: Speeds, images: int | None = None
+    network: Network, plan: Plan, workers: WorkerPool, speeds: Speeds, images: int | None = None
 ) -> Forecast:
     """Return what a plan costs on some workers.
 
@@ -55,7 +53,7 @@ def forecast(
         How many images there are.
     """
     profile = profile_network(network, plan.image_shape)
-    paper = _Paper(network, plan, profile, speeds)
+    paper = _BlockModel(network, plan, profile, speeds)
     small = min(workers.count, max(LARGEST, 2 * plan.n))
     each = workers.count / small  # workers that one on paper stands for
     in_flight = max(1, round(plan.in_flight / each))
@@ -106,7 +104,7 @@ def _block_sizes(plan: Plan, images: int | None, bands: int, most: int) -> list[
     return [size for size in whole for _ in range(bands)]
 
 
-class _Paper:
+class _BlockModel:
     """The tasks of blocks of some sizes, each made once."""
 
     def __init__(self, network: Network, plan: Plan, profile: Profile, speeds: Speeds) -> None:
@@ -168,7 +166,9 @@ def _read_nothing(key: Key, start: int, stop: int, pad_to: int, rows: Rows | Non
     return Task(key, reading.read, None, None, start, stop, pad_to, rows)
 
 
-def _layers(plan: Plan, outcome: Outcome, costs: Mapping[Key, TaskCost]) -> Iterator[LayerForecast]:
+def _layers(
+    plan: Plan, outcome: SimulatedRun, costs: Mapping[Key, TaskCost]
+) -> Iterator[LayerForecast]:
     """Yield what each convolution costs in a block."""
     blocks = len(outcome.ends)
     memory: dict[int, float] = {}
@@ -193,7 +193,7 @@ def _plain_seconds(
     network: Network,
     profile: Profile,
     plan: Plan,
-    workers: Workers,
+    workers: WorkerPool,
     speeds: Speeds,
     images: int | None,
 ) -> float:

@@ -14,14 +14,12 @@ from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
 from ...options import JobConfig
-from ...plans.forecast import DEFAULTS, Speeds, Workers, on_this_machine
+from ...plans.forecast import DEFAULTS, Speeds, WorkerPool, on_this_machine
 from .calibration_file import read_speeds
-
-__all__ = ["Workforce", "workforce_of_client", "workforce_of_options"]
 
 
 @dataclass(frozen=True)
-class Workforce:
+class KnownWorkers:
     """Workers, and under which name their speeds are kept.
 
     Parameters
@@ -36,12 +34,12 @@ class Workforce:
         Their speeds, if they were measured just now.
     """
 
-    workers: Workers
+    workers: WorkerPool
     name: str
     here: bool
     measured: Speeds | None = None
 
-    def with_speeds(self, speeds: Speeds) -> Workforce:
+    def with_speeds(self, speeds: Speeds) -> KnownWorkers:
         """Return the workers with speeds that were measured just now."""
         return replace(self, measured=speeds)
 
@@ -56,17 +54,17 @@ class Workforce:
         return replace(DEFAULTS, parallel=float(places))
 
 
-def workforce_of_options(config: JobConfig) -> Workforce:
+def workforce_of_options(config: JobConfig) -> KnownWorkers:
     """Return what the local cluster of a job will be, before it is started."""
     count = config.workers or config.n
     memory = _share_of_machine(count)
-    workers = Workers(
+    workers = WorkerPool(
         count, config.threads_per_worker, memory=memory, in_one_process=not config.processes
     )
-    return Workforce(workers, _name_here(workers, config.torch_threads), here=True)
+    return KnownWorkers(workers, _name_here(workers, config.torch_threads), here=True)
 
 
-def workforce_of_client(client: Client, torch_threads: int = 1) -> Workforce | None:
+def workforce_of_client(client: Client, torch_threads: int = 1) -> KnownWorkers | None:
     """Return the workers that a scheduler has now; None where there are none."""
     info = client.scheduler_info(n_workers=-1)
     found: list[Mapping[str, Any]] = list(info["workers"].values())
@@ -78,7 +76,7 @@ def workforce_of_client(client: Client, torch_threads: int = 1) -> Workforce | N
     limits = [int(worker["memory_limit"]) for worker in found if worker["memory_limit"]]
     if here:
         limits.append(_share_of_machine(len(found)))
-    workers = Workers(
+    workers = WorkerPool(
         len(found),
         min(int(worker["nthreads"]) for worker in found),
         len(hosts),
@@ -86,7 +84,7 @@ def workforce_of_client(client: Client, torch_threads: int = 1) -> Workforce | N
         in_one_process=address.startswith("inproc:"),
     )
     name = _name_here(workers, torch_threads) if here else address
-    return Workforce(workers, name, here)
+    return KnownWorkers(workers, name, here)
 
 
 def _share_of_machine(workers: int) -> int:
@@ -97,7 +95,7 @@ def _share_of_machine(workers: int) -> int:
     return min(int(MEMORY_LIMIT), int(psutil.virtual_memory().total)) // workers
 
 
-def _name_here(workers: Workers, torch_threads: int) -> str:
+def _name_here(workers: WorkerPool, torch_threads: int) -> str:
     kind = "threads" if workers.in_one_process else "processes"
     return (
         f"{socket.gethostname()}, {os.cpu_count()} cores: {workers.count} workers of "

@@ -18,8 +18,6 @@ from ...model.interpreter import network_shapes, run_steps
 from ...model.network import ConvStage, GlueStage, Network
 from ...plans.forecast import Work, convolution_work
 
-__all__ = ["Profile", "profile_network"]
-
 SLOW = ("pool", "upsample", "softmax")
 SLOW_FACTOR = 10.0
 """Windows and resampling take so many times as long for a byte as a copy does (measured on

@@ -23,8 +23,6 @@ from ...anyk.scheduler.colocation import lane_seats
 from ...plans.forecast import Speeds
 from .task_costs import TaskCost
 
-__all__ = ["BlockTasks", "Outcome", "block_tasks", "simulate"]
-
 BANDWIDTH = 1e8
 """Bytes per second between workers that Dask reckons with when it looks for a task's worker."""
 
@@ -54,7 +52,7 @@ class BlockTasks:
 
 
 @dataclass
-class Outcome:
+class SimulatedRun:
     """What came of it.
 
     Parameters
@@ -139,7 +137,7 @@ def _first(node: AnyK) -> Collection[int]:
 
 def simulate(
     blocks: Sequence[BlockTasks], in_flight: int, workers: int, slots: int, speeds: Speeds
-) -> Outcome:
+) -> SimulatedRun:
     """Take blocks through a cluster, so many at a time.
 
     Parameters
@@ -153,18 +151,18 @@ def simulate(
     speeds
         The constants.
     """
-    run = _Run(blocks, workers, slots, speeds)
+    run = _SimulationState(blocks, workers, slots, speeds)
     run.go(in_flight)
     return run.outcome
 
 
-class _Run:
+class _SimulationState:
     """Tasks have numbers: those of the first block come first, in the order of their block."""
 
     def __init__(
         self, blocks: Sequence[BlockTasks], workers: int, slots: int, speeds: Speeds
     ) -> None:
-        self.outcome = Outcome()
+        self.outcome = SimulatedRun()
         self._blocks = blocks
         self._speeds = speeds
         self._slots = [slots] * workers

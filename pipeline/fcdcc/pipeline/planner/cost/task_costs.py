@@ -21,23 +21,21 @@ from fcdcc.coding.cost import share_cost
 from ...anyk import AnyK
 from ...model.network import ConvStage, Network
 from ...plans.forecast import Work, convolution_work
-from ...plans.image_layout import Unit
+from ...plans.image_layout import FusedStages
 from ...plans.plan import LayerPlan, Plan
-from ...plans.row_layout import ConvRows, RowLayout, RowStep, RowUnit
+from ...plans.row_layout import ConvRows, RowLayout, RowStep, RowTask
 from ...worker.kernels import common, gathered_kernels, image_kernels, row_kernels
 from .profile import Profile
 
-__all__ = ["Made", "TaskCost", "block_costs", "read_work"]
 
-
-class Made(NamedTuple):
+class ValueSize(NamedTuple):
     """A value that a task makes: its bytes, and its rows if it has some."""
 
     bytes: float
     rows: int = 0
 
 
-Result: TypeAlias = "Made | dict[str, Made]"
+Result: TypeAlias = "ValueSize | dict[str, ValueSize]"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,9 @@ class TaskCost:
     def bytes(self) -> float:
         """Bytes of all that it makes."""
         made = self.result
-        return made.bytes if isinstance(made, Made) else sum(one.bytes for one in made.values())
+        return (
+            made.bytes if isinstance(made, ValueSize) else sum(one.bytes for one in made.values())
+        )
 
 
 def block_costs(
@@ -88,7 +88,7 @@ def block_costs(
     images
         Images of the block.
     """
-    table = _Table(network, plan, layout, profile, images)
+    table = _TaskCosts(network, plan, layout, profile, images)
     for key in _in_order(tasks):
         task = tasks[key]
         table.costs[key] = table.cost(task) if isinstance(task, Task) else _NOTHING
@@ -98,7 +98,7 @@ def block_costs(
 CHECKS = (image_kernels.check, row_kernels.check)
 """They compare shares and make next to nothing."""
 
-_NOTHING = TaskCost(Work(), Made(0.0))
+_NOTHING = TaskCost(Work(), ValueSize(0.0))
 
 
 def _in_order(tasks: Mapping[Key, GraphNode]) -> Iterator[Key]:
@@ -117,7 +117,7 @@ def _in_order(tasks: Mapping[Key, GraphNode]) -> Iterator[Key]:
                 yield key
 
 
-class _Table:
+class _TaskCosts:
     """The costs found so far, and how the next is found from its task."""
 
     def __init__(
@@ -162,31 +162,33 @@ class _Table:
         if not sources:  # it reads images
             return self._read(task.args)
         total = sum(made.bytes for made in sources)
-        return TaskCost(Work(touched=2 * total), Made(total, sum(made.rows for made in sources)))
+        return TaskCost(
+            Work(touched=2 * total), ValueSize(total, sum(made.rows for made in sources))
+        )
 
     # -------------------------------------------------------------- any form
 
-    def _made(self, source: TaskRef | Task) -> Made:
+    def _made(self, source: TaskRef | Task) -> ValueSize:
         """Return what an argument of a task is."""
         if isinstance(source, Task) and source.func is getitem:
             ref, name = source.args
             result = self.costs[ref.key].result
             return result[name] if isinstance(result, dict) else result
         cost = self.costs[source.key]
-        return cost.result if isinstance(cost.result, Made) else Made(cost.bytes)
+        return cost.result if isinstance(cost.result, ValueSize) else ValueSize(cost.bytes)
 
     def _read(self, args: tuple[Any, ...]) -> TaskCost:
         """Return what it costs to read so many images: bytes become numbers, and are scaled."""
         name = self._network.input
         images, rows, all_rows = float(args[4]), args[5], self._profile.rows(name, 2)
         count = all_rows if rows is None else rows.size
-        made = Made(images * self._profile.image_bytes[name] * count / all_rows, count)
+        made = ValueSize(images * self._profile.image_bytes[name] * count / all_rows, count)
         return TaskCost(_reading(made.bytes), made, made.bytes)
 
     def _any_k(self, task: AnyK) -> TaskCost:
         if task.func in CHECKS:
             given = sum(self._made(TaskRef(key)).bytes for key in task.shares.values())
-            return TaskCost(Work(touched=2 * given), Made(0.0))
+            return TaskCost(Work(touched=2 * given), ValueSize(0.0))
         if task.own is not None:  # its own share as it is
             return TaskCost(Work(), self._made(TaskRef(task.shares[task.own])))
         stage = self._convolution(_layer(task.key))
@@ -199,12 +201,12 @@ class _Table:
             )
         return TaskCost(spent, made, made.bytes)
 
-    def _of_images(self, name: str, images: float) -> Made:
+    def _of_images(self, name: str, images: float) -> ValueSize:
         shape = self._profile.shapes.get(name, ())
         rows = shape[2] if len(shape) > 2 else 0
-        return Made(images * self._profile.image_bytes.get(name, 0.0), rows)
+        return ValueSize(images * self._profile.image_bytes.get(name, 0.0), rows)
 
-    def _entries(self, made: Made) -> float:
+    def _entries(self, made: ValueSize) -> float:
         return made.bytes / self._profile.itemsize
 
     def _convolution(self, layer: int) -> ConvStage:
@@ -242,7 +244,7 @@ class _Table:
         """Return what a share costs that is coded, or gathered, of so many images of a block."""
         cost = share_cost(layer.coded_conv, position, images)
         itemsize = self._profile.itemsize
-        made = Made(cost.download * itemsize)
+        made = ValueSize(cost.download * itemsize)
         given = cost.upload * itemsize
         spent = convolution_work(cost.multiply_adds, given + made.bytes, cost.stored * itemsize)
         return TaskCost(spent, made, given + 2 * made.bytes)
@@ -250,7 +252,7 @@ class _Table:
     # ------------------------------------------------------- parts are images
 
     def _image_share(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: Unit = args[1]
+        unit: FusedStages = args[1]
         spent, room = self._stages(unit.stages, self._per_part)
         return TaskCost(spent, self._outputs(unit.outputs, self._per_part), room)
 
@@ -258,7 +260,7 @@ class _Table:
         return self._image_share(args)
 
     def _image_parity(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: Unit = args[1]
+        unit: FusedStages = args[1]
         images = self._per_part * self._plan.delta
         before, room = self._stages(unit.stages[:-1], images)
         share = self._parity(self._plan.layer(unit.number), args[2], images)
@@ -273,17 +275,17 @@ class _Table:
         return self._rows
 
     def _strip_share(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowUnit = args[1]
+        unit: RowTask = args[1]
         position, images = args[2], args[3]
         coded = self._plan.layer(unit.number).coded_conv
         rows = len(coded.rows_of(position))
         spent, room = self._strip(unit, position, images, self._layout.steps(unit, position))
         shape = coded.share_shape(position, images)
         size = prod((*shape[:2], rows, *shape[3:])) * self._profile.itemsize
-        return TaskCost(spent, Made(size, rows), room)
+        return TaskCost(spent, ValueSize(size, rows), room)
 
     def _strip_glue(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowUnit = args[1]
+        unit: RowTask = args[1]
         position = args[2]
         steps = self._layout.steps(unit, position)
         spent, room = self._strip(unit, position, self._images, steps)
@@ -293,10 +295,10 @@ class _Table:
             if ranges is not None and ranges[position].size:
                 made[name] = self._of_rows(name, ranges[position].size, self._images)
         alone = len(unit.outputs) == 1
-        return TaskCost(spent, made.get(unit.outputs[0], Made(0.0)) if alone else made, room)
+        return TaskCost(spent, made.get(unit.outputs[0], ValueSize(0.0)) if alone else made, room)
 
     def _strip(
-        self, unit: RowUnit, position: int | None, images: float, steps: Sequence[RowStep]
+        self, unit: RowTask, position: int | None, images: float, steps: Sequence[RowStep]
     ) -> tuple[Work, float]:
         """Return what steps of a unit do for a strip, or for all rows, and need meanwhile."""
         spent, room = Work(), 0.0
@@ -321,23 +323,23 @@ class _Table:
         )
         return self._stage_of[next(iter(step.wanted))], max(parts)
 
-    def _of_rows(self, name: str, rows: int | None, images: float) -> Made:
+    def _of_rows(self, name: str, rows: int | None, images: float) -> ValueSize:
         if name not in self._profile.shapes:
-            return Made(0.0)
+            return ValueSize(0.0)
         size = images * self._profile.image_bytes[name]
         if rows is None:
-            return Made(size)
-        return Made(size * rows / self._profile.rows(name, self._layout.axis(name)), rows)
+            return ValueSize(size)
+        return ValueSize(size * rows / self._profile.rows(name, self._layout.axis(name)), rows)
 
     def _strip_parity(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowUnit = args[1]
+        unit: RowTask = args[1]
         *before, _ = self._layout.steps(unit, None)
         spent, room = self._strip(unit, None, self._images, before)
         share = self._parity(self._plan.layer(unit.number), args[2], self._images)
         return TaskCost(spent + share.work, share.result, room + share.workspace)
 
     def _whole(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowUnit = args[1]
+        unit: RowTask = args[1]
         spent, room = self._stages(unit.stages, self._images)
         given = sum(self._of_images(name, self._images).bytes for name in unit.inputs)
         return TaskCost(spent, self._outputs(unit.outputs, self._images), room + given)
@@ -346,14 +348,14 @@ class _Table:
         source, _, start, stop = args
         made = self._made(source)
         size = made.bytes * (stop - start) / max(1, made.rows)
-        return TaskCost(Work(touched=2 * size), Made(size, stop - start))
+        return TaskCost(Work(touched=2 * size), ValueSize(size, stop - start))
 
     # --------------------------------------------------------------- gathered
 
     def _encode(self, args: tuple[Any, ...]) -> TaskCost:
         layer, position = args[1], args[2]
         cost = share_cost(self._plan.layer(layer).coded_conv, position, self._images)
-        made = Made(cost.upload * self._profile.itemsize)
+        made = ValueSize(cost.upload * self._profile.itemsize)
         code = self._plan.layer(layer).coded_conv.code
         plain = code.input_run(position) is not None
         touched = made.bytes * (1 if plain else code.k_a) + made.bytes

@@ -14,13 +14,21 @@ from fcdcc.coding.survivors import is_enough
 
 from ...model.interpreter import run_steps
 from ..executable import Executable, ExecutableRef, find
-from ..share_checks import Finding, Given, bare, examine, is_finite, refuse, refuse_odd
+from ..share_checks import (
+    Finding,
+    ShareMessage,
+    examine,
+    is_finite,
+    raise_not_finite,
+    raise_wrong_shares,
+    share_values,
+)
 
 Array = NDArray[Any]
 
-Program = ExecutableRef | Executable
+ExecutableOrRef = ExecutableRef | Executable
 
-Values = Mapping[str, Array]
+NamedArrays = Mapping[str, Array]
 
 
 def same(value: Array, *checks: Finding) -> Array:  # noqa: ARG001 - what is waited for
@@ -33,37 +41,37 @@ def take(prediction: Array, images: int) -> Array:
     return prediction[:images]
 
 
-def convolved(held: Executable, layer: int, value: Tensor) -> Tensor:
+def convolved(executable: Executable, layer: int, value: Tensor) -> Tensor:
     """Return the output of a convolution, bias added, run whole."""
-    output = held.plan.layer(layer).geometry.convolve(value, held.weight(layer))
-    return add_bias(output, held.bias(layer))
+    output = executable.plan.layer(layer).geometry.convolve(value, executable.weight(layer))
+    return add_bias(output, executable.bias(layer))
 
 
-def glue(program: Program, layer: int, *inputs: Array) -> Array | Values:
+def glue(program: ExecutableOrRef, layer: int, *inputs: Array) -> Array | NamedArrays:
     """Return what a glue stage makes: an array, or several by name.
 
     ``inputs`` are in the order of ``GlueStage.inputs``.
     """
-    held = find(program)
-    stage = held.glue(layer)
+    executable = find(program)
+    stage = executable.glue(layer)
     with torch.inference_mode():
         given = {name: to_tensor(v) for name, v in zip(stage.inputs, inputs, strict=True)}
-        values = run_steps(stage, given, held.network.tensors)
+        values = run_steps(stage, given, executable.network.tensors)
         made = {name: to_array(values[name]) for name in stage.outputs}
     return made[stage.outputs[0]] if len(made) == 1 else made
 
 
 def recovered(
-    held: Executable, layer: int, shares: Mapping[int, Given], own: int, images: int
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], own: int, images: int
 ) -> Tensor:
     """Return a plain share that is not there from shares that are, without bias.
 
     Plain shares come with their bias, others without.
     """
-    coded, bias = held.coded(layer), held.bias(layer)
-    uncoded = held.plan.layer(layer).uncoded
-    check_spare(held, layer, shares, images, uncoded)
-    there = {position: to_tensor(bare(share)) for position, share in shares.items()}
+    coded, bias = executable.coded(layer), executable.bias(layer)
+    uncoded = executable.plan.layer(layer).uncoded
+    check_spare(executable, layer, shares, images, uncoded)
+    there = {position: to_tensor(share_values(share)) for position, share in shares.items()}
     some = next(iter(there.values()))
     results = {
         position: add_bias(there[position], None if bias is None else -bias)
@@ -71,14 +79,14 @@ def recovered(
         else there[position]
         for position in survivors_used(coded.code, there, some.dtype)
     }
-    check_finite(held, layer, results)
+    check_finite(executable, layer, results)
     return coded.recover(results, own, images)
 
 
 def check_spare(
-    held: Executable,
+    executable: Executable,
     layer: int,
-    shares: Mapping[int, Given],
+    shares: Mapping[int, ShareMessage],
     images: int,
     with_bias: Collection[int] = (),
 ) -> None:
@@ -89,15 +97,18 @@ def check_spare(
     WrongSharesError, NotFiniteError
         If they contradict each other, or hold values that are not finite.
     """
-    if held.plan.verify == "off" or len(shares) <= held.coded(layer).code.recovery_threshold:
+    if (
+        executable.plan.verify == "off"
+        or len(shares) <= executable.coded(layer).code.recovery_threshold
+    ):
         return
     with torch.inference_mode():
-        verdict = examine(held, layer, shares, images, with_bias)
+        verdict = examine(executable, layer, shares, images, with_bias)
     if not verdict.consistent:
-        refuse(held, layer, shares, verdict)
+        raise_wrong_shares(executable, layer, shares, verdict)
 
 
-def check_finite(held: Executable, layer: int, shares: Mapping[int, Tensor]) -> None:
+def check_finite(executable: Executable, layer: int, shares: Mapping[int, Tensor]) -> None:
     """Check that shares that are to be decoded hold numbers.
 
     Raises
@@ -107,7 +118,7 @@ def check_finite(held: Executable, layer: int, shares: Mapping[int, Tensor]) -> 
     """
     odd = [position for position, share in shares.items() if not is_finite(share.numpy())]
     if odd:
-        refuse_odd(held, layer, odd)
+        raise_not_finite(executable, layer, odd)
 
 
 def survivors_used(code: Code, there: Iterable[int], dtype: torch.dtype) -> tuple[int, ...]:

@@ -13,10 +13,10 @@ import torch
 
 from ...anyk import abandonable, wanted
 from ..executable import Executable, find
-from ..share_checks import Given, bare, noted
+from ..share_checks import ShareMessage, as_message, share_values
 from .common import (
     Array,
-    Program,
+    ExecutableOrRef,
     add_bias,
     check_finite,
     check_spare,
@@ -27,63 +27,67 @@ from .common import (
 )
 
 
-def encode(program: Program, layer: int, position: int, value: Array) -> Array:
+def encode(program: ExecutableOrRef, layer: int, position: int, value: Array) -> Array:
     """Return the coded inputs of one share from the layer's whole input (paper, eq. 33)."""
     coded = find(program).coded(layer)
     with torch.inference_mode():
         return to_array(coded.encode_input(to_tensor(value), position))
 
 
-def share(program: Program, layer: int, position: int, coded_input: Array) -> Given:
+def share(program: ExecutableOrRef, layer: int, position: int, coded_input: Array) -> ShareMessage:
     """Return one share: the coded inputs convolved with the coded filters.
 
     It runs in slices, and stops between two of them if nobody waits for it any more.
     """
-    held = find(program)
+    executable = find(program)
     with abandonable(), torch.inference_mode():
         entering = to_tensor(coded_input)
-        result = held.coded(layer).convolve(
+        result = executable.coded(layer).convolve(
             entering,
-            held.filters(layer, position),
+            executable.filters(layer, position),
             position,
             wanted=wanted(),
-            slices=held.plan.layer(layer).slices(coded_input.shape[0]),
+            slices=executable.plan.layer(layer).slices(coded_input.shape[0]),
         )
-        return noted(held, layer, position, to_array(result), entering)
+        return as_message(executable, layer, position, to_array(result), entering)
 
 
-def encode_and_share(program: Program, layer: int, position: int, value: Array) -> Given:
+def encode_and_share(
+    program: ExecutableOrRef, layer: int, position: int, value: Array
+) -> ShareMessage:
     """Return one share from the layer's whole input."""
     return share(program, layer, position, encode(program, layer, position, value))
 
 
-def decode(shares: Mapping[int, Given], program: Program, layer: int) -> Array:
+def decode(shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int) -> Array:
     """Return the output of a layer split by rows, bias added, from the shares that are there.
 
     The first that suffice are used, uncoded ones before parity: what else has arrived in the
     meantime costs time, unless shares are to be checked against each other.
     """
-    images = len(bare(next(iter(shares.values()))))
-    held = find(program)
-    check_spare(held, layer, shares, images)
-    return decode_all(held, layer, shares, images)
+    images = len(share_values(next(iter(shares.values()))))
+    executable = find(program)
+    check_spare(executable, layer, shares, images)
+    return decode_all(executable, layer, shares, images)
 
 
-def decode_all(held: Executable, layer: int, shares: Mapping[int, Given], images: int) -> Array:
+def decode_all(
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
+) -> Array:
     """Return the output of a layer, bias added, from shares that are right."""
-    coded = held.coded(layer)
+    coded = executable.coded(layer)
     with torch.inference_mode():
-        there = {position: to_tensor(bare(share)) for position, share in shares.items()}
+        there = {position: to_tensor(share_values(share)) for position, share in shares.items()}
         some = next(iter(there.values()))
         used = survivors_used(coded.code, there, some.dtype)
         chosen = {position: there[position] for position in used}
-        if not held.plan.layer(layer).uncoded >= chosen.keys():
-            check_finite(held, layer, chosen)
+        if not executable.plan.layer(layer).uncoded >= chosen.keys():
+            check_finite(executable, layer, chosen)
         output = coded.decode(chosen, images)
-        return to_array(add_bias(output, held.bias(layer)))
+        return to_array(add_bias(output, executable.bias(layer)))
 
 
-def convolve_whole(program: Program, layer: int, value: Array) -> Array:
+def convolve_whole(program: ExecutableOrRef, layer: int, value: Array) -> Array:
     """Return the output of a convolution that the plan leaves uncoded."""
     with torch.inference_mode():
         return to_array(convolved(find(program), layer, to_tensor(value)))

@@ -14,13 +14,13 @@ from fcdcc.coding.slicing import runs
 from ...anyk import abandonable, wanted
 from ...model.interpreter import run_steps
 from ...model.network import GlueStage
-from ...plans.image_layout import Unit
+from ...plans.image_layout import FusedStages
 from ..executable import Executable, find
-from ..share_checks import Finding, Given, bare, noted
+from ..share_checks import Finding, ShareMessage, as_message, share_values
 from .common import (
     Array,
-    Program,
-    Values,
+    ExecutableOrRef,
+    NamedArrays,
     add_bias,
     check_spare,
     convolved,
@@ -29,73 +29,79 @@ from .common import (
     to_tensor,
 )
 
-__all__ = ["check", "gather", "glue", "parity", "part", "share"]
 
-
-def share(program: Program, unit: Unit, position: int, *inputs: Array) -> Given:
+def share(
+    program: ExecutableOrRef, unit: FusedStages, position: int, *inputs: Array
+) -> ShareMessage:
     """Return a systematic share, bias included: the unit's work for one run of images.
 
     It stops between two stages, or slices of its convolution, if nobody waits for it.
     """
-    held, is_wanted = find(program), wanted()
+    executable, is_wanted = find(program), wanted()
     with abandonable(), torch.inference_mode():
-        value = _entering(held, unit, inputs, is_wanted)
-        result = to_array(_convolve(held, unit.number, value, is_wanted))
-        return noted(held, unit.number, position, result, value)
+        value = _entering(executable, unit, inputs, is_wanted)
+        result = to_array(_convolve(executable, unit.number, value, is_wanted))
+        return as_message(executable, unit.number, position, result, value)
 
 
-def parity(program: Program, unit: Unit, position: int, *inputs: Array) -> Given:
+def parity(
+    program: ExecutableOrRef, unit: FusedStages, position: int, *inputs: Array
+) -> ShareMessage:
     """Return a parity share, from the inputs of every run of images, run after run.
 
     What stands in front of the convolution is not linear, so it is done again for each run.
     """
-    held, is_wanted = find(program), wanted()
+    executable, is_wanted = find(program), wanted()
     count = len(unit.inputs)
     runs = [inputs[first : first + count] for first in range(0, len(inputs), count)]
     with abandonable(), torch.inference_mode():
-        images = torch.cat([_entering(held, unit, run, is_wanted) for run in runs])
-        layer = held.plan.layer(unit.number)
+        images = torch.cat([_entering(executable, unit, run, is_wanted) for run in runs])
+        layer = executable.plan.layer(unit.number)
         coded = layer.coded_conv
         entering = coded.encode_input(images, position)
         result = coded.convolve(
             entering,
-            held.filters(unit.number, position),
+            executable.filters(unit.number, position),
             position,
             wanted=is_wanted,
             slices=layer.slices(len(images)),
         )
-        return noted(held, unit.number, position, to_array(result), entering)
+        return as_message(executable, unit.number, position, to_array(result), entering)
 
 
-def part(shares: Mapping[int, Given], program: Program, layer: int, own: int) -> Array:
+def part(
+    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, own: int
+) -> Array:
     """Return a layer's output for one run of images: its own share, or decoded from others."""
     if own in shares:
-        return bare(shares[own])
-    held = find(program)
+        return share_values(shares[own])
+    executable = find(program)
     with torch.inference_mode():
-        images = _images(held, layer, shares)
-        return to_array(add_bias(recovered(held, layer, shares, own, images), held.bias(layer)))
+        images = _images(executable, layer, shares)
+        return to_array(
+            add_bias(recovered(executable, layer, shares, own, images), executable.bias(layer))
+        )
 
 
-def check(shares: Mapping[int, Given], program: Program, layer: int) -> Finding:
+def check(shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int) -> Finding:
     """Check shares of a layer against each other; see :func:`.kernels.check_spare`."""
-    held = find(program)
-    layer_plan = held.plan.layer(layer)
-    check_spare(held, layer, shares, _images(held, layer, shares), layer_plan.uncoded)
+    executable = find(program)
+    layer_plan = executable.plan.layer(layer)
+    check_spare(executable, layer, shares, _images(executable, layer, shares), layer_plan.uncoded)
     return Finding(layer, layer_plan.name)
 
 
-def _images(held: Executable, layer: int, shares: Mapping[int, Given]) -> int:
+def _images(executable: Executable, layer: int, shares: Mapping[int, ShareMessage]) -> int:
     """Return the images of a block, those of zeros included."""
-    code = held.coded(layer).code
-    return len(bare(next(iter(shares.values())))) * code.k_a // code.ell_a
+    code = executable.coded(layer).code
+    return len(share_values(next(iter(shares.values())))) * code.k_a // code.ell_a
 
 
-def glue(program: Program, unit: Unit, *inputs: Array) -> Array | Values:
+def glue(program: ExecutableOrRef, unit: FusedStages, *inputs: Array) -> Array | NamedArrays:
     """Return what a unit without a coded convolution makes: an array, or several by name."""
-    held = find(program)
+    executable = find(program)
     with torch.inference_mode():
-        values = _run(held, unit.stages, _named(unit, inputs), wanted(), unit.outputs)
+        values = _run(executable, unit.stages, _named(unit, inputs), wanted(), unit.outputs)
         made = {name: to_array(values[name]) for name in unit.outputs}
     return made[unit.outputs[0]] if len(made) == 1 else made
 
@@ -106,48 +112,53 @@ def gather(images: int, *parts: Array) -> Array:
 
 
 def _entering(
-    held: Executable, unit: Unit, inputs: Sequence[Array], is_wanted: Callable[[], bool]
+    executable: Executable,
+    unit: FusedStages,
+    inputs: Sequence[Array],
+    is_wanted: Callable[[], bool],
 ) -> Tensor:
     """Return what enters the coded convolution at the end of a unit."""
-    name = held.convolution(unit.number).input
-    return _run(held, unit.stages[:-1], _named(unit, inputs), is_wanted, (name,))[name]
+    name = executable.convolution(unit.number).input
+    return _run(executable, unit.stages[:-1], _named(unit, inputs), is_wanted, (name,))[name]
 
 
 def _run(
-    held: Executable,
+    executable: Executable,
     stages: Sequence[int],
     values: dict[str, Tensor],
     is_wanted: Callable[[], bool],
     kept: Collection[str],
 ) -> dict[str, Tensor]:
     """Run stages in order; ``values`` are taken over, and of all only those kept are left."""
-    last = {name: index for index in stages for name in held.network.stages[index].inputs}
+    last = {name: index for index in stages for name in executable.network.stages[index].inputs}
     for index in stages:
         if not is_wanted():
             raise Abandoned("nobody waits for this share any more")
-        stage = held.network.stages[index]
+        stage = executable.network.stages[index]
         if isinstance(stage, GlueStage):
             given = {name: values[name] for name in stage.inputs}
-            values |= run_steps(stage, given, held.network.tensors)
+            values |= run_steps(stage, given, executable.network.tensors)
         else:
-            values[stage.output] = convolved(held, index, values[stage.input])
+            values[stage.output] = convolved(executable, index, values[stage.input])
         for name in {*stage.inputs, *stage.outputs}:
             if name not in kept and last.get(name, index) <= index:
                 del values[name]
     return values
 
 
-def _convolve(held: Executable, layer: int, value: Tensor, is_wanted: Callable[[], bool]) -> Tensor:
+def _convolve(
+    executable: Executable, layer: int, value: Tensor, is_wanted: Callable[[], bool]
+) -> Tensor:
     """Return the convolution of some images, bias added."""
-    planned = held.plan.layer(layer)
-    weight, bias = held.weight(layer), held.bias(layer)
+    planned = executable.plan.layer(layer)
+    weight, bias = executable.weight(layer), executable.bias(layer)
     made = []
-    for run in runs(len(value), planned.slices(len(value) * held.plan.delta)):
+    for run in runs(len(value), planned.slices(len(value) * executable.plan.delta)):
         if not is_wanted():
             raise Abandoned("nobody waits for this share any more")
         made.append(planned.geometry.convolve(value[run], weight, bias))
     return made[0] if len(made) == 1 else torch.cat(made)
 
 
-def _named(unit: Unit, inputs: Sequence[Array]) -> dict[str, Tensor]:
+def _named(unit: FusedStages, inputs: Sequence[Array]) -> dict[str, Tensor]:
     return {name: to_tensor(value) for name, value in zip(unit.inputs, inputs, strict=True)}

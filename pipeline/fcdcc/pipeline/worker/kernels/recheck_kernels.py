@@ -8,14 +8,14 @@ import torch
 
 from ...anyk.worker import announce
 from ..executable import find
-from ..share_checks import Finding, Given, Noted, examine, refuse
-from .common import Array, Program
+from ..share_checks import CheckedShare, Finding, ShareMessage, examine, raise_wrong_shares
+from .common import Array, ExecutableOrRef
 from .gathered_kernels import decode_all
 
-__all__ = ["check", "decode"]
 
-
-def check(shares: Mapping[int, Given], program: Program, layer: int, images: int) -> Finding:
+def check(
+    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, images: int
+) -> Finding:
     """Return which of all shares of a layer are wrong; the scheduler is told of them.
 
     Raises
@@ -25,23 +25,27 @@ def check(shares: Mapping[int, Given], program: Program, layer: int, images: int
     NotFiniteError
         If they hold values that are not finite because the images led to them.
     """
-    held = find(program)
+    executable = find(program)
     with torch.inference_mode():
-        verdict = examine(held, layer, shares, images)
-    name = held.plan.layer(layer).name
+        verdict = examine(executable, layer, shares, images)
+    name = executable.plan.layer(layer).name
     if verdict.consistent:
         return Finding(layer, name)
     left = len(shares) - len(verdict.wrong)
     # Without a share to spare, those that are left agree whatever they say.
-    if not verdict.located or left <= held.coded(layer).code.recovery_threshold:
-        refuse(held, layer, shares, verdict)
+    if not verdict.located or left <= executable.coded(layer).code.recovery_threshold:
+        raise_wrong_shares(executable, layer, shares, verdict)
     wrong = tuple((p, _worker(shares[p])) for p in verdict.wrong)
     announce("corrupt-share", wrong)
     return Finding(layer, name, wrong)
 
 
 def decode(
-    shares: Mapping[int, Given], program: Program, layer: int, images: int, finding: Finding
+    shares: Mapping[int, ShareMessage],
+    program: ExecutableOrRef,
+    layer: int,
+    images: int,
+    finding: Finding,
 ) -> Array:
     """Return the output of a layer, bias added, from the shares that are right."""
     wrong = {position for position, _ in finding.wrong}
@@ -49,5 +53,5 @@ def decode(
     return decode_all(find(program), layer, right, images)
 
 
-def _worker(share: Given) -> str:
-    return share.worker if isinstance(share, Noted) else ""
+def _worker(share: ShareMessage) -> str:
+    return share.worker if isinstance(share, CheckedShare) else ""

@@ -22,13 +22,13 @@ from ...errors import PlanError
 from ...halo import RowPlan, Rows, run_rows
 from ...model.interpreter import run_steps
 from ...model.network import GlueStage
-from ...plans.row_layout import ConvRows, RowUnit
+from ...plans.row_layout import ConvRows, RowTask
 from ..executable import Executable, find
-from ..share_checks import Finding, Given, bare, noted
+from ..share_checks import Finding, ShareMessage, as_message, share_values
 from .common import (
     Array,
-    Program,
-    Values,
+    ExecutableOrRef,
+    NamedArrays,
     add_bias,
     check_spare,
     convolved,
@@ -36,8 +36,6 @@ from .common import (
     to_array,
     to_tensor,
 )
-
-__all__ = ["Piece", "check", "cut", "glue", "join", "parity", "part", "share", "whole"]
 
 
 class Piece(NamedTuple):
@@ -50,7 +48,7 @@ class Piece(NamedTuple):
     rows: Rows | None
 
 
-class _Held(NamedTuple):
+class _RowsOf(NamedTuple):
     """A value at hand, and which of its rows it is."""
 
     value: Tensor
@@ -70,110 +68,116 @@ def join(axis: int, counts: Sequence[int], *strips: Array) -> Array:
 
 
 def share(
-    program: Program, unit: RowUnit, position: int, images: int, pieces: Sequence[Piece],
+    program: ExecutableOrRef, unit: RowTask, position: int, images: int, pieces: Sequence[Piece],
     *arrays: Array,
-) -> Given:  # fmt: skip
+) -> ShareMessage:  # fmt: skip
     """Return a plain share, bias included: a unit's work for one strip.
 
     It is (images, N, rows, …) for the rows of the strip that are not certainly zero. Between
     two stages, or slices of the convolution, it stops if nobody waits for it.
     """
-    held, is_wanted = find(program), wanted()
-    layer = held.plan.layer(unit.number)
+    executable, is_wanted = find(program), wanted()
+    layer = executable.plan.layer(unit.number)
     with abandonable(), torch.inference_mode():
         rows = layer.coded_conv.rows_of(position)
         if not rows:
             _, channels, _, *others = layer.coded_conv.share_shape(position, images)
-            dtype = held.weight(unit.number).dtype
+            dtype = executable.weight(unit.number).dtype
             nothing = to_array(torch.empty(images, channels, 0, *others, dtype=dtype))
-            return noted(held, unit.number, position, nothing, None)
-        *before, last = held.rows.steps(unit, position)
+            return as_message(executable, unit.number, position, nothing, None)
+        *before, last = executable.rows.steps(unit, position)
         if not isinstance(last, ConvRows):
             raise PlanError(f"unit {unit.number} does not end with a convolution")
-        values = _taken(held, held.rows.needs(unit, position), pieces, arrays)
-        name = held.convolution(unit.number).input
-        values = _through(held, before, values, is_wanted, (name,))
+        values = _taken(executable, executable.rows.needs(unit, position), pieces, arrays)
+        name = executable.convolution(unit.number).input
+        values = _through(executable, before, values, is_wanted, (name,))
         slices = layer.slices(images)
-        result = to_array(_convolve(held, last, values, slices, is_wanted))
-        return noted(held, unit.number, position, result, values[name].value)
+        result = to_array(_convolve(executable, last, values, slices, is_wanted))
+        return as_message(executable, unit.number, position, result, values[name].value)
 
 
 def parity(
-    program: Program, unit: RowUnit, position: int, pieces: Sequence[Piece], *arrays: Array
-) -> Given:
+    program: ExecutableOrRef, unit: RowTask, position: int, pieces: Sequence[Piece], *arrays: Array
+) -> ShareMessage:
     """Return a parity share, from all rows of what the unit reads."""
-    held, is_wanted = find(program), wanted()
-    layer = held.plan.layer(unit.number)
+    executable, is_wanted = find(program), wanted()
+    layer = executable.plan.layer(unit.number)
     with abandonable(), torch.inference_mode():
-        *before, last = held.rows.steps(unit, None)
+        *before, last = executable.rows.steps(unit, None)
         if not isinstance(last, ConvRows):
             raise PlanError(f"unit {unit.number} does not end with a convolution")
-        values = _taken(held, held.rows.needs(unit, None), pieces, arrays)
-        name = held.convolution(unit.number).input
-        value, rows = _through(held, before, values, is_wanted, (name,))[name]
+        values = _taken(executable, executable.rows.needs(unit, None), pieces, arrays)
+        name = executable.convolution(unit.number).input
+        value, rows = _through(executable, before, values, is_wanted, (name,))[name]
         coded = layer.coded_conv
         start, size = last.window.rows.start - (rows.start if rows else 0), last.window.rows.size
         value = value.narrow(2, start, size)
         entering = coded.encode_input(value, position)
         result = coded.convolve(
             entering,
-            held.filters(unit.number, position),
+            executable.filters(unit.number, position),
             position,
             wanted=is_wanted,
             slices=layer.slices(len(value)),
         )
-        return noted(held, unit.number, position, to_array(result), entering)
+        return as_message(executable, unit.number, position, to_array(result), entering)
 
 
-def part(shares: Mapping[int, Given], program: Program, layer: int, own: int, images: int) -> Array:
+def part(
+    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, own: int, images: int
+) -> Array:
     """Return a strip of a layer's output: its own share, or decoded from others."""
     if own in shares:
-        return bare(shares[own])
-    held = find(program)
+        return share_values(shares[own])
+    executable = find(program)
     with torch.inference_mode():
-        output = recovered(held, layer, shares, own, images)
-        rows = held.coded(layer).rows_of(own)
-        return to_array(add_bias(output[:, :, : len(rows)], held.bias(layer)))
+        output = recovered(executable, layer, shares, own, images)
+        rows = executable.coded(layer).rows_of(own)
+        return to_array(add_bias(output[:, :, : len(rows)], executable.bias(layer)))
 
 
-def check(shares: Mapping[int, Given], program: Program, layer: int, images: int) -> Finding:
+def check(
+    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, images: int
+) -> Finding:
     """Check shares of a layer against each other; see :func:`.kernels.check_spare`."""
-    held = find(program)
-    layer_plan = held.plan.layer(layer)
-    check_spare(held, layer, shares, images, layer_plan.uncoded)
+    executable = find(program)
+    layer_plan = executable.plan.layer(layer)
+    check_spare(executable, layer, shares, images, layer_plan.uncoded)
     return Finding(layer, layer_plan.name)
 
 
 def glue(
-    program: Program, unit: RowUnit, position: int, pieces: Sequence[Piece], *arrays: Array
-) -> Array | Values:
+    program: ExecutableOrRef, unit: RowTask, position: int, pieces: Sequence[Piece], *arrays: Array
+) -> Array | NamedArrays:
     """Return what a unit makes of one strip: an array, or several by name."""
-    held, is_wanted = find(program), wanted()
+    executable, is_wanted = find(program), wanted()
     with torch.inference_mode():
-        values = _taken(held, held.rows.needs(unit, position), pieces, arrays)
-        values = _through(held, held.rows.steps(unit, position), values, is_wanted, unit.outputs)
-        return _as_arrays(unit, {name: held.value for name, held in values.items()})
+        values = _taken(executable, executable.rows.needs(unit, position), pieces, arrays)
+        values = _through(
+            executable, executable.rows.steps(unit, position), values, is_wanted, unit.outputs
+        )
+        return _as_arrays(unit, {name: executable.value for name, executable in values.items()})
 
 
 def whole(
-    program: Program, unit: RowUnit, pieces: Sequence[Piece], *arrays: Array
-) -> Array | Values:
+    program: ExecutableOrRef, unit: RowTask, pieces: Sequence[Piece], *arrays: Array
+) -> Array | NamedArrays:
     """Return what a unit makes of whole values, from their strips: an array, or several by name."""
-    held = find(program)
+    executable = find(program)
     with torch.inference_mode():
-        needs = {piece.name: held.rows.all_rows(piece.name) or piece.rows for piece in pieces}
-        taken = _taken(held, needs, pieces, arrays)
+        needs = {piece.name: executable.rows.all_rows(piece.name) or piece.rows for piece in pieces}
+        taken = _taken(executable, needs, pieces, arrays)
         values = {name: value.value for name, value in taken.items()}
-        barrier = held.rows.barrier(unit)
+        barrier = executable.rows.barrier(unit)
         if barrier is not None:
-            values = run_steps(barrier, values, held.network.tensors)
+            values = run_steps(barrier, values, executable.network.tensors)
         else:
             for index in unit.stages:
-                values |= _whole(held, index, values)
+                values |= _whole(executable, index, values)
         return _as_arrays(unit, values)
 
 
-def _as_arrays(unit: RowUnit, values: Mapping[str, Tensor]) -> Array | Values:
+def _as_arrays(unit: RowTask, values: Mapping[str, Tensor]) -> Array | NamedArrays:
     made = {name: to_array(values[name]) for name in unit.outputs if name in values}
     return made[unit.outputs[0]] if len(unit.outputs) == 1 else made
 
@@ -183,57 +187,59 @@ def _check(is_wanted: Callable[[], bool]) -> None:
         raise Abandoned("nobody waits for this share any more")
 
 
-def _whole(held: Executable, index: int, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _whole(executable: Executable, index: int, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Run one stage on whole values."""
-    stage = held.network.stages[index]
+    stage = executable.network.stages[index]
     if isinstance(stage, GlueStage):
-        return run_steps(stage, values, held.network.tensors)
-    return {stage.output: convolved(held, index, values[stage.input])}
+        return run_steps(stage, values, executable.network.tensors)
+    return {stage.output: convolved(executable, index, values[stage.input])}
 
 
 def _through(
-    held: Executable,
+    executable: Executable,
     steps: Sequence[RowPlan | ConvRows],
-    values: dict[str, _Held],
+    values: dict[str, _RowsOf],
     is_wanted: Callable[[], bool],
     kept: Collection[str],
-) -> dict[str, _Held]:
+) -> dict[str, _RowsOf]:
     """Run stages for some rows; of all values only those that are kept are left."""
-    reads = [_reads(held, step) for step in steps]
+    reads = [_reads(executable, step) for step in steps]
     for number, step in enumerate(steps):
         _check(is_wanted)
-        values |= _done(held, step, values)
+        values |= _done(executable, step, values)
         later = set(kept).union(*reads[number + 1 :])
         values = {name: value for name, value in values.items() if name in later}
     return values
 
 
-def _reads(held: Executable, step: RowPlan | ConvRows) -> Iterable[str]:
-    return (held.convolution(step.layer).input,) if isinstance(step, ConvRows) else step.needs
+def _reads(executable: Executable, step: RowPlan | ConvRows) -> Iterable[str]:
+    return (executable.convolution(step.layer).input,) if isinstance(step, ConvRows) else step.needs
 
 
-def _done(held: Executable, step: RowPlan | ConvRows, values: dict[str, _Held]) -> dict[str, _Held]:
+def _done(
+    executable: Executable, step: RowPlan | ConvRows, values: dict[str, _RowsOf]
+) -> dict[str, _RowsOf]:
     """Run one stage for some rows."""
     if isinstance(step, ConvRows):
-        made = _convolve(held, step, values, 1, lambda: True)
-        return {held.convolution(step.layer).output: _Held(made, step.out)}
+        made = _convolve(executable, step, values, 1, lambda: True)
+        return {executable.convolution(step.layer).output: _RowsOf(made, step.out)}
     inputs = {name: values[name].value for name in step.needs}
     rows = {name: values[name].rows for name in step.needs}
     has = {name: found for name, found in rows.items() if found is not None}
-    results = run_rows(step, inputs, held.network.tensors, has)
-    return {name: _Held(value, step.wanted[name]) for name, value in results.items()}
+    results = run_rows(step, inputs, executable.network.tensors, has)
+    return {name: _RowsOf(value, step.wanted[name]) for name, value in results.items()}
 
 
 def _convolve(
-    held: Executable,
+    executable: Executable,
     step: ConvRows,
-    values: Mapping[str, _Held],
+    values: Mapping[str, _RowsOf],
     slices: int,
     is_wanted: Callable[[], bool],
 ) -> Tensor:
     """Return some output rows of a convolution, bias added."""
-    geometry = held.plan.layer(step.layer).geometry
-    value, rows = values[held.convolution(step.layer).input]
+    geometry = executable.plan.layer(step.layer).geometry
+    value, rows = values[executable.convolution(step.layer).input]
     start = 0 if rows is None else rows.start
     found, above, below = step.window
     value = value.narrow(2, found.start - start, found.size)
@@ -241,7 +247,7 @@ def _convolve(
     even = tuple(before for before, _ in padding)
     if any(before != after for before, after in padding):
         value, even = pad_space(value, padding), (0,) * geometry.ndim
-    weight, bias = held.weight(step.layer), held.bias(step.layer)
+    weight, bias = executable.weight(step.layer), executable.bias(step.layer)
     made = []
     for run in runs(len(value), slices):
         _check(is_wanted)
@@ -250,18 +256,18 @@ def _convolve(
 
 
 def _taken(
-    held: Executable,
+    executable: Executable,
     needs: Mapping[str, Rows | None],
     pieces: Sequence[Piece],
     arrays: Sequence[Array],
-) -> dict[str, _Held]:
+) -> dict[str, _RowsOf]:
     """Return the values that are needed, put together from pieces."""
     found: dict[str, list[tuple[Rows | None, Tensor]]] = {name: [] for name in needs}
     for piece, array in zip(pieces, arrays, strict=True):
         if piece.name in found:
             found[piece.name].append((piece.rows, to_tensor(array)))
     return {
-        name: _Held(_put_together(found[name], rows, held.rows.axis(name), name), rows)
+        name: _RowsOf(_put_together(found[name], rows, executable.rows.axis(name), name), rows)
         for name, rows in needs.items()
     }
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .checksummed_json import Json
 from .errors import InputError
-from .sealed import Json
 
 __all__ = ["full_resolution"]
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdcc.storage import DamageError, Fingerprint
+from fcdcc.storage.checksummed_json import canonical, seal, unseal
 from fcdcc.storage.locations import normalise, scrubbed, shown
-from fcdcc.storage.sealed import canonical, seal, unseal
 
 texts = st.text(max_size=8)
 scalars = (
