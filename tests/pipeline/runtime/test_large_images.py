@@ -299,7 +299,7 @@ def test_a_band_that_is_done_again_is_checked_in_every_layer(large: Large) -> No
 
     given = (network, plan, Block(executable, "r", 0, 1, reader), band)
     assert not build_block(*given).checks
-    graph = build_retry(*given, "careful", 1, ["a", "b"])
+    graph = build_retry(*given, "recheck", 1, ["a", "b"])
     nodes = [task for task in graph.tasks.values() if isinstance(task, AnyK)]
     assert {node.allowed_workers for node in nodes} == {frozenset("ab")}
     groups = {frozenset(node.shares.values()) for node in nodes if node.own is None}

@@ -19,12 +19,12 @@ from .block_graph import Block, BlockGraph, Reader
 from .by_images import build_by_images
 from .by_rows import build_by_rows
 from .gathered import build_gathered
-from .recheck import ATTEMPT_STRIDE, build_careful, build_whole
+from .recheck import ATTEMPT_STRIDE, build_recheck, build_uncoded
 
 __all__ = ["Block", "BlockGraph", "Reader", "RetryMode", "build_block", "build_retry"]
 
-RetryMode: TypeAlias = Literal["careful", "whole"]
-"""How a block is done again: with all its shares made and checked, or without a code."""
+RetryMode: TypeAlias = Literal["recheck", "uncoded"]
+"""How a block is computed again: with all its shares made and checked, or without a code."""
 
 
 def build_block(network: Network, plan: Plan, block: Block, band: Rows | None = None) -> BlockGraph:
@@ -43,7 +43,7 @@ def build_retry(
     plan: Plan,
     block: Block,
     band: Rows | None,
-    manner: RetryMode,
+    mode: RetryMode,
     attempt: int,
     allowed_workers: Collection[str] = (),
 ) -> BlockGraph:
@@ -56,17 +56,17 @@ def build_retry(
     ----------
     network, plan, block, band
         As for :func:`build_block`.
-    manner
-        In which form.
+    mode
+        ``recheck``: make and check all shares of every layer; ``uncoded``: use no code.
     attempt
         How often the block was tried before.
-    among
+    allowed_workers
         Addresses of the workers that make the shares; any, if none are named.
     """
     block = replace(block, apart=attempt * ATTEMPT_STRIDE, allowed_workers=allowed_workers)
     if band is None:
-        return (build_careful if manner == "careful" else build_whole)(network, plan, block)
-    if manner == "whole":
+        return (build_recheck if mode == "recheck" else build_uncoded)(network, plan, block)
+    if mode == "uncoded":
         plan = replace(plan, redundancy="off", verify="off")
     else:  # nothing of what is in doubt goes without a check
         plan = replace(plan, verify="all")

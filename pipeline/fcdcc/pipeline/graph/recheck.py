@@ -31,12 +31,12 @@ of the same key.
 """
 
 
-def build_careful(network: Network, plan: Plan, block: Block) -> BlockGraph:
+def build_recheck(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph that makes and checks all shares of every layer."""
     return _RecheckBuilder(network, plan, block).build(coded=True)
 
 
-def build_whole(network: Network, plan: Plan, block: Block) -> BlockGraph:
+def build_uncoded(network: Network, plan: Plan, block: Block) -> BlockGraph:
     """Return the graph that runs every layer whole."""
     return _RecheckBuilder(network, plan, block).build(coded=False)
 

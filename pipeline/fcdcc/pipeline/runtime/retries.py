@@ -92,7 +92,7 @@ class RetryPolicy:
         after = replace(before, attempt=before.attempt + 1)
         if isinstance(error, NotFiniteError):
             after = replace(after, notes=(*after.notes, f"done without a code: {one_line(error)}"))
-            return self._again(job.block, after, "whole", ())
+            return self._again(job.block, after, "uncoded", ())
         if not isinstance(error, WrongSharesError):
             return None
         there = frozenset(self._workers())
@@ -105,7 +105,7 @@ class RetryPolicy:
         if not left:
             return None
         after = replace(after, ahead=tuple(left[1:]))
-        return self._again(job.block, after, "careful", left[0])
+        return self._again(job.block, after, "recheck", left[0])
 
     def _again(self, block: int, tried: _Tried, manner: RetryMode, jury: Jury) -> BlockJob:
         self._tried[block] = tried

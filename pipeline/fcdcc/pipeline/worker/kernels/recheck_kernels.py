@@ -1,4 +1,4 @@
-"""What the tasks of a block do that is done again with all shares; see :mod:`.graph.careful`."""
+"""Kernels of a block that is computed again; see :mod:`fcdcc.pipeline.graph.recheck`."""
 
 from __future__ import annotations
 
