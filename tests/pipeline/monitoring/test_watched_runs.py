@@ -23,6 +23,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, Summary, run
+from fcdcc.pipeline.anyk.queries import REPORT
+from fcdcc.pipeline.monitoring.dashboard.exchange import EXCHANGE
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.runtime.plugins import register_plugins
@@ -226,6 +228,44 @@ def test_json_and_metrics_say_what_the_summary_says(
         if event["event"] == "erasure" and event["run"] == shown["run"]["id"]
     ]
     assert len(erased) == summary.erasures
+
+
+def record_requests(dask_scheduler: Any) -> None:
+    """Make a scheduler record the requests about runs that it answers; on the scheduler."""
+    asked: list[str] = []
+    dask_scheduler.extensions["test-requests"] = asked
+    for name in (EXCHANGE, REPORT):
+        handler = dask_scheduler.handlers[name]
+
+        async def answer(
+            *args: Any, name: str = name, handler: Any = handler, **kwargs: Any
+        ) -> Any:
+            asked.append(name)
+            return await handler(*args, **kwargs)
+
+        dask_scheduler.handlers[name] = answer
+
+
+def recorded_requests(dask_scheduler: Any) -> list[str]:
+    return list(dask_scheduler.extensions["test-requests"])
+
+
+def without_exchange(dask_scheduler: Any) -> None:
+    del dask_scheduler.handlers[EXCHANGE]
+
+
+def test_a_run_asks_the_scheduler_for_everything_in_one_request(
+    files: Files, tmp_path: Path
+) -> None:
+    with place(processes=False) as where:
+        where.client.run_on_scheduler(record_requests)
+        summary = run(config(files, tmp_path / "a.zarr", where, batch=4, redundancy="eager"))
+        assert summary.groups > 0
+        assert set(where.client.run_on_scheduler(recorded_requests)) == {EXCHANGE}
+        # Without the dashboard plugin the any-k plugin alone says what was counted.
+        where.client.run_on_scheduler(without_exchange)
+        unseen = run(config(files, tmp_path / "b.zarr", where, batch=4, redundancy="eager"))
+        assert unseen.groups == summary.groups
 
 
 def test_what_is_watched_shows_no_secrets(

@@ -11,20 +11,25 @@ ALIVE = "fcdcc_anyk_alive"
 FORGET = "fcdcc_anyk_forget"
 
 
-class Report(TypedDict):
+class RunTotals(TypedDict):
+    """The counters of a run, and the workers and shares that it lost; all of it is short."""
+
+    counters: dict[str, int]
+    workers_removed: list[str]
+    workers_lost: list[str]
+    corrupt: list[tuple[int, int, int, str]]
+
+
+class Report(RunTotals):
     """What happened in a run; :mod:`.history` says what the records hold.
 
     ``failures`` are tracebacks of errors inside the plugin, over all runs: Dask only logs
     them, and a healthy plugin has none.
     """
 
-    counters: dict[str, int]
     timeline: list[dict[str, Any]]
     groups: list[dict[str, Any]]
     events: list[dict[str, Any]]
-    workers_removed: list[str]
-    workers_lost: list[str]
-    corrupt: list[tuple[int, int, int, str]]
     failures: list[str]
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from fcdcc.coding import __version__
 from fcdcc.storage import BlockLayout
 
-from ..anyk import anyk_report
-from ..anyk.queries import Report
+from ..anyk.queries import RunTotals
 from ..monitoring.progress import RunProgress
 from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
@@ -64,7 +63,7 @@ class RunCounters:
         self._wrong: tuple[CorruptShare, ...] = ()
         self._images = 0
         self._started = self._stopped = time.monotonic()
-        self._report: Report | None = None
+        self._report: RunTotals | None = None
         self._replaced: set[str] = set()
         self._sent: dict[str, int] = {}
 
@@ -106,9 +105,9 @@ class RunCounters:
             start, stop = self._layout.bounds(outcome.block)
             self._images += stop - start
 
-    def observe(self, client: Client, run: str) -> None:
-        """Ask the scheduler for the counters of this run."""
-        self._report = anyk_report(client, run, timeline=False)
+    def observe(self, report: RunTotals) -> None:
+        """Take over what the scheduler has counted in this run."""
+        self._report = report
 
     @property
     def movement(self) -> Hashable:
@@ -122,9 +121,8 @@ class RunCounters:
         self._replaced.update(fresh)
         return fresh
 
-    def finish(self, client: Client, run: str) -> None:
-        """Take the last report, and what workers have sent to each other."""
-        self.observe(client, run)
+    def finish(self, client: Client) -> None:
+        """Take over what workers have sent to each other, and the most memory that one used."""
         for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
             self._sent[address] = worker["metrics"].get(BYTES_SENT, 0)
             self._peak = max(self._peak, worker["metrics"].get(PEAK_MEMORY, 0))

@@ -137,10 +137,16 @@ class RunHistory:
         Without ``timeline`` the records of shares and groups, which may be many, are left out.
         """
         return {
-            "counters": asdict(self.counters),
+            **self.totals(),
             "timeline": [_plain(record) for record in self.shares] if timeline else [],
             "groups": [_plain(record) for record in self.groups] if timeline else [],
             "events": list(self.events),
+        }
+
+    def totals(self) -> dict[str, Any]:
+        """Return the counters, and the workers and wrong shares, as plain values."""
+        return {
+            "counters": asdict(self.counters),
             "workers_removed": list(self.workers_removed),
             "workers_lost": list(self.workers_lost),
             "corrupt": [list(found) for found in self.corrupt],

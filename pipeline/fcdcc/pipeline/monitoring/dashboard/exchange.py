@@ -9,12 +9,17 @@ from typing import Any, cast
 
 from distributed import Client
 
+from ...anyk.queries import RunTotals, anyk_report
 from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from .run_statistics import Erasure, GroupFacts
 
 logger = logging.getLogger(__name__)
 
 EXCHANGE = "fcdcc_watch_exchange"
+
+
+def _no_totals() -> RunTotals:
+    return {"counters": {}, "workers_removed": [], "workers_lost": [], "corrupt": []}
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class RunUpdate:
         Late groups, and workers that are gone.
     freed
         Shares that were given up, with when their workers were free of them.
+    totals
+        Counters of the whole run, and the workers and shares that it lost.
     seen
         What to ask with the next time.
     more
@@ -46,6 +53,7 @@ class RunUpdate:
     settled: tuple[GroupFacts, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
     freed: tuple[Erasure, ...] = ()
+    totals: RunTotals = field(default_factory=_no_totals)
     seen: Mapping[str, int] = field(
         default_factory=lambda: dict.fromkeys(("shares", "groups", "settled", "events", "freed"), 0)
     )
@@ -59,8 +67,8 @@ def exchange(
 ) -> RunUpdate:
     """Tell what a run says of itself, and return what happened since ``last``.
 
-    Where the scheduler knows nothing of watching, nothing happens; a connection that is lost
-    is for others to notice.
+    A scheduler without the dashboard plugin, or whose dashboard plugin fails, is asked for the
+    run's totals alone, with a request of its own.
 
     Parameters
     ----------
@@ -74,6 +82,11 @@ def exchange(
         The answer before, or ``RunUpdate()``.
     summary
         Whether to ask for the facts, which may be long.
+
+    Raises
+    ------
+    OSError
+        If the scheduler cannot be reached.
     """
 
     async def call() -> Any:
@@ -84,15 +97,16 @@ def exchange(
         answer = cast("dict[str, Any] | None", client.sync(call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on without it
         logger.debug("the scheduler could not be asked about run %s: %r", run, error)
-        return RunUpdate(seen=last.seen)
-    if answer is None:  # so Dask answers a question that it does not know
-        return RunUpdate(seen=last.seen)
+        answer = None
+    if answer is None:  # Dask also answers None to a request that it does not know
+        return RunUpdate(totals=anyk_report(client, run, timeline=False), seen=last.seen)
     return RunUpdate(
         tuple(ShareRecord(*row) for row in answer["shares"]),
         tuple(GroupRecord(*row) for row in answer["groups"]),
         tuple(GroupFacts(*row) for row in answer["settled"]),
         tuple(answer["events"]),
         tuple(Erasure(*row) for row in answer["freed"]),
+        answer["totals"],
         answer["seen"],
         answer["more"],
         answer["facts"],

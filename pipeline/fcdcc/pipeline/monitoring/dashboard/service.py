@@ -110,7 +110,8 @@ class MonitoringService:
         facts = None if known is None or not summary else self._facts(run)
         if now - self._slow[0] > EVERY:
             self._slow = (now, slow_ones(self.board.workers(known, now)))
-        return {**answer, **rows, "facts": facts, "slow": self._slow[1]}
+        totals = self.board.state.history.look(run).totals()
+        return {**answer, **rows, "totals": totals, "facts": facts, "slow": self._slow[1]}
 
     def _facts(self, run: str) -> dict[str, Any]:
         known = self.board.runs[run]

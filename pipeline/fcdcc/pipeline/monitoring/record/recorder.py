@@ -22,6 +22,7 @@ from fcdcc.storage import Json, PredictionStore
 from fcdcc.storage.journals import trim_journals, write_journal
 from fcdcc.storage.locations import shown
 
+from ...anyk.queries import RunTotals
 from ...errors import full_line
 from ...options import JobConfig
 from ...plans.plan import LayerPlan, Plan
@@ -83,21 +84,27 @@ class RunRecorder:
         }
         trim_journals_quietly(store)
 
-    def observe(self, advance: RunProgress, failures: Mapping[int, str]) -> None:
-        """Tell how far the run is, take over what happened, and write it down at times."""
+    def observe(self, advance: RunProgress, failures: Mapping[int, str]) -> RunTotals:
+        """Report progress to the scheduler and record what happened; return the run's totals.
+
+        This is the one request of a run to the scheduler per tick. The journal is written
+        every few seconds.
+        """
         write = time.monotonic() >= self._next_write
         self._exchange(advance, "running", summary=write)
         self.story.failures = dict(failures)
         if write:
             self.write()
+        return self._last.totals
 
-    def drain(self, advance: RunProgress) -> None:
-        """Take over everything that the scheduler still has to say; the run is over."""
+    def drain(self, advance: RunProgress) -> RunTotals:
+        """Record all that the scheduler still has of the run, which is over; return its totals."""
         for _ in range(ROUNDS):
             self._exchange(advance, "running", summary=True)
             if not self._last.more:
                 break
         self.ledger.close()
+        return self._last.totals
 
     @property
     def slow(self) -> str:
@@ -110,7 +117,12 @@ class RunRecorder:
         self.story.summary = summary.to_dict()
         self.story.state = summary.status
         said = {"extra_work": summary.extra_work, "corrupt_shares": len(summary.corrupt_shares)}
-        self._exchange(advance, summary.status, said | {"seconds": summary.seconds}, summary=True)
+        try:
+            self._exchange(
+                advance, summary.status, said | {"seconds": summary.seconds}, summary=True
+            )
+        except OSError as error:  # all blocks are done: nothing more is needed of the scheduler
+            logger.info("the scheduler cannot show how run %s ended: %s", self.story.run, error)
         self.write()
 
     def give_up(self, error: BaseException) -> None:
