@@ -20,6 +20,7 @@ from fcdcc.pipeline.model.interpreter import network_shapes, run_network
 from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
 from fcdcc.pipeline.model.pt2.archive import read_archive
 from fcdcc.pipeline.model.symbolic_shapes import recorded_shapes
+from support.modules import Lambda, Residual, conv, ready
 from support.pt2 import GRAPH, edited, pt2
 from zoo import ZOO, ZooEntry, build, images, save
 
@@ -32,30 +33,6 @@ def operators(network: Network) -> list[str]:
     return [s.op for stage in network.stages if isinstance(stage, GlueStage) for s in stage.steps]
 
 
-def ready(module: nn.Module) -> nn.Module:
-    """Return the module in eval mode, with weights and statistics that are not all alike."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 2.0, generator=generator)
-            elif tensor.is_floating_point():
-                tensor.uniform_(-0.5, 0.5, generator=generator)
-    return module.eval()
-
-
-class Lambda(nn.Module):
-    """A module of layers and a function that uses them."""
-
-    def __init__(self, function: Callable[..., Any], **layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleDict(layers)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x, **self.layers)
-
-
 @dataclass(frozen=True)
 class Case:
     """A module, the shape of its images, and what its network should be made of."""
@@ -65,27 +42,6 @@ class Case:
     convolutions: int
     # Convolutions, transposed or not, that are left in the glue.
     in_glue: int = 0
-
-
-def conv(*arguments: Any, **options: Any) -> nn.Conv2d:
-    return nn.Conv2d(*arguments, **options)
-
-
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = conv(4, 4, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(4)
-        self.second = conv(4, 4, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(4)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(x + 1)
-        y = self.relu(self.norm1(self.first(x)))
-        y = self.norm2(self.second(y))
-        y += x
-        return self.relu(y)
 
 
 class SqueezeExcitation(nn.Module):
@@ -595,54 +551,6 @@ def test_folding_is_as_exact_as_rounding_once() -> None:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     exact = module[0].weight.double() * scale.reshape(-1, 1, 1, 1)
     assert torch.equal(weight, exact.float().detach())
-
-
-def test_models_of_two_precisions_run_in_both() -> None:
-    def mixed(x: Tensor, c: nn.Module) -> Tensor:
-        y = c(x)
-        return (
-            y.to(torch.float32) + torch.zeros(4, 1, 1) + torch.full((1,), 0.1) + y.mean().double()
-        )
-
-    module = ready(Lambda(mixed, c=conv(3, 4, 3)))
-    model = open_model(pt2(module, (2, 3, 8, 8)))
-    double = model.to(torch.float64)
-    x = torch.randn(3, 3, 8, 8, dtype=torch.float64)
-    found = run_network(double.network, x)
-    assert found.dtype == torch.float64
-    with torch.no_grad():
-        expected = module.double().function(x, **module.layers).double()
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-    assert double.network.input_dtype == torch.float64
-    assert double.fingerprint == model.fingerprint
-    assert double.network.fingerprint != model.network.fingerprint
-    assert double.to(torch.float32).network.input_dtype == torch.float32
-    with pytest.raises(ModelError, match="float16"):
-        model.to(torch.float16)
-
-
-def test_fingerprints_say_what_is_computed() -> None:
-    module = ready(Residual())
-    data = pt2(module, (2, 4, 8, 8))
-    one, again = open_model(data), open_model(pt2(module, (2, 4, 8, 8)))
-    assert one.fingerprint == again.fingerprint
-    assert one.network.fingerprint == again.network.fingerprint
-    larger = open_model(pt2(module, (4, 4, 8, 8)))
-    assert larger.fingerprint == one.fingerprint
-    with torch.no_grad():
-        module.first.weight[0, 0, 0, 0] += 1e-6
-    other = open_model(pt2(module, (2, 4, 8, 8)))
-    assert other.fingerprint != one.fingerprint
-    assert other.network.fingerprint != one.network.fingerprint
-
-
-def test_people_can_read_a_network() -> None:
-    text = str(open_model(pt2(ready(Residual()), (2, 4, 8, 8))))
-    assert "x (any, 4, 8, 8) float32" in text
-    assert "conv first: " in text
-    assert "filters 4x4x3x3, padding ((1, 1), (1, 1))" in text
-    assert "aten.relu.default" in text
-    assert "2 convolutions" in text
 
 
 class Counting(nn.Module):

@@ -1,8 +1,8 @@
 """Row arithmetic: which rows of each tensor a range of output rows needs, and computing them.
 
-A strip of rows that stays on the worker that made it has to pass through the glue there. For
-most glue that can be done exactly: rows [a, b) of what a run of operations makes depend on
-some rows [c, d) of what it reads, found by going backwards through its steps.
+A strip of rows that stays on the worker that computed it must pass through the glue there. For
+most glue this is exact: the rows [a, b) of the result of a sequence of steps depend on some
+rows [c, d) of its input, found by going backwards through the steps.
 
 ::
 
@@ -24,33 +24,31 @@ RowLocal(axis=2, requires=())
 >>> needed(found, {"up": (8, 20)})
 {'conv': Rows(start=5, stop=22)}
 
-What a step needs of its operands is a *rule* (``pointwise``, ``axes``, ``windows``,
-``convolutions``, ``resampling``, ``edges``). A rule looks at a step and at the shapes of whole
-tensors, and gives an operation that can say which rows it needs and can compute a range from
-exactly these. The row axis is followed from step to step, so layouts with the channels last
-are nothing special. Padding is put only where a range touches the border of the tensor.
+A *rule* (see :mod:`~fcdcc.pipeline.halo.rules`) takes a step and the shapes of whole tensors,
+and returns an operation that knows which rows of its operands a range needs and computes the
+range from exactly these rows. The row axis is followed from step to step, so layouts with the
+channels last need no special case. Padding is added only where a range touches the border of
+the tensor.
 
-A step that needs all rows is a *barrier*, and so is every step for which there is no rule.
-That is why nothing can be wrong for not being recognised: the worst that happens is that
-strips are gathered. What comes after a barrier is *whole*, that is, without rows; it may meet
-rows again, as the weights of a squeeze-excitation block do.
+A step that needs all rows is a *barrier*, and so is every step without a rule. So a step that
+is not recognised never gives a wrong result: strips are gathered before it. A value behind a
+barrier is *whole*, that is, it has no rows; it may be combined with rows again, as the weights
+of a squeeze-excitation block are.
 
-:func:`analyse` says of each output of a stage whether it is local to rows, and if not, why.
-:func:`needed` says which input rows a range of it needs. :func:`plan_rows` makes that range
-into a value that travels to a worker, and :func:`run_rows` computes it there.
-:func:`analyse_network` does the first for all stages, and :func:`needed_between` follows a
-range through several of them, convolutions included; :func:`ranges_for` says what it needs
-of every value on the way.
+:func:`analyse` finds for each output of a stage whether it is local to rows, and if not, why.
+:func:`needed` returns the input rows that a range of an output needs. :func:`plan_rows` makes
+a plan for that range, a value that is sent to a worker, and :func:`run_rows` computes it there.
+:func:`analyse_network` analyses all stages, :func:`needed_between` follows a range through
+several stages, convolutions included, and :func:`ranges_for` returns the rows that it needs of
+every value on the way.
 """
 
 from __future__ import annotations
 
-from .analyse import analyse
-from .execute import run_rows
 from .network_rows import NetworkRows, analyse_network, conv_rows, needed_between, ranges_for
 from .ranges import Rows, Window, hull, never_empty, transposed_window, window
-from .row_plan import RowPlan, barrier_stage, needed, plan_rows
-from .stage_rows import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole
+from .row_plan import RowPlan, barrier_stage, needed, plan_rows, run_rows
+from .stage_rows import Barrier, Layout, OutputRows, RowLocal, StageRows, Whole, analyse
 
 __all__ = [
     "Barrier",

@@ -1,9 +1,9 @@
-"""Shapes of results, without computing them.
+"""Shapes and types of results, without computing values.
 
-PyTorch's meta device knows the shape of everything, but for most operators it first loads
-seconds' worth of compiler. So the shapes of what stands between convolutions are computed
-here, as tensors on the meta device that nothing is asked of but their shape and type; views
-are left to PyTorch, which is quick at them, and so is every operator that is not found here.
+PyTorch's meta device can do this for every operator, but for most of them it first imports
+parts of its compiler, which takes seconds. So the shapes of the usual operators between
+convolutions are computed here, as tensors on the meta device of which only shape and type are
+used. Views, for which PyTorch is quick, and all other operators are left to PyTorch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _Arguments: TypeAlias = Mapping[str, Any]
 _META = torch.device("meta")
 
 
-class _NotHereError(Exception):
-    """A case that is left to PyTorch."""
+class _UseMetaDeviceError(Exception):
+    """Signals that the shape is left to PyTorch's meta device."""
 
 
 def result_on_meta(step: Step, leaf: Callable[[Any], Any]) -> Any:
-    """Return what a step makes, on the meta device.
+    """Return the result of a step, on the meta device.
 
     Parameters
     ----------
@@ -37,18 +37,18 @@ def result_on_meta(step: Step, leaf: Callable[[Any], Any]) -> Any:
         The step.
     leaf
         Replaces each reference among its arguments by a tensor on the meta device, or by a
-        number; leaves literals as they are.
+        number; returns literals unchanged.
 
     Raises
     ------
     Exception
-        Whatever PyTorch raises where the step does not fit the shapes.
+        The error of PyTorch if the step cannot take operands of these shapes.
     """
     known = _SHAPES.get(step.op.split(".")[1]) if schema(step.op) else None
     if known is not None:
         try:
             return known(convert(bound_arguments(step), leaf))
-        except _NotHereError:
+        except _UseMetaDeviceError:
             pass
     args, kwargs = convert(step.args, leaf), convert(step.kwargs, leaf)
     if needs_device(step.op):
@@ -59,31 +59,31 @@ def result_on_meta(step: Step, leaf: Callable[[Any], Any]) -> Any:
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     if min(shape, default=0) < 0:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return torch.empty(tuple(shape), dtype=dtype, device=_META)
 
 
 def _input(arguments: _Arguments) -> torch.Tensor:
     x = arguments["input"] if "input" in arguments else arguments["self"]
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return x
 
 
 def _same(arguments: _Arguments) -> torch.Tensor:
     x = _input(arguments)
     if arguments.get("dtype") is not None:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return _empty(x.shape, x.dtype)
 
 
 def _broadcast(arguments: _Arguments) -> torch.Tensor:
-    """Broadcast floating tensors; a tensor without axes does not widen the type."""
+    """Broadcast floating-point tensors; a tensor without axes does not widen the type."""
     tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
     if not tensors or not all(tensor.is_floating_point() for tensor in tensors):
-        raise _NotHereError
+        raise _UseMetaDeviceError
     if any(isinstance(value, complex) for value in arguments.values()):
-        raise _NotHereError
+        raise _UseMetaDeviceError
     deciding = [tensor for tensor in tensors if tensor.ndim] or tensors
     dtype = deciding[0].dtype
     for tensor in deciding[1:]:
@@ -94,7 +94,7 @@ def _broadcast(arguments: _Arguments) -> torch.Tensor:
 def _reduced(arguments: _Arguments) -> torch.Tensor:
     x, dims = _input(arguments), arguments.get("dim")
     if not isinstance(dims, (int, list)) or dims == [] or arguments.get("dtype") is not None:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     gone = {d % x.ndim for d in ([dims] if isinstance(dims, int) else dims)}
     sizes = [1 if axis in gone else size for axis, size in enumerate(x.shape)]
     if not arguments.get("keepdim"):
@@ -108,7 +108,7 @@ def _concatenated(arguments: _Arguments) -> torch.Tensor:
     dim = int(arguments["dim"]) % first.ndim
     rests = {(*t.shape[:dim], *t.shape[dim + 1 :], t.dtype) for t in tensors if t.ndim}
     if len(rests) != 1 or any(tensor.ndim != first.ndim for tensor in tensors):
-        raise _NotHereError
+        raise _UseMetaDeviceError
     size = sum(int(tensor.shape[dim]) for tensor in tensors)
     return _empty((*first.shape[:dim], size, *first.shape[dim + 1 :]), first.dtype)
 
@@ -116,14 +116,14 @@ def _concatenated(arguments: _Arguments) -> torch.Tensor:
 def _linear(arguments: _Arguments) -> torch.Tensor:
     x, weight = _input(arguments), arguments["weight"]
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return _empty((*x.shape[:-1], weight.shape[0]), x.dtype)
 
 
 def _matmul(arguments: _Arguments) -> torch.Tensor:
     x, other = _input(arguments), arguments["other"]
     if other.ndim != 2 or x.ndim < 2 or x.shape[-1] != other.shape[0]:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return _empty((*x.shape[:-1], other.shape[1]), x.dtype)
 
 
@@ -148,7 +148,7 @@ def _space(
     """Return a result whose last axes have other sizes than those of the input."""
     x = _input(arguments)
     if x.ndim not in (ndim + 1, ndim + 2):
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return _empty((*x.shape[:-ndim], *sizes(list(x.shape[-ndim:]))), x.dtype)
 
 
@@ -159,7 +159,7 @@ def _pool(ndim: int) -> Callable[[_Arguments], torch.Tensor]:
         padding = per_dimension(arguments["padding"], ndim)
         dilation = per_dimension(arguments.get("dilation", 1), ndim)
         if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
-            raise _NotHereError
+            raise _UseMetaDeviceError
         ceil = bool(arguments["ceil_mode"])
 
         def sizes(space: list[int]) -> list[int]:
@@ -174,7 +174,7 @@ def _pool(ndim: int) -> Callable[[_Arguments], torch.Tensor]:
 def _pooled(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> int:
     last = size + 2 * padding - dilation * (kernel - 1) - 1
     if last < 0:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     windows = (last + (stride - 1 if ceil else 0)) // stride + 1
     # The last window must begin inside the input or the padding above it.
     return windows - (ceil and (windows - 1) * stride >= size + padding)
@@ -183,7 +183,7 @@ def _pooled(size: int, kernel: int, stride: int, padding: int, dilation: int, ce
 def _adaptive(ndim: int) -> Callable[[_Arguments], torch.Tensor]:
     def shape(arguments: _Arguments) -> torch.Tensor:
         sizes = per_dimension(arguments["output_size"], ndim)
-        return _space(arguments, ndim, lambda space: sizes)  # noqa: ARG005  # whatever they were
+        return _space(arguments, ndim, lambda space: sizes)  # noqa: ARG005  # input sizes do not matter
 
     return shape
 
@@ -192,7 +192,7 @@ def _upsampled(ndim: int) -> Callable[[_Arguments], torch.Tensor]:
     def shape(arguments: _Arguments) -> torch.Tensor:
         sizes, factors = arguments["output_size"], arguments.get("scale_factors")
         if sizes is None and factors is None:
-            raise _NotHereError
+            raise _UseMetaDeviceError
 
         def scaled(space: list[int]) -> list[int]:
             if sizes is not None:
@@ -212,7 +212,7 @@ def _convolution(arguments: _Arguments) -> torch.Tensor:
     kernel = [d * (k - 1) + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     padding = arguments["padding"]
     if x.ndim != ndim + 2 or x.shape[1] != weight.shape[1] * arguments["groups"]:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     if isinstance(padding, str):
         both = [k - 1 if padding == "same" else 0 for k in kernel]
     else:
@@ -220,7 +220,7 @@ def _convolution(arguments: _Arguments) -> torch.Tensor:
     axes = zip(x.shape[2:], both, kernel, stride, strict=True)
     space = [(size + pad - k) // s + 1 for size, pad, k, s in axes]
     if min(space) < 1:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return _empty((x.shape[0], weight.shape[0], *space), x.dtype)
 
 
@@ -230,14 +230,14 @@ def _transposed(arguments: _Arguments) -> torch.Tensor:
     names = ("stride", "padding", "output_padding", "dilation")
     numbers = (per_dimension(arguments[name], ndim) for name in names)
     if x.ndim != ndim + 2 or x.shape[1] != weight.shape[0]:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     axes = zip(x.shape[2:], weight.shape[2:], *numbers, strict=True)
     space = [
         (size - 1) * s - 2 * p + d * (kernel - 1) + extra + 1
         for size, kernel, s, p, extra, d in axes
     ]
     if min(space) < 1:
-        raise _NotHereError
+        raise _UseMetaDeviceError
     return _empty((x.shape[0], weight.shape[1] * arguments["groups"], *space), x.dtype)
 
 

@@ -7,24 +7,23 @@ from dataclasses import dataclass, field
 
 from ..errors import RowsError
 from ..model.network import ConvStage, Network
-from .analyse import analyse
 from .ranges import Rows, Window, hull, never_empty, window
 from .row_plan import needed
-from .stage_rows import Barrier, Layout, RowLocal, StageRows
+from .stage_rows import Barrier, Layout, RowLocal, StageRows, analyse
 
 
 @dataclass(frozen=True)
 class NetworkRows:
-    """A network as the row arithmetic sees it.
+    """The row arithmetic of a whole network.
 
     Parameters
     ----------
     network
         The network.
     layouts
-        Of every value that passes between stages.
+        The layout of every value that passes between stages.
     stages
-        What was found out about each glue stage, by its index.
+        The analysis of each glue stage, by its index.
     """
 
     network: Network = field(repr=False)
@@ -40,10 +39,10 @@ class NetworkRows:
 def analyse_network(network: Network, input_shape: Sequence[int]) -> NetworkRows:
     r"""Analyse all stages of a network.
 
-    Rows are the first spatial axis of the input and of every convolution's output, except
-    that a convolution of a value without rows makes a value without rows again if its output
-    has only one row (squeeze-excitation) or fewer dimensions than the images (a convolution
-    over channels, in efficient channel attention).
+    Rows are the first spatial axis of the input and of every convolution's output, with one
+    exception: the convolution of a value without rows has no rows if its output has only one
+    row (squeeze-excitation) or fewer dimensions than the images (a convolution over channels,
+    as in efficient channel attention).
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ def analyse_network(network: Network, input_shape: Sequence[int]) -> NetworkRows
     Raises
     ------
     RowsError
-        If a value's shape cannot be found out.
+        If the shape of a value is unknown.
     """
     layouts = {network.input: Layout(tuple(input_shape), 2, network.input_dtype)}
     stages: dict[int, StageRows] = {}
@@ -76,7 +75,7 @@ def analyse_network(network: Network, input_shape: Sequence[int]) -> NetworkRows
 def _layout(layouts: Mapping[str, Layout], name: str) -> Layout:
     if name not in layouts:
         raise RowsError(
-            f"the shape of {name!r} could not be found out; expected operators that PyTorch can "
+            f"the shape of {name!r} is unknown; expected operators that PyTorch can "
             "run on its meta device"
         )
     return layouts[name]
@@ -113,8 +112,8 @@ def conv_rows(
 
     Returns
     -------
-    The rows within the input, and the rows of padding above and below them: the arithmetic
-    of APCP (paper, section III) for one part that makes these rows.
+    The rows within the input, and the rows of padding above and below them, by the arithmetic
+    of APCP (paper, section III) for one part.
     """
     return window(
         Rows(*out),
@@ -137,12 +136,12 @@ def needed_between(
     wanted
         (start, stop) of values between stages.
     given
-        Values to stop at, besides the network's input.
+        Values to stop at, in addition to the network's input.
 
     Returns
     -------
-    (start, stop) of the given values and of the network's input, all rows where a barrier
-    stands between; None for values without rows. Those that are not needed are left out.
+    (start, stop) of the given values and of the network's input, all rows if there is a
+    barrier in between; None for values without rows. Those that are not needed are left out.
     """
     kept = {found.network.input, *given}
     asked = _asked(found, wanted, kept)
@@ -159,9 +158,9 @@ def ranges_for(found: NetworkRows, wanted: Mapping[str, tuple[int, int]]) -> dic
 
     Returns
     -------
-    (start, stop) of the wanted values and of all that they are made from, the network's input
-    included, with all rows between those that several stages need; None for values without
-    rows. Those that are not needed are left out.
+    (start, stop) of the wanted values and of all values that they are computed from, the
+    network's input included, with all rows between those that several stages need; None for
+    values without rows. Those that are not needed are left out.
     """
     return _asked(found, wanted, {found.network.input})
 

@@ -1,8 +1,8 @@
-"""What the rules are made of: a step with what is known about its operands, and a row operation.
+"""The interface of rules: a step with its operands, and the row operation that a rule returns.
 
-A rule looks at a :class:`Call` and returns a :class:`RowOperation`, which says which rows of
-its sources a range of its result needs, and computes them. Where it cannot, it raises
-:class:`NotLocalError` with the reason in words. A step without a rule is not local.
+A rule takes a :class:`Call` and returns a :class:`RowOperation`, which knows the rows of its
+sources that a range of its result needs, and computes the range. If there is none, the rule
+raises :class:`NotLocalError` with the reason. A step without a rule is not local.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Operand:
     value
         A tensor on the meta device, or a list of tensors: their shapes and types are known.
     axis
-        Which axis is the rows. None for a value that is held whole.
+        The row axis. None for a value that is held whole.
     first_only
         Whether only the first of several results may be used.
     """
@@ -82,7 +82,7 @@ class Call:
         By their name in the operator's schema, defaults included. Tensors are
         :class:`Operand`; numbers that the stage computes are numbers.
     result
-        What the step makes of whole operands, on the meta device.
+        The step's result for whole operands, on the meta device.
     """
 
     op: str
@@ -98,7 +98,7 @@ class Call:
         return tuple(_operands(self.arguments.values()))
 
     def main(self, argument: str = "self") -> Operand:
-        """Return the one operand that has rows; refuse the step if there are others."""
+        """Return the operand if no other operand has rows; else raise NotLocalError."""
         found = self.arguments[argument]
         others = [o for o in self.operands if o.axis is not None and o is not found]
         if not isinstance(found, Operand) or found.axis is None or others:
@@ -116,14 +116,14 @@ def _operands(values: Any) -> Iterator[Operand]:
 
 @dataclass(frozen=True)
 class Source:
-    """An operand of which a row operation takes only some rows.
+    """An operand of which a row operation reads only some rows.
 
     Parameters
     ----------
     name, axis, rows
-        The operand, its row axis, and how many rows all of it has.
+        The operand, its row axis, and the number of rows of the whole operand.
     whole
-        Whether the operand is held whole, so that its rows need not be asked for.
+        Whether the operand is held whole, so that its rows need not be requested.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RowOperation:
-    """How one step makes a range of rows of its result.
+    """Computes a range of rows of the result of one step.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class RowOperation:
     rows
         Rows of the whole result.
     sources
-        The operands of which it takes only some rows; all others it takes whole.
+        The operands of which it reads only some rows; it reads all others whole.
     """
 
     op: str
@@ -189,12 +189,14 @@ class RowOperation:
 
 @dataclass(frozen=True)
 class Aligned(RowOperation):
-    """Row o of the result is made from row o of the sources, or their only row, by the step itself.
+    """Row o of the result depends on row o of the sources, or on their only row.
+
+    A range is computed by the operator itself.
 
     Parameters
     ----------
     sized
-        The argument that is a shape and holds the number of rows, and where it does.
+        The argument that is a shape, and the position of the number of rows in it.
     """
 
     sized: tuple[str, int] | None = None
@@ -225,7 +227,7 @@ def source_of(operand: Operand) -> Source:
 def aligned(
     call: Call, operand: Operand, axis: int, sized: tuple[str, int] | None = None
 ) -> Aligned:
-    """Return the operation of a step that keeps the rows of one operand, on a given axis."""
+    """Return the operation of a step that keeps the rows of an operand, on a given axis."""
     source = source_of(operand)
     return Aligned(call.op, axis, source.rows, (source,), sized)
 
@@ -246,6 +248,6 @@ def numbered_arguments(step: Step) -> dict[str, Any]:
 
 
 def per_dimension(value: int | Sequence[int], ndim: int) -> list[int]:
-    """Return one number for each dimension; a single one counts for all, as in PyTorch."""
+    """Return one number for each dimension; a single number is used for all, as in PyTorch."""
     numbers = [value] if isinstance(value, int) else list(value)
     return numbers * ndim if len(numbers) == 1 else numbers

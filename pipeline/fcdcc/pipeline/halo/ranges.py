@@ -1,13 +1,13 @@
 """Ranges of rows, and the integer arithmetic of windows.
 
 A window operation (convolution, pooling) with stride s, p rows of padding above and an
-extent of K rows (dilated) makes output row o from the input rows
+extent of K rows (dilated) computes output row o from the input rows
 
     o s − p, …, o s − p + K − 1,
 
 so the output rows [a, b) need the input rows [a s − p, (b − 1) s − p + K): the arithmetic of
-APCP (paper, section III), with rows counted from the first one that is not padding. What of
-it lies above row 0 or below the last row is padding.
+APCP (paper, section III), with rows counted from the first one that is not padding. Rows of
+this range above row 0 or below the last row are padding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """Number of rows."""
         return self.stop - self.start
 
     def within(self, other: Rows) -> bool:
@@ -32,9 +32,9 @@ class Rows(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Input rows, and how many rows of padding lie above and below them.
+    """Input rows, and the number of rows of padding above and below them.
 
-    ``rows`` may be empty where a range of output rows is made from padding alone.
+    ``rows`` may be empty: a range of output rows may be computed from padding alone.
     """
 
     rows: Rows
@@ -43,12 +43,15 @@ class Window(NamedTuple):
 
 
 def hull(one: Rows, other: Rows) -> Rows:
-    """Return the smallest range that holds both, rows between them included."""
+    """Return the smallest range that contains both."""
     return Rows(min(one.start, other.start), max(one.stop, other.stop))
 
 
 def never_empty(rows: Rows, size: int) -> Rows:
-    """Return a range, or one row beside it where it is empty: a value tells its batch size."""
+    """Return the range, or one row next to it if it is empty.
+
+    Steps read the batch size from a value, so at least one row of it is passed on.
+    """
     if rows.size:
         return rows
     start = min(rows.start, size - 1)
@@ -87,13 +90,13 @@ def window(out: Rows, *, kernel: int, stride: int, before: int, size: int) -> Wi
 def transposed_window(out: Rows, *, kernel: int, stride: int, before: int, size: int) -> Rows:
     """Return the input rows that a range of output rows of a transposed convolution needs.
 
-    Input row i adds to the output rows i s − p + k d for the K filter rows k: the window
-    arithmetic, read the other way round. The range may be empty.
+    Input row i contributes to the output rows i s − p + k d for the K filter rows k, which is
+    the window arithmetic with input and output exchanged. The range may be empty.
 
     Parameters
     ----------
     out, kernel, stride, before, size
-        As for :func:`window`; ``before`` is what the padding cuts off above.
+        As for :func:`window`; ``before`` is the number of rows that the padding removes above.
 
     Examples
     --------

@@ -1,12 +1,12 @@
 """Models: from a ``.pt2`` file to a network that can be planned and run.
 
-A file is read without running anything of it (``archive``), its graph made into steps
-(``program``, ``passes``), cut at its convolutions into the stages of a ``network``, and run
-by the ``interpreter``.
+``pt2`` reads a file without running any of it and turns its graph into steps. ``passes``
+rewrite the steps and cut them at the convolutions into the stages of a ``network``, which
+the ``interpreter`` runs. ``importer`` puts the passes in order.
 """
 
 from __future__ import annotations
 
-from .model import Model, open_model
+from .opening import Model, open_model
 
 __all__ = ["Model", "open_model"]

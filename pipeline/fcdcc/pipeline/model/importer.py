@@ -1,8 +1,8 @@
 """From an archive to a :class:`~fcdcc.pipeline.model.network.Network`.
 
-The passes, in order: read the graph as one run of steps; drop what does nothing in inference;
-compute constants; replace steps that change their arguments; recognise convolutions; drop what
-nobody reads; cut into stages; fold batch normalisation.
+The passes, in order: read the graph as one sequence of steps; drop steps that do nothing in
+inference; compute constants; replace steps that change their arguments; recognise convolutions;
+drop steps whose results are not used; fold batch normalisation; cut into stages.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..errors import ModelError
-from .fingerprints import network_fingerprint
-from .network import Network
+from .network import Network, network_fingerprint
 from .passes.constants import fold_constants
 from .passes.convolution_stages import fold_batch_norms_into, recognise_convolutions
 from .passes.cutting import cut, joined
 from .passes.mutation import functional_steps
 from .passes.simplification import in_plain_form, simplified
-from .pt2.archive import Archive, in_words
+from .pt2.archive import Archive, as_model_errors
 from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 
@@ -32,18 +31,18 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
     Parameters
     ----------
     archive
-        See :func:`fcdcc.pipeline.model.archive.read_archive`.
+        See :func:`fcdcc.pipeline.model.pt2.archive.read_archive`.
     source
-        What to call the model in messages.
+        The name of the model in messages.
     fold
         Whether to fold batch normalisation into convolutions.
 
     Raises
     ------
     ModelError
-        If the model is not one that can be run here; the message says why.
+        If the model cannot be run here; the message says why.
     """
-    network: Network = in_words(source, _network, read_program(archive, source), fold)
+    network: Network = as_model_errors(source, _network, read_program(archive, source), fold)
     return network
 
 
@@ -74,8 +73,9 @@ def _network(program: Program, fold: bool) -> Network:
 def fold_batch_norms(network: Network) -> Network:
     """Return the network with batch normalisation folded into the convolutions.
 
-    A normalisation by fixed statistics that alone reads the output of a convolution becomes
-    part of its weight and bias, computed in float64 and rounded once. The others stay glue.
+    A normalisation by fixed statistics becomes part of the weight and bias of a convolution
+    whose output nothing else reads. The new values are computed in float64 and rounded once.
+    Other normalisations stay glue.
     """
     items, tensors, output = fold_batch_norms_into(
         joined(network.stages), network.tensors, network.output

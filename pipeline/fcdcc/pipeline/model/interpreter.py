@@ -1,4 +1,4 @@
-"""Runs glue, and for tests and small things whole networks."""
+"""Runs glue stages, and whole networks uncoded for tests and small inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_steps(
     Parameters
     ----------
     stage
-        What to run.
+        The stage.
     values
         The stage's inputs by name. They are not changed, but outputs may share their memory.
     tensors
@@ -55,7 +55,7 @@ def _run(step: Step, lookup: Any, device: torch.device) -> Any:
     def leaf(value: Any) -> Any:
         if isinstance(value, Ref):
             return lookup(value)
-        # The device of this run stands in the place of the one of the export.
+        # Values are on the device of this run, not on that of the export.
         return device if isinstance(value, torch.device) else value
 
     args, kwargs = convert(step.args, leaf), convert(step.kwargs, leaf)
@@ -72,7 +72,7 @@ def _run(step: Step, lookup: Any, device: torch.device) -> Any:
 
 
 def _dead_after(stage: GlueStage) -> list[list[str]]:
-    """Return, for each step, the values that nobody needs after it."""
+    """Return, for each step, the values that no later step reads."""
     last = {step.name: index for index, step in enumerate(stage.steps)}
     local = {*stage.inputs, *last}
     for index, step in enumerate(stage.steps):
@@ -90,7 +90,7 @@ def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     network
-        What to run.
+        The network.
     images
         (batch, C, *space) of the network's dtype, not changed.
 
@@ -103,12 +103,12 @@ def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
 
 
 def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every value that passes between stages, nothing computed.
+    """Return the shape of every value that passes between stages, without computing values.
 
     Parameters
     ----------
     network
-        Whose shapes.
+        The network.
     input_shape
         (batch, C, *space) of the images.
 

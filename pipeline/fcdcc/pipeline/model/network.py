@@ -1,23 +1,24 @@
 """A convolutional network as a value: coded convolutions, and glue between them.
 
 A :class:`Network` is a list of stages in an order in which they can run. A
-:class:`ConvStage` is one convolution, which the system codes; a :class:`GlueStage` is
-everything that stands between two convolutions (activation, normalisation, pooling, sums,
-concatenations, linear layers). Values have names; a stage says which it reads and which it
-makes, so branches and joins need nothing special.
+:class:`ConvStage` is one convolution, which can be coded; a :class:`GlueStage` holds the
+operations between convolutions (activation, normalisation, pooling, sums, concatenations,
+linear layers). Values have names; a stage lists the values that it reads and makes, so
+branches and joins need no special case.
 
-Nothing here runs anything: :mod:`fcdcc.pipeline.model.interpreter` does.
+This module only describes networks; :mod:`fcdcc.pipeline.model.interpreter` runs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from .tensor_pickle import PackedTensors, pack_tensors, unpack_tensors
+from .tensor_pickle import PackedTensors, hash_tensors, pack_tensors, unpack_tensors
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Ref:
 
 
 def references(value: object) -> Iterator[str]:
-    """Yield the names that an argument refers to, in order, however deep they stand.
+    """Yield the names that an argument refers to, in order, at any depth of nesting.
 
     >>> list(references([Ref("x"), 3, (Ref("y"), None)]))
     ['x', 'y']
@@ -67,7 +68,7 @@ class Step:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The names that its arguments refer to, in order; one may stand there twice."""
+        """The names that its arguments refer to, in order; a name may occur twice."""
         return (*references(self.args), *references(self.kwargs))
 
     def __repr__(self) -> str:
@@ -84,7 +85,7 @@ class ConvStage:
     index
         Its place in ``Network.stages``; the layer number in task keys.
     name
-        The module's name in the model where it is known, for people.
+        The module's name in the model if the export recorded it; only shown to users.
     input, output
         The values that it reads and makes. ``output`` includes the bias.
     weight, bias
@@ -193,6 +194,22 @@ def _rebuilt(
     tensors = unpack_tensors(packed)
     described = (stages, input_name, output, input_shape, input_dtype)
     return Network(*described, tensors, fingerprint, sizes)
+
+
+def network_fingerprint(
+    stages: Iterable[Stage], input_name: str, output: str, tensors: Mapping[str, torch.Tensor]
+) -> str:
+    """Return the SHA-256, in hexadecimal, of a network's stages and tensors.
+
+    The names of modules, which are shown to users only, are left out.
+    """
+    digest = hashlib.sha256(f"{input_name} {output}\n".encode())
+    for stage in stages:
+        if isinstance(stage, ConvStage):
+            stage = replace(stage, name="")
+        digest.update(f"{stage!r}\n".encode())
+    hash_tensors(digest, tensors)
+    return digest.hexdigest()
 
 
 def format_network(network: Network) -> str:

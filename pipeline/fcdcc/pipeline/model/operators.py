@@ -1,9 +1,9 @@
 """Which operators a network may use, and what they are.
 
 A network names its operators as text: ``aten.relu.default``, ``operator.getitem``. Only
-what is found here is ever called: functional ATen operators, and arithmetic on numbers for
-sizes. The rules are about effects: an operator computes its outputs from its inputs and
-does nothing else, so it draws no random numbers, changes no argument and touches no file.
+operators that :func:`resolve` returns are ever called: functional ATen operators, and
+arithmetic on numbers for sizes. An operator may only compute its outputs from its inputs: it
+draws no random numbers, changes no argument and opens no file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .network import Step
 
 
 def words(text: str) -> frozenset[str]:
-    """Return the words of a text: how the lists of operators here are written.
+    """Return the set of words of a text; lists of operators are written this way.
 
     >>> sorted(words("add mul"))
     ['add', 'mul']

@@ -1,4 +1,4 @@
-"""Small tools for rewriting a run of steps: substitution, fresh names, dead steps."""
+"""Tools of the passes: substitution of references, fresh names, removal of dead steps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, TypeAlias, TypeVar
 
 from .network import ConvStage, Ref, Step
 
-# A straight run of these is what the passes of the import work on; a ConvStage stands in it
-# with an index that means nothing yet.
+# The passes of the import work on a sequence of these. The index of a ConvStage in it is not
+# meaningful yet.
 Item: TypeAlias = Step | ConvStage
 AnyItem = TypeVar("AnyItem", Step, Item)
 
 
 class NameSource:
-    """Hands out names that are not taken."""
+    """Makes names that are not in use yet."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
 
     def fresh(self, name: str) -> str:
-        """Return the name, or the name with a number where it is taken."""
+        """Return the name, with a number appended if it is in use."""
         if name in self._taken:
             name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._taken)
         self._taken.add(name)
@@ -30,7 +30,7 @@ class NameSource:
 
 
 def convert(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Return an argument with every leaf, literals and references alike, put through a function."""
+    """Return an argument with a function applied to each leaf, literal or reference."""
     if isinstance(value, list):
         return [convert(item, function) for item in value]
     if isinstance(value, tuple):
@@ -46,7 +46,7 @@ def substitute(value: Any, replacement: Callable[[Ref], Any]) -> Any:
 
 
 def redirect_step(step: Step, targets: Mapping[str, Any]) -> Step:
-    """Return a step that reads other values: the targets are a Ref, a literal or a list."""
+    """Return a step with references replaced; the targets are a Ref, a literal or a list."""
     if not any(name in targets for name in step.references):
         return step
 
@@ -58,7 +58,7 @@ def redirect_step(step: Step, targets: Mapping[str, Any]) -> Step:
 
 
 def redirect(item: Item, targets: Mapping[str, Ref]) -> Item:
-    """Return an item that reads other values."""
+    """Return an item with references replaced."""
     if isinstance(item, Step):
         return redirect_step(item, targets)
     target = targets.get(item.input)
@@ -79,7 +79,7 @@ def output_of(item: Item) -> str:
 
 
 def live_items(items: Sequence[AnyItem], output: str) -> list[AnyItem]:
-    """Return the items that the output needs, in their order."""
+    """Return the items that the output depends on, in their order."""
     needed = {output}
     kept: list[AnyItem] = []
     for item in reversed(items):

@@ -1,9 +1,9 @@
-"""The shapes of values from what the export recorded, nothing computed.
+"""Shapes of values, from the symbolic shapes that the export recorded.
 
-With a size of images that is fixed and a batch that is not, every recorded shape is numbers
-and expressions in one symbol, the batch: putting the number in its place is enough. Where
-other sizes are free as well, whether the network takes images of a size depends on more than
-the recorded shapes, and nothing is said here.
+If only the batch size of the images is free, every recorded shape consists of numbers and
+expressions in one symbol, the batch size, and substituting a number for the symbol gives the
+shape. If other sizes are free as well, the recorded shapes do not decide whether the network
+takes images of a given size, and :func:`recorded_shapes` returns None.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FUNCTIONS = {"Add": add, "Mul": mul, "Max": max, "Min": min, "FloorDiv": floord
 
 
 class _UnknownError(Exception):
-    """An expression with something in it that has no value here."""
+    """An expression with a part that cannot be evaluated here."""
 
 
 def recorded_shapes(
@@ -32,7 +32,7 @@ def recorded_shapes(
     Parameters
     ----------
     network
-        Whose shapes.
+        The network.
     input_shape
         (batch, C, *space) of the images.
 

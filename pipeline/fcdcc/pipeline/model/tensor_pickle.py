@@ -1,12 +1,13 @@
-"""Tensors as plain arrays of bytes, for travelling between processes.
+"""Tensors as plain arrays of bytes, to send between processes and to hash.
 
-PyTorch's own pickling copies each tensor into a file in memory, its whole storage with it.
-Here a tensor becomes a NumPy array over its elements, which pickle hands over as a buffer of
-its own where the transport can (Dask's can), so nothing is copied on the way out.
+PyTorch's own pickling copies each tensor, with its whole storage, into a file in memory.
+Here a tensor becomes a NumPy array over its elements. Pickle protocol 5 sends such an array
+as an out-of-band buffer where the transport supports it (Dask's does), without a copy.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,14 +18,14 @@ PackedTensors = list[tuple[tuple[str, ...], torch.dtype, tuple[int, ...], NDArra
 
 
 def tensor_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    """Return the bytes of a tensor's elements in order, without a copy where that can be."""
+    """Return the bytes of a tensor's elements in order, without a copy where possible."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     array: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
     return array
 
 
 def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> PackedTensors:
-    """Return the tensors as arrays; one that has several names is there once."""
+    """Return the tensors as arrays; a tensor with several names is packed once."""
     names: dict[tuple[object, ...], list[str]] = {}
     for name, tensor in tensors.items():
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
@@ -39,7 +40,7 @@ def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> PackedTensors:
 def unpack_tensors(packed: PackedTensors) -> dict[str, torch.Tensor]:
     """Return the tensors by name, on the CPU: the inverse of :func:`pack_tensors`.
 
-    They lie in the arrays' own memory where that may be written to.
+    They share the memory of the arrays that are writeable.
     """
     tensors: dict[str, torch.Tensor] = {}
     for names, dtype, shape, array in packed:
@@ -47,3 +48,11 @@ def unpack_tensors(packed: PackedTensors) -> dict[str, torch.Tensor]:
         tensor = torch.from_numpy(owned).view(dtype).reshape(shape)
         tensors.update(dict.fromkeys(names, tensor))
     return tensors
+
+
+def hash_tensors(digest: hashlib._Hash, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Add the names, types, shapes and elements of tensors to a hash."""
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor_bytes(tensor).data)

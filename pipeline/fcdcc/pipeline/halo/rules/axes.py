@@ -1,8 +1,8 @@
-"""Rules for what moves, joins, splits or reduces axes and leaves the rows in one piece.
+"""Rules for operators that move, join, split or reduce axes and keep the row axis as an axis.
 
-The row axis may get another place (channels last and back), and other axes may be cut,
-joined and reduced as they like. A shape that is written out as numbers is given the number
-of rows of the range instead.
+The row axis may move to another position (channels last and back), and other axes may be cut,
+joined and reduced in any way. In a shape that is an argument, the number of rows is replaced
+by that of the range.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _unsqueeze(call: Call) -> RowOperation:
 
 
 def _squeeze(call: Call) -> RowOperation:
-    """Without ``dim`` a range of one row would lose its axis, so the axes must be named."""
+    """``dim`` must be given: without it a range of one row would lose its row axis."""
     x = call.main()
     if "dim" not in call.arguments:
         raise NotLocalError("it drops whatever axis has one entry")
@@ -80,7 +80,7 @@ def _as_list(value: int | Sequence[int]) -> list[int]:
 
 
 def _expand(call: Call) -> RowOperation:
-    """``x.expand(sizes)``, along the rows too."""
+    """``x.expand(sizes)``, also along the rows."""
     x, sizes = call.main(), call["size"]
     axis = x.rows_at + len(sizes) - x.ndim
     rows = int(call.result.shape[axis])
@@ -97,9 +97,10 @@ def _repeat(call: Call) -> RowOperation:
 
 @dataclass(frozen=True)
 class _Reshaped(Aligned):
-    """A reshape that keeps the rows; checks that the axes before them are what they were.
+    """A reshape that keeps the rows; checks that the axes before them keep their product.
 
-    The analysis sees one batch size. Where shapes were equal by chance, that shows here.
+    The analysis uses one batch size, at which shapes may be equal by chance. This check finds
+    such cases at another batch size.
     """
 
     def run(self, arguments: Mapping[str, Any], out: Rows) -> torch.Tensor:
@@ -116,7 +117,7 @@ class _Reshaped(Aligned):
 
 
 def _reshape(call: Call) -> RowOperation:
-    """View, reshape, flatten: the rows must be an axis of the result, with as much before it."""
+    """View, reshape, flatten: rows must stay an axis, with the same number of elements before."""
     x = call.main()
     source = source_of(x)
     shape = tuple(call.result.shape)
@@ -142,7 +143,7 @@ def _unflatten(call: Call) -> RowOperation:
 
 
 def _reduce(call: Call) -> RowOperation:
-    """Means, sums, extrema and variances over axes that are not the rows."""
+    """Means, sums, extrema and variances over axes other than the rows."""
     x = call.main()
     dims = call.arguments.get("dim")
     if dims is None or dims == []:
@@ -155,7 +156,7 @@ def _reduce(call: Call) -> RowOperation:
 
 
 def _along_axes(call: Call) -> RowOperation:
-    """Values along some axes change places."""
+    """Values are reordered along some axes."""
     x = call.main()
     if x.rows_at in {int(d) % x.ndim for d in call["dims"]} or not call["dims"]:
         raise NotLocalError("it works along the rows")
@@ -173,8 +174,8 @@ _REDUCTIONS = {
     "std": "a standard deviation",
     "var": "a variance",
     "logsumexp": "a sum",
-    "argmax": "the place of a maximum",
-    "argmin": "the place of a minimum",
+    "argmax": "the position of a maximum",
+    "argmin": "the position of a minimum",
     "linalg_vector_norm": "a norm",
     "norm": "a norm",
     "std_mean": "a standard deviation",
@@ -185,12 +186,12 @@ _REDUCTIONS = {
 
 
 def _extremum(call: Call) -> RowOperation:
-    """``max`` and ``min`` are a reduction with ``dim``, else of two tensors or of everything."""
+    """``max`` and ``min``: of two tensors, or a reduction over ``dim`` or over all axes."""
     return broadcast(call) if "other" in call.arguments else _reduce(call)
 
 
 def _concatenate(call: Call) -> RowOperation:
-    """Tensors side by side along an axis that is not the rows."""
+    """Concatenation along an axis other than the rows."""
     operands = call["tensors"]
     dim = int(call["dim"]) % operands[0].ndim
     return _side_by_side(call, operands, dim, added=False)
@@ -217,7 +218,7 @@ def _side_by_side(call: Call, operands: list[Operand], dim: int, *, added: bool)
 
 
 def _split(call: Call) -> RowOperation:
-    """Chunks along an axis that is not the rows."""
+    """Chunks along an axis other than the rows."""
     x = call.main()
     if int(call["dim"]) % x.ndim == x.rows_at:
         raise NotLocalError("it splits the rows")
@@ -225,7 +226,7 @@ def _split(call: Call) -> RowOperation:
 
 
 def _drop_axis(call: Call) -> RowOperation:
-    """``select`` and ``unbind`` along an axis that is not the rows."""
+    """``select`` and ``unbind`` along an axis other than the rows."""
     x = call.main()
     dim = int(call["dim"]) % x.ndim
     if dim == x.rows_at:
@@ -234,13 +235,13 @@ def _drop_axis(call: Call) -> RowOperation:
 
 
 def _index(call: Call) -> RowOperation:
-    """``x[:, order]`` by one list of places along an axis that is not the rows."""
+    """``x[:, order]`` with one list of positions along an axis other than the rows."""
     x, indices = call.main(), call["indices"]
     used = [dim for dim, index in enumerate(indices) if index is not None]
     if len(used) != 1 or used[0] == x.rows_at or indices[used[0]].ndim != 1:
-        raise NotLocalError("it picks rows, or places of several axes at once")
+        raise NotLocalError("it picks rows, or positions of several axes at once")
     if indices[used[0]].tensor.dtype == torch.bool:
-        raise NotLocalError("it picks places by a mask")
+        raise NotLocalError("it picks positions by a mask")
     return aligned(call, x, x.rows_at)
 
 
@@ -248,7 +249,7 @@ def _getitem(call: Call) -> RowOperation:
     """One of several results."""
     several: Operand = call["0"]
     if several.first_only and call["1"] != 0:
-        raise NotLocalError("it takes statistics or places, which are of the whole")
+        raise NotLocalError("it takes statistics or positions, which refer to the whole tensor")
     rows = int(call.result.shape[several.rows_at])
     source = Source(several.name, several.rows_at, rows)
     return Aligned(call.op, source.axis, rows, (source,))

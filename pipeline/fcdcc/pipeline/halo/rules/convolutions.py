@@ -1,4 +1,4 @@
-"""Rules for convolutions that stay in the glue: transposed ones, and those that are not coded."""
+"""Rules for convolutions in the glue: transposed ones, and others that are not coded."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Convolution(Windowed):
     Parameters
     ----------
     others
-        (before, after) of the spatial axes that are not the rows, where the operator names
-        its padding ('same'); None where its argument has numbers.
+        (before, after) of the spatial axes other than the rows, if the padding is given as a
+        name ('same'); None if it is given as numbers.
     """
 
     others: tuple[tuple[int, int], ...] | None
@@ -57,12 +57,12 @@ class _Convolution(Windowed):
 
 @dataclass(frozen=True)
 class _TransposedConvolution(RowOperation):
-    """A transposed convolution: a range of input rows makes a run of output rows, then cut.
+    """A transposed convolution of a range of input rows, cut to the wanted output rows.
 
     Parameters
     ----------
     place, kernel, stride, before
-        As for :class:`~fcdcc.pipeline.rows.windows.Windowed`.
+        As for :class:`~fcdcc.pipeline.halo.rules.pooling.Windowed`.
     """
 
     place: int
@@ -71,7 +71,7 @@ class _TransposedConvolution(RowOperation):
     before: int
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
-        """See :meth:`RowOperation.needs`: one row at least, though it may not be used."""
+        """See :meth:`RowOperation.needs`: at least one row, which may not be used."""
         return (self._reached(out),)
 
     def _reached(self, out: Rows) -> Rows:
@@ -82,7 +82,7 @@ class _TransposedConvolution(RowOperation):
         return never_empty(found, size)
 
     def run(self, arguments: Mapping[str, Any], out: Rows) -> torch.Tensor:
-        """Compute all rows that the given ones reach, and cut them to the range."""
+        """Compute all rows that the given ones contribute to, and cut them to the range."""
         axis, ndim = self.source.axis, arguments["input"].ndim - 2
         made: torch.Tensor = invoke(
             self.op,
@@ -136,7 +136,7 @@ def _convolution(call: Call) -> RowOperation:
         before = per_dimension(call["padding"], ndim)[place]
         return _Convolution(**geometry, before=before, others=None)
     same = call["padding"] == "same"
-    # An odd zero goes to the end, as in PyTorch.
+    # If the total padding is odd, the extra zero is added at the end, as in PyTorch.
     pairs = [((k - 1) // 2, k // 2) if same else (0, 0) for k in kernels]
     before = pairs[place][0]
     pairs[place] = (0, 0)

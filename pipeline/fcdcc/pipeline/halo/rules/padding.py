@@ -1,4 +1,4 @@
-"""Rules for what takes rows from other places: padding, cropping, strides, pixel shuffle."""
+"""Rules for operators that shift rows: padding, cropping, strides, pixel shuffle."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .pooling import pad_rows
 
 @dataclass(frozen=True)
 class _Shifted(RowOperation):
-    """Row o of the result is row ``first`` + o ``step`` of the source, or filling.
+    """Row o of the result is row ``first`` + o ``step`` of the source, or padding.
 
     Parameters
     ----------
     first, step
-        Where the first row comes from (negative: above the source), and how far apart rows
-        are.
+        The source row of the first row (negative: above the source), and the distance between
+        source rows.
     """
 
     first: int
@@ -34,7 +34,7 @@ class _Shifted(RowOperation):
         return Rows(first, max(min(stop, self.source.rows), first))
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
-        """See :meth:`RowOperation.needs`: one row at least, though it may not be used."""
+        """See :meth:`RowOperation.needs`: at least one row, which may not be used."""
         return (never_empty(self._span(out), self.source.rows),)
 
 
@@ -49,7 +49,7 @@ class _Cropped(_Shifted):
 
 
 class _PaddedConstant(_Shifted):
-    """Constant rows above and below (negative numbers: cropped), other axes by the operator."""
+    """Constant rows above and below (negative numbers crop); other axes by the operator."""
 
     def run(self, arguments: Mapping[str, Any], out: Rows) -> torch.Tensor:
         """Pad; see :meth:`RowOperation.run`."""
@@ -65,7 +65,7 @@ class _PaddedConstant(_Shifted):
 
 @dataclass(frozen=True)
 class _PaddedBorder(RowOperation):
-    """Rows outside the source are mirrored at its border, or repeat its border.
+    """Rows outside the source are mirrored at its border, or repeat its border row.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _pad_argument(arguments: Mapping[str, Any]) -> str:
 
 
 def _pad_others(op: str, arguments: Mapping[str, Any], x: torch.Tensor, axis: int) -> torch.Tensor:
-    """Pad the axes that are not the rows."""
+    """Pad the axes other than the rows."""
     name = _pad_argument(arguments)
     amounts = list(arguments[name])
     place = 2 * (x.ndim - 1 - axis)
@@ -158,7 +158,7 @@ def _narrow(call: Call) -> RowOperation:
     if int(call["dim"]) % x.ndim != source.axis:
         return aligned(call, x, source.axis)
     if not isinstance(call["start"], int):
-        raise NotLocalError("it takes rows from a place that a tensor holds")
+        raise NotLocalError("the position of the rows is a value of a tensor")
     first = call["start"] % source.rows
     rows = int(call.result.shape[source.axis])
     return _nonempty(_Cropped(call.op, source.axis, rows, (source,), first))

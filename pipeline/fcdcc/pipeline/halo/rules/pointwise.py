@@ -1,8 +1,8 @@
-"""Rules for what makes every number of its result from the numbers at the same place.
+"""Rules for pointwise operators, normalisation, and operators along one axis.
 
-Operands are broadcast as in PyTorch. What has no rows (a parameter for each channel, the
-weights of a squeeze-excitation block) goes with every range; what is held whole but has all
-rows, such as a parameter for each pixel, is cut to the range.
+Operands are broadcast as in PyTorch. Operands without rows (a parameter for each channel, the
+weights of a squeeze-excitation block) are used with every range; operands that are held whole
+but have all rows, such as a parameter for each pixel, are cut to the range.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _POINTWISE = """
 
 
 def broadcast(call: Call) -> Aligned:
-    """Return the operation of a step on operands that are broadcast against each other."""
+    """Return the operation of a step whose operands are broadcast against each other."""
     if not isinstance(call.result, torch.Tensor):
         raise NotLocalError("its result is not one tensor")
     ndim = call.result.ndim
@@ -61,7 +61,7 @@ def _broadcast_source(operand: Operand, axis: int, rows: int) -> Source | None:
 
 
 def _batch_norm(call: Call) -> RowOperation:
-    """With fixed statistics, a scale and a shift for each channel."""
+    """With fixed statistics: a scale and a shift for each channel."""
     x = call.main("input")
     if call.arguments.get("training", False):
         raise NotLocalError("batch normalisation by the statistics of its input")
@@ -71,7 +71,7 @@ def _batch_norm(call: Call) -> RowOperation:
 
 
 class _FirstOfSeveral(Aligned):
-    """The other results are statistics, which a range of rows does not have."""
+    """The other results are statistics of the whole tensor."""
 
     @property
     def first_only(self) -> bool:
@@ -85,7 +85,7 @@ def _batch_norm_with_statistics(call: Call) -> RowOperation:
 
 
 def _normalise_last_axes(call: Call) -> RowOperation:
-    """Layer and RMS normalisation over axes that are not the rows."""
+    """Layer and RMS normalisation over axes other than the rows."""
     x = call.main("input")
     if x.rows_at >= x.ndim - len(call["normalized_shape"]):
         raise NotLocalError("it normalises over the rows")
@@ -105,7 +105,7 @@ def _prelu(call: Call) -> RowOperation:
 
 
 def _along_axis(call: Call) -> RowOperation:
-    """Softmax and its like: values along one axis belong together."""
+    """Operators such as softmax that combine values along one axis."""
     x = call.main()
     if int(call["dim"]) % x.ndim == x.axis:
         raise NotLocalError("it works along the rows")
@@ -134,7 +134,7 @@ def _matmul(call: Call) -> RowOperation:
 
 
 class _Size(RowOperation):
-    """The size of an axis: that of the whole tensor along the rows, else that of any rows."""
+    """The size of an axis: of the whole tensor along the rows, else of any range of rows."""
 
     @property
     def makes_number(self) -> bool:

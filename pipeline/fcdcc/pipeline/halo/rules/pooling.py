@@ -1,7 +1,7 @@
-"""Rules for pooling, and what it shares with convolutions.
+"""Rules for pooling, and the window arithmetic that convolutions share with it.
 
-The padding of the operator itself is put around a range of rows only where the range touches
-the border of the tensor; the other spatial axes keep theirs.
+The operator's padding along the rows is added explicitly, only where a range touches the
+border of the tensor; along the other spatial axes the operator pads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..ranges import Rows, Window, never_empty, window
 
 
 def pad_rows(x: torch.Tensor, axis: int, above: int, below: int, value: float) -> torch.Tensor:
-    """Return a tensor with constant rows above and below; itself where there are none."""
+    """Return a tensor with constant rows added above and below."""
     if not above and not below:
         return x
     parts = []
@@ -48,9 +48,9 @@ class Windowed(RowOperation):
     Parameters
     ----------
     place
-        Which of the spatial axes the rows are.
+        Index of the rows among the spatial axes.
     kernel, stride, before
-        See :func:`~fcdcc.pipeline.rows.ranges.window`.
+        See :func:`~fcdcc.pipeline.halo.ranges.window`.
     """
 
     place: int
@@ -59,7 +59,7 @@ class Windowed(RowOperation):
     before: int
 
     def window(self, out: Rows) -> Window:
-        """Return the rows of the source that the rows ``out`` need, and the padding around."""
+        """Return the rows of the source that the rows ``out`` need, and their padding."""
         return window(
             out,
             kernel=self.kernel,
@@ -69,18 +69,18 @@ class Windowed(RowOperation):
         )
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
-        """See :meth:`RowOperation.needs`: one row at least, though it may not be used."""
+        """See :meth:`RowOperation.needs`: at least one row, which may not be used."""
         return (never_empty(self.window(out).rows, self.source.rows),)
 
     def padded(self, x: torch.Tensor, out: Rows, value: float) -> torch.Tensor:
-        """Return the rows of the window from those of :meth:`needs`, with padding around."""
+        """Return the rows of the window, with padding, from the rows of :meth:`needs`."""
         found = self.window(out)
         axis = self.source.axis
         return pad_rows(x.narrow(axis, 0, found.rows.size), axis, found.above, found.below, value)
 
 
 def zero_at(values: list[int], place: int) -> list[int]:
-    """Return the numbers with a 0 in one place."""
+    """Return the numbers with a 0 at one position."""
     return [0 if i == place else value for i, value in enumerate(values)]
 
 
@@ -105,7 +105,7 @@ class _MaxPool(Windowed):
 
 @dataclass(frozen=True)
 class _AveragePool(Windowed):
-    """An average, whose divisor depends on how much of the window is padding.
+    """Average pooling, whose divisor depends on how much of the window is padding.
 
     Parameters
     ----------
@@ -161,9 +161,10 @@ def _average(arguments: Mapping[str, Any]) -> torch.Tensor:
 def _counted(
     rows: Rows, kernel: int, stride: int, before: int, size: int, include_padding: bool
 ) -> torch.Tensor:
-    """Return what each window's sum is divided by, in one dimension.
+    """Return the divisor of each window's sum, in one dimension.
 
-    Padding counts if asked for, but what ceil mode reads beyond the padding never does.
+    Padding counts if ``include_padding``; rows beyond the padding, which ceil mode reads, do
+    not count.
     """
     start = torch.arange(rows.start, rows.stop) * stride - before
     stop = (start + kernel).clamp_max(size + before)
@@ -189,7 +190,7 @@ def _max_pool(call: Call) -> RowOperation:
     place, kernel, stride, padding = _pool_geometry(call, x)
     source = source_of(x)
     if place < 0:
-        return _Several(call.op, source.axis, source.rows, (source,))
+        return _FirstResultOnly(call.op, source.axis, source.rows, (source,))
     dilation = per_dimension(call["dilation"], len(kernel))[place]
     first = call.result if isinstance(call.result, torch.Tensor) else call.result[0]
     return _MaxPool(
@@ -204,8 +205,8 @@ def _max_pool(call: Call) -> RowOperation:
     )
 
 
-class _Several(Aligned):
-    """Of several results the others are places in the whole tensor."""
+class _FirstResultOnly(Aligned):
+    """The other results are positions in the whole tensor."""
 
     @property
     def first_only(self) -> bool:
@@ -247,7 +248,7 @@ class _AdaptivePool(RowOperation):
         return Rows(out.start * size // self.rows, -(-out.stop * size // self.rows))
 
     def run(self, arguments: Mapping[str, Any], out: Rows) -> Any:
-        """Pool in one go where all windows are equal, else row by row."""
+        """Pool in one call if all windows are equal, else row by row."""
         source = self.source
         if source.rows % self.rows == 0:
             return self._pool(arguments, arguments["self"], out.size)
@@ -277,7 +278,7 @@ def _adaptive_pool(call: Call) -> RowOperation:
     source = source_of(x)
     place = source.axis - (x.ndim - ndim)
     if place < 0:
-        return _Several(call.op, source.axis, source.rows, (source,))
+        return _FirstResultOnly(call.op, source.axis, source.rows, (source,))
     rows = int(per_dimension(call["output_size"], ndim)[place])
     if rows == 1:
         raise NotLocalError("global pooling")

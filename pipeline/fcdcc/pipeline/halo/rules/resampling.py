@@ -1,11 +1,10 @@
 """Rules for resampling: nearest, linear and cubic, corners aligned or not, in 1 to 3 dimensions.
 
-Where a row of the result lies in the source depends on the sizes of the whole tensors, so the
-operator cannot be run on a strip as it stands. Along the rows it is done here, with the
-weights that the operator itself has on a tensor of that size; the other axes are left to the
-operator. The weights are found by asking: the operator is run on a few columns of zeros and
-ones (row i is one in column i mod T, with T taps), so that what it does at borders and how it
-rounds need not be repeated here.
+The position of an output row in the source depends on the sizes of the whole tensors, so the
+operator cannot be applied to a strip directly. Along the rows this module resamples, with the
+weights that the operator has on a tensor of that size; the other axes are left to the operator.
+The weights are measured: the operator is run on a few columns of zeros and ones (row i is one
+in column i mod T, with T taps), so its behaviour at borders and its rounding are reproduced.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ class _Grid:
     size, rows
         Rows of the whole source and of the whole result.
     ndim, place
-        Number of spatial axes, and which of them the rows are.
+        Number of spatial axes, and the index of the rows among them.
     align_corners
         None where the operator has no such argument.
     scale
-        The factor that the operator is given besides the sizes, if any.
+        The scale factor given to the operator in addition to the sizes, if any.
     dtype
-        Of the source: places are rounded in it.
+        Of the source: positions are rounded in this type.
     """
 
     packet: str
@@ -56,12 +55,12 @@ class _Grid:
 
     @property
     def taps(self) -> int:
-        """Rows of the source that a row of the result can depend on."""
+        """Number of source rows that a row of the result can depend on."""
         kind = self.packet.removeprefix("_").removeprefix("upsample_").partition("_")[0]
         return _TAPS[kind.rstrip("123d")]
 
     def middle(self, row: int) -> int:
-        """Return the row of the source that lies nearest to a row of the result."""
+        """Return the source row nearest to a row of the result."""
         if self.align_corners:
             place = row * (self.size - 1) / (self.rows - 1) if self.rows > 1 else 0.0
         else:
@@ -83,7 +82,7 @@ def _resample(
 
 
 def _probed(grid: _Grid, columns: torch.Tensor) -> torch.Tensor:
-    """Return what the operator makes of (T, rows of the source), as (T, rows of the result)."""
+    """Apply the operator to (T, rows of the source); return (T, rows of the result)."""
     shape, sizes = [1, len(columns), *[1] * grid.ndim], [1] * grid.ndim
     shape[2 + grid.place], sizes[grid.place] = grid.size, grid.rows
     scales: list[float | None] = [None] * grid.ndim
@@ -95,12 +94,12 @@ def _probed(grid: _Grid, columns: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _TapTable:
-    """What each row of the result is made from.
+    """The source rows and weights of each row of the result.
 
     Parameters
     ----------
     first
-        (rows,): the first of the rows of the source that go in; the next taps − 1 follow.
+        (rows,): the first source row of each row; it also uses the next taps − 1 rows.
     weights
         (taps, rows): their weights, 0 for rows outside the source.
     """
@@ -109,7 +108,7 @@ class _TapTable:
     weights: torch.Tensor
 
     def needs(self, out: Rows) -> Rows:
-        """Return the rows of the source that a range of the result is made from."""
+        """Return the source rows that a range of the result depends on."""
         first = self.first[out.start : out.stop]
         taps = torch.arange(len(self.weights))[:, None]
         used = (first + taps)[self.weights[:, out.start : out.stop] != 0]
@@ -121,8 +120,8 @@ def _table(grid: _Grid) -> _TapTable:
     if grid.taps == 1:
         places = _probed(grid, torch.arange(grid.size, dtype=grid.dtype)[None])[0]
         return _TapTable(places.long(), torch.ones(1, grid.rows))
-    # Among one row more than there are taps, around the nearest row, are all that can go in,
-    # however places are rounded; either the first or the last of them has no weight.
+    # The rows with a weight are among taps + 1 rows around the nearest row, whatever the
+    # rounding; either the first or the last of these has no weight.
     columns = grid.taps + 1
     place = torch.arange(grid.size) % columns
     probed = _probed(grid, (place == torch.arange(columns)[:, None]).to(grid.dtype))
@@ -140,9 +139,9 @@ class _Resampled(RowOperation):
     Parameters
     ----------
     input
-        What the operator calls its operand.
+        The name of the operand in the operator's schema.
     grid
-        How the rows are resampled.
+        The resampling along the rows.
     sizes, scales
         Of all spatial axes of the whole result.
     """
@@ -175,7 +174,7 @@ class _Resampled(RowOperation):
         shape = [-1 if i == axis else 1 for i in range(x.ndim)]
         result = x.new_zeros(())
         for tap, weight in enumerate(weights):
-            # A row that is not there has no weight, and any other may stand in for it.
+            # A row outside the source has weight 0, so any other row may replace it.
             index = (first + tap).clamp(rows.start, rows.stop - 1) - rows.start
             term = x.index_select(axis, index.to(x.device)) * weight.reshape(shape)
             result = result + term if tap else term

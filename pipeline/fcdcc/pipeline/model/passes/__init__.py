@@ -1,4 +1,4 @@
-"""The passes of the model import, each from one run of steps to another.
+"""The passes of the model import; each turns one sequence of steps into another.
 
 :mod:`fcdcc.pipeline.model.importer` puts them in order.
 """

@@ -1,8 +1,8 @@
-"""What depends on the model's tensors alone is computed once, at import.
+"""Constant folding: steps that depend on the model's tensors alone are computed at import.
 
-Masks, position tables and normalised weights are made of constants. They are often made by
-changing memory step by step, so constants are computed as the model would: the steps are run
-for real, on copies where somebody reads a value that changes later.
+Masks, position tables and normalised weights are such constants. Models often make them by
+changing memory step by step, so the steps are run as the model would run them, and a value
+that is read before a later change is copied.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..operators import is_number, may_alias, needs_device, resolve, written_arg
 from ..rewriting import NameSource, redirect_step, substitute
 from .mutation import SHAPE_ONLY
 
-_LARGEST_CONSTANT = 1 << 30
+_MAX_CONSTANT_BYTES = 1 << 30
 
 
 def fold_constants(
     steps: Sequence[Step], tensors: Mapping[str, torch.Tensor], output: str
 ) -> tuple[list[Step], dict[str, torch.Tensor]]:
-    """Compute now what depends on the model's tensors alone.
+    """Compute the steps that depend on the model's tensors alone.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def fold_constants(
 
     Returns
     -------
-    The steps that are left, and the tensors with the new ones among them.
+    The remaining steps, and the tensors including the new ones.
 
     Raises
     ------
     ModelError
-        If the model changes its own tensors, if a constant cannot be computed or is absurdly
+        If the model changes its own tensors, if a constant cannot be computed or is too
         large, or if the prediction is a constant.
     """
     memory = _Sharing(steps)
@@ -62,7 +62,7 @@ def fold_constants(
         for name in step.references:
             if name not in constant or name in tensors:
                 continue
-            if memory.root(name) in memory.changed:  # it may change again: keep it as it is now
+            if memory.root(name) in memory.changed:  # a later step may change it: copy it
                 targets[name] = _as_argument(names.fresh(name), _copied(known[name]), found)
             else:
                 targets[name] = _as_argument(name, known[name], found)
@@ -86,7 +86,7 @@ class _Sharing:
         self.changed = {self.root(name) for name in changed}
 
     def root(self, name: str) -> str:
-        """Return the name that stands for all that may share memory with this one."""
+        """Return the representative of the values that may share memory with this one."""
         while (above := self._above.get(name, name)) != name:
             self._above[name] = self._above.get(above, above)
             name = above
@@ -98,18 +98,18 @@ def _constant_names(
 ) -> set[str]:
     """Return the names of tensors, and of steps that depend on nothing but tensors.
 
-    Memory that a step changes by something that is not constant holds no constant.
+    Memory that a step fills with values that are not constant holds no constant.
     """
-    spoilt: set[str] = set()
+    overwritten: set[str] = set()
     while True:
         constant = set(tensors)
-        before = len(spoilt)
+        before = len(overwritten)
         for step in steps:
-            if memory.root(step.name) not in spoilt and constant.issuperset(step.references):
+            if memory.root(step.name) not in overwritten and constant.issuperset(step.references):
                 constant.add(step.name)
             elif written_arguments(step.op):
-                spoilt.add(memory.root(step.name))
-        if len(spoilt) == before:
+                overwritten.add(memory.root(step.name))
+        if len(overwritten) == before:
             return constant
 
 
@@ -139,7 +139,7 @@ def _copied(value: Any) -> Any:
 
 
 def _as_argument(name: str, value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return what a step has in the place of a constant: a number, or a tensor by name."""
+    """Return the argument that replaces a constant: a number, or a tensor by name."""
     if isinstance(value, torch.Tensor):
         tensors[name] = value
         return Ref(name)
@@ -157,7 +157,7 @@ def _computed(step: Step, known: Mapping[str, Any]) -> Any:
     args, kwargs = substitute(step.args, value), substitute(step.kwargs, value)
     try:
         with torch.no_grad():
-            _refuse_absurd(step, function, args, kwargs)
+            _refuse_large(step, function, args, kwargs)
             return function(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ModelError(
@@ -165,19 +165,19 @@ def _computed(step: Step, known: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _refuse_absurd(step: Step, function: Any, args: Any, kwargs: Any) -> None:
-    """Refuse a constant that would fill the memory, before it is made."""
+def _refuse_large(step: Step, function: Any, args: Any, kwargs: Any) -> None:
+    """Refuse a constant that would take too much memory, before it is computed."""
     try:
         device = {"device": torch.device("meta")} if needs_device(step.op) else {}
         result = function(*_on_meta(args), **{**_on_meta(kwargs), **device})
     except (RuntimeError, NotImplementedError):
-        return  # it depends on values, or PyTorch cannot tell
+        return  # the shape depends on values, or the operator has no meta kernel
     results = result if isinstance(result, (list, tuple)) else [result]
     for tensor in results:
-        if isinstance(tensor, torch.Tensor) and tensor.nbytes > _LARGEST_CONSTANT:
+        if isinstance(tensor, torch.Tensor) and tensor.nbytes > _MAX_CONSTANT_BYTES:
             raise ModelError(
                 f"the constant {step.name!r} of shape {tuple(tensor.shape)} takes {tensor.nbytes} "
-                f"bytes; expected at most {_LARGEST_CONSTANT}"
+                f"bytes; expected at most {_MAX_CONSTANT_BYTES}"
             )
 
 

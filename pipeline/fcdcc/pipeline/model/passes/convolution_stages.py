@@ -32,9 +32,9 @@ def recognise_convolutions(
 ) -> list[Item]:
     """Return the steps with each convolution that can be coded as a ConvStage.
 
-    It can where the weight is one of the model's tensors, of the network's own precision
-    ``dtype``, and the input a batch. Transposed convolutions and those with computed weights
-    stay steps.
+    A convolution can be coded if its weight is one of the model's tensors, in the network's
+    precision ``dtype``, and its input is a batch. Transposed convolutions and those with
+    computed weights stay steps.
     """
     items: list[Item] = []
     for step in steps:
@@ -82,7 +82,7 @@ def _convolution(
 
 
 def _per_axis(value: Any, spatial: int) -> tuple[int, ...] | None:
-    """Return one number per spatial axis; None where one is computed as the network runs."""
+    """Return one number per spatial axis; None if one of them is computed at run time."""
     numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not all(isinstance(number, int) for number in numbers):
         return None
@@ -105,14 +105,14 @@ def _padding(
 def fold_batch_norms_into(
     items: Sequence[Item], tensors: Mapping[str, torch.Tensor], output: str
 ) -> tuple[list[Item], dict[str, torch.Tensor], str]:
-    """Fold each batch normalisation that alone reads a convolution into it.
+    """Fold each batch normalisation that is the only reader of a convolution into it.
 
     Returns
     -------
     The items, the tensors with the new weights among them, and the name of the output, which
     changes where the last item is folded.
     """
-    # Who only asks for a size does not notice.
+    # Steps that read only a size are not affected by the folding.
     readers = Counter(
         name
         for item in items
@@ -146,7 +146,7 @@ def fold_batch_norms_into(
 
 
 def _is_fixed(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Return whether the normalisation is by numbers that are known."""
+    """Return whether the statistics and parameters of a normalisation are constants."""
     optional = [given[name] for name in ("weight", "bias")]
     needed = [given[name] for name in ("running_mean", "running_var")]
     return all(isinstance(ref, Ref) and ref.name in tensors for ref in needed) and all(
@@ -157,7 +157,7 @@ def _is_fixed(given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> 
 def _folded(
     convolution: ConvStage, given: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias of the convolution that does both, computed in float64."""
+    """Return weight and bias of the convolution with the normalisation, computed in float64."""
     weight = tensors[convolution.weight]
 
     def number(name: str) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""Cuts a straight run of items into stages.
+"""Cuts a sequence of items into stages.
 
 Each glue step is given the index of the latest convolution that it needs, directly or not.
 Steps with the same index that read each other's results form one stage. A step that needs
@@ -6,9 +6,9 @@ convolution i and no later one runs after it and before convolution i + 1, so or
 stages by that index is an order in which they can run. Everything here takes time linear in
 the number of items.
 
-Numbers (the size of a batch, products of sizes) do not travel between stages: each stage
-computes the numbers that it needs from a tensor that it has. Where a tensor at hand is known
-to have the same size, that one is asked.
+Numbers (the size of a batch, products of sizes) are not passed between stages: each stage
+computes the numbers that it needs from one of its tensors. A size is read from a tensor that
+the stage already has, if one of them is known to have the same size.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def cut(
     Parameters
     ----------
     items
-        Steps and convolutions in an order in which they can run, none of them without use.
+        Steps and convolutions in an order in which they can run; the result of each is used.
     output
         The name of the network's prediction.
     tensors
         The names that stand for tensors of the model.
     sizes
-        Of values, as far as they are known; see :attr:`Network.sizes`.
+        Of values, as far as known; see :attr:`Network.sizes`.
     """
     numbers = _numbers(items)
     groups = _grouped(items, numbers)
@@ -54,7 +54,7 @@ def cut(
 
 
 def joined(stages: Iterable[Stage]) -> list[Item]:
-    """Return the items of some stages as one straight run: the inverse of :func:`cut`."""
+    """Return the items of some stages as one sequence: the inverse of :func:`cut`."""
     items: list[Item] = []
     for stage in stages:
         if isinstance(stage, ConvStage):
@@ -164,10 +164,10 @@ class _StageBuilder:
         self.tensors = tensors
         self.sizes = sizes
         self.names = names
-        self.given: set[str] = set()
+        self.copied_numbers: set[str] = set()
 
     def stage(self, group: list[Item]) -> Stage:
-        """Return a stage; its index and outputs are filled in later."""
+        """Return a stage; the caller fills in its index and outputs."""
         if isinstance(group[0], ConvStage):
             return group[0]
         steps = [item for item in group if isinstance(item, Step)]
@@ -178,14 +178,14 @@ class _StageBuilder:
             for ref in step.references
             if ref not in own and ref not in self.tensors and ref not in self.numbers
         )
-        scope = _Scope(self, inputs)
+        collected = _StageSteps(self, inputs)
         for step in steps:
-            scope.append(step)
-        return GlueStage(-1, tuple(scope.inputs), (), tuple(scope.steps))
+            collected.append(step)
+        return GlueStage(-1, tuple(collected.inputs), (), tuple(collected.steps))
 
 
-class _Scope:
-    """The steps of one stage as they are collected."""
+class _StageSteps:
+    """Collects the steps of one stage."""
 
     def __init__(self, builder: _StageBuilder, inputs: dict[str, None]) -> None:
         self.builder = builder
@@ -193,7 +193,7 @@ class _Scope:
         self.steps: list[Step] = []
         self.made: set[str] = set()
         self.copies: dict[str, Ref] = {}
-        self.at_hand: dict[int | str, tuple[str, int]] = {}
+        self.axis_of_size: dict[int | str, tuple[str, int]] = {}
         for name in inputs:
             self._note_sizes(name)
 
@@ -211,7 +211,7 @@ class _Scope:
     def _note_sizes(self, name: str) -> None:
         for axis, size in enumerate(self.builder.sizes.get(name, ())):
             if isinstance(size, str):
-                self.at_hand.setdefault(size, (name, axis))
+                self.axis_of_size.setdefault(size, (name, axis))
 
     def _copy_number(self, name: str) -> None:
         """Append the steps that compute a number, once per stage."""
@@ -230,25 +230,24 @@ class _Scope:
                     pending.pop()
                 continue
             pending.pop()
-            own = (
-                current if current not in self.builder.given else self.builder.names.fresh(current)
-            )
-            self.builder.given.add(own)
+            taken = current in self.builder.copied_numbers
+            own = self.builder.names.fresh(current) if taken else current
+            self.builder.copied_numbers.add(own)
             step = redirect_step(original, self.copies)
-            step = self._asked_here(Step(own, step.op, step.args, step.kwargs))
+            step = self._size_from_stage(Step(own, step.op, step.args, step.kwargs))
             self.copies[current] = Ref(own)
             self._add(step)
 
-    def _asked_here(self, step: Step) -> Step:
-        """Let a size be asked of a tensor at hand; else the tensor becomes an input."""
+    def _size_from_stage(self, step: Step) -> Step:
+        """Read a size from a tensor of the stage; if there is none, add the tensor as an input."""
         for ref in step.references:
             if ref in self.made or ref in self.inputs or ref in self.builder.tensors:
                 continue
             sizes = self.builder.sizes.get(ref)
-            asked = step.op == "aten.sym_size.int" and sizes is not None
-            size = sizes[step.args[1]] if asked and sizes is not None else None
-            if size in self.at_hand:
-                name, axis = self.at_hand[size]
+            reads_size = step.op == "aten.sym_size.int" and sizes is not None
+            size = sizes[step.args[1]] if reads_size and sizes is not None else None
+            if size in self.axis_of_size:
+                name, axis = self.axis_of_size[size]
                 return Step(step.name, step.op, (Ref(name), axis), {})
             self.inputs[ref] = None
             self._note_sizes(ref)

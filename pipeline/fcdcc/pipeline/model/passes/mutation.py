@@ -1,36 +1,85 @@
-"""Steps that change their arguments become steps that do not.
+"""Replaces steps that change their arguments by steps that do not.
 
-Stages run on different machines, and Dask keeps values for several readers, so nothing may
-change what it was given. ``y = relu_(x)`` becomes ``y = relu(x)``, and whoever reads x later
-reads y.
+Stages run on different machines, and Dask keeps values for several readers, so no step may
+change its arguments. ``y = relu_(x)`` becomes ``y = relu(x)``, and later steps that read x
+read y instead.
 
-Views make it harder: after ``v = x[:, :4]; v.relu_()`` a reader of x must see the change. So
-each value is known as a piece of memory and the chain of views that leads to it. A change
-through a view is carried back along the chain (``slice_scatter`` undoes ``slice``) into a new
-version of the memory, and another view of that memory is made again from the new version
-when it is next read::
+Views need more: after ``v = x[:, :4]; v.relu_()`` a step that reads x must see the change. So
+each value is described as a piece of memory and the chain of views that leads to it. A change
+through a view is carried back along the chain (``slice_scatter`` inverts ``slice``) into a new
+version of the memory, and other views of that memory are made again from the new version when
+they are next read::
 
     x -- slice --> v        v' = relu(v);  x' = slice_scatter(x, v')
     x -- select --> w      w' = select(x'), made when w is read again
 
-Where it cannot be known whether an operator returned a view or a copy, nothing is guessed: if
-it matters, :class:`AliasError` says so.
+Several operators return a view or a copy depending on the layout in memory. There the layout
+that the export recorded decides, if it recorded enough. Otherwise nothing is guessed: if the
+difference matters, :class:`AliasError` is raised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from ...errors import ModelError
 from ..network import Ref, Step
-from ..operators import is_functional, resolve, words, written_arguments
+from ..operators import (
+    bound_arguments,
+    is_functional,
+    is_number,
+    may_alias,
+    resolve,
+    words,
+    written_arguments,
+)
 from ..pt2.program import TensorMeta
 from ..rewriting import NameSource, substitute
-from .views import carried_back, is_list_of_views, sharing
 
-# These change what a tensor says about its shape, not its memory.
+# These change the shape of a tensor object, not its memory.
 SHAPE_ONLY = words("squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_")
+
+# Whether a step's result is the memory of its first argument.
+Sharing: TypeAlias = Literal["same", "new", "doubtful"]
+
+_VIEWS = words(
+    """
+    aten.alias.default aten.detach.default aten.slice.Tensor aten.select.int
+    aten.narrow.default aten.unsqueeze.default aten.squeeze.default aten.squeeze.dim
+    aten.squeeze.dims aten.transpose.int aten.swapaxes.default aten.swapdims.default
+    aten.t.default aten.permute.default aten.view.default aten.expand.default
+    aten.diagonal.default aten.movedim.int aten.movedim.intlist aten.unfold.default
+    """
+)
+_LISTS_OF_VIEWS = words(
+    """
+    aten.chunk.default aten.split.Tensor aten.split.sizes aten.split_with_sizes.default
+    aten.unbind.int aten.tensor_split.sections aten.tensor_split.indices
+    """
+)
+# Views if the argument is contiguous, copies otherwise.
+_VIEWS_IF_CONTIGUOUS = words(
+    "aten.reshape.default aten.flatten.using_ints aten.unflatten.int aten.contiguous.default"
+)
+_CASTS = words("aten.to.dtype aten.type_as.default aten.to.device aten.to.dtype_layout")
+# Inverted by a reshape to the earlier shape.
+_RESHAPED = words(
+    """
+    aten.unsqueeze.default aten.squeeze.default aten.squeeze.dim aten.squeeze.dims
+    aten.view.default aten.reshape.default aten.flatten.using_ints aten.unflatten.int
+    """
+)
+_SAME_SHAPE = words("aten.alias.default aten.detach.default aten.contiguous.default") | _CASTS
+_OWN_INVERSE = words(
+    "aten.transpose.int aten.swapaxes.default aten.swapdims.default aten.t.default"
+)
+_SCATTERS = {
+    "aten.slice.Tensor": "aten.slice_scatter.default",
+    "aten.select.int": "aten.select_scatter.default",
+    "aten.diagonal.default": "aten.diagonal_scatter.default",
+}
 
 
 class AliasError(ModelError):
@@ -41,8 +90,8 @@ class AliasError(ModelError):
 class _Memory:
     """A piece of memory in its current version.
 
-    ``doubtful`` holds memory that may be the same, where nobody can know; ``last_use`` is
-    the last step that reads a value in it.
+    ``doubtful`` holds memory that may or may not be the same; ``last_use`` is the index of the
+    last step that reads a value in it.
     """
 
     name: str
@@ -79,17 +128,17 @@ def functional_steps(
     Parameters
     ----------
     steps, metas, output
-        Of a program; see :class:`fcdcc.pipeline.model.program.Program`.
+        Of a program; see :class:`fcdcc.pipeline.model.pt2.program.Program`.
     own_tensors
-        The model's parameters and buffers, which nothing may change.
+        The model's parameters and buffers, which no step may change.
 
     Raises
     ------
     AliasError
-        If it cannot be known what else a change would reach.
+        If it is unknown which other values a change would reach.
     ModelError
-        If a step changes the model itself, or changes its arguments in a way that has no
-        other form.
+        If a step changes the model's own tensors, or has no form that leaves its arguments
+        unchanged.
     """
     if all(is_functional(step.op) for step in steps):
         return list(steps), output, metas
@@ -118,12 +167,12 @@ class _Rewriter:
         self.last_use[output] = len(steps)
 
     def rewrite(self, index: int, step: Step) -> None:
-        """Append what stands for one step."""
+        """Append the functional form of one step."""
         if not is_functional(step.op):
             self._change(index, step)
             return
         made = self._emit(step)
-        kind = sharing(step, self.metas)
+        kind = _sharing(step, self.metas)
         sources = [self._view(name) for name in step.references]
         member = step.op == "operator.getitem"
         if kind == "same" or (member and _is_list_of_views(sources[0])):
@@ -136,7 +185,7 @@ class _Rewriter:
                 source.memory.doubtful.append(memory)
 
     def _change(self, index: int, step: Step) -> None:
-        """Append what stands for a step that changes its first argument."""
+        """Append the functional form of a step that changes its first argument."""
         target = step.args[0] if step.args else None
         functional = _functional_name(step.op)
         if not isinstance(target, Ref) or functional is None:
@@ -174,10 +223,10 @@ class _Rewriter:
             seen.add(id(other))
             pending.extend(other.doubtful)
             if other.last_use > index:
-                raise AliasError(_unknown(step))
+                raise AliasError(_unknown_alias(step))
 
     def _changed(self, step: Step, functional: str, target: Ref) -> Ref:
-        """Append the step in its other form, and a cast where that has a wider type."""
+        """Append the functional form, and a cast where its result has a wider type."""
         own = self.metas.get(target.name)
         others = [self.metas[name] for name in step.references if name in self.metas]
         if own is None or all(meta.dtype == own.dtype for meta in others):
@@ -187,7 +236,7 @@ class _Rewriter:
         return Ref(step.name)
 
     def _carried_back(self, step: Step, view: _View) -> Ref:
-        """Append the steps that put a changed view back; return the memory's new version."""
+        """Append the steps that write a changed view back; return the memory's new version."""
         sources = [view.memory.current]
         originals = [view.memory.name, *(link.name for link in view.chain)]
         for link in view.chain[:-1]:
@@ -195,15 +244,15 @@ class _Rewriter:
         after = view.ref
         for place in reversed(range(len(view.chain))):
             name = self._fresh_like(f"{step.name}_base", originals[place])
-            back = carried_back(view.chain[place], sources[place], after, name)
+            back = _write_back(view.chain[place], sources[place], after, name)
             if back is None:
-                raise AliasError(_unknown(step))
+                raise AliasError(_unknown_alias(step))
             self.steps.append(back)
             after = Ref(name)
         return after
 
     def read(self, name: str) -> Ref:
-        """Return the name that a value has now; it is made again if its memory has changed."""
+        """Return the current name of a value; it is made again if its memory has changed."""
         view = self._view(name)
         if view.version != view.memory.version:
             view.ref = view.memory.current
@@ -225,7 +274,7 @@ class _Rewriter:
         return fresh
 
     def _emit(self, step: Step, op: str | None = None, name: str | None = None) -> Step:
-        """Append a step that reads the values of now."""
+        """Append a step that reads the current versions of its arguments."""
 
         def now(ref: Ref) -> Ref:
             return self.read(ref.name)
@@ -248,10 +297,10 @@ class _Rewriter:
 
 
 def _is_list_of_views(view: _View) -> bool:
-    return bool(view.chain) and is_list_of_views(view.chain[-1].op)
+    return bool(view.chain) and _returns_views(view.chain[-1].op)
 
 
-def _unknown(step: Step) -> str:
+def _unknown_alias(step: Step) -> str:
     return (
         f"{step.name!r} ({step.op}) changes memory that may be read under another name; export the "
         "model as torch.export.export(...).run_decompositions({}), which takes such changes apart"
@@ -259,7 +308,7 @@ def _unknown(step: Step) -> str:
 
 
 def _functional_name(op: str) -> str | None:
-    """Return the operator that computes the same into new memory; None if there is none."""
+    """Return the operator that writes the same result to new memory; None if there is none."""
     namespace, packet, overload = op.split(".")
     if not packet.endswith("_") or written_arguments(op) != ("self",):
         return None
@@ -269,3 +318,85 @@ def _functional_name(op: str) -> str | None:
     except ModelError:
         return None
     return name if is_functional(name) else None
+
+
+def _returns_views(op: str) -> bool:
+    """Return whether the operator returns a list of views of its first argument."""
+    return op in _LISTS_OF_VIEWS
+
+
+def _sharing(step: Step, metas: Mapping[str, TensorMeta]) -> Sharing:
+    """Return whether a step's result is the memory of its first argument.
+
+    Members of lists are not examined: ``operator.getitem`` counts as new.
+    """
+    if step.op in _VIEWS or step.op in _LISTS_OF_VIEWS:
+        return "same"
+    if step.op == "operator.getitem" or is_number(step.op) or not may_alias(step.op):
+        return "new"
+    source = step.args[0] if step.args else None
+    before = metas.get(source.name) if isinstance(source, Ref) else None
+    after = metas.get(step.name)
+    if before is None or after is None:
+        return "doubtful"
+    if step.op in _CASTS and before.dtype != after.dtype:
+        return "new"
+    if step.op in _VIEWS_IF_CONTIGUOUS and len(step.kwargs) == 0:
+        return "same" if is_contiguous(before) else "doubtful"
+    return "doubtful"
+
+
+def is_contiguous(meta: TensorMeta | None) -> bool:
+    """Return whether a tensor is known to be contiguous in memory."""
+    if meta is None:
+        return False
+    expected = 1
+    for size, stride in zip(reversed(meta.sizes), reversed(meta.strides), strict=True):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        # The size of the first axis does not enter any stride.
+        expected = expected * size if isinstance(size, int) else -1
+    return True
+
+
+def _write_back(link: Step, before: Ref, after: Ref, name: str) -> Step | None:
+    """Return the step that writes a changed view back into the value that it is a view of.
+
+    Parameters
+    ----------
+    link
+        The step that made the view.
+    before
+        The value that it is a view of, before the change.
+    after
+        The view, after the change.
+    name
+        The name of the result: ``before`` with the change in it.
+
+    Returns
+    -------
+    The step, or None where this kind of view cannot be written back.
+    """
+    if link.op in _SAME_SHAPE:
+        return Step(name, "aten.alias.default", (after,), {})
+    if link.op in _RESHAPED:
+        return Step(name, "aten.reshape_as.default", (after, before), {})
+    if link.op in _OWN_INVERSE:
+        return Step(name, link.op, (after, *link.args[1:]), link.kwargs)
+    if link.op in _SCATTERS:
+        return Step(name, _SCATTERS[link.op], (before, after, *link.args[1:]), link.kwargs)
+    if link.op == "aten.narrow.default":
+        given = bound_arguments(link)
+        start, length = given["start"], given["length"]
+        if not (isinstance(start, int) and isinstance(length, int) and start >= 0):
+            return None
+        args = (before, after, given["dim"], start, start + length)
+        return Step(name, "aten.slice_scatter.default", args, {})
+    if link.op == "aten.permute.default":
+        dims = bound_arguments(link)["dims"]
+        places = [dim % len(dims) for dim in dims]
+        inverse = [places.index(axis) for axis in range(len(places))]
+        return Step(name, link.op, (after, inverse), {})
+    return None

@@ -1,7 +1,7 @@
-"""Steps that do nothing in inference are dropped, and others are written in one form.
+"""Drops steps that do nothing in inference, and writes equivalent steps in one form.
 
-What would make the answers depend on chance or on the other images of a batch, dropout and
-batch normalisation in training mode, is refused here.
+Dropout and batch normalisation in training mode, with which the prediction of an image depends
+on chance or on the other images of its batch, are refused here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ..network import Ref, Step
 from ..operators import bound_arguments, words
 from ..pt2.program import TensorMeta
 from ..rewriting import redirect_step
-from .views import lies_in_order
+from .mutation import is_contiguous
 
-# Return their first argument as it is, dropouts when nothing is dropped.
+# Return their first argument unchanged, dropouts in inference.
 _IDENTITIES = words("detach detach_ alias lift lift_fresh requires_grad_")
 _DROPOUTS = words(
     """
@@ -24,7 +24,7 @@ _DROPOUTS = words(
     feature_alpha_dropout feature_alpha_dropout_
     """
 )
-# Checks of sizes and types, for which there is nobody to tell.
+# Assertions about sizes and types; the importer does not need them.
 _CHECKS = words(
     """
     _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async
@@ -41,37 +41,37 @@ _TRAINING_FLAGS = {
 }
 _RECURRENT = words("gru lstm rnn_tanh rnn_relu")
 _EVAL = "expected a network for inference: call model.eval() before the export"
-# Memory with nothing in it is not a value: the same network would never be the same twice.
+# Uninitialised memory becomes zeros: otherwise predictions would differ from run to run.
 _ZEROED = {
     "aten.empty.memory_format": "aten.zeros.default",
     "aten.new_empty.default": "aten.new_zeros.default",
     "aten.empty_like.default": "aten.zeros_like.default",
 }
-# Tensors of one number, with the shape of another: where that is fixed, they are constants.
+# Tensors filled with one number; constants where their shape is fixed.
 _FILLED = {
     "aten.zeros_like.default": 0,
     "aten.new_zeros.default": 0,
     "aten.ones_like.default": 1,
     "aten.new_ones.default": 1,
 }
-# What these return depends on the order of elements in memory.
+# Their results depend on the order of elements in memory.
 _LAYOUT_READERS = words(
     """
     as_strided as_strided_copy as_strided_scatter stride sym_stride storage_offset
     sym_storage_offset is_contiguous sym_is_contiguous
     """
 )
-# The same values whatever the layout in memory; a view fails on some layouts.
+# Replaced by reshape, which gives the same values and works for every layout in memory.
 _RESHAPES = words("aten.view.default aten._unsafe_view.default")
 
 
 def simplified(
     steps: Sequence[Step], output: str, metas: Mapping[str, TensorMeta]
 ) -> tuple[list[Step], str]:
-    """Return the steps without those that do nothing when the network is only used.
+    """Return the steps without those that do nothing in inference.
 
     The steps may change their arguments. The name of the output is returned too: it changes
-    where the last step is one of these.
+    if the last step is dropped.
 
     Raises
     ------
@@ -134,15 +134,15 @@ def _filled(step: Step, metas: Mapping[str, TensorMeta]) -> Step:
 
 
 def in_plain_form(steps: Sequence[Step], metas: Mapping[str, TensorMeta]) -> list[Step]:
-    """Return the steps with one form for what PyTorch writes in several.
+    """Return the steps with one form for operators that PyTorch writes in several.
 
-    The steps do not change their arguments any more, so a view may as well be a copy, and a
-    value may lie in memory in any order.
+    The steps do not change their arguments any more, so copies may replace views, and values
+    may have any layout in memory.
 
     Raises
     ------
     ModelError
-        If the result of a step depends on an order that cannot be restored.
+        If the result of a step depends on a layout in memory that cannot be restored.
     """
     plain: list[Step] = []
     same: dict[str, Any] = {}
@@ -167,9 +167,9 @@ def in_plain_form(steps: Sequence[Step], metas: Mapping[str, TensorMeta]) -> lis
 
 
 def _in_known_order(step: Step, metas: Mapping[str, TensorMeta]) -> list[Step]:
-    """Return a step that reads memory by position, its argument laid out as at the export."""
+    """Return a step that reads memory by position, after making its argument contiguous."""
     source = step.args[0]
-    if not isinstance(source, Ref) or not lies_in_order(metas.get(source.name)):
+    if not isinstance(source, Ref) or not is_contiguous(metas.get(source.name)):
         raise ModelError(
             f"{step.name!r} ({step.op}) depends on how a tensor lies in memory; expected steps "
             "that depend on values only: use reshape, permute or unfold instead"

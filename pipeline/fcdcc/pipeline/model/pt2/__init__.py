@@ -1,1 +1,1 @@
-"""pt2."""
+"""Reads ``.pt2`` files safely: the archive, checks of its JSON, and the graph as steps."""

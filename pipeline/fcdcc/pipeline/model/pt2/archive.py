@@ -2,17 +2,18 @@
 
 ``torch.export.save`` writes a zip: the graph as JSON (``models/model.json``), the weights
 and constants as raw bytes with a JSON table of their types and shapes, example inputs as a
-pickle, and perhaps pickled objects and compiled libraries. ``torch.export.load`` unpickles,
+pickle, and possibly pickled objects and compiled libraries. ``torch.export.load`` unpickles,
 loads libraries and evaluates text from the JSON as expressions, so a file from elsewhere
 can run any command in it.
 
-Here a file is only ever *parsed*: JSON, and bytes that become tensors. The example inputs
-are not looked at, and whatever could only be read by running something is refused by name.
-What comes out, an :class:`Archive`, holds numbers, names and tensors.
+Here a file is only *parsed*: JSON, and bytes that become tensors. The example inputs are
+ignored, and everything that could only be read by running code is refused by name. The
+result, an :class:`Archive`, holds numbers, names and tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -26,18 +27,19 @@ from typing import Any, TypeAlias
 import torch
 
 from ...errors import ModelError, UnsafeModelError, one_line
+from ..tensor_pickle import hash_tensors
 from .checks import check_program
 
 # Decoded JSON. Any, because each access would need a cast otherwise; everything that is
-# read from it goes through a check or a conversion that names the place.
+# read from it goes through a check or a conversion whose error names the field.
 Json: TypeAlias = Any
 
 _EXPECTED = "expected a file written by torch.export.save"
 _SCHEMA_MAJOR = 8
 _MAX_JSON_BYTES = 1 << 28
-_CHUNK = 1 << 22
-_ZIP_HEADER = 30
-# A tensor whose elements share memory (an expanded one) may be larger than its bytes.
+_READ_BYTES = 1 << 22
+_ZIP_HEADER_BYTES = 30
+# A tensor whose elements share memory (an expanded one) may have more bytes than its record.
 _MAX_EXPANDED_BYTES = 1 << 28
 
 # torch._export.serde.schema.ScalarType
@@ -59,11 +61,27 @@ SCALAR_TYPES: Mapping[int, torch.dtype] = {
     34: torch.uint32,
     35: torch.uint64,
 }
+# torch._export.serde.schema.Layout
 _STRIDED = 7
 
 
-# What zipfile raises where a file is none, or its directory is damaged.
-_NO_ZIP = (
+# What reading a field that is missing, or of an unexpected type, raises.
+_FIELD_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+)
+
+# Fields of a model's JSON that do not change what it computes.
+_NOTE_FIELDS = frozenset(
+    {"metadata", "hint", "requires_grad", "device", "is_hop_single_tensor_return"}
+)
+
+# What zipfile raises for a file that is not a zip file, or whose directory is damaged.
+_ZIP_ERRORS = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     UnicodeError,
@@ -74,7 +92,7 @@ _NO_ZIP = (
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """The contents of a ``.pt2`` file: nothing in it can run.
+    """The contents of a ``.pt2`` file; none of it can run.
 
     Parameters
     ----------
@@ -107,13 +125,13 @@ def read_archive(file: bytes | Path, source: str) -> Archive:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
-            read: Archive = in_words(source, lambda: _Reader(archive, source).read())
+            read: Archive = as_model_errors(source, lambda: _Reader(archive, source).read())
             return read
     except FileNotFoundError as error:
         raise ModelError(f"{source}: no such file; {_EXPECTED}") from error
     except IsADirectoryError as error:
         raise ModelError(f"{source} is a folder; {_EXPECTED}") from error
-    except _NO_ZIP as error:
+    except _ZIP_ERRORS as error:
         raise ModelError(f"{source} is not a .pt2 file ({one_line(error)}); {_EXPECTED}") from error
     except (OSError, EOFError) as error:
         raise ModelError(f"{source} cannot be read: {one_line(error)}") from error
@@ -179,7 +197,7 @@ class _Reader:
             )
 
     def _check_sizes(self) -> None:
-        """Refuse what unpacks to more than it takes in the file."""
+        """Refuse records that would unpack to more bytes than they have in the file."""
         for name, info in self.records.items():
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise UnsafeModelError(
@@ -189,7 +207,7 @@ class _Reader:
         infos = sorted(self.records.values(), key=lambda info: info.header_offset)
         starts = [info.header_offset for info in infos[1:]] + [self.archive.start_dir]
         for info, following in zip(infos, starts, strict=True):
-            if info.header_offset + _ZIP_HEADER + info.file_size > following:
+            if info.header_offset + _ZIP_HEADER_BYTES + info.file_size > following:
                 raise UnsafeModelError(f"{self.source}: records overlap; {_EXPECTED}")
 
     def _foreign(self) -> ModelError:
@@ -217,7 +235,10 @@ class _Reader:
 
     def _json(self, name: str) -> Json:
         if name in self.records and self.records[name].file_size > _MAX_JSON_BYTES:
-            raise UnsafeModelError(f"{self.source}: the record {name!r} is absurdly large")
+            raise UnsafeModelError(
+                f"{self.source}: the record {name!r} has {self.records[name].file_size} bytes; "
+                f"expected at most {_MAX_JSON_BYTES}"
+            )
         try:
             return json.loads(self._bytes(name))
         except (ValueError, RecursionError) as error:
@@ -252,8 +273,8 @@ class _Reader:
         raw = torch.empty(self.records[record].file_size, dtype=torch.uint8)
         target = raw.numpy().data
         with self.archive.open(self.records[record]) as stream:
-            for start in range(0, len(target), _CHUNK):
-                part = stream.read(min(_CHUNK, len(target) - start))
+            for start in range(0, len(target), _READ_BYTES):
+                part = stream.read(min(_READ_BYTES, len(target) - start))
                 target[start : start + len(part)] = part
         return raw
 
@@ -289,7 +310,31 @@ def _as_tensor(raw: torch.Tensor, meta: Json, name: str) -> torch.Tensor:
 
 
 def _too_large(name: str, sizes: list[int]) -> torch.Tensor:
-    raise UnsafeModelError(f"the tensor {name!r} has the absurd shape {tuple(sizes)}")
+    raise UnsafeModelError(
+        f"the tensor {name!r} has the shape {tuple(sizes)}; expected one that fits its record"
+    )
+
+
+def archive_fingerprint(archive: Archive) -> str:
+    """Return the SHA-256, in hexadecimal, of a model file's graph, signature and tensors.
+
+    It stays the same when the same model is exported again, and when a later version of this
+    project imports models differently: source locations, example sizes and versions are left
+    out.
+    """
+    graph = archive.program["graph_module"]
+    hashed = {name: _without_notes(graph[name]) for name in ("graph", "signature")}
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode())
+    hash_tensors(digest, archive.tensors)
+    return digest.hexdigest()
+
+
+def _without_notes(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {k: _without_notes(inner) for k, inner in value.items() if k not in _NOTE_FIELDS}
+    if isinstance(value, list):
+        return [_without_notes(inner) for inner in value]
+    return value
 
 
 def _extent(size: Json) -> int:
@@ -299,12 +344,8 @@ def _extent(size: Json) -> int:
     return value
 
 
-# What reading a field that is missing, or of another type than expected, ends in.
-_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
-
-
-def in_words(source: str, function: Any, *arguments: Any) -> Any:
-    """Call a function on decoded JSON; a missing or odd field becomes a ModelError."""
+def as_model_errors(source: str, function: Any, *arguments: Any) -> Any:
+    """Call a function on decoded JSON; a missing or malformed field becomes a ModelError."""
     try:
         return function(*arguments)
     except ModelError as error:
@@ -314,14 +355,7 @@ def in_words(source: str, function: Any, *arguments: Any) -> Any:
         elif message == str(error):
             raise
         raise type(error)(message) from error
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        OverflowError,
-    ) as error:
+    except _FIELD_ERRORS as error:
         raise ModelError(
             f"{source} is damaged or of an unknown version: {type(error).__name__} "
             f"{one_line(error):.200}; "

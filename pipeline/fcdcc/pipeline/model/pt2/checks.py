@@ -1,9 +1,9 @@
-"""What the JSON of a ``.pt2`` file may say: operators, arguments and shape expressions.
+"""Checks of the JSON of a ``.pt2`` file: operators, arguments and shape expressions.
 
 ``torch.export.load`` looks operators up by attribute access from ``torch``, ``operator`` and
-``math``, and hands shape expressions to SymPy, which evaluates them as Python. Neither
-happens here, but the same rules are applied, so that nothing passes that would be dangerous
-elsewhere.
+``math``, and hands shape expressions to SymPy, which evaluates them as Python. This importer
+does neither. The checks refuse files that could run code in such a loader, so a file that is
+accepted here is not dangerous elsewhere.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from ...errors import ModelError, UnsafeModelError
 from ..operators import operator_name, resolve, words
 
-# Operators whose argument is a graph that can stand in their place.
+# Operators whose argument is a graph that can replace them.
 WRAPPERS = frozenset({"higher_order.wrap_with_set_grad_enabled", "higher_order.wrap_with_autocast"})
 
-_MAX_EXPRESSION = 4096
+_MAX_EXPRESSION_CHARACTERS = 4096
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z_0-9]{0,63}")
 _NUMBER = re.compile(r"-?[0-9]{0,40}\.?[0-9]{0,40}(e[-+]?[0-9]{1,3})?")
 _FUNCTIONS = words(
@@ -38,7 +38,7 @@ _ASSUMPTIONS = frozenset({"positive", "integer", "nonnegative", "negative", "rea
 
 
 def check_program(program: Any) -> None:
-    """Check everything in ``models/model.json`` that names code or is an expression.
+    """Check all operators, arguments and expressions in ``models/model.json``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def check_program(program: Any) -> None:
 
 
 def _fields(program: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every (key, value) of the nested JSON, without the free text of metadata."""
+    """Yield every (key, value) of the nested JSON, without those inside metadata."""
     pending = [program]
     while pending:
         value = pending.pop()
@@ -93,7 +93,7 @@ def check_expression(text: Any) -> None:
     ...
     fcdcc.pipeline.errors.UnsafeModelError: the shape expression '().__class__' is not ...
     """
-    if not isinstance(text, str) or len(text) > _MAX_EXPRESSION:
+    if not isinstance(text, str) or len(text) > _MAX_EXPRESSION_CHARACTERS:
         raise UnsafeModelError(f"a shape expression is {text!r:.80}; expected arithmetic")
     try:
         tree = ast.parse(text, mode="eval")
@@ -169,7 +169,7 @@ def _is_float(node: ast.Call) -> bool:
 
 
 def _is_small(node: ast.expr) -> bool:
-    """Return whether an exponent is a plain number: towers of powers take for ever."""
+    """Return whether an exponent is a small number; larger powers take unbounded time."""
     if isinstance(node, ast.UnaryOp):
         return _is_small(node.operand)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -1,9 +1,9 @@
-"""An archive's graph as one straight run of steps.
+"""An archive's graph as one sequence of steps.
 
 The JSON of a ``.pt2`` file is a graph of named values, with graphs inside it where the model
 used ``torch.no_grad()``. :func:`read_program` turns it into a :class:`Program`: steps in
-order, the tensors that they read, what is known about each value, and which value is the
-input and which the output.
+order, the tensors that they read, the recorded type and shape of each value, and the names of
+input and output.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, TypeAlias
 
 import torch
 
 from ...errors import ModelError
 from ..network import Ref, Step
-from ..operators import operator_name
-from .archive import SCALAR_TYPES, Archive, Json, in_words
-from .arguments import LISTS, Scope, content, defined_name, read_argument, read_arguments
+from ..operators import operator_name, schema
+from .archive import SCALAR_TYPES, Archive, Json, as_model_errors
 from .checks import WRAPPERS
 
 # Kinds of graph inputs that are tensors of the model, and where their name is.
@@ -27,13 +27,29 @@ _TENSOR_INPUTS = {
     "buffer": "buffer_name",
     "tensor_constant": "tensor_constant_name",
 }
+# The value of each name of a graph: a Ref, a literal, or a list of these. Any, as in Step.args.
+Scope: TypeAlias = dict[str, Any]
+
+_MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
+_STRIDED = 7
+_POSITIONAL, _KEYWORD = 1, 2
+# Kinds of arguments (torch._export.serde.schema.Argument) by how they are read.
+_LITERALS = frozenset({"as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_int_lists"})
+_SYMBOLS = frozenset({"as_sym_int", "as_sym_float", "as_sym_bool"})
+_SYMBOL_LISTS = frozenset({"as_sym_ints", "as_sym_floats", "as_sym_bools"})
+_LISTS = frozenset({"as_tensors", "as_ints", "as_floats", "as_strings", "as_bools"}) | _SYMBOL_LISTS
 
 
 @dataclass(frozen=True)
 class TensorMeta:
     """What the export recorded about a tensor.
 
-    ``sizes`` and ``strides`` hold numbers, and expressions as text where they are not fixed;
+    ``sizes`` and ``strides`` hold numbers, and expressions as text for those that are not fixed;
     equal texts are equal numbers.
     """
 
@@ -44,18 +60,18 @@ class TensorMeta:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model as a straight run of steps.
+    """A model as a sequence of steps.
 
     Parameters
     ----------
     steps
-        In an order in which they can run. Operators may still change their arguments.
+        In an order in which they can run. Some may change their arguments.
     input, output
         The names of the images and of the prediction.
     tensors
         Parameters, buffers and constants by the name that steps use.
     metas
-        What is known about each tensor value.
+        The recorded type and shape of each tensor value.
     modules
         The path of the module, such as ``layer1.0.conv2``, that a step came from.
     """
@@ -77,7 +93,7 @@ def read_program(archive: Archive, source: str) -> Program:
         If it has several inputs or outputs, changes its own buffers, or uses something that
         cannot be run here.
     """
-    program: Program = in_words(source, _read, archive)
+    program: Program = as_model_errors(source, _read, archive)
     return program
 
 
@@ -106,7 +122,7 @@ def _read(archive: Archive) -> Program:
 def _read_inputs(
     archive: Archive, specs: Json, taken: set[str]
 ) -> tuple[Scope, dict[str, torch.Tensor], list[str]]:
-    """Return what the graph's inputs stand for, its tensors, and the names of its images."""
+    """Return the values of the graph's inputs, its tensors, and the names of its images."""
     scope: Scope = {}
     tensors: dict[str, torch.Tensor] = {}
     images: list[str] = []
@@ -130,7 +146,7 @@ def _read_inputs(
             literal = float(value) if form == "as_float" else value
             scope[str(entry["name"])] = None if form == "as_none" else literal
         elif kind == "user_input" and not any(key.startswith("as_sym") for key in entry["arg"]):
-            continue  # a literal, which the export has put where it is used
+            continue  # a literal, which the export has inserted where it is used
         else:
             raise ModelError(
                 f"the model takes an input of the kind {kind}, {entry!r:.80}; expected one tensor "
@@ -156,7 +172,7 @@ def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
             f"the model returns {len(names)} values; expected one tensor: wrap it in a module "
             "whose forward returns only the prediction"
         )
-    value = read_argument(names[0], scope)
+    value = _read_argument(names[0], scope)
     if not isinstance(value, Ref) or "as_tensor" not in names[0]:
         raise ModelError("the model returns a number; expected one tensor, the prediction")
     return value.name
@@ -172,7 +188,7 @@ class _GraphReader:
         self._used = used
 
     def read(self, graph: Json, scope: Scope) -> None:
-        """Append the steps of one graph; ``scope`` then says what its names stand for."""
+        """Append the steps of one graph, and add the values of its names to ``scope``."""
         for name, value in scope.items():
             if isinstance(value, Ref) and name in graph["tensor_values"]:
                 self.metas.setdefault(value.name, _tensor_meta(graph["tensor_values"][name]))
@@ -184,24 +200,24 @@ class _GraphReader:
                 self._append(op, node, graph, scope)
 
     def _append(self, op: str, node: Json, graph: Json, scope: Scope) -> None:
-        args, kwargs = read_arguments(op, node["inputs"], scope)
+        args, kwargs = _read_arguments(op, node["inputs"], scope)
         outputs = node["outputs"]
-        single = len(outputs) == 1 and not isinstance(content(outputs[0]), list)
-        name = defined_name(outputs[0]) if single else None
+        single = len(outputs) == 1 and not isinstance(_content(outputs[0]), list)
+        name = _defined_name(outputs[0]) if single else None
         own = self._fresh(name or node.get("name") or op.split(".")[1])
         self.steps.append(Step(own, op, args, kwargs))
         self._remember_module(own, node)
         if name is not None:
             self._define(name, own, graph, scope)
         elif not single:
-            items = content(outputs[0]) if len(outputs) == 1 else outputs
+            items = _content(outputs[0]) if len(outputs) == 1 else outputs
             self._unpack(own, items, graph, scope)
 
     def _unpack(self, whole: str, items: Json, graph: Json, scope: Scope) -> None:
         """Name the members of a result that is a tuple or a list."""
         for index, item in enumerate(items):
-            inner = content(item) if set(item) & LISTS else None
-            name = defined_name(item)
+            inner = _content(item) if set(item) & _LISTS else None
+            name = _defined_name(item)
             own = self._fresh(name or f"{whole}_{index}")
             self.steps.append(Step(own, "operator.getitem", (Ref(whole), index), {}))
             if inner is not None:
@@ -216,10 +232,10 @@ class _GraphReader:
             self.metas[own] = _tensor_meta(meta)
 
     def _inline(self, op: str, node: Json, scope: Scope) -> None:
-        """Put the steps of an inner graph in the place of the node that wraps it."""
+        """Append the steps of an inner graph instead of the node that wraps it."""
         arguments = [entry["arg"] for entry in node["inputs"]]
         place = next(i for i, item in enumerate(arguments) if "as_graph" in item)
-        if op.endswith("autocast") and content(arguments[2]) is not False:
+        if op.endswith("autocast") and _content(arguments[2]) is not False:
             raise ModelError(
                 "the model computes under torch.autocast, in a precision of its own; expected one "
                 "precision throughout: leave autocast out when exporting"
@@ -227,17 +243,17 @@ class _GraphReader:
         graph = arguments[place]["as_graph"]["graph"]
         inner: Scope = {}
         for formal, actual in zip(graph["inputs"], arguments[place + 1 :], strict=True):
-            name = defined_name(formal)
+            name = _defined_name(formal)
             if name is not None:
-                inner[name] = read_argument(actual, scope)
+                inner[name] = _read_argument(actual, scope)
         self.read(graph, inner)
         outputs = node["outputs"]
-        if len(outputs) == 1 and isinstance(content(outputs[0]), list):
-            outputs = content(outputs[0])
+        if len(outputs) == 1 and isinstance(_content(outputs[0]), list):
+            outputs = _content(outputs[0])
         for outer, result in zip(outputs, graph["outputs"], strict=True):
-            name = defined_name(outer)
+            name = _defined_name(outer)
             if name is not None:
-                scope[name] = read_argument(result, inner)
+                scope[name] = _read_argument(result, inner)
 
     def _remember_module(self, step: str, node: Json) -> None:
         stack = str(node.get("metadata", {}).get("nn_module_stack", ""))
@@ -262,3 +278,97 @@ def _tensor_meta(meta: Json) -> TensorMeta:
 
 def _extent(size: Json) -> int | str:
     return int(size["as_int"]) if "as_int" in size else str(size["as_expr"]["expr_str"])
+
+
+def _content(item: Json) -> Json:
+    """Return the content of a JSON union, ``{"as_tensor": content}``."""
+    ((_, inner),) = item.items()
+    return inner
+
+
+def _defined_name(item: Json) -> str | None:
+    """Return the name that an output or a formal input defines; None if it defines none."""
+    if "name" in item:
+        return str(item["name"])
+    if "as_name" in item:
+        return str(item["as_name"])
+    ((kind, inner),) = item.items()
+    if kind == "as_tensor" or (kind.startswith("as_sym") and kind not in _LISTS):
+        return _defined_name(inner)
+    return None
+
+
+def _read_arguments(op: str, inputs: Json, scope: Scope) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return an operator's positional and keyword arguments."""
+    found = schema(op)
+    given = {str(entry["name"]): entry for entry in inputs}
+    if found is None or len(given) < len(inputs):
+        return tuple(_read_argument(entry["arg"], scope) for entry in inputs), {}
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for formal in found.arguments:
+        if formal.name not in given:
+            continue
+        entry = given.pop(formal.name)
+        kind = entry.get("kind")
+        if kind is None:
+            plain = not formal.has_default_value() and not formal.kwarg_only
+            kind = _POSITIONAL if plain else _KEYWORD
+        if kind == _POSITIONAL:
+            args.append(_read_argument(entry["arg"], scope))
+        else:
+            kwargs[formal.name] = _read_argument(entry["arg"], scope)
+    if given:
+        raise ModelError(
+            f"{op} has no argument {next(iter(given))!r} in PyTorch {torch.__version__}"
+        )
+    return tuple(args), kwargs
+
+
+def _read_argument(item: Json, scope: Scope) -> Any:
+    """Return one argument: a literal, a Ref, or a list of these."""
+    ((kind, value),) = item.items()
+    if kind == "as_none":
+        return None
+    if kind == "as_tensor":
+        return scope[value["name"]]
+    if kind in ("as_tensors", "as_nested_tensors"):
+        return _named(value, scope)
+    if kind == "as_optional_tensor":
+        return _read_argument(value, scope)
+    if kind == "as_optional_tensors":
+        return [_read_argument(item, scope) for item in value]
+    if kind in _SYMBOLS:
+        return _symbol(value, scope)
+    if kind in _SYMBOL_LISTS:
+        return [_symbol(item, scope) for item in value]
+    if kind in _LITERALS:
+        return value
+    if kind == "as_float":
+        return float(value)
+    if kind == "as_floats":
+        return [float(item) for item in value]
+    if kind == "as_complex":
+        return complex(float(value["real"]), float(value["imag"]))
+    if kind == "as_scalar_type":
+        return SCALAR_TYPES[value]
+    if kind == "as_memory_format":
+        return _MEMORY_FORMATS[value]
+    if kind == "as_layout" and value == _STRIDED:
+        return torch.strided
+    if kind == "as_device":
+        return torch.device("cpu")
+    raise ModelError(f"an operator has an argument of the kind {kind}, which cannot be run here")
+
+
+def _named(value: Json, scope: Scope) -> Any:
+    if isinstance(value, list):
+        return [_named(item, scope) for item in value]
+    return scope[value["name"]]
+
+
+def _symbol(value: Json, scope: Scope) -> Any:
+    ((kind, inner),) = value.items()
+    if kind == "as_name":
+        return scope[inner]
+    return float(inner) if kind == "as_float" else inner

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import torch
@@ -12,11 +13,10 @@ import torch
 from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 
 from ..errors import ModelError, one_line
-from .fingerprints import archive_fingerprint
 from .importer import import_network
-from .network import Network
-from .precision import in_precision
-from .pt2.archive import read_archive
+from .network import ConvStage, Network, Stage, Step, network_fingerprint
+from .pt2.archive import archive_fingerprint, read_archive
+from .rewriting import convert
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +26,14 @@ class Model:
     Parameters
     ----------
     network
-        What it computes.
+        What the model computes.
     fingerprint
-        A hash of what the file says and holds, in whatever precision it is run.
+        A hash of the file's graph and tensors; the same in every precision.
     source
-        Its name in messages: the path or address that it came from.
+        Its name in messages: the path or address that it was read from.
 
-    Printed, it shows its network. It travels to other processes by pickle; they need neither
-    the file nor ``torch.export``.
+    Its text is that of its network. Other processes receive it by pickle; they need neither the
+    file nor ``torch.export``.
     """
 
     network: Network
@@ -67,7 +67,7 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
     ModelError
         If it cannot be read or cannot be run here.
     UnsafeModelError
-        If loading it whole would run code from it.
+        If loading all of it would run code from the file.
     """
     if isinstance(source, bytes):
         name, archive = "the given file", read_archive(source, "the given file")
@@ -78,7 +78,7 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
 
 
 def _fetched(source: str, name: str) -> bytes | Path:
-    """Return a local path as it is, and the content of what lies elsewhere."""
+    """Return a local path as it is, and the content of a remote file."""
     location = normalise(source)
     if is_local(location):
         return Path(location)
@@ -87,6 +87,52 @@ def _fetched(source: str, name: str) -> bytes | Path:
         content: bytes = files.cat_file(path)
     except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
         reason = scrubbed(one_line(error), location)
-        # No cause: it may carry the address with its credentials.
+        # No cause: its text may contain the address with its credentials.
         raise ModelError(f"{name} cannot be read: {reason}") from None
     return content
+
+
+_PRECISIONS = (torch.float32, torch.float64)
+
+
+def in_precision(network: Network, dtype: torch.dtype) -> Network:
+    """Return a network that computes in float32 or float64.
+
+    Tensors and casts of the network's own precision are changed. Casts to other types, which
+    the model asks for explicitly, stay.
+
+    Raises
+    ------
+    ModelError
+        If ``dtype`` is another type.
+    """
+    if dtype not in _PRECISIONS:
+        raise ModelError(f"a network in {dtype}; expected torch.float32 or torch.float64")
+    own = network.input_dtype
+    if dtype == own:
+        return network
+
+    def converted(value: Any) -> Any:
+        return dtype if value is own else value
+
+    def stage_in_precision(stage: Stage) -> Stage:
+        if isinstance(stage, ConvStage):
+            return stage
+        steps = tuple(
+            Step(s.name, s.op, convert(s.args, converted), convert(s.kwargs, converted))
+            for s in stage.steps
+        )
+        return replace(stage, steps=steps)
+
+    stages = tuple(stage_in_precision(stage) for stage in network.stages)
+    tensors = {
+        name: tensor.to(dtype) if tensor.dtype == own else tensor
+        for name, tensor in network.tensors.items()
+    }
+    return replace(
+        network,
+        stages=stages,
+        tensors=tensors,
+        input_dtype=dtype,
+        fingerprint=network_fingerprint(stages, network.input, network.output, tensors),
+    )
