@@ -33,6 +33,7 @@ TEXTS = {
         "scheduler, workers",
         "any-k nodes: tasks and keys, state machine, scheduler plugin, client loop",
     ),
+    "templates": ("client, scheduler", "HTML templates with escaped values"),
     "formatting": ("everywhere", "numbers as text"),
     "errors": ("everywhere", "the errors of the pipeline"),
     "storage": ("client, workers", "images from Zarr, predictions to Zarr, records, verification"),

@@ -45,13 +45,13 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
 
 def _going_on(running: dict[str, Any]) -> str:
     """Return a line about the run that is writing the output now."""
-    from ..formatting import percent, seconds
+    from ..formatting import duration, percent
 
     left = running["seconds_left"]
     parts = [
         f"{running['blocks_in_flight']} blocks in flight",
         f"{running['images_per_second']:.0f} images/s",
-        *([f"about {seconds(left)} left"] if left is not None else []),
+        *([f"about {duration(left)} left"] if left is not None else []),
         f"{running['erasures']:.0f} shares not waited for",
         f"{percent(running['extra_work'])} extra work",
     ]

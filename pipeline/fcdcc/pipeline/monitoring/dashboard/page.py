@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from ...formatting import count, percent, seconds, short, times
+from ...formatting import count, duration, percent, rounded, times
 from ..html import bar, element, row, table, text, ticks
 from ..stragglers import SLOW
 from ..style import SHEET, pace_kind
@@ -121,12 +121,13 @@ def _blocks(run: Mapping[str, Any]) -> str:
         f"{_value('blocks_failed', run['blocks_failed'])} failed",
         f"of {_value('blocks_total', total)} blocks",
     ]
-    rate = f"{short(run['blocks_per_second'])} blocks/s, {short(run['images_per_second'])} images/s"
-    left = f", {seconds(run['seconds_left'])} left" if run["seconds_left"] is not None else ""
+    blocks, images = (rounded(run[f"{what}_per_second"]) for what in ("blocks", "images"))
+    rate = f"{blocks} blocks/s, {images} images/s"
+    left = f", {duration(run['seconds_left'])} left" if run["seconds_left"] is not None else ""
     return (
         element("div", fills, class_="blocks", title=f"{done} of {total} blocks")
         + element("p", ", ".join(words))
-        + element("p", text(f"{rate}{left}; {seconds(run['seconds'])} so far"), class_="faint")
+        + element("p", text(f"{rate}{left}; {duration(run['seconds'])} so far"), class_="faint")
     )
 
 
@@ -145,10 +146,10 @@ def _tiles(shown: Mapping[str, Any]) -> str:
         ("decodes", counters["decodes"], None, "groups decoded"),
         ("parity_started", counters["parity_started"], None, "parity shares started"),
         ("extra_work", run["extra_work"], percent(run["extra_work"]), "extra work"),
-        ("max_condition_number", largest, short(largest), "largest condition number"),
+        ("max_condition_number", largest, rounded(largest), "largest condition number"),
         ("workers_lost", counters["workers_lost"], None, "workers lost"),
         ("ghosts", shown["ghosts"], None, "ghosts held now"),
-        ("saved", saved["seconds"], seconds(saved["seconds"]), "waiting saved, at least"),
+        ("saved", saved["seconds"], duration(saved["seconds"]), "waiting saved, at least"),
     ]
     if counters["corrupt_shares"]:
         tiles.append(("corrupt_shares", counters["corrupt_shares"], None, "wrong shares found"))
@@ -202,7 +203,7 @@ def _worker_row(worker: Mapping[str, Any]) -> str:
     pace = worker["pace"]
     slow = worker["silent"] > 0 or (pace or 0) >= SLOW
     state = "gone" if worker["gone"] else "slow" if slow else ""
-    now = worker["gone"] or (f"silent for {seconds(worker['silent'])}" if worker["silent"] else "")
+    now = worker["gone"] or (f"silent for {duration(worker['silent'])}" if worker["silent"] else "")
     part = min(1.0, (pace or 0.0) / 4)
     return row(
         [
@@ -212,8 +213,8 @@ def _worker_row(worker: Mapping[str, Any]) -> str:
             times(worker["learned_pace"]),
             count(worker["done"]),
             count(worker["erased"]),
-            seconds(worker["late_mean"]) if worker["erased"] else "–",
-            seconds(worker["worst"]) if worker["erased"] else "–",
+            duration(worker["late_mean"]) if worker["erased"] else "–",
+            duration(worker["worst"]) if worker["erased"] else "–",
             count(worker["ghosts"]),
         ],
         class_=state,
@@ -231,12 +232,12 @@ def layers_table(layers: Sequence[Mapping[str, Any]]) -> str:
                 count(layer["groups"]),
                 count(layer["decodes"]),
                 count(layer["erasures"]),
-                seconds(layer["seconds"]),
-                seconds(layer["slowest"]),
+                duration(layer["seconds"]),
+                duration(layer["slowest"]),
                 bar(
                     layer["seconds"] / longest,
-                    f"{seconds(layer['seconds'])} to decode; the slowest share "
-                    f"{seconds(layer['slowest'])}",
+                    f"{duration(layer['seconds'])} to decode; the slowest share "
+                    f"{duration(layer['slowest'])}",
                     second=layer["slowest"] / longest,
                 ),
             ]
@@ -259,10 +260,10 @@ def conditions_strip(conditions: Mapping[str, Any]) -> str:
     found: list[float] = [v for v in conditions["last"] if v is not None and v >= 1]
     top: float = max([10.0, *found, *([limit * 1.5] if limit else [])])
     scale = math.log10(top)
-    marks = [(math.log10(value) / scale, "", short(value)) for value in found]
+    marks = [(math.log10(value) / scale, "", rounded(value)) for value in found]
     if limit:
-        marks.append((math.log10(limit) / scale, "limit", f"limit {short(limit)}"))
-    said = f"largest of all {short(conditions['max'])}"
-    said += f"; one more share is waited for above {short(limit)}" if limit else ""
-    axis = element("span", "1") + element("span", text(said)) + element("span", text(short(top)))
+        marks.append((math.log10(limit) / scale, "limit", f"limit {rounded(limit)}"))
+    said = f"largest of all {rounded(conditions['max'])}"
+    said += f"; one more share is waited for above {rounded(limit)}" if limit else ""
+    axis = element("span", "1") + element("span", text(said)) + element("span", text(rounded(top)))
     return element("div", ticks(marks) + element("div", axis, class_="axis"), class_="box")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...formatting import percent, seconds
+from ...formatting import duration, percent
 from ..stragglers import WorkerView, verdict
 from .recorded_run import RecordedRun
 
@@ -35,7 +35,7 @@ def conclusion(run: RecordedRun) -> list[str]:
 def _sentences(run: RecordedRun) -> Iterator[str]:
     images = run.number("images_done") or 0
     yield (
-        f"{images:.0f} images in {seconds(run.seconds)}, {run.images_per_second:.1f} a second, "
+        f"{images:.0f} images in {duration(run.seconds)}, {run.images_per_second:.1f} a second, "
         f"with {run.about['workers']} workers."
     )
     if run.members["error"]:
@@ -52,12 +52,12 @@ def _sentences(run: RecordedRun) -> Iterator[str]:
         tail = run.tail(0.99)
         if tail is not None and tail[1] > 1.05 * tail[0]:
             said += (
-                f". 99 of 100 groups were there after {seconds(tail[0])}; with the slowest share "
-                f"it would have been {seconds(tail[1])} at least"
+                f". 99 of 100 groups were there after {duration(tail[0])}; with the slowest share "
+                f"it would have been {duration(tail[1])} at least"
             )
         yield said + "."
         extra = run.number("extra_work")
-        saved = f"it saved {seconds(run.saved)} of waiting, at least" if run.saved >= 0.05 else (
+        saved = f"it saved {duration(run.saved)} of waiting, at least" if run.saved >= 0.05 else (
             "there was hardly anything to wait for"
         )  # fmt: skip
         yield f"The insurance cost {percent(extra)} more arithmetic; {saved}."

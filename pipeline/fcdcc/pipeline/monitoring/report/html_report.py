@@ -9,7 +9,7 @@ from typing import Any
 
 from fcdcc.coding import __version__
 
-from ...formatting import clock, count, percent, seconds, short, times
+from ...formatting import clock, count, duration, percent, rounded, times
 from ..dashboard.page import conditions_strip
 from ..html import bar, curves, element, row, table, text
 from ..stragglers import SLOW
@@ -96,16 +96,16 @@ def _tiles(run: RecordedRun) -> str:
     tiles = [
         (_whole(number("blocks_done")), "blocks done"),
         (_whole(number("blocks_failed")), "blocks failed"),
-        (seconds(run.seconds), "from the first block to the last"),
-        (short(run.images_per_second), "images a second"),
+        (duration(run.seconds), "from the first block to the last"),
+        (rounded(run.images_per_second), "images a second"),
         (_whole(number("groups")), "groups completed"),
         (_whole(number("erasures")), "shares not waited for"),
         (_whole(number("decodes")), "groups decoded"),
         (_whole(number("parity_started")), "parity shares started"),
         (percent(number("extra_work")), "extra work"),
-        (short(number("max_condition_number")), "largest condition number"),
+        (rounded(number("max_condition_number")), "largest condition number"),
         (_whole(number("workers_lost")), "workers lost"),
-        (seconds(run.saved), "waiting saved, at least"),
+        (duration(run.saved), "waiting saved, at least"),
     ]
     if number("corrupt_shares"):
         tiles.append((_whole(number("corrupt_shares")), "wrong shares found"))
@@ -163,7 +163,7 @@ def _latency(run: RecordedRun) -> str:
         ("group", _staircase([place(g.seconds) for g in groups])),
     ]
     marks = [shortest * math.exp(reach * i / 4) for i in range(5)]
-    axis = "".join(element("span", text(seconds(mark))) for mark in marks)
+    axis = "".join(element("span", text(duration(mark))) for mark in marks)
     kinds = [
         ("k-good", "groups that were there after so long"),
         ("k-slowest", "had they waited for the slowest share, at least"),
@@ -208,8 +208,8 @@ def _workers(run: RecordedRun) -> str:
                 bar((worker["pace"] or 0) / 4, kind="bad" if (worker["pace"] or 0) >= SLOW else ""),
                 count(worker["done"]),
                 count(worker["erased"]),
-                seconds(worker["late_mean"]) if worker["erased"] else "–",
-                seconds(worker["worst"]) if worker["erased"] else "–",
+                duration(worker["late_mean"]) if worker["erased"] else "–",
+                duration(worker["worst"]) if worker["erased"] else "–",
                 count(worker["lost"]),
             ],
             class_="slow" if (worker["pace"] or 0) >= SLOW or worker["gone"] else "",
@@ -249,9 +249,9 @@ def _layer_row(layer: dict[str, Any]) -> str:
             text(plan),
             count(layer["groups"]) if known else "–",
             count(layer["decodes"]) if known else "–",
-            seconds(layer["seconds"]) if known else "–",
-            seconds(layer["slowest"]) if known else "–",
-            seconds(layer["share"]) if known else "–",
+            duration(layer["seconds"]) if known else "–",
+            duration(layer["slowest"]) if known else "–",
+            duration(layer["share"]) if known else "–",
             percent(layer["part"]),
             percent(part),
             bar(layer["part"] or 0.0, "planned work in front, measured time behind", second=part),
@@ -311,8 +311,8 @@ def _runs(runs: Sequence[RecordedRun]) -> str:
                 text(run.started),
                 text(state_words(run.state)),
                 *(_whole(run.number(name)) for name in ("blocks_done", "blocks_failed")),
-                seconds(run.seconds),
-                short(run.images_per_second),
+                duration(run.seconds),
+                rounded(run.images_per_second),
                 *(_whole(run.number(name)) for name in ("erasures", "decodes", "workers_lost")),
                 percent(run.number("extra_work")),
             ]

@@ -15,7 +15,7 @@ from fcdcc.storage import inspect_output
 from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
 
-from ...formatting import amount, percent, seconds
+from ...formatting import amount, duration, percent
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, share_rows
 
@@ -26,7 +26,7 @@ ODD = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueEr
 
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("time", "seconds", seconds),
+    ("time", "seconds", duration),
     ("sent between workers", "bytes_sent", lambda size: amount(size, "B")),
     ("extra work", "extra_work", percent),
     ("most memory of a worker", "peak_memory", lambda size: amount(size, "B")),

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ...formatting import percent, seconds, short, times
+from ...formatting import duration, percent, rounded, times
 from .conclusion import conclusion, state_words
 from .recorded_run import OutputReport, RecordedRun
 
@@ -78,8 +78,8 @@ def _runs(runs: tuple[RecordedRun, ...]) -> Table:
             run.started[5:19],
             state_words(run.state),
             _whole(number("blocks_done")),
-            seconds(run.seconds),
-            short(run.images_per_second),
+            duration(run.seconds),
+            rounded(run.images_per_second),
             *(_whole(number(name)) for name in ("erasures", "decodes")),
             percent(number("extra_work")),
         )
@@ -102,8 +102,8 @@ def _workers(run: RecordedRun) -> Table:
             _whole(row["done"]),
             _whole(row["erased"]),
             times(row["pace"]),
-            seconds(row["late_mean"]) if row["erased"] else "–",
-            seconds(row["worst"]) if row["erased"] else "–",
+            duration(row["late_mean"]) if row["erased"] else "–",
+            duration(row["worst"]) if row["erased"] else "–",
             row["gone"] or "",
         )
     return table
@@ -122,8 +122,8 @@ def _layers(run: RecordedRun) -> Table:
             code,
             _whole(row["groups"]) if measured else "–",
             _whole(row["decodes"]) if measured else "–",
-            seconds(row["seconds"]) if measured else "–",
-            seconds(row["slowest"]) if measured else "–",
+            duration(row["seconds"]) if measured else "–",
+            duration(row["slowest"]) if measured else "–",
             percent(row["part"]),
             percent(row["part_measured"]) if measured else "–",
         )
