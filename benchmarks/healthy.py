@@ -42,7 +42,7 @@ from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
-from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
+from fcdcc.pipeline.runtime.cluster import DASK_SETTINGS, PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.worker.kernels import common, reading
@@ -251,7 +251,7 @@ def main() -> None:
     module = MODELS[options.model](options.size)
     shape = (options.blocks * options.batch, 3, options.size, options.size)
     with (
-        dask.config.set(SETTINGS),
+        dask.config.set(DASK_SETTINGS),
         TemporaryDirectory() as folder,
         LocalCluster(
             n_workers=6,

@@ -41,7 +41,7 @@ from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
 from fcdcc.pipeline.plans.plan import Plan
 from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
-from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
+from fcdcc.pipeline.runtime.cluster import DASK_SETTINGS, PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.worker.kernels import common, reading
@@ -210,7 +210,7 @@ def main() -> None:
     one_thread()
     shape = (options.images, 3, options.size, options.size)
     with (
-        dask.config.set(SETTINGS),
+        dask.config.set(DASK_SETTINGS),
         TemporaryDirectory() as folder,
         LocalCluster(
             n_workers=WORKERS, threads_per_worker=1, processes=True, memory_limit=0,

@@ -26,7 +26,7 @@ from torch import nn
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.prediction_format import StoredForm
-from fcdcc.pipeline.runtime.output import write
+from fcdcc.pipeline.runtime.output import write_block
 from fcdcc.storage import (
     BlockLayout,
     Fingerprint,
@@ -145,7 +145,7 @@ def main() -> None:
     )
 
     def store(block: int) -> None:
-        write(made[slice(*layout.bounds(block))], again, block, StoredForm.parse("logits"))
+        write_block(made[slice(*layout.bounds(block))], again, block, StoredForm.parse("logits"))
 
     blocks = range(layout.blocks)
     reading = min(cpu(lambda: [read_and_prepare(block) for block in blocks]) for _ in range(3))

@@ -48,7 +48,7 @@ from fcdcc.pipeline.anyk.scheduler.anyk_plugin import NAME
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
-from fcdcc.pipeline.runtime.cluster import PRELOAD, SETTINGS
+from fcdcc.pipeline.runtime.cluster import DASK_SETTINGS, PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 
@@ -433,7 +433,7 @@ def without_plugin(options: argparse.Namespace, table: Table, splits: list[str])
 @contextmanager
 def cluster_of(workers: int, options: argparse.Namespace, plugin: bool = True) -> Iterator[Bench]:
     """Start worker processes that keep pace, with the any-k plugin or without it."""
-    settings = {**SETTINGS, "distributed.deploy.lost-worker-timeout": "1h"}
+    settings = {**DASK_SETTINGS, "distributed.deploy.lost-worker-timeout": "1h"}
     if not plugin:
         settings["distributed.scheduler.worker-ttl"] = options.worker_ttl
     with (

@@ -12,7 +12,11 @@ class ClusterError(FcdccError, ConnectionError):
 
 
 class ClusterLostError(ClusterError):
-    """A Dask cluster that went away in the middle of a run; the next run goes on."""
+    """A Dask cluster that went away in the middle of a run; the next run continues."""
+
+
+class PluginRefusedError(ClusterError):
+    """A Dask scheduler that does not accept the any-k plugin."""
 
 
 class ModelError(FcdccError, ValueError):
@@ -20,21 +24,21 @@ class ModelError(FcdccError, ValueError):
 
 
 class UnsafeModelError(ModelError):
-    """A model file that would run foreign code when loaded."""
+    """A model file that would run code of its author when loaded."""
 
 
 class PlanError(FcdccError, ValueError):
-    """A plan that cannot be made or does not fit what it is used for."""
+    """A plan that cannot be made, or does not fit the model or images it is used for."""
 
 
 class OptionError(FcdccError, ValueError):
-    """An option, or a combination of options, that means nothing."""
+    """An option, or a combination of options, that is invalid."""
 
 
 class WrongSharesError(FcdccError, ArithmeticError):
     """Shares of a layer that contradict each other: at least one of them is wrong.
 
-    ``workers`` are the addresses of those that made them, as far as they are known.
+    ``workers`` are the addresses of the workers that computed them, as far as known.
     """
 
     def __init__(self, message: str, workers: Iterable[str] = ()) -> None:
@@ -43,15 +47,15 @@ class WrongSharesError(FcdccError, ArithmeticError):
 
 
 class NotFiniteError(FcdccError, FloatingPointError):
-    """NaN or infinity where a code would spread it to other images."""
+    """Shares with NaN or infinity, which decoding would spread to other images."""
 
 
 class RowsError(FcdccError, ValueError):
-    """Rows that do not exist, are not there, or cannot be computed from what is given."""
+    """Rows that do not exist, are missing, or cannot be computed from the rows given."""
 
 
 def one_line(error: BaseException) -> str:
-    r"""Return the first line of what an error says, for a message of one line.
+    r"""Return the first line of an error message, or the error type if there is none.
 
     >>> one_line(ValueError("too large\nby far"))
     'too large'
@@ -61,7 +65,7 @@ def one_line(error: BaseException) -> str:
 
 
 def full_line(error: BaseException) -> str:
-    r"""Return an error with its type, and all that it says in one line.
+    r"""Return the type and the whole message of an error as one line.
 
     >>> full_line(ValueError("too large\nby far"))
     'ValueError: too large by far'

@@ -151,7 +151,7 @@ def test_one_process_with_fewer_workers_than_shares_says_what_is_protected(
     summary = run(config(files, tmp_path / "out.zarr", processes=False, workers=4, limit=12))
     assert summary.images_done == 12
     assert "4 workers for n = 6 shares" in caplog.text
-    assert "1 of them may be lost" in caplog.text
+    assert "1 of the workers may be lost" in caplog.text
     np.testing.assert_allclose(predictions(tmp_path / "out.zarr"), files.expected[:12], atol=1e-5)
 
 

@@ -106,9 +106,9 @@ def test_who_is_in_doubt_has_no_part_in_the_next_try() -> None:
         ("a", "c", "e"),
         ("b", "d", "f"),
     ]
-    assert [trial.attempt for trial in found] == [1, 2, 3]
-    assert {trial.manner for trial in found} == {"recheck"}
-    assert found[-1].notes == ("all shares were made again: shares contradict each other",)
+    assert [trial.number for trial in found] == [1, 2, 3]
+    assert {trial.mode for trial in found} == {"recheck"}
+    assert found[-1].notes == ("all shares were computed again: shares contradict each other",)
 
 
 def test_first_by_all_where_wrong_shares_can_be_located() -> None:
@@ -131,8 +131,8 @@ def test_workers_that_left_are_not_waited_for() -> None:
 
 def test_without_a_code_once_values_are_not_finite() -> None:
     found = tries("abcd", True, [wrong(*"abcd"), NotFiniteError("shares hold NaN")])
-    assert [trial.manner for trial in found] == ["recheck", "uncoded"]
-    assert found[1].notes[1] == "done without a code: shares hold NaN"
+    assert [trial.mode for trial in found] == ["recheck", "uncoded"]
+    assert found[1].notes[1] == "computed again without a code: shares hold NaN"
 
 
 def test_other_errors_are_not_its_business() -> None:

@@ -11,7 +11,12 @@ from distributed import Client, Event, LocalCluster
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk.keys import task_key
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
-from fcdcc.pipeline.runtime.stall_guard import StallGuard, WaitingTask, describe, waiting_tasks
+from fcdcc.pipeline.runtime.stall_guard import (
+    StallGuard,
+    WaitingTask,
+    describe_stall,
+    waiting_tasks,
+)
 from support.small import make_files
 
 
@@ -24,7 +29,7 @@ def test_it_is_told_after_the_patience_and_then_less_and_less_often() -> None:
     told = []
     for now in range(1, 600):
         tasks = [task(2)] if guard.wants_tasks(now) else None
-        if guard.look("counts", tasks, now) is not None:
+        if guard.check("counts", tasks, now) is not None:
             told.append(now)
     assert told == [61, 121, 241, 481]
 
@@ -33,17 +38,17 @@ def test_anything_that_moves_starts_the_patience_anew() -> None:
     guard = StallGuard(patience=60, now=0.0)
     for now in range(300):
         moved = [task(now // 50)] if guard.wants_tasks(now) else None
-        assert guard.look(now // 55 if now < 150 else "still", moved, now) is None
+        assert guard.check(now // 55 if now < 150 else "still", moved, now) is None
 
 
 def test_where_it_stands_still_is_named() -> None:
     tasks = [task(2), task(4, None), WaitingTask(13, 0, "read", 0, "tcp://b", 0.1)]
-    assert describe(61.0, tasks, workers=3) == (
+    assert describe_stall(61.0, tasks, workers=3) == (
         "nothing has moved for 61 s: block 12, layer 3: share 2 on tcp://a (silent for 58 s), "
         "share 4 has no worker that may run it; block 13, layer 0: "
         "read 0 on tcp://b"
     )
-    assert "no workers" in describe(61.0, [], workers=0)
+    assert "no workers" in describe_stall(61.0, [], workers=0)
 
 
 def wait_for(name: str) -> None:

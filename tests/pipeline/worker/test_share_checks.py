@@ -179,7 +179,7 @@ def test_images_without_numbers_spoil_no_others(
         assert not np.isfinite(found[[17, 40]]).any()
         warnings = warnings_of(output)
         assert [block for block, said in sorted(warnings.items()) if said] == [1, 2]
-        assert "done without a code" in warnings[1][0]
+        assert "computed again without a code" in warnings[1][0]
 
 
 def test_a_worker_that_does_it_again_gets_no_more_work(

@@ -104,7 +104,7 @@ class RunWatcher(Quiet):
         removed = anyk_report(client, self._run, timeline=False)["workers_removed"]
         fresh = set(removed) - self._replaced
         self._replaced |= fresh
-        self._cluster.replace(fresh)
+        self._cluster.replace_workers(fresh)
         for address in client.scheduler_info(n_workers=-1)["workers"]:
             if address not in self._names:
                 self._faults.append(Fault(self._names[address], time.time(), "joined"))

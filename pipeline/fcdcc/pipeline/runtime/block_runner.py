@@ -1,9 +1,9 @@
-"""Blocks through a cluster: a bounded number in flight, each by itself."""
+"""Run the graphs of blocks on a cluster: a bounded number in flight, each on its own."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,8 +17,9 @@ from distributed import Client, Future, KilledWorker
 from ..anyk.client_loop import ClientRun
 from ..errors import ClusterLostError, full_line
 
-DEADLY = 3
-"""So many blocks that end their workers even by themselves are enough, if none was made."""
+MAX_DEADLY_BLOCKS = 3
+"""Blocks that killed their workers even when run alone, after which a run without a single
+finished block gives up the others."""
 
 _Pending: TypeAlias = "Future[Any] | ClientRun"
 
@@ -34,192 +35,203 @@ class BlockJob:
 
 @dataclass(frozen=True)
 class BlockOutcome:
-    """A block that is finished; ``error`` is None where it succeeded."""
+    """A block that has ended; ``error`` is None where it succeeded."""
 
     block: int
     error: BaseException | None
 
 
-Again: TypeAlias = Callable[[BlockJob, BaseException], BlockJob | None]
-"""Says what is done in place of a job that failed; None if nothing is."""
+Retry: TypeAlias = Callable[[BlockJob, BaseException], BlockJob | None]
+"""Returns the job that replaces a failed one; None if the block has failed for good."""
 
 
 def run_blocks(
     client: Client,
     blocks: Iterable[BlockJob],
     in_flight: int,
-    tick: float,
-    again: Again = lambda _job, _error: None,
+    poll_seconds: float,
+    retry: Retry = lambda _job, _error: None,
     with_plugin: bool = True,
-) -> Iterator[BlockOutcome | None]:
-    """Run blocks, yielding each when it is finished and None when ``tick`` seconds bring none.
+) -> Generator[BlockOutcome | None, None, None]:
+    """Run blocks; yield each that has ended, and None after ``poll_seconds`` without any.
 
-    Graphs are built when there is room for them, ``in_flight`` at a time: shares are bound to
-    workers and so escape the scheduler's own queue. Earlier blocks come first. Results stay
-    on the cluster and are let go as soon as a block is finished; what must last is written by
-    its last task. Ending the iteration early gives up the blocks in flight.
+    A block's graph is built when there is room for it, ``in_flight`` at a time: Dask's own
+    queue on the scheduler does not hold back shares, because they are bound to workers. Earlier
+    blocks have priority. Results stay on the cluster and are released as soon as their block has
+    ended; the last task of a block writes what must last. Closing the generator early cancels
+    the blocks in flight.
 
-    A block that fails stops no other. One whose workers died is tried again when all others
-    are through, by itself: Dask blames a worker's death on everything that waited for it, and
-    only alone is a block that kills its workers told from one that stood beside it. For one
-    that fails otherwise, ``again`` may have something else to try.
+    A block that fails does not stop the others. ``retry`` may return another job for it. A
+    block whose workers died runs once more, alone, after all others: Dask blames the death of a
+    worker on every task that waited for it, and only a block that runs alone shows whether it
+    kills its workers or happened to run beside one that does.
 
-    Where no block at all could be made, and ``DEADLY`` of them ended their workers even by
-    themselves, the others are given up, and there is no outcome for them: what is too large
-    for the workers is so in all of them, and every try costs several workers.
+    If no block at all has succeeded and ``MAX_DEADLY_BLOCKS`` of them killed their workers even
+    when run alone, the remaining blocks are given up and yield no outcome: a block that is too
+    large for the workers is as large as every other, and each attempt costs several workers.
 
-    Where the scheduler does not have the any-k plugin (``with_plugin``), a loop in this process
-    takes every block through its layers (:mod:`.anyk.fallback`).
+    Without the any-k plugin on the scheduler (``with_plugin`` is false), a loop in this process
+    takes each block through its layers (:mod:`fcdcc.pipeline.anyk.client_loop`).
 
     Raises
     ------
     ClusterLostError
         If the scheduler went away.
     """
-    run = _BlockRun(client, tick, again, _submitted if with_plugin else _taken_through)
+    runner = _BlockRunner(client, poll_seconds, retry, _submit if with_plugin else _run_from_client)
     waiting = iter(blocks)
     suspects: list[BlockJob] = []
-    yield from run.through(waiting, in_flight, suspects)
+    yield from runner.run(waiting, in_flight, suspects)
     while suspects:
         alone, suspects = suspects, []
-        yield from run.through(iter(alone), 1, None)
-        if run.is_futile:
+        yield from runner.run(iter(alone), 1, None)
+        if runner.is_futile:
             break
-        yield from run.through(waiting, in_flight, suspects)
+        yield from runner.run(waiting, in_flight, suspects)
 
 
-class _BlockRun:
-    """Takes blocks through a cluster, and remembers what became of them."""
+class _BlockRunner:
+    """Runs blocks and remembers whether any succeeded and how many killed their workers."""
 
     def __init__(
         self,
         client: Client,
-        tick: float,
-        again: Again,
+        poll_seconds: float,
+        retry: Retry,
         send: Callable[[Client, BlockJob], _Pending],
     ) -> None:
         self._client = client
-        self._tick = tick
-        self._again = again
+        self._poll_seconds = poll_seconds
+        self._retry = retry
         self._send = send
-        self._made = False
-        self._ended_workers = 0
+        self._any_succeeded = False
+        self._deadly_blocks = 0
 
     @property
     def is_futile(self) -> bool:
-        """Whether no block was made, and several ended their workers by themselves."""
-        return not self._made and self._ended_workers >= DEADLY
+        """Whether no block has succeeded and several killed their workers when run alone."""
+        return not self._any_succeeded and self._deadly_blocks >= MAX_DEADLY_BLOCKS
 
-    def through(
+    def run(
         self, waiting: Iterator[BlockJob], in_flight: int, suspects: list[BlockJob] | None
     ) -> Iterator[BlockOutcome | None]:
-        """Run blocks; those whose workers died go to ``suspects``, where it is given.
+        """Run blocks; append those whose workers died to ``suspects``, unless it is None.
 
-        As long as none was made, no further ones are begun when there are suspects.
+        While there are suspects and no block has succeeded yet, no further blocks start.
         """
-        retried: deque[BlockJob] = deque()
+        retries: deque[BlockJob] = deque()
         active: dict[int, tuple[BlockJob, _Pending]] = {}
-        finished: SimpleQueue[int] = SimpleQueue()
+        ended: SimpleQueue[int] = SimpleQueue()
         try:
             while True:
-                held = self.is_futile or (bool(suspects) and not self._made)
-                more = iter(()) if held else waiting
-                for job in _next(retried, more, in_flight - len(active)):
+                on_hold = self.is_futile or (bool(suspects) and not self._any_succeeded)
+                new = iter(()) if on_hold else waiting
+                for job in _next_jobs(retries, new, in_flight - len(active)):
                     future = self._send(self._client, job)
                     active[job.block] = job, future
-                    future.add_done_callback(partial(_put, finished, job.block))
+                    future.add_done_callback(partial(_enqueue, ended, job.block))
                 if not active:
                     return
                 try:
-                    block = finished.get(timeout=self._tick)
+                    block = ended.get(timeout=self._poll_seconds)
                 except Empty:
-                    _check(self._client)
+                    _check_connection(self._client)
                     yield None
                 else:
                     job, future = active.pop(block)
                     outcome = _outcome(block, future)
                     del future
-                    yield self._judged(job, outcome, retried, suspects)
+                    yield self._final_outcome(job, outcome, retries, suspects)
         finally:
             if self._client.status == "running":
                 for _, future in active.values():
                     future.cancel()
 
-    def _judged(
+    def _final_outcome(
         self,
         job: BlockJob,
         outcome: BlockOutcome,
-        retried: deque[BlockJob],
+        retries: deque[BlockJob],
         suspects: list[BlockJob] | None,
     ) -> BlockOutcome | None:
-        """Return what became of a block; None if it is done again, now or later."""
+        """Return the outcome of a block; None if the block runs again, now or later."""
         error = outcome.error
         if error is None:
-            self._made = True
+            self._any_succeeded = True
             return outcome
-        more = self._again(job, error)
-        if more is not None:
-            retried.append(more)
+        replacement = self._retry(job, error)
+        if replacement is not None:
+            retries.append(replacement)
             return None
         if not isinstance(error, KilledWorker):
             return outcome
         if suspects is not None:
             suspects.append(job)
             return None
-        self._ended_workers += 1
+        self._deadly_blocks += 1
         return outcome
 
 
-def _next(retried: deque[BlockJob], waiting: Iterator[BlockJob], count: int) -> Iterator[BlockJob]:
-    """Yield up to so many jobs, first those that are done again."""
+def _next_jobs(
+    retries: deque[BlockJob], waiting: Iterator[BlockJob], count: int
+) -> Iterator[BlockJob]:
+    """Yield up to ``count`` jobs, retries first."""
     for _ in range(count):
-        if retried:
-            yield retried.popleft()
+        if retries:
+            yield retries.popleft()
         else:
             yield from islice(waiting, 1)
 
 
-def _put(finished: SimpleQueue[int], block: int, _: object) -> None:
-    """Note that a block has ended."""
-    finished.put(block)
+def _enqueue(ended: SimpleQueue[int], block: int, _: object) -> None:
+    ended.put(block)
 
 
-def _submitted(client: Client, job: BlockJob) -> Future[Any]:
-    """Send a block's graph; earlier blocks come first."""
+def _submit(client: Client, job: BlockJob) -> Future[Any]:
+    """Send the whole graph of a block to the scheduler; earlier blocks have priority."""
     future = client.get(job.tasks, job.key, sync=False, priority=-job.block)
     return cast("Future[Any]", future)
 
 
-def _taken_through(client: Client, job: BlockJob) -> ClientRun:
-    """Take a block through its layers from here; earlier blocks come first."""
+def _run_from_client(client: Client, job: BlockJob) -> ClientRun:
+    """Take a block through its layers from this process; earlier blocks have priority."""
     return ClientRun(client, job.tasks, job.key, -job.block)
 
 
 def _outcome(block: int, future: _Pending) -> BlockOutcome:
-    """Return how a block ended."""
+    """Return how a block ended.
+
+    Raises
+    ------
+    ClusterLostError
+        If it was cancelled or lost.
+    """
     if future.status == "finished":
         return BlockOutcome(block, None)
     if future.status == "error":
         return BlockOutcome(block, cast("BaseException", future.exception()))
     raise ClusterLostError(
-        f"block {block} was {future.status} before it was finished: the scheduler went away or "
-        "somebody cancelled it; run again to continue"
+        f"block {block} was {future.status} before it was finished: the scheduler went away, or "
+        "another client cancelled the block; run again to continue"
     )
 
 
-def reason(error: BaseException) -> str:
-    """Return in one line why a block could not be made."""
+def failure_reason(error: BaseException) -> str:
+    """Return in one line why a block failed."""
     if isinstance(error, KilledWorker):
         return (
-            f"KilledWorker: its task {error.task!r} ended every worker that it was given to, "
-            f"{error.last_worker.address} the last; unless somebody else stopped them they ran "
-            "out of memory: use a smaller --batch, or workers with more memory"
+            f"KilledWorker: its task {error.task!r} killed every worker that ran it, "
+            f"{error.last_worker.address} the last; unless these workers were stopped on purpose, "
+            "they ran out of memory: use a smaller --batch, or workers with more memory"
         )
     return full_line(error)
 
 
-def _check(client: Client) -> None:
-    """Notice a scheduler that is gone; nothing else would."""
+def _check_connection(client: Client) -> None:
+    """Raise ClusterLostError if the connection to the scheduler is closed.
+
+    Futures of a lost scheduler may stay pending for ever, so this is the only sign of it.
+    """
     if client.status not in ("running", "connecting"):
         raise ClusterLostError(
             f"the connection to the scheduler is {client.status}; run again to continue when the "

@@ -1,4 +1,4 @@
-"""The cluster of a job: one of its own on this machine, or a running one by its address."""
+"""The cluster of a job: a local one that the job starts, or a running one by its address."""
 
 from __future__ import annotations
 
@@ -24,41 +24,54 @@ from ..options import JobConfig
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = {
-    # A worker that is told about a peer which has stopped must not wait half a minute for it.
+DASK_SETTINGS = {
+    # Dask's default of 30 s is too long for a worker that fetches from a peer that has stopped.
     "distributed.comm.timeouts.connect": "10s",
-    # On a busy machine a replaced worker is back later than the 15 s after which Dask would
-    # end its nanny, and the fresh worker with it.
+    # Dask ends the nanny of a lost worker after 15 s; on a busy machine the nanny needs longer to
+    # start a replacement, which would end with it.
     "distributed.deploy.lost-worker-timeout": "10 minutes",
 }
-"""Configuration of Dask for clusters of ours."""
+"""Configuration of Dask for the time that a job uses a cluster."""
 
 PRELOAD = [
     "fcdcc.pipeline.worker.ignore_sigint",
     "fcdcc.pipeline.worker_memory",
     "fcdcc.pipeline.worker.kernels",
 ]
-"""What a worker imports before it joins. Importing torch takes seconds, in which a worker that
-has joined answers nobody and, on a busy machine, is taken for one that has stopped."""
+"""Modules that a local worker imports before it joins the cluster.
 
-PAUSE = 1.0
-"""Seconds between two tries to reach a scheduler, or two looks at its workers."""
+Importing torch takes seconds. A worker that imported it after joining would not answer
+meanwhile, and on a busy machine would be taken for one that has stopped.
+"""
 
-KEYS_REMEMBERED = 5_000
-"""Keys of which Dask may remember the names' first parts; it would keep the last 100,000."""
+RECONNECT_PAUSE_SECONDS = 1.0
+"""Pause between two attempts to reach a scheduler, or two counts of its workers."""
+
+MAX_CACHED_KEYS = 5_000
+"""Task keys that Dask's ``key_split`` may cache; its own limit is 100,000."""
 
 
-def _patience() -> float:
-    """Return the seconds that a scheduler which went away is given to come back.
+def _scheduler_patience_seconds() -> float:
+    """Return how long a run waits for a lost scheduler to come back, in seconds.
 
-    The configuration value ``fcdcc.scheduler-patience`` of Dask, by default two minutes.
+    Dask's configuration value ``fcdcc.scheduler-patience`` sets it; the default is two minutes.
     """
     return float(parse_timedelta(dask.config.get("fcdcc.scheduler-patience", "120s")))
 
 
 @dataclass
 class Cluster:
-    """A client and, where the cluster is ours, the cluster."""
+    """A connection to a scheduler, and its workers.
+
+    Parameters
+    ----------
+    client
+        Connected to the scheduler; :meth:`reconnect` replaces it.
+    local
+        The cluster that the job started on this machine; None for a running cluster.
+    config
+        Options of the job.
+    """
 
     client: Client
     local: LocalCluster | None
@@ -66,32 +79,32 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Number of workers that the scheduler knows now."""
+        """Number of workers that are registered with the scheduler now."""
         return len(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def addresses(self) -> list[str]:
-        """Return the addresses of the workers that take tasks now."""
+        """Return the addresses of the workers that accept tasks now."""
         known = self.client.scheduler_info(n_workers=-1)["workers"]
         return [address for address, worker in known.items() if worker["status"] == "running"]
 
     @property
     def dashboard(self) -> str | None:
-        """Address of the dashboard, if it is there."""
+        """URL of the dashboard; None if it has none."""
         return self.client.dashboard_link or None
 
     def reconnect(self, workers: int) -> None:
-        """Wait for a scheduler that went away, and then for so many workers, and use them.
+        """Connect to the scheduler again once it is back, and wait for this many workers.
 
-        Fewer workers will do when the time is over.
+        When the scheduler patience is over, fewer workers suffice.
 
         Raises
         ------
         ClusterLostError
-            If the cluster is ours, or the scheduler does not come back.
+            If the cluster is a local one, or the scheduler does not come back in time.
         """
         if self.local is not None:
             raise ClusterLostError("the local cluster is gone; run again to continue")
-        patience = _patience()
+        patience = _scheduler_patience_seconds()
         logger.warning(
             "waiting up to %.0f s for the scheduler at %s to come back",
             patience, self.config.scheduler,
@@ -100,39 +113,39 @@ class Cluster:
         _close(self.client)
         while True:
             try:
-                self.client = _client(self.config)
+                self.client = _connect(self.config)
                 break
             except ClusterError as error:
                 if time.monotonic() > deadline:
                     raise ClusterLostError(
-                        f"{error}; it was there before: run again to continue when it is back"
+                        f"{error}; it answered before: run again to continue when it is back"
                     ) from error
-            time.sleep(PAUSE)
-        with noticing_loss(self.client):
+            time.sleep(RECONNECT_PAUSE_SECONDS)
+        with translate_connection_loss(self.client):
             while self.workers < workers and time.monotonic() < deadline:
-                time.sleep(PAUSE)
+                time.sleep(RECONNECT_PAUSE_SECONDS)
 
-    def tidy(self) -> None:
-        """Let go of finished tasks' keys, where the scheduler is in this process.
+    def trim_key_cache(self) -> None:
+        """Clear Dask's cache of task keys when it is large; only for a local scheduler.
 
-        Dask keeps those of the last 100,000 tasks in a cache, some 30 MB, for nothing: the keys
-        of a run of blocks do not come again.
+        Dask caches the keys of the last 100,000 tasks, about 30 MB, without benefit here: the
+        keys of one block never occur again.
         """
-        if self.local is not None and key_split.cache_info().currsize > KEYS_REMEMBERED:
+        if self.local is not None and key_split.cache_info().currsize > MAX_CACHED_KEYS:
             key_split.cache_clear()
 
-    def replace(self, addresses: Iterable[str]) -> None:
-        """Start fresh workers in place of removed ones, where the cluster is ours.
+    def replace_workers(self, addresses: Iterable[str]) -> None:
+        """Replace workers of a local cluster that the scheduler has removed.
 
-        A worker that was removed for its silence never comes back by itself: its process is
-        ended, and its nanny starts another.
+        A worker that was removed because it was silent never comes back by itself. This kills
+        its process, and its nanny starts another.
         """
-        gone = set(addresses)
+        removed = set(addresses)
         loop = self.client.loop
-        if self.local is None or loop is None or not gone:
+        if self.local is None or loop is None or not removed:
             return
         for nanny in self.local.workers.values():
-            if isinstance(nanny, Nanny) and nanny.worker_address in gone:
+            if isinstance(nanny, Nanny) and nanny.worker_address in removed:
                 process = nanny.process
                 if process is not None and process.process is not None:
                     logger.warning(
@@ -145,38 +158,43 @@ class Cluster:
 def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     """Connect to the scheduler that the options name, or start a local cluster.
 
-    A local cluster is closed at the end; a running one is left as it was.
+    A local cluster is closed at the end; a running cluster keeps running.
 
     Raises
     ------
     ClusterError
         If the scheduler does not answer.
     """
-    with dask.config.set(SETTINGS):
+    with dask.config.set(DASK_SETTINGS):
         if config.scheduler is None:
             with (
-                _quiet_dask(),
+                _silenced_dask_loggers(),
                 _local_cluster(config) as local,
                 Client(local, set_as_default=False) as client,
             ):
                 yield Cluster(client, local, config)
         else:
-            cluster = Cluster(_client(config), None, config)
+            cluster = Cluster(_connect(config), None, config)
             try:
                 yield cluster
             finally:
                 _close(cluster.client)
 
 
+def is_connection_loss(client: Client, error: Exception) -> bool:
+    """Return whether an error means that the connection to the scheduler is lost."""
+    return client.status != "running" or isinstance(error, CommClosedError)
+
+
 @contextmanager
-def noticing_loss(client: Client) -> Iterator[None]:
-    """Raise ClusterLostError for whatever Dask raises when its scheduler is gone."""
+def translate_connection_loss(client: Client) -> Iterator[None]:
+    """Raise ClusterLostError in place of any error of Dask that means a lost scheduler."""
     try:
         yield
     except FcdccError:
         raise
     except Exception as error:
-        if client.status == "running" and not isinstance(error, CommClosedError):
+        if not is_connection_loss(client, error):
             raise
         raise ClusterLostError(
             f"the scheduler went away ({type(error).__name__}); run again to continue when it is "
@@ -185,11 +203,12 @@ def noticing_loss(client: Client) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_dask() -> Iterator[None]:
-    """Keep what the local scheduler has to say of its workers off the terminal.
+def _silenced_dask_loggers() -> Iterator[None]:
+    """Keep messages of the local scheduler about its workers off the terminal.
 
-    ``silence_logs`` does that for the workers' processes. For this one it would change the
-    levels of handlers, which may be those of others, too; here the loggers' levels are.
+    Dask's ``silence_logs`` does that in worker processes. In this process it would change the
+    levels of handlers that other code may have installed, so this changes the levels of Dask's
+    loggers instead.
     """
     loggers = [logging.getLogger(name) for name in ("distributed", "bokeh")]
     levels = [logger.level for logger in loggers]
@@ -203,10 +222,10 @@ def _quiet_dask() -> Iterator[None]:
 
 
 class SteadyLocalCluster(LocalCluster):
-    """A cluster on this machine that goes on when a worker is lost as soon as it has joined.
+    """A local cluster that survives the loss of a worker that has only just joined.
 
-    Dask's then stops watching its workers, since it may hear of the loss alone, and says so with
-    a ``KeyError`` when it is closed.
+    ``LocalCluster`` may be notified that such a worker is removed without having been notified
+    that it was added. It then stops following its workers, and raises ``KeyError`` when closed.
     """
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
@@ -216,7 +235,7 @@ class SteadyLocalCluster(LocalCluster):
 
 @contextmanager
 def _local_cluster(config: JobConfig) -> Iterator[LocalCluster]:
-    """Start a cluster on this machine and close it; what does not close in time harms no run."""
+    """Start a cluster on this machine and close it; not closing in time is only a warning."""
     cluster = _start_local(config)
     try:
         yield cluster
@@ -224,7 +243,9 @@ def _local_cluster(config: JobConfig) -> Iterator[LocalCluster]:
         try:
             cluster.close()
         except TimeoutError:
-            logger.warning("the local cluster did not close in time: it ends with this process")
+            logger.warning(
+                "the local cluster did not close in time; it ends when this process does"
+            )
 
 
 def _start_local(config: JobConfig) -> LocalCluster:
@@ -246,8 +267,8 @@ def _start_local(config: JobConfig) -> LocalCluster:
     return cluster
 
 
-def _client(config: JobConfig) -> Client:
-    """Connect to the scheduler that the options name.
+def _connect(config: JobConfig) -> Client:
+    """Return a client of the scheduler that the options name.
 
     Raises
     ------
@@ -267,7 +288,7 @@ def _client(config: JobConfig) -> Client:
         if address.startswith("tls:"):
             _check_certificates(security or Security())
         if not address.startswith("inproc:"):
-            # A client made with an address that cannot be one complains when it is collected.
+            # Client() with an invalid address would warn later, when it is garbage-collected.
             get_address_host_port(address)
         return Client(address, security=security, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -278,22 +299,24 @@ def _client(config: JobConfig) -> Client:
 
 
 def _check_certificates(security: Security) -> None:
-    """Check that there are certificates, and that they can be read.
+    """Check that there are TLS certificates, and that they can be read.
 
     Raises
     ------
-    ValueError, OSError
-        If not.
+    ValueError
+        If no certificates are configured.
+    OSError
+        If they cannot be read.
     """
     if security.get_connection_args("client")["ssl_context"] is None:
         raise ValueError(
-            "it speaks TLS and no certificate was given: give --tls-ca-file, --tls-cert and "
+            "it uses TLS and no certificate was given: give --tls-ca-file, --tls-cert and "
             "--tls-key, or set them in Dask's configuration"
         )
 
 
 def _close(client: Client) -> None:
-    """Close a client, whatever has become of its scheduler, and without a word about that."""
+    """Close a client without errors or log messages, even if its scheduler is gone."""
     logs = logging.getLogger("distributed.client")
     level = logs.level
     logs.setLevel(logging.CRITICAL)

@@ -1,8 +1,8 @@
 """From arrays to arrays: :func:`plan` and :func:`infer`.
 
-``infer`` returns a lazy :class:`xarray.DataArray` whose graph holds all it needs, the network
-included, and so runs with any Dask scheduler. On a cluster with the any-k plugin a layer is
-decoded as soon as its shares suffice; elsewhere all shares are waited for.
+``infer`` returns a lazy :class:`xarray.DataArray`. Its graph contains everything it needs,
+including the network, and so runs with any Dask scheduler. On a cluster with the any-k plugin
+a layer is decoded as soon as enough of its shares are done; elsewhere it waits for all shares.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fcdcc.storage import BlockLayout, Preparation, find_axes
 
-from ..errors import OptionError, PlanError
+from ..errors import ClusterError, OptionError, PlanError
 from ..graph import Block, build_block
 from ..halo import Rows
 from ..model import Model
@@ -35,12 +35,12 @@ from ..planner.search import choose_plan, fits
 from ..plans.plan import Plan
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
-from .job_plan import workforce_here
+from .job_plan import workers_of_current_client
 from .output import prediction_dims
 from .plugins import register_plugins
 
-PREPARING = frozenset({"scale", "mean", "std", "limit"})
-"""Options that a plan does not contain, and that may be given beside it."""
+OPTIONS_BESIDE_PLAN = frozenset({"scale", "mean", "std", "limit"})
+"""Options that a plan does not contain, and that may be given together with one."""
 
 Images: TypeAlias = "xr.DataArray | da.Array | NDArray[Any]"
 
@@ -53,8 +53,8 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     model
         From :func:`fcdcc.pipeline.open_model`.
     images
-        (n, c, *space) or (n, *space, c), one to three spatial axes. Of a DataArray the names
-        of the dimensions decide; of an array the first order is meant if it fits the model.
+        (n, c, *space) or (n, *space, c), one to three spatial axes. The dimension names of a
+        DataArray decide which; an array is in the first order if that fits the model.
     **options
         ``n``, ``tolerate``, ``code``, ``batch`` and the other options of ``fcdcc run`` that
         concern the plan.
@@ -62,7 +62,7 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     Raises
     ------
     OptionError
-        If an option means nothing.
+        If an option is invalid.
     PlanError, InputError
         If the images do not fit the model.
     """
@@ -73,23 +73,24 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
 def infer(
     model: Model, images: Images, *, plan: Plan | None = None, **options: Any
 ) -> xr.DataArray:
-    """Return a model's predictions for images, computed when they are asked for.
+    """Return a model's predictions for images as a lazy array.
 
     Parameters
     ----------
     model, images
         As for :func:`plan`.
     plan
-        What :func:`plan` returned for them; not together with options that it contains.
+        From :func:`plan` for the same model and images; not together with options that a plan
+        contains.
     **options
-        As for :func:`plan`; ``scale``, ``mean`` and ``std`` say how images are prepared.
+        As for :func:`plan`; ``scale``, ``mean`` and ``std`` set how images are prepared.
 
     Returns
     -------
     xarray.DataArray
-        The first dimension is that of the images; then ``class``, or, where a prediction has
-        as many axes as an image, ``class`` and the spatial dimensions. Coordinates are kept
-        where sizes agree. Chunks along the first dimension are the plan's batch.
+        The first dimension is that of the images. Then comes ``class``, followed by the spatial
+        dimensions if a prediction has as many axes as an image. Coordinates are kept where sizes
+        agree. Chunks along the first dimension are the plan's batch.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def infer(
     preparation.check(first.shape[1])
     if checked.limit is not None:
         first = first[: checked.limit]
-    _register_plugin()
+    _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
     shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
     predictions = _predictions(Executable(network, plan), preparation, first, shape)
@@ -113,11 +114,12 @@ def infer(
 
 
 def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
-    """Check that a plan is the model's, and that no option says otherwise."""
-    doubled = sorted(options.keys() - PREPARING)
-    if doubled:
+    """Check that a plan was made for the model, and that no option repeats part of it."""
+    repeated = sorted(options.keys() - OPTIONS_BESIDE_PLAN)
+    if repeated:
         raise OptionError(
-            f"{', '.join(doubled)} given together with plan=, which says it already: leave one out"
+            f"{', '.join(repeated)} given together with plan=, which already contains it: leave "
+            "one of the two out"
         )
     network = model.to(getattr(torch, plan.dtype)).network
     if plan.network != network.fingerprint:
@@ -127,14 +129,15 @@ def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
 
 
 def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
+    """Return the best plan for images (n, c, *space) on the workers of the current client."""
     network = model.to(getattr(torch, options.dtype)).network
     count = len(images) if options.limit is None else min(len(images), options.limit)
-    workforce = workforce_here(options)
-    if workforce is None:
-        return choose_plan(network, images.shape[1:], options, count, in_bands=False)
+    known = workers_of_current_client(options)
     shape = images.shape[1:]
-    known = workforce.workers, workforce.speeds()
-    return choose_plan(network, shape, options, count, *known, in_bands=False)
+    if known is None:
+        return choose_plan(network, shape, options, count, in_bands=False)
+    cluster = known.workers, known.speeds()
+    return choose_plan(network, shape, options, count, *cluster, in_bands=False)
 
 
 def _channels_first(model: Model, images: Images) -> xr.DataArray:
@@ -162,7 +165,10 @@ def _predictions(
     images: xr.DataArray,
     shape: tuple[int, ...],
 ) -> da.Array:
-    """Return the predictions, ``shape`` for one image, as a Dask array of a chunk per block."""
+    """Return the predictions as a Dask array with one chunk per block.
+
+    ``shape`` is the shape of the prediction of one image.
+    """
     plan = executable.plan
     whole = dict.fromkeys(range(1, images.ndim), -1)
     source = da.asarray(images.data).rechunk({0: plan.batch, **whole})
@@ -181,7 +187,7 @@ def _predictions(
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
     chunks = (lengths, *((size,) for size in shape))
-    make_array = cast("Callable[..., da.Array]", da.Array)  # whose signature has no types
+    make_array = cast("Callable[..., da.Array]", da.Array)  # its signature is untyped
     return make_array(graph, name, chunks, dtype=np.dtype(plan.dtype))
 
 
@@ -199,7 +205,7 @@ def _read(
 
 
 def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
-    """Return predictions with the names and coordinates of the images, where they fit."""
+    """Return predictions with the dimension names and coordinates of the images that fit."""
     spatial = tuple(str(dim) for dim in images.dims[2:])
     shape = tuple(int(size) for size in predictions.shape[1:])
     dims = (str(images.dims[0]), *prediction_dims(spatial, shape))
@@ -212,17 +218,13 @@ def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
 
 
-def _register_plugin() -> None:
-    """Register the any-k plugin on the current client, if there is one that takes it."""
+def _register_plugins_on_current_client() -> None:
+    """Register the scheduler plugins on the current client, if any; warn if that fails."""
     try:
         client = Client.current()
     except ValueError:
         return
     try:
         register_plugins(client)
-    except Exception as error:  # noqa: BLE001 - whatever hinders it, the graph runs without
-        warnings.warn(
-            f"the any-k plugin cannot be registered on {client.scheduler_info()['address']} "
-            f"({error}): every layer will wait for all of its shares",
-            stacklevel=3,
-        )
+    except ClusterError as error:
+        warnings.warn(f"{error}: every layer will wait for all of its shares", stacklevel=3)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from math import ceil
 
 import numpy as np
 from dask._task_spec import Task
 from dask.typing import Key
 from distributed import Client, span
-from distributed.comm.core import CommClosedError
 
 from fcdcc.storage import (
     DamageError,
@@ -31,13 +29,13 @@ from fcdcc.storage import (
 
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
-from ..errors import ClusterLostError
+from ..errors import ClusterLostError, PluginRefusedError
 from ..graph import Block, build_block, build_retry
 from ..halo import Rows
 from ..model.interpreter import network_shapes
 from ..model.network import Network
 from ..monitoring.progress import RunProgress, Watcher, watch
-from ..monitoring.record.recorder import keep
+from ..monitoring.record.recorder import RunRecorder, keep
 from ..monitoring.summary import Summary
 from ..options import JobConfig
 from ..planner.bands import reading_note, row_axis
@@ -48,9 +46,9 @@ from ..prediction_format import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from ..worker.kernels import reading
-from .block_runner import DEADLY, BlockJob, BlockOutcome, reason, run_blocks
-from .cluster import Cluster, noticing_loss, open_cluster
-from .job_plan import apply_saved_plan, calibrated, forecast_of_run, job_plan, open_job
+from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
+from .cluster import Cluster, open_cluster, translate_connection_loss
+from .job_plan import apply_saved_plan, forecast_of_run, job_plan, known_workers, open_job
 from .output import (
     PredictionSpec,
     continued_plan,
@@ -58,80 +56,96 @@ from .output import (
     grow_output,
     job_fingerprint,
     make_room,
-    write,
+    write_block,
 )
 from .plugins import register_plugins
-from .retries import Attempt, RetryPolicy
+from .retries import FIRST_ATTEMPT, Attempt, RetryPolicy
 from .run_counters import RunCounters
-from .stall_guard import StallGuard, describe, patience, waiting_tasks
+from .stall_guard import StallGuard, describe_stall, stall_patience_seconds, waiting_tasks
 
 logger = logging.getLogger(__name__)
 
-TICK = 0.5
-"""Seconds after which the state of the cluster is looked at even if no block was finished."""
+POLL_SECONDS = 0.5
+"""Time after which the scheduler is polled even if no block has ended."""
 
-FIRST = Attempt()
-
-FUTILE = 3
-"""Times that a scheduler may be lost without a block between, before a run ends with it."""
+MAX_FUTILE_RECONNECTS = 3
+"""Reconnections in a row that bring no finished block, after which a lost scheduler ends a run."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A job that has been checked: nothing is written or started yet."""
-
-    config: JobConfig
-    network: Network
-    source: ImageSource
-    preparation: Preparation
-    fingerprint: Fingerprint
-    run: str
-
-
-def run(config: JobConfig, watcher: Watcher | None = None) -> Summary:
+def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
     """Run a job, or continue it, and return what happened.
 
-    Everything is checked before anything is written. Blocks that are recorded are not done
-    again. Whatever ends a run, the next one goes on from the records.
+    Everything is checked before anything is written. Blocks that have a record are not computed
+    again. However a run ends, the next one continues from the records.
 
     Raises
     ------
     ModelError, InputError, PreparationError, PlanError, OptionError
         If the model, the images or the options cannot be used.
     OutputError, OutputMismatchError, LockedError
-        If the output cannot be written, is another job's, or another run is writing it.
+        If the output cannot be written, belongs to another job, or another run is writing it.
     ClusterError
         If the scheduler does not answer, or went away.
     """
-    if watcher is None:
+    if progress is None:
         with watch(config.progress) as shown:
             return run(config, shown)
-    watcher.step("reading the model")
-    job = _check(apply_saved_plan(config))
+    progress.step("reading the model")
+    job = _check_job(apply_saved_plan(config))
     config = job.config
-    before = _output_to_continue(job)
+    stored = _stored_run(job)
     with ExitStack() as stack:
         cluster = None
-        if config.calibrate or (before is None and config.scheduler is not None):
-            watcher.step("starting the cluster")
+        if config.calibrate or (stored is None and config.scheduler is not None):
+            progress.step("starting the cluster")
             cluster = stack.enter_context(open_cluster(config))
-        workforce = calibrated(config, cluster, watcher)
-        watcher.step("planning")
-        plan = _plan(job, before, workforce)
-        for warning in (*plan.warnings, reading_note(job.source, plan)):
+        workers = known_workers(config, cluster, progress)
+        progress.step("planning")
+        planned = _plan_job(job, stored, workers)
+        for warning in (*planned.plan.warnings, reading_note(job.source, planned.plan)):
             if warning is not None:
                 logger.warning(warning)
-        answers = _answers(job, plan)
         with hold(config.output):
-            stored = _output_to_continue(job)
-            if (stored is None) != (before is None):  # another run began or ended meanwhile
-                plan = _plan(job, stored, workforce)
-            store = None if stored is None else grow_output(config, job.source, answers)
-            return _compute(job, plan, answers, store, watcher, cluster)
+            found = _stored_run(job)
+            if (found is None) != (stored is None):  # another run created or removed it meanwhile
+                planned = _plan_job(job, found, workers)
+            store = None if found is None else grow_output(config, job.source, planned.spec)
+            return _run_pending_blocks(planned, store, cluster, progress)
 
 
-def _output_to_continue(job: _Job) -> StoredRun | None:
-    """Return what is at the output; None where nothing is, or what is there makes room."""
+@dataclass(frozen=True)
+class _CheckedJob:
+    """A job whose model, images and options are checked; nothing is written or started yet."""
+
+    config: JobConfig
+    network: Network
+    source: ImageSource
+    preparation: Preparation
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class _PlannedJob(_CheckedJob):
+    """A checked job with its plan, and with what it stores of every image."""
+
+    plan: Plan
+    spec: PredictionSpec
+
+
+def _check_job(config: JobConfig) -> _CheckedJob:
+    """Open and check the model and the images of a job."""
+    network, source = open_job(config)
+    preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
+    preparation.check(source.channels)
+    fingerprint = job_fingerprint(network, source, preparation, config)
+    return _CheckedJob(config, network, source, preparation, fingerprint)
+
+
+def _stored_run(job: _CheckedJob) -> StoredRun | None:
+    """Return the stored output that this run continues; None if it creates a new output.
+
+    With ``--restart`` another job's output, or a damaged one, makes room for a new output.
+    """
     try:
         stored = inspect_output(job.config.output)
     except DamageError:
@@ -143,273 +157,307 @@ def _output_to_continue(job: _Job) -> StoredRun | None:
     return stored
 
 
-def _plan(job: _Job, stored: StoredRun | None, workforce: KnownWorkers) -> Plan:
-    """Return the plan that the output was begun with, or a new one where there is none."""
+def _plan_job(job: _CheckedJob, stored: StoredRun | None, workers: KnownWorkers) -> _PlannedJob:
+    """Return a job with the plan of its stored output, or with a new plan if there is none."""
     if stored is None:
-        return job_plan(job.config, job.network, job.source, workforce)
-    return continued_plan(stored, job.config, job.fingerprint)
-
-
-def _answers(job: _Job, plan: Plan) -> PredictionSpec:
-    """Return what is stored of the network's output."""
-    network, image_shape = job.network, job.source.image_shape
-    shape = network_shapes(network, (plan.batch, *image_shape))[network.output][1:]
+        plan = job_plan(job.config, job.network, job.source, workers)
+    else:
+        plan = continued_plan(stored, job.config, job.fingerprint)
+    image_shape = job.source.image_shape
+    shape = network_shapes(job.network, (plan.batch, *image_shape))[job.network.output][1:]
     bands = None
     if plan.band is not None:
-        bands = (row_axis(analysed(network, image_shape)), plan.band)
-    return PredictionSpec.of(job.config, job.source, shape, plan.dtype, bands)
+        bands = (row_axis(analysed(job.network, image_shape)), plan.band)
+    spec = PredictionSpec.of(job.config, job.source, shape, plan.dtype, bands)
+    return _PlannedJob(
+        job.config, job.network, job.source, job.preparation, job.fingerprint, plan, spec
+    )
 
 
-def _check(config: JobConfig) -> _Job:
-    """Open and check all that a job reads."""
-    network, source = open_job(config)
-    preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
-    preparation.check(source.channels)
-    fingerprint = job_fingerprint(network, source, preparation, config)
-    return _Job(config, network, source, preparation, fingerprint, _run_id())
-
-
-def _run_id() -> str:
-    """Return what tells the tasks of this run from those of others."""
-    return uuid.uuid4().hex[:8]
-
-
-def _compute(
-    job: _Job,
-    plan: Plan,
-    answers: PredictionSpec,
+def _run_pending_blocks(
+    job: _PlannedJob,
     store: PredictionStore | None,
-    watcher: Watcher,
     opened: Cluster | None,
+    progress: Watcher,
 ) -> Summary:
-    """Run the blocks that are not done; the output is created once the cluster is there."""
-    layout = answers.arrays[0].layout(job.source.images, plan.batch)
-    progress = None if store is None else store.progress()
-    pending = list(range(layout.blocks))
-    if progress is not None:  # what failed comes last: it may end workers again
-        pending = sorted(progress.pending, key=progress.failed.__contains__)
-    before = np.zeros(layout.blocks, np.bool_) if progress is None else progress.done
-    tally = RunCounters(job.fingerprint.digest, layout, before, plan.in_flight)
+    """Compute the blocks that have no record, and return what happened.
+
+    Parameters
+    ----------
+    job
+        With its plan.
+    store
+        The output; None if it must be created, which happens only once a cluster is there.
+    opened
+        The cluster; None if one must be opened.
+    progress
+        Shows how far the run is.
+    """
+    layout = job.spec.arrays[0].layout(job.source.images, job.plan.batch)
+    recorded = None if store is None else store.progress()
+    if recorded is None:
+        pending, done_before = list(range(layout.blocks)), np.zeros(layout.blocks, np.bool_)
+    else:  # blocks that failed come last, because they may kill workers again
+        pending = sorted(recorded.pending, key=recorded.failed.__contains__)
+        done_before = recorded.done
+    counters = RunCounters(job.fingerprint.digest, layout, done_before, job.plan.in_flight)
     if not pending:
-        return tally.summary()
-    watcher.step("starting the cluster")
+        return counters.summary()
+    progress.step("starting the cluster")
     with nullcontext(opened) if opened is not None else open_cluster(job.config) as cluster:
-        if store is None or progress is None:
+        if store is None or recorded is None:
             make_room(job.config)
-            store = create_output(job.config, job.source, job.fingerprint, plan, answers)
+            store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
         else:
-            store.clear(progress)
-        tally.forecast = forecast_of_run(job.config, plan, job.network, cluster, job.source.images)
-        summary = _run_through(job, plan, store, pending, cluster, tally, watcher)
+            store.clear(recorded)
+        counters.forecast = forecast_of_run(
+            job.config, job.plan, job.network, cluster, job.source.images
+        )
+        summary = _JobRun(job, store, cluster, counters, progress).complete(pending)
     store.compact()
     logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)
     return summary
 
 
-def _run_through(
-    job: _Job,
-    plan: Plan,
-    store: PredictionStore,
-    pending: Sequence[int],
-    cluster: Cluster,
-    tally: RunCounters,
-    watcher: Watcher,
-) -> Summary:
-    """Take the blocks through the cluster, however often its scheduler is started again."""
-    left, futile = pending, 0
-    tally.start()
-    while True:
-        before, workers = len(left), cluster.workers
-        try:
-            return _run_pending(job, plan, store, left, cluster, tally, watcher)
-        except ClusterLostError as error:
-            if cluster.local is not None or futile == FUTILE:
-                raise
-            logger.warning("%s", error)
-            cluster.reconnect(max(workers, 1))
-            done = store.progress().done
-            tally.resume(block for block in pending if done[block])
-            left = [b for b in pending if not done[b] and b not in tally.failed]
-            futile = 0 if len(left) < before else futile + 1
-            logger.warning(
-                "going on with %d workers: %d blocks are left", cluster.workers, len(left)
-            )
-            # What the old run left on a scheduler that was not gone is none of the new one's.
-            job = replace(job, run=_run_id())
+class _JobRun:
+    """Computes blocks of a job on a cluster, records them, and watches over the cluster.
 
-
-def _run_pending(
-    job: _Job,
-    plan: Plan,
-    store: PredictionStore,
-    pending: Sequence[int],
-    cluster: Cluster,
-    tally: RunCounters,
-    watcher: Watcher,
-) -> Summary:
-    """Take the blocks through the cluster, count what happens, and return it.
-
-    Raises
-    ------
-    ClusterLostError
-        If the scheduler went away.
+    Parameters
+    ----------
+    job
+        With its plan.
+    store
+        The output, which exists.
+    cluster
+        Where the blocks are computed; after a lost connection the run reconnects it.
+    counters
+        Count what happens, over all reconnections.
+    progress
+        Shows how far the run is.
     """
-    client = cluster.client
-    executable = Executable(job.network, plan)
-    plugin = ExecutablePlugin(executable, job.run, job.config.torch_threads)
-    with noticing_loss(client):
-        _warn_of_few_workers(plan, cluster.workers)
-        watcher.step("sending the model to the workers")
-        with_plugin = _register(client)
-        install(client, plugin)
-    watcher.begin(job.run)
-    logger.info(
-        "run %s begins: %d of %d blocks are to be done, %d images each, %d at a time",
-        job.run, len(pending), store.layout.blocks, plan.batch, plan.in_flight,
-    )  # fmt: skip
-    band_of = None if plan.band is None else partial(_band_of, job.network, plan, store)
-    observed = time.monotonic()
-    guard = StallGuard(patience(), observed)
-    try:
-        make = partial(_block_job, job, plan, store, executable)
-        again = RetryPolicy(make, plan.tolerate > 1 and plan.band is None, cluster.addresses)
-        jobs = _block_jobs(make, pending)
-        with (
-            noticing_loss(client),
-            keep(client, store, job.run, job.config, plan, band_of) as keeper,
-            span("fcdcc", job.run),
-        ):
-            for outcome in run_blocks(client, jobs, plan.in_flight, TICK, again, with_plugin):
-                if outcome is not None:
-                    tally.add(outcome)
-                    _note(store, outcome)
-                if outcome is None or time.monotonic() - observed > TICK:
-                    tally.observe(keeper.observe(tally.advance(), tally.failed))
-                    observed = time.monotonic()
-                    cluster.replace(tally.take_removed())
-                    cluster.tidy()
-                    _tell_of_stall(guard, tally, cluster, job.run, observed)
-                watcher.advance(tally.advance(keeper.ledger.extra_work, keeper.slow))
-            _tell_of_rest(tally.advance())
-            tally.observe(keeper.drain(tally.advance()))
-            tally.finish(client)
-            summary = tally.summary(keeper.ledger)
-            keeper.finish(tally.advance(), summary, tally.failed)
-            return summary
-    finally:
-        if client.status == "running":
-            uninstall(client, plugin)
+
+    def __init__(
+        self,
+        job: _PlannedJob,
+        store: PredictionStore,
+        cluster: Cluster,
+        counters: RunCounters,
+        progress: Watcher,
+    ) -> None:
+        self._job = job
+        self._store = store
+        self._cluster = cluster
+        self._counters = counters
+        self._progress = progress
+        self._executable = Executable(job.network, job.plan)
+        self._id = _new_run_id()
+
+    def complete(self, pending: Sequence[int]) -> Summary:
+        """Compute blocks, reconnecting whenever the scheduler is lost; return the summary.
+
+        Raises
+        ------
+        ClusterLostError
+            If a local cluster is lost, or a running one does not come back or is lost again
+            and again without any block finished in between.
+        """
+        left, futile_reconnects = pending, 0
+        self._counters.start()
+        while True:
+            workers = self._cluster.workers
+            try:
+                return self._compute(left)
+            except ClusterLostError as error:
+                is_local = self._cluster.local is not None
+                if is_local or futile_reconnects == MAX_FUTILE_RECONNECTS:
+                    raise
+                logger.warning("%s", error)
+                self._cluster.reconnect(max(workers, 1))
+            done = self._store.progress().done
+            self._counters.resume(block for block in pending if done[block])
+            failed = self._counters.failed
+            before, left = left, [b for b in pending if not done[b] and b not in failed]
+            futile_reconnects = 0 if len(left) < len(before) else futile_reconnects + 1
+            logger.warning(
+                "going on with %d workers: %d blocks are left", self._cluster.workers, len(left)
+            )
+            # A scheduler that was not gone may still have tasks of the old run id.
+            self._id = _new_run_id()
+
+    def _compute(self, pending: Sequence[int]) -> Summary:
+        """Compute blocks until all have ended, and return the summary.
+
+        Raises
+        ------
+        ClusterLostError
+            If the scheduler went away.
+        """
+        client, job, plan = self._cluster.client, self._job, self._job.plan
+        plugin = ExecutablePlugin(self._executable, self._id, job.config.torch_threads)
+        with translate_connection_loss(client):
+            _warn_of_few_workers(plan, self._cluster.workers)
+            self._progress.step("sending the model to the workers")
+            with_plugin = _has_plugins(client)
+            install(client, plugin)
+        self._progress.begin(self._id)
+        logger.info(
+            "run %s begins: %d of %d blocks are to be computed, %d images each, %d at a time",
+            self._id, len(pending), self._store.layout.blocks, plan.batch, plan.in_flight,
+        )  # fmt: skip
+        band_plan = None if plan.band is None else self._band_plan
+        guard = StallGuard(stall_patience_seconds(), time.monotonic())
+        try:
+            can_locate = plan.tolerate > 1 and plan.band is None
+            retry = RetryPolicy(self._block_job, can_locate, self._cluster.addresses)
+            jobs = self._block_jobs(pending)
+            outcomes = run_blocks(client, jobs, plan.in_flight, POLL_SECONDS, retry, with_plugin)
+            with (
+                translate_connection_loss(client),
+                keep(client, self._store, self._id, job.config, plan, band_plan) as recorder,
+                span("fcdcc", self._id),
+            ):
+                with closing(outcomes):  # cancels the blocks in flight if the run is interrupted
+                    self._follow(outcomes, recorder, guard)
+                return self._finish(recorder)
+        finally:
+            if client.status == "running":
+                uninstall(client, plugin)
+
+    def _follow(
+        self, outcomes: Iterable[BlockOutcome | None], recorder: RunRecorder, guard: StallGuard
+    ) -> None:
+        """Count and record every block that ends, and poll the scheduler regularly."""
+        polled = time.monotonic()
+        for outcome in outcomes:
+            if outcome is not None:
+                self._counters.add(outcome)
+                self._log_and_record(outcome)
+            if outcome is None or time.monotonic() - polled > POLL_SECONDS:
+                progress = self._counters.progress()
+                self._counters.observe(recorder.observe(progress, self._counters.failed))
+                polled = time.monotonic()
+                self._cluster.replace_workers(self._counters.take_removed())
+                self._cluster.trim_key_cache()
+                self._warn_of_stall(guard, polled)
+            extra_work, slow = recorder.ledger.extra_work, recorder.slow
+            self._progress.advance(self._counters.progress(extra_work, slow))
+
+    def _finish(self, recorder: RunRecorder) -> Summary:
+        """Complete the counters and the record of the run, and return its summary."""
+        counters = self._counters
+        _log_given_up_blocks(counters.progress())
+        counters.observe(recorder.drain(counters.progress()))
+        counters.finish(self._cluster.client)
+        summary = counters.summary(recorder.ledger)
+        recorder.finish(counters.progress(), summary, counters.failed)
+        return summary
+
+    def _log_and_record(self, outcome: BlockOutcome) -> None:
+        """Log how a block ended; record a failure, so that the next run retries the block."""
+        layout = self._store.layout
+        start, stop = layout.bounds(outcome.block)
+        rows = layout.rows_of(outcome.block)
+        content = f"images {start} to {stop - 1}"
+        if rows is not None:
+            content += f", rows {rows[0]} to {rows[1] - 1}"
+        if outcome.error is None:
+            logger.info("block %d (%s) is done", outcome.block, content)
+            return
+        reason = failure_reason(outcome.error)
+        logger.error("block %d (%s) failed: %s", outcome.block, content, reason)
+        try:
+            self._store.record_failure(outcome.block, reason)
+        except OutputError as error:  # a full disk, say; the next run retries it anyway
+            logger.error("%s", error)
+
+    def _warn_of_stall(self, guard: StallGuard, now: float) -> None:
+        """Log what the run waits for, if nothing has moved for a long time."""
+        tasks = None
+        if guard.wants_tasks(now):
+            tasks = waiting_tasks(self._cluster.client, self._id)
+        still_seconds = guard.check(self._counters.movement, tasks, now)
+        if still_seconds is not None:
+            logger.warning("%s", describe_stall(still_seconds, tasks or (), self._cluster.workers))
+
+    def _band_plan(self, block: int) -> tuple[Plan, float]:
+        """Return the plan of the band that a block is, and its fraction of the prediction."""
+        layout = self._store.layout
+        rows = Rows(*(layout.rows_of(block) or (0, 1)))
+        plan = row_layout(self._job.network, self._job.plan, rows).plan
+        return plan, rows.size / (layout.rows or 1)
+
+    def _block_jobs(self, pending: Iterable[int]) -> Iterator[BlockJob]:
+        """Yield the graphs of blocks; each is built when it is asked for."""
+        for block in pending:
+            logger.debug("block %d begins", block)
+            yield self._block_job(block)
+
+    def _block_job(self, block: int, attempt: Attempt = FIRST_ATTEMPT) -> BlockJob:
+        """Return the graph of one block, from reading its images to writing its record."""
+        job, layout = self._job, self._store.layout
+        start, stop = layout.bounds(block)
+        rows = layout.rows_of(block)
+        band = None if rows is None else Rows(*rows)
+
+        def read(key: Key, first: int, last: int, pad_to: int, some: Rows | None = None) -> Task:
+            images = (start + first, start + last, pad_to, some)
+            return Task(key, reading.read, job.source, job.preparation, *images)
+
+        executable = replace(self._executable.ref, band=band)
+        content = Block(executable, self._id, block, stop - start, read)
+        if attempt.mode is None:
+            graph = build_block(job.network, job.plan, content, band)
+        else:
+            graph = build_retry(
+                job.network, job.plan, content, band,
+                attempt.mode, attempt.number, attempt.allowed_workers,
+            )  # fmt: skip
+        write = Task(
+            task_key("write", self._id, len(job.network.stages), block, attempt.number),
+            write_block,
+            graph.prediction,
+            self._store,
+            block,
+            StoredForm.parse(job.config.store),
+            attempt.notes,
+            *graph.checks,
+        )
+        return BlockJob(block, {**graph.tasks, write.key: write}, write.key)
 
 
-def _register(client: Client) -> bool:
-    """Register the any-k plugin; where the scheduler does not take it, say so and return False."""
+def _new_run_id() -> str:
+    """Return an id for task keys, which tells the tasks of this run from those of others."""
+    return uuid.uuid4().hex[:8]
+
+
+def _has_plugins(client: Client) -> bool:
+    """Register the scheduler plugins; return False, with a warning, if the scheduler refuses."""
     try:
         register_plugins(client)
-    except Exception as error:  # whatever hinders it, there is another way
-        if client.status != "running" or isinstance(error, CommClosedError):
-            raise
-        logger.warning("the any-k plugin cannot be registered (%s): %s", error, LOST)
+    except PluginRefusedError as error:
+        logger.warning("%s: %s", error, LOST)
         return False
     return True
 
 
 def _warn_of_few_workers(plan: Plan, workers: int) -> None:
-    """Say what is protected where workers hold several shares of a group."""
+    """Warn if workers hold several shares of a group, and say how many workers may be lost."""
     if plan.coded_layers and 0 < workers < plan.n:
         each = ceil(plan.n / workers)
         logger.warning(
-            "%d workers for n = %d shares: one holds up to %d of a layer, so %d of them may be "
-            "lost at a time; start %d workers for all of --tolerate %d",
+            "%d workers for n = %d shares: one worker holds up to %d shares of a layer, so %d of "
+            "the workers may be lost at a time; start %d workers to use --tolerate %d in full",
             workers, plan.n, each, plan.tolerate // each, plan.n, plan.tolerate,
         )  # fmt: skip
 
 
-def _tell_of_stall(
-    guard: StallGuard, tally: RunCounters, cluster: Cluster, run: str, now: float
-) -> None:
-    """Say what a run waits for, if nothing has moved for long."""
-    tasks = waiting_tasks(cluster.client, run) if guard.wants_tasks(now) else None
-    still = guard.look(tally.movement, tasks, now)
-    if still is not None:
-        logger.warning("%s", describe(still, tasks or (), cluster.workers))
-
-
-def _tell_of_rest(advance: RunProgress) -> None:
-    """Say that blocks were given up, if some were."""
-    left = advance.blocks_total - advance.blocks_done - advance.blocks_skipped
-    left -= advance.blocks_failed
+def _log_given_up_blocks(progress: RunProgress) -> None:
+    """Log how many blocks were given up, if any."""
+    ended = progress.blocks_done + progress.blocks_skipped + progress.blocks_failed
+    left = progress.blocks_total - ended
     if left:
         logger.error(
-            "%d blocks are left: none could be made, and %d of them ended every worker that they "
-            "were given to, even by themselves; use a smaller --batch, or workers with more memory",
-            left, DEADLY,
+            "%d blocks are left: none could be made, and %d of them killed every worker that ran "
+            "them, even alone; use a smaller --batch, or workers with more memory",
+            left, MAX_DEADLY_BLOCKS,
         )  # fmt: skip
-
-
-def _note(store: PredictionStore, outcome: BlockOutcome) -> None:
-    """Tell of a finished block; record one that failed, for the next run to do it again."""
-    start, stop = store.layout.bounds(outcome.block)
-    rows = store.layout.rows_of(outcome.block)
-    what = f"images {start} to {stop - 1}"
-    if rows is not None:
-        what += f", rows {rows[0]} to {rows[1] - 1}"
-    if outcome.error is None:
-        logger.info("block %d (%s) is done", outcome.block, what)
-        return
-    why = reason(outcome.error)
-    logger.error("block %d (%s) failed: %s", outcome.block, what, why)
-    try:
-        store.record_failure(outcome.block, why)
-    except OutputError as error:  # the disk is full, say: without any record it is done again
-        logger.error("%s", error)
-
-
-def _band_of(
-    network: Network, plan: Plan, store: PredictionStore, block: int
-) -> tuple[Plan, float]:
-    """Return a plan as the band has it that a block is, and its part of the prediction."""
-    rows = Rows(*(store.layout.rows_of(block) or (0, 1)))
-    return row_layout(network, plan, rows).plan, rows.size / (store.layout.rows or 1)
-
-
-def _block_jobs(make: Callable[[int], BlockJob], pending: Iterable[int]) -> Iterator[BlockJob]:
-    """Yield the graphs of blocks, each when there is room for it."""
-    for block in pending:
-        logger.debug("block %d begins", block)
-        yield make(block)
-
-
-def _block_job(
-    job: _Job,
-    plan: Plan,
-    store: PredictionStore,
-    executable: Executable,
-    block: int,
-    trial: Attempt = FIRST,
-) -> BlockJob:
-    """Return the graph of one block, from reading its images to writing its record."""
-    start, stop = store.layout.bounds(block)
-    rows = store.layout.rows_of(block)
-    band = None if rows is None else Rows(*rows)
-
-    def reader(key: Key, first: int, last: int, pad_to: int, some: Rows | None = None) -> Task:
-        where = (start + first, start + last, pad_to, some)
-        return Task(key, reading.read, job.source, job.preparation, *where)
-
-    held = replace(executable.ref, band=band)
-    given = (job.network, plan, Block(held, job.run, block, stop - start, reader), band)
-    if trial.manner is None:
-        graph = build_block(*given)
-    else:
-        graph = build_retry(*given, trial.manner, trial.attempt, trial.allowed_workers)
-    last = Task(
-        task_key("write", job.run, len(job.network.stages), block, trial.attempt),
-        write,
-        graph.prediction,
-        store,
-        block,
-        StoredForm.parse(job.config.store),
-        trial.notes,
-        *graph.checks,
-    )
-    return BlockJob(block, {**graph.tasks, last.key: last}, last.key)

@@ -1,10 +1,10 @@
-"""The plan of a job: with the workers that there are, measured if that is asked for."""
+"""The plan of a job: made for its workers, whose speed ``--calibrate`` measures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,32 +32,37 @@ logger = logging.getLogger(__name__)
 PLAN_OPTIONS = ("n", "tolerate", "code", "split", "batch", "dtype", "objective", "band")
 """Options that a plan contains."""
 
-CHANGEABLE = ("redundancy", "in_flight", "verify")
-"""Options that a plan contains, and that a run may have otherwise."""
+OVERRIDABLE_OPTIONS = ("redundancy", "in_flight", "verify")
+"""Options that a plan contains, and that a run with a saved plan may override."""
 
 
-def preview_job_plan(config: JobConfig, watcher: Watcher | None = None) -> Plan:
+def preview_job_plan(config: JobConfig, progress: Watcher | None = None) -> Plan:
     """Return the plan of a job; nothing is run or written.
 
-    With a scheduler its workers are asked for; with ``calibrate`` the cluster is started.
+    With ``scheduler``, the plan is for the workers of that cluster. With ``calibrate``, the
+    cluster of the job is started.
 
     Raises
     ------
     FcdccError
         As :func:`fcdcc.pipeline.run`.
     """
-    if watcher is None:
+    if progress is None:
         with watch(config.progress) as shown:
             return preview_job_plan(config, shown)
-    watcher.step("reading the model")
+    progress.step("reading the model")
     network, source = open_job(config)
-    with planning_cluster(config, watcher) as cluster:
-        watcher.step("planning")
-        return job_plan(config, network, source, calibrated(config, cluster, watcher))
+    with ExitStack() as stack:
+        cluster = None
+        if config.calibrate or config.scheduler is not None:
+            progress.step("starting the cluster")
+            cluster = stack.enter_context(open_cluster(config))
+        progress.step("planning")
+        return job_plan(config, network, source, known_workers(config, cluster, progress))
 
 
 def open_job(config: JobConfig) -> tuple[Network, ImageSource]:
-    """Return the network of a job, in its precision, and its images."""
+    """Return the network of a job, in the dtype of the job, and its images."""
     network = open_model(config.model).to(getattr(torch, config.dtype)).network
     source = open_images(
         config.input, config.input_array, expect=network.input_shape, limit=config.limit
@@ -65,78 +70,80 @@ def open_job(config: JobConfig) -> tuple[Network, ImageSource]:
     return network, source
 
 
-@contextmanager
-def planning_cluster(config: JobConfig, watcher: Watcher) -> Iterator[Cluster | None]:
-    """Open the cluster of a job if it is needed for its plan."""
-    with ExitStack() as stack:
-        if config.calibrate or config.scheduler is not None:
-            watcher.step("starting the cluster")
-            yield stack.enter_context(open_cluster(config))
-        else:
-            yield None
+def known_workers(config: JobConfig, cluster: Cluster | None, progress: Watcher) -> KnownWorkers:
+    """Return the workers of a job: those of its cluster, or else those it will start.
 
-
-def calibrated(config: JobConfig, cluster: Cluster | None, watcher: Watcher) -> KnownWorkers:
-    """Return the workers of a job; their speeds are measured first if that is asked for.
+    With ``calibrate`` their speeds are measured first.
 
     Raises
     ------
     OptionError
-        If they are to be measured and there are none.
+        If their speeds should be measured and there are none.
     """
-    known = None
+    running = None
     if cluster is not None:
-        known = workforce_of_client(cluster.client, config.torch_threads)
-    found = known or workforce_of_options(config)
+        running = workforce_of_client(cluster.client, config.torch_threads)
+    workers = running or workforce_of_options(config)
     if config.calibrate:
-        if cluster is None or known is None:
+        if cluster is None or running is None:
             raise OptionError("--calibrate with a cluster that has no workers: start some first")
-        return _measured(cluster.client, found, config.torch_threads, watcher.step)
-    return found
+        return _measured(cluster.client, workers, config.torch_threads, progress.step)
+    return workers
 
 
-def workforce_here(options: PlanOptions) -> KnownWorkers | None:
-    """Return the workers of the current client, if there is one.
+def workers_of_current_client(options: PlanOptions) -> KnownWorkers | None:
+    """Return the workers of the current Dask client; None without a client or workers.
+
+    With ``calibrate`` their speeds are measured first.
 
     Raises
     ------
     OptionError
-        If they are to be measured and there are none.
+        If their speeds should be measured and there are none.
     """
     try:
         client = Client.current()
     except ValueError:
         client = None
-    found = None if client is None else workforce_of_client(client)
+    workers = None if client is None else workforce_of_client(client)
     if options.calibrate:
-        if client is None or found is None:
+        if client is None or workers is None:
             raise OptionError(
                 "calibrate=True without workers: connect a distributed.Client to a cluster first"
             )
-        found = _measured(client, found, 1, lambda _: None)
-    return found
+        workers = _measured(client, workers, 1, lambda _: None)
+    return workers
 
 
 def _measured(
-    client: Client, found: KnownWorkers, torch_threads: int, tell: Callable[[str], None]
+    client: Client, workers: KnownWorkers, torch_threads: int, report: Callable[[str], None]
 ) -> KnownWorkers:
-    """Return workers with their speeds, which are kept for later plans."""
-    speeds = calibrate(client, found.workers, torch_threads, tell)
+    """Return workers with their measured speeds, which are also saved for later plans.
+
+    ``report`` is called with a line about each step.
+    """
+    speeds = calibrate(client, workers.workers, torch_threads, report)
     try:
-        logger.info("the speeds are kept in %s", save_speeds(found.name, speeds))
+        logger.info("the speeds are saved in %s", save_speeds(workers.name, speeds))
     except OSError as error:
-        logger.warning("the measured speeds could not be kept for later plans: %s", error)
-    return found.with_speeds(speeds)
+        logger.warning("the measured speeds could not be saved for later plans: %s", error)
+    return workers.with_speeds(speeds)
 
 
 def job_plan(
-    config: JobConfig, network: Network, source: ImageSource, workforce: KnownWorkers
+    config: JobConfig, network: Network, source: ImageSource, workers: KnownWorkers
 ) -> Plan:
-    """Return the plan that the options name, or the best one."""
+    """Return the saved plan that ``--plan`` names, or else the best plan for the workers.
+
+    Raises
+    ------
+    PlanError
+        If the saved plan is for another model or other images, or no plan is possible.
+    """
     if config.plan is None:
         return choose_plan(
             network, source.image_shape, config, source.images,
-            workforce.workers, workforce.speeds(),
+            workers.workers, workers.speeds(),
         )  # fmt: skip
     saved = read_plan(config.plan)
     if saved.network != network.fingerprint:
@@ -146,61 +153,65 @@ def job_plan(
         )
     if saved.image_shape != source.image_shape:
         raise PlanError(
-            f"the plan in {config.plan} is for images of shape {saved.image_shape}, and those of "
-            f"the input have {source.image_shape}: make one for them with fcdcc plan --json FILE"
+            f"the plan in {config.plan} is for images of shape {saved.image_shape}, and the input "
+            f"has {source.image_shape}: make one for the input with fcdcc plan --json FILE"
         )
-    again = saved.with_run_options(config.redundancy, config.in_flight, config.verify)
+    plan = saved.with_run_options(config.redundancy, config.in_flight, config.verify)
     return with_forecast(
-        again, network, workforce.workers, workforce.speeds(), source.images, config.memory
+        plan, network, workers.workers, workers.speeds(), source.images, config.memory
     )
 
 
 def forecast_of_run(
     config: JobConfig, plan: Plan, network: Network, cluster: Cluster, images: int
 ) -> Forecast:
-    """Return what a plan costs on the workers that a run begins with, with what they hold now."""
-    found = workforce_of_client(cluster.client, config.torch_threads)
-    found = found or workforce_of_options(config)
-    workers = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
-    held = [worker["metrics"].get("memory", 0) for worker in workers]
-    speeds = found.speeds()
-    if any(held):
-        speeds = replace(speeds, memory_at_rest=float(max(held)))
-    return forecast(network, plan, found.workers, speeds, images)
+    """Return the costs of a plan on the workers that a run starts with.
+
+    The memory that these workers use already is taken as their memory at rest.
+    """
+    workers = workforce_of_client(cluster.client, config.torch_threads)
+    workers = workers or workforce_of_options(config)
+    infos = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = [info["metrics"].get("memory", 0) for info in infos]
+    speeds = workers.speeds()
+    if any(memory):
+        speeds = replace(speeds, memory_at_rest=float(max(memory)))
+    return forecast(network, plan, workers.workers, speeds, images)
 
 
 def apply_saved_plan(config: JobConfig) -> JobConfig:
-    """Return the options of a job with those that its saved plan contains.
+    """Return the options of a job, completed with those of the saved plan that it names.
 
     Raises
     ------
     OptionError
-        If some of these were given, too, or the plan cannot be read.
+        If one of the plan's options is given as well, or the plan cannot be read.
     PlanError
-        If it is none.
+        If the file does not contain a plan.
     """
     if config.plan is None:
         return config
-    doubled = sorted(config.model_fields_set.intersection(PLAN_OPTIONS))
-    if doubled:
-        names = ", ".join("--" + name.replace("_", "-") for name in doubled)
+    repeated = sorted(config.model_fields_set.intersection(PLAN_OPTIONS))
+    if repeated:
+        names = ", ".join("--" + name.replace("_", "-") for name in repeated)
         raise OptionError(
-            f"{names} given together with --plan, which says it already: leave it out"
+            f"{names} given together with --plan, which already contains it: leave it out"
         )
     plan = read_plan(config.plan)
-    left = [name for name in CHANGEABLE if name not in config.model_fields_set]
-    return config.model_copy(update={name: getattr(plan, name) for name in (*PLAN_OPTIONS, *left)})
+    not_given = [name for name in OVERRIDABLE_OPTIONS if name not in config.model_fields_set]
+    from_plan = (*PLAN_OPTIONS, *not_given)
+    return config.model_copy(update={name: getattr(plan, name) for name in from_plan})
 
 
 def read_plan(path: str) -> Plan:
-    """Return a saved plan.
+    """Return the plan saved in a JSON file.
 
     Raises
     ------
     OptionError
         If the file cannot be read.
     PlanError
-        If it holds no plan.
+        If it does not contain a plan.
     """
     try:
         text = Path(path).read_bytes()

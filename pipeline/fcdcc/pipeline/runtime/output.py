@@ -1,4 +1,4 @@
-"""What a job writes, and what ties it to what wrote it."""
+"""The output of a job: its arrays and coordinates, its identity, and the writing of a block."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 def job_fingerprint(
     network: Network, source: ImageSource, preparation: Preparation, config: JobConfig
 ) -> Fingerprint:
-    """Return what determines the answers of a job; two runs that agree may share an output."""
+    """Return the identity of a job's predictions; runs with the same one may share an output."""
     return Fingerprint.of(
         {
             "model": network.fingerprint,
@@ -55,25 +55,25 @@ def job_fingerprint(
 
 
 def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) -> Plan:
-    """Return the plan that an output was begun with, for this run to go on with.
+    """Return the plan of a stored output, with the options that a later run may change.
 
     Raises
     ------
     OutputMismatchError
-        If another job made the output.
+        If the output belongs to another job.
     OptionError
         If the options ask for blocks of another size.
     """
     check_fingerprint(config.output, run, fingerprint)
     plan = Plan.from_json(str(run.plan))
-    for name, asked, begun in (
+    for name, given, stored in (
         ("batch", config.batch, plan.batch),
         ("band", config.band, plan.band),
     ):
-        if asked not in (None, begun):
+        if given not in (None, stored):
             raise OptionError(
-                f"--{name} {asked} for an output that was begun with blocks of "
-                f"{'whole images' if begun is None else begun}: leave --{name} out, or use "
+                f"--{name} {given} for an output that was created with blocks of "
+                f"{'whole images' if stored is None else stored}: leave --{name} out, or use "
                 "another output"
             )
     return plan.with_run_options(config.redundancy, config.in_flight, config.verify)
@@ -81,7 +81,17 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
 
 @dataclass(frozen=True)
 class PredictionSpec:
-    """What is stored for every image: the form, its arrays, and the names of the classes."""
+    """What a job stores of every image.
+
+    Parameters
+    ----------
+    form
+        The stored form, as ``--store`` names it.
+    arrays
+        The arrays of the output, ``prediction`` first.
+    names
+        The names of the classes as a coordinate; None without ``--classes``.
+    """
 
     form: StoredForm
     arrays: tuple[OutputArray, ...]
@@ -96,15 +106,22 @@ class PredictionSpec:
         dtype: str,
         bands: tuple[int, int] | None = None,
     ) -> PredictionSpec:
-        """Return what is stored where one image's prediction has this shape.
+        """Return what a job stores.
 
-        ``bands`` are the axis of it that is rows, and the rows of a block; None where blocks
-        hold whole images.
+        Parameters
+        ----------
+        config, source
+            Options and images of the job.
+        shape, dtype
+            Of the network's output for one image.
+        bands
+            The axis of ``shape`` that is rows, and the rows of a block; None if blocks hold
+            whole images.
 
         Raises
         ------
         OptionError
-            If the options ask for what the model does not give.
+            If the options ask for something that the model does not predict.
         """
         form = StoredForm.parse(config.store)
         arrays = form.arrays(shape, prediction_dims(source.spatial_dims, shape), dtype, bands)
@@ -121,7 +138,7 @@ def create_output(
     source: ImageSource,
     fingerprint: Fingerprint,
     plan: Plan,
-    answers: PredictionSpec,
+    spec: PredictionSpec,
 ) -> PredictionStore:
     """Create the output of a job."""
     attributes: dict[str, Json] = {
@@ -135,31 +152,31 @@ def create_output(
         config.output,
         images=source.images,
         batch=plan.batch,
-        arrays=answers.arrays,
+        arrays=spec.arrays,
         fingerprint=fingerprint,
         dim=source.dims[0],
         attributes=attributes,
-        coordinates=_labels(source, answers),
+        coordinates=_coordinates(source, spec),
         plan=plan.to_json(),
     )
 
 
 def make_room(config: JobConfig) -> None:
-    """Put aside what another job left at the output, where the options say so."""
+    """With ``--restart``, rename the output that another job left, so that a new one fits."""
     if not config.restart:
         return
     with suppress(DamageError):
         if inspect_output(config.output) is None:
             return
-    logger.warning("the output that was there is now %s", set_aside(config.output))
+    logger.warning("the earlier output was renamed to %s", set_aside(config.output))
 
 
-def grow_output(config: JobConfig, source: ImageSource, answers: PredictionSpec) -> PredictionStore:
-    """Bring an output that is there to the length of the input, and return it."""
-    return resize_predictions(config.output, source.images, _labels(source, answers))
+def grow_output(config: JobConfig, source: ImageSource, spec: PredictionSpec) -> PredictionStore:
+    """Extend a stored output to the length of the input, and return it."""
+    return resize_predictions(config.output, source.images, _coordinates(source, spec))
 
 
-def write(
+def write_block(
     prediction: NDArray[np.floating],
     store: PredictionStore,
     block: int,
@@ -167,38 +184,45 @@ def write(
     notes: Sequence[str] = (),
     *findings: Finding,
 ) -> None:
-    """Write one block's predictions and its record; the task that completes the block.
+    """Write one block's predictions and its record; the last task of the block.
 
     Parameters
     ----------
-    prediction, store, block, form
-        What is written, where, and in which form.
+    prediction
+        (images of the block, padded, …): output of the network.
+    store, block
+        Where it is written.
+    form
+        The stored form.
     notes
-        What the record is to say of how the block was made.
+        Warnings for the record about earlier attempts at the block.
     findings
-        What was found out about the shares of its layers; nothing is written before that.
+        Results of the checks of its shares. The task depends on them, so nothing is written
+        before all checks have passed.
     """
     start, stop = store.layout.bounds(block)
     rows = store.layout.rows_of(block)
     logits = prediction[: stop - start]
     rest = tuple(range(1, logits.ndim))
-    odd = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
+    not_finite = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
     where = "" if rows is None else f" in rows {rows[0]} to {rows[1] - 1}"
     warnings = [*notes, *(finding.in_words for finding in findings if finding.wrong)]
-    if odd:
-        warnings.append(f"{odd} of {stop - start} images have values that are not finite{where}")
+    if not_finite:
+        warnings.append(
+            f"{not_finite} of {stop - start} images have values that are not finite{where}"
+        )
     details: dict[str, Json] = {} if rows is None else {"rows": [*rows]}
     store.write(block, form.apply(logits), warnings=warnings, details=details)
 
 
-def _labels(source: ImageSource, answers: PredictionSpec) -> list[Coordinate]:
-    """Return the image ids, the names of the classes and where pixels lie, as far as known."""
-    labels = [given for given in (source.ids(), answers.names) if given is not None]
-    sizes = dict(zip(answers.arrays[0].dims, answers.arrays[0].shape, strict=True))
+def _coordinates(source: ImageSource, spec: PredictionSpec) -> list[Coordinate]:
+    """Return the image ids, the class names and the spatial coordinates, as far as known."""
+    coordinates = [known for known in (source.ids(), spec.names) if known is not None]
+    sizes = dict(zip(spec.arrays[0].dims, spec.arrays[0].shape, strict=True))
     for name, values in source.spatial_coords().items():
         if sizes.get(name) == len(values):
-            labels.append(Coordinate(name, name, values))
-    return labels
+            coordinates.append(Coordinate(name, name, values))
+    return coordinates
 
 
 def prediction_dims(spatial: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -1,33 +1,46 @@
-"""Registers the scheduler plugins that a run uses."""
+"""Register the scheduler plugins that runs use: the only place that does so."""
 
 from __future__ import annotations
 
 import logging
 
 from distributed import Client
-from distributed.comm.core import CommClosedError
 
 from ..anyk import AnyKPlugin
+from ..errors import PluginRefusedError
 from ..monitoring.dashboard.dashboard_plugin import DashboardPlugin
+from .cluster import is_connection_loss, translate_connection_loss
 
 logger = logging.getLogger(__name__)
 
 
 def register_plugins(client: Client) -> None:
-    """Register the any-k plugin on the client's scheduler, and the dashboard plugin after it.
+    """Register the any-k plugin on the client's scheduler, and then the dashboard plugin.
 
-    Registering them again changes nothing. A scheduler that does not take the dashboard plugin
-    is a warning only: the run goes on, and cannot be watched.
+    Registering them again changes nothing. If the scheduler refuses the dashboard plugin, a
+    warning says so, and the run goes on without the page ``/fcdcc``.
 
     Raises
     ------
-    Exception
-        Whatever keeps the scheduler from taking the any-k plugin.
+    PluginRefusedError
+        If the scheduler does not accept the any-k plugin, for example because its version of
+        Dask is not supported or it has no fcdcc installed.
+    ClusterLostError
+        If the connection to the scheduler is lost.
     """
-    client.register_plugin(AnyKPlugin())
-    try:
-        client.register_plugin(DashboardPlugin())
-    except Exception as error:  # whatever hinders it, the run can do without
-        if client.status != "running" or isinstance(error, CommClosedError):
-            raise
-        logger.warning("the page /fcdcc cannot be added to the dashboard: %s", error)
+    with translate_connection_loss(client):
+        try:
+            client.register_plugin(AnyKPlugin())
+        except Exception as error:
+            if is_connection_loss(client, error):
+                raise
+            address = client.scheduler_info().get("address", "the scheduler")
+            raise PluginRefusedError(
+                f"the any-k plugin cannot be registered on {address} ({error})"
+            ) from error
+        try:
+            client.register_plugin(DashboardPlugin())
+        except Exception as error:
+            if is_connection_loss(client, error):
+                raise
+            logger.warning("the page /fcdcc cannot be added to the dashboard: %s", error)

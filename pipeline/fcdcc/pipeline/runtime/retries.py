@@ -1,10 +1,12 @@
-"""What becomes of a block whose shares were not to be relied on: it is done again, otherwise.
+"""Which graph replaces that of a block whose shares were wrong or not finite.
 
-- Shares contradict each other: all n shares of every layer are made again, those that are wrong
-  are located and left out. With γ = 1 nothing can be located, nor where too many are wrong, nor
-  in bands: then the block is done without the workers that are in doubt, and if all are, by some
-  of them after others, until those that do it agree (:func:`worker_subsets_to_try`).
-- Shares hold NaN or infinity: the block is done without a code, in which no image meets another.
+- The shares contradict each other: all n shares of every layer are computed again, and those
+  that are wrong are located and left out. Locating needs γ ≥ 2, not too many wrong shares, and a
+  block without bands. Otherwise the block is computed without the workers in doubt; if all
+  workers are in doubt, by one subset of them after another, until the shares of one subset agree
+  (:func:`worker_subsets_to_try`).
+- The shares hold NaN or infinity: the block is computed without a code, which keeps every image
+  apart from the others.
 """
 
 from __future__ import annotations
@@ -21,111 +23,126 @@ from .block_runner import BlockJob
 
 logger = logging.getLogger(__name__)
 
-Jury: TypeAlias = "tuple[str, ...]"
-"""Addresses of the workers that make the shares of a block; any, if none are named."""
+WorkerSubset: TypeAlias = "tuple[str, ...]"
+"""Addresses of the workers that may compute the shares of a block; () allows all workers."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a block is done.
+    """How a block is computed.
 
     Parameters
     ----------
-    manner
-        In which form; None as planned.
-    attempt
-        How often it was tried before.
+    mode
+        Form of the graph: ``recheck`` or ``uncoded``; None for the form of the plan.
+    number
+        How often the block was attempted before.
     notes
-        What its record is to say of that.
-    among
-        The workers that make its shares; any, if none are named.
+        What the record of the block says about that.
+    allowed_workers
+        Addresses of the workers that may compute its shares; () allows all workers.
     """
 
-    manner: RetryMode | None = None
-    attempt: int = 0
+    mode: RetryMode | None = None
+    number: int = 0
     notes: tuple[str, ...] = ()
-    allowed_workers: Jury = ()
+    allowed_workers: WorkerSubset = ()
 
 
-class Maker(Protocol):
-    """Makes the graph of a block."""
+FIRST_ATTEMPT = Attempt()
 
-    def __call__(self, block: int, trial: Attempt, /) -> BlockJob:
-        """Return the graph."""
+
+class JobBuilder(Protocol):
+    """Builds the graph of a block."""
+
+    def __call__(self, block: int, attempt: Attempt, /) -> BlockJob:
+        """Return the graph of a block for one attempt."""
         ...
 
 
 @dataclass(frozen=True)
-class _Tried:
-    """What was tried with a block so far, and by whom it is to be done next, one after the other.
+class _BlockHistory:
+    """Attempts at a block so far, and the worker subsets that further attempts may use.
 
-    ``ahead`` is None until its shares have contradicted each other.
+    ``subsets_left`` is None until the shares of the block have contradicted each other.
     """
 
-    attempt: int = 0
+    attempts: int = 0
     notes: tuple[str, ...] = ()
-    ahead: tuple[Jury, ...] | None = None
+    subsets_left: tuple[WorkerSubset, ...] | None = None
 
 
 class RetryPolicy:
-    """Says how a block that failed is done again, if it is.
+    """Decides whether and how a block that failed is computed again.
 
     Parameters
     ----------
-    make
-        Makes the graph of a block.
-    locates
-        Whether wrong shares can be located: γ is 2 or more.
+    build
+        Builds the graph of a block.
+    can_locate
+        Whether wrong shares can be located: γ is 2 or more, and blocks are not bands.
     workers
-        Returns the addresses of the workers that are there.
+        Returns the addresses of the workers that are running now.
     """
 
-    def __init__(self, make: Maker, locates: bool, workers: Callable[[], Iterable[str]]) -> None:
-        self._make = make
-        self._locates = locates
+    def __init__(
+        self, build: JobBuilder, can_locate: bool, workers: Callable[[], Iterable[str]]
+    ) -> None:
+        self._build = build
+        self._can_locate = can_locate
         self._workers = workers
-        self._tried: dict[int, _Tried] = {}
+        self._histories: dict[int, _BlockHistory] = {}
 
     def __call__(self, job: BlockJob, error: BaseException) -> BlockJob | None:
-        """Return what is to be done in place of a job that failed; None if that was all."""
-        before = self._tried.get(job.block, _Tried())
-        after = replace(before, attempt=before.attempt + 1)
+        """Return the job that replaces a failed one; None if there is nothing left to try."""
+        before = self._histories.get(job.block, _BlockHistory())
+        after = replace(before, attempts=before.attempts + 1)
         if isinstance(error, NotFiniteError):
-            after = replace(after, notes=(*after.notes, f"done without a code: {one_line(error)}"))
-            return self._again(job.block, after, "uncoded", ())
+            note = f"computed again without a code: {one_line(error)}"
+            after = replace(after, notes=(*after.notes, note))
+            return self._retry(job.block, after, "uncoded", ())
         if not isinstance(error, WrongSharesError):
             return None
-        there = frozenset(self._workers())
-        ahead = before.ahead
-        if ahead is None:
-            ahead = (*[()] * self._locates, *worker_subsets_to_try(there, error.workers))
-            after = replace(after, notes=(f"all shares were made again: {one_line(error)}",))
-        present = [tuple(worker for worker in jury if worker in there) for jury in ahead]
-        left = [now for jury, now in zip(ahead, present, strict=True) if not jury or len(now) > 1]
-        if not left:
+        running = frozenset(self._workers())
+        subsets = before.subsets_left
+        if subsets is None:
+            in_doubt = error.workers
+            subsets = (*[()] * self._can_locate, *worker_subsets_to_try(running, in_doubt))
+            after = replace(after, notes=(f"all shares were computed again: {one_line(error)}",))
+        still_running = [tuple(w for w in subset if w in running) for subset in subsets]
+        usable = [
+            now
+            for subset, now in zip(subsets, still_running, strict=True)
+            if not subset or len(now) > 1
+        ]
+        if not usable:
             return None
-        after = replace(after, ahead=tuple(left[1:]))
-        return self._again(job.block, after, "recheck", left[0])
+        after = replace(after, subsets_left=tuple(usable[1:]))
+        return self._retry(job.block, after, "recheck", usable[0])
 
-    def _again(self, block: int, tried: _Tried, manner: RetryMode, jury: Jury) -> BlockJob:
-        self._tried[block] = tried
-        logger.warning("block %d is done again: %s", block, tried.notes[-1])
-        return self._make(block, Attempt(manner, tried.attempt, tried.notes, jury))
+    def _retry(
+        self, block: int, history: _BlockHistory, mode: RetryMode, allowed: WorkerSubset
+    ) -> BlockJob:
+        self._histories[block] = history
+        logger.warning("block %d is computed again: %s", block, history.notes[-1])
+        return self._build(block, Attempt(mode, history.attempts, history.notes, allowed))
 
 
-def worker_subsets_to_try(there: Collection[str], doubted: Collection[str]) -> list[Jury]:
-    """Return by whom a block is done again where nobody knows whose share was wrong.
+def worker_subsets_to_try(
+    running: Collection[str], in_doubt: Collection[str]
+) -> list[WorkerSubset]:
+    """Return the subsets of workers that compute a block again while the wrong one is unknown.
 
-    At least one of them is without the worker that was wrong, and none is a single worker while
-    there are others: one alone agrees with itself, whatever it says. So with two workers, of
-    whom one is wrong every time, nobody can say which, and the block fails.
+    If exactly one worker is wrong, at least one subset excludes it. No subset is a single
+    worker, because its shares would agree with each other even if all were wrong. So with
+    two workers, one of which is always wrong, no subset excludes it, and the block fails.
 
     Parameters
     ----------
-    there
-        Addresses of the workers.
-    doubted
-        Those whose shares contradicted each other.
+    running
+        Addresses of the workers that are running.
+    in_doubt
+        Addresses of the workers whose shares contradicted each other.
 
     >>> worker_subsets_to_try("abcd", "abcd")
     [('a', 'c'), ('b', 'd')]
@@ -136,12 +153,12 @@ def worker_subsets_to_try(there: Collection[str], doubted: Collection[str]) -> l
     >>> worker_subsets_to_try("ab", "ab")
     [()]
     """
-    workers = sorted(there)
-    beside = tuple(worker for worker in workers if worker not in doubted)
-    first = [beside] if 1 < len(beside) < len(workers) else []
+    workers = sorted(running)
+    trusted = tuple(worker for worker in workers if worker not in in_doubt)
+    first = [trusted] if 1 < len(trusted) < len(workers) else []
     if len(workers) < 3:
         return [()]
     if len(workers) == 3:
         pairs = combinations(reversed(workers), 2)
-        return sorted((tuple(sorted(pair)) for pair in pairs), key=lambda p: p != beside)
+        return sorted((tuple(sorted(pair)) for pair in pairs), key=lambda p: p != trusted)
     return [*first, tuple(workers[0::2]), tuple(workers[1::2])]

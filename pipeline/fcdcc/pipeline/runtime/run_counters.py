@@ -1,4 +1,4 @@
-"""What a run does, counted as it goes."""
+"""Count what a run does: its blocks, and what the scheduler reports of shares and workers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
 from ..plans.forecast import Forecast, expected
 from ..worker.executable_plugin import BYTES_SENT, PEAK_MEMORY
-from .block_runner import BlockOutcome, reason
+from .block_runner import BlockOutcome, failure_reason
 
-FAILURES_NAMED = 100
-"""Failed blocks that a summary names; the output's records name all."""
+MAX_NAMED_FAILURES = 100
+"""Failed blocks that a summary lists; the records of the output list all of them."""
 
 
 class RunCounters:
-    """Counts blocks, and takes over what the scheduler knows of shares and workers.
+    """Counts the blocks of a run, and adds what its schedulers report.
+
+    A run that loses its scheduler has several of them, one after the other; each counts from 0.
 
     Parameters
     ----------
@@ -34,101 +36,111 @@ class RunCounters:
         Digest of the run's fingerprint.
     layout
         The blocks of the job.
-    before
-        (blocks,) bool: which were done before.
+    done_before
+        (blocks,) bool: which blocks earlier runs have recorded.
     in_flight
-        Blocks that are worked on at a time.
+        Blocks that are computed at a time.
     """
 
     def __init__(
         self,
         fingerprint: str,
         layout: BlockLayout,
-        before: NDArray[np.bool_],
+        done_before: NDArray[np.bool_],
         in_flight: int = 1,
     ) -> None:
         self.failed: dict[int, str] = {}
+        """Why blocks of this run failed, by block."""
         self.forecast: Forecast | None = None
-        """What the plan costs on the workers of this run."""
-        self._peak = 0
+        """What the plan's cost model expects of this run on its workers."""
         self._fingerprint = fingerprint
         self._layout = layout
-        self._skipped = int(before.sum())
-        self._before = layout.images_in(before)
-        self._is_done = before.copy()
         self._in_flight = in_flight
-        self._done = 0
-        self._counted: Counter[str] = Counter()
-        self._gone: tuple[str, ...] = ()
-        self._wrong: tuple[CorruptShare, ...] = ()
-        self._images = 0
         self._started = self._stopped = time.monotonic()
-        self._report: RunTotals | None = None
-        self._replaced: set[str] = set()
-        self._sent: dict[str, int] = {}
+        self._skipped = int(done_before.sum())
+        self._images_before = layout.images_in(done_before)
+        self._is_done = done_before.copy()
+        self._done = 0
+        self._images = 0
+        self._totals: RunTotals | None = None
+        self._earlier_counters: Counter[str] = Counter()
+        self._earlier_workers_lost: tuple[str, ...] = ()
+        self._earlier_corrupt: tuple[CorruptShare, ...] = ()
+        self._removed_seen: set[str] = set()
+        self._bytes_sent: dict[str, int] = {}
+        self._peak_memory = 0
 
     def start(self) -> None:
-        """Note that the first block is about to start."""
+        """Start the clock: the first block is about to begin."""
         self._started = self._stopped = time.monotonic()
 
     def resume(self, done: Iterable[int]) -> None:
-        """Go on after the scheduler was lost, with a new one that counts from zero.
+        """Keep the counts of a lost scheduler; the next one counts from zero.
 
-        What was counted stays counted; of shares and of bytes sent, only what comes now is
-        known at the end.
+        What the lost scheduler counted after the last :meth:`observe` is missing. Bytes sent and
+        the peak of memory are those that the last scheduler knows at the end.
 
         Parameters
         ----------
         done
-            All blocks of this run that are recorded: the last ones were finished unseen.
+            All blocks of this run that have a record, including those whose end was not seen
+            because the scheduler was lost.
         """
         finished = [*done]
         self._done = len(finished)
         self._is_done[finished] = True
-        self._images = self._layout.images_in(self._is_done) - self._before
-        self._counted.update(self._report["counters"] if self._report else {})
-        self._gone = self._workers_lost
-        self._wrong = self._corrupt
-        self._report = None
-        self._replaced.clear()
+        self._images = self._layout.images_in(self._is_done) - self._images_before
+        self._earlier_counters.update(self._totals["counters"] if self._totals else {})
+        self._earlier_workers_lost = self._workers_lost
+        self._earlier_corrupt = self._corrupt
+        self._totals = None
+        self._removed_seen.clear()
 
     def add(self, outcome: BlockOutcome) -> None:
-        """Count a finished block."""
+        """Count a block that has ended."""
         self._stopped = time.monotonic()
         if outcome.error is not None:
-            self.failed[outcome.block] = reason(outcome.error)
+            self.failed[outcome.block] = failure_reason(outcome.error)
             return
         self._done += 1
         self._is_done[outcome.block] = True
-        beside = self._layout.beside(outcome.block)
-        if self._is_done[beside.start : beside.stop].all():  # else other bands are missing
+        bands = self._layout.beside(outcome.block)
+        if self._is_done[bands.start : bands.stop].all():  # all bands of these images are done
             start, stop = self._layout.bounds(outcome.block)
             self._images += stop - start
 
-    def observe(self, report: RunTotals) -> None:
+    def observe(self, totals: RunTotals) -> None:
         """Take over what the scheduler has counted in this run."""
-        self._report = report
+        self._totals = totals
 
     @property
     def movement(self) -> Hashable:
-        """What differs as soon as a block or a group is finished, or a share given up."""
+        """A value that changes whenever a block or group ends, or a share is given up."""
         return (self._done, len(self.failed), *sorted(self._counters.items()))
 
     def take_removed(self) -> list[str]:
-        """Return the addresses of workers that were removed since this was last asked."""
-        removed = self._report["workers_removed"] if self._report else []
-        fresh = [address for address in removed if address not in self._replaced]
-        self._replaced.update(fresh)
+        """Return the addresses of workers that were removed since the last call."""
+        removed = self._totals["workers_removed"] if self._totals else []
+        fresh = [address for address in removed if address not in self._removed_seen]
+        self._removed_seen.update(fresh)
         return fresh
 
     def finish(self, client: Client) -> None:
-        """Take over what workers have sent to each other, and the most memory that one used."""
+        """Fetch the bytes that workers have sent to each other, and their peaks of memory."""
         for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
-            self._sent[address] = worker["metrics"].get(BYTES_SENT, 0)
-            self._peak = max(self._peak, worker["metrics"].get(PEAK_MEMORY, 0))
+            self._bytes_sent[address] = worker["metrics"].get(BYTES_SENT, 0)
+            self._peak_memory = max(self._peak_memory, worker["metrics"].get(PEAK_MEMORY, 0))
 
-    def advance(self, extra_work: float = 0.0, slow: str = "") -> RunProgress:
-        """Return how far the run is, with what others know of it."""
+    def progress(self, extra_work: float = 0.0, slow: str = "") -> RunProgress:
+        """Return how far the run is, with facts that only the recorder of the run has.
+
+        Parameters
+        ----------
+        extra_work
+            As in the summary, so far.
+        slow
+            The workers that are late, in words.
+        """
         counters = self._counters
         left = self._layout.blocks - self._done - self._skipped - len(self.failed)
         return RunProgress(
@@ -147,7 +159,7 @@ class RunCounters:
         )
 
     def summary(self, ledger: WorkCounter | None = None) -> Summary:
-        """Return what the run did; without a ledger it did nothing."""
+        """Return what the run did; ``ledger`` is None if no block had to be computed."""
         counters = self._counters
         seconds = self._stopped - self._started
         return Summary(
@@ -169,29 +181,35 @@ class RunCounters:
             max_condition_number=None if ledger is None else ledger.largest,
             corrupt_shares=tuple(self._corrupt),
             workers_lost=self._workers_lost,
-            bytes_sent=sum(self._sent.values()),
+            bytes_sent=sum(self._bytes_sent.values()),
             fingerprint=self._fingerprint,
             version=__version__,
             failures=tuple(
                 BlockFailure(block, reason)
-                for block, reason in sorted(self.failed.items())[:FAILURES_NAMED]
+                for block, reason in sorted(self.failed.items())[:MAX_NAMED_FAILURES]
             ),
-            peak_memory=self._peak or None,
+            peak_memory=self._peak_memory or None,
             planned=None if self.forecast is None else expected(self.forecast, self._done),
         )
 
     @property
     def _counters(self) -> Mapping[str, int]:
-        return self._counted + Counter(self._report["counters"] if self._report else {})
+        return self._earlier_counters + Counter(self._totals["counters"] if self._totals else {})
 
     @property
     def _corrupt(self) -> tuple[CorruptShare, ...]:
-        found = self._report["corrupt"] if self._report else ()
+        found = self._totals["corrupt"] if self._totals else ()
         return (
-            *self._wrong,
-            *(CorruptShare(block, layer, place, who) for layer, block, place, who in found),
+            *self._earlier_corrupt,
+            *(
+                CorruptShare(block, layer, position, worker)
+                for layer, block, position, worker in found
+            ),
         )
 
     @property
     def _workers_lost(self) -> tuple[str, ...]:
-        return (*self._gone, *(self._report["workers_lost"] if self._report else ()))
+        return (
+            *self._earlier_workers_lost,
+            *(self._totals["workers_lost"] if self._totals else ()),
+        )

@@ -1,6 +1,6 @@
-"""A run that stands still says so, and where: block, layer and workers.
+"""Detect that a run has stalled, and describe where: block, layer and workers.
 
-The guard itself knows no clock and no cluster: it is told what moved and what time it is.
+:class:`StallGuard` has neither clock nor cluster: its caller passes what moved, and the time.
 """
 
 from __future__ import annotations
@@ -20,27 +20,32 @@ from ..anyk.keys import Stage, parse_key
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
+TASK_CHECK_FRACTION = 0.25
+"""Fraction of the patience after which single tasks are compared, not only counters.
 
-FIRST_LOOK = 0.25
-"""Part of the patience after which single tasks are looked at: before, blocks and groups do."""
+Fetching the tasks costs a request to the scheduler, so a run that moves never does it.
+"""
 
-BLOCKS_NAMED = 3
-TASKS_NAMED = 8
+MAX_NAMED_LAYERS = 3
+"""Layers of blocks that the warning names."""
+
+MAX_NAMED_TASKS = 8
+"""Tasks of a layer that the warning names."""
 
 
-def patience() -> float:
-    """Return the seconds without any movement after which a run says so.
+def stall_patience_seconds() -> float:
+    """Return the time without any movement after which a run warns, in seconds.
 
-    The configuration value ``fcdcc.stall-after`` of Dask, by default a minute.
+    Dask's configuration value ``fcdcc.stall-after`` sets it; the default is a minute.
     """
     return float(parse_timedelta(dask.config.get("fcdcc.stall-after", "60s")))
 
 
 @dataclass(frozen=True)
 class WaitingTask:
-    """A task of a run that a worker has, or that none can be found for.
+    """A task that is assigned to a worker, or for which there is no suitable worker.
 
-    ``silent`` is how long its worker has not been heard of, in seconds.
+    ``silent`` is the time in seconds since the last heartbeat of its worker.
     """
 
     block: int
@@ -52,75 +57,76 @@ class WaitingTask:
 
     @property
     def identity(self) -> Hashable:
-        """What stays the same while nothing moves."""
+        """What stays the same while the task does not move."""
         return (self.block, self.layer, self.stage, self.position, self.worker)
 
 
 class StallGuard:
-    """Notices that nothing moves, and says when to tell of it: after ever longer times.
+    """Detects that nothing moves, and decides when to warn: after ever longer times.
 
     Parameters
     ----------
     patience
-        Seconds without movement after which it is told for the first time.
+        Seconds without movement before the first warning.
     now
-        The time, on the clock that :meth:`look` uses.
+        The time in seconds, on the clock that :meth:`check` uses.
     """
 
     def __init__(self, patience: float, now: float) -> None:
-        self._patience = self._next = patience
-        self._moved = now
+        self._patience = self._warn_after = patience
+        self._last_movement = now
         self._counts: Hashable = None
         self._tasks: frozenset[Hashable] | None = None
 
     def wants_tasks(self, now: float) -> bool:
-        """Return whether it has been still for long enough to look at single tasks."""
-        return now - self._moved >= FIRST_LOOK * self._patience
+        """Return whether :meth:`check` needs the tasks: nothing has moved for some time."""
+        return now - self._last_movement >= TASK_CHECK_FRACTION * self._patience
 
-    def look(
+    def check(
         self, counts: Hashable, tasks: Iterable[WaitingTask] | None, now: float
     ) -> float | None:
-        """Return for how long nothing has moved, if that is to be told now, else None.
+        """Return the seconds without movement if a warning is due now, else None.
 
         Parameters
         ----------
         counts
-            Whatever changes when something is finished.
+            A value that changes whenever a block, group or share ends.
         tasks
-            What the workers have; None where nobody looked.
+            The waiting tasks; None if :meth:`wants_tasks` returned False.
         now
             The time in seconds.
         """
-        held = None if tasks is None else frozenset(task.identity for task in tasks)
+        identities = None if tasks is None else frozenset(task.identity for task in tasks)
         moved = counts != self._counts or (
-            held is not None and self._tasks is not None and held != self._tasks
+            identities is not None and self._tasks is not None and identities != self._tasks
         )
         self._counts = counts
-        self._tasks = None if moved else held
+        self._tasks = None if moved else identities
         if moved:
-            self._moved, self._next = now, self._patience
+            self._last_movement, self._warn_after = now, self._patience
             return None
-        still = now - self._moved
-        if still < self._next or held is None:
+        still = now - self._last_movement
+        if still < self._warn_after or identities is None:
             return None
-        self._next = 2 * still
+        self._warn_after = 2 * still
         return still
 
 
 def waiting_tasks(client: Client, run: str) -> list[WaitingTask]:
-    """Return the tasks of a run that workers have or that wait for one, lowest block first."""
-    found = cast("list[tuple[Any, ...]]", client.run_on_scheduler(_waiting, run=run))
+    """Return the tasks of a run that workers have, or that wait for a worker, by block."""
+    found = cast("list[tuple[Any, ...]]", client.run_on_scheduler(_waiting_fields, run=run))
     return [WaitingTask(*fields) for fields in found]
 
 
-def _waiting(dask_scheduler: Scheduler, run: str) -> list[tuple[Any, ...]]:
+def _waiting_fields(dask_scheduler: Scheduler, run: str) -> list[tuple[Any, ...]]:
+    """Return the fields of :class:`WaitingTask`; runs in the scheduler's process."""
     now, found = time(), []
     for key, task in dask_scheduler.tasks.items():
         known = parse_key(key)
         if known is None or known.run != run or task.state not in ("processing", "no-worker"):
             continue
         if task.state == "no-worker" and known.stage == "parity":
-            continue  # in reserve, and meant to rest
+            continue  # standby parity starts only when a share is late
         worker = task.processing_on
         silent = 0.0 if worker is None else now - worker.last_seen
         address = None if worker is None else worker.address
@@ -128,11 +134,20 @@ def _waiting(dask_scheduler: Scheduler, run: str) -> list[tuple[Any, ...]]:
     return sorted(found, key=lambda fields: fields[:4])
 
 
-def describe(still: float, tasks: Iterable[WaitingTask], workers: int) -> str:
-    """Return one line that names what a run waits for.
+def describe_stall(still: float, tasks: Iterable[WaitingTask], workers: int) -> str:
+    """Return one line that names the tasks and workers that a run waits for.
+
+    Parameters
+    ----------
+    still
+        Seconds without movement.
+    tasks
+        The waiting tasks.
+    workers
+        Number of workers that the scheduler has.
 
     >>> task = WaitingTask(12, 3, "share", 2, "tcp://10.0.0.7:4411", 58.2)
-    >>> print(describe(60.4, [task], workers=6))
+    >>> print(describe_stall(60.4, [task], workers=6))
     nothing has moved for 60 s: block 12, layer 3: share 2 on tcp://10.0.0.7:4411 (silent for 58 s)
     """
     head = f"nothing has moved for {still:.0f} s"
@@ -142,21 +157,21 @@ def describe(still: float, tasks: Iterable[WaitingTask], workers: int) -> str:
     for task in tasks:
         layers[task.block, task.layer].append(task)
     if not layers:
-        return f"{head}: no worker has a task of this run, and {workers} workers are there"
+        return f"{head}: no worker has a task of this run, although there are {workers} workers"
     parts = [
-        f"block {block}, layer {layer}: {_named(layers[block, layer])}"
-        for block, layer in sorted(layers)[:BLOCKS_NAMED]
+        f"block {block}, layer {layer}: {_task_list(layers[block, layer])}"
+        for block, layer in sorted(layers)[:MAX_NAMED_LAYERS]
     ]
     more = len(layers) - len(parts)
     return f"{head}: {'; '.join(parts)}" + (f"; and {more} more" if more > 0 else "")
 
 
-def _named(tasks: list[WaitingTask]) -> str:
+def _task_list(tasks: list[WaitingTask]) -> str:
     named = [
         f"{task.stage} {task.position} "
         + (f"on {task.worker}" if task.worker else "has no worker that may run it")
         + (f" (silent for {task.silent:.0f} s)" if task.worker and task.silent > 1 else "")
-        for task in tasks[:TASKS_NAMED]
+        for task in tasks[:MAX_NAMED_TASKS]
     ]
     more = len(tasks) - len(named)
     return ", ".join(named) + (f" and {more} more" if more > 0 else "")
