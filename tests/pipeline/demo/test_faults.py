@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from fcdcc.pipeline.demo.faults import Stopper
+from fcdcc.pipeline.anyk.state_machine.history import ShareRecord
+from fcdcc.pipeline.demo.faults import Stopper, WorkerNames, named_share
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_what_is_stopped_is_ended_even_when_something_fails(sleeper):
 
 def test_what_was_not_stopped_is_left_alone(sleeper):
     with Stopper({"worker 0": psutil.Process(sleeper.pid)}) as stopper:
-        assert stopper.faults == ()
+        assert stopper.faults == []
     assert sleeper.poll() is None
 
 
@@ -52,7 +53,19 @@ def test_it_stops_once_and_does_not_mind_processes_that_have_ended(sleeper):
     process = psutil.Process(sleeper.pid)
     sleeper.kill()
     sleeper.wait()
-    with Stopper({"worker 0": process}, clock=lambda: 5.0) as stopper:
+    with Stopper({"worker 0": process}) as stopper:
         stopper.stop()
         stopper.stop()
-    assert stopper.faults == ()
+    assert stopper.faults == []
+
+
+def test_records_of_shares_get_names_of_workers():
+    record = {"layer": 2, "block": 7, "position": 5, "stage": "share", "start": 3.0, "stop": 2.9}
+    names = WorkerNames(["tcp://a", "tcp://b"])
+    known = named_share({**record, "worker": "tcp://b", "state": "erased"}, names)
+    assert known == ShareRecord(2, 7, 5, "share", "worker 1", 3.0, 3.0, "erased")
+    assert named_share({**record, "worker": "tcp://new", "state": "erred"}, names).worker == (
+        "worker 2"
+    )
+    assert "tcp://new" in names
+    assert "tcp://c" not in names

@@ -8,7 +8,7 @@ from fcdcc.pipeline.demo.files import DemoError, make_folder
 
 
 def test_without_a_name_it_is_demo_or_the_next_that_is_free(tmp_path: Path):
-    made = [make_folder(None, beside=tmp_path) for _ in range(3)]
+    made = [make_folder(None, parent=tmp_path) for _ in range(3)]
     assert [path.name for path in made] == ["demo", "demo-2", "demo-3"]
     assert all(path.is_dir() for path in made)
 

@@ -6,33 +6,34 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.collections import PolyCollection
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
-from fcdcc.pipeline.demo.picture import draw_timeline, timeline_figure
-from fcdcc.pipeline.demo.timeline import Fault, ShareSpan, Timeline
+from fcdcc.pipeline.anyk.state_machine.history import ShareRecord
+from fcdcc.pipeline.demo.picture import Fault, Timeline, listed, stacked, timeline_figure
 
 START = 1_700_000_000.0
 
+LAYERS = {0: "conv1", 1: "conv2", 2: "conv3"}
 
-def sampled(shares: int, workers: int = 6, layers: int = 3) -> Timeline:
+
+def share(worker: int, start: float, stop: float, state: str = "done", layer: int = 0):
+    return ShareRecord(layer, 0, 0, "share", f"worker {worker}", start, stop, state)
+
+
+def sampled(shares: int, workers: int = 6) -> Timeline:
     """A run in which workers 1 and 4 are stopped after 2 of 6 seconds."""
     chance = random.Random(3)
-    spans = []
+    records = []
     for i in range(shares):
-        worker, begun = i % workers, chance.uniform(0, 5.5)
-        halted = worker in (1, 4) and begun > 2
-        spans.append(
-            ShareSpan(
-                f"worker {worker}",
-                chance.randrange(layers),
-                i // 6,
-                i % 6,
-                START + begun,
-                START + begun + (0.5 if halted else 0.01),
-                "erased" if halted else "lost" if i % 60 == 3 else "done",
-            )
-        )
+        worker, begun = i % workers, START + chance.uniform(0, 5.5)
+        halted = worker in (1, 4) and begun > START + 2
+        state = "erased" if halted else "lost" if i % 60 == 3 else "done"
+        stop = begun + (0.5 if halted else 0.01)
+        records.append(share(worker, begun, stop, state, chance.randrange(3)))
     faults = (
         Fault("worker 1", START + 2, "stopped"),
         Fault("worker 4", START + 2.01, "stopped"),
@@ -41,89 +42,159 @@ def sampled(shares: int, workers: int = 6, layers: int = 3) -> Timeline:
         Fault("worker 6", START + 5.5, "joined"),
     )
     blocks = tuple(START + 6 * i / 20 for i in range(1, 20))
-    return Timeline(tuple(spans), faults, START, START + 6, blocks)
+    return Timeline(tuple(records), faults, START, START + 6, blocks)
 
 
-def bars(figure, name: str) -> list[PolyCollection]:
-    lanes = figure.axes[0]
-    return [c for c in lanes.collections if (c.get_gid() or "").startswith(name)]
+def bars(figure: Figure) -> dict[str, list]:
+    """The bars in the lanes by their text in the legend."""
+    return {c.get_label(): c.patches for c in figure.axes[0].containers}
 
 
-def test_every_share_is_drawn_and_erased_ones_are_hatched():
+def labels(figure: Figure) -> list[Text]:
+    return [text for text in figure.axes[0].texts if text.get_gid() == "label"]
+
+
+def test_every_share_is_drawn_and_those_without_a_result_are_hatched():
     timeline = sampled(200)
-    figure = timeline_figure(timeline)
-    by_state = {
-        state: sum(share.state == state for share in timeline.shares)
-        for state in ("done", "erased", "lost")
-    }
-    for state, count in by_state.items():
-        assert sum(len(c.get_paths()) for c in bars(figure, state)) == count > 0
-    (erased,) = bars(figure, "erased")
-    assert erased.get_hatch()
-    assert not any(c.get_hatch() for c in bars(figure, "done"))
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "erased: not needed" in legend
+    drawn = bars(timeline_figure(timeline, layers=LAYERS))
+    states = [record.state for record in timeline.shares]
+    assert len(drawn["erased: not needed"]) == states.count("erased") > 0
+    assert len(drawn["lost: computed again"]) == states.count("lost") > 0
+    assert sum(len(drawn[name]) for name in LAYERS.values()) == states.count("done")
+    assert all(bar.get_hatch() for bar in drawn["erased: not needed"])
+    assert not any(bar.get_hatch() for bar in drawn["conv1"])
+
+
+def test_a_share_that_failed_is_drawn_as_lost():
+    timeline = Timeline((share(0, START, START + 1, "erred"),), (), START, START + 2)
+    (bar,) = bars(timeline_figure(timeline, layers=LAYERS))["lost: computed again"]
+    assert bar.get_width() == pytest.approx(1)
 
 
 def test_layers_have_colours_and_names():
-    figure = timeline_figure(sampled(60), layers={0: "conv1", 2: "a.very.long.module.name"})
-    faces = [tuple(c.get_facecolor()[0]) for c in bars(figure, "done")]
-    assert len(set(faces)) == len(faces) == 3
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[:2] == ["conv1", "layer 1"]
-    assert legend[2].endswith("module.name")
+    figure = timeline_figure(sampled(60), layers=LAYERS)
+    drawn = bars(figure)
+    assert len({drawn[name][0].get_facecolor() for name in LAYERS.values()}) == 3
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend[:3] == ["conv1", "conv2", "conv3"]
 
 
 def test_faults_have_lines_and_labels_and_lanes_are_shaded_from_then_on():
-    figure = timeline_figure(sampled(60))
+    figure = timeline_figure(sampled(60), layers=LAYERS)
     lanes = figure.axes[0]
-    lines = [line for line in lanes.lines if (line.get_gid() or "").startswith("fault")]
-    assert sorted({round(line.get_xdata()[0], 2) for line in lines}) == [2, 2.01, 3, 3.2, 5.5]
-    labels = {text.get_text() for text in figure.texts if text.get_gid() == "mark"}
-    assert labels == {"workers 1 and 4 stopped", "workers 1 and 4 given up", "worker 6 joined"}
-    shades = {patch.get_gid(): patch for patch in lanes.patches}
-    assert shades["removed: worker 4"].get_x() == pytest.approx(3.2)
-    assert shades["at work: worker 6"].get_x() == pytest.approx(5.5)
+    for axes in figure.axes:
+        lines = [line for line in axes.lines if line.get_gid() == "fault"]
+        assert sorted({round(line.get_xdata()[0], 2) for line in lines}) == [2, 2.01, 3, 3.2, 5.5]
+    assert {text.get_text().strip() for text in labels(figure)} == {
+        "workers 1 and 4 stopped",
+        "workers 1 and 4 removed",
+        "worker 6 joined",
+    }
     names = [label.get_text() for label in lanes.get_yticklabels()]
     assert names == [f"worker {i}" for i in range(7)]
 
+    def background(name: str) -> dict[int, tuple[float, float]]:
+        return {
+            round(bar.get_y() + bar.get_height() / 2): (bar.get_x(), bar.get_x() + bar.get_width())
+            for bar in bars(figure)[name]
+        }
+
+    stopped, removed = background("worker stopped"), background("worker removed")
+    assert stopped == {1: pytest.approx((2, 3)), 4: pytest.approx((2.01, 3.2))}
+    assert removed == {1: pytest.approx((3, 6)), 4: pytest.approx((3.2, 6))}
+    joined = [bar for c in lanes.containers for bar in c.patches if bar.get_y() > 5.5]
+    assert [bar.get_x() for bar in joined] == pytest.approx([5.5])
+
+
+def test_workers_are_in_the_order_of_their_numbers():
+    shares = tuple(share(i, 0, 1) for i in (10, 2, 3))
+    timeline = Timeline(shares, (Fault("worker 11", 5.0, "joined"),), 0, 9)
+    assert timeline.workers == ["worker 2", "worker 3", "worker 10", "worker 11"]
+
+
+def test_of_many_workers_a_label_names_three():
+    assert listed([f"worker {i}" for i in range(9)]) == "workers 0, 1, 2 and 6 more"
+    assert listed(["worker 5"]) == "worker 5"
+
 
 @pytest.mark.parametrize("seed", range(8))
-def test_labels_never_overlap_and_stay_inside(seed: int):
+def test_labels_never_overlap_and_stay_inside_and_no_line_crosses_one(seed: int):
     chance = random.Random(seed)
-    kinds = ("stopped", "killed", "removed", "joined")
+    kinds = ("stopped", "lost", "removed", "joined")
     faults = tuple(Fault(f"worker {i}", chance.uniform(0, 10), kinds[i % 4]) for i in range(12))
-    figure = timeline_figure(Timeline((), faults, 0, 10))
-    boxes = [t.get_window_extent() for t in figure.texts if t.get_gid() == "mark"]
-    assert boxes
+    facts = [f"a fact of some length: {i} of 99" for i in range(8)]
+    figure = timeline_figure(Timeline((), faults, 0, 10), facts=facts, layers={})
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(label) for label in labels(figure)]
+    stems = [label.arrow_patch.get_window_extent() for label in labels(figure)]
+    assert len(boxes) > 3
+    boxes.append(figure.texts[-1].get_window_extent())
+    stems.append(boxes[-1])
     for i, box in enumerate(boxes):
         assert 0 <= box.x0 < box.x1 <= 1200
-        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert 0 <= box.y0 < box.y1 <= 700
+        for j, other in enumerate(boxes):
+            assert i == j or not box.overlaps(other)
+            assert i == j or not box.overlaps(stems[j])
 
 
 def test_the_run_without_faults_is_drawn_beside_this_one():
-    timeline = sampled(60)
     baseline = Timeline((), (), 5.0, 13.0, (6.0, 12.0))
-    figure = timeline_figure(timeline, baseline=baseline)
+    figure = timeline_figure(sampled(60), baseline=baseline, layers=LAYERS)
     staircases = {line.get_label(): line for line in figure.axes[1].lines}
     assert list(staircases["without faults"].get_xdata()) == [0, 1, 7]
     assert list(staircases["this run"].get_ydata()) == list(range(20))
     assert figure.axes[0].get_xlim()[1] > 8
 
 
+moments = st.integers(0, 40).map(lambda i: i / 4)
+
+
+@given(st.lists(st.tuples(moments, moments), max_size=30))
+def test_bars_of_a_lane_never_overlap(spans):
+    shares = [share(0, start, start + length) for start, length in spans]
+    drawn = list(stacked(shares))
+    assert sorted(id(record) for record, _, _ in drawn) == sorted(map(id, shares))
+    for i, (a, level, levels) in enumerate(drawn):
+        assert 0 <= level < levels
+        for b, other, others in drawn[:i]:
+            beside = a.stop <= b.start or b.stop <= a.start
+            assert beside or (level != other and levels == others)
+
+
+def test_a_share_that_runs_alone_has_the_whole_lane():
+    shares = [share(0, 3, 4), share(0, 1, 2), share(0, 3.5, 5), share(0, 6, 7)]
+    assert [(s.start, level, levels) for s, level, levels in stacked(shares)] == [
+        (1, 0, 1),
+        (3, 0, 2),
+        (3.5, 1, 2),
+        (6, 0, 1),
+    ]
+
+
+def test_key_figures_break_between_phrases_only():
+    facts = [f"a fact of some length: {i} of 99" for i in range(8)]
+    figure = timeline_figure(Timeline((), (), 0, 1), facts=facts, layers={})
+    text = figure.texts[-1]
+    lines = text.get_text().replace("\N{NO-BREAK SPACE}", " ").split("\n")
+    assert len(lines) > 1
+    assert [fact.strip() for line in lines for fact in line.split("·")] == facts
+    assert text.get_window_extent().x1 < 1200
+
+
 @pytest.mark.parametrize(
     "timeline",
     [
         Timeline((), (), 0, 0),
-        Timeline((ShareSpan("tcp://127.0.0.1:1", 4, 0, 0, 1, None, "erased"),), (), 0, 2),
+        Timeline((share(3, 0, 1, "erased"),), (), 0, 2),
         sampled(300),
-        sampled(4000, workers=40, layers=30),
+        sampled(4000, workers=40),
     ],
     ids=["empty", "one", "typical", "large"],
 )
 def test_the_picture_is_a_png_of_its_size(timeline: Timeline, tmp_path: Path):
     path = tmp_path / "picture.png"
-    draw_timeline(timeline, path, title="A run", facts=["one", "two"])
+    timeline_figure(timeline, title="A run", facts=["one", "two"], layers=LAYERS).savefig(path)
     assert path.read_bytes().startswith(b"\x89PNG")
     pixels = imread(path)
     assert pixels.shape[:2] == (700, 1200)
@@ -135,6 +206,6 @@ def test_drawing_touches_nothing_that_others_use():
 
     before = dict(mpl.rcParams)
     had_pyplot = "matplotlib.pyplot" in sys.modules
-    timeline_figure(sampled(20))
+    timeline_figure(sampled(20), layers=LAYERS)
     assert dict(mpl.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot

@@ -10,69 +10,71 @@ import xarray as xr
 from rich.console import Console
 
 from fcdcc.pipeline.demo.digits import Digits
-from fcdcc.pipeline.demo.faults import Names, share_spans
-from fcdcc.pipeline.demo.files import DemoError, DemoFiles
-from fcdcc.pipeline.demo.results import Comparison, DemoResult, RunResult, compare, read_predictions
-from fcdcc.pipeline.demo.screen import Screen
-from fcdcc.pipeline.demo.show import draw, tell
-from fcdcc.pipeline.demo.timeline import Fault, Timeline
+from fcdcc.pipeline.demo.files import MODEL, DemoError
+from fcdcc.pipeline.demo.picture import Fault, Timeline
+from fcdcc.pipeline.demo.results import DemoResult, RunResult, read_predictions
+from fcdcc.pipeline.demo.screen import print_result
+from fcdcc.pipeline.demo.show import draw_result
 from fcdcc.pipeline.monitoring.summary import Summary
 
-RIGHT = Comparison(images=100, accuracy=0.99, agreeing=100, largest_difference=1e-5)
+LABELS = np.arange(100) % 10
+RIGHT = np.eye(10)[LABELS]
 DEFAULTS = {"status": "complete", "workers_lost": (), "corrupt_shares": (), "version": "1"}
 SUMMARY = Summary(**{f.name: DEFAULTS.get(f.name, 0) for f in dataclasses.fields(Summary)})
 
 
-def result(stalled: Comparison = RIGHT, summary: Summary = SUMMARY) -> DemoResult:
+def wrong(images: int, added: float = 0.0) -> np.ndarray:
+    """The right logits, but those of the next class in the first images."""
+    logits = RIGHT.copy()
+    logits[:images] = np.roll(RIGHT[:images], 1, axis=1) + added
+    return logits
+
+
+def demo_result(
+    stalled: np.ndarray = RIGHT, plain: np.ndarray = RIGHT, summary: Summary = SUMMARY
+) -> DemoResult:
     faults = (Fault("worker 1", 2, "stopped"), Fault("worker 4", 2, "stopped"))
     return DemoResult(
         Path("demo"),
-        RunResult(SUMMARY, RIGHT, Timeline((), (), 0, 5, (2, 5))),
-        RunResult(summary, stalled, Timeline((), faults, 0, 6, (3, 6))),
+        RunResult(SUMMARY, Timeline((), (), 0, 5, (2, 5)), RIGHT, RIGHT, LABELS),
+        RunResult(summary, Timeline((), faults, 0, 6, (3, 6)), stalled, plain, LABELS),
     )
 
 
-def test_all_is_well_when_every_answer_agrees():
-    assert result().passed
-    assert result().problems == ()
+def test_the_demo_passes_when_every_image_gets_the_same_class():
+    assert demo_result().passed
+    assert demo_result(stalled=RIGHT + 1e-6).problems == []
 
 
 @pytest.mark.parametrize(
-    ("answers", "words"),
+    ("stalled", "plain", "words"),
     [
-        (dataclasses.replace(RIGHT, accuracy=0.96), "96.0%"),
-        (dataclasses.replace(RIGHT, agreeing=99), "1 of 100 images"),
-        (dataclasses.replace(RIGHT, largest_difference=float("nan")), "another class"),
+        (wrong(4), wrong(4), "96.0% of the images correct; expected 97%"),
+        (wrong(1), RIGHT, "1 of 100 images not in the same class"),
+        (wrong(1, np.nan), RIGHT, "1 of 100 images not in the same class"),
     ],
+    ids=["few correct", "another class", "no prediction"],
 )
-def test_answers_that_are_not_right_are_told(answers: Comparison, words: str):
-    failed = result(answers)
+def test_wrong_predictions_are_a_problem(stalled, plain, words: str):
+    failed = demo_result(stalled, plain)
     assert not failed.passed
     (problem,) = failed.problems
-    assert words in problem
-    assert problem.startswith("2 workers stopped")
+    assert problem.startswith(f"2 workers stopped: {words}")
 
 
-def test_failed_blocks_are_told():
-    failed = result(summary=dataclasses.replace(SUMMARY, blocks_failed=2, blocks_total=9))
-    assert failed.problems == ("2 workers stopped: 2 of 9 blocks failed",)
+def test_failed_blocks_are_a_problem():
+    failed = demo_result(summary=dataclasses.replace(SUMMARY, blocks_failed=2, blocks_total=9))
+    assert failed.problems == ["2 workers stopped: 2 of 9 blocks failed"]
 
 
-def test_answers_are_compared_image_by_image():
+def test_predictions_are_compared_image_by_image():
     plain = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]])
-    labels = np.array([1, 0, 0])
-    same = compare(plain + 1e-6, plain, labels)
-    assert (same.images, same.agreeing, same.accuracy) == (3, 3, 2 / 3)
-    assert same.agrees
-    assert same.largest_difference == pytest.approx(1e-6)
-    other = compare(plain[[0, 0, 2]], plain, labels)
-    assert (other.agreeing, other.agrees, other.largest_difference) == (2, False, 1)
-
-
-def test_an_image_without_a_prediction_does_not_agree():
-    plain = np.array([[0.0, 1.0], [1.0, 0.0]])
-    missing = np.array([[0.0, 1.0], [np.nan, np.nan]])
-    assert not compare(missing, plain, np.array([1, 0])).agrees
+    run = RunResult(SUMMARY, Timeline((), (), 0, 1), plain + 1e-6, plain, np.array([1, 0, 0]))
+    assert (run.agreeing, run.accuracy) == (3, 2 / 3)
+    assert run.facts["largest logit difference"] == "1.0e-06"
+    other = dataclasses.replace(run, predicted=plain[[0, 0, 2]])
+    assert other.facts["same class as plain PyTorch"] == "2 of 3"
+    assert other.facts["largest logit difference"] == "1.0e+00"
 
 
 def test_predictions_of_other_images_are_refused(tmp_path: Path):
@@ -88,44 +90,23 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path):
         assert "prediction" not in group
 
 
-def test_what_is_said_at_the_end(tmp_path: Path):
-    files = DemoFiles(tmp_path / "with a blank")
-    files.folder.mkdir()
-    files.model.touch()
-    said = io.StringIO()
-    shown = dataclasses.replace(
-        result(dataclasses.replace(RIGHT, agreeing=98)), folder=files.folder
-    )
-    tell(shown, files, Screen(Console(file=said, width=80)))
-    text = said.getvalue()
+def test_the_result_is_printed_with_a_command_to_copy(tmp_path: Path):
+    folder = tmp_path / "with a blank"
+    folder.mkdir()
+    (folder / MODEL).touch()
+    printed = io.StringIO()
+    shown = dataclasses.replace(demo_result(wrong(2)), folder=folder)
+    print_result(shown, Console(file=printed, width=80))
+    text = printed.getvalue()
     assert "98 of 100" in text
     assert "lenet5.pt2" in text
-    assert "timeline.png" not in text, "a file that is not there"
+    assert "timeline.png" not in text, "a file that does not exist"
     (command,) = (line for line in text.splitlines() if "mine.zarr" in line)
-    assert f"'{files.model}' '{files.images}'" in command
+    assert f"'{folder / MODEL}' '{folder / 'digits.zarr'}'" in command
     assert "✗" in text
 
 
 def test_the_picture_is_of_the_run_with_workers_stopped(tmp_path: Path):
-    draw(result(), tmp_path / "a.png", {0: "conv1"})
-    draw(DemoResult(tmp_path, result().healthy, None), tmp_path / "b.png", {})
+    draw_result(demo_result(), tmp_path / "a.png", {0: "conv1"})
+    draw_result(DemoResult(tmp_path, demo_result().healthy, None), tmp_path / "b.png", {})
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
-
-
-def test_records_of_shares_become_spans_of_named_workers():
-    record = {"layer": 2, "block": 7, "position": 5, "stage": "share", "start": 3.0, "stop": 2.9}
-    names = Names(["tcp://a", "tcp://b"])
-    spans = share_spans(
-        [
-            {**record, "worker": "tcp://b", "state": "erased"},
-            {**record, "worker": "tcp://new", "state": "erred"},
-        ],
-        names,
-    )
-    assert [(span.worker, span.state) for span in spans] == [
-        ("worker 1", "erased"),
-        ("worker 2", "lost"),
-    ]
-    assert (spans[0].start, spans[0].stop) == (3.0, 3.0)
-    assert "tcp://new" in names
-    assert "tcp://c" not in names

@@ -1,4 +1,4 @@
-"""``fcdcc demo``."""
+"""The command ``fcdcc demo``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .exit_codes import ExitCode
     type=click.IntRange(0, 2),
     default=2,
     show_default=True,
-    help="how many of the six worker processes are stopped in the middle",
+    help="how many of the six worker processes to stop in the middle of the run",
 )
 @click.pass_context
 def demo(ctx: click.Context, folder: Path | None, stall: int) -> None:
     """Classify real images while worker processes are stopped, and show what happened.
 
-    Its files go to FOLDER, new or empty; by default to the first of demo, demo-2, … that
-    does not exist.
+    The files go to FOLDER, which must be new or empty; by default to the first of demo,
+    demo-2, … that does not exist.
     """
     from ..demo.show import run_demo
 

@@ -1,1 +1,1 @@
-"""``fcdcc demo``: real images, a network that reads them, and workers stopped in the middle."""
+"""``fcdcc demo``: a trained network classifies real images while workers are stopped."""

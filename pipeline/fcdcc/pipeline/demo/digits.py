@@ -3,7 +3,7 @@
 1797 digits written by 13 people, scanned as bitmaps of 32 × 32 pixels and published as counts
 of the black pixels in cells of 4 × 4: images of 8 × 8 with values from 0 to 16 (E. Alpaydin
 and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository,
-1998). Here they are enlarged to the size of the scans again, which is what LeNet-5 takes.
+1998). They are enlarged to the size of the scans, which is LeNet-5's input size.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from .files import DemoError, MissingExtraError
 DIGIT_SIZE = 32
 """Pixels along each side: the size of the original scans, and LeNet-5's."""
 
-HELD_OUT = 597
-"""Images that the training does not see, about a third."""
+HELD_OUT_IMAGES = 597
+"""Images that are not used for training, about a third."""
 
-CHUNK = 16
-"""Images per chunk of the Zarr array: small, so that any batch reads little more than its own."""
+CHUNK_IMAGES = 16
+"""Images per chunk of the Zarr array: few, so that a batch reads few images of other batches."""
 
-SEED = 1998
-"""Of the split: the year of the data."""
+SPLIT_SEED = 1998
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class Digits:
     labels
         (n,) int64, the digits that were meant.
     ids
-        (n,) int64, their places in scikit-learn's data set.
+        (n,) int64, their indices in scikit-learn's data set.
     """
 
     images: NDArray[np.uint8]
@@ -64,19 +63,18 @@ class Digits:
 def load_digits() -> Digits:
     """Return all 1797 digits, enlarged from 8 × 8 to 32 × 32.
 
-    The enlargement is bicubic: pixel centres stay where they are on the page, and strokes
-    stay smooth where a bilinear one leaves kinks, which the network notices (0.5 % accuracy).
+    The enlargement is bicubic: a bilinear one leaves kinks in strokes and costs 0.5 % accuracy.
 
     Raises
     ------
     MissingExtraError
-        If scikit-learn, which carries the images, is not installed.
+        If scikit-learn, which contains the images, is not installed.
     """
     try:
         from sklearn import datasets
     except ImportError:
         raise MissingExtraError(
-            "the demonstration takes its images from scikit-learn, which is not installed: "
+            "the demo takes its images from scikit-learn, which is not installed: "
             "install it with  pip install 'fcdcc[demo]'  (or pip install scikit-learn)"
         ) from None
     pixels, digits = datasets.load_digits(return_X_y=True)
@@ -91,38 +89,29 @@ def _enlarge(counts: NDArray[np.float64]) -> NDArray[np.uint8]:
     large = functional.interpolate(
         small, size=(DIGIT_SIZE, DIGIT_SIZE), mode="bicubic", align_corners=False
     )
-    # A cubic overshoots at sharp edges; ink cannot be blacker than black.
+    # Bicubic interpolation leaves [0, 1] at sharp edges.
     return (large.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def split_digits(
-    digits: Digits, held_out: int = HELD_OUT, seed: int = SEED
-) -> tuple[Digits, Digits]:
-    """Return the digits to train on and the ones held out, dealt at random by ``seed``.
-
-    Raises
-    ------
-    DemoError
-        If that leaves either side empty.
-    """
+def split_digits(digits: Digits, held_out: int = HELD_OUT_IMAGES) -> tuple[Digits, Digits]:
+    """Return the digits to train on and the ones held out, the same random choice each time."""
     if not 0 < held_out < len(digits):
         raise DemoError(f"{held_out} of {len(digits)} digits held out; expected some, not all")
-    order = np.random.default_rng(seed).permutation(len(digits))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(digits))
     return digits.take(order[held_out:]), digits.take(order[:held_out])
 
 
 def write_digits(digits: Digits, path: str | os.PathLike[str]) -> None:
-    """Write digits as a new Zarr group (format 3), as ``fcdcc run`` takes it.
+    """Write digits as a new Zarr group (format 3) that is an input of ``fcdcc run``.
 
-    Arrays: ``image`` (n, c, y, x), unsigned bytes, which a run scales to [0, 1];  ``label``
+    Arrays: ``image`` (n, c, y, x), unsigned bytes, which a run scales to [0, 1]; ``label``
     (n,); the coordinate ``image_id`` (n,), which a run copies to its output.
 
     Raises
     ------
     FileExistsError
-        If there is something at ``path`` already; zarr's own error says what.
+        If ``path`` exists.
     """
-    checked = {"compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     group = xr.Dataset(
         {
             "image": (("n", "c", "y", "x"), digits.images, {"long_name": "handwritten digit"}),
@@ -136,12 +125,11 @@ def write_digits(digits: Digits, path: str | os.PathLike[str]) -> None:
         },
     )
     encoding: dict[str, dict[str, object]] = {
-        "image": {"chunks": (CHUNK, *digits.images.shape[1:]), **checked},
-        "label": {**checked},
-        "image_id": {**checked},
+        name: {"compressors": [ZstdCodec(level=3), Crc32cCodec()]} for name in group.variables
     }
+    encoding["image"]["chunks"] = (CHUNK_IMAGES, *digits.images.shape[1:])
     with warnings.catch_warnings():
-        # Consolidated metadata is not in the format's specification yet, and without it
-        # xarray warns each time that the group is opened.
+        # Zarr warns that consolidated metadata is not in the specification of format 3 yet;
+        # without it, xarray warns each time that the group is opened.
         warnings.simplefilter("ignore", ZarrUserWarning)
         group.to_zarr(path, mode="w-", zarr_format=3, consolidated=True, encoding=encoding)

@@ -1,7 +1,7 @@
-"""Stopping worker processes on purpose, and leaving none behind.
+"""Stops worker processes on purpose, and records what happens during a run.
 
-A process that gets SIGSTOP is the nastiest kind of straggler: it computes nothing, answers
-nothing and keeps its connections open, so nobody is told that it is gone.
+A process that gets SIGSTOP is the hardest kind of straggler: it computes nothing and answers
+nothing, but keeps its connections open, so the scheduler does not see that it is gone.
 """
 
 from __future__ import annotations
@@ -9,149 +9,36 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Literal, Self, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast
 
 import psutil
 from distributed import Client
 
 from ..anyk import anyk_report
+from ..anyk.state_machine.history import ShareRecord
 from ..monitoring.progress import Quiet, RunProgress
 from ..runtime.cluster import Cluster
-from .timeline import Fault, ShareSpan, Timeline
+from .picture import Fault, Timeline
 
 
-class Names:
-    """Short names for workers: ``worker 0``, ``worker 1``, … in the order they are met.
+class WorkerNames(dict[str, str]):
+    """Short names of workers by address: ``worker 0``, ``worker 1``, … in order of appearance.
 
-    >>> names = Names(["tcp://127.0.0.1:4001", "tcp://127.0.0.1:4002"])
+    >>> names = WorkerNames(["tcp://127.0.0.1:4001", "tcp://127.0.0.1:4002"])
     >>> names["tcp://127.0.0.1:4002"], names["tcp://127.0.0.1:9999"]
     ('worker 1', 'worker 2')
     """
 
-    def __init__(self, addresses: Iterable[str] = ()) -> None:
-        self._names: dict[str, str] = {}
-        for address in addresses:
-            self[address]
+    def __init__(self, addresses: Iterable[str]) -> None:
+        super().__init__((address, f"worker {i}") for i, address in enumerate(addresses))
 
-    def __getitem__(self, address: str) -> str:
-        """Return the name of a worker, a new one if it was not met before."""
-        return self._names.setdefault(address, f"worker {len(self._names)}")
-
-    def __contains__(self, address: object) -> bool:
-        """Return whether a worker was met."""
-        return address in self._names
-
-
-class RunWatcher(Quiet):
-    """Follows one run, and stops workers when enough blocks are done.
-
-    Workers that the run gives up are replaced, as a run on a local cluster of its own does.
-
-    Parameters
-    ----------
-    cluster
-        On which the run takes place.
-    names
-        Of its workers.
-    on_advance
-        Called whenever the run tells how far it is.
-    stopper
-        Stops workers; None for nobody.
-    stop_after
-        Blocks that are done before.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        names: Names,
-        on_advance: Callable[[RunProgress], None],
-        stopper: Stopper | None = None,
-        stop_after: int = 1,
-    ) -> None:
-        self._cluster = cluster
-        self._names = names
-        self._on_advance = on_advance
-        self._stopper = stopper
-        self._stop_after = stop_after
-        self._run = ""
-        self._start = time.time()
-        self._blocks: list[float] = []
-        self._faults: list[Fault] = []
-        self._replaced: set[str] = set()
-
-    def begin(self, run: str) -> None:
-        """Note which run it is, and when it began."""
-        self._run = run
-        self._start = time.time()
-
-    def advance(self, advance: RunProgress) -> None:
-        """Note how far the run is, and stop or replace workers."""
-        self._blocks += [time.time()] * (advance.blocks_done - len(self._blocks))
-        if self._stopper is not None:
-            if advance.blocks_done >= self._stop_after:
-                self._stopper.stop()
-            if self._stopper.faults:
-                self._follow_workers()
-        self._on_advance(advance)
-
-    def _follow_workers(self) -> None:
-        """Replace workers that were given up, and note those that join."""
-        client = self._cluster.client
-        removed = anyk_report(client, self._run, timeline=False)["workers_removed"]
-        fresh = set(removed) - self._replaced
-        self._replaced |= fresh
-        self._cluster.replace_workers(fresh)
-        for address in client.scheduler_info(n_workers=-1)["workers"]:
-            if address not in self._names:
-                self._faults.append(Fault(self._names[address], time.time(), "joined"))
-
-    def timeline(self) -> Timeline:
-        """Return what happened, when the run is over."""
-        report = anyk_report(self._cluster.client, self._run)
-        gone = [
-            Fault(self._names[event["worker"]], event["time"], _GONE[event["event"]])
-            for event in report["events"]
-            if event["event"] in _GONE
-        ]
-        stopped = self._stopper.faults if self._stopper is not None else ()
-        return Timeline(
-            shares=share_spans(report["timeline"], self._names),
-            faults=(*stopped, *gone, *self._faults),
-            start=self._start,
-            stop=max([self._start, *self._blocks]),
-            blocks=tuple(self._blocks),
-        )
-
-
-_GONE: Mapping[str, Literal["removed", "lost"]] = {"removed": "removed", "lost": "lost"}
-
-_STATES: Mapping[str, Literal["done", "erased", "lost"]] = {
-    "done": "done",
-    "erased": "erased",
-    "lost": "lost",
-    "erred": "lost",
-}
-
-
-def share_spans(records: Sequence[Mapping[str, Any]], names: Names) -> tuple[ShareSpan, ...]:
-    """Return the any-k plugin's records of shares as spans of named workers."""
-    return tuple(
-        ShareSpan(
-            worker=names[record["worker"]],
-            layer=record["layer"],
-            block=record["block"],
-            position=record["position"],
-            start=record["start"],
-            # Clocks of two processes need not agree to the last microsecond.
-            stop=max(record["start"], record["stop"]),
-            state=_STATES[record["state"]],
-        )
-        for record in records
-    )
+    def __missing__(self, address: str) -> str:
+        """Give a name to a worker that has none."""
+        self[address] = f"worker {len(self)}"
+        return self[address]
 
 
 def worker_processes(client: Client) -> dict[str, psutil.Process]:
@@ -161,52 +48,97 @@ def worker_processes(client: Client) -> dict[str, psutil.Process]:
 
 
 class Stopper:
-    """Stops some processes when it is told to, and ends them when it is left.
+    """A context that can stop workers' processes, and kills the stopped ones when it ends.
 
-    A context: whatever happens inside, Ctrl-C included, no stopped process stays behind.
-
-    Parameters
-    ----------
-    processes
-        By name; a :class:`psutil.Process` is not mistaken for a later one of the same number.
-    clock
-        Gives the moments of the faults, in seconds.
+    No stopped process stays behind, whatever happens inside, Ctrl-C included. ``faults`` are
+    the workers that were stopped so far, and when.
     """
 
-    def __init__(
-        self, processes: Mapping[str, psutil.Process], clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
         self._processes = dict(processes)
-        self._clock = clock
-        self._faults: list[Fault] = []
-
-    @property
-    def faults(self) -> tuple[Fault, ...]:
-        """What has been done so far, by the names of the processes."""
-        return tuple(self._faults)
+        self.faults: list[Fault] = []
 
     def stop(self) -> None:
-        """Stop the processes, once; those that have ended meanwhile are left out."""
-        if self._faults:
+        """Send SIGSTOP to the processes, the first time; skip those that have ended."""
+        if self.faults:
             return
         for name, process in self._processes.items():
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGSTOP)
-                self._faults.append(Fault(name, self._clock(), "stopped"))
-
-    def end(self) -> None:
-        """End what was stopped: a stopped process obeys nothing but SIGKILL."""
-        for fault in self._faults:
-            with suppress(psutil.NoSuchProcess):
-                self._processes[fault.worker].kill()
+                self.faults.append(Fault(name, time.time(), "stopped"))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.end()
+    def __exit__(self, *_: object) -> None:
+        # A stopped process handles no signal but SIGKILL.
+        for fault in self.faults:
+            with suppress(psutil.NoSuchProcess):
+                self._processes[fault.worker].kill()
+
+
+@dataclass
+class RunWatcher(Quiet):
+    """Records one run, and stops workers once enough blocks are done.
+
+    It replaces workers that the run removes, as a run does that starts its own cluster. It calls
+    ``show`` with the progress of the run after every block and a few times a second.
+    """
+
+    cluster: Cluster
+    names: WorkerNames
+    show: Callable[[RunProgress], None]
+    stopper: Stopper
+    stop_after: int
+    _run: str = ""
+    _start: float = field(default_factory=time.time)
+    _blocks: list[float] = field(default_factory=list)
+    _joined: list[Fault] = field(default_factory=list)
+    _replaced: set[str] = field(default_factory=set)
+
+    def begin(self, run: str) -> None:
+        """Record the run's id, and when it began."""
+        self._run = run
+        self._start = time.time()
+
+    def advance(self, advance: RunProgress) -> None:
+        """Record finished blocks, and stop or replace workers."""
+        self._blocks += [time.time()] * (advance.blocks_done - len(self._blocks))
+        if advance.blocks_done >= self.stop_after:
+            self.stopper.stop()
+        if self.stopper.faults:
+            self._replace_workers()
+        self.show(advance)
+
+    def _replace_workers(self) -> None:
+        """Replace workers that were removed, and record those that join."""
+        client = self.cluster.client
+        removed = set(anyk_report(client, self._run, timeline=False)["workers_removed"])
+        self.cluster.replace_workers(removed - self._replaced)
+        self._replaced |= removed
+        for address in client.scheduler_info(n_workers=-1)["workers"]:
+            if address not in self.names:
+                self._joined.append(Fault(self.names[address], time.time(), "joined"))
+
+    def timeline(self) -> Timeline:
+        """Return what happened; to be called after the run."""
+        report = anyk_report(self.cluster.client, self._run)
+        left = [
+            Fault(self.names[event["worker"]], event["time"], event["event"])
+            for event in report["events"]
+            if event["event"] in ("removed", "lost")
+        ]
+        return Timeline(
+            shares=tuple(named_share(record, self.names) for record in report["timeline"]),
+            faults=(*self.stopper.faults, *left, *self._joined),
+            start=self._start,
+            stop=max([self._start, *self._blocks]),
+            blocks=tuple(self._blocks),
+        )
+
+
+def named_share(record: Mapping[str, Any], names: WorkerNames) -> ShareRecord:
+    """Return the scheduler's record of a share with its worker's name for the address."""
+    share = ShareRecord(**record)
+    # The clocks of scheduler and worker may differ a little: no share ends before it starts.
+    return replace(share, worker=names[share.worker], stop=max(share.start, share.stop))

@@ -1,9 +1,8 @@
 """LeNet-5, trained in seconds and exported.
 
 The network of Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, *Gradient-Based Learning Applied
-to Document Recognition*, Proceedings of the IEEE 86 (1998), section II.B, with today's
-rectifiers and maximum pooling. Its three convolutions, the last of which sees the whole map,
-are what the demonstration codes.
+to Document Recognition*, Proceedings of the IEEE 86 (1998), section II.B, but with ReLU and maximum
+pooling. The demo codes its three convolutions; the last one covers its whole input.
 """
 
 from __future__ import annotations
@@ -59,20 +58,11 @@ def prepare(images: NDArray[np.uint8]) -> Tensor:
 def train(
     digits: Digits, epochs: int = EPOCHS, on_epoch: Callable[[int], None] | None = None
 ) -> nn.Module:
-    """Return LeNet-5 trained on digits, in evaluation mode; the same ones for the same digits.
+    """Return LeNet-5 trained on digits, in evaluation mode; the same for the same digits.
 
-    torch runs with one thread meanwhile: on batches this small, threads wait for each other
-    (59 s with eight on a busy machine, where one needs 5). Neither its threads nor its random
-    numbers are otherwise than before, afterwards.
-
-    Parameters
-    ----------
-    digits
-        What to learn from.
-    epochs
-        How often each image is seen.
-    on_epoch
-        Called with the number of epochs that are done.
+    Training uses one thread: on batches this small, threads wait for each other (59 s with
+    eight threads on a busy machine, 5 s with one). It calls ``on_epoch`` with the number of
+    epochs done, and leaves torch's number of threads and random state as they were.
     """
     images, labels = prepare(digits.images), torch.from_numpy(digits.labels)
     with _one_thread(), torch.random.fork_rng(devices=[]):
@@ -95,9 +85,9 @@ def train(
 
 
 def _warp(images: Tensor) -> Tensor:
-    """Return images turned, sheared, scaled and shifted a little, each its own way.
+    """Return images rotated, sheared, scaled and shifted at random.
 
-    People do not write straight: this halves the errors on images that were not trained on.
+    Trained on these, the network makes half the errors on held-out images.
     """
     turned = torch.eye(2) + WARP * torch.randn(len(images), 2, 2)
     shifted = WARP * torch.randn(len(images), 2, 1)
@@ -108,20 +98,20 @@ def _warp(images: Tensor) -> Tensor:
 
 
 def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what plain PyTorch says about images: (n, 10) float32."""
+    """Return plain PyTorch's logits of images: (n, 10) float32."""
     with torch.inference_mode():
         predicted: NDArray[np.float32] = network(prepare(images)).numpy()
     return predicted
 
 
 def accuracy(predicted: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """Return the share of the images whose largest logit is their label's."""
+    """Return the part of the images whose largest logit is their label's."""
     return float(np.mean(predicted.argmax(axis=1) == labels))
 
 
 def export(network: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a network as a ``.pt2`` file that takes any number of images."""
-    # An example batch of one would be taken for a constant.
+    # torch.export would treat a batch of one as a constant size.
     example = torch.zeros(2, 1, DIGIT_SIZE, DIGIT_SIZE)
     program = torch.export.export(
         network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
@@ -131,7 +121,7 @@ def export(network: nn.Module, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch compute with one thread for a while."""
+    """Use one thread in torch, for a while."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

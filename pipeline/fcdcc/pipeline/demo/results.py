@@ -1,4 +1,4 @@
-"""What the demonstration showed, and whether that is as it should be."""
+"""What the demo's runs returned, and whether it is correct."""
 
 from __future__ import annotations
 
@@ -15,46 +15,10 @@ from ..monitoring.summary import Summary
 from .digits import Digits
 from .files import DemoError
 from .lenet import accuracy
-from .timeline import Timeline
+from .picture import Timeline
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """How predictions compare with labels and with plain PyTorch.
-
-    Parameters
-    ----------
-    images
-        How many there are.
-    accuracy
-        The part of them whose largest logit is their label's.
-    agreeing
-        How many get the class that plain PyTorch gives them.
-    largest_difference
-        Of any logit from plain PyTorch's; NaN if one is missing.
-    """
-
-    images: int
-    accuracy: float
-    agreeing: int
-    largest_difference: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether every image gets the class that plain PyTorch gives it."""
-        return self.agreeing == self.images and bool(np.isfinite(self.largest_difference))
-
-
-def compare(
-    predicted: NDArray[np.floating], plain: NDArray[np.floating], labels: NDArray[np.int64]
-) -> Comparison:
-    """Compare predictions with plain PyTorch's, both (n, classes), and with labels (n,)."""
-    return Comparison(
-        images=len(labels),
-        accuracy=accuracy(predicted, labels),
-        agreeing=int(np.sum(predicted.argmax(axis=1) == plain.argmax(axis=1))),
-        largest_difference=float(np.abs(predicted - plain).max()),
-    )
+MIN_ACCURACY = 0.97
+"""Part of the images that must get the right class."""
 
 
 def read_predictions(path: str | os.PathLike[str], digits: Digits) -> NDArray[np.floating]:
@@ -63,61 +27,73 @@ def read_predictions(path: str | os.PathLike[str], digits: Digits) -> NDArray[np
     Raises
     ------
     DemoError
-        If they are those of other images.
+        If they are the predictions of other images.
     """
     with xr.open_zarr(path) as output:
         if not np.array_equal(output["image_id"].values, digits.ids):
-            raise DemoError(f"{path} holds the predictions of other images")
+            raise DemoError(f"{path} holds predictions of other images than the demo's")
         predictions: NDArray[np.floating] = output["prediction"].values
     return predictions
 
 
-LEAST_ACCURACY = 0.97
-"""A demonstration with less has failed."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunResult:
-    """One of the demonstration's runs: what it says of itself, its answers, what happened."""
+    """One run of the demo.
+
+    ``predicted`` and ``plain`` are logits (n, classes) of the run, NaN where one is missing, and
+    of plain PyTorch; ``labels`` (n,) are the right classes.
+    """
 
     summary: Summary
-    comparison: Comparison
     timeline: Timeline
+    predicted: NDArray[np.floating]
+    plain: NDArray[np.floating]
+    labels: NDArray[np.int64]
 
     @property
-    def stopped(self) -> tuple[str, ...]:
-        """Names of the workers that were stopped."""
-        return tuple(sorted({f.worker for f in self.timeline.faults if f.kind == "stopped"}))
+    def stopped(self) -> list[str]:
+        """Names of the workers that the demo stopped."""
+        return sorted({f.worker for f in self.timeline.faults if f.kind == "stopped"})
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What is not as it should be, in words; none if all is well."""
-        return tuple(self._complaints())
+    def accuracy(self) -> float:
+        """Part of the images whose largest logit is their label's."""
+        return accuracy(self.predicted, self.labels)
 
-    def _complaints(self) -> Iterator[str]:
-        answers = self.comparison
+    @property
+    def agreeing(self) -> int:
+        """Number of images with all logits, and the same class as in plain PyTorch."""
+        same = self.predicted.argmax(axis=1) == self.plain.argmax(axis=1)
+        return int(np.sum(same & np.isfinite(self.predicted).all(axis=1)))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the table and the picture say of the run, in words."""
+        difference = np.abs(self.predicted - self.plain).max()
+        return {
+            "images correct": f"{self.accuracy:.1%}",
+            "same class as plain PyTorch": f"{self.agreeing} of {len(self.labels)}",
+            "largest logit difference": f"{difference:.1e}",
+            "shares erased": str(self.summary.erasures),
+            "layers decoded": str(self.summary.decodes),
+            "workers removed": str(len(self.summary.workers_lost)),
+            "seconds": f"{self.summary.seconds:.1f}",
+        }
+
+    def problems(self) -> Iterator[str]:
+        """Yield a phrase for each thing that is wrong."""
+        wrong = len(self.labels) - self.agreeing
         if self.summary.blocks_failed:
             yield f"{self.summary.blocks_failed} of {self.summary.blocks_total} blocks failed"
-        if answers.accuracy < LEAST_ACCURACY:
-            yield f"{answers.accuracy:.1%} of the images right; expected {LEAST_ACCURACY:.0%}"
-        if not answers.agrees:
-            wrong = answers.images - answers.agreeing
-            yield f"{wrong} of {answers.images} images in another class than in plain PyTorch"
+        if self.accuracy < MIN_ACCURACY:
+            yield f"{self.accuracy:.1%} of the images correct; expected {MIN_ACCURACY:.0%}"
+        if wrong:
+            yield f"{wrong} of {len(self.labels)} images not in the same class as plain PyTorch"
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration showed.
-
-    Parameters
-    ----------
-    folder
-        Where its files are.
-    healthy
-        The run with all workers at work.
-    stalled
-        The run with some stopped in the middle; None if none were to be.
-    """
+    """The runs of the demo; ``stalled`` is None if no worker was to be stopped."""
 
     folder: Path
     healthy: RunResult
@@ -125,22 +101,18 @@ class DemoResult:
 
     @property
     def runs(self) -> dict[str, RunResult]:
-        """The runs, by what tells them apart."""
-        if self.stalled is None:
-            return {"all at work": self.healthy}
-        return {
-            "all at work": self.healthy,
-            f"{len(self.stalled.stopped)} workers stopped": self.stalled,
-        }
+        """The runs by a heading for each."""
+        runs = {"all workers at work": self.healthy}
+        if self.stalled is not None:
+            runs[f"{len(self.stalled.stopped)} workers stopped"] = self.stalled
+        return runs
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What is not as it should be, in words; none if all is well."""
-        return tuple(
-            f"{name}: {problem}" for name, run in self.runs.items() for problem in run.problems
-        )
+    def problems(self) -> list[str]:
+        """A phrase for each thing that is wrong; none if the demo passed."""
+        return [f"{name}: {text}" for name, run in self.runs.items() for text in run.problems()]
 
     @property
     def passed(self) -> bool:
-        """Whether all is as it should be."""
+        """Whether nothing is wrong."""
         return not self.problems

@@ -1,108 +1,102 @@
-"""What the demonstration says while it runs and at the end."""
+"""The terminal output of the demo: its steps while they run, and its result."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID
 from rich.table import Column, Table
 
+from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT
+from .results import DemoResult
 
+BAR_CHARACTERS, OTHER_CHARACTERS, MIN_FACTS_CHARACTERS = 16, 30, 12
+"""Widths on a line of progress: the bar; all but the name of the step and the facts; the facts."""
+
+
+@dataclass
 class Step:
-    """A step that is being taken.
+    """A step of the demo that runs now; ``done`` is printed when it is over."""
 
-    Parameters
-    ----------
-    done
-        What to say of it when it is over.
-    """
+    done: str
+    _progress: Progress
+    _task: TaskID
+    _facts_characters: int
 
-    def __init__(self, progress: Progress, doing: str, total: int | None) -> None:
-        self.done = doing
-        self._progress = progress
-        self._task = progress.add_task(doing, total=total, facts="")
-
-    def at(self, completed: int, facts: str = "") -> None:
-        """Show how far it is."""
-        self._progress.update(self._task, completed=completed, facts=facts)
+    def update(self, completed: int, facts: str = "") -> None:
+        """Show how many parts are done, and facts, shortened to stay on one line."""
+        facts = textwrap.shorten(facts, self._facts_characters, placeholder=" …")
+        self._progress.update(self._task, completed=completed, facts=escape(facts))
 
 
-class Screen:
-    """A console with steps, each shown while it is taken and left as one line."""
+@contextmanager
+def show_step(console: Console, doing: str, total: int | None = None) -> Iterator[Step]:
+    """Show a step of ``total`` parts, or of unknown length, while it runs; leave one line of it."""
+    counted = [BarColumn(BAR_CHARACTERS), MofNCompleteColumn(table_column=Column(no_wrap=True))]
+    columns = [SpinnerColumn(), "{task.description}", *(counted if total is not None else [])]
+    begun = time.monotonic()
+    if not console.is_terminal:
+        console.print(f"  {escape(doing)} …", soft_wrap=True)
+    with Progress(
+        *columns,
+        "[dim]{task.fields[facts]}[/dim]",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        room = console.width - len(doing) - OTHER_CHARACTERS
+        task = progress.add_task(escape(doing), total=total, facts="")
+        step = Step(doing, progress, task, max(MIN_FACTS_CHARACTERS, room))
+        yield step
+    seconds = time.monotonic() - begun
+    console.print(
+        f"  [green]✓[/green] {escape(step.done)} [dim]({seconds:.1f} s)[/dim]", soft_wrap=True
+    )
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
 
-    def heading(self, text: str) -> None:
-        """Print a heading."""
-        self.console.print(f"\n[bold]{escape(text)}[/bold]\n")
+def print_result(result: DemoResult, console: Console) -> None:
+    """Print what the runs returned, the files, a command to try next, and what is wrong."""
+    table = Table("", box=None, padding=(0, 4, 0, 0))
+    for name in result.runs:
+        table.add_column(name, justify="right", header_style="bold")
+    for fact in result.healthy.facts:
+        table.add_row(fact, *(run.facts[fact] for run in result.runs.values()))
+    console.print(Padding(table, (1, 0, 1, 2), expand=False))
 
-    @contextmanager
-    def step(self, doing: str, total: int | None = None) -> Iterator[Step]:
-        """Show a step of ``total`` parts, or of unknown length, until it is over."""
-        # What a narrow terminal has no room for is left out, and everything stays in one line.
-        room = max(12, self.console.width - len(doing) - 30)
-        whole = Column(no_wrap=True)
-        cut = Column(no_wrap=True, overflow="ellipsis", max_width=room)
-        columns = [SpinnerColumn(), TextColumn("{task.description}", table_column=whole)]
-        if total is not None:
-            number = MofNCompleteColumn(table_column=Column(no_wrap=True))
-            columns += [BarColumn(bar_width=16), number]
-        columns.append(TextColumn("[dim]{task.fields[facts]}[/dim]", table_column=cut))
-        begun = time.monotonic()
-        quiet = not self.console.is_terminal
-        if quiet:
-            self.console.print(f"  {escape(doing)} …", soft_wrap=True)
-        with Progress(*columns, console=self.console, transient=True, disable=quiet) as progress:
-            step = Step(progress, doing, total)
-            yield step
-        seconds = time.monotonic() - begun
-        self.console.print(
-            f"  [green]✓[/green] {escape(step.done)} [dim]({seconds:.1f} s)[/dim]", soft_wrap=True
-        )
+    console.print(f"Files in [bold]{escape(str(result.folder))}[/bold]", soft_wrap=True)
+    files = Table.grid(padding=(0, 3, 0, 0))
+    for name, description in {
+        MODEL: "the network, as torch.export.save writes it",
+        IMAGES: f"{len(result.healthy.labels)} labelled images that it was not trained on",
+        HEALTHY_OUTPUT: "predictions made with all workers at work",
+        STALLED_OUTPUT: "predictions made while workers were stopped",
+        PICTURE: "a picture of the run with workers stopped",
+    }.items():
+        if (result.folder / name).exists():
+            files.add_row(f"[cyan]{name}[/cyan]", description)
+    console.print(Padding(files, (0, 0, 1, 2), expand=False))
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; the first column names the rows."""
-        table = Table(box=None, padding=(0, 4, 0, 0))
-        table.add_column("")
-        for column in columns:
-            table.add_column(column, justify="right", header_style="bold")
-        for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
-        self.console.print(Padding(table, (1, 0, 1, 2), expand=False))
-
-    def files(self, folder: Path, described: Mapping[str, str]) -> None:
-        """Print the names of files, and what they are."""
-        self.console.print(f"Files in [bold]{escape(str(folder))}[/bold]", soft_wrap=True)
-        table = Table.grid(padding=(0, 3, 0, 0))
-        for name, what in described.items():
-            table.add_row(f"[cyan]{escape(name)}[/cyan]", what)
-        self.console.print(Padding(table, (0, 0, 1, 2), expand=False))
-
-    def command(self, says: str, command: str) -> None:
-        """Print a command to copy, never broken into lines."""
-        self.console.print(says)
-        self.console.print(f"  {escape(command)}", style="bold", soft_wrap=True, highlight=False)
-
-    def problem(self, text: str) -> None:
-        """Print what is wrong."""
-        self.console.print(f"[bold red]✗[/bold red] {escape(text)}", soft_wrap=True)
+    paths = [str(result.folder / name) for name in (MODEL, IMAGES, "mine.zarr")]
+    command = f"{command_line()} run {shlex.join(paths)}"
+    console.print("To run it yourself:")
+    console.print(f"  {escape(command)}", style="bold", soft_wrap=True, highlight=False)
+    for problem in result.problems:
+        console.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)
 
 
 def command_line() -> str:
-    """Return how the user calls ``fcdcc`` from where they are."""
+    """Return how the user calls ``fcdcc`` from the current directory."""
     if shutil.which("fcdcc") is not None:
         return "fcdcc"
-    script = Path(sys.executable).with_name("fcdcc")
-    if script.exists():
-        return os.path.relpath(script)
-    return f"{os.path.relpath(sys.executable)} -m fcdcc.pipeline"
+    return f"{shlex.quote(os.path.relpath(sys.executable))} -m fcdcc.pipeline"
