@@ -197,7 +197,7 @@ def draw_result(result: DemoResult, path: Path, layers: dict[int, str]) -> None:
         baseline = result.healthy.timeline
     timeline_figure(
         shown.timeline,
-        title=f"LeNet-5 on handwritten digits: {what}, {same} as plain PyTorch",
+        title=f"LeNet-5 on handwritten digits: {what}, {same} as in plain PyTorch",
         facts=[f"{name}: {value}" for name, value in facts.items()],
         layers=layers,
         baseline=baseline,
