@@ -125,7 +125,7 @@ def write_digits(digits: Digits, path: str | os.PathLike[str]) -> None:
         },
     )
     encoding: dict[str, dict[str, object]] = {
-        name: {"compressors": [ZstdCodec(level=3), Crc32cCodec()]} for name in group.variables
+        str(name): {"compressors": [ZstdCodec(level=3), Crc32cCodec()]} for name in group.variables
     }
     encoding["image"]["chunks"] = (CHUNK_IMAGES, *digits.images.shape[1:])
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def timeline_figure(
     lanes.tick_params(axis="x", labelbottom=False)
     lanes.spines["bottom"].set_visible(False)
     blocks.set_xlabel("seconds since the start of the run")
-    label_rows = _draw_faults(lanes, blocks, timeline)
+    label_rows = _draw_faults(lanes, blocks, timeline, figure.bbox.width)
     figure.subplots_adjust(top=0.865 - label_rows * LABEL_ROW_PIXELS / figure.bbox.height)
     figure.suptitle(title, x=0.015, y=0.978, ha="left", fontsize=16, weight="bold", color=INK)
     figure.text(0.015, 0.932, _wrapped(facts), fontsize=10.5, color=INK, va="top", linespacing=1.35)
@@ -184,7 +184,11 @@ def _draw_shares(axes: Axes, timeline: Timeline, layers: Mapping[int, str]) -> N
     for kind, (label, colour, hatch) in (finished | UNFINISHED).items():
         if kind in bars:
             # The edge has a width in pixels: the shortest shares are seen too.
-            style = {"color": (colour, 0.1 if hatch else 0.7), "edgecolor": colour, "linewidth": 1}
+            style: dict[str, Any] = {
+                "color": (colour, 0.1 if hatch else 0.7),
+                "edgecolor": colour,
+                "linewidth": 1,
+            }
             bottom, width, height, left = np.array(bars[kind]).T
             axes.barh(bottom, width, height, left, align="edge", label=label, hatch=hatch, **style)
 
@@ -233,13 +237,12 @@ def _style(axes: Axes) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1), borderaxespad=0, frameon=False)
 
 
-def _draw_faults(lanes: Axes, blocks: Axes, timeline: Timeline) -> int:
+def _draw_faults(lanes: Axes, blocks: Axes, timeline: Timeline, figure_width: float) -> int:
     """Draw a line at each fault, with a label above the lanes; return the rows of labels.
 
     Labels are placed from right to left, each one row above the labels that it would touch. So
     the line up to a label passes to the left of all labels below it.
     """
-    figure_width = lanes.get_figure().bbox.width
     placed: list[tuple[float, int]] = []  # left edge in pixels and row of each label
     for faults in _labelled_together(timeline, SAME_LABEL_SPAN * lanes.get_xlim()[1]):
         colour = VERMILION if faults[0].kind in ("stopped", "lost") else GREY

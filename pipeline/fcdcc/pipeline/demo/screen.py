@@ -44,12 +44,13 @@ class Step:
 def show_step(console: Console, doing: str, total: int | None = None) -> Iterator[Step]:
     """Show a step of ``total`` parts, or of unknown length, while it runs; leave one line of it."""
     counted = [BarColumn(BAR_CHARACTERS), MofNCompleteColumn(table_column=Column(no_wrap=True))]
-    columns = [SpinnerColumn(), "{task.description}", *(counted if total is not None else [])]
     begun = time.monotonic()
     if not console.is_terminal:
         console.print(f"  {escape(doing)} …", soft_wrap=True)
     with Progress(
-        *columns,
+        SpinnerColumn(),
+        "{task.description}",
+        *(counted if total is not None else []),
         "[dim]{task.fields[facts]}[/dim]",
         console=console,
         transient=True,
