@@ -45,7 +45,7 @@ from fcdcc.pipeline.runtime.cluster import DASK_SETTINGS, PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.worker.kernels import common, reading
-from fcdcc.pipeline.worker.peak_memory import PeakMemory
+from fcdcc.pipeline.worker.memory import PeakMemory
 from fcdcc.storage import ImageSource, Preparation, open_images
 
 WORKERS = 6

@@ -41,7 +41,7 @@ FORMS = {
     "crme": {"code": "crme"},
 }
 MODES = ("off", "spare", "all")
-LOOKING = ("is_finite", "convolution_scale", "examine")
+LOOKING = ("is_finite", "convolution_scale", "compare_shares")
 """What looks at shares."""
 
 

@@ -1,7 +1,7 @@
-"""Kept for ``dask worker --preload fcdcc.pipeline.worker_memory``: see :mod:`.worker.malloc`."""
+"""The supported name of :mod:`.worker.memory` in ``--preload fcdcc.pipeline.worker_memory``."""
 
 from __future__ import annotations
 
-from .worker.malloc import dask_setup
+from .worker.memory import dask_setup
 
 __all__ = ["dask_setup"]

@@ -34,8 +34,7 @@ DASK_SETTINGS = {
 """Configuration of Dask for the time that a job uses a cluster."""
 
 PRELOAD = [
-    "fcdcc.pipeline.worker.ignore_sigint",
-    "fcdcc.pipeline.worker_memory",
+    "fcdcc.pipeline.worker.preload",  # first, since it makes the process ignore Ctrl-C
     "fcdcc.pipeline.worker.kernels",
 ]
 """Modules that a local worker imports before it joins the cluster.

@@ -206,7 +206,7 @@ def write_block(
     rest = tuple(range(1, logits.ndim))
     not_finite = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
     where = "" if rows is None else f" in rows {rows[0]} to {rows[1] - 1}"
-    warnings = [*notes, *(finding.in_words for finding in findings if finding.wrong)]
+    warnings = [*notes, *(finding.warning for finding in findings if finding.wrong)]
     if not_finite:
         warnings.append(
             f"{not_finite} of {stop - start} images have values that are not finite{where}"

@@ -1,8 +1,8 @@
-"""How an executable reaches the workers: once each, those that join later included.
+"""Load the executable of a run on every worker once, including workers that join later.
 
-Dask asks every worker to take or to drop a plugin, and waits for all of them: a worker that
-has stopped would hold up the whole run. The scheduler has noted what is wanted before it asks,
-so nothing is lost by not waiting for the last answer.
+To register or unregister a worker plugin, Dask sends a request to every worker and waits for
+all responses, so a worker that has stopped would hold up the whole run. The scheduler stores the
+plugin before it sends the requests, so it is safe to stop waiting for the last responses.
 """
 
 from __future__ import annotations
@@ -17,36 +17,39 @@ from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
 
 from .executable import Executable, drop, hold
-from .graceful_exit import leave_as_before, leave_in_order
-from .peak_memory import PeakMemory
+from .memory import PeakMemory
+from .signals import leave_on_sigterm, restore_sigterm
 
 logger = logging.getLogger(__name__)
 
-INSTALL_PATIENCE = 60.0
-UNINSTALL_PATIENCE = 5.0
-"""Seconds to wait for workers that do not answer."""
+INSTALL_TIMEOUT_SECONDS = 60.0
+"""How long :func:`install` waits for workers that do not respond."""
+
+UNINSTALL_TIMEOUT_SECONDS = 5.0
+"""How long :func:`uninstall` waits for workers that do not respond."""
 
 BYTES_SENT = "fcdcc-bytes-sent"
-"""Name of the metric, in a worker's heartbeat, of the bytes that it has sent to others."""
+"""Name of the heartbeat metric for the bytes that a worker has sent to others in this run."""
 
 PEAK_MEMORY = "fcdcc-peak-memory"
-"""Name of the metric of the most bytes that a worker's process has had during the run."""
+"""Name of the heartbeat metric for the peak memory of a worker's process in bytes."""
 
 
 class ExecutablePlugin(WorkerPlugin):
-    """Loads an executable on every worker for as long as a run lasts.
+    """Keeps an executable on every worker for the duration of a run.
 
-    Dask sends a worker plugin to the workers that are there and to each that joins, which a
-    key in the graph would not do without pulling tasks towards the worker that has it.
+    Dask sends a worker plugin to all workers, including those that join later. If the
+    executable were a key in the graph instead, the scheduler would prefer workers that already
+    hold it.
 
     Parameters
     ----------
     executable
-        What the run's tasks refer to.
+        The executable that the tasks of the run refer to.
     run
-        The run's id: two runs of the same executable do not end each other.
+        Id of the run; it keeps apart the plugins of two runs of the same executable.
     torch_threads
-        Threads that one torch operation uses, in the worker's whole process.
+        Threads per torch operation, for the whole process of the worker.
     """
 
     def __init__(self, executable: Executable, run: str, torch_threads: int) -> None:
@@ -55,16 +58,16 @@ class ExecutablePlugin(WorkerPlugin):
         self.name = f"fcdcc-executable-{run}"
 
     def setup(self, worker: Worker) -> None:
-        """Keep the executable in the worker's process."""
+        """Load the executable, handle SIGTERM, and add the metrics of the run."""
         torch.set_num_threads(self.torch_threads)
         hold(self.executable)
-        leave_in_order(worker)
+        leave_on_sigterm(worker)
         sent_before = worker.transfer_outgoing_bytes_total
 
         async def bytes_sent(worker: Worker) -> int:
             return worker.transfer_outgoing_bytes_total - sent_before
 
-        async def peak_memory(worker: Worker) -> int:  # noqa: ARG001 - as Dask calls it
+        async def peak_memory(worker: Worker) -> int:  # noqa: ARG001 - Dask calls it with the worker
             return PeakMemory.peak()
 
         PeakMemory.start()
@@ -72,54 +75,62 @@ class ExecutablePlugin(WorkerPlugin):
         worker.metrics[PEAK_MEMORY] = peak_memory
 
     def teardown(self, worker: Worker) -> None:
-        """Let it go when the run is over."""
+        """Undo :meth:`setup`."""
         worker.metrics.pop(BYTES_SENT, None)
         if worker.metrics.pop(PEAK_MEMORY, None) is not None:
             PeakMemory.stop()
-        leave_as_before(worker)
+        restore_sigterm(worker)
         drop(self.executable.ref)
 
 
 def install(client: Client, plugin: ExecutablePlugin) -> None:
-    """Give a plugin to all workers, and to those that will join.
+    """Register a plugin with all workers, and with those that will join.
 
-    Workers that do not answer are not waited for longer than a minute, and those that die
-    meanwhile not at all.
+    This waits at most a minute for workers that do not respond, and not at all for workers
+    that die meanwhile.
 
     Raises
     ------
     Exception
-        Whatever the plugin's setup raised on a worker.
+        Any error that the plugin's setup raised on a worker.
     """
-    answers = _ask_all(
+    responses = _request_all_workers(
         client,
         "register_worker_plugin",
-        INSTALL_PATIENCE,
+        INSTALL_TIMEOUT_SECONDS,
         plugin=dumps(plugin),
         name=plugin.name,
         idempotent=False,
     )
-    for answer in answers.values():
-        if answer["status"] == "error":
-            _, error, traceback = clean_exception(answer["exception"], answer["traceback"])
+    for response in responses.values():
+        if response["status"] == "error":
+            _, error, traceback = clean_exception(response["exception"], response["traceback"])
             if error is not None:
                 raise error.with_traceback(traceback)
 
 
 def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
-    """Take a plugin from all workers, not waiting long for those that do not answer."""
-    _ask_all(client, "unregister_worker_plugin", UNINSTALL_PATIENCE, name=plugin.name)
+    """Unregister a plugin; this waits only briefly for workers that do not respond."""
+    _request_all_workers(
+        client, "unregister_worker_plugin", UNINSTALL_TIMEOUT_SECONDS, name=plugin.name
+    )
 
 
-def _ask_all(client: Client, operation: str, patience: float, **arguments: Any) -> dict[str, Any]:
-    """Have the scheduler ask all workers; no answers if one of them does not give any."""
+def _request_all_workers(
+    client: Client, operation: str, timeout: float, **arguments: Any
+) -> dict[str, Any]:
+    """Call an operation of the scheduler that sends a request to every worker.
 
-    async def ask() -> Any:
+    Returns the responses by worker; none at all if one worker does not respond within
+    ``timeout`` seconds.
+    """
+
+    async def request() -> Any:
         try:
-            request = getattr(client.scheduler, operation)(**arguments)
-            return await asyncio.wait_for(request, patience)
+            responses = getattr(client.scheduler, operation)(**arguments)
+            return await asyncio.wait_for(responses, timeout)
         except (TimeoutError, OSError) as error:
-            logger.info("a worker does not answer and is not waited for: %r", error)
+            logger.info("not waiting any longer for a worker that does not respond: %r", error)
             return {}
 
-    return cast("dict[str, Any]", client.sync(ask))
+    return cast("dict[str, Any]", client.sync(request))

@@ -1,13 +1,13 @@
-"""Shares that are checked: against each other, and for numbers that are none.
+"""Check shares against each other, and for NaN and infinity.
 
-Where shares are to be checked (``--verify``), each carries the size that its rounding is
-proportional to and the worker that it comes from. Whoever has more of a group than are needed
-compares them (:mod:`fcdcc.coding.sketches`). What contradicts itself is not decoded: the task
-fails, and the job does the block again (:mod:`.second_tries`).
+With ``--verify``, each share carries the size that its rounding error is proportional to, and
+the worker that computed it. A task that has more shares of a group than it needs compares them
+(:mod:`fcdcc.coding.sketches`). Shares that contradict each other are not decoded: the task fails,
+and the job computes the block again (:mod:`fcdcc.pipeline.runtime.retries`).
 
-NaN and infinity are ordinary numbers to a convolution, and stay with their image. A code mixes
-images, or rows: so nothing is decoded from shares that hold any, and the block is done again
-without a code.
+A convolution keeps NaN and infinity within the image that has them. A code mixes images or
+rows, so decoding would spread them. So shares with such values are never decoded; the block is
+computed again without a code.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ Array: TypeAlias = NDArray[Any]
 
 
 class CheckedShare(NamedTuple):
-    """A share that will be checked.
+    """A share with what is needed to check it.
 
-    ``scale`` is the size that its rounding is proportional to, ``worker`` where it was made.
+    ``scale`` is the size that its rounding error is proportional to, ``worker`` the address of
+    the worker that computed it.
     """
 
     values: Array
@@ -51,7 +52,7 @@ ShareMessage: TypeAlias = "Array | CheckedShare"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about the shares of one layer of a block.
+    """The result of checking the shares of one layer of a block.
 
     ``wrong`` has the position and the worker of each share that was left out.
     """
@@ -61,31 +62,31 @@ class Finding:
     wrong: tuple[tuple[int, str], ...] = ()
 
     @property
-    def in_words(self) -> str:
-        """Return it as a block's record says it."""
-        return f"layer {self.layer} ({self.name}): {_named(self.wrong)} left out as wrong"
+    def warning(self) -> str:
+        """The warning about shares left out, for the record of the block."""
+        return f"layer {self.layer} ({self.name}): {_share_list(self.wrong)} left out as wrong"
 
 
 def share_values(share: ShareMessage) -> Array:
-    """Return the values of a share."""
+    """Return the values of a share that was sent with or without a check."""
     return share.values if isinstance(share, CheckedShare) else share
 
 
 def as_message(
     executable: Executable, layer: int, position: int, values: Array, entering: Tensor | None
 ) -> ShareMessage:
-    """Return a share as it travels: as it is, or with what is needed to check it.
+    """Return a share as it travels: with ``--verify``, with what is needed to check it.
 
-    NaN and infinity are told of where they arise.
+    Values that are not finite are logged and announced here, where they arise.
 
     Parameters
     ----------
-    held, layer, position
-        Which share of what.
+    executable, layer, position
+        Which share this is.
     values
         The share.
     entering
-        What was convolved; None if nothing was.
+        The input of the convolution; None if nothing was convolved.
     """
     if not is_finite(values):
         announce("not-finite", [(position, here())])
@@ -103,7 +104,7 @@ def as_message(
     return CheckedShare(values, scale, here())
 
 
-def examine(
+def compare_shares(
     executable: Executable,
     layer: int,
     shares: Mapping[int, ShareMessage],
@@ -114,14 +115,14 @@ def examine(
 
     Parameters
     ----------
-    held, layer
-        Which layer of what.
+    executable, layer
+        Which layer this is.
     shares
-        What is there, by position.
+        The shares that are done, by position.
     images
-        Of the block.
+        Images in the block.
     with_bias
-        Positions that have the bias in them, and may lack rows that are zero.
+        Positions of shares that contain the bias, and may lack rows that are zero.
     """
     coded, bias = executable.coded(layer), executable.bias(layer)
     sketches: dict[int, Tensor] = {}
@@ -141,32 +142,32 @@ def examine(
 def raise_wrong_shares(
     executable: Executable, layer: int, shares: Mapping[int, ShareMessage], verdict: Verdict
 ) -> NoReturn:
-    """Say that shares contradict each other, or what else is the matter with them.
+    """Raise the error for shares that contradict each other.
 
     Raises
     ------
     NotFiniteError
-        If plain shares and parity hold NaN or infinity, as they do if the images led to them.
+        If shares hold NaN or infinity in the pattern that the images would cause.
     WrongSharesError
-        If any of them must be wrong.
+        Otherwise: at least one of the shares is wrong.
     """
-    odd = [position for position, share in shares.items() if not is_finite(share_values(share))]
-    if _came_in(executable, layer, odd, shares):
-        raise_not_finite(executable, layer, odd)
-    found = [
+    not_finite = [p for p, share in shares.items() if not is_finite(share_values(share))]
+    if _is_caused_by_input(executable, layer, not_finite, shares):
+        raise_not_finite(executable, layer, not_finite)
+    sources = [
         (p, s.worker if isinstance(s, CheckedShare) else "") for p, s in sorted(shares.items())
     ]
-    announce("mismatch", found)
+    announce("mismatch", sources)
     raise WrongSharesError(
-        f"layer {layer} ({executable.plan.layer(layer).name}): {_named(found)} contradict each "
-        f"other (by {verdict.syndrome:.2g} of their size); expected no more than rounding: one of "
-        "these workers computes or remembers wrongly",
-        (worker for _, worker in found if worker),
+        f"layer {layer} ({executable.plan.layer(layer).name}): {_share_list(sources)} contradict "
+        f"each other (by {verdict.syndrome:.2g} of their size); expected no more than rounding: "
+        "one of these workers computes or stores wrong values",
+        (worker for _, worker in sources if worker),
     )
 
 
-def raise_not_finite(executable: Executable, layer: int, odd: Iterable[int]) -> NoReturn:
-    """Say that shares hold values that are not finite and are not decoded.
+def raise_not_finite(executable: Executable, layer: int, positions: Iterable[int]) -> NoReturn:
+    """Raise the error for shares that must not be decoded because they hold NaN or infinity.
 
     Raises
     ------
@@ -174,41 +175,55 @@ def raise_not_finite(executable: Executable, layer: int, odd: Iterable[int]) -> 
         Always.
     """
     raise NotFiniteError(
-        f"layer {layer} ({executable.plan.layer(layer).name}): shares {sorted(odd)} hold values "
-        "that are not finite, which decoding would bring into other images; look for NaN, infinity "
-        "or very large numbers in the images"
+        f"layer {layer} ({executable.plan.layer(layer).name}): shares {sorted(positions)} hold "
+        "values that are not finite, which decoding would spread to other images; look for NaN, "
+        "infinity or very large numbers in the images"
     )
 
 
-def _came_in(
-    executable: Executable, layer: int, odd: Collection[int], shares: Mapping[int, ShareMessage]
+def _is_caused_by_input(
+    executable: Executable,
+    layer: int,
+    not_finite: Collection[int],
+    shares: Mapping[int, ShareMessage],
 ) -> bool:
-    """Return whether shares are odd because what they were made from is.
+    """Return whether shares may be not finite because the input of the layer is.
 
-    Parity mixes all parts: what enters a plain share enters all parity, too, and the plain share
-    may be the one that is not there. One share alone is not odd for that reason.
+    Parity mixes all parts: if the input of one plain share is not finite, all parity is not
+    finite either, even if that plain share is missing. So one share alone, among several, is
+    not finite for another reason: it is wrong.
+
+    Parameters
+    ----------
+    executable, layer
+        Which layer this is.
+    not_finite
+        Positions of the shares that are not finite.
+    shares
+        All shares that are done, by position.
     """
     planned = executable.plan.layer(layer)
     parity = planned.parity
     if not parity:
-        return len(odd) > 1 or (len(odd) == 1 == len(shares))
+        return len(not_finite) > 1 or (len(not_finite) == 1 == len(shares))
     if planned.uncoded <= shares.keys():
-        return bool(parity.intersection(odd)) and bool(set(odd) - parity)
-    return parity.intersection(shares) <= set(odd)
+        return bool(parity.intersection(not_finite)) and bool(set(not_finite) - parity)
+    return parity.intersection(shares) <= set(not_finite)
 
 
 def is_finite(values: Array) -> bool:
-    """Return whether all values are finite; the sum of their squares says so in no time.
+    """Return whether all values are finite.
 
-    Unless it overflows: then all are looked at.
+    Fast path: the sum of squares is finite. If it is not, it may have overflowed, and every
+    value is checked.
     """
     flat = values.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(values).all())
 
 
-def _named(shares: Iterable[tuple[int, str]]) -> str:
-    """Return shares and their workers in words."""
+def _share_list(shares: Iterable[tuple[int, str]]) -> str:
+    """Return positions and workers of shares as a list for messages."""
     return ", ".join(
         f"share {position}" + (f" from {worker}" if worker else "") for position, worker in shares
     )

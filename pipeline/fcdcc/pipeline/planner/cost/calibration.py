@@ -27,7 +27,7 @@ from distributed.worker import Worker
 from numpy.typing import NDArray
 
 from ...plans.forecast import Speeds, Work, WorkerPool, convolution_work
-from ...worker.malloc import give_back_all
+from ...worker.memory import return_freed_memory
 
 Result = TypeVar("Result")
 
@@ -355,5 +355,5 @@ def _nothing(value: Any) -> Any:
 
 
 def _resident() -> int:
-    give_back_all()  # what was used for measuring
+    return_freed_memory()  # used by the measurements
     return int(psutil.Process().memory_info().rss)

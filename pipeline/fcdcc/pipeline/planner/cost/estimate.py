@@ -21,7 +21,7 @@ from ...plans.forecast import Forecast, LayerForecast, Speeds, Work, WorkerPool
 from ...plans.plan import Plan
 from ...plans.row_layout import analysed, row_layout
 from ...worker.kernels import common, reading
-from ...worker.malloc import KEPT
+from ...worker.memory import MAX_KEPT_BYTES
 from .profile import Profile, profile_network
 from .simulation import BlockTasks, SimulatedRun, block_tasks, simulate
 from .task_costs import TaskCost, block_costs, read_work
@@ -86,7 +86,7 @@ def forecast(
         peak_memory=speeds.memory_at_rest
         + WEIGHT_COPIES * profile.weights
         + held
-        + min(held, KEPT),  # as much as was needed is kept when it is free
+        + min(held, MAX_KEPT_BYTES),  # as much as was needed is kept when it is free
         plain_seconds=_plain_seconds(network, profile, plan, workers, speeds, images),
         tasks=tasks,
         layers=layers,

@@ -17,7 +17,7 @@ from ..executable import Executable, ExecutableRef, find
 from ..share_checks import (
     Finding,
     ShareMessage,
-    examine,
+    compare_shares,
     is_finite,
     raise_not_finite,
     raise_wrong_shares,
@@ -103,7 +103,7 @@ def check_spare(
     ):
         return
     with torch.inference_mode():
-        verdict = examine(executable, layer, shares, images, with_bias)
+        verdict = compare_shares(executable, layer, shares, images, with_bias)
     if not verdict.consistent:
         raise_wrong_shares(executable, layer, shares, verdict)
 

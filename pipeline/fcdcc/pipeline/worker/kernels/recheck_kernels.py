@@ -8,7 +8,7 @@ import torch
 
 from ...anyk.worker import announce
 from ..executable import find
-from ..share_checks import CheckedShare, Finding, ShareMessage, examine, raise_wrong_shares
+from ..share_checks import CheckedShare, Finding, ShareMessage, compare_shares, raise_wrong_shares
 from .common import Array, ExecutableOrRef
 from .gathered_kernels import decode_all
 
@@ -27,7 +27,7 @@ def check(
     """
     executable = find(program)
     with torch.inference_mode():
-        verdict = examine(executable, layer, shares, images)
+        verdict = compare_shares(executable, layer, shares, images)
     name = executable.plan.layer(layer).name
     if verdict.consistent:
         return Finding(layer, name)

@@ -1,4 +1,4 @@
-"""Workers that leave in order lose nothing; adaptive scaling takes none that is needed."""
+"""Workers that leave gracefully lose nothing; adaptive scaling closes none that is needed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
+from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster, threaded_cluster
@@ -108,3 +109,14 @@ def test_a_worker_process_that_is_told_to_end_hands_over_what_it_holds(files: Fi
         running.wait_until(lambda: victim not in running.scheduler.workers, "it has left")
         assert held.result(timeout=60) == pid  # not computed again
         uninstall(client, plugin)
+
+
+@pytest.mark.cluster
+def test_ctrl_c_is_left_to_the_client() -> None:
+    with (
+        LocalCluster(n_workers=1, preload=PRELOAD, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        ignored = client.run(lambda: signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+    assert list(ignored.values()) == [True]
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
