@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from fcdcc.coding import Code, make_code
-from fcdcc.coding.conditioning import condition_limit, condition_of, measure
-from fcdcc.coding.survivors import is_enough
+from fcdcc.coding.conditioning import condition_limit, condition_of, is_enough, measure
 
 
 def codes(n: int, delta: int) -> dict[str, Code]:

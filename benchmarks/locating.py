@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fcdcc.coding import CodedConv, ConvGeometry, make_code
-from fcdcc.coding.integrity import check_shares, mismatch
+from fcdcc.coding.integrity import check_shares
 
 KINDS = ("noise", "one per cent", "one output")
 Results = dict[int, torch.Tensor]
@@ -88,8 +88,9 @@ def main() -> None:
             for _ in range(arguments.clean):
                 results = results_of(layer, dtype, generator)
                 rows = {s: layer.outputs(r, s, 1) for s, r in results.items()}
-                largest = max(largest, mismatch(code, rows))
-                accused += not check_shares(code, rows).consistent
+                verdict = check_shares(code, rows)
+                largest = max(largest, verdict.syndrome)
+                accused += not verdict.consistent
             print(
                 f"| {label} | {dtype} | {arguments.clean} | {accused} | {largest:.2g} |", flush=True
             )

@@ -12,10 +12,8 @@ from fcdcc.coding.cost import (
     Cost,
     Partition,
     cheapest,
-    choose_partitions,
     coded_share_cost,
     crme_partitions,
-    layer_cost,
     share_cost,
 )
 from fcdcc.coding.crme import crme, crme_threshold
@@ -28,6 +26,11 @@ LATE = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)
 def coded(layer: Layer, k_a: int, k_b: int, split: Any) -> CodedConv:
     geometry = ConvGeometry.of(layer.x_shape, layer.weight_shape, *layer.arguments)
     return CodedConv(geometry, crme(crme_threshold(k_a, k_b) + 1, k_a, k_b), split)
+
+
+def chosen(geometry: ConvGeometry, delta: int, *options: Any, **prices: float) -> tuple[int, ...]:
+    """The (k_a, k_b) of the CRME that is cheapest for a layer."""
+    return cheapest(geometry, crme_partitions(delta), *options, **prices)[:2]
 
 
 K = st.sampled_from([1, 2, 4, 6])
@@ -58,20 +61,12 @@ def test_the_formulas_of_the_paper() -> None:
     assert cost.multiply_adds * 8 == EARLY.multiply_adds
 
 
-def test_all_shares_of_a_layer() -> None:
-    value = CodedConv(EARLY, crme(10, 8, 4))
-    one = coded_share_cost(EARLY, Partition(8, 4, 2, 2), batch=3)
-    assert layer_cost(value, 3) == Cost(
-        10 * one.upload, 10 * one.download, 10 * one.stored, 10 * one.multiply_adds
-    )
-
-
 def test_rounding_up_is_paid_for() -> None:
     seven_rows = ConvGeometry.of((1, 64, 7, 7), (64, 64, 3, 3), padding=1)
     by_rows = coded_share_cost(seven_rows, Partition(32, 1, 2, 1))
     by_filters = coded_share_cost(seven_rows, Partition(1, 32, 1, 2))
     assert by_rows.multiply_adds * 7 == by_filters.multiply_adds * 32
-    assert choose_partitions(seven_rows, 16) == (1, 32)
+    assert chosen(seven_rows, 16) == (1, 32)
 
 
 @pytest.mark.parametrize("delta", [1, 2, 4, 12, 16])
@@ -96,20 +91,18 @@ def test_nothing_allowed_is_cheaper(layer: Layer, delta: int, split: Any) -> Non
     costs = [coded_share_cost(geometry, p, split, 4) for p in crme_partitions(delta)]
     for objective, rank in (("work", lambda c: c.multiply_adds), ("paper", Cost.price)):
         best = cheapest(geometry, crme_partitions(delta), objective, split=split, batch=4)
-        chosen = coded_share_cost(geometry, best, split, 4)
-        assert rank(chosen) == min(map(rank, costs))
-        assert choose_partitions(geometry, delta, objective, split=split, batch=4) == best[:2]
+        assert rank(coded_share_cost(geometry, best, split, 4)) == min(map(rank, costs))
 
 
 def test_early_layers_are_split_by_rows_and_late_ones_by_filters() -> None:
     for objective in ("work", "paper"):
-        assert choose_partitions(EARLY, 16, objective)[0] >= 16
-        assert choose_partitions(LATE, 16, objective)[1] >= 16
+        assert chosen(EARLY, 16, objective)[0] >= 16
+        assert chosen(LATE, 16, objective)[1] >= 16
 
 
 def test_dearer_storage_makes_larger_filter_splits() -> None:
-    cheap = choose_partitions(LATE, 16, "paper", storage=0.0)
-    dear = choose_partitions(LATE, 16, "paper", storage=10.0)
+    cheap = chosen(LATE, 16, "paper", storage=0.0)
+    dear = chosen(LATE, 16, "paper", storage=10.0)
     assert dear[1] >= cheap[1]
 
 
@@ -155,7 +148,7 @@ def test_the_pairs_of_the_paper(
     """At δ = 8, prices 0.09 and 0.023; where one part costs what two do, it is two."""
     for name, layer in layers.items():
         expected = pairs.get(name) or next(p for key, p in pairs.items() if name.startswith(key))
-        assert choose_partitions(layer, 8, "paper") == expected, name
+        assert chosen(layer, 8, "paper") == expected, name
 
 
 def test_one_part_and_two_often_cost_the_same() -> None:

@@ -29,17 +29,16 @@ def test_a_code_without_uncoded_rows_is_inverted() -> None:
     code = crme(6, 4, 4)
     decoder = code.decoder([0, 1, 4, 5])
     assert decoder.copied == ()
-    assert decoder.solves == 16
+    assert len(decoder.solved) == 16
     system = np.concatenate(code.share_matrices[[0, 1, 4, 5]])
     assert np.allclose(decoder.matrix @ system, np.eye(16), atol=1e-13)
-    assert decoder.condition_number == pytest.approx(code.condition_number([0, 1, 4, 5]))
 
 
 def test_uncoded_products_are_copied_bit_for_bit() -> None:
     stacks = systematic(5, 3)
     products = torch.randn(5, 4, 3)
     decoder = make_decoder(stacks, [0, 1, 2, 3, 4])
-    assert decoder.solves == 0
+    assert decoder.solved == ()
     assert torch.equal(decoder.apply(products), products)
 
 
@@ -68,7 +67,7 @@ def test_rows_that_say_nothing_about_the_missing_are_not_read() -> None:
 def test_the_first_of_several_copies_is_taken() -> None:
     stacks = np.tile(np.eye(3), (3, 1))[:, None]
     decoder = make_decoder(stacks, [0, 2, 3, 4, 8])
-    assert decoder.solves == 0
+    assert decoder.solved == ()
     assert decoder.copied == ((0, 0), (1, 3), (2, 1))
 
 
@@ -125,7 +124,6 @@ def test_pickling() -> None:
     copy = pickle.loads(pickle.dumps(decoder))
     assert copy.survivors == decoder.survivors
     assert np.array_equal(copy.matrix, decoder.matrix)
-    assert copy.condition_number == decoder.condition_number
 
 
 @given(st.integers(1, 6), st.integers(0, 4), st.data())
@@ -138,5 +136,6 @@ def test_any_sufficient_set_of_a_systematic_code(
     products = torch.randn(count, 3, dtype=torch.float64)
     decoder = make_decoder(stacks, shares)
     decoded = decoder.apply(results_of(stacks, shares, products))
-    assert (decoded - products).norm() <= 1e-14 * decoder.condition_number * 100
-    assert decoder.solves == count - sum(share < count for share in shares)
+    condition = np.linalg.cond(np.concatenate(stacks[shares]))
+    assert (decoded - products).norm() <= 1e-14 * condition * 100
+    assert len(decoder.solved) == count - sum(share < count for share in shares)

@@ -8,7 +8,7 @@ from fcdcc.coding import Code
 from fcdcc.coding.comparators import replication
 from fcdcc.coding.crme import crme
 from fcdcc.coding.errors import TensorError
-from fcdcc.coding.integrity import check_shares, mismatch, parity_relations, threshold
+from fcdcc.coding.integrity import check_shares, parity_relations, threshold
 from fcdcc.coding.systematic import systematic
 
 CODES = [systematic(20, 64, 1), systematic(20, 4, 16), crme(20, 8, 8)]
@@ -74,11 +74,11 @@ def test_clean_groups_are_not_accused(code: Code, dtype: torch.dtype) -> None:
 
 def test_the_syndrome_of_a_clean_group_is_rounding() -> None:
     for dtype in DTYPES:
-        clean = mismatch(CODES[0], dict(enumerate(results_of(CODES[0], dtype, 0))))
-        assert clean < threshold(dtype) / 10
+        clean = check_shares(CODES[0], dict(enumerate(results_of(CODES[0], dtype, 0))))
+        assert clean.syndrome < threshold(dtype) / 10
         results = results_of(CODES[0], dtype, 0)
         results[3] *= 1.01
-        assert mismatch(CODES[0], dict(enumerate(results))) > 1e-3 / 4
+        assert check_shares(CODES[0], dict(enumerate(results))).syndrome > 1e-3 / 4
 
 
 def test_fewer_shares_check_less() -> None:
@@ -88,7 +88,7 @@ def test_fewer_shares_check_less() -> None:
     first = {share: results[share] for share in range(16)}
     verdict = check_shares(code, first)
     assert verdict.consistent
-    assert not verdict.checked
+    assert verdict.syndrome == 0
     one_more = check_shares(code, {share: results[share] for share in range(17)})
     assert not one_more.consistent
     assert not one_more.located

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdcc.coding import ConvGeometry, GeometryError
-from fcdcc.coding.apcp import join, pad, padded_rows, part, partition_images, partition_rows
+from fcdcc.coding.apcp import padded_rows, partition_images, partition_rows
+from fcdcc.coding.geometry import pad_space
 from fcdcc.coding.kccp import partition_filters, split_filters
 from support.convolutions import Layer, layers, oracle
 
@@ -22,14 +23,15 @@ def test_convolved_parts_join_to_the_output(layer: Layer, k_a: int) -> None:
     geometry = geometry_of(layer)
     partition = partition_rows(geometry, k_a)
     x, weight = layer.tensors()
-    padded = pad(x, geometry, partition)
-    outputs = [
-        geometry.convolve_padded(part(padded, partition, a), (0,) * geometry.ndim, weight)
-        for a in range(k_a)
-    ]
-    assert {output.shape[2] for output in outputs} == {partition.rows}
+    parts = [padded_rows(x, geometry, start, partition.input_rows) for start in partition.starts]
+    outputs = [geometry.convolve_padded(part, (0,) * geometry.ndim, weight) for part in parts]
+    assert [output.shape[2] for output in outputs] == [partition.rows] * k_a
     expected = oracle(x, weight, None, *layer.arguments)
-    assert torch.allclose(join(outputs, partition), expected, rtol=0, atol=1e-12)
+    joined = torch.cat(outputs, dim=2)[:, :, : partition.output_rows]
+    assert torch.allclose(joined, expected, rtol=0, atol=1e-12)
+    for a in range(k_a):
+        run = partition.output_run(a)
+        assert torch.equal(joined[:, :, run], outputs[a][:, :, : run.stop - run.start])
 
 
 @given(layers(), st.integers(1, 9))
@@ -38,10 +40,9 @@ def test_parts_are_as_small_as_they_can_be(layer: Layer, k_a: int) -> None:
     partition = partition_rows(geometry, k_a)
     assert partition.rows * k_a >= geometry.output_spatial[0] > (partition.rows - 1) * k_a
     assert partition.input_rows == partition.span(1)
-    assert partition.halo == geometry.effective_kernel[0] - geometry.stride[0]
-    last = partition.starts[-1] + partition.input_rows
-    assert last == partition.span(k_a)
-    assert partition.bottom == max(0, last - geometry.padded_spatial[0])
+    shared = partition.input_rows - partition.step
+    assert shared == geometry.effective_kernel[0] - geometry.stride[0]
+    assert partition.starts[-1] + partition.input_rows == partition.span(k_a)
 
 
 @given(layers(), st.integers(1, 9), st.data())
@@ -49,7 +50,9 @@ def test_rows_are_padded_alone_as_in_the_whole(layer: Layer, k_a: int, data: st.
     geometry = geometry_of(layer)
     partition = partition_rows(geometry, k_a)
     x, _ = layer.tensors()
-    whole = pad(x, geometry, partition)
+    whole = pad_space(x, geometry.padding)
+    below = max(0, partition.span(k_a) - whole.shape[2])
+    whole = pad_space(whole, ((0, below), *[(0, 0)] * (geometry.ndim - 1)))
     start = data.draw(st.integers(0, whole.shape[2] - 1))
     count = data.draw(st.integers(1, whole.shape[2] - start))
     assert torch.equal(padded_rows(x, geometry, start, count), whole[:, :, start : start + count])
@@ -57,18 +60,14 @@ def test_rows_are_padded_alone_as_in_the_whole(layer: Layer, k_a: int, data: st.
 
 def test_nothing_is_copied_where_nothing_is_added() -> None:
     geometry = ConvGeometry.of((2, 3, 12, 5), (4, 3, 3, 3))
-    partition = partition_rows(geometry, 5)
     x = torch.randn(2, 3, 12, 5)
-    assert partition.bottom == 0
-    assert pad(x, geometry, partition) is x
-    for view in (part(x, partition, 3), padded_rows(x, geometry, 6, 4)):
-        assert view.data_ptr() == x[:, :, 6].data_ptr()
+    assert padded_rows(x, geometry, 6, 4).data_ptr() == x[:, :, 6].data_ptr()
+    assert pad_space(x, geometry.padding) is x
 
 
 def test_a_stride_larger_than_the_kernel_skips_rows() -> None:
     geometry = ConvGeometry.of((1, 1, 20), (1, 1, 2), 5)
     partition = partition_rows(geometry, 2)
-    assert partition.halo == -3
     assert partition.starts == (0, 10)
     assert partition.input_rows == 7
 

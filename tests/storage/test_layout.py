@@ -30,17 +30,6 @@ def test_blocks_start_at_multiples_of_the_batch_and_only_the_last_is_shorter(
     assert all(layout.block_of(image) == b for b, s in enumerate(bounds) for image in range(*s))
 
 
-@given(layouts, st.integers(0, 200))
-def test_appended_images_change_exactly_the_blocks_whose_images_differ(
-    layout: BlockLayout, appended: int
-) -> None:
-    grown = BlockLayout(layout.images + appended, layout.batch)
-    before = list(layout)
-    changed = [b for b, bounds in enumerate(grown) if b >= len(before) or before[b] != bounds]
-    found = [b for b in layout.changed_by(grown.images) if appended]
-    assert found == changed
-
-
 @pytest.mark.parametrize("block", [-1, 3])
 def test_a_block_that_is_not_there_is_refused(block: int) -> None:
     with pytest.raises(OutputError, match="blocks 0 to 2"):
@@ -96,16 +85,6 @@ def test_an_image_is_done_when_all_its_bands_are(layout: BlockLayout, data: st.D
     done = np.array(chosen)
     whole = [i for i in range(layout.images) if done[[*layout.beside(layout.block_of(i))]].all()]
     assert layout.images_in(done) == len(whole)
-
-
-@given(banded, st.integers(0, 20))
-def test_appended_images_change_all_bands_of_the_blocks_that_differ(
-    layout: BlockLayout, appended: int
-) -> None:
-    grown = BlockLayout(layout.images + appended, layout.batch, layout.rows, layout.band)
-    before = list(layout)
-    changed = [b for b, bounds in enumerate(grown) if b >= len(before) or before[b] != bounds]
-    assert [b for b in layout.changed_by(grown.images) if appended] == changed
 
 
 @pytest.mark.parametrize(("rows", "band"), [(10, None), (None, 4), (10, 0), (0, 4)])

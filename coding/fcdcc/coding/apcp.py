@@ -20,7 +20,6 @@ arithmetic with a kernel of 1 and stride 1 along the batch axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +30,7 @@ from .geometry import ConvGeometry, pad_space
 __all__ = [
     "ImagePartition",
     "RowPartition",
-    "join",
-    "pad",
     "padded_rows",
-    "part",
     "partition_images",
     "partition_rows",
 ]
@@ -56,8 +52,6 @@ class RowPartition:
         Input rows of one part, Ĥ.
     step
         Padded input rows between the beginnings of neighbours, h s.
-    bottom
-        Zero rows added below the padded input: the adaptive padding.
     """
 
     k_a: int
@@ -65,17 +59,11 @@ class RowPartition:
     rows: int
     input_rows: int
     step: int
-    bottom: int
 
     @property
     def starts(self) -> tuple[int, ...]:
         """First row of each part in the padded input."""
         return tuple(a * self.step for a in range(self.k_a))
-
-    @property
-    def halo(self) -> int:
-        """Rows that neighbours share, KH − s; negative where rows between them are unused."""
-        return self.input_rows - self.step
 
     def output_run(self, first: int, parts: int = 1) -> slice:
         """Return the output rows of some parts in a row, cut to the output."""
@@ -120,7 +108,7 @@ def partition_rows(geometry: ConvGeometry, k_a: int) -> RowPartition:
     --------
     >>> geometry = ConvGeometry.of((1, 3, 28, 28), (6, 3, 5, 5), padding=2)
     >>> partition_rows(geometry, 4)
-    RowPartition(k_a=4, output_rows=28, rows=7, input_rows=11, step=7, bottom=0)
+    RowPartition(k_a=4, output_rows=28, rows=7, input_rows=11, step=7)
     """
     if k_a < 1:
         raise GeometryError(f"input in {k_a} parts; expected 1 or more")
@@ -128,14 +116,12 @@ def partition_rows(geometry: ConvGeometry, k_a: int) -> RowPartition:
     rows = -(-output_rows // k_a)
     step = rows * geometry.stride[0]
     input_rows = (rows - 1) * geometry.stride[0] + geometry.effective_kernel[0]
-    needed = (k_a - 1) * step + input_rows
     return RowPartition(
         k_a=k_a,
         output_rows=output_rows,
         rows=rows,
         input_rows=input_rows,
         step=step,
-        bottom=max(0, needed - geometry.padded_spatial[0]),
     )
 
 
@@ -144,25 +130,6 @@ def partition_images(images: int, k_a: int) -> ImagePartition:
     if k_a < 1 or images < 0:
         raise GeometryError(f"{images} images in {k_a} parts; expected 1 part or more")
     return ImagePartition(k_a, images)
-
-
-def pad(x: torch.Tensor, geometry: ConvGeometry, partition: RowPartition) -> torch.Tensor:
-    """Return (B, C, *space) with the layer's padding and the adaptive padding below.
-
-    ``x`` itself where there is nothing to add.
-    """
-    (before, after), *others = geometry.padding
-    return pad_space(x, ((before, after + partition.bottom), *others))
-
-
-def part(padded: torch.Tensor, partition: RowPartition, a: int) -> torch.Tensor:
-    """Return part a of an input from :func:`pad`, (B, C, Ĥ, …): a view."""
-    return padded.narrow(2, partition.starts[a], partition.input_rows)
-
-
-def join(parts: Sequence[torch.Tensor], partition: RowPartition) -> torch.Tensor:
-    """Return the output (B, N, H', …) from the outputs of all parts, (B, N, h, …) each."""
-    return torch.cat(list(parts), dim=2).narrow(2, 0, partition.output_rows)
 
 
 def padded_rows(x: torch.Tensor, geometry: ConvGeometry, start: int, count: int) -> torch.Tensor:

@@ -7,9 +7,8 @@ coded filters combinations of the k_b parts of the filters (the rows of
 are the rows of ``input_matrix[j] ⊗ filter_matrix[j]`` applied to the k_a k_b products of
 uncoded parts, and decoding is linear algebra on those rows alone (paper, section IV).
 
-Everything that the graph asks of a code is here: which parts a share needs
-(:meth:`Code.parts_needed`), when a group has enough (:meth:`Code.is_decodable`) and how its
-survivors are turned into the layer (:meth:`Code.decoder`).
+:meth:`Code.is_decodable` says when the shares that are there suffice, and
+:meth:`Code.decoder` how to compute the layer's output from them.
 """
 
 from __future__ import annotations

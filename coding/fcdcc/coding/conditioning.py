@@ -1,9 +1,9 @@
 """What a code does to the accuracy: condition numbers, limits, refusal at plan time.
 
 The relative error of a decoded layer is about the condition number of its survivors times
-the rounding of the dtype. :func:`measure` gives the worst and the usual condition number,
-:func:`check_tolerance` refuses a code that cannot keep what γ promises. Which survivors to
-decode from is decided in :mod:`fcdcc.coding.survivors`.
+the rounding of the dtype. :func:`measure` returns the worst and the usual condition number,
+:func:`check_tolerance` refuses a code that is not accurate enough after γ losses, and
+:func:`is_enough` decides whether to decode from the shares that have arrived.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "condition_limit",
     "condition_of",
     "guaranteed_tolerance",
+    "is_enough",
     "measure",
     "refusal_limit",
     "spectrum_of",
@@ -117,6 +118,18 @@ def condition_of(code: Code, survivors: Iterable[int]) -> float:
     if not code.is_decodable(shares):
         return math.inf
     return _condition(code, shares)
+
+
+def is_enough(code: Code, survivors: Iterable[int], dtype: torch.dtype) -> bool:
+    """Return whether to decode from these shares now rather than wait for one more.
+
+    They decode within :func:`condition_limit` of the dtype of the results, or no share is
+    missing. One more share usually makes the condition number 3 to 10 times smaller.
+    """
+    shares = set(survivors)
+    if not code.is_decodable(shares):
+        return False
+    return len(shares) == code.n or condition_of(code, shares) <= condition_limit(dtype)
 
 
 def guaranteed_tolerance(code: Code) -> int:

@@ -32,10 +32,8 @@ __all__ = [
     "Objective",
     "Partition",
     "cheapest",
-    "choose_partitions",
     "coded_share_cost",
     "crme_partitions",
-    "layer_cost",
     "share_cost",
 ]
 
@@ -79,14 +77,6 @@ class Cost:
     ) -> float:
         """Return λ_comm · (upload + download) + λ_store · stored, what the paper minimises."""
         return communication * self.communication + storage * self.stored
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.upload + other.upload,
-            self.download + other.download,
-            self.stored + other.stored,
-            self.multiply_adds + other.multiply_adds,
-        )
 
 
 class Partition(NamedTuple):
@@ -137,14 +127,6 @@ def share_cost(layer: CodedConv, share: int, batch: int = 1) -> Cost:
     return Cost(strip, cost.download, cost.stored, cost.multiply_adds)
 
 
-def layer_cost(layer: CodedConv, batch: int = 1) -> Cost:
-    """Return the cost of all n shares of a layer for a block of ``batch`` images."""
-    total = Cost(0, 0, 0, 0)
-    for share in range(layer.code.n):
-        total += share_cost(layer, share, batch)
-    return total
-
-
 def crme_partitions(delta: int) -> tuple[Partition, ...]:
     """Return all partitions with which the CRME has recovery threshold ``delta``.
 
@@ -192,6 +174,15 @@ def cheapest(
         How the input is split, and the images of a block.
     communication, storage
         λ_comm and λ_store.
+
+    Examples
+    --------
+    An early layer is split by rows, a late one by filters:
+
+    >>> early = ConvGeometry.of((1, 3, 224, 224), (64, 3, 3, 3), padding=1)
+    >>> late = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)
+    >>> [cheapest(layer, crme_partitions(16), "paper")[:2] for layer in (early, late)]
+    [(32, 2), (1, 32)]
     """
 
     def rank(partition: Partition) -> tuple[float, ...]:
@@ -201,36 +192,3 @@ def cheapest(
         return (cost.multiply_adds, cost.communication, cost.stored)
 
     return min(candidates, key=rank)
-
-
-def choose_partitions(
-    geometry: ConvGeometry,
-    delta: int,
-    objective: Objective = "work",
-    *,
-    split: Split = "rows",
-    batch: int = 1,
-    communication: float = COMMUNICATION_WEIGHT,
-    storage: float = STORAGE_WEIGHT,
-) -> tuple[int, int]:
-    """Return the (k_a, k_b) of the CRME that is cheapest for a layer; see :func:`cheapest`.
-
-    Examples
-    --------
-    An early layer is split by rows, a late one by filters:
-
-    >>> early = ConvGeometry.of((1, 3, 224, 224), (64, 3, 3, 3), padding=1)
-    >>> late = ConvGeometry.of((1, 512, 14, 14), (512, 512, 3, 3), padding=1)
-    >>> choose_partitions(early, 16, "paper"), choose_partitions(late, 16, "paper")
-    ((32, 2), (1, 32))
-    """
-    best = cheapest(
-        geometry,
-        crme_partitions(delta),
-        objective,
-        split=split,
-        batch=batch,
-        communication=communication,
-        storage=storage,
-    )
-    return best.k_a, best.k_b

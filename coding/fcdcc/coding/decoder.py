@@ -52,8 +52,6 @@ class Decoder:
         The rows that they are solved from, ascending.
     matrix
         (len(solved), len(rows)) float64: solved products = matrix @ rows.
-    share_matrices
-        Of the code, (n, ell_a · ell_b, k_a · k_b) float64; the survivors' are the matrix E.
     """
 
     survivors: tuple[int, ...]
@@ -61,17 +59,6 @@ class Decoder:
     solved: tuple[int, ...]
     rows: tuple[int, ...]
     matrix: Float64Array = field(repr=False)
-    share_matrices: Float64Array = field(repr=False)
-
-    @property
-    def solves(self) -> int:
-        """The number of products that are solved for; 0 where nothing has to be decoded."""
-        return len(self.solved)
-
-    @cached_property
-    def condition_number(self) -> float:
-        """The 2-norm condition number of E."""
-        return float(np.linalg.cond(np.concatenate(self.share_matrices[list(self.survivors)])))
 
     @cached_property
     def _casts(self) -> dict[tuple[torch.dtype, torch.device], torch.Tensor]:
@@ -135,7 +122,6 @@ class Decoder:
             self.solved,
             self.rows,
             self.matrix,
-            self.share_matrices,
         )
 
 
@@ -170,7 +156,6 @@ def make_decoder(share_matrices: Float64Array, shares: Sequence[int]) -> Decoder
         solved=tuple(unknown),
         rows=tuple(int(row) for row in rows),
         matrix=_frozen(by_row[:, rows]),
-        share_matrices=share_matrices,
     )
 
 

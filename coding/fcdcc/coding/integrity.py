@@ -31,7 +31,6 @@ from .errors import TensorError
 __all__ = [
     "Verdict",
     "check_shares",
-    "mismatch",
     "parity_relations",
     "threshold",
 ]
@@ -55,8 +54,6 @@ class Verdict:
     syndrome
         Size of the syndrome relative to the results, before anything was left out; 0 where
         there were no relations to check, infinity if a result is not finite.
-    checked
-        Whether there was any relation to check: more shares than the code needs.
     consistent
         Whether nothing is wrong, as far as can be told.
     wrong
@@ -64,7 +61,6 @@ class Verdict:
     """
 
     syndrome: float
-    checked: bool
     consistent: bool
     wrong: tuple[int, ...]
 
@@ -107,25 +103,6 @@ def parity_relations(code: Code, shares: tuple[int, ...]) -> Float64Array:
     return relations
 
 
-def mismatch(code: Code, results: Mapping[int, Rows]) -> float:
-    """Return the size of the syndrome relative to the results; 0 without relations.
-
-    Parameters
-    ----------
-    code
-        The code.
-    results
-        For every share its ell_a · ell_b results, tensors of one shape, in the order of the
-        rows of its matrix :attr:`fcdcc.coding.Code.share_matrices`; what
-        :meth:`fcdcc.coding.CodedConv.outputs` gives.
-    """
-    shares = tuple(sorted(results))
-    stacked = _stack(results, shares)
-    if not bool(torch.isfinite(stacked).all()):
-        return float("inf")
-    return _relative(_syndrome(code, shares, stacked), stacked)
-
-
 def check_shares(
     code: Code, results: Mapping[int, Rows], limit: float | None = None, bound: float | None = None
 ) -> Verdict:
@@ -139,7 +116,9 @@ def check_shares(
     code
         The code.
     results
-        As for :func:`mismatch`.
+        For every share its ell_a · ell_b results, tensors of one shape, in the order of the
+        rows of its matrix :attr:`fcdcc.coding.Code.share_matrices`, as
+        :meth:`fcdcc.coding.CodedConv.outputs` returns them.
     limit
         Size of the syndrome, relative to the results, above which something is wrong; by
         default :func:`threshold`.
@@ -157,12 +136,12 @@ def check_shares(
         inner = check_shares(code, rest, limit, bound) if rest else None
         known = inner is not None and (inner.consistent or inner.located)
         wrong = tuple(sorted((*broken, *inner.wrong))) if known and inner else broken
-        return Verdict(float("inf"), True, False, wrong)
+        return Verdict(float("inf"), False, wrong)
     relations = parity_relations(code, shares)
     syndrome = _syndrome(code, shares, stacked)
     size = _relative(syndrome, stacked)
     if len(relations) == 0 or _is_rounding(syndrome, stacked, limit, bound):
-        return Verdict(size, len(relations) > 0, True, ())
+        return Verdict(size, True, ())
     noise = 0.0 if bound is None else bound * math.sqrt(syndrome.shape[1])
     order = _suspects(relations, syndrome, len(shares), limit, noise)
     most = len(shares) - code.recovery_threshold - 1
@@ -171,8 +150,8 @@ def check_shares(
         wrong = tuple(sorted(shares[i] for i in accused))
         rest = {share: results[share] for share in shares if share not in wrong}
         if code.is_decodable(rest) and _agree(code, rest, limit, bound):
-            return Verdict(size, True, False, wrong)
-    return Verdict(size, True, False, ())
+            return Verdict(size, False, wrong)
+    return Verdict(size, False, ())
 
 
 def _agree(code: Code, results: Mapping[int, Rows], limit: float, bound: float | None) -> bool:

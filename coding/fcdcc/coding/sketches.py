@@ -98,7 +98,7 @@ def sketch(rows: Rows) -> torch.Tensor:
     Parameters
     ----------
     rows
-        The share's ell_a · ell_b results, tensors of one shape, as for :func:`mismatch`.
+        The share's ell_a · ell_b results, tensors of one shape, as for :func:`check_shares`.
     """
     return torch.stack([_sums(row) for row in rows])
 

@@ -42,11 +42,6 @@ class Progress:
         return [int(block) for block in np.flatnonzero(~self.done)]
 
     @property
-    def missing(self) -> list[int]:
-        """Blocks that nobody has tried, as far as is known, ascending."""
-        return [block for block in self.pending if block not in self.failed]
-
-    @property
     def complete(self) -> bool:
         """Whether every block is done."""
         return bool(self.done.all())

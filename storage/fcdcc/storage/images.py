@@ -91,7 +91,6 @@ def open_images(
         dtype=found.dtype.newbyteorder("=").name,
         order=axes.order,
         dims=axes.names,
-        chunk=1 if single else int((found.shards or found.chunks)[0]),
         ids_name=None if single else _find_ids(location, path, found, axes.names),
         form=form_of(found),
         single=single,

@@ -41,8 +41,6 @@ class BlockLayout:
     >>> layout = BlockLayout(images=10, batch=4)
     >>> layout.blocks, layout.bounds(2)
     (3, (8, 10))
-    >>> list(layout.changed_by(15))
-    [2, 3]
     >>> layout = BlockLayout(images=2, batch=1, rows=100, band=40)
     >>> layout.blocks, layout.bounds(5), layout.rows_of(5)
     (6, (1, 2), (80, 100))
@@ -112,14 +110,6 @@ class BlockLayout:
         short = self.blocks // self.bands * self.batch - self.images
         last = bool(len(runs)) and int(runs[-1]) == self.blocks // self.bands - 1
         return len(runs) * self.batch - (short if last else 0)
-
-    def changed_by(self, images: int) -> range:
-        """Return the blocks to be made when the number of images becomes ``images``.
-
-        These are the new blocks and, where it was partial, the one that was the last.
-        """
-        grown = BlockLayout(images, self.batch, self.rows, self.band)
-        return range(self.images // self.batch * self.bands, grown.blocks)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over (start, stop) of all blocks."""

@@ -44,8 +44,6 @@ class ImageSource:
         Axes of the stored array in the order (n, c, *space).
     dims
         Names of the axes in the order (n, c, *space).
-    chunk
-        Length of the stored chunks (or shards) along n.
     ids_name
         Name of the coordinate along n, None where there is none.
     limit
@@ -65,7 +63,6 @@ class ImageSource:
     dtype: str
     order: tuple[int, ...]
     dims: tuple[str, ...]
-    chunk: int
     ids_name: str | None = None
     limit: int | None = None
     form: str = ""

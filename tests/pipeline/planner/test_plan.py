@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from torch import nn
 
-from fcdcc.coding.cost import choose_partitions
+from fcdcc.coding.cost import cheapest, crme_partitions
 from fcdcc.coding.errors import CodeError, IllConditionedError
 from fcdcc.pipeline import Plan, open_model
 from fcdcc.pipeline.cli.main import main
@@ -165,8 +165,8 @@ def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
     assert not plan.in_place
     for layer in plan.layers:
         assert layer.code is not None
-        pair = choose_partitions(layer.geometry, 4, "paper")
-        assert (layer.code.k_a, layer.code.k_b) == pair
+        best = cheapest(layer.geometry, crme_partitions(4), "paper")
+        assert (layer.code.k_a, layer.code.k_b) == (best.k_a, best.k_b)
     with pytest.raises(PlanError, match="leave one out"):
         choose_plan(network, SHAPE, PlanOptions.of(split="images", objective="paper"))
 

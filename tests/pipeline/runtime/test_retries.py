@@ -40,7 +40,7 @@ def refused(files: Files, there: Collection[int], odd: Collection[int]) -> type[
     layer = max(held.plan.coded_layers)
     shares = {p: np.full(4, np.nan if p in odd else 1.0, "float32") for p in there}
     with pytest.raises(FcdccError) as caught:
-        raise_wrong_shares(held, layer, shares, Verdict(np.inf, True, False, ()))
+        raise_wrong_shares(held, layer, shares, Verdict(np.inf, False, ()))
     return caught.type
 
 

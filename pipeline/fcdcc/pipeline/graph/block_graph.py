@@ -12,7 +12,7 @@ from dask._task_spec import GraphNode, Task, TaskRef
 from dask.typing import Key
 
 from fcdcc.coding import Code
-from fcdcc.coding.survivors import is_enough
+from fcdcc.coding.conditioning import is_enough
 
 from ..anyk.keys import RawKey, Stage, task_key
 from ..halo import Rows

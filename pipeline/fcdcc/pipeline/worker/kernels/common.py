@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcdcc.coding import Code
-from fcdcc.coding.survivors import is_enough
+from fcdcc.coding.conditioning import is_enough
 
 from ...model.interpreter import run_steps
 from ..executable import Executable, ExecutableRef, find
