@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fcdcc.pipeline import Model, Plan, infer, open_model, plan
 from fcdcc.pipeline.anyk import AnyK, anyk_report
 from fcdcc.pipeline.anyk.keys import parse_key
+from fcdcc.pipeline.anyk.scheduler import dask_contract
 from fcdcc.pipeline.errors import OptionError, PlanError
 from support.small import SHAPE, make_files
 
@@ -198,3 +199,17 @@ def test_on_a_cluster_layers_do_not_wait_for_all_shares(
     report = anyk_report(client, run)
     assert report["counters"]["groups"] == 2 * 3
     assert report["failures"] == []
+
+
+@pytest.mark.cluster
+def test_where_the_scheduler_refuses_the_plugin_a_warning_says_so(
+    model: Model, pixels: Pixels, expected: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_contract, "breaches", lambda: ["it is another"])
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster),
+    ):
+        with pytest.warns(UserWarning, match=r"cannot be registered on inproc.*it is another"):
+            made = infer(model, pixels, batch=4)
+        assert_close(made.compute(), expected)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
+from fcdcc.pipeline.runtime import job
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.storage import open_predictions, verify
 from fcdcc.storage.objects import open_folder
@@ -127,6 +130,27 @@ def test_images_in_bands_from_end_to_end(large: Large, scheduler: str, tmp_path:
     assert (appended.blocks_done, appended.images_done) == (BANDS, 1)
     assert_right(large, output, 3)
     assert before.items() <= chunks(output).items()
+
+
+def test_an_output_that_another_run_has_created_since_the_planning_is_continued(
+    large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This run plans whole images; before it has the lock, another run writes bands."""
+    output = tmp_path / "out.zarr"
+    hold, others = job.hold, []
+
+    @contextmanager
+    def hold_after_another_run(path: str) -> Iterator[None]:
+        if not others:
+            others.append("bands")
+            run(large.config(output, scheduler=scheduler, limit=1))
+        with hold(path):
+            yield
+
+    monkeypatch.setattr(job, "hold", hold_after_another_run)
+    summary = run(large.config(output, scheduler=scheduler, band=None))
+    assert (summary.blocks_skipped, summary.blocks_done) == (BANDS, BANDS)
+    assert_right(large, output)
 
 
 def test_damage_is_found_and_only_its_band_is_done_again(
