@@ -1,7 +1,7 @@
-"""The options of a job, checked: one definition for the command line, files and Python.
+"""The options of a job: one definition for the command line, job files and Python.
 
-A name here is the option of the command line with ``_`` for ``-``, the key of a job file and
-the keyword in Python.
+A field name here is the option of the command line with ``_`` for ``-``, the key of a job file,
+and the keyword in Python. Field descriptions are the help texts of the command line.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from .errors import OptionError
 from .prediction_format import StoredForm
 
 
-def _several(value: object) -> object:
-    """Return one number as a tuple of it, and a list as a tuple."""
+def _as_tuple(value: object) -> object:
+    """Return a number or a list of numbers as a tuple."""
     if isinstance(value, list):
         return tuple(value)
     return (value,) if isinstance(value, int | float) else value
 
 
-def _parsed(value: object) -> object:
-    """Return bytes such as 4GB as a number."""
+def _as_bytes(value: object) -> object:
+    """Return a text such as 4GB as a number of bytes."""
     if not isinstance(value, str):
         return value
     try:
         return parse_bytes(value)
     except ValueError:
-        raise ValueError("expected bytes, such as 4GB or 900MiB") from None
+        raise ValueError("expected a size in bytes, such as 4GB or 900MiB") from None
 
 
 ARGUMENTS = ("model", "input", "output")
-"""Options that the command line takes without a name."""
+"""Options that are positional arguments on the command line."""
 
 CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
 LogFormat = Literal["text", "json"]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_several)]
-Bytes = Annotated[int, BeforeValidator(_parsed), Field(gt=0)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
+Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0)]
 
 
 class _Options(BaseModel):
-    """Options that cannot be changed once they are checked, and say in a line what is wrong."""
+    """Immutable options; invalid ones raise an OptionError of one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
@@ -64,22 +64,22 @@ class _Options(BaseModel):
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """Return the options, those that are None left at their defaults.
+        """Return checked options; those that are None keep their defaults.
 
         Raises
         ------
         OptionError
-            With one line that names the option, what was given and what was expected.
+            If options are invalid; the message names each, what was given and what was expected.
         """
         given = {name: value for name, value in options.items() if value is not None}
         try:
             return cls(**given)
         except ValidationError as error:
-            raise OptionError("; ".join(_in_words(item) for item in error.errors())) from None
+            raise OptionError("; ".join(_message_of(item) for item in error.errors())) from None
 
 
-def _in_words(item: Mapping[str, Any]) -> str:
-    """Return one of pydantic's complaints as ``--option: what is wrong``."""
+def _message_of(item: Mapping[str, Any]) -> str:
+    """Return a validation error of pydantic as a message about the option."""
     message = str(item["msg"]).removeprefix("Value error, ")
     if not item["loc"]:
         return message
@@ -93,58 +93,66 @@ def _in_words(item: Mapping[str, Any]) -> str:
 
 
 class PlanOptions(_Options):
-    """What decides how a network is run and what comes out."""
+    """Options that determine the plan and the predictions."""
 
     n: int = Field(6, ge=1, le=4096, description="shares per coded layer")
     tolerate: int = Field(2, ge=0, description="γ: how many of the n shares may be lost")
-    code: CodeName = Field("systematic", description="the code of the shares")
+    code: CodeName = Field("systematic", description="the code that the shares are made with")
     split: Literal["auto", "rows", "images"] = Field(
         "auto",
-        description="what the parts of a block are. images: runs of its images; rows: strips of "
-        "every layer; auto: images where the blocks hold enough of them",
+        description="how a block is split into parts. images: by its images; rows: every layer "
+        "into strips of rows; auto: by images if the blocks have enough of them",
     )
     redundancy: Literal["eager", "standby", "off"] = Field(
         "standby",
-        description="eager: all n shares start; standby: parity starts when a share is late "
-        "(codes without parity: all n shares start); "
-        "off: no parity, and nothing may be lost",
+        description="eager: all n shares start at once; standby: parity shares start when a share "
+        "is late (with codes without parity, all n shares start at once); off: no parity shares, "
+        "and no share may be lost",
     )
     verify: Literal["off", "spare", "all"] = Field(
         "off",
-        description="spare: check layers of which more shares than needed are there anyway; "
-        "all: wait for one more than needed and check every layer; where shares contradict each "
-        "other the block is done again, with all n, and the wrong ones are left out",
+        description="spare: check a layer if more shares than needed are done anyway; all: wait "
+        "for one share more than needed and check every layer. If shares contradict each other, "
+        "the block is computed again with all n shares, and wrong ones are left out",
     )
     batch: int | None = Field(None, ge=1, description="images per block")
-    limit: int | None = Field(None, ge=1, description="only the first so many images")
-    dtype: Literal["float32", "float64"] = Field("float32", description="arithmetic")
+    limit: int | None = Field(
+        None, ge=1, description="use only this many images, from the first on"
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="data type of the computation"
+    )
     objective: Literal["time", "paper"] = Field(
         "time",
-        description="what is planned for. time: the shortest run; paper: the least "
-        "communication and storage (FCDCC, section V), every layer gathered",
+        description="what the plan minimises. time: the time of the run; paper: communication and "
+        "storage (FCDCC, section V), with every layer gathered on one worker",
     )
     memory: Bytes | None = Field(
-        None, description="allowed per worker, such as 4GB; a plan that needs more is refused"
+        None, description="memory per worker, such as 4GB; a plan that needs more is refused"
     )
-    in_flight: int | None = Field(None, ge=1, description="blocks in flight")
+    in_flight: int | None = Field(None, ge=1, description="blocks computed at a time")
     band: int | None = Field(
         None,
         ge=1,
-        description="rows of a dense prediction per block, for images that are too large to be "
-        "computed at once",
+        description="rows of a dense prediction per block, for images that are too large to "
+        "compute whole",
     )
     calibrate: bool = Field(
-        False, description="measure the workers' speed for the plan, and save it for later ones"
+        False, description="measure the workers' speed for this plan, and save it for later plans"
     )
-    input_array: str | None = Field(None, description="the array in a group")
+    input_array: str | None = Field(None, description="name of the image array in a group")
     scale: Literal["auto", "none"] = Field(
-        "auto", description="auto: unsigned bytes are scaled to [0, 1]"
+        "auto", description="auto: scale unsigned bytes to [0, 1]; none: use the values as they are"
     )
-    mean: Numbers | None = Field(None, description="one number, or one per channel")
-    std: Numbers | None = Field(None, description="one number, or one per channel")
+    mean: Numbers | None = Field(
+        None, description="subtracted from the scaled values: one number, or one per channel"
+    )
+    std: Numbers | None = Field(
+        None, description="divides the values after that: one number, or one per channel"
+    )
 
     @model_validator(mode="after")
-    def _losses_leave_something(self) -> Self:
+    def _some_shares_must_remain(self) -> Self:
         if self.tolerate >= self.n:
             raise ValueError(
                 f"--tolerate {self.tolerate} of --n {self.n} shares leaves none to decode from: "
@@ -153,65 +161,74 @@ class PlanOptions(_Options):
         return self
 
     @model_validator(mode="after")
-    def _uncoded_tolerates_nothing(self) -> Self:
+    def _uncoded_tolerates_no_loss(self) -> Self:
         if self.code == "uncoded" and self.tolerate and "tolerate" in self.model_fields_set:
             raise ValueError(
                 f"--tolerate {self.tolerate} with --code uncoded, which tolerates no loss: leave "
-                "--tolerate out, or take another code"
+                "--tolerate out, or use another code"
             )
         return self
 
     @model_validator(mode="after")
-    def _checking_needs_spare_shares(self) -> Self:
+    def _verify_needs_spare_shares(self) -> Self:
         if self.verify != "off" and (self.redundancy == "off" or self.delta == self.n):
             raise ValueError(
-                f"--verify {self.verify} compares more shares than are needed, and with "
-                + ("--redundancy off" if self.redundancy == "off" else "nothing that may be lost")
-                + " there are none: leave one of the two out"
+                f"--verify {self.verify} compares more shares than are needed, and there are none "
+                + ("with --redundancy off" if self.redundancy == "off" else "if none may be lost")
+                + ": leave one of the two options out"
             )
         return self
 
     @property
     def delta(self) -> int:
-        """δ = n − γ: how many shares suffice."""
+        """δ = n − γ: the number of shares that suffice."""
         return self.n if self.code == "uncoded" else self.n - self.tolerate
 
 
 class JobConfig(PlanOptions):
-    """A job: a model, images, a place for the predictions, and how to run it."""
+    """A job: its model, images and output, and how to run it."""
 
     model: str = Field(description="a .pt2 file")
-    input: str = Field(description="a Zarr array or group, path or URL")
-    output: str = Field(description="a Zarr group, made if it is not there")
+    input: str = Field(description="a Zarr array or group: path or URL")
+    output: str = Field(description="a Zarr group, created if it does not exist")
     plan: str | None = Field(
-        None, description="a saved plan to use (fcdcc plan --json FILE makes one)"
+        None, description="use the plan saved in this file by fcdcc plan --json FILE"
     )
-    store: str = Field("logits", description="logits, probabilities, classes or top:K")
-    classes: str | None = Field(None, description="a file with the classes' names, one per line")
-    scheduler: str | None = Field(None, description="address of a Dask scheduler")
-    workers: int | None = Field(None, ge=1, description="workers of the local cluster")
-    processes: bool = Field(True, description="worker processes, or threads of this one")
-    threads_per_worker: int = Field(1, ge=1, description="tasks at a time per worker")
-    torch_threads: int = Field(1, ge=1, description="threads of one operation")
-    dashboard_address: str = Field(":8787", description="of the local cluster's dashboard")
+    store: str = Field(
+        "logits", description="what is stored: logits, probabilities, classes or top:K"
+    )
+    classes: str | None = Field(None, description="text file with the class names, one per line")
+    scheduler: str | None = Field(
+        None,
+        description="address of a running Dask scheduler; without it, a local cluster is started",
+    )
+    workers: int | None = Field(None, ge=1, description="number of workers of the local cluster")
+    processes: bool = Field(
+        True, description="local workers are processes, or threads of this process"
+    )
+    threads_per_worker: int = Field(1, ge=1, description="tasks that a local worker runs at a time")
+    torch_threads: int = Field(1, ge=1, description="threads per PyTorch operation")
+    dashboard_address: str = Field(
+        ":8787", description="address of the dashboard of the local cluster"
+    )
     tls_ca_file: str | None = Field(
-        None, description="TLS: the authority that signed the scheduler's certificate"
+        None, description="TLS: file with the certificate authority of the scheduler"
     )
-    tls_cert: str | None = Field(None, description="TLS: our certificate")
-    tls_key: str | None = Field(None, description="TLS: the key of our certificate")
+    tls_cert: str | None = Field(None, description="TLS: file with the certificate of the client")
+    tls_key: str | None = Field(None, description="TLS: file with the key of that certificate")
     restart: bool = Field(
-        False, description="put an output of another job aside (renamed) and begin anew"
+        False, description="if OUTPUT belongs to another job, rename it and start a new one"
     )
     progress: bool | None = Field(None, description="show a progress bar")
 
     @field_validator("store")
     @classmethod
-    def _store_is_a_form(cls, text: str) -> str:
+    def _store_names_a_form(cls, text: str) -> str:
         StoredForm.parse(text)
         return text
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
+    def _tls_files_go_together(self) -> Self:
         files = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if any(files) and not all(files):
             raise ValueError("--tls-ca-file, --tls-cert and --tls-key go together: give all three")
@@ -219,14 +236,16 @@ class JobConfig(PlanOptions):
 
 
 class CommandOptions(_Options):
-    """What the command that runs a job says, and where."""
+    """Options of a command itself: its result file and its logs."""
 
     json_file: str | None = Field(
-        None, alias="json", description="write the summary as JSON; - for standard output"
+        None,
+        alias="json",
+        description="write the result as JSON to this file; - for standard output",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "warning", description="what is logged, on standard error"
+        "warning", description="least severe level that is logged, on standard error"
     )
     log_format: LogFormat = Field(
-        "text", description="lines for people, or one JSON object per line"
+        "text", description="text: lines to read; json: one JSON object per line"
     )

@@ -1,7 +1,7 @@
-"""In what form answers are stored: as the network gives them, or what people ask of them.
+"""The form in which predictions are stored: logits, probabilities or classes.
 
-A network's output is (n, classes, *rest); what lies along its first axis after n are scores,
-called logits here whatever they are.
+The output of a network is (n, classes, *rest). This module calls the values along its second
+axis logits, whatever they are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,60 +18,34 @@ from fcdcc.storage import Coordinate, OutputArray
 
 from .errors import OptionError
 
-
-def read_text(path: str | Path, most: int, encoding: str = "utf-8") -> str:
-    """Return the text of a file of at most ``most`` bytes.
-
-    Neither a device nor a pipe that never ends is read, nor a file that was named by mistake
-    and fills the memory.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read, is no file, or is larger.
-    UnicodeDecodeError
-        If it is no text of this encoding.
-    """
-    try:
-        file = Path(path)
-        if file.exists() and not file.is_file():
-            raise OSError(errno.EINVAL, "it is no file", str(path))
-        with file.open("rb") as stream:
-            data = stream.read(most + 1)
-    except ValueError as error:  # a zero byte in the name
-        raise OSError(errno.EINVAL, str(error), str(path)) from error
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
-    return data.decode(encoding)
-
-
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
 CLASS_DIM = "class"
+"""Name of the axis of classes."""
 
 RANK_DIM = "rank"
+"""Name of the axis of the most probable classes, the most probable first."""
 
 NO_CLASS = -1
-"""The class of what has no scores that are numbers."""
+"""The class where a logit is NaN."""
 
-MOST_BYTES = 1 << 26
+MAX_CLASS_FILE_BYTES = 64 * 2**20
 
-KINDS = ("logits", "probabilities", "classes")
-
-TOP = "top:"
+_KINDS = ("logits", "probabilities", "classes")
+_TOP_PREFIX = "top:"
 
 
 @dataclass(frozen=True)
 class StoredForm:
-    """What is stored of every image.
+    """What is stored of every image, as ``--store`` names it.
 
     Parameters
     ----------
     kind
-        ``logits``, ``probabilities`` (their softmax), ``classes`` (the number of the largest)
-        or ``top`` (the numbers and probabilities of the ``k`` largest, largest first).
+        ``logits``, ``probabilities`` (their softmax), ``classes`` (the index of the largest)
+        or ``top`` (the indices and probabilities of the ``k`` largest, largest first).
     k
-        How many for ``top``, else 0.
+        Number of classes for ``top``, else 0.
     """
 
     kind: str
@@ -79,7 +53,7 @@ class StoredForm:
 
     @classmethod
     def parse(cls, text: str) -> StoredForm:
-        """Return the form that ``--store`` names.
+        """Return the form that a value of ``--store`` names.
 
         >>> StoredForm.parse("top:5")
         StoredForm(kind='top', k=5)
@@ -87,12 +61,17 @@ class StoredForm:
         Raises
         ------
         ValueError
-            If it names none.
+            If the text names no form.
         """
-        if text in KINDS:
+        if text in _KINDS:
             return cls(text)
-        count = text.removeprefix(TOP)
-        if text.startswith(TOP) and count.isascii() and count.isdecimal() and int(count) > 0:
+        count = text.removeprefix(_TOP_PREFIX)
+        if (
+            text.startswith(_TOP_PREFIX)
+            and count.isascii()
+            and count.isdecimal()
+            and int(count) > 0
+        ):
             return cls("top", int(count))
         raise ValueError("expected logits, probabilities, classes or top:K, such as top:5")
 
@@ -108,39 +87,39 @@ class StoredForm:
         Parameters
         ----------
         shape, dims
-            Of one image's logits: (classes, *rest), with their names.
+            Shape (classes, *rest) and axis names of one image's logits.
         dtype
-            Of the logits.
+            Data type of the logits.
         bands
-            The axis of the logits that is rows, and the rows of a block; None where blocks
-            hold whole images.
+            The axis of ``shape`` that is rows, and the rows of a block; None if blocks hold
+            whole images.
 
         Raises
         ------
         OptionError
-            If there are no classes, or fewer than are asked for.
+            If the model has no classes, fewer than ``k``, or bands would cut through them.
         """
-        arrays = self._whole_arrays(shape, dims, dtype)
+        arrays = self._arrays_of_whole_images(shape, dims, dtype)
         if bands is None:
             return arrays
         axis, band = bands
         if axis == 0 and self.kind != "logits":
             raise OptionError(
                 f"--store {self.kind} of an image in bands needs a prediction (classes, rows, …); "
-                f"the model gives {dims}: use --store logits"
+                f"the model predicts {dims}: use --store logits"
             )
-        gone = 1 if self.kind == "classes" else 0
-        return [replace(array, row_axis=axis - gone, band=band) for array in arrays]
+        removed_axes = 1 if self.kind == "classes" else 0
+        return [replace(array, row_axis=axis - removed_axes, band=band) for array in arrays]
 
-    def _whole_arrays(
+    def _arrays_of_whole_images(
         self, shape: tuple[int, ...], dims: tuple[str, ...], dtype: str
     ) -> list[OutputArray]:
         if self.kind == "logits":
             return [OutputArray("prediction", shape, dtype, dims)]
         if not shape:
             raise OptionError(
-                f"--store {self.kind} for a model that gives one number per image; expected one "
-                "that gives (classes, …): use --store logits"
+                f"--store {self.kind} for a model that predicts one number per image; expected one "
+                "that predicts (classes, …): use --store logits"
             )
         if self.kind == "probabilities":
             return [OutputArray("prediction", shape, dtype, dims)]
@@ -158,45 +137,45 @@ class StoredForm:
         ]
 
     def apply(self, logits: Array) -> dict[str, Array]:
-        """Return what is stored, by array, of logits (images, classes, *rest).
+        """Return what is stored of logits (images, classes, *rest), by name of the array.
 
-        Where a score is not a number, the class is −1 and the probability NaN.
+        Where a logit is NaN, the class is −1 and the probability is NaN.
         """
         if self.kind == "logits":
             return {"prediction": logits}
         if self.kind == "probabilities":
             return {"prediction": _softmax(logits)}
-        blank = np.isnan(logits).any(axis=1)
+        has_nan = np.isnan(logits).any(axis=1)
         if self.kind == "classes":
             best = logits.argmax(axis=1).astype(np.int32)
-            return {"prediction": np.where(blank, np.int32(NO_CLASS), best)}
+            return {"prediction": np.where(has_nan, np.int32(NO_CLASS), best)}
         order = np.argsort(-logits, axis=1, kind="stable")[:, : self.k]
         return {
             "prediction": np.where(
-                np.expand_dims(blank, 1), np.int32(NO_CLASS), order.astype(np.int32)
+                np.expand_dims(has_nan, 1), np.int32(NO_CLASS), order.astype(np.int32)
             ),
             "probability": np.take_along_axis(_softmax(logits), order, axis=1),
         }
 
 
 def _softmax(logits: Array) -> Array:
-    """Return the softmax over axis 1, in the same floating type; NaN where a score is none."""
+    """Return the softmax over axis 1 in the same dtype; NaN where a logit is NaN."""
     with np.errstate(invalid="ignore"):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: Array = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def class_names(path: str, classes: int) -> Coordinate:
-    """Return the names in a file, one per line in the order of the classes, as a coordinate.
+    """Return the class names in a text file, one per line, as a coordinate.
 
     Raises
     ------
     OptionError
-        If it cannot be read, or holds another number of names.
+        If the file cannot be read, or has another number of names than the model has classes.
     """
     try:
-        lines = read_text(path, MOST_BYTES, "utf-8-sig").rstrip().splitlines()
+        lines = read_text(path, MAX_CLASS_FILE_BYTES, "utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(
             f"--classes {path} cannot be read: {error}; expected a text file with one name per line"
@@ -204,7 +183,33 @@ def class_names(path: str, classes: int) -> Coordinate:
     names = [line.strip() for line in lines]
     if len(names) != classes or not all(names):
         raise OptionError(
-            f"--classes {path} holds {sum(map(bool, names))} names on {len(names)} lines; the "
+            f"--classes {path} has {sum(map(bool, names))} names on {len(names)} lines; the "
             f"model has {classes} classes: expected one name on each of {classes} lines"
         )
     return Coordinate(CLASS_DIM, CLASS_DIM, np.array(names, dtype=np.dtypes.StringDType()))
+
+
+def read_text(path: str | Path, max_bytes: int, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file of at most ``max_bytes`` bytes.
+
+    The limit and the check of the kind of file protect against devices and pipes that never
+    end, and against a large file that was named by mistake.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, is not a regular file, or is larger.
+    UnicodeDecodeError
+        If it is not text in this encoding.
+    """
+    try:
+        file = Path(path)
+        if file.exists() and not file.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with file.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes} bytes", str(path))
+    return data.decode(encoding)

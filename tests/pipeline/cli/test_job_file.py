@@ -52,11 +52,11 @@ def test_options_and_paths_are_read(tmp_path: Path) -> None:
         ("batch = 0\n", "line 1: batch: it is 0: input should be greater than or equal to 1"),
         ('code = "morse"\n', "line 1: code: it is 'morse'"),
         ('store = "top"\n', "line 1: store: it is 'top': expected logits"),
-        ("in_flight = 2\nin-flight = 2\n", "line 2: in-flight: it is the same as in_flight"),
+        ("in_flight = 2\nin-flight = 2\n", "line 2: in-flight: it is the same option as in_flight"),
         ("[run]\nn = 2\n", "line 1: run: there is no such option"),
         ('log-level = "loud"\n', "line 1: log-level: it is 'loud'"),
         ('model = 5\nscale = "some"\n', "line 1: model: .*line 2: scale"),
-        ("n = \n", "is no TOML: .*line 1"),
+        ("n = \n", "is not TOML: .*line 1"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Command-line options made from the checked options, so that both say the same."""
+"""Make the options of commands from the fields of option models, so that both always agree."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-FLAGS = frozenset({"restart", "calibrate"})
-"""What is off unless it is said."""
+ONE_WAY_FLAGS = frozenset({"restart", "calibrate"})
+"""Switches that are off unless they are given."""
 
-PAIRS = {"processes": "--processes/--threads", "progress": "--progress/--no-progress"}
-"""The switches, which have a name for either position."""
+TWO_WAY_FLAGS = {
+    "processes": "--processes/--threads",
+    "progress": "--progress/--no-progress",
+}
+"""Switches with a name for each of their two positions."""
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
-    """One number, or several with commas between."""
+    """One number, or several separated by commas."""
 
     name = "numbers"
 
@@ -35,15 +38,17 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
             self.fail(f"{value!r}: expected numbers, such as 0.5 or 0.485,0.456,0.406", param, ctx)
 
 
-def options_of(model: type[BaseModel], leave_out: Iterable[str] = ()) -> Callable[[F], F]:
+def options_of(
+    model: type[BaseModel], leave_out: Iterable[str] = ()
+) -> Callable[[Command], Command]:
     """Return a decorator that gives a command one option per field of a pydantic model.
 
-    Every option is None where it was not given, so that the model's defaults hold and a file
-    can be overridden by what was given.
+    An option that is not given is None. So the defaults of the model apply, and the command can
+    tell which options override those of a job file.
     """
     skipped = frozenset(leave_out)
 
-    def decorate(command: F) -> F:
+    def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
             if name not in skipped:
                 command = _option(field.alias or name, field)(command)
@@ -52,26 +57,26 @@ def options_of(model: type[BaseModel], leave_out: Iterable[str] = ()) -> Callabl
     return decorate
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
+def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     """Return the click option of one field."""
     default = field.default
-    words = [field.description or ""]
-    declaration = PAIRS.get(name, "--" + name.replace("_", "-"))
-    if name in FLAGS:
-        return click.option(declaration, name, is_flag=True, default=None, help=words[0])
-    if name not in PAIRS and default is not None:
-        words.append(f"[default: {default}]")
-    kind = None if name in PAIRS else _kind(field.annotation)
-    return click.option(declaration, name, type=kind, default=None, help="  ".join(words))
+    help_texts = [field.description or ""]
+    declaration = TWO_WAY_FLAGS.get(name, "--" + name.replace("_", "-"))
+    if name in ONE_WAY_FLAGS:
+        return click.option(declaration, name, is_flag=True, default=None, help=help_texts[0])
+    if name not in TWO_WAY_FLAGS and default is not None:
+        help_texts.append(f"[default: {default}]")
+    kind = None if name in TWO_WAY_FLAGS else _click_type(field.annotation)
+    return click.option(declaration, name, type=kind, default=None, help="  ".join(help_texts))
 
 
-def _kind(annotation: Any) -> click.ParamType[Any]:
+def _click_type(annotation: Any) -> click.ParamType[Any]:
     """Return the click type of an annotation such as ``int | None`` or a Literal."""
     if get_origin(annotation) is UnionType or type(None) in get_args(annotation):
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-        if annotation is int:  # a number with a unit
+        if annotation is int:  # a number of bytes, which may be given with a unit
             return click.STRING
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .exit_codes import ExitCode
+from .process_exit import ExitCode
 
 
 @click.command()

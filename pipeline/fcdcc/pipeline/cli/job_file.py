@@ -1,8 +1,7 @@
-"""Job files: the options of a run in TOML, wrong ones named with their line.
+"""Job files: the options of a run in TOML; flags on the command line override them.
 
-A key is an option of the command line, with ``_`` or ``-`` between its words. Paths that are
-not absolute are taken from the folder of the file, so that a job is the same wherever it is
-started from.
+A key is an option of the command line, with ``_`` or ``-`` between its words. Relative paths
+start from the folder of the file, so that a job is the same wherever it is started.
 """
 
 from __future__ import annotations
@@ -21,75 +20,96 @@ from ..errors import OptionError, one_line
 from ..options import CommandOptions, JobConfig
 from ..prediction_format import read_text
 
-PATHS = frozenset(
+PATH_OPTIONS = frozenset(
     {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json", "plan"}
 )
-MOST_BYTES = 1 << 20
+"""Options whose relative values start from the folder of the file."""
 
-STAND_IN = "-"
-"""For what a file may leave to the command line while the rest of it is checked."""
+MAX_FILE_BYTES = 2**20
+
+PLACEHOLDER = "-"
+"""Value of required options that are missing in a file, while its other options are checked."""
 
 
 @dataclass(frozen=True)
 class JobFile:
-    """What a job file says: options of the job, and of the command that runs it."""
+    """The options in a job file: those of the job, and those of the command that runs it."""
 
     job: Mapping[str, Any]
     command: Mapping[str, Any]
 
 
-def read_job_file(path: str | Path) -> JobFile:
-    """Return what a job file says; options that belong together are checked later.
+def read_options(config: str | None, flags: Mapping[str, Any]) -> JobFile:
+    """Return the options of a job file, if one is given, overridden by flags that are not None.
 
     Raises
     ------
     OptionError
-        If it cannot be read, is no TOML, or has unknown keys or values of a wrong type; all
-        of them are named, each with its line.
+        As :func:`read_job_file`.
+    """
+    file = read_job_file(config) if config else JobFile({}, {})
+    given = {name: value for name, value in flags.items() if value is not None}
+    names = CommandOptions.option_names()
+    command = {name: value for name, value in given.items() if name in names}
+    job = {name: value for name, value in given.items() if name not in names}
+    return JobFile({**file.job, **job}, {**file.command, **command})
+
+
+def read_job_file(path: str | Path) -> JobFile:
+    """Return the options in a job file.
+
+    Each value is checked by itself; whether options go together is checked later, when flags
+    have been added.
+
+    Raises
+    ------
+    OptionError
+        If the file cannot be read or is not TOML, or if keys are unknown or values invalid; the
+        message names each of these with its line.
     """
     file = Path(path)
     try:
-        text = read_text(file, MOST_BYTES)
+        text = read_text(file, MAX_FILE_BYTES)
         members = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"the job file {path} cannot be read: {error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise OptionError(f"{path} is no TOML: {one_line(error)}") from error
-    keys = {key: key.replace("-", "_") for key in members}
-    complaints = [*_unknown(keys), *_twice(keys)]
-    options = {keys[key]: value for key, value in members.items()}
+        raise OptionError(f"{path} is not TOML: {one_line(error)}") from error
+    names = {key: key.replace("-", "_") for key in members}
+    problems = [*_unknown_keys(names), *_repeated_keys(names)]
+    options = {names[key]: value for key, value in members.items()}
     job = {name: options[name] for name in JobConfig.option_names() if name in options}
     command = {name: options[name] for name in CommandOptions.option_names() if name in options}
-    needed = {name for name, field in JobConfig.model_fields.items() if field.is_required()}
-    complaints += _wrong(JobConfig, dict.fromkeys(needed, STAND_IN) | job)
-    complaints += _wrong(CommandOptions, command)
-    if complaints:
-        spelled = {name: key for key, name in keys.items()}
-        lines = sorted(_located(text, spelled.get(key, key), what) for key, what in complaints)
-        raise OptionError(f"{path}, " + "; ".join(words for _, words in lines))
-    return JobFile(_resolved(job, file.parent), _resolved(command, file.parent))
+    required = {name for name, field in JobConfig.model_fields.items() if field.is_required()}
+    problems += _invalid_values(JobConfig, dict.fromkeys(required, PLACEHOLDER) | job)
+    problems += _invalid_values(CommandOptions, command)
+    if problems:
+        spelled = {name: key for key, name in names.items()}
+        lines = sorted(_located(text, spelled.get(name, name), what) for name, what in problems)
+        raise OptionError(f"{path}, " + "; ".join(message for _, message in lines))
+    return JobFile(_absolute_paths(job, file.parent), _absolute_paths(command, file.parent))
 
 
-def _unknown(keys: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _unknown_keys(names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     known = [*JobConfig.option_names(), *CommandOptions.option_names()]
-    for key, name in keys.items():
+    for key, name in names.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             yield key, "there is no such option" + (f"; is {close[0]} meant?" if close else "")
 
 
-def _twice(keys: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _repeated_keys(names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     seen: dict[str, str] = {}
-    for key, name in keys.items():
+    for key, name in names.items():
         if name in seen:
-            yield key, f"it is the same as {seen[name]}, which is there, too"
+            yield key, f"it is the same option as {seen[name]}: leave one of the two out"
         seen[name] = key
 
 
-def _wrong(
+def _invalid_values(
     model: type[JobConfig] | type[CommandOptions], values: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    """Return what is wrong with single values; what does not go together is left for later."""
+    """Yield options with invalid values; errors of combinations are left for later."""
     try:
         model.model_validate(dict(values), strict=True)
     except ValidationError as error:
@@ -101,13 +121,13 @@ def _wrong(
 
 
 def _located(text: str, key: str, what: str) -> tuple[int, str]:
-    """Return a complaint with its line, and that line to sort by."""
+    """Return the line of a key, and a message with that line; problems are sorted by line."""
     line = _line_of(text, key)
     return line, (f"line {line}: " if line else "") + f"{key}: {what}"
 
 
 def _line_of(text: str, key: str) -> int:
-    """Return the line, from 1, on which a top-level key or table of this name begins, else 0."""
+    """Return the line, from 1, on which a top-level key or table begins; 0 if none does."""
     start = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
     for number, line in enumerate(text.splitlines(), start=1):
         if start.match(line):
@@ -115,11 +135,11 @@ def _line_of(text: str, key: str) -> int:
     return 0
 
 
-def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return options with their relative paths taken from a folder."""
+def _absolute_paths(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return options whose relative paths start from ``folder``; URLs and ``-`` stay."""
     return {
         name: str(folder / Path(value).expanduser())
-        if name in PATHS and isinstance(value, str) and "://" not in value and value != "-"
+        if name in PATH_OPTIONS and isinstance(value, str) and "://" not in value and value != "-"
         else value
         for name, value in options.items()
     }

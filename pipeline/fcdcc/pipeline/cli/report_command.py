@@ -7,18 +7,18 @@ from io import StringIO
 import click
 from rich.console import Console
 
-from .results import check_can_write, write_result
+from .command_output import STDOUT, check_can_write, write_result
 
 
 @click.command()
 @click.argument("output")
 @click.option(
-    "--html", "html_file", metavar="FILE", help="write one self-contained HTML file, with pictures"
+    "--html", "html_file", metavar="FILE", help="write the report, with figures, as one HTML file"
 )
 def report(output: str, html_file: str | None) -> None:
-    """Say what happened in the runs of OUTPUT so far: times, erasures, decodes, workers.
+    """Report what happened in the runs of OUTPUT so far: times, erasures, decodes, workers.
 
-    Works while a run is going on, and for one that was interrupted.
+    This works while a run is in progress, and after a run that was interrupted.
     """
     if html_file is not None:
         check_can_write(html_file)
@@ -29,7 +29,7 @@ def report(output: str, html_file: str | None) -> None:
     past = read_past(output)
     if html_file is not None:
         write_result(html_file, report_page(showable(past, report_page)))
-        if html_file != "-":
+        if html_file != STDOUT:
             click.echo(f"fcdcc: the report is in {html_file}", err=True)
         return
     print_report(showable(past, lambda some: print_report(some, Console(file=StringIO()))))

@@ -18,19 +18,27 @@ from .scheduling.unit_files import ScheduledJob, cron_unit, kubernetes_unit, sys
 
 @click.command()
 @click.argument("job", metavar="JOB.toml")
-@click.option("--cron", required=True, help="when, in five fields, such as '0 2 * * *'")
-@click.option("--timezone", help="of these times, such as Europe/Zurich; else the machine's")
-@click.option("--now", is_flag=True, help="make the first run at once")
-@click.option("--runs", type=click.IntRange(min=1), help="end after so many")
+@click.option(
+    "--cron", required=True, help="times of the runs in cron's five fields, such as '0 2 * * *'"
+)
+@click.option(
+    "--timezone", help="time zone of --cron, such as Europe/Zurich; by default that of the machine"
+)
+@click.option("--now", is_flag=True, help="start a first run at once")
+@click.option("--runs", type=click.IntRange(min=1), help="end after this many runs")
 @click.option(
     "--print",
     "target",
     type=click.Choice(["systemd", "cron", "kubernetes"]),
-    help="print a unit for another scheduler instead",
+    help="print a unit file for this scheduler, and run nothing",
 )
-@click.option("--image", help="kubernetes: the container image  [default: fcdcc:VERSION]")
 @click.option(
-    "--claim", metavar="NAME:/PATH", help="kubernetes: a volume claim and where it is mounted"
+    "--image", help="with --print kubernetes: the container image  [default: fcdcc:VERSION]"
+)
+@click.option(
+    "--claim",
+    metavar="NAME:/PATH",
+    help="with --print kubernetes: a volume claim, and the path where it is mounted",
 )
 def schedule(
     job: str,
@@ -44,11 +52,11 @@ def schedule(
 ) -> None:
     """Run the job in JOB.toml at the times of --cron, in the foreground, until it is stopped.
 
-    One run at a time: a time that comes while the last run goes on is passed over, and times
-    missed while the machine slept are made up for by one run.
+    One run at a time: a time during the previous run is skipped. One run makes up for all times
+    that were missed while the machine slept.
     """
     times = parse_cron(cron)
-    _check_zone(timezone)
+    _check_time_zone(timezone)
     JobConfig.of(**read_job_file(job).job)
     unit = ScheduledJob(Path(job).resolve(), times, timezone, sys.executable)
     if target == "systemd":
@@ -57,18 +65,19 @@ def schedule(
         click.echo(cron_unit(unit), nl=False)
     elif target == "kubernetes":
         text = unit.job.read_text(encoding="utf-8")
-        click.echo(kubernetes_unit(unit, text, image, _claim(claim)), nl=False)
+        click.echo(kubernetes_unit(unit, text, image, _parse_claim(claim)), nl=False)
     else:
-        from .scheduling.foreground import serve, trigger_of
+        from .scheduling.foreground import cron_trigger, run_at_times
 
-        serve(unit.command, trigger_of(times, timezone), runs=runs, now=now, told=_tell)
+        trigger = cron_trigger(times, timezone)
+        run_at_times(unit.command, trigger, runs=runs, now=now, report=_print_line)
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     click.echo(f"fcdcc: {line}", err=True)
 
 
-def _check_zone(name: str | None) -> None:
+def _check_time_zone(name: str | None) -> None:
     try:
         if name is not None:
             ZoneInfo(name)
@@ -78,7 +87,8 @@ def _check_zone(name: str | None) -> None:
         ) from error
 
 
-def _claim(text: str | None) -> tuple[str, str] | None:
+def _parse_claim(text: str | None) -> tuple[str, str] | None:
+    """Return the name and the mount path of a volume claim; None without one."""
     if text is None:
         return None
     name, _, path = text.partition(":")

@@ -7,19 +7,21 @@ from typing import Any
 
 import click
 
-from .exit_codes import ExitCode
+from .process_exit import ExitCode
 
-as_json = click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
+_json_flag = click.option(
+    "--json", "as_json", is_flag=True, help="print one JSON object instead of text"
+)
 
 
 @click.command()
 @click.argument("output")
-@as_json
+@_json_flag
 @click.pass_context
 def status(ctx: click.Context, output: str, as_json: bool) -> None:
-    """Say which blocks of OUTPUT are done, missing or failed, and why they failed.
+    """Show which blocks of OUTPUT are done, missing or failed, and why they failed.
 
-    The exit code is 0 if all are done, else 4.
+    The exit code is 0 if all blocks are done, else 4.
     """
     from ..monitoring.output_status import read_status
     from ..monitoring.report.recorded_run import read_going_on
@@ -34,7 +36,7 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             f"{found.blocks_failed} failed"
         )
         if running is not None:
-            click.echo(_going_on(running))
+            click.echo(_current_run_line(running))
         for failure in found.failures:
             click.echo(f"block {failure.block} failed: {failure.reason}")
         for name, reason in found.unreadable_records.items():
@@ -43,7 +45,7 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
         ctx.exit(ExitCode.BLOCKS_FAILED)
 
 
-def _going_on(running: dict[str, Any]) -> str:
+def _current_run_line(running: dict[str, Any]) -> str:
     """Return a line about the run that is writing the output now."""
     from ..formatting import duration, percent
 
@@ -60,13 +62,13 @@ def _going_on(running: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("output")
-@as_json
+@_json_flag
 @click.pass_context
 def verify(ctx: click.Context, output: str, as_json: bool) -> None:
     """Read every chunk of OUTPUT again and compare it with its record.
 
-    The exit code is 5 if anything is damaged. Damaged blocks are recorded as such, and the
-    next run of the job does exactly these again; nothing is deleted.
+    The exit code is 5 if anything is damaged. Damaged blocks are marked in their records, and
+    the next run of the job computes exactly these again. Nothing is deleted.
     """
     from ..monitoring.output_status import verify_output
 
@@ -76,17 +78,17 @@ def verify(ctx: click.Context, output: str, as_json: bool) -> None:
     else:
         for damage in found.damage:
             click.echo(str(damage))
-        click.echo(_conclusion(len(found.damage), len(found.blocks), found.marked))
+        click.echo(_conclusion_line(len(found.damage), len(found.blocks), found.marked))
     if found.damage:
         ctx.exit(ExitCode.DAMAGED)
 
 
-def _conclusion(damages: int, blocks: int, marked: bool) -> str:
+def _conclusion_line(damages: int, blocks: int, marked: bool) -> str:
     if not damages:
         return "nothing is damaged"
     what = f"{damages} damaged"
     if not blocks:
-        return f"{what}, no block among them: run the job again to mend the rest"
+        return f"{what}, no block among them: run the job again to repair it"
     if not marked:
         return f"{what}, in {blocks} blocks; the output cannot be written, so nothing is marked"
-    return f"{what}, in {blocks} blocks: run the job again to do these again"
+    return f"{what}, in {blocks} blocks: run the job again to compute these blocks again"

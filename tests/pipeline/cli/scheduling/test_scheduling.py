@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from fcdcc.pipeline.cli import main
 from fcdcc.pipeline.cli.scheduling.cron import WEEKDAYS, CronTimes, parse_cron
-from fcdcc.pipeline.cli.scheduling.foreground import serve, trigger_of
+from fcdcc.pipeline.cli.scheduling.foreground import cron_trigger, run_at_times
 from fcdcc.pipeline.cli.scheduling.unit_files import (
     ScheduledJob,
     calendar_lines,
@@ -36,19 +36,19 @@ START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 def matches(fields: list[str], when: dt.datetime) -> bool:
     """Cron's rules (crontab(5)) for plain numbers, lists and stars, said another way."""
 
-    def allowed_workers(text: str, value: int) -> bool:
+    def in_field(text: str, value: int) -> bool:
         return text == "*" or value in map(int, text.split(","))
 
     weekday = (when.weekday() + 1) % 7
-    day = allowed_workers(fields[2], when.day)
+    day = in_field(fields[2], when.day)
     if "*" in (fields[2], fields[4]):
-        right_day = day and allowed_workers(fields[4], weekday)
+        right_day = day and in_field(fields[4], weekday)
     else:
-        right_day = day or allowed_workers(fields[4], weekday)
+        right_day = day or in_field(fields[4], weekday)
     return (
-        allowed_workers(fields[0], when.minute)
-        and allowed_workers(fields[1], when.hour)
-        and allowed_workers(fields[3], when.month)
+        in_field(fields[0], when.minute)
+        and in_field(fields[1], when.hour)
+        and in_field(fields[3], when.month)
         and right_day
     )
 
@@ -60,7 +60,7 @@ def field(low: int, high: int) -> st.SearchStrategy[str]:
 
 @given(st.tuples(field(0, 59), field(0, 23), field(1, 28), field(1, 12), field(0, 6)))
 def test_the_times_are_those_of_cron(fields: tuple[str, ...]) -> None:
-    trigger = trigger_of(parse_cron(" ".join(fields)), "UTC")
+    trigger = cron_trigger(parse_cron(" ".join(fields)), "UTC")
     now = START
     for _ in range(3):
         fires = trigger.get_next_fire_time(None, now)
@@ -99,7 +99,7 @@ def test_short_forms(text: str, same: str) -> None:
         ("0 */0 * * *", "hour"),
         ("0 5-2 * * *", "hour is '5-2'"),
         ("0 2,, * * *", "hour"),
-        ("0 2 31 2,4 *", "never comes"),
+        ("0 2 31 2,4 *", "never occurs"),
         ("0 2 * * * rm", "6 fields"),
         ("0 ² * * *", "hour"),
     ],
@@ -129,7 +129,7 @@ def test_calendar_events_of_systemd(cron: str, lines: list[str]) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("cron", ["0 2 * * *", "*/20 1-5 1,15 * mon", "0 0 29 2 *"])
 def test_systemd_means_the_same_times(cron: str) -> None:
-    trigger = trigger_of(parse_cron(cron), "UTC")
+    trigger = cron_trigger(parse_cron(cron), "UTC")
     earliest: list[dt.datetime] = []
     for line in calendar_lines(unit(cron, timezone="UTC")):
         said = subprocess.run(
@@ -221,7 +221,7 @@ def every(seconds: float) -> BaseTrigger:
 def test_runs_follow_each_other_and_their_codes_are_told(tmp_path: Path) -> None:
     lines: list[str] = []
     command = [sys.executable, "-S", "-c", "import sys; sys.exit(4)"]
-    codes = serve(command, every(0.2), runs=2, told=lines.append)
+    codes = run_at_times(command, every(0.2), runs=2, report=lines.append)
     assert codes == [4, 4]
     assert lines.count("the run ended with code 4") == 2
 
@@ -232,9 +232,11 @@ def test_a_run_that_goes_on_is_not_joined_by_another(tmp_path: Path) -> None:
         "time.sleep(1); p.unlink()" % (tmp_path / "running")
     )
     lines: list[str] = []
-    codes = serve([sys.executable, "-S", "-c", code], every(0.2), runs=2, told=lines.append)
+    codes = run_at_times(
+        [sys.executable, "-S", "-c", code], every(0.2), runs=2, report=lines.append
+    )
     assert codes == [0, 0]
-    assert any("passed over" in line for line in lines)
+    assert any("skipped" in line for line in lines)
 
 
 def test_sigterm_ends_the_run_that_is_going_on(tmp_path: Path) -> None:
@@ -246,11 +248,12 @@ def test_sigterm_ends_the_run_that_is_going_on(tmp_path: Path) -> None:
     (tmp_path / "child.py").write_text(child)
     parent = (
         "import sys\n"
-        "from fcdcc.pipeline.cli.interruption import interruptible\n"
-        "from fcdcc.pipeline.schedule.serving import serve\n"
+        "from fcdcc.pipeline.cli.process_exit import interruptible\n"
+        "from fcdcc.pipeline.cli.scheduling.foreground import run_at_times\n"
         "from apscheduler.triggers.interval import IntervalTrigger\n"
         "with interruptible(60):\n"
-        "    serve([sys.executable, 'child.py'], IntervalTrigger(hours=1), now=True, told=print)\n"
+        "    command = [sys.executable, 'child.py']\n"
+        "    run_at_times(command, IntervalTrigger(hours=1), now=True, report=print)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", parent], cwd=tmp_path, stderr=subprocess.PIPE, text=True

@@ -1,1 +1,1 @@
-"""Jobs at given times: here in the foreground, or as units for systemd, cron and Kubernetes."""
+"""Run jobs at given times: in the foreground, or by unit files for other schedulers."""

@@ -1,7 +1,7 @@
-"""A job at given times in the foreground: one run at a time, each in a process of its own.
+"""Run a command at given times in the foreground: one run at a time, each in its own process.
 
-A process of its own leaves nothing behind, whatever happens in it. Of times that come while
-a run is still going on, or that were missed because the machine slept, one run is made up for.
+A separate process leaves nothing behind, whatever happens in it. A time during the previous
+run is skipped. One run makes up for all times that were missed because the machine slept.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
-from .cron import WEEKDAYS, CronTimes, listed
+from .cron import WEEKDAYS, CronTimes, comma_list
 
 logger = logging.getLogger(__name__)
 
-STOPPING = 20.0
-"""Seconds that a run may take to end after it was told to."""
+STOP_TIMEOUT_SECONDS = 20.0
+"""Time that a run has to end after SIGTERM before it is killed."""
 
 
-def trigger_of(times: CronTimes, timezone: str | None) -> BaseTrigger:
-    """Return APScheduler's trigger for these times, by cron's rules."""
+def cron_trigger(times: CronTimes, timezone: str | None) -> BaseTrigger:
+    """Return a trigger of APScheduler for the times of a cron expression."""
     triggers = [
         CronTrigger(
-            minute=listed(times.minutes, range(60)),
-            hour=listed(times.hours, range(24)),
-            month=listed(times.months, range(1, 13)),
-            day=listed(option.days, range(1, 32)),
+            minute=comma_list(times.minutes, range(60)),
+            hour=comma_list(times.hours, range(24)),
+            month=comma_list(times.months, range(1, 13)),
+            day=comma_list(option.days, range(1, 32)),
             day_of_week=",".join(WEEKDAYS[day] for day in option.weekdays),
             timezone=timezone,
         )
@@ -42,33 +42,33 @@ def trigger_of(times: CronTimes, timezone: str | None) -> BaseTrigger:
     return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
 
 
-def serve(
+def run_at_times(
     command: Sequence[str],
     trigger: BaseTrigger,
     *,
     runs: int | None = None,
     now: bool = False,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> list[int]:
-    """Start a command at the trigger's times until told to stop; return the exit codes.
+    """Run a command at the times of a trigger; return the exit codes.
 
     Parameters
     ----------
     command
-        What is started.
+        The command and its arguments.
     trigger
-        When.
+        Times of the runs.
     runs
-        End after so many; None goes on until the process is interrupted.
+        End after this many runs; None goes on until the process is interrupted.
     now
-        Whether to start the first at once.
-    told
-        Gets a line for every run that begins, ends or is passed over.
+        Whether to start a first run at once.
+    report
+        Called with a line for every run that begins, ends or is skipped.
 
     Raises
     ------
     KeyboardInterrupt
-        If the process is told to stop; the run that is going on has then ended, too.
+        If the process is interrupted; the current run has then ended as well.
     """
     codes: list[int] = []
     enough = threading.Event()
@@ -77,29 +77,31 @@ def serve(
     def once() -> None:
         if enough.is_set():
             return
-        told("a run begins")
-        # In a session of its own a terminal's Ctrl-C reaches us alone, who pass it on once.
-        process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - our own command
+        report("a run begins")
+        # In a new session, Ctrl-C reaches only this process, which then sends SIGTERM once.
+        process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - the command is ours
         current[:] = [process]
         codes.append(process.wait())
         current.clear()
-        told(f"the run ended with code {codes[-1]}")
+        report(f"the run ended with code {codes[-1]}")
         if runs is not None and len(codes) >= runs:
             enough.set()
 
-    def passed_over(event: JobExecutionEvent) -> None:
+    def report_skipped(event: JobExecutionEvent) -> None:
         missed = event.code == EVENT_JOB_MISSED
-        told("a run was missed" if missed else "the last run goes on: this time is passed over")
+        report(
+            "a run was missed" if missed else "the last run is in progress: this time is skipped"
+        )
 
     scheduler = BackgroundScheduler(
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
-    scheduler.add_listener(passed_over, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+    scheduler.add_listener(report_skipped, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
     job = scheduler.add_job(once, trigger)
     if now:
         scheduler.add_job(once)
     scheduler.start()
-    told(f"the next run is at {job.next_run_time:%Y-%m-%d %H:%M %Z}")
+    report(f"the next run is at {job.next_run_time:%Y-%m-%d %H:%M %Z}")
     try:
         while not enough.wait(3600):
             pass
@@ -112,10 +114,10 @@ def serve(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Tell a run to end, and end it if it does not."""
+    """Send SIGTERM to a run, and kill it if it does not end in time."""
     with suppress(ProcessLookupError):
         process.terminate()
     try:
-        process.wait(STOPPING)
+        process.wait(STOP_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()

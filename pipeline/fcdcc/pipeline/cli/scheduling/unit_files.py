@@ -1,7 +1,7 @@
-"""Units for schedulers that are there already: systemd, cron and Kubernetes.
+"""Unit files for existing schedulers: systemd, cron and Kubernetes.
 
-All of them start the same command and leave what matters to it: the lock, continuing, exit
-codes. Every path is quoted the way the scheduler reads it.
+All of them start the same command, which takes care of the lock, of continuing and of exit
+codes. Paths are quoted as each scheduler requires.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from fcdcc.coding import __version__
 from ...errors import OptionError
 from .cron import WEEKDAYS, CronTimes
 
-MOUNT = "/etc/fcdcc"
-FILE = "job.toml"
+JOB_MOUNT_PATH = "/etc/fcdcc"
+"""Folder in the container where Kubernetes mounts the job file."""
+
+JOB_FILE_NAME = "job.toml"
 
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """A job that is to run at given times.
+    """A job that runs at given times.
 
     Parameters
     ----------
     job
-        The job file, absolute.
+        Absolute path of the job file.
     times
-        When.
+        Times of the runs.
     timezone
         Name of the time zone; None for that of the machine.
     python
-        The interpreter that has this package.
+        Path of an interpreter with this package.
     """
 
     job: Path
@@ -46,22 +48,24 @@ class ScheduledJob:
     def __post_init__(self) -> None:
         for text in (str(self.job), self.python):
             if not text.isprintable():
-                raise OptionError(f"{text!r} cannot stand in a unit: rename it without line breaks")
+                raise OptionError(
+                    f"{text!r} cannot be written to a unit file: rename it without line breaks"
+                )
 
     @property
     def name(self) -> str:
-        """A name that all schedulers accept: small letters, digits and ``-``."""
+        """A name that all schedulers accept: lower-case letters, digits and ``-``."""
         plain = re.sub(r"[^a-z0-9]+", "-", self.job.stem.lower()).strip("-")
         return f"fcdcc-{plain}"[:52].strip("-")
 
     @property
     def command(self) -> list[str]:
-        """What is started."""
+        """The command line of a run."""
         return [self.python, "-m", "fcdcc.pipeline", "run", "--config", str(self.job)]
 
 
 def systemd_unit(unit: ScheduledJob) -> str:
-    """Return a service and its timer, each under a comment with its file."""
+    """Return a service and its timer, each below a comment with its file name."""
     command = " ".join(_systemd_quoted(word) for word in unit.command)
     folder = str(unit.job.parent).replace("%", "%%")
     calendar = "\n".join(f"OnCalendar={line}" for line in calendar_lines(unit))
@@ -97,7 +101,7 @@ WantedBy=timers.target
 
 
 def calendar_lines(unit: ScheduledJob) -> list[str]:
-    """Return the times as systemd's calendar events (systemd.time(7)); any of them counts."""
+    """Return the times as calendar events of systemd (systemd.time(7)); each starts a run."""
     times, zone = unit.times, f" {unit.timezone}" if unit.timezone else ""
     months = _padded(times.months, range(1, 13))
     clock = f"{_padded(times.hours, range(24))}:{_padded(times.minutes, range(60))}:00"
@@ -109,8 +113,8 @@ def calendar_lines(unit: ScheduledJob) -> list[str]:
     return lines
 
 
-def _padded(values: Sequence[int], every: range) -> str:
-    return "*" if len(values) == len(every) else ",".join(f"{value:02d}" for value in values)
+def _padded(values: Sequence[int], all_values: range) -> str:
+    return "*" if len(values) == len(all_values) else ",".join(f"{value:02d}" for value in values)
 
 
 def _systemd_quoted(word: str) -> str:
@@ -120,10 +124,12 @@ def _systemd_quoted(word: str) -> str:
 
 
 def cron_unit(unit: ScheduledJob) -> str:
-    """Return lines for a crontab; the output is appended to a log beside the job file."""
+    """Return lines for a crontab; the output of runs goes to a log file beside the job file."""
     log = unit.job.with_suffix(".log")
     command = f"{shlex.join(unit.command)} >> {shlex.quote(str(log))} 2>&1"
-    line = f"{unit.times.text} {command}".replace("%", r"\%")  # a bare % is a line break there
+    line = f"{unit.times.text} {command}".replace(
+        "%", r"\%"
+    )  # cron reads an unescaped % as a line break
     zone = f"CRON_TZ={unit.timezone}\n" if unit.timezone else ""
     return f"{zone}{line}\n"
 
@@ -136,14 +142,14 @@ def kubernetes_unit(
     Parameters
     ----------
     text
-        Contents of the job file; its paths are those inside the container.
+        Contents of the job file; its paths are valid inside the container.
     image
-        The container image that has this package; by default ``fcdcc:<version>``.
+        Container image with this package; by default ``fcdcc:<version>``.
     claim
-        Name of a volume claim and where it is mounted; None without local data.
+        Name and mount path of a volume claim; None without local data.
     """
-    command = ["python", *unit.command[1:-1], f"{MOUNT}/{FILE}"]
-    mounts = [{"name": "job", "mountPath": MOUNT}]
+    command = ["python", *unit.command[1:-1], f"{JOB_MOUNT_PATH}/{JOB_FILE_NAME}"]
+    mounts = [{"name": "job", "mountPath": JOB_MOUNT_PATH}]
     volumes: list[dict[str, object]] = [{"name": "job", "configMap": {"name": unit.name}}]
     if claim is not None:
         mounts.append({"name": "data", "mountPath": claim[1]})
@@ -169,7 +175,12 @@ def kubernetes_unit(
         "jobTemplate": {"spec": {"backoffLimit": 2, "template": {"spec": pod}}},
     }
     metadata = {"name": unit.name}
-    first = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {FILE: text}}
+    first = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {JOB_FILE_NAME: text},
+    }
     second = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
-    # Every JSON text is YAML, and none of YAML's ways to misread a bare word is in it.
+    # JSON is valid YAML, and its quoted strings cannot be mistaken for other types.
     return "\n---\n".join(json.dumps(part, indent=2) for part in (first, second)) + "\n"

@@ -6,7 +6,7 @@ import pytest
 
 from fcdcc.coding import ConvGeometry
 from fcdcc.coding.comparison import compare_codes
-from fcdcc.pipeline.cli.codes_plot import draw_codes
+from fcdcc.pipeline.cli.codes_command import draw_codes
 
 LAYER = ConvGeometry.of((1, 8, 12, 12), (32, 8, 3, 3), padding=1)
 

@@ -1,4 +1,4 @@
-"""How a command ends when it is told to: cleanly, within seconds, and so that it can go on."""
+"""How a command ends: its exit code, and what it does on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,40 +7,51 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 from types import FrameType
 from typing import NoReturn
 
 import psutil
 
-from .exit_codes import ExitCode
+INTERRUPTING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 8.0
+"""Time that an interrupted command has to close what it has open before it is killed."""
 
-GRACE = 8.0
-"""Seconds that a command may take to close what it has open, before it is ended as it is."""
+
+class ExitCode(IntEnum):
+    """Exit codes of the commands; scripts of users depend on the numbers."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    BAD_INPUT = 2
+    LOCKED = 3
+    BLOCKS_FAILED = 4
+    DAMAGED = 5
+    INTERRUPTED = 130
 
 
 @contextmanager
-def interruptible(grace: float = GRACE) -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGINT and SIGTERM, and see to it that the process ends.
+def interruptible(grace: float = GRACE_SECONDS) -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM, and limit the time until the process ends.
 
     Closing a cluster with a stopped worker may take long. What a run has recorded is safe at
     every moment, so after ``grace`` seconds, or at a second signal, the process and its
-    children end as they are. Outside the main thread nothing is changed.
+    children are killed. Outside the main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    timer = threading.Timer(grace, _end_now)
+    timer = threading.Timer(grace, _kill_all)
     timer.daemon = True
 
     def interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
         if timer.ident is not None:
-            _end_now()
+            _kill_all()
         timer.start()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTING_SIGNALS}
     try:
         yield
     finally:
@@ -49,8 +60,8 @@ def interruptible(grace: float = GRACE) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end_now() -> NoReturn:
-    """End this process and all that it has started, at once."""
+def _kill_all() -> NoReturn:
+    """Kill all child processes and end this process at once."""
     with suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
