@@ -1,7 +1,7 @@
-"""Models, plans, graphs and jobs: what people call.
+"""The public Python interface: models, plans, lazy inference and jobs.
 
-The names are loaded when they are first used: torch takes seconds to import, and the
-command line should answer ``--help`` at once.
+Names are imported on first use: importing torch takes seconds, and the command line should
+answer ``--help`` at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m fcdcc.pipeline`` is ``fcdcc``."""
+"""Run the command line: ``python -m fcdcc.pipeline`` is the same as ``fcdcc``."""
 
 from .cli import main
 

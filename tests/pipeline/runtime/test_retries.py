@@ -1,4 +1,4 @@
-"""Blocks that are done again: by whom, and that no wrong answer comes of it."""
+"""Blocks that are computed again: by which workers, and that predictions stay right."""
 
 from __future__ import annotations
 
@@ -32,111 +32,117 @@ from support.spoiling import spoil
 NAMES = [f"w{number}" for number in range(9)]
 
 
-def refused(files: Files, there: Collection[int], odd: Collection[int]) -> type[Exception]:
+def error_for(files: Files, there: Collection[int], not_finite: Collection[int]) -> type[Exception]:
     """Return the error for shares of images of which some hold NaN; the last two are parity."""
     options = PlanOptions.of(n=6, tolerate=2, split="images", batch=16)
     network = open_model(str(files.model)).network
     held = Executable(network, choose_plan(network, SHAPE, options))
     layer = max(held.plan.coded_layers)
-    shares = {p: np.full(4, np.nan if p in odd else 1.0, "float32") for p in there}
+    shares = {p: np.full(4, np.nan if p in not_finite else 1.0, "float32") for p in there}
     with pytest.raises(FcdccError) as caught:
         raise_wrong_shares(held, layer, shares, Verdict(np.inf, False, ()))
     return caught.type
 
 
 @pytest.mark.parametrize("there", [*combinations(range(6), 5), range(6)])
-def test_numbers_that_are_none_accuse_nobody_whichever_share_is_missing(
+def test_nan_of_the_images_accuses_no_worker_whichever_share_is_missing(
     files: Files, there: tuple[int, ...]
 ) -> None:
-    assert refused(files, there, odd=(0, 4, 5)) is NotFiniteError  # as with NaN in an image
+    assert (
+        error_for(files, there, not_finite=(0, 4, 5)) is NotFiniteError
+    )  # as with NaN in an image
 
 
-@pytest.mark.parametrize("odd", [(4,), (1,)])
-def test_one_share_without_numbers_is_wrong(files: Files, odd: tuple[int, ...]) -> None:
-    assert refused(files, range(6), odd) is WrongSharesError
-    assert refused(files, (1, 2, 3, 4, 5), odd) is WrongSharesError
+@pytest.mark.parametrize("not_finite", [(4,), (1,)])
+def test_one_share_with_nan_is_wrong(files: Files, not_finite: tuple[int, ...]) -> None:
+    assert error_for(files, range(6), not_finite) is WrongSharesError
+    assert error_for(files, (1, 2, 3, 4, 5), not_finite) is WrongSharesError
 
 
 @given(count=st.integers(3, 9), data=st.data())
-def test_whoever_is_wrong_some_try_is_without_it_and_nobody_is_alone(
+def test_some_subset_excludes_the_wrong_worker_and_none_is_a_single_worker(
     count: int, data: st.DataObject
 ) -> None:
     there = NAMES[:count]
-    doubted = data.draw(st.sets(st.sampled_from(there), min_size=1))
-    wrong = data.draw(st.sampled_from(sorted(doubted)))
-    chosen = worker_subsets_to_try(there, doubted)
-    assert any(wrong not in jury for jury in chosen)
-    assert all(len(jury) > 1 and set(jury) <= set(there) for jury in chosen)
-    if count - len(doubted) > 1:  # nobody who is in doubt where others are there
-        assert not doubted & set(chosen[0])
+    in_doubt = data.draw(st.sets(st.sampled_from(there), min_size=1))
+    wrong = data.draw(st.sampled_from(sorted(in_doubt)))
+    subsets = worker_subsets_to_try(there, in_doubt)
+    assert any(wrong not in subset for subset in subsets)
+    assert all(len(subset) > 1 and set(subset) <= set(there) for subset in subsets)
+    if count - len(in_doubt) > 1:  # first, only workers that are not in doubt
+        assert not in_doubt & set(subsets[0])
 
 
-class Tried:
-    """Notes how a block was done, one time after the other."""
+class AttemptLog:
+    """Builds no graph, but remembers every attempt."""
 
     def __init__(self) -> None:
-        self.trials: list[Attempt] = []
+        self.attempts: list[Attempt] = []
 
-    def __call__(self, block: int, trial: Attempt) -> BlockJob:
-        self.trials.append(trial)
+    def __call__(self, block: int, attempt: Attempt) -> BlockJob:
+        self.attempts.append(attempt)
         return BlockJob(block, {}, "last")
 
 
 JOB = BlockJob(7, {}, "last")
 
 
-def tries(workers: Sequence[str], locates: bool, errors: Sequence[BaseException]) -> list[Attempt]:
-    """Return how a block is done that ends with these errors, as far as it is done again."""
-    tried = Tried()
-    again = RetryPolicy(tried, locates, lambda: workers)
+def attempts(
+    workers: Sequence[str], locates: bool, errors: Sequence[BaseException]
+) -> list[Attempt]:
+    """Return the attempts at a block that fails with these errors, one after the other."""
+    log = AttemptLog()
+    again = RetryPolicy(log, locates, lambda: workers)
     for error in errors:
         if again(JOB, error) is None:
             break
-    return tried.trials
+    return log.attempts
 
 
 def wrong(*workers: str) -> WrongSharesError:
     return WrongSharesError("shares contradict each other", workers)
 
 
-def test_who_is_in_doubt_has_no_part_in_the_next_try() -> None:
-    found = tries("abcdef", False, [wrong(*"abcd")] * 5)
-    assert [trial.allowed_workers for trial in found] == [
+def test_workers_in_doubt_have_no_part_in_the_next_attempt() -> None:
+    found = attempts("abcdef", False, [wrong(*"abcd")] * 5)
+    assert [attempt.allowed_workers for attempt in found] == [
         ("e", "f"),
         ("a", "c", "e"),
         ("b", "d", "f"),
     ]
-    assert [trial.number for trial in found] == [1, 2, 3]
-    assert {trial.mode for trial in found} == {"recheck"}
+    assert [attempt.number for attempt in found] == [1, 2, 3]
+    assert {attempt.mode for attempt in found} == {"recheck"}
     assert found[-1].notes == ("all shares were computed again: shares contradict each other",)
 
 
-def test_first_by_all_where_wrong_shares_can_be_located() -> None:
-    found = tries("abcd", True, [wrong(*"abcd")] * 5)
-    assert [trial.allowed_workers for trial in found] == [(), ("a", "c"), ("b", "d")]
+def test_all_workers_come_first_if_wrong_shares_can_be_located() -> None:
+    found = attempts("abcd", True, [wrong(*"abcd")] * 5)
+    assert [attempt.allowed_workers for attempt in found] == [(), ("a", "c"), ("b", "d")]
 
 
-def test_one_of_two_is_never_asked_alone() -> None:
-    assert [trial.allowed_workers for trial in tries("ab", False, [wrong("a", "b")] * 5)] == [()]
+def test_one_of_two_workers_never_computes_alone() -> None:
+    assert [
+        attempt.allowed_workers for attempt in attempts("ab", False, [wrong("a", "b")] * 5)
+    ] == [()]
 
 
 def test_workers_that_left_are_not_waited_for() -> None:
-    tried = Tried()
+    log = AttemptLog()
     workers = list("abcd")
-    again = RetryPolicy(tried, False, lambda: workers)
+    again = RetryPolicy(log, False, lambda: workers)
     assert again(JOB, wrong(*"abcd")) is not None
     workers.remove("b")  # of the second half one is left, and one alone would agree with itself
     assert again(JOB, wrong("a", "c")) is None
 
 
-def test_without_a_code_once_values_are_not_finite() -> None:
-    found = tries("abcd", True, [wrong(*"abcd"), NotFiniteError("shares hold NaN")])
-    assert [trial.mode for trial in found] == ["recheck", "uncoded"]
+def test_no_code_once_values_are_not_finite() -> None:
+    found = attempts("abcd", True, [wrong(*"abcd"), NotFiniteError("shares hold NaN")])
+    assert [attempt.mode for attempt in found] == ["recheck", "uncoded"]
     assert found[1].notes[1] == "computed again without a code: shares hold NaN"
 
 
-def test_other_errors_are_not_its_business() -> None:
-    assert tries("abcd", True, [OSError("disk full")]) == []
+def test_other_errors_are_not_retried() -> None:
+    assert attempts("abcd", True, [OSError("disk full")]) == []
 
 
 # ------------------------------------------------------------------------ on a cluster

@@ -1,4 +1,4 @@
-"""A run that stands still says so, and names what it waits for."""
+"""A stalled run warns, and names what it waits for."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def task(position: int, worker: str | None = "tcp://a") -> WaitingTask:
     return WaitingTask(12, 3, "share", position, worker, 58.0)
 
 
-def test_it_is_told_after_the_patience_and_then_less_and_less_often() -> None:
+def test_warnings_start_after_the_patience_and_become_rarer() -> None:
     guard = StallGuard(patience=60, now=0.0)
-    told = []
+    warned = []
     for now in range(1, 600):
         tasks = [task(2)] if guard.wants_tasks(now) else None
         if guard.check("counts", tasks, now) is not None:
-            told.append(now)
-    assert told == [61, 121, 241, 481]
+            warned.append(now)
+    assert warned == [61, 121, 241, 481]
 
 
 def test_anything_that_moves_starts_the_patience_anew() -> None:
@@ -41,7 +41,7 @@ def test_anything_that_moves_starts_the_patience_anew() -> None:
         assert guard.check(now // 55 if now < 150 else "still", moved, now) is None
 
 
-def test_where_it_stands_still_is_named() -> None:
+def test_tasks_and_workers_are_named() -> None:
     tasks = [task(2), task(4, None), WaitingTask(13, 0, "read", 0, "tcp://b", 0.1)]
     assert describe_stall(61.0, tasks, workers=3) == (
         "nothing has moved for 61 s: block 12, layer 3: share 2 on tcp://a (silent for 58 s), "
@@ -74,7 +74,7 @@ def test_tasks_of_a_run_are_found_with_their_workers() -> None:
         assert waiting_tasks(client, "r1") == []
 
 
-class UntilTold(Quiet):
+class UntilWarned(Quiet):
     """Interrupts a run as soon as something has been logged."""
 
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
@@ -99,5 +99,5 @@ def test_a_run_without_workers_says_so(tmp_path: Path, caplog: pytest.LogCapture
             scheduler=cluster.scheduler_address,
         )
         with pytest.raises(KeyboardInterrupt):
-            run(config, UntilTold(caplog))
+            run(config, UntilWarned(caplog))
     assert "the scheduler has no workers" in caplog.text

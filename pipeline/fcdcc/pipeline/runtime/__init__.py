@@ -1,1 +1,1 @@
-"""runtime."""
+"""Run jobs and lazy inference: the cluster, blocks in flight, retries, stalls and the output."""
