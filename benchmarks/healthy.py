@@ -46,6 +46,7 @@ from fcdcc.pipeline.runtime.cluster import DASK_SETTINGS, PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.worker.kernels import common, reading
+from fcdcc.pipeline.worker.kernels.task_specs import ReadImages
 from fcdcc.storage import ImageSource, Preparation, open_images
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -88,7 +89,7 @@ class Row:
 def predict(source: ImageSource, start: int, stop: int, module: nn.Module) -> NDArray[np.float32]:
     """Read some images and run the whole module on them, as a user of plain Dask does."""
     with torch.inference_mode():
-        images = reading.read(source, PREPARATION, start, stop, stop - start)
+        images = reading.read(source, PREPARATION, ReadImages(start, stop, stop - start))
         predictions: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
     return predictions
 
@@ -161,8 +162,8 @@ class Bench:
         start, stop = list(self.blocks())[block]
 
         def reader(key: Key, first: int, last: int, pad_to: int, rows: Rows | None = None) -> Task:
-            where = (start + first, start + last, pad_to, rows)
-            return Task(key, reading.read, self.source, PREPARATION, *where)
+            spec = ReadImages(start + first, start + last, pad_to, rows)
+            return Task(key, reading.read, self.source, PREPARATION, spec)
 
         plan = executable.plan
         given = Block(executable.ref, run, block, stop - start, reader)

@@ -23,7 +23,7 @@ from models import MODELS, exported
 
 from fcdcc.pipeline.model.interpreter import run_steps
 from fcdcc.pipeline.model.network import ConvStage, Network
-from fcdcc.pipeline.planner.cost.profile import CHANNELS, profile_network
+from fcdcc.pipeline.planner.cost.profile import CHANNEL_BLOCK, profile_network
 from fcdcc.pipeline.plans.forecast import Work
 from fcdcc.pipeline.worker.kernels.common import to_tensor
 
@@ -122,7 +122,7 @@ def memory() -> None:
         with watched(rises), torch.inference_mode():
             torch.nn.functional.conv2d(x, weight, padding=1)
         one = 4e-6 * rows * columns
-        model = one * (inputs + outputs + -(-outputs // CHANNELS) * CHANNELS)
+        model = one * (inputs + outputs + -(-outputs // CHANNEL_BLOCK) * CHANNEL_BLOCK)
         size = f"{inputs}→{outputs}, {rows} × {columns}"
         print(f"| {size} | {rises[0]:.0f} | {model:.0f}, {one * (inputs + 2 * outputs):.0f} |")
 

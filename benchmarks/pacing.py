@@ -32,10 +32,10 @@ SLOW_WORKERS = (0, 1)
 NAPS = 0.004
 
 PACED = {
-    gathered_kernels: ("encode", "share", "encode_and_share", "decode", "convolve_whole"),
-    common: ("glue",),
-    image_kernels: ("share", "parity", "part", "glue"),
-    row_kernels: ("share", "parity", "part", "glue", "whole"),
+    gathered_kernels: ("encode", "share", "encode_and_share", "decode"),
+    common: ("run_stage",),
+    image_kernels: ("share", "parity", "run_output", "glue"),
+    row_kernels: ("share", "parity", "strip_output", "glue", "whole"),
 }
 
 

@@ -45,6 +45,7 @@ from fcdcc.pipeline.runtime.cluster import DASK_SETTINGS, PRELOAD
 from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
 from fcdcc.pipeline.worker.kernels import common, reading
+from fcdcc.pipeline.worker.kernels.task_specs import ReadImages
 from fcdcc.pipeline.worker.memory import PeakMemory
 from fcdcc.storage import ImageSource, Preparation, open_images
 
@@ -129,8 +130,8 @@ class Bench:
                 key: Key, first: int, last: int, pad_to: int, rows: Rows | None = None,
                 start: int = start,
             ) -> Task:  # fmt: skip
-                where = (start + first, start + last, pad_to, rows)
-                return Task(key, reading.read, self.source, PREPARATION, *where)
+                spec = ReadImages(start + first, start + last, pad_to, rows)
+                return Task(key, reading.read, self.source, PREPARATION, spec)
 
             given = Block(executable.ref, run, block, count, reader)
             graph = build_block(self.network, plan, given)

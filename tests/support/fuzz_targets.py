@@ -35,7 +35,7 @@ from fcdcc.pipeline.monitoring.report.html_report import report_page
 from fcdcc.pipeline.monitoring.report.recorded_run import read_going_on, read_past, showable
 from fcdcc.pipeline.monitoring.report.text_report import print_report
 from fcdcc.pipeline.options import JobConfig, PlanOptions
-from fcdcc.pipeline.planner.cost.calibration_file import read_speeds, save_speeds
+from fcdcc.pipeline.planner.cost.known_workers import read_speeds, save_speeds
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import DEFAULTS
 from fcdcc.pipeline.plans.plan import Plan

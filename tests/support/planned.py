@@ -20,5 +20,7 @@ def usual_plans(patch: pytest.MonkeyPatch, share_work: float = 0.0) -> None:
     share_work
         Multiply-adds that come together before a layer is coded; with none every layer is.
     """
-    patch.setattr(planner, "MARGIN", 1)
-    patch.setattr(planner, "WORTH", share_work / DEFAULTS.task / DEFAULTS.multiply_adds)
+    patch.setattr(planner, "MIN_GAIN", 1)
+    patch.setattr(
+        planner, "MIN_WORK_PER_OVERHEAD", share_work / DEFAULTS.task / DEFAULTS.multiply_adds
+    )

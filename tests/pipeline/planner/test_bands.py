@@ -23,7 +23,7 @@ from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.bands import BAND_BYTES, barrier_in, peak_bytes, row_axis
+from fcdcc.pipeline.planner.bands import MAX_BAND_BYTES, barrier_in, peak_bytes, row_axis
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.plan import Plan
 from fcdcc.pipeline.plans.row_layout import analysed
@@ -172,7 +172,7 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     assert f"bands of {plan.band} rows" in str(plan)
     assert Plan.from_json(plan.to_json()) == plan
     whole = peak_bytes(found, {n: Rows(0, v.rows) for n, v in found.layouts.items()}, 1, "float32")
-    assert whole > 3 * BAND_BYTES
+    assert whole > 3 * MAX_BAND_BYTES
     larger = choose_plan(network, shape, PlanOptions(memory="4GiB")).band
     smaller = choose_plan(network, shape, PlanOptions(memory="1500MiB")).band
     assert larger is not None

@@ -19,22 +19,29 @@ from .block_graph import Block, BlockGraph, Reader
 from .by_images import build_by_images
 from .by_rows import build_by_rows
 from .gathered import build_gathered
-from .recheck import ATTEMPT_STRIDE, build_recheck, build_uncoded
 
 __all__ = ["Block", "BlockGraph", "Reader", "RetryMode", "build_block", "build_retry"]
 
 RetryMode: TypeAlias = Literal["recheck", "uncoded"]
 """How a block is computed again: with all its shares made and checked, or without a code."""
 
+ATTEMPT_STRIDE = 1_000_000
+"""Positions in the task keys of one attempt differ by so much from those of the next.
+
+A worker may still run a task of an earlier attempt, and must not give its result for one of the
+same key.
+"""
+
 
 def build_block(network: Network, plan: Plan, block: Block, band: Rows | None = None) -> BlockGraph:
     """Return the graph that takes one block of images through the network.
 
-    With ``band`` only these rows of the prediction are made; the executable is for them, too.
+    With ``band``, of a plan with bands, only these rows of the prediction are made; the executable
+    is for them, too.
     """
-    if plan.in_place or band is not None:
+    if plan.form == "rows":
         return build_by_rows(network, row_layout(network, plan, band), block)
-    build = build_by_images if plan.split == "images" else build_gathered
+    build = build_by_images if plan.form == "images" else build_gathered
     return build(network, plan, block)
 
 
@@ -63,11 +70,11 @@ def build_retry(
     allowed_workers
         Addresses of the workers that make the shares; any, if none are named.
     """
-    block = replace(block, apart=attempt * ATTEMPT_STRIDE, allowed_workers=allowed_workers)
+    block = replace(block, first_position=attempt * ATTEMPT_STRIDE, allowed_workers=allowed_workers)
     if band is None:
-        return (build_recheck if mode == "recheck" else build_uncoded)(network, plan, block)
+        return build_gathered(network, plan, block, mode)
     if mode == "uncoded":
         plan = replace(plan, redundancy="off", verify="off")
-    else:  # nothing of what is in doubt goes without a check
+    else:  # nothing that is in doubt goes without a check
         plan = replace(plan, verify="all")
     return build_by_rows(network, row_layout(network, plan, band), block)

@@ -1,11 +1,11 @@
-"""What every form of graph is made of."""
+"""A block's graph as a value, and what the builders of all its forms have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from operator import getitem
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from dask._task_spec import GraphNode, Task, TaskRef
@@ -14,15 +14,22 @@ from dask.typing import Key
 from fcdcc.coding import Code
 from fcdcc.coding.conditioning import is_enough
 
+from ..anyk import AnyK, Readiness, Share
 from ..anyk.keys import RawKey, Stage, task_key
 from ..halo import Rows
+from ..model.network import Network
+from ..plans.plan import LayerPlan, Plan
 from ..worker.executable import Executable, ExecutableRef
+from ..worker.kernels import common
+from ..worker.kernels.task_specs import CheckShares, TaskSpec
 
-Source: TypeAlias = TaskRef | Task
-"""A value as an argument of a task: a task's result, or one taken out of it."""
+ValueRef: TypeAlias = TaskRef | Task
+"""A value as an argument of a task: a task's result, or one taken out of it by name."""
 
 ExecutableSource: TypeAlias = ExecutableRef | Executable | TaskRef
 """What tasks refer to: held by the workers, or itself a task of the same graph."""
+
+Kernel: TypeAlias = Callable[..., Any]
 
 
 class Reader(Protocol):
@@ -53,9 +60,9 @@ class Block:
         Images in this block.
     reader
         Says how runs of them are read.
-    apart
+    first_position
         Positions in the task keys begin here; a block that is done again has others.
-    among
+    allowed_workers
         Addresses of the workers that make the shares; any, if none are named.
     """
 
@@ -64,12 +71,12 @@ class Block:
     number: int
     images: int
     reader: Reader
-    apart: int = 0
+    first_position: int = 0
     allowed_workers: Collection[str] = ()
 
     def key(self, stage: Stage, layer: int, position: int = 0) -> RawKey:
         """Return the key of one of its tasks."""
-        return task_key(stage, self.run, layer, self.number, self.apart + position)
+        return task_key(stage, self.run, layer, self.number, self.first_position + position)
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,11 @@ class BlockGraph:
     """The tasks of one block, and its prediction as an argument for the task that wants it.
 
     ``checks`` are what compares the shares of a layer: the prediction holds when all of them
-    are through.
+    are done.
     """
 
     tasks: Mapping[Key, GraphNode]
-    prediction: Source
+    prediction: ValueRef
     checks: tuple[TaskRef, ...] = ()
 
 
@@ -109,14 +116,148 @@ class TaskOutputs:
     """Which task makes which value of the network."""
 
     tasks: MutableMapping[Key, GraphNode]
-    _sources: dict[str, Source] = field(default_factory=dict)
+    _refs: dict[str, ValueRef] = field(default_factory=dict)
 
     def add(self, task: Task, *names: str) -> None:
         """Add a task and say which values it makes: one as it is, several by name."""
         self.tasks[task.key] = task
         for name in names:
             ref = TaskRef(task.key)
-            self._sources[name] = ref if len(names) == 1 else Task(None, getitem, ref, name)
+            self._refs[name] = ref if len(names) == 1 else Task(None, getitem, ref, name)
 
-    def __getitem__(self, name: str) -> Source:
-        return self._sources[name]
+    def __getitem__(self, name: str) -> ValueRef:
+        return self._refs[name]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The shares of one coded layer of a block, by position, for the nodes that wait for them."""
+
+    layer: LayerPlan
+    shares: Mapping[int, Key]
+    standby: tuple[int, ...] = ()
+
+
+class GraphBuilder:
+    """Makes the tasks of one block.
+
+    Attributes
+    ----------
+    images
+        Images in every value: those of the block, and of zeros for a network with a fixed batch.
+    """
+
+    def __init__(self, network: Network, plan: Plan, block: Block) -> None:
+        self.network = network
+        self.plan = plan
+        self.block = block
+        self.images = plan.batch if plan.fixed_batch else block.images
+        self.tasks: dict[Key, GraphNode] = {}
+        self.checks: list[TaskRef] = []
+
+    def graph(self, prediction: ValueRef) -> BlockGraph:
+        """Return what was made."""
+        return BlockGraph(self.tasks, prediction, tuple(self.checks))
+
+    def add(self, task: Task) -> TaskRef:
+        """Add a task whose result is no value of the network; return what stands for it."""
+        self.tasks[task.key] = task
+        return TaskRef(task.key)
+
+    def task(self, key: RawKey, kernel: Kernel, spec: TaskSpec, *values: ValueRef) -> Task:
+        """Return a task that a kernel runs with the executable."""
+        return Task(key, kernel, self.block.executable, spec, *values)
+
+    def share(
+        self, group: LayerPlan, position: int, kernel: Kernel, spec: TaskSpec, *values: ValueRef
+    ) -> Share:
+        """Return the task of one share of a layer, or of its parity."""
+        stage: Stage = "parity" if position in group.parity else "share"
+        key = self.block.key(stage, group.layer, position)
+        return Share(key, kernel, self.block.executable, spec, *values)
+
+    def add_group(
+        self,
+        layer: LayerPlan,
+        make_share: Callable[[int], Share],
+        positions: Collection[int] | None = None,
+    ) -> Group:
+        """Add the shares of a coded layer.
+
+        Parameters
+        ----------
+        layer
+            The layer.
+        make_share
+            Returns the task of the share at a position.
+        positions
+            Shares that all start; by default those that the plan starts or has on standby.
+        """
+        standby = self.plan.standby_positions(layer) if positions is None else ()
+        shares: dict[int, Key] = {}
+        for position in self.plan.shares_started(layer) if positions is None else positions:
+            share = make_share(position)
+            self.tasks[share.key] = share
+            shares[position] = share.key
+        return Group(layer, shares, standby)
+
+    def part(self, group: Group, part: int, kernel: Kernel, spec: TaskSpec) -> AnyK:
+        """Return the node of one part of a layer: its own share, or any that decode."""
+        layer = group.layer
+        return AnyK(
+            self.block.key("part", layer.layer, part),
+            kernel,
+            self.plan.shares_of_part(layer, group.shares, part),
+            Decodable(layer.coded_conv.code, self.plan.dtype),
+            self.block.executable,
+            spec,
+            own=part,
+            standby=group.standby,
+            allowed_workers=self.block.allowed_workers,
+        )
+
+    def node(
+        self,
+        stage: Stage,
+        group: Group,
+        kernel: Kernel,
+        spec: TaskSpec,
+        *values: ValueRef,
+        enough: int | Readiness | None = None,
+        plain: Collection[int] | None = None,
+    ) -> AnyK:
+        """Return a node that needs any shares of a layer that decode.
+
+        Parameters
+        ----------
+        stage, kernel, spec, values
+            What it does.
+        group
+            The shares.
+        enough
+            What it waits for instead of what the plan says.
+        plain
+            The positions with which there is nothing to solve for; by default the uncoded ones.
+        """
+        layer = group.layer
+        if enough is None:
+            waited_for = self.plan.shares_waited_for(layer)
+            enough = Decodable(layer.coded_conv.code, self.plan.dtype, waited_for)
+        return AnyK(
+            self.block.key(stage, layer.layer),
+            kernel,
+            group.shares,
+            enough,
+            self.block.executable,
+            spec,
+            *values,
+            standby=group.standby,
+            plain=layer.uncoded if plain is None else plain,
+            allowed_workers=self.block.allowed_workers,
+        )
+
+    def add_check(self, group: Group, images: int) -> None:
+        """Add what compares the shares of a layer, if the plan waits for more than it needs."""
+        if self.plan.verify == "all":
+            spec = CheckShares(group.layer.layer, images)
+            self.checks.append(self.add(self.node("check", group, common.check_shares, spec)))

@@ -16,15 +16,15 @@ runs; it pulls them only when it starts.
 
 from __future__ import annotations
 
-from dask._task_spec import GraphNode, Task, TaskRef
-from dask.typing import Key
+from dask._task_spec import Task
 
-from ..anyk import AnyK, Share
+from ..anyk import Share
 from ..model.network import Network
-from ..plans.image_layout import FusedStages, find_units
+from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..worker.kernels import image_kernels
-from .block_graph import Block, BlockGraph, Decodable, Source, TaskOutputs
+from ..worker.kernels.task_specs import ImageGlue, ImageParity, ImageShare, JoinRuns, PartOutput
+from .block_graph import Block, BlockGraph, GraphBuilder, TaskOutputs, ValueRef
 
 
 def build_by_images(network: Network, plan: Plan, block: Block) -> BlockGraph:
@@ -32,103 +32,64 @@ def build_by_images(network: Network, plan: Plan, block: Block) -> BlockGraph:
     return _ImageGraphBuilder(network, plan, block).build()
 
 
-class _ImageGraphBuilder:
-    """Builds one block; the values of every part by their names."""
+class _ImageGraphBuilder(GraphBuilder):
+    """Builds one block; it has the values of every part by their names."""
 
     def __init__(self, network: Network, plan: Plan, block: Block) -> None:
-        self._network = network
-        self._plan = plan
-        self._block = block
-        self._executable = block.executable
-        self._parts = plan.delta
+        super().__init__(network, plan, block)
         self._per_part = plan.images_per_share(block.images)
-        self._tasks: dict[Key, GraphNode] = {}
-        self._checks: list[TaskRef] = []
-        self._values = [TaskOutputs(self._tasks) for _ in range(self._parts)]
+        self._values = [TaskOutputs(self.tasks) for _ in range(plan.delta)]
 
     def build(self) -> BlockGraph:
         """Return the whole graph."""
+        network, block = self.network, self.block
         for part, values in enumerate(self._values):
-            first = min(part * self._per_part, self._block.images)
-            last = min(first + self._per_part, self._block.images)
-            read = self._block.reader(self._block.key("read", 0, part), first, last, self._per_part)
-            values.add(read, self._network.input)
-        for unit in find_units(self._network, self._plan.coded_layers):
-            if unit.is_share:
+            first = min(part * self._per_part, block.images)
+            last = min(first + self._per_part, block.images)
+            read = block.reader(block.key("read", 0, part), first, last, self._per_part)
+            values.add(read, network.input)
+        for unit in image_units(network, self.plan.coded_layers):
+            if unit.kind == "share":
                 self._add_group(unit)
             else:
                 self._add_glue(unit)
-        gather = Task(
-            self._block.key("gather", len(self._network.stages), 0),
-            image_kernels.gather,
-            self._block.images,
-            *(values[self._network.output] for values in self._values),
+        join = Task(
+            block.key("gather", len(network.stages)),
+            image_kernels.join_runs,
+            JoinRuns(block.images),
+            *(values[network.output] for values in self._values),
         )
-        self._tasks[gather.key] = gather
-        return BlockGraph(self._tasks, TaskRef(gather.key), tuple(self._checks))
+        return self.graph(self.add(join))
 
     def _add_group(self, unit: FusedStages) -> None:
         """Add the shares of a coded convolution, and its parts."""
-        layer = self._plan.layer(unit.number)
-        code = layer.coded_conv.code
-        shares: dict[int, Key] = {}
-        for position in self._plan.shares_started(layer):
-            if position not in layer.parity:
-                task = Share(
-                    self._block.key("share", unit.number, position),
-                    image_kernels.share, self._executable, unit, position,
-                    *self._inputs(unit, position),
-                )  # fmt: skip
-            else:
-                task = Share(
-                    self._block.key("parity", unit.number, position),
-                    image_kernels.parity, self._executable, unit, position,
-                    *self._inputs_of_all(unit),
-                )  # fmt: skip
-            self._tasks[task.key] = task
-            shares[position] = task.key
+        layer = self.plan.layer(unit.number)
+
+        def make_share(position: int) -> Share:
+            if position in layer.parity:
+                kernel, parity = image_kernels.parity, ImageParity(unit.number, position)
+                return self.share(layer, position, kernel, parity, *self._inputs_of_all(unit))
+            share = ImageShare(unit.number, position)
+            inputs = self._inputs(unit, position)
+            return self.share(layer, position, image_kernels.share, share, *inputs)
+
+        group = self.add_group(layer, make_share)
+        images = self._per_part * len(self._values)
         for part, values in enumerate(self._values):
-            node = AnyK(
-                self._block.key("part", unit.number, part),
-                image_kernels.part,
-                self._plan.shares_of_part(layer, shares, part),
-                Decodable(code, self._plan.dtype),
-                self._executable,
-                unit.number,
-                part,
-                own=part,
-                standby=self._plan.standby_positions(layer),
-                seats=self._plan.placement.seats(self._plan.shares_of_part(layer, shares, part)),
-            )
-            values.add(node, *unit.outputs)
-        if self._plan.verify == "all":
-            check = AnyK(
-                self._block.key("check", unit.number, 0),
-                image_kernels.check,
-                shares,
-                Decodable(code, self._plan.dtype, self._plan.shares_waited_for(layer)),
-                self._executable,
-                unit.number,
-                standby=self._plan.standby_positions(layer),
-                seats=self._plan.placement.seats(shares),
-                plain=layer.uncoded,
-            )
-            self._tasks[check.key] = check
-            self._checks.append(TaskRef(check.key))
+            spec = PartOutput(unit.number, part, images)
+            values.add(self.part(group, part, image_kernels.run_output, spec), *unit.outputs)
+        self.add_check(group, images)
 
     def _add_glue(self, unit: FusedStages) -> None:
         for part, values in enumerate(self._values):
-            task = Task(
-                self._block.key("glue", unit.number, part),
-                image_kernels.glue,
-                self._executable,
-                unit,
-                *self._inputs(unit, part),
-            )
+            key = self.block.key("glue", unit.number, part)
+            spec = ImageGlue(unit.number)
+            task = self.task(key, image_kernels.glue, spec, *self._inputs(unit, part))
             values.add(task, *unit.outputs)
 
-    def _inputs(self, unit: FusedStages, part: int) -> list[Source]:
+    def _inputs(self, unit: FusedStages, part: int) -> list[ValueRef]:
         return [self._values[part][name] for name in unit.inputs]
 
-    def _inputs_of_all(self, unit: FusedStages) -> list[Source]:
-        return [source for part in range(self._parts) for source in self._inputs(unit, part)]
+    def _inputs_of_all(self, unit: FusedStages) -> list[ValueRef]:
+        parts = range(len(self._values))
+        return [value for part in parts for value in self._inputs(unit, part)]

@@ -7,107 +7,104 @@
                  ├─    …         …      ├─ decode ─ glue ─┬─ encode 0 ─ …
                  └─ encode n ─ share n ─┘   any δ         └─ …
 
-It serves every code, and every split of input and filters.
+It serves every code, and every split of input and filters. It also serves a block that is done
+again. Where its shares contradicted each other, all n of every layer are made and waited for; the
+wrong ones are found and left out, and the layer is decoded from the others::
+
+    read ─ glue ─┬─ share 0 ─┐
+                 ├─    …     ├─ check ─┐
+                 └─ share n ─┴─ decode ┴─ glue ─ …
+
+Where values were not finite, every layer is run whole, as without a code: then no image meets
+another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
+from typing import Literal, TypeAlias
 
-from dask._task_spec import Task, TaskRef
-from dask.typing import Key
+from dask._task_spec import Task
 
-from ..anyk import AnyK, Share
-from ..anyk.keys import RawKey, Stage
-from ..model.network import ConvStage, GlueStage, Network
+from ..anyk import Share
+from ..model.network import ConvStage, Network
 from ..plans.plan import LayerPlan, Plan
 from ..worker.kernels import common, gathered_kernels
-from ..worker.share_checks import ShareMessage
-from .block_graph import Block, BlockGraph, Decodable, ExecutableSource, TaskOutputs
+from ..worker.kernels.task_specs import (
+    DecodeLayer,
+    DecodeRightShares,
+    EncodeInput,
+    GatheredShare,
+    RecheckShares,
+    RunStage,
+    TakeImages,
+)
+from .block_graph import Block, BlockGraph, GraphBuilder, TaskOutputs, ValueRef
+
+Layers: TypeAlias = Literal["coded", "recheck", "uncoded"]
+"""How coded layers are run: decoded from any shares that suffice, from all of them that are right,
+or not coded at all."""
 
 
-def build_gathered(network: Network, plan: Plan, block: Block) -> BlockGraph:
+def build_gathered(
+    network: Network, plan: Plan, block: Block, layers: Layers = "coded"
+) -> BlockGraph:
     """Return the graph of one block; see :func:`fcdcc.pipeline.graph.build_block`."""
-    executable, images = block.executable, block.images
-    padded = plan.batch if plan.fixed_batch else images
-    values = TaskOutputs({})
-    values.add(block.reader(block.key("read", 0), 0, images, padded), network.input)
-    for stage in network.stages:
-        make_key = partial(block.key, layer=stage.index)
-        if isinstance(stage, GlueStage):
-            inputs = [values[name] for name in stage.inputs]
-            task = Task(make_key("glue"), common.glue, executable, stage.index, *inputs)
-            values.add(task, *stage.outputs)
-            continue
-        layer = plan.layer(stage.index)
-        if layer.code is None:
-            whole = Task(
-                make_key("glue"),
-                gathered_kernels.convolve_whole,
-                executable,
-                stage.index,
-                values[stage.input],
-            )
-            values.add(whole, stage.output)
-        else:
-            add_gathered(values, stage, layer, plan, executable, make_key)
-    prediction = values[network.output]
-    if padded > images:
-        key = block.key("gather", len(network.stages))
-        take = Task(key, common.take, prediction, images)
-        values.tasks[take.key] = take
-        prediction = TaskRef(take.key)
-    return BlockGraph(values.tasks, prediction)
+    return _GatheredGraphBuilder(network, plan, block).build(layers)
 
 
-def add_gathered(
-    values: TaskOutputs,
-    stage: ConvStage,
-    layer: LayerPlan,
-    plan: Plan,
-    executable: ExecutableSource,
-    make_key: Callable[..., RawKey],
-    allowed_workers: Collection[str] = (),
-) -> None:
-    """Add the n subtasks of one layer and the any-k node that decodes them.
+class _GatheredGraphBuilder(GraphBuilder):
+    """Builds one block; every value is in one place."""
 
-    The shares are made ``allowed_workers`` these workers, if any are named.
-    """
-    shares: dict[int, Key] = {}
-    standby = plan.standby_positions(layer)
-    for position in plan.shares_started(layer):
-        name: Stage = "parity" if position in layer.parity else "share"
-        value = values[stage.input]
-        kernel: Callable[..., ShareMessage] = gathered_kernels.share
+    def build(self, layers: Layers) -> BlockGraph:
+        """Return the whole graph."""
+        block, network, values = self.block, self.network, TaskOutputs(self.tasks)
+        values.add(block.reader(block.key("read", 0), 0, block.images, self.images), network.input)
+        for stage in network.stages:
+            is_coded = isinstance(stage, ConvStage) and layers != "uncoded"
+            if is_coded and self.plan.layer(stage.index).code is not None:
+                layer, value = self.plan.layer(stage.index), values[stage.inputs[0]]
+                add = add_rechecked if layers == "recheck" else add_gathered
+                values.add(add(self, layer, value), *stage.outputs)
+            else:
+                inputs = (values[name] for name in stage.inputs)
+                key, spec = block.key("glue", stage.index), RunStage(stage.index)
+                values.add(self.task(key, common.run_stage, spec, *inputs), *stage.outputs)
+        prediction = values[network.output]
+        if layers != "coded" or self.images > block.images:
+            key = block.key("gather", len(network.stages))
+            prediction = self.add(Task(key, common.take, TakeImages(block.images), prediction))
+        return self.graph(prediction)
+
+
+def add_gathered(builder: GraphBuilder, layer: LayerPlan, value: ValueRef) -> Task:
+    """Add the n subtasks of one layer, and return the any-k node that decodes them."""
+    number, standby = layer.layer, builder.plan.standby_positions(layer)
+
+    def make_share(position: int) -> Share:
+        spec = GatheredShare(number, position)
         if position in standby:  # encodes when it starts, and pulls nothing before
-            kernel = gathered_kernels.encode_and_share
-        else:
-            encode = Task(
-                make_key("encode", position=position),
-                gathered_kernels.encode,
-                executable,
-                stage.index,
-                position,
-                value,
-            )
-            values.add(encode)
-            value = TaskRef(encode.key)
-        share = Share(
-            make_key(name, position=position), kernel, executable, stage.index, position, value
-        )
-        values.add(share)
-        shares[position] = share.key
-    decode = AnyK(
-        make_key("decode"),
-        gathered_kernels.decode,
-        shares,
-        Decodable(layer.coded_conv.code, plan.dtype, plan.shares_waited_for(layer)),
-        executable,
-        stage.index,
-        plain=layer.uncoded,
-        standby=standby,
-        seats=plan.placement.seats(shares),
-        allowed_workers=allowed_workers,
+            return builder.share(layer, position, gathered_kernels.encode_and_share, spec, value)
+        key, encode = builder.block.key("encode", number, position), EncodeInput(number, position)
+        coded = builder.add(builder.task(key, gathered_kernels.encode, encode, value))
+        return builder.share(layer, position, gathered_kernels.share, spec, coded)
+
+    group = builder.add_group(layer, make_share)
+    return builder.node("decode", group, gathered_kernels.decode, DecodeLayer(number))
+
+
+def add_rechecked(builder: GraphBuilder, layer: LayerPlan, value: ValueRef) -> Task:
+    """Add all shares of a layer and what finds the wrong ones; return what decodes the others."""
+    number, n = layer.layer, layer.coded_conv.code.n
+
+    def make_share(position: int) -> Share:
+        spec = GatheredShare(number, position)
+        return builder.share(layer, position, gathered_kernels.encode_and_share, spec, value)
+
+    group = builder.add_group(layer, make_share, range(n))
+    spec = RecheckShares(number, builder.images)
+    check = builder.add(
+        builder.node("check", group, gathered_kernels.recheck, spec, enough=n, plain=())
     )
-    values.add(decode, stage.output)
+    builder.checks.append(check)
+    right = DecodeRightShares(number, builder.images)
+    return builder.node("decode", group, gathered_kernels.decode_right, right, check, enough=n)

@@ -1,17 +1,17 @@
 """Bands: images too large to be computed at once, some rows of the prediction at a time.
 
 A band is a run of rows of a dense prediction. What it needs of every value on the way back to
-the image is found by the row arithmetic (:mod:`.rows`), exactly, down to the rows of the image
-that are read; what two bands both need is computed twice::
+the image is found by the row arithmetic (:mod:`fcdcc.pipeline.halo`), exactly, down to the rows of
+the image that are read; what two bands both need is computed twice::
 
     image        ████████████████████████████████
     band 0       ▓▓▓▓▓▓▓▓▓▓▒▒                            ▓ rows of the prediction
     band 1               ▒▒▓▓▓▓▓▓▓▓▓▓▒▒                  ▒ rows that its edges see beyond them
     band 2                         ▒▒▓▓▓▓▓▓▓▓▓▓
 
-A band is a block: read, computed by strips that stay put (:mod:`.strips`), written and
-recorded by itself. So the memory of a worker is that of a band, however large the image. Where
-a stage needs all rows, there are no bands: such a network takes whole images, or none.
+A band is a block: read, computed by strips that stay put (:mod:`fcdcc.pipeline.plans.row_layout`),
+written and recorded by itself. So the memory of a worker is that of a band, however large the
+image. Where a stage needs all rows, there are no bands: such a network takes whole images, or none.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from ..model.network import ConvStage
 from ..options import JobConfig, PlanOptions
 from ..plans.plan import Plan
 
-IMAGE_BYTES = 2 * 2**30
+MAX_IMAGE_BYTES = 2 * 2**30
 """An image whose values take more than this at once is computed in bands, if it can be."""
 
-BAND_BYTES = 2 * 2**30
+MAX_BAND_BYTES = 2 * 2**30
 """What bands may take of a worker, unless ``--memory`` says what there is."""
 
-COPIES = 5
+BAND_COPIES = 5
 """How often a worker may have the values of a band at once, measured with parity that always
 runs: what was sent to it, what is put together and computed, and the copies that the library of
 convolutions makes in layouts of its own. With nothing spare it has strips of them."""
 
-RESIDENT_BYTES = 400 * 2**20
+PROCESS_BYTES = 400 * 2**20
 """What a worker process takes by itself: Python, PyTorch, Dask."""
 
-MUCH_TWICE = 0.25
-"""Work that is done twice, for the edges of bands, above which the plan says so."""
+REPEATED_WORK_WARNING = 0.25
+"""Part of the work that is done twice, for the edges of bands, above which the plan warns."""
 
 BANDS_IN_FLIGHT = 2
 """Bands worked on at a time: one is computed while another is read or written."""
@@ -54,21 +54,21 @@ BANDS_IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class Bands:
-    """Into what a block's images are cut, and why.
+    """What a block's images are cut into.
 
     Parameters
     ----------
     band
         Rows of the prediction in a block; None where blocks hold whole images.
-    part
-        Multiply-adds of a block, in those of its images whole: rows at the edges of a band
-        are done for its neighbour, too.
+    work_part
+        Multiply-adds of a block divided by those of its whole images. Rows at the edges of a
+        band are computed for its neighbour, too.
     warnings
         What the user should know.
     """
 
     band: int | None = None
-    part: float = 1.0
+    work_part: float = 1.0
     warnings: tuple[str, ...] = ()
 
 
@@ -80,21 +80,23 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
     found
         The network, analysed for this shape.
     options
-        ``band`` and ``memory`` are looked at, and what bands do not go with.
+        ``band`` and ``memory``, and what bands do not go with.
     batch
         Images per block.
 
     Raises
     ------
     PlanError
-        If an image does not fit a worker and cannot be cut into bands, or bands were asked for
+        If an image does not fit a worker and cannot be cut into bands, or the options name a band
         where there are none.
     """
     # Whole images come in as small blocks as the network takes; only then are they too large.
     single = found.network.input_shape[0] or 1
     whole = peak_bytes(found, _all_rows(found), single, options.dtype)
     room = _room(options)
-    limit = IMAGE_BYTES if options.memory is None or room is None else min(IMAGE_BYTES, room)
+    limit = (
+        MAX_IMAGE_BYTES if options.memory is None or room is None else min(MAX_IMAGE_BYTES, room)
+    )
     if options.band is None and whole <= limit:
         return Bands()
     why_not = barrier_in(found) or _refusal(options)
@@ -147,7 +149,7 @@ def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: 
     found
         The network.
     rows
-        The rows there are of each value; see :func:`~fcdcc.pipeline.rows.ranges_for`.
+        The rows there are of each value; see :func:`~fcdcc.pipeline.halo.ranges_for`.
     batch, dtype
         Images, and the type of their values.
 
@@ -157,12 +159,12 @@ def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: 
     steps = list(_steps(found, rows))
     last = {name: number for number, (reads, _) in enumerate(steps) for name in reads}
     last[found.network.output] = len(steps)
-    held: dict[str, float] = {found.network.input: _share(found, rows, found.network.input, ())}
+    kept: dict[str, float] = {found.network.input: _values_of(found, rows, found.network.input, ())}
     peak = 0.0
     for number, (_, made) in enumerate(steps):
-        held |= made
-        peak = max(peak, sum(held.values()))
-        held = {name: size for name, size in held.items() if last.get(name, -1) > number}
+        kept |= made
+        peak = max(peak, sum(kept.values()))
+        kept = {name: size for name, size in kept.items() if last.get(name, -1) > number}
     return int(peak * scale)
 
 
@@ -176,16 +178,16 @@ def _steps(
     """Yield what each step reads, and what it makes with its size in numbers per image."""
     for stage in found.network.stages:
         if isinstance(stage, ConvStage):
-            yield (stage.input,), {stage.output: _share(found, rows, stage.output, ())}
+            yield (stage.input,), {stage.output: _values_of(found, rows, stage.output, ())}
             continue
         layouts = found.stages[stage.index].layouts
         for step in stage.steps:
             shape = layouts[step.name].shape if step.name in layouts else (0,)
-            size = _share(found, rows, step.name, shape, stage.outputs)
+            size = _values_of(found, rows, step.name, shape, stage.outputs)
             yield step.references, {step.name: size}
 
 
-def _share(
+def _values_of(
     found: NetworkRows,
     rows: Mapping[str, Rows],
     name: str,
@@ -212,7 +214,7 @@ def _room(options: PlanOptions) -> int | None:
     memory = options.memory
     if memory is None and isinstance(options, JobConfig) and options.scheduler is None:
         memory = int(MEMORY_LIMIT) // (options.workers or options.n)
-    return None if memory is None else max(memory - RESIDENT_BYTES, 0)
+    return None if memory is None else max(memory - PROCESS_BYTES, 0)
 
 
 def _refusal(options: PlanOptions) -> str | None:
@@ -230,7 +232,7 @@ def _whole_images(why_not: str, whole: int, room: int | None, options: PlanOptio
     Raises
     ------
     PlanError
-        If they do not, or bands were asked for.
+        If they do not, or the options name a band.
     """
     if options.band is not None:
         raise PlanError(f"--band {options.band}: blocks hold whole images here: {why_not}")
@@ -255,15 +257,15 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, room: int | N
     """
     rows = found.layouts[found.network.output].rows
     in_flight = options.in_flight or BANDS_IN_FLIGHT
-    budget = BAND_BYTES if room is None else room
+    budget = MAX_BAND_BYTES if room is None else room
     if options.memory is None:
-        budget = min(budget, BAND_BYTES)
+        budget = min(budget, MAX_BAND_BYTES)
 
     def need(band: int) -> float:
         # Strips of all bands in flight, sent and computed; the prediction or parity of one.
         middle = (rows - band) // 2
         peak = peak_bytes(found, _needed(found, middle, middle + band), batch, options.dtype)
-        whole = 1 if options.redundancy == "off" else COPIES
+        whole = 1 if options.redundancy == "off" else BAND_COPIES
         return peak * (whole + 2 * in_flight / options.delta)
 
     low, high = 0, rows
@@ -284,7 +286,7 @@ def _needed(found: NetworkRows, start: int, stop: int) -> dict[str, Rows]:
 
 
 def _bands(found: NetworkRows, band: int, rows: int) -> Bands:
-    """Return bands of so many rows, with the work that one in the middle is."""
+    """Return bands of so many rows, with the work of one in the middle."""
     middle = (rows - band) // 2
     needed = _needed(found, middle, middle + band)
     whole = made = 0.0
@@ -294,12 +296,12 @@ def _bands(found: NetworkRows, band: int, rows: int) -> Bands:
         work = math.prod(weight[1:]) * math.prod(layout.shape[1:])
         whole += work
         made += work * needed.get(stage.output, Rows(0, 0)).size / max(layout.rows, 1)
-    twice = made / whole * rows / band - 1
-    told = (
-        f"bands of {band} of {rows} rows are {twice:.0%} more work, for rows that two of them "
+    repeated = made / whole * rows / band - 1
+    warning = (
+        f"bands of {band} of {rows} rows are {repeated:.0%} more work, for rows that two of them "
         "need: larger bands need more memory (--band, --memory)"
     )
-    return Bands(band, made / whole, (told,) if twice > MUCH_TWICE else ())
+    return Bands(band, made / whole, (warning,) if repeated > REPEATED_WORK_WARNING else ())
 
 
 def _gib(size: float) -> str:

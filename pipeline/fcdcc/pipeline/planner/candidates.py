@@ -1,6 +1,6 @@
-"""One way to run a network, chosen: from a few numbers to the plan of every convolution.
+"""One way to run a network: from a few numbers to the plan of every convolution.
 
-Which of these ways is best is for :mod:`.planner` to say.
+Which of these ways is best is for :mod:`.search` to find.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from ..model.interpreter import network_shapes
 from ..model.network import ConvStage, Network
 from ..options import PlanOptions
 from ..plans.forecast import Speeds, convolution_work
-from ..plans.plan import PART_OF_NEXT, CodeSpec, LayerPlan, Placement, Plan, Split
+from ..plans.plan import PART_OF_NEXT_SHARE, CodeSpec, Form, LayerPlan, Plan, Split, form_of
 from ..plans.row_layout import analysed
 from .bands import Bands
 
-RUNS = 4
-"""Runs of images in one share: four, for the quaternions of its parity."""
+PARTS_PER_SHARE = 4
+"""Parts of the input in one share whose parity is made with quaternions: one for each component."""
 
-LONGER_BY_IMAGES = 2.75
-"""Runs of images share no rows, so that several convolutions in one share cost nothing twice, and
-shares may have so many times the work of one of rows (docs/healthy.md)."""
+IMAGE_SHARE_FACTOR = 2.75
+"""How much more work a share of runs of images has than one of strips of rows. Runs share no rows,
+so several convolutions in one share compute nothing twice (docs/healthy.md)."""
 
-REAL_LIMIT = 100.0
-"""Real parity serves strips of rows up to this condition number."""
+MAX_REAL_CONDITION = 100.0
+"""Condition number up to which strips of rows have real parity."""
 
-REAL_SHARES = 14
-"""With more shares real parity is worse than that wherever more than one may be lost; so there
-it is not looked for, which would take half of the time that planning takes."""
+MAX_REAL_SHARES = 14
+"""Shares up to which real parity is considered where more than one may be lost. With more of them
+its condition is always above :data:`MAX_REAL_CONDITION`, and measuring that would take half of the
+time that planning takes."""
 
 
 @dataclass(frozen=True)
 class PlanningProblem:
-    """What is to be run, on what, and what was asked for."""
+    """What is to be run, on what images, with which options and speeds."""
 
     network: Network
     image_shape: tuple[int, ...]
@@ -72,32 +73,29 @@ class Candidate:
 
     Parameters
     ----------
-    split
-        What the parts of a block are.
-    in_place
-        Whether parts stay with their workers; always, where they are images.
+    form
+        What the parts of a block are, and where they stay.
     batch
         Images of a block.
     in_flight
         Blocks at a time.
     share_work
-        Multiply-adds that come together before a convolution is coded, in strips of rows; by
-        images :data:`LONGER_BY_IMAGES` times as many. Where parts stay with
-        their workers, the convolutions in between belong to the share of the next that is.
+        Multiply-adds that come together before a convolution is coded, in strips of rows; in runs
+        of images :data:`IMAGE_SHARE_FACTOR` times as many. Where parts stay with their workers,
+        the convolutions in between belong to the share of the next that is.
     bands
-        Into what the images are cut.
+        What the images are cut into.
     """
 
-    split: Split
-    in_place: bool
+    form: Form
     batch: int
     in_flight: int
     share_work: float = 0.0
     bands: Bands = field(default_factory=Bands)
 
 
-def build_plan(situation: PlanningProblem, choice: Candidate) -> Plan:
-    """Return the plan of a choice.
+def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
+    """Return the plan of a candidate.
 
     Raises
     ------
@@ -106,63 +104,64 @@ def build_plan(situation: PlanningProblem, choice: Candidate) -> Plan:
     IllConditionedError
         If a loss that is to be tolerated leaves too few digits of the dtype.
     """
-    options = situation.options
-    if choice.split == "images":
-        layers = tuple(_plan_by_images(situation, choice))
-    elif choice.in_place:
-        layers = tuple(_plan_in_place(situation, choice))
-    else:
-        layers = tuple(_plan_gathered(situation, choice))
+    options = problem.options
+    plan_layers = {"images": _plan_by_images, "rows": _plan_in_place, "gathered": _plan_gathered}
+    layers = tuple(plan_layers[candidate.form](problem, candidate))
     warnings = [
-        *choice.bands.warnings,
+        *candidate.bands.warnings,
         *_check_codes(layers, options.dtype),
         *_short_of_rows(layers, options.delta),
-        *(_gathered_for_rows(situation) if choice.split == "rows" and not choice.in_place else ()),
-        *_odd_filters(situation.network),
+        *(_gathered_for_rows(problem) if candidate.form == "gathered" else ()),
+        *_odd_filters(problem.network),
     ]
     if not layers:
         warnings.append("the model has no convolution: nothing is coded")
+    split: Split = "images" if candidate.form == "images" else "rows"
+    band = candidate.bands.band
     return Plan(
-        network=situation.network.fingerprint,
-        image_shape=situation.image_shape,
+        network=problem.network.fingerprint,
+        image_shape=problem.image_shape,
         n=options.n,
         tolerate=options.n - options.delta,
         code=options.code,
-        split=choice.split,
+        split=split,
+        form=form_of(split, layers, band),
         redundancy=options.redundancy,
         dtype=options.dtype,
-        batch=choice.batch,
-        fixed_batch=situation.fixed_batch is not None,
-        in_flight=choice.in_flight,
+        batch=candidate.batch,
+        fixed_batch=problem.fixed_batch is not None,
+        in_flight=candidate.in_flight,
         layers=layers,
-        placement=Placement(tuple(range(options.n))),
         warnings=tuple(warnings),
-        band=choice.bands.band,
+        band=band,
         verify=options.verify,
         objective=options.objective,
     )
 
 
-def _plan_gathered(situation: PlanningProblem, choice: Candidate) -> Iterator[LayerPlan]:
+# ----------------------------------------------------------------------- layers
+
+
+def _plan_gathered(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution, each gathered on one worker after it."""
-    options = situation.options
+    options = problem.options
     partitions = code_partitions(options.code, options.n, options.delta)
-    for stage, geometry in _geometries(situation):
-        best = _best_partition(situation, geometry, partitions, choice.batch)
+    for stage, geometry in _geometries(problem):
+        best = _best_partition(problem, geometry, partitions, candidate.batch)
         spec = CodeSpec(options.code, options.n, best.k_a, best.k_b)
         yield LayerPlan(stage.index, stage.name, geometry, spec)
 
 
 def _best_partition(
-    situation: PlanningProblem,
+    problem: PlanningProblem,
     geometry: ConvGeometry,
     partitions: tuple[Partition, ...],
     batch: int,
 ) -> Partition:
-    """Return the partition that the objective likes best; of equals the first."""
-    if situation.options.objective == "paper":
+    """Return the partition that is best by the objective; of equals the first."""
+    if problem.options.objective == "paper":
         return cheapest(geometry, partitions, "paper")
-    speeds, itemsize = situation.speeds, situation.itemsize
+    speeds, itemsize = problem.speeds, problem.itemsize
 
     def seconds(partition: Partition) -> float:
         cost = coded_share_cost(geometry, partition, "rows", batch)
@@ -173,37 +172,37 @@ def _best_partition(
     return min(partitions, key=seconds)
 
 
-def _plan_in_place(situation: PlanningProblem, choice: Candidate) -> Iterator[LayerPlan]:
+def _plan_in_place(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: its strips stay put, some of them are coded.
 
     A convolution is coded when enough work has come together since the last one that was.
-    Those between are done twice for the rows that two strips need.
+    Those between are computed twice for the rows that two strips need.
 
     Raises
     ------
     PlanError
         If no layer has as many rows as there are to be strips.
     """
-    options = situation.options
-    most = _most_rows(situation)
+    options = problem.options
+    most = _most_rows(problem)
     if most < options.delta:
         raise PlanError(
             f"split by rows into δ = n − γ = {options.delta} strips, where no layer has more than "
             f"{most} rows: take a smaller --n, a larger --tolerate, or --split images"
         )
     spec = _code_of_strips(options)
-    found = analysed(situation.network, situation.image_shape)
-    gathered, last = 0.0, situation.network.convolutions[-1:]
-    images = choice.batch * choice.bands.part
-    for stage, geometry in _geometries(situation):
+    found = analysed(problem.network, problem.image_shape)
+    uncoded_work, last = 0.0, problem.network.convolutions[-1:]
+    images = candidate.batch * candidate.bands.work_part
+    for stage, geometry in _geometries(problem):
         if found.layouts[stage.output].axis is None:
             reason = "its input has no rows to split: run whole"
             yield LayerPlan(stage.index, stage.name, geometry, None, "rows", reason)
             continue
-        gathered += geometry.multiply_adds * images / options.delta
-        coded = gathered >= choice.share_work or stage in last
-        gathered = 0.0 if coded else gathered
-        reason = "" if coded else PART_OF_NEXT
+        uncoded_work += geometry.multiply_adds * images / options.delta
+        coded = uncoded_work >= candidate.share_work or stage in last
+        uncoded_work = 0.0 if coded else uncoded_work
+        reason = "" if coded else PART_OF_NEXT_SHARE
         code = spec if coded else None
         yield LayerPlan(stage.index, stage.name, geometry, code, "rows", reason, in_place=coded)
 
@@ -215,32 +214,33 @@ def _code_of_strips(options: PlanOptions) -> CodeSpec:
     so fewer rows are padding with real parity.
     """
     n, delta = options.n, options.delta
-    if n <= REAL_SHARES or n - delta <= 1:
+    if n <= MAX_REAL_SHARES or n - delta <= 1:
         real = CodeSpec("systematic", n, delta, 1, "real")
-        if measure(real.code).worst <= REAL_LIMIT:
+        if measure(real.code).worst <= MAX_REAL_CONDITION:
             return real
-    return CodeSpec("systematic", n, RUNS * delta, 1)
+    return CodeSpec("systematic", n, PARTS_PER_SHARE * delta, 1)
 
 
-def _plan_by_images(situation: PlanningProblem, choice: Candidate) -> Iterator[LayerPlan]:
+def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: all of them local, some of them coded."""
-    options = situation.options
-    spec = CodeSpec(options.code, options.n, RUNS * options.delta, 1)
-    gathered, last = 0.0, situation.network.convolutions[-1:]
-    for stage, geometry in _geometries(situation):
-        gathered += geometry.multiply_adds * choice.batch / options.delta
-        coded = gathered >= LONGER_BY_IMAGES * choice.share_work or stage in last
-        gathered = 0.0 if coded else gathered
-        reason = "" if coded else PART_OF_NEXT
+    options = problem.options
+    spec = CodeSpec(options.code, options.n, PARTS_PER_SHARE * options.delta, 1)
+    least = IMAGE_SHARE_FACTOR * candidate.share_work
+    uncoded_work, last = 0.0, problem.network.convolutions[-1:]
+    for stage, geometry in _geometries(problem):
+        uncoded_work += geometry.multiply_adds * candidate.batch / options.delta
+        coded = uncoded_work >= least or stage in last
+        uncoded_work = 0.0 if coded else uncoded_work
+        reason = "" if coded else PART_OF_NEXT_SHARE
         code = spec if coded else None
         yield LayerPlan(stage.index, stage.name, geometry, code, "images", reason)
 
 
-def _geometries(situation: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
+def _geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
     """Yield every convolution with its shapes for one image."""
-    shapes = situation.shapes
-    for stage in situation.network.convolutions:
-        weight = situation.network.tensors[stage.weight]
+    shapes = problem.shapes
+    for stage in problem.network.convolutions:
+        weight = problem.network.tensors[stage.weight]
         yield (
             stage,
             ConvGeometry(
@@ -254,6 +254,9 @@ def _geometries(situation: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeo
                 groups=stage.groups,
             ),
         )
+
+
+# --------------------------------------------------------------------- warnings
 
 
 @lru_cache(maxsize=2)
@@ -285,15 +288,15 @@ def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
             )
 
 
-def _most_rows(situation: PlanningProblem) -> int:
+def _most_rows(problem: PlanningProblem) -> int:
     """Return the rows of the output that has most of them; δ where there is no convolution."""
-    rows = (geometry.output_spatial[0] for _, geometry in _geometries(situation))
-    return max(rows, default=situation.options.delta)
+    rows = (geometry.output_spatial[0] for _, geometry in _geometries(problem))
+    return max(rows, default=problem.options.delta)
 
 
-def _gathered_for_rows(situation: PlanningProblem) -> Iterator[str]:
+def _gathered_for_rows(problem: PlanningProblem) -> Iterator[str]:
     """Yield a warning where layers are gathered because they have too few rows to be strips."""
-    options, most = situation.options, _most_rows(situation)
+    options, most = problem.options, _most_rows(problem)
     if options.objective == "time" and options.code == "systematic" and most < options.delta:
         yield (
             f"every layer is gathered on one worker after it, which moves all its values: strips "

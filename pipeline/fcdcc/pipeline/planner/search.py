@@ -1,8 +1,7 @@
 """From a network, the shape of its images and options to the best :class:`Plan`.
 
-Ways to run the network are tried on paper (:mod:`.costs`), with the workers that there are.
-The first of them is what experience says; another one must be better by more than the model
-is sure of.
+Candidates are simulated (:mod:`.cost`) on the workers that there are. The first of them is what
+experience says is best; another one must be better by more than the error of the simulation.
 """
 
 from __future__ import annotations
@@ -20,36 +19,36 @@ from ..errors import PlanError
 from ..model.network import Network
 from ..options import PlanOptions
 from ..plans.forecast import Speeds, WorkerPool, on_this_machine
-from ..plans.plan import Plan, Split
+from ..plans.plan import Form, Plan
 from ..plans.row_layout import analysed
 from .bands import BANDS_IN_FLIGHT, plan_bands
-from .candidates import RUNS, Candidate, PlanningProblem, build_plan
+from .candidates import PARTS_PER_SHARE, Candidate, PlanningProblem, build_plan
 from .cost.estimate import forecast
 
-BLOCK_BYTES = 64 * 2**20
+MAX_BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
 
-BATCH_LIMIT = 64
-"""A planned block has no more images than this, so that work done is recorded often."""
+MAX_BATCH = 64
+"""Images of a planned block at most, so that finished work is recorded often."""
 
-IN_FLIGHT = 4
-"""Blocks in flight at least: enough that workers find work while a block is decoded."""
+MIN_IN_FLIGHT = 4
+"""Blocks in flight at least, so that workers find work while a block is decoded."""
 
-WORTH = 33.0
-"""A share should take so many times what its task costs beside it."""
+MIN_WORK_PER_OVERHEAD = 33.0
+"""Minimum ratio of a share's compute time to the overhead of its task."""
 
-FINER = (1.0, 0.25, 1 / 16)
-"""How much finer strips of rows may be coded: fewer rows are then done twice. So may runs of images
-where parity is always made: what stands in front of a coded layer it does for all of them."""
+SHARE_WORK_FACTORS = (1.0, 0.25, 1 / 16)
+"""Parts of that work that are tried, too. With less work in a share, more layers are coded. Strips
+then compute fewer rows twice, and parity of runs of images repeats fewer layers in front of it."""
 
-MARGIN = 0.05
-"""By so much another way must be better than the usual one."""
+MIN_GAIN = 0.05
+"""By so large a part of its time another plan must be faster than the usual one."""
 
-ALIKE = 0.02
-"""Of plans that differ by less than this the one that needs least memory is taken."""
+TIE_TOLERANCE = 0.02
+"""Plans whose times differ by less than this part are equal; the one with least memory is taken."""
 
-MEMORY_PART = 0.7
-"""Of the memory of workers a plan may use so much; then Dask begins to write it to disk."""
+MAX_MEMORY_PART = 0.7
+"""Part of the workers' memory that a plan may use; above it Dask begins to write to disk."""
 
 
 def check_images(network: Network, image_shape: tuple[int, ...]) -> None:
@@ -99,7 +98,7 @@ def choose_plan(
     images
         How many images there are, if that is known.
     workers
-        Who does it; by default n workers of unknown memory.
+        The workers that run it; by default n workers of unknown memory.
     speeds
         What is known of their speed.
     in_bands
@@ -116,14 +115,14 @@ def choose_plan(
     check_images(network, image_shape)
     workers = workers or WorkerPool(options.n)
     speeds = speeds or on_this_machine(workers.count * workers.slots)
-    situation = PlanningProblem(network, image_shape, options, speeds)
-    _check_batch(situation)
-    usual = _usual(situation, images, workers)
+    problem = PlanningProblem(network, image_shape, options, speeds)
+    _check_batch(problem)
+    usual = _usual(problem, images, workers)
     if in_bands and network.convolutions:
-        usual = _in_bands(situation, usual)
+        usual = _in_bands(problem, usual)
     if options.objective == "paper":
-        usual = replace(usual, split="rows", in_place=False)
-    search = _Search(situation, workers, images)
+        usual = replace(usual, form="gathered")
+    search = _Search(problem, workers, images)
     return search.best(usual)
 
 
@@ -149,15 +148,15 @@ def with_forecast(
     return found
 
 
-def _check_batch(situation: PlanningProblem) -> None:
+def _check_batch(problem: PlanningProblem) -> None:
     """Refuse options that do not go together.
 
     Raises
     ------
     PlanError
-        If a batch is asked for that the network does not take, or a split that cannot be.
+        If the options name a batch that the network does not take, or a split that cannot be.
     """
-    options, fixed = situation.options, situation.fixed_batch
+    options, fixed = problem.options, problem.fixed_batch
     if fixed is not None and options.batch not in (None, fixed):
         raise PlanError(
             f"--batch {options.batch} for a model that was exported with a fixed batch of {fixed}: "
@@ -187,88 +186,91 @@ def _check_batch(situation: PlanningProblem) -> None:
         )
 
 
-def _usual(situation: PlanningProblem, images: int | None, workers: WorkerPool) -> Candidate:
+def _usual(problem: PlanningProblem, images: int | None, workers: WorkerPool) -> Candidate:
     """Return what experience says: images where blocks hold enough of them, else rows."""
-    options, fixed = situation.options, situation.fixed_batch
-    batch = fixed or options.batch or _planned_batch(situation)
-    split: Split = "images" if options.split == "images" else "rows"
-    if options.split == "auto" and fixed is None and options.code == "systematic":
-        enough = min(batch, batch if images is None else images) >= RUNS * options.delta
-        split = "images" if enough else "rows"
-    if split == "images" and options.batch is None:
-        batch = max(1, round(batch / (RUNS * options.delta))) * RUNS * options.delta
+    options, fixed = problem.options, problem.fixed_batch
+    batch = fixed or options.batch or _planned_batch(problem)
+    whole = PARTS_PER_SHARE * options.delta
+    form: Form = "rows" if options.code == "systematic" else "gathered"
+    if options.split == "images":
+        form = "images"
+    elif options.split == "auto" and fixed is None and options.code == "systematic":
+        enough = min(batch, batch if images is None else images) >= whole
+        form = "images" if enough else "rows"
+    if form == "images" and options.batch is None:
+        batch = max(1, round(batch / whole)) * whole
     places = workers.count * workers.slots
     return Candidate(
-        split,
-        in_place=options.code == "systematic",
+        form,
         batch=batch,
-        in_flight=options.in_flight or max(IN_FLIGHT, ceil(2 * places / options.delta)),
-        share_work=_share_work(situation.speeds),
+        in_flight=options.in_flight or max(MIN_IN_FLIGHT, ceil(2 * places / options.delta)),
+        share_work=_share_work(problem.speeds),
     )
 
 
-def _in_bands(situation: PlanningProblem, usual: Candidate) -> Candidate:
-    """Return a choice with the bands that the images are cut into, if they are.
+def _in_bands(problem: PlanningProblem, usual: Candidate) -> Candidate:
+    """Return a candidate with the bands that the images are cut into, if they are.
 
     Raises
     ------
     PlanError
         If an image does not fit a worker and cannot be cut.
     """
-    options = situation.options
-    found = analysed(situation.network, situation.image_shape)
-    bands = plan_bands(found, options, situation.fixed_batch or options.batch or usual.batch)
+    options = problem.options
+    found = analysed(problem.network, problem.image_shape)
+    bands = plan_bands(found, options, problem.fixed_batch or options.batch or usual.batch)
     if bands.band is None:
         return replace(usual, bands=bands)
-    batch = situation.fixed_batch or options.batch or _planned_batch(situation)
+    batch = problem.fixed_batch or options.batch or _planned_batch(problem)
     in_flight = options.in_flight or BANDS_IN_FLIGHT
-    return replace(usual, split="rows", batch=batch, in_flight=in_flight, bands=bands)
+    return replace(usual, form="rows", batch=batch, in_flight=in_flight, bands=bands)
 
 
-def _planned_batch(situation: PlanningProblem) -> int:
+def _planned_batch(problem: PlanningProblem) -> int:
     """Return images per block: as many as keep the largest value within its bytes."""
-    largest = max(prod(shape) for shape in situation.shapes.values()) * situation.itemsize
-    return int(np.clip(BLOCK_BYTES // largest, 1, BATCH_LIMIT))
+    largest = max(prod(shape) for shape in problem.shapes.values()) * problem.itemsize
+    return int(np.clip(MAX_BLOCK_BYTES // largest, 1, MAX_BATCH))
 
 
 def _share_work(speeds: Speeds) -> float:
     """Return the multiply-adds of a share beside which the overhead of its tasks is small."""
-    return WORTH * speeds.task * speeds.multiply_adds
+    return MIN_WORK_PER_OVERHEAD * speeds.task * speeds.multiply_adds
 
 
 class _Search:
-    """Tries ways to run a network on paper."""
+    """Simulates candidates and finds the best of them."""
 
-    def __init__(self, situation: PlanningProblem, workers: WorkerPool, images: int | None) -> None:
-        self._situation = situation
-        self._options = situation.options
+    def __init__(self, problem: PlanningProblem, workers: WorkerPool, images: int | None) -> None:
+        self._problem = problem
+        self._options = problem.options
         self._workers = workers
         self._images = images
-        self._allowed = _allowed(situation.options.memory, workers)
+        self._allowed = _allowed(problem.options.memory, workers)
 
     def best(self, usual: Candidate) -> Plan:
-        """Return the plan of the best choice.
+        """Return the plan of the best candidate.
 
         Raises
         ------
         PlanError
             If none fits the memory.
         """
-        choices = [usual]
+        candidates = [usual]
         fixed = self._options.objective == "paper" or usual.bands.band is not None
-        if not fixed and self._situation.network.convolutions:
-            choices += self._others(usual)
-        found = list(self._tried(choices))
+        if not fixed and self._problem.network.convolutions:
+            candidates += self._others(usual)
+        found = list(self._forecasts(candidates))
         fitting = [plan for plan in found if plan.band is not None or self._fits(plan)]
         if not fitting:
-            return self._smaller(choices, found[0])
+            return self._smaller(candidates, found[0])
         least, first = min(map(self._seconds, fitting)), fitting[0]
-        if least >= (1 - MARGIN) * self._seconds(first):
+        if least >= (1 - MIN_GAIN) * self._seconds(first):
             return first
-        return min((p for p in fitting if self._seconds(p) <= (1 + ALIKE) * least), key=_memory)
+        equal = (p for p in fitting if self._seconds(p) <= (1 + TIE_TOLERANCE) * least)
+        return min(equal, key=_memory)
 
-    def _tried(self, choices: Iterable[Candidate]) -> Iterator[Plan]:
-        """Yield the plans of choices, each plan once.
+    def _forecasts(self, candidates: Iterable[Candidate]) -> Iterator[Plan]:
+        """Yield the plans of candidates with their forecasts, each plan once.
 
         Raises
         ------
@@ -277,35 +279,35 @@ class _Search:
         """
         seen: set[Plan] = set()
         error: FcdccError | None = None
-        for choice in choices:
+        for candidate in candidates:
             try:
-                plan = build_plan(self._situation, choice)
+                plan = build_plan(self._problem, candidate)
             except (PlanError, CodeError) as found:
                 error = error or found
                 continue
             if plan not in seen:
                 seen.add(plan)
-                yield self._forecast(plan)
+                yield self._with_forecast(plan)
         if error is not None and not seen:
             raise error
 
     def _others(self, usual: Candidate) -> Iterator[Candidate]:
-        """Yield other choices that the options leave open."""
-        options, fixed = self._options, self._situation.fixed_batch
-        whole = RUNS * options.delta
+        """Yield the other candidates that the options leave open."""
+        options, fixed = self._options, self._problem.fixed_batch
+        whole = PARTS_PER_SHARE * options.delta
         if options.code == "systematic":
             if options.split != "rows" and fixed is None:
-                eager = options.redundancy == "eager"
+                is_eager = options.redundancy == "eager"
+                factors = SHARE_WORK_FACTORS if is_eager else SHARE_WORK_FACTORS[:1]
                 for batch in self._batches(whole, usual.batch, [whole, 2 * whole, 4 * whole]):
-                    for finer in (FINER if eager else FINER[:1]) if batch >= options.delta else ():
-                        finely = finer * usual.share_work
-                        yield replace(usual, split="images", batch=batch, share_work=finely)
+                    if batch >= options.delta:
+                        images = replace(usual, form="images", batch=batch)
+                        yield from _with_share_work(images, factors)
             if options.split != "images":
                 for batch in self._batches(1, usual.batch, [1, 4, 16]):
-                    rows = replace(usual, split="rows", batch=batch)
-                    for finer in FINER:
-                        yield replace(rows, share_work=finer * usual.share_work)
-                yield replace(usual, split="rows", in_place=False)
+                    rows = replace(usual, form="rows", batch=batch)
+                    yield from _with_share_work(rows, SHARE_WORK_FACTORS)
+                yield replace(usual, form="gathered")
         else:
             for batch in self._batches(1, usual.batch, [1, 4, 16]):
                 yield replace(usual, batch=batch)
@@ -314,21 +316,20 @@ class _Search:
 
     def _batches(self, least: int, usual: int, more: list[int]) -> list[int]:
         """Return batches to try: the one that is given, or some near the usual one."""
-        given = self._situation.fixed_batch or self._options.batch
+        given = self._problem.fixed_batch or self._options.batch
         if given is not None:
             return [given]
-        most = max(BATCH_LIMIT, least)
+        most = max(MAX_BATCH, least)
         if self._images is not None:
             most = min(most, max(least, self._images))
         return sorted({batch for batch in (*more, usual) if least <= batch <= most})
 
-    def _forecast(self, plan: Plan) -> Plan:
-        found = forecast(
-            self._situation.network, plan, self._workers, self._situation.speeds, self._images
-        )
+    def _with_forecast(self, plan: Plan) -> Plan:
+        problem = self._problem
+        found = forecast(problem.network, plan, self._workers, problem.speeds, self._images)
         return replace(plan, forecast=found)
 
-    def _smaller(self, choices: Iterable[Candidate], least: Plan) -> Plan:
+    def _smaller(self, candidates: Iterable[Candidate], least: Plan) -> Plan:
         """Return a plan that fits because fewer or smaller blocks are worked on at a time.
 
         Raises
@@ -338,7 +339,8 @@ class _Search:
         """
         given, usual = self._options.in_flight, least.in_flight
         for in_flight in [given] if given else sorted({usual // 2, 2, 1} - {0}, reverse=True):
-            for plan in self._tried(replace(choice, in_flight=in_flight) for choice in choices):
+            fewer = (replace(candidate, in_flight=in_flight) for candidate in candidates)
+            for plan in self._forecasts(fewer):
                 if self._fits(plan):
                     return plan
                 least = min(least, plan, key=_memory)
@@ -356,6 +358,12 @@ class _Search:
         return plan.forecast.seconds_of(self._images, plan.batch)
 
 
+def _with_share_work(candidate: Candidate, factors: Iterable[float]) -> Iterator[Candidate]:
+    """Yield a candidate with parts of the work that comes together in a share."""
+    for factor in factors:
+        yield replace(candidate, share_work=factor * candidate.share_work)
+
+
 def _memory(plan: Plan) -> float:
     return 0.0 if plan.forecast is None else plan.forecast.peak_memory
 
@@ -365,7 +373,7 @@ def _allowed(memory: int | None, workers: WorkerPool) -> float | None:
     if memory is not None:
         return float(memory)
     together = workers.count if workers.in_one_process else 1
-    return None if workers.memory is None else MEMORY_PART * workers.memory * together
+    return None if workers.memory is None else MAX_MEMORY_PART * workers.memory * together
 
 
 def _too_large(plan: Plan, allowed: float) -> PlanError:

@@ -1,4 +1,4 @@
-"""A plan for people: on a terminal, and as HTML in notebooks."""
+"""A plan for people: a table and sentences on a terminal, HTML in notebooks, lines of text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,64 @@ from rich.table import Table
 
 from ..formatting import amount, duration
 from .forecast import Forecast, LayerForecast
-from .plan import PART_OF_NEXT, LayerPlan, Plan
+from .plan import LayerPlan, Plan, Redundancy
+
+WIDE_COLUMNS = 100
+"""Width of a terminal from which on the table has its widest columns, too."""
+
+DEFAULT_COLUMNS = 120
+"""Width of the table where the output is no terminal."""
+
+MAX_LAYERS_SHOWN = 200
+
+MAX_LAYERS_NAMED = 6
+"""Layers named in a sentence; of the others it says how many there are."""
+
+FREE_RATIO = 1.02
+"""A plan that takes at most so many times as long as plain inference is said to cost nothing."""
+
+SPARE_SHARES: dict[Redundancy, str] = {
+    "eager": "all shares of a layer start at once",
+    "standby": "parity starts when a share is late, or at once without the any-k plugin",
+    "off": "none",
+}
+
+
+# ------------------------------------------------------------------------- text
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan as lines of text: what ``str(plan)`` is."""
+    head = (
+        f"{plan.n} shares per layer, any {plan.delta} suffice; blocks of {plan.batch}, "
+        f"{plan.in_flight} in flight; {plan.code}, {plan.dtype}"
+    )
+    if plan.band is not None:
+        head += f"; an image in bands of {plan.band} rows of its prediction"
+    how = f"split by {plan.split}; redundancy: {SPARE_SHARES[plan.redundancy]}"
+    return "\n".join([head, how, *map(_layer_line, plan.layers)])
+
+
+def _layer_line(layer: LayerPlan) -> str:
+    geometry = layer.geometry
+    size = "×".join(map(str, geometry.spatial))
+    start = f"  {layer.layer:>3} {layer.name}: "
+    shape = f"{geometry.in_channels}→{geometry.out_channels}, {size}"
+    if layer.code is None:
+        return f"{start}{shape}: not coded: {layer.reason}"
+    return (
+        f"{start}{shape}: {layer.code.name}, k_a {layer.code.k_a} × k_b {layer.code.k_b} by "
+        f"{layer.split}" + (", strips stay" if layer.in_place else "")
+    )
+
+
+# -------------------------------------------------------------------- sentences
 
 
 def losses(plan: Plan) -> str:
     """Return what may be lost of every coded layer at a time."""
     if not plan.coded_layers:
-        return "Nothing is coded: a worker that is lost takes its work along, which is done again."
+        return "Nothing is coded: the work of a worker that is lost is done again."
     if plan.redundancy == "off" or not plan.tolerate:
         return (
             "Nothing is spare: a share that is late is waited for, and one that is lost is done "
@@ -31,10 +82,8 @@ def losses(plan: Plan) -> str:
     if found is None:
         return f"{said}: {plan.tolerate} of them may be lost or late."
     workers = found.workers
-    lost, hosts = (
-        workers.lost(plan.n, plan.tolerate),
-        workers.hosts_lost(plan.n, plan.tolerate),
-    )
+    lost = workers.lost(plan.n, plan.tolerate)
+    hosts = workers.hosts_lost(plan.n, plan.tolerate)
     where = (
         f"of {workers.hosts} machines {_number(hosts)}"
         if workers.hosts > 1
@@ -58,34 +107,28 @@ def comparison(plan: Plan) -> str:
     found = plan.forecast
     if found is None:
         return ""
-    ours, what = _ours(plan, found)
+    planned, what = _planned_seconds(plan, found)
     plain = found.plain_seconds
     said = f"Plain data-parallel inference takes about {duration(plain)} for {what}, this plan "
-    if ours <= 1.02 * plain:
-        return said + f"{duration(ours)}: the insurance costs nothing while all is well."
+    said += duration(planned)
+    if planned <= FREE_RATIO * plain:
+        return f"{said}: the insurance costs nothing while all is well."
     if not plan.coded_layers or plan.redundancy == "off" or not plan.tolerate:
-        return said + f"{duration(ours)} and insures nothing: plain inference is the better choice."
+        return f"{said} and insures nothing: plain inference is the better choice."
     return (
-        said
-        + f"{duration(ours)}: plain is the better choice unless workers that stall, die or are "
-        f"slow would cost it more than {duration(ours - plain)}."
+        f"{said}: plain is the better choice unless workers that stall, die or are slow would "
+        f"cost it more than {duration(planned - plain)}."
     )
 
 
-def _ours(plan: Plan, found: Forecast) -> tuple[float, str]:
+def _planned_seconds(plan: Plan, found: Forecast) -> tuple[float, str]:
+    """Return the seconds for the images that plain inference is timed for, and which they are."""
     if found.images is None:
         count = found.workers.count * plan.batch
         blocks = found.workers.count * found.bands
         return found.block_seconds * blocks, f"{count} images of many"
     images = "1 image" if found.images == 1 else f"{found.images} images"
     return found.seconds_of(found.images, plan.batch), images
-
-
-def where_strips_stay(layer: LayerPlan) -> str:
-    """Return where the parts of a layer's output are."""
-    if layer.code is None:
-        return "on one worker" if layer.reason != PART_OF_NEXT else "in place"
-    return "in place" if layer.in_place or layer.split == "images" else "gathered"
 
 
 def not_coded(plan: Plan) -> Iterator[str]:
@@ -95,18 +138,25 @@ def not_coded(plan: Plan) -> Iterator[str]:
         if layer.code is None:
             reasons[layer.reason].append(layer)
     for reason, layers in reasons.items():
-        names = ", ".join(layer.name or str(layer.layer) for layer in layers[:6])
-        more = f" and {len(layers) - 6} more" if len(layers) > 6 else ""
+        names = ", ".join(layer.name or str(layer.layer) for layer in layers[:MAX_LAYERS_NAMED])
+        others = len(layers) - MAX_LAYERS_NAMED
+        more = f" and {others} more" if others > 0 else ""
         yield f"{names}{more}: {reason}"
 
 
-WIDE = 100
-"""Columns from which on the table has all that there is to say of a layer."""
+def _sentences(plan: Plan) -> Iterator[str]:
+    """Yield what a reader should know beside the numbers."""
+    yield losses(plan)
+    compared = comparison(plan)
+    if compared:
+        yield compared
+    missing = list(not_coded(plan))
+    if missing:
+        yield "Not coded: " + "; ".join(missing) + "."
+    yield from (f"Note: {warning}." for warning in plan.warnings)
 
-NO_TERMINAL = 120
-"""Columns where nobody says how many there are."""
 
-SHOWN_LAYERS = 200
+# ---------------------------------------------------------------------- columns
 
 
 class _Row(NamedTuple):
@@ -129,21 +179,28 @@ def _shape(row: _Row) -> str:
     return f"{geometry.in_channels}→{geometry.out_channels}, {kernel}, {size}"
 
 
-def _coded(row: _Row) -> str:
+def _partition(row: _Row) -> str:
     code = row.layer.code
-    if code is None:
-        return "–"
-    return f"{code.k_a} × {code.k_b}"
+    return "–" if code is None else f"{code.k_a} × {code.k_b}"
+
+
+def _output_place(row: _Row) -> str:
+    """Return where the parts of a layer's output are."""
+    layer = row.layer
+    if layer.code is None:
+        return "in place" if layer.is_part_of_next_share else "on one worker"
+    return "in place" if layer.in_place or layer.split == "images" else "gathered"
 
 
 def _cost(cell: Callable[[LayerForecast, Plan], str]) -> Callable[[_Row], str]:
+    """Return a cell that has a dash where there is no forecast."""
     return lambda row: "–" if row.cost is None else cell(row.cost, row.plan)
 
 
 def _of_task(cell: Callable[[LayerForecast, Plan], str]) -> Callable[[_Row], str]:
-    """Return a cell that is empty where the layer has no task of its own."""
+    """Return a cell that has a dash where the layer has no task of its own, too."""
     known = _cost(cell)
-    return lambda row: "–" if row.layer.reason == PART_OF_NEXT else known(row)
+    return lambda row: "–" if row.layer.is_part_of_next_share else known(row)
 
 
 def _condition(row: _Row) -> str:
@@ -160,8 +217,8 @@ def _work_part(cost: LayerForecast, plan: Plan) -> str:
 COLUMNS = (
     _Column("layer", lambda row: f"{row.layer.layer} {row.layer.name}", left=True),
     _Column("channels, kernel, size", _shape, left=True, wide=True),
-    _Column("k_a × k_b", _coded),
-    _Column("output", lambda row: where_strips_stay(row.layer), left=True),
+    _Column("k_a × k_b", _partition),
+    _Column("output", _output_place, left=True),
     _Column("work", _cost(_work_part)),
     _Column("sent", _of_task(lambda cost, plan: amount(cost.bytes_sent / _images(plan), "B"))),
     _Column("memory", _of_task(lambda cost, _: amount(cost.memory, "B"))),
@@ -171,40 +228,13 @@ COLUMNS = (
 task. Condition: the worst number that a tolerated loss leaves."""
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print a plan as a table, and what it means in sentences."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, NO_TERMINAL)
-    console.print(f"[bold]{escape(_title(plan))}[/bold]", highlight=False)
-    console.print(_table(plan, console.width))
-    for name, value in _totals(plan):
-        console.print(f"[bold]{name}:[/bold] {escape(value)}", highlight=False)
-    for sentence in _sentences(plan):
-        console.print(f"\n{escape(sentence)}", highlight=False)
-
-
-def _table(plan: Plan, width: int) -> Table:
-    columns = [column for column in COLUMNS if width >= WIDE or not column.wide]
-    table = Table(box=box.SIMPLE, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column.name,
-            justify="left" if column.left else "right",
-            overflow="ellipsis",
-            no_wrap=True,
-            min_width=None if column.left else len(column.name),
-        )
-    for row in _rows(plan):
-        style = "" if row.layer.code is not None else "dim"
-        table.add_row(*(escape(column.cell(row)) for column in columns), style=style)
-    return table
-
-
 def _rows(plan: Plan) -> Iterator[_Row]:
     costs = {} if plan.forecast is None else {cost.layer: cost for cost in plan.forecast.layers}
-    for layer in plan.layers[:SHOWN_LAYERS]:
+    for layer in plan.layers[:MAX_LAYERS_SHOWN]:
         yield _Row(layer, costs.get(layer.layer), plan)
+
+
+# ----------------------------------------------------------------------- totals
 
 
 def _images(plan: Plan) -> float:
@@ -225,8 +255,8 @@ def _title(plan: Plan) -> str:
 
 
 def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Yield what the plan costs altogether."""
-    yield "Redundancy", _SPARE[plan.redundancy]
+    """Yield what the plan costs altogether: names and values."""
+    yield "Redundancy", SPARE_SHARES[plan.redundancy]
     found = plan.forecast
     if found is None:
         return
@@ -238,36 +268,8 @@ def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "Work", f"{work} multiply-adds an image{extra}{late}"
     image, block = amount(found.block_bytes / batch, "B"), amount(found.block_bytes, "B")
     yield "Sent between workers", f"{image} an image, {block} a block"
-    limit = found.workers.memory
-    yield (
-        "Memory",
-        (
-            f"{amount(found.peak_memory, 'B')} at most "
-            + ("of the process with all workers" if found.workers.in_one_process else "of a worker")
-            + (
-                f", which has {amount(limit, 'B')}"
-                if limit and not found.workers.in_one_process
-                else ""
-            )
-            + (
-                f"; {amount(found.peak_memory + found.parity_memory, 'B')} where it computes parity"
-                if found.parity_memory
-                else ""
-            )
-        ),
-    )
-    speed = (
-        "speeds as measured"
-        if found.speeds.source == "measured"
-        else "default speeds: --calibrate measures them"
-    )
-    pace = batch / found.block_seconds if found.block_seconds else 0.0
-    rate = f"{pace:.0f}" if pace >= 9.95 else f"{pace:.2g}"
-    time = f"{rate} images a second with {found.workers.count} workers ({speed})"
-    if found.images is not None:
-        whole = found.seconds_of(found.images, plan.batch)
-        time = f"{duration(whole)} for {found.images} images, " + time
-    yield "Time", time
+    yield "Memory", _memory(found)
+    yield "Time", _time(plan, found)
 
 
 def _parity_work(plan: Plan) -> float:
@@ -276,23 +278,66 @@ def _parity_work(plan: Plan) -> float:
     return plan.tolerate / plan.delta if plan.redundancy == "standby" and coded else 0.0
 
 
-_SPARE = {
-    "eager": "all shares of a layer start at once",
-    "standby": "parity starts when a share is late, or at once without the any-k plugin",
-    "off": "none",
-}
+def _memory(found: Forecast) -> str:
+    workers = found.workers
+    said = f"{amount(found.peak_memory, 'B')} at most "
+    if workers.in_one_process:
+        said += "of the process with all workers"
+    else:
+        said += "of a worker"
+        said += f", which has {amount(workers.memory, 'B')}" if workers.memory else ""
+    if found.parity_memory:
+        more = amount(found.peak_memory + found.parity_memory, "B")
+        said += f"; {more} where it computes parity"
+    return said
 
 
-def _sentences(plan: Plan) -> Iterator[str]:
-    """Yield what a reader should know beside the numbers."""
-    yield losses(plan)
-    compared = comparison(plan)
-    if compared:
-        yield compared
-    missing = list(not_coded(plan))
-    if missing:
-        yield "Not coded: " + "; ".join(missing) + "."
-    yield from (f"Note: {warning}." for warning in plan.warnings)
+def _time(plan: Plan, found: Forecast) -> str:
+    speed = (
+        "speeds as measured"
+        if found.speeds.source == "measured"
+        else "default speeds: --calibrate measures them"
+    )
+    pace = _images(plan) / found.block_seconds if found.block_seconds else 0.0
+    rate = f"{pace:.0f}" if pace >= 9.95 else f"{pace:.2g}"
+    said = f"{rate} images a second with {found.workers.count} workers ({speed})"
+    if found.images is None:
+        return said
+    whole = found.seconds_of(found.images, plan.batch)
+    return f"{duration(whole)} for {found.images} images, {said}"
+
+
+# ------------------------------------------------------------ terminal and HTML
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print a plan as a table, and what it means in sentences."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, DEFAULT_COLUMNS)
+    console.print(f"[bold]{escape(_title(plan))}[/bold]", highlight=False)
+    console.print(_table(plan, console.width))
+    for name, value in _totals(plan):
+        console.print(f"[bold]{name}:[/bold] {escape(value)}", highlight=False)
+    for sentence in _sentences(plan):
+        console.print(f"\n{escape(sentence)}", highlight=False)
+
+
+def _table(plan: Plan, width: int) -> Table:
+    columns = [column for column in COLUMNS if width >= WIDE_COLUMNS or not column.wide]
+    table = Table(box=box.SIMPLE, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.name,
+            justify="left" if column.left else "right",
+            overflow="ellipsis",
+            no_wrap=True,
+            min_width=None if column.left else len(column.name),
+        )
+    for row in _rows(plan):
+        style = "" if row.layer.code is not None else "dim"
+        table.add_row(*(escape(column.cell(row)) for column in columns), style=style)
+    return table
 
 
 def plan_html(plan: Plan) -> str:

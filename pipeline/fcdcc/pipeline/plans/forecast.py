@@ -1,4 +1,4 @@
-"""What a plan will cost, as values that are saved with it."""
+"""What a plan will cost, and on which workers: values that are saved with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Work:
-    """What something has to do.
+    """What a task or a stage has to do.
 
     Parameters
     ----------
@@ -65,21 +65,21 @@ class Speeds:
         Seconds of a core that a task costs beside its work, the scheduler's included where it
         shares the machine of the workers.
     scheduler
-        Seconds that a task costs the scheduler, which sees to one at a time.
+        Seconds that a task costs the scheduler, which handles one at a time.
     fetch
-        Seconds of a core that a value costs which is fetched from another worker, both ends
-        together, however large it is.
+        Seconds of a core for each value that is fetched from another worker, however large it is:
+        both ends together.
     copied
         Bytes per second of a core that go from one worker to another, both ends together.
     link
-        Bytes per second on the way between two workers while all of them send.
+        Bytes per second between two workers while all of them send.
     hop
         Seconds that a value is on its way, however small, beside what cores do for it.
     parallel
-        So many tasks run at once as fast as one alone: the number of tasks at a time, or of
+        How many tasks run at once as fast as one alone: the number of tasks at a time, or of
         cores where several workers share them.
     memory_at_rest
-        Bytes of a worker process that does nothing.
+        Bytes of a worker process that is idle.
     source
         Where the numbers are from.
     """
@@ -97,7 +97,7 @@ class Speeds:
     source: Literal["default", "measured"] = "default"
 
     def seconds(self, work: Work, itemsize: int) -> float:
-        """Return what work takes that is alone on the machine."""
+        """Return the seconds that work takes which is alone on the machine."""
         slower = itemsize / MEASURED_DTYPE_BYTES
         moved = work.touched + work.fixed
         return slower * work.multiply_adds / self.multiply_adds + moved / self.touched
@@ -112,7 +112,7 @@ class Speeds:
 
 
 DEFAULTS = Speeds()
-"""A core of a server of today, and a network of ten gigabits of which Dask uses the half."""
+"""One core of a server, and a network of ten gigabits per second of which Dask uses half."""
 
 
 def on_this_machine(tasks_at_a_time: int) -> Speeds:
@@ -133,7 +133,7 @@ class WorkerPool:
     hosts
         Machines that they are on.
     memory
-        Bytes that each may use; None where nobody says.
+        Bytes that each may use; None if that is unknown.
     in_one_process
         Whether they are threads of one process and share its memory.
     """
@@ -170,8 +170,7 @@ class LayerForecast:
     bytes_sent
         Bytes that go to the workers for it, from others.
     memory
-        Bytes of its costliest task: what it is given, what it makes, and what it needs
-        meanwhile.
+        Bytes of its largest task: what it makes, and what it needs while it runs.
     condition
         The worst condition number that a tolerated loss leaves; None where nothing is coded.
     """
@@ -194,7 +193,7 @@ class Forecast:
     speeds
         Their speeds.
     images
-        How many images there are; None where nobody said.
+        How many images there are; None if that is unknown.
     ends
         Seconds after which the first blocks are done, one after the other.
     block_seconds
@@ -208,8 +207,8 @@ class Forecast:
     peak_memory
         Bytes of the process of the worker that needs most.
     plain_seconds
-        Seconds in which plain data-parallel inference does the images of a plan on the same
-        workers; those of as many blocks as there are workers where nobody said how many.
+        Seconds that plain data-parallel inference takes for the images of a plan on the same
+        workers; for as many blocks as there are workers if their number is unknown.
     tasks
         Tasks of a block.
     layers
@@ -217,8 +216,8 @@ class Forecast:
     bands
         Blocks that hold the same images, each another band of them.
     parity_memory
-        What a worker needs beside that while it computes a share of parity on standby, which it
-        does when another share is late or lost.
+        Bytes that a worker needs in addition while it computes a share of parity on standby,
+        which it does when another share is late or lost.
     """
 
     workers: WorkerPool
@@ -256,8 +255,8 @@ class Forecast:
         return self.seconds(images / batch * self.bands)
 
 
-def expected(forecast: Forecast, blocks: int) -> dict[str, float]:
-    """Return what was expected of a run that did so many blocks, by the names of its summary."""
+def expected_of_run(forecast: Forecast, blocks: int) -> dict[str, float]:
+    """Return what is expected of a run of so many blocks, by the names of its summary."""
     return {
         "seconds": round(forecast.seconds(blocks), 3),
         "bytes_sent": round(forecast.block_bytes * blocks),

@@ -1,16 +1,21 @@
-"""What will run, as a value: printed, saved, compared, and executed by somebody else."""
+"""How a network is run over images of one shape: a value that is printed, saved and compared.
+
+A :class:`Plan` holds the options of a run and a :class:`LayerPlan` for every convolution. The
+planner makes it, the graph of each block is built from it, and workers run by it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 from dask.typing import Key
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
 from fcdcc.coding.apcp import partition_images
@@ -18,29 +23,36 @@ from fcdcc.coding.apcp import partition_images
 from ..errors import PlanError
 from .forecast import Forecast
 
-PART_OF_NEXT = "part of the share of the next coded layer"
-"""Why a convolution is not coded whose loss is covered all the same."""
-
 Redundancy = Literal["eager", "standby", "off"]
 
 Split = Literal["rows", "images"]
+
+Form = Literal["gathered", "rows", "images"]
+"""What the tasks of a block are made for: each layer as a whole, which is gathered on one worker
+and decoded there; strips of rows, or runs of images, which stay with their workers."""
 
 Verify = Literal["off", "spare", "all"]
 
 Objective = Literal["time", "paper"]
 
-PLAN_FORMAT = 2
-"""The version of a saved plan; older ones stay readable. 2 has bands."""
+PLAN_FORMAT = 3
+"""The version of a saved plan; older ones stay readable. 2 added bands. 3 added the form and
+dropped the placement, which always gave position i the seat i."""
 
-SLICE = 8e9
-"""Multiply-adds between two questions whether a share is still wanted: some 200 ms."""
+PART_OF_NEXT_SHARE = "part of the share of the next coded layer"
+"""The reason of a convolution without a code of its own whose loss is covered all the same."""
 
-LONG_SLICE = 1e10
-"""The same for a convolution with fewer than ``DEEP`` multiply-adds for each output."""
+SLICE_MULTIPLY_ADDS = 8e9
+"""Multiply-adds after which a share checks whether it is still wanted: about 200 ms."""
 
-DEEP = 1000
+SHALLOW_SLICE_MULTIPLY_ADDS = 1e10
+"""The same for a convolution whose outputs are sums of fewer than :data:`DEEP_SUM` products."""
 
-MOST_SLICES = 16
+DEEP_SUM = 1000
+"""Products per output from which on copying a slice to its place costs little beside it."""
+
+MAX_SLICES = 16
+"""Slices that a share is cut into at most."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +82,18 @@ class LayerPlan:
     layer
         Its number: the index of its stage in the network, and the layer in task keys.
     name
-        Its name in the model, for people.
+        Its name in the model.
     geometry
         Its shapes, for one image.
     code
-        The code of its shares; None where it is run whole.
+        The code of its shares; None where it has none of its own.
     split
         What the input's parts are: runs of output rows, or of the block's images.
-    in_place
-        Whether the parts of the output stay with the workers that made them. Otherwise they
-        are gathered: on one worker, after every layer.
     reason
-        Why this, in words, where there is something to say.
+        Why it is run this way, where there is something to say.
+    in_place
+        Whether the strips of the output stay with the workers that made them. Otherwise they
+        are gathered on one worker after the layer.
     """
 
     layer: int
@@ -107,7 +119,7 @@ class LayerPlan:
 
     @cached_property
     def parity(self) -> frozenset[int]:
-        """The positions that hold parity; none where no share is uncoded, as in the CRME."""
+        """The positions that hold parity; none where every share is coded, as in the CRME."""
         if self.code is None or not self.uncoded:
             return frozenset()
         return frozenset(range(self.code.n)) - self.uncoded
@@ -120,34 +132,23 @@ class LayerPlan:
         first = range(self.code.code.recovery_threshold)
         return frozenset(first) if all(map(self.coded_conv.is_plain, first)) else frozenset()
 
+    @property
+    def is_part_of_next_share(self) -> bool:
+        """Whether the shares of the next coded layer compute this convolution, too."""
+        return self.code is None and self.reason == PART_OF_NEXT_SHARE
+
     def slices(self, images: int) -> int:
-        """Return in how many slices a share works, to ask in between whether it is wanted.
+        """Return how many slices a share is computed in, to stop in between if nobody wants it.
 
         A slice is copied to its place, which costs little beside a convolution with many
         multiply-adds for each number that it makes.
         """
         if self.code is None:
             return 1
-        coded, geometry = self.code.code, self.geometry
-        reduction = math.prod(geometry.weight_shape[1:])
-        work = geometry.multiply_adds * images / coded.recovery_threshold
-        return max(1, min(MOST_SLICES, round(work / (SLICE if reduction >= DEEP else LONG_SLICE))))
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Which shares sit beside each other: position ``order[i]`` has seat i.
-
-    Seats are dealt to the workers in turn, and every block begins at another worker, so that
-    no worker always holds the same position.
-    """
-
-    order: tuple[int, ...]
-
-    def seats(self, positions: Iterable[int]) -> dict[int, int]:
-        """Return the seat of each of these positions."""
-        seat_of = {position: seat for seat, position in enumerate(self.order)}
-        return {position: seat_of[position] for position in positions}
+        work = self.geometry.multiply_adds * images / self.code.code.recovery_threshold
+        is_deep = math.prod(self.geometry.weight_shape[1:]) >= DEEP_SUM
+        size = SLICE_MULTIPLY_ADDS if is_deep else SHALLOW_SLICE_MULTIPLY_ADDS
+        return max(1, min(MAX_SLICES, round(work / size)))
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,9 @@ class Plan:
     n, tolerate, code, redundancy, dtype, verify
         The options of these names.
     split
-        What the parts of a block are: rows of each layer's output, gathered after each, or
-        runs of its images, which stay with their workers.
+        What the parts of a block are: rows of each layer's output, or runs of its images.
+    form
+        Where these parts are: see :data:`Form`.
     batch
         Images per block.
     fixed_batch
@@ -173,12 +175,12 @@ class Plan:
         Blocks that are worked on at a time.
     layers
         Every convolution, in order.
-    placement
-        Of the shares over the workers.
+    warnings
+        What the user should know before running it.
     band
         Rows of the prediction per block; None where blocks hold whole images.
-    warnings
-        What whoever runs it should know.
+    format
+        The version that it is saved in.
     objective
         What it is best at, of what could have been planned.
     forecast
@@ -191,19 +193,21 @@ class Plan:
     tolerate: int
     code: str
     split: Split
+    form: Form
     redundancy: Redundancy
     dtype: Literal["float32", "float64"]
     batch: int
     fixed_batch: bool
     in_flight: int
     layers: tuple[LayerPlan, ...]
-    placement: Placement
     warnings: tuple[str, ...] = ()
     band: int | None = None
     verify: Verify = "off"
     format: int = field(default=PLAN_FORMAT)
     objective: Objective = "time"
     forecast: Forecast | None = None
+
+    # ------------------------------------------------------------------ layers
 
     @cached_property
     def _by_layer(self) -> dict[int, LayerPlan]:
@@ -224,6 +228,23 @@ class Plan:
                 f"layer {number} is not in the plan; it has {sorted(self._by_layer)}"
             ) from None
 
+    @property
+    def coded_layers(self) -> frozenset[int]:
+        """The numbers of the convolutions that are coded."""
+        return frozenset(layer.layer for layer in self.layers if layer.code is not None)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of all convolutions for one image, uncoded."""
+        return sum(layer.geometry.multiply_adds for layer in self.layers)
+
+    # ------------------------------------------------------------------ shares
+
+    @property
+    def delta(self) -> int:
+        """δ = n − γ: how many shares suffice."""
+        return self.n - self.tolerate
+
     def shares_started(self, layer: LayerPlan) -> range:
         """Return the positions of a layer that are in the graph: n, or δ with nothing spare."""
         if layer.code is None:
@@ -232,11 +253,11 @@ class Plan:
         return range(layer.code.n if spare else layer.code.code.recovery_threshold)
 
     def standby_positions(self, layer: LayerPlan) -> tuple[int, ...]:
-        """Return the positions of a layer that are held back until they are needed."""
+        """Return the positions of a layer that do not start before they are needed."""
         if self.redundancy != "standby":
             return ()
-        held = tuple(sorted(layer.parity))
-        return held[1:] if self.verify == "all" else held
+        parity = tuple(sorted(layer.parity))
+        return parity[1:] if self.verify == "all" else parity
 
     def shares_waited_for(self, layer: LayerPlan) -> int:
         """Return how many shares a gathered layer, or its check, waits for."""
@@ -246,35 +267,17 @@ class Plan:
     def shares_of_part(
         self, layer: LayerPlan, shares: Mapping[int, Key], part: int
     ) -> dict[int, Key]:
-        """Return the shares that a part can be made from: with nothing spare its own alone."""
+        """Return the shares that a part can be made from: only its own with nothing spare."""
         if self.redundancy == "off" and part in layer.uncoded:
             return {part: shares[part]}
         return dict(shares)
-
-    @property
-    def delta(self) -> int:
-        """δ = n − γ: how many shares suffice."""
-        return self.n - self.tolerate
-
-    @property
-    def coded_layers(self) -> frozenset[int]:
-        """The numbers of the convolutions that are coded."""
-        return frozenset(layer.layer for layer in self.layers if layer.code is not None)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether some strips of rows stay with the workers that made them."""
-        return any(layer.in_place for layer in self.layers)
 
     def images_per_share(self, images: int) -> int:
         """Return how many images of a block one systematic share has, if split by images."""
         parts = next((layer.code.k_a for layer in self.layers if layer.code), self.delta)
         return partition_images(images, parts).per_part * (parts // self.delta)
 
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds of all convolutions for one image, uncoded."""
-        return sum(layer.geometry.multiply_adds for layer in self.layers)
+    # ---------------------------------------------------------- other versions
 
     def with_run_options(
         self, redundancy: Redundancy, in_flight: int | None, verify: Verify = "off"
@@ -296,63 +299,71 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
-        """Return the plan that :meth:`to_json` wrote.
+        """Return the plan that :meth:`to_json` wrote, in this version or an older one.
 
         Raises
         ------
         PlanError
-            If it is not one, or was written by a later version.
+            If it is not a saved plan, was written by a later version, or contradicts itself.
         """
         try:
-            plan = _adapter().validate_json(text)
+            saved = from_json(text)
+        except ValueError as error:
+            raise PlanError(f"not a saved plan: the file: {error}") from None
+        version = saved.get("format", 1) if isinstance(saved, dict) else PLAN_FORMAT
+        if isinstance(version, int) and version > PLAN_FORMAT:
+            raise PlanError(
+                f"the plan has format {version}; this version reads up to {PLAN_FORMAT}: "
+                "update fcdcc"
+            )
+        is_old = version in (1, 2)
+        if is_old:  # the form follows from its layers, once these are checked
+            saved |= {"format": PLAN_FORMAT, "form": "gathered"}
+        try:
+            plan = _adapter().validate_python(saved)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise PlanError(f"not a saved plan: {where}: {first['msg']}") from None
-        if plan.format > PLAN_FORMAT:
+        form = form_of(plan.split, plan.layers, plan.band)
+        if is_old:
+            return replace(plan, form=form)
+        if plan.form != form:
             raise PlanError(
-                f"the plan has format {plan.format}; this version reads up to {PLAN_FORMAT}: "
-                "update fcdcc"
+                f"the plan has the form {plan.form!r} and its layers are planned for {form!r}: "
+                "make it again with fcdcc plan --json FILE"
             )
         return plan
 
-    def _repr_html_(self) -> str:
-        from .display import plan_html  # it imports this module
-
-        return plan_html(self)
+    # ----------------------------------------------------------------- display
 
     def __str__(self) -> str:
-        head = (
-            f"{self.n} shares per layer, any {self.n - self.tolerate} suffice; blocks of "
-            f"{self.batch}, {self.in_flight} in flight; {self.code}, {self.dtype}"
-        )
-        if self.band is not None:
-            head += f"; an image in bands of {self.band} rows of its prediction"
-        how = f"split by {self.split}; {_SPARE[self.redundancy]}"
-        return "\n".join([head, how, *map(_layer_row, self.layers)])
+        return _views["text"](self)
+
+    def _repr_html_(self) -> str:
+        return _views["html"](self)
 
 
-_SPARE: dict[Redundancy, str] = {
-    "eager": "all shares of a layer start at once",
-    "standby": "parity starts when a share is late, or at once without the any-k plugin",
-    "off": "nothing spare: no share may be lost",
-}
+def form_of(split: Split, layers: Iterable[LayerPlan], band: int | None) -> Form:
+    """Return the form of the blocks that are split so, with these layers and bands."""
+    if split == "images":
+        return "images"
+    stay = band is not None or any(layer.in_place for layer in layers)
+    return "rows" if stay else "gathered"
 
 
-def _layer_row(layer: LayerPlan) -> str:
-    """Return one line about a layer."""
-    geometry = layer.geometry
-    shape = (
-        f"{geometry.in_channels}→{geometry.out_channels}, {'×'.join(map(str, geometry.spatial))}"
-    )
-    if layer.code is None:
-        return f"  {layer.layer:>3} {layer.name}: {shape}: not coded: {layer.reason}"
-    return (
-        f"  {layer.layer:>3} {layer.name}: {shape}: {layer.code.name}, "
-        f"k_a {layer.code.k_a} × k_b {layer.code.k_b} by {layer.split}"
-        + (", strips stay" if layer.in_place else "")
-    )
-
-
+@cache
 def _adapter() -> TypeAdapter[Plan]:
     return TypeAdapter(Plan)
+
+
+_views: dict[Literal["text", "html"], Callable[[Plan], str]] = {}
+
+
+def show_plans_with(text: Callable[[Plan], str], html: Callable[[Plan], str]) -> None:
+    """Set what ``str(plan)`` and a notebook show.
+
+    The package does so when it is imported: :mod:`.display` imports this module, which must not
+    import it in turn.
+    """
+    _views.update(text=text, html=html)

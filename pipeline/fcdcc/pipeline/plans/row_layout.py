@@ -1,8 +1,8 @@
-"""Strips that stay put: which rows each task of a block makes, and which it needs.
+"""Which rows each task of a block makes, and which it needs, where strips of rows stay put.
 
-Where a convolution is coded in place, δ workers each have a strip of its output. What
-follows is done to each strip where it lies, as long as it can be done row by row; a strip's
-neighbours send only the rows that the next convolution, or pooling, sees beyond its own::
+Where a convolution is coded in place, δ workers each have a strip of its output. What follows is
+done to each strip where it lies, as long as it can be done row by row; a strip's neighbours send
+only the rows that the next convolution, or pooling, sees beyond its own::
 
     conv* ─ relu ─ pool ─ conv* ─ relu ─ mean ─ linear               * coded in place
 
@@ -10,19 +10,19 @@ neighbours send only the rows that the next convolution, or pooling, sees beyond
     strip 1   share 1 ─┼─ share 1 ─┼─ mean, linear         ┼ some rows change workers
     strip 2   share 2 ─┴─ share 2 ─┘
 
-As where the parts are images (:mod:`.units`), one task runs all stages up to the next coded
-convolution, or up to a value that several others read. Rows that its stages need of each
-other are found by going backwards (:mod:`.rows`), so a convolution that is not coded itself
-is done twice for the rows that two strips need. A stage that needs all rows runs once, where
-the strips are gathered.
+As where the parts are images, one task runs all stages up to the next coded convolution, or up to
+a value that several others read (:mod:`.fused_stages`). The rows that its stages need of each
+other are found by going backwards (:mod:`fcdcc.pipeline.halo`), so a convolution that is not coded
+itself is computed twice for the rows that two strips need. A stage that needs all rows runs once,
+where the strips are gathered.
 
-Where a block is a *band*, some rows of the prediction of an image that is too large to be
-computed at once, every value is only the rows of it that the band needs, and the strips are
-strips of these. Rows keep their numbers in the whole value; a convolution is one of the rows
-that the band has, padded where the image ends, and coded as such.
+Where a block is a *band*, some rows of the prediction of an image that is too large to be computed
+at once, every value is only the rows of it that the band needs, and the strips are strips of these.
+Rows keep their numbers in the whole value. A convolution is that of the rows that the band has,
+padded where the image ends, and coded as such.
 
 A :class:`RowLayout` follows from the network, its plan and the band alone: workers make it
-themselves.
+themselves, and tasks need not carry it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ..errors import PlanError
 from ..halo import (
@@ -48,40 +48,40 @@ from ..halo import (
     window,
 )
 from ..model.network import ConvStage, GlueStage, Network, Stage
+from .fused_stages import FusedStages, UnitKind, fuse_stages, values_read
 from .plan import LayerPlan, Plan
 
-Kind: TypeAlias = Literal["share", "strips", "whole", "gathered"]
-_StageKind: TypeAlias = Literal["share", "strips", "whole", "gathered", "mixed"]
+_StageKind: TypeAlias = UnitKind | Literal["mixed"]
+"""What a stage becomes a unit of; ``mixed``: one whole unit, and one for each strip."""
+
+_JOINS: Mapping[_StageKind, frozenset[_StageKind]] = {
+    "glue": frozenset({"share", "glue"}),
+    "whole": frozenset({"whole"}),
+}
+"""Which units a stage of each kind may become part of."""
 
 Needs: TypeAlias = Mapping[str, Rows | None]
 """Rows of each value; None for a value that has none and is needed whole."""
 
 
-@dataclass(frozen=True)
-class RowTask:
-    """Stages that one task runs: for each strip, or once.
+class Piece(NamedTuple):
+    """An argument of a task: a value, or rows of it.
+
+    The array may have further rows behind these: a share has as many as its longest neighbour.
 
     Parameters
     ----------
-    kind
-        ``share`` ends with a convolution coded in place; ``strips`` makes strips of other
-        values; ``whole`` runs once, on gathered values; ``gathered`` is a convolution coded
-        in the gathered form.
-    stages
-        In the order in which they run; the last gives the unit its number.
-    inputs, outputs
-        Values that it reads and makes for others.
+    name
+        The value.
+    rows
+        Which rows of it; None for all of a value that is in one place, or has none.
+    part
+        The strip that they are from; None for a value in one place.
     """
 
-    kind: Kind
-    stages: tuple[int, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @property
-    def number(self) -> int:
-        """The layer number of its tasks: its last stage."""
-        return self.stages[-1]
+    name: str
+    rows: Rows | None
+    part: int | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ RowStep: TypeAlias = ConvRows | RowPlan
 
 
 class RowLayout:
-    """Which strips there are of which value.
+    """Which strips there are of which value, and the units that make them.
 
     Parameters
     ----------
@@ -116,6 +116,8 @@ class RowLayout:
     ----------
     plan
         The plan, with every convolution as the band has it.
+    units
+        In an order in which they can run.
 
     Raises
     ------
@@ -136,12 +138,23 @@ class RowLayout:
         self._rows = _rows_of(self._found, band)
         # By convolution: its first input and output row here, which its geometry counts from.
         self._first: dict[int, tuple[int, int]] = {}
-        self.plan = plan if band is None else self._of_band(plan)
-        self._whole = band is None
+        self.plan = plan if band is None else self._plan_of_band(plan)
+        self._is_band = band is not None
         self._ranges: dict[str, tuple[Rows, ...]] = {}
         self._steps: dict[tuple[int, int | None], tuple[tuple[RowStep, ...], Needs]] = {}
-        kinds: dict[int, _StageKind] = {s.index: self._look_at(s) for s in network.stages}
-        self.units: tuple[RowTask, ...] = tuple(self._find_units(kinds))
+        kinds: dict[int, _StageKind] = {s.index: self._kind_of(s) for s in network.stages}
+        self.units: tuple[FusedStages, ...] = tuple(self._find_units(kinds))
+        self._by_number = {(unit.number, unit.kind == "whole"): unit for unit in self.units}
+
+    def unit(self, number: int) -> FusedStages:
+        """Return the unit with this number that runs for each strip."""
+        return self._by_number[number, False]
+
+    def whole_unit(self, number: int) -> FusedStages:
+        """Return the unit with this number that runs once."""
+        return self._by_number[number, True]
+
+    # ------------------------------------------------------------------ values
 
     def ranges(self, name: str) -> tuple[Rows, ...] | None:
         """Return the rows of a value's strips, some of them empty; None if it is in one place."""
@@ -157,49 +170,84 @@ class RowLayout:
         ranges = self.ranges(name)
         return None if ranges is None else _joined(ranges)
 
-    def held(self, name: str) -> Rows | None:
-        """Return the rows of a value in one place, where they are not all of it."""
-        return None if self._whole else self._rows.get(name)
+    def band_rows(self, name: str) -> Rows | None:
+        """Return the rows that a band has of a value in one place; None where it has all."""
+        return self._rows.get(name) if self._is_band else None
 
-    def needs(self, unit: RowTask, part: int | None) -> Needs:
+    # ------------------------------------------------------------------- tasks
+
+    def needs(self, unit: FusedStages, part: int | None) -> Needs:
         """Return the rows of each input that a unit needs for its strip; empty if it has none.
 
         For ``None``, what it needs for all rows at once.
         """
         return self._planned(unit, part)[1]
 
-    def steps(self, unit: RowTask, part: int | None) -> tuple[RowStep, ...]:
+    def steps(self, unit: FusedStages, part: int | None) -> tuple[RowStep, ...]:
         """Return what a unit does for a strip, in order; a share's convolution comes last.
 
         For ``None``, what it does for all rows at once.
         """
         return self._planned(unit, part)[0]
 
-    def barrier(self, unit: RowTask) -> GlueStage | None:
+    def pieces(self, unit: FusedStages, part: int | None) -> tuple[Piece, ...]:
+        """Return what the task of a unit is given, in the order of its arguments.
+
+        The task of a strip is given the strips that it has itself, and the rows that it needs of
+        others. For ``None``: all of every input.
+        """
+        if part is None:
+            return tuple(piece for name in unit.inputs for piece in self.all_pieces(name))
+        needs = self.needs(unit, part)
+        return tuple(
+            piece for name, rows in needs.items() for piece in self._pieces_of(name, rows, part)
+        )
+
+    def all_pieces(self, name: str) -> Iterator[Piece]:
+        """Yield all of a value: what is in one place, or its strips."""
+        ranges = self.ranges(name)
+        if ranges is None:
+            yield Piece(name, self.band_rows(name), None)
+            return
+        for part, rows in enumerate(ranges):
+            if rows.size:
+                yield Piece(name, rows, part)
+
+    def _pieces_of(self, name: str, rows: Rows | None, own: int) -> Iterator[Piece]:
+        ranges = self.ranges(name)
+        if rows is None or ranges is None:
+            yield Piece(name, rows, None)
+            return
+        for part, has in enumerate(ranges):
+            start, stop = max(rows.start, has.start), min(rows.stop, has.stop)
+            if start < stop:
+                yield Piece(name, has if part == own else Rows(start, stop), part)
+
+    def barrier(self, unit: FusedStages) -> GlueStage | None:
         """Return what a whole unit runs of a stage of which the rest is done strip by strip."""
         found = self._found.stages.get(unit.number)
         if found is None or set(unit.outputs) == set(found.stage.outputs):
             return None
         return barrier_stage(found, unit.outputs)
 
-    # ----------------------------------------------------------------- looking
+    # ------------------------------------------------------------------ strips
 
-    def _look_at(self, stage: Stage) -> _StageKind:
+    def _kind_of(self, stage: Stage) -> _StageKind:
         """Return how a stage is run, and note the strips that it makes."""
         if isinstance(stage, ConvStage):
-            return self._look_at_convolution(stage)
+            return self._kind_of_convolution(stage)
         if not any(map(self._can_be_cut, stage.inputs)):
             return "whole"
         outputs = self._found.stages[stage.index].outputs
         local = {name: found for name, found in outputs.items() if isinstance(found, RowLocal)}
         for name in local:
-            self._ranges[name] = self._cut(name, stage.inputs)
+            self._ranges[name] = self._strips_of(name, stage.inputs)
         if not local:
             return "whole"
         alone = len(local) == len(outputs) and not any(found.requires for found in local.values())
-        return "strips" if alone else "mixed"
+        return "glue" if alone else "mixed"
 
-    def _look_at_convolution(self, stage: ConvStage) -> Kind:
+    def _kind_of_convolution(self, stage: ConvStage) -> UnitKind:
         layer = self.plan.layer(stage.index)
         if layer.in_place:
             runs = (layer.coded_conv.rows_of(part) for part in range(self.parts))
@@ -213,15 +261,15 @@ class RowLayout:
         found = self._found.layouts
         rows_stay = found[stage.output].axis == self.axis(stage.input) == 2
         if self._can_be_cut(stage.input) and rows_stay:
-            self._ranges[stage.output] = self._cut(stage.output, stage.inputs)
-            return "strips"
+            self._ranges[stage.output] = self._strips_of(stage.output, stage.inputs)
+            return "glue"
         return "whole"
 
     def _can_be_cut(self, name: str) -> bool:
         """Return whether what is made of a value is made strip by strip, where it can be."""
         return name in self._ranges or name == self.network.input
 
-    def _cut(self, name: str, inputs: Iterable[str]) -> tuple[Rows, ...]:
+    def _strips_of(self, name: str, inputs: Iterable[str]) -> tuple[Rows, ...]:
         """Return strips of a value: those of an input with as many rows, or equal ones."""
         layouts, rows = self._found.layouts, self._rows[name]
         for source in inputs:
@@ -235,36 +283,24 @@ class RowLayout:
             _cut_to(Rows(rows.start + start, rows.start + stop), rows) for start, stop in strips
         )
 
-    # ------------------------------------------------------------------ fusing
+    # ------------------------------------------------------------------- units
 
-    def _find_units(self, kinds: Mapping[int, _StageKind]) -> Iterator[RowTask]:
+    def _find_units(self, kinds: Mapping[int, _StageKind]) -> Iterator[FusedStages]:
         """Yield the units in an order in which they can run."""
-        network = self.network
-        unit_of: dict[int, int] = {}
-        readers: dict[str, set[int]] = {network.output: {-1}}  # somebody outside
-        for stage in reversed(network.stages):
-            mine = {unit for name in stage.outputs for unit in readers.get(name, ())}
-            reader = next(iter(mine)) if len(mine) == 1 else -1
-            fits = {"strips": ("share", "strips"), "whole": ("whole",)}
-            joins = reader >= 0 and kinds[reader] in fits.get(kinds[stage.index], ())
-            unit_of[stage.index] = reader if joins else stage.index
-            for name in stage.inputs:
-                readers.setdefault(name, set()).add(unit_of[stage.index])
-        members: dict[int, list[int]] = {}
-        for index in range(len(network.stages)):
-            members.setdefault(unit_of[index], []).append(index)
-        for number, stages in sorted(members.items()):
-            yield from self._units_of(kinds[number], tuple(stages))
 
-    def _units_of(self, kind: _StageKind, stages: tuple[int, ...]) -> Iterator[RowTask]:
-        network, last = self.network, self.network.stages[stages[-1]]
-        if kind != "mixed":
-            made = {name for index in stages for name in network.stages[index].outputs}
-            read = (name for index in stages for name in network.stages[index].inputs)
-            inputs = tuple(dict.fromkeys(name for name in read if name not in made))
-            yield RowTask(kind, stages, inputs, last.outputs)
-            return
-        # What needs all rows once, and what is local to rows strip by strip.
+        def joins(stage: int, unit: int) -> bool:
+            return kinds[unit] in _JOINS.get(kinds[stage], ())
+
+        for stages in fuse_stages(self.network, joins):
+            kind, last = kinds[stages[-1]], self.network.stages[stages[-1]]
+            if kind != "mixed":
+                inputs = values_read(self.network, stages)
+                yield FusedStages(kind, stages, inputs, last.outputs)
+            else:
+                yield from self._mixed_units(stages, last)
+
+    def _mixed_units(self, stages: tuple[int, ...], last: Stage) -> Iterator[FusedStages]:
+        """Yield what needs all rows once, and what is local to rows for each strip."""
         outputs = self._found.stages[last.index].outputs
         local = {name: found for name, found in outputs.items() if isinstance(found, RowLocal)}
         required = (name for found in local.values() for name in found.requires)
@@ -273,43 +309,43 @@ class RowLayout:
         part = barrier_stage(self._found.stages[last.index], whole)
         if part is None:
             raise PlanError(f"stage {last.index} makes nothing that it needs whole")
-        yield RowTask("whole", stages, part.inputs, whole)
-        yield RowTask("strips", stages, (*last.inputs, *whole), tuple(local))
+        yield FusedStages("whole", stages, part.inputs, whole)
+        yield FusedStages("glue", stages, (*last.inputs, *whole), tuple(local))
 
-    # ---------------------------------------------------------------- planning
+    # ------------------------------------------------------------------- steps
 
-    def _planned(self, unit: RowTask, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
+    def _planned(self, unit: FusedStages, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
         key = (unit.number, part)
         if key not in self._steps:
             self._steps[key] = self._plan_strip(unit, part)
         return self._steps[key]
 
-    def _plan_strip(self, unit: RowTask, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
-        asked: dict[str, Rows | None] = {}
+    def _plan_strip(self, unit: FusedStages, part: int | None) -> tuple[tuple[RowStep, ...], Needs]:
+        needed: dict[str, Rows | None] = {}
         steps: list[RowStep] = []
         for name in unit.outputs:
-            made = self._made(unit, name, part)
+            made = self._rows_made(unit, name, part)
             if made.size:
-                asked[name] = made
+                needed[name] = made
         for index in reversed(unit.stages):
             stage = self.network.stages[index]
-            wanted = {name: rows for name in stage.outputs if (rows := asked.get(name))}
+            wanted = {name: rows for name in stage.outputs if (rows := needed.get(name))}
             if not wanted:
                 continue
             step: RowStep
             if isinstance(stage, ConvStage):
                 whole = part is None and stage.output in unit.outputs
                 step = self._conv_rows(stage, wanted[stage.output], whole)
-                _ask(asked, stage.input, self._never_empty(stage, step.window.rows))
+                _add_need(needed, stage.input, self._never_empty(stage, step.window.rows))
             else:
                 step = plan_rows(self._found.stages[index], wanted)
                 for name, some in step.needs.items():
-                    _ask(asked, name, some)
+                    _add_need(needed, name, some)
             steps.append(step)
-        needs = {name: asked[name] for name in unit.inputs if name in asked}
+        needs = {name: needed[name] for name in unit.inputs if name in needed}
         return tuple(reversed(steps)), needs
 
-    def _made(self, unit: RowTask, name: str, part: int | None) -> Rows:
+    def _rows_made(self, unit: FusedStages, name: str, part: int | None) -> Rows:
         """Return the rows that a strip's task computes: those of the strip, or a few more."""
         if part is None:
             return self._rows[name]
@@ -321,33 +357,25 @@ class RowLayout:
 
     def _conv_rows(self, stage: ConvStage, out: Rows, whole: bool) -> ConvRows:
         """Return what some output rows are made from; or all of them, and all the input."""
-        geometry = self.plan.layer(stage.index).geometry
+        layer = self.plan.layer(stage.index)
         first_in, first_out = self._first.get(stage.index, (0, 0))
         if whole:
-            size = geometry.spatial[0]
-            return ConvRows(
-                stage.index, out, Window(Rows(first_in, first_in + size), *geometry.padding[0])
-            )
-        found = window(
-            Rows(out.start - first_out, out.stop - first_out),
-            kernel=geometry.effective_kernel[0],
-            stride=geometry.stride[0],
-            before=geometry.padding[0][0],
-            size=geometry.spatial[0],
-        )
+            size, padding = layer.geometry.spatial[0], layer.geometry.padding[0]
+            return ConvRows(stage.index, out, Window(Rows(first_in, first_in + size), *padding))
+        found = _window(layer, Rows(out.start - first_out, out.stop - first_out))
         rows = Rows(found.rows.start + first_in, found.rows.stop + first_in)
         return ConvRows(stage.index, out, found._replace(rows=rows))
 
     def _never_empty(self, stage: ConvStage, rows: Rows) -> Rows:
         """Return input rows of a convolution, or one beside them: a value tells its batch."""
-        held = self._rows.get(stage.input) or Rows(0, 1)
-        near = never_empty(Rows(rows.start - held.start, rows.stop - held.start), held.size)
-        return Rows(near.start + held.start, near.stop + held.start)
+        there = self._rows.get(stage.input) or Rows(0, 1)
+        near = never_empty(Rows(rows.start - there.start, rows.stop - there.start), there.size)
+        return Rows(near.start + there.start, near.stop + there.start)
 
     # ------------------------------------------------------------------- bands
 
-    def _of_band(self, plan: Plan) -> Plan:
-        return replace(plan, layers=tuple(self._layer_of_band(layer) for layer in plan.layers))
+    def _plan_of_band(self, plan: Plan) -> Plan:
+        return replace(plan, layers=tuple(map(self._layer_of_band, plan.layers)))
 
     def _layer_of_band(self, layer: LayerPlan) -> LayerPlan:
         """Return a convolution as the band has it, and note where its rows begin."""
@@ -355,13 +383,7 @@ class RowLayout:
         out = self._rows.get(stage.outputs[0])
         if out is None:  # it has no rows, like all that is made from it
             return layer
-        found = window(
-            out,
-            kernel=geometry.effective_kernel[0],
-            stride=geometry.stride[0],
-            before=geometry.padding[0][0],
-            size=geometry.spatial[0],
-        )
+        found = _window(layer, out)
         if not out.size or not found.rows.size:
             return replace(layer, code=None, in_place=False, reason="outside the band")
         self._first[layer.layer] = (found.rows.start, out.start)
@@ -381,6 +403,18 @@ def analysed(network: Network, image_shape: tuple[int, ...]) -> NetworkRows:
 def row_layout(network: Network, plan: Plan, band: Rows | None = None) -> RowLayout:
     """Return the layout of a network and its plan, made once for all blocks that share it."""
     return RowLayout(network, plan, band)
+
+
+def _window(layer: LayerPlan, out: Rows) -> Window:
+    """Return the input rows of some output rows of a convolution, counted as its geometry does."""
+    geometry = layer.geometry
+    return window(
+        out,
+        kernel=geometry.effective_kernel[0],
+        stride=geometry.stride[0],
+        before=geometry.padding[0][0],
+        size=geometry.spatial[0],
+    )
 
 
 def _rows_of(found: NetworkRows, band: Rows | None) -> dict[str, Rows]:
@@ -404,6 +438,6 @@ def _cut_to(rows: Rows, other: Rows) -> Rows:
     return Rows(start, max(min(rows.stop, other.stop), start))
 
 
-def _ask(asked: dict[str, Rows | None], name: str, rows: Rows | None) -> None:
-    before = asked.get(name)
-    asked[name] = hull(before, rows) if before and rows else rows or before
+def _add_need(needed: dict[str, Rows | None], name: str, rows: Rows | None) -> None:
+    before = needed.get(name)
+    needed[name] = hull(before, rows) if before and rows else rows or before

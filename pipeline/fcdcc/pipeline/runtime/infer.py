@@ -35,6 +35,7 @@ from ..planner.search import choose_plan, fits
 from ..plans.plan import Plan
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
+from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
 from .output import prediction_dims
 from .plugins import register_plugins
@@ -201,7 +202,8 @@ def _read(
     rows: Rows | None = None,
 ) -> Task:
     """Return the task that prepares some images of a chunk."""
-    return Task(key, reading.prepare_some, chunk, preparation, start, stop, pad_to, rows)
+    spec = ReadImages(start, stop, pad_to, rows)
+    return Task(key, reading.prepare_some, chunk, preparation, spec)
 
 
 def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:

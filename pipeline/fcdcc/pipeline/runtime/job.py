@@ -46,6 +46,7 @@ from ..prediction_format import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from ..worker.kernels import reading
+from ..worker.kernels.task_specs import ReadImages
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import Cluster, open_cluster, translate_connection_loss
 from .job_plan import apply_saved_plan, forecast_of_run, job_plan, known_workers, open_job
@@ -400,8 +401,8 @@ class _JobRun:
         band = None if rows is None else Rows(*rows)
 
         def read(key: Key, first: int, last: int, pad_to: int, some: Rows | None = None) -> Task:
-            images = (start + first, start + last, pad_to, some)
-            return Task(key, reading.read, job.source, job.preparation, *images)
+            images = ReadImages(start + first, start + last, pad_to, some)
+            return Task(key, reading.read, job.source, job.preparation, images)
 
         executable = replace(self._executable.ref, band=band)
         content = Block(executable, self._id, block, stop - start, read)

@@ -19,9 +19,13 @@ from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
 from ..options import JobConfig, PlanOptions
 from ..planner.cost.calibration import calibrate
-from ..planner.cost.calibration_file import save_speeds
 from ..planner.cost.estimate import forecast
-from ..planner.cost.known_workers import KnownWorkers, workforce_of_client, workforce_of_options
+from ..planner.cost.known_workers import (
+    KnownWorkers,
+    save_speeds,
+    workers_of_client,
+    workers_of_options,
+)
 from ..planner.search import choose_plan, with_forecast
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
@@ -82,8 +86,8 @@ def known_workers(config: JobConfig, cluster: Cluster | None, progress: Watcher)
     """
     running = None
     if cluster is not None:
-        running = workforce_of_client(cluster.client, config.torch_threads)
-    workers = running or workforce_of_options(config)
+        running = workers_of_client(cluster.client, config.torch_threads)
+    workers = running or workers_of_options(config)
     if config.calibrate:
         if cluster is None or running is None:
             raise OptionError("--calibrate with a cluster that has no workers: start some first")
@@ -105,7 +109,7 @@ def workers_of_current_client(options: PlanOptions) -> KnownWorkers | None:
         client = Client.current()
     except ValueError:
         client = None
-    workers = None if client is None else workforce_of_client(client)
+    workers = None if client is None else workers_of_client(client)
     if options.calibrate:
         if client is None or workers is None:
             raise OptionError(
@@ -169,8 +173,8 @@ def forecast_of_run(
 
     The memory that these workers use already is taken as their memory at rest.
     """
-    workers = workforce_of_client(cluster.client, config.torch_threads)
-    workers = workers or workforce_of_options(config)
+    workers = workers_of_client(cluster.client, config.torch_threads)
+    workers = workers or workers_of_options(config)
     infos = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
     memory = [info["metrics"].get("memory", 0) for info in infos]
     speeds = workers.speeds()

@@ -17,7 +17,7 @@ from ..anyk.queries import RunTotals
 from ..monitoring.progress import RunProgress
 from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
-from ..plans.forecast import Forecast, expected
+from ..plans.forecast import Forecast, expected_of_run
 from ..worker.executable_plugin import BYTES_SENT, PEAK_MEMORY
 from .block_runner import BlockOutcome, failure_reason
 
@@ -189,7 +189,7 @@ class RunCounters:
                 for block, reason in sorted(self.failed.items())[:MAX_NAMED_FAILURES]
             ),
             peak_memory=self._peak_memory or None,
-            planned=None if self.forecast is None else expected(self.forecast, self._done),
+            planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
         )
 
     @property

@@ -22,6 +22,7 @@ from fcdcc.coding import CodedConv
 from ..errors import PlanError
 from ..halo import Rows
 from ..model.network import ConvStage, GlueStage, Network
+from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 
@@ -57,6 +58,14 @@ class Executable:
     def rows(self) -> RowLayout:
         """Which strips there are, where they stay put."""
         return RowLayout(self.network, self.plan)
+
+    def image_unit(self, number: int) -> FusedStages:
+        """Return the unit with this number, where the parts of a block are runs of its images."""
+        return self._image_units[number]
+
+    @cached_property
+    def _image_units(self) -> dict[int, FusedStages]:
+        return {unit.number: unit for unit in image_units(self.network, self.plan.coded_layers)}
 
     def at(self, band: Rows) -> Executable:
         """Return what runs for some rows of the prediction, with the same coded filters."""
@@ -152,7 +161,7 @@ class Executable:
         return Executable, (self.network, self.plan)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ExecutableRef:
     """An executable by its fingerprint; small enough to stand in every task.
 

@@ -1,7 +1,7 @@
 """What a plan costs before it runs: a model with few constants.
 
-``speeds`` has the constants, ``calibration`` measures them on the workers of a cluster and
-``saved`` keeps them; ``profile`` says what the stages of a network have to do, ``tasks`` what
-a task of a block's graph has to do, and ``simulation`` takes the tasks of some blocks through
-workers that exist on paper. Its result is a ``forecast``.
+:mod:`.known_workers` has the workers and their speeds, which :mod:`.calibration` measures on a
+cluster. :mod:`.profile` says what the stages of a network have to do and :mod:`.task_costs` what
+each task of a block's graph does. :mod:`.simulation` runs the tasks of some blocks on simulated
+workers, and :mod:`.estimate` makes a :class:`~fcdcc.pipeline.plans.forecast.Forecast` of that.
 """

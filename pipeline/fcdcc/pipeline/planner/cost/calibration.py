@@ -1,10 +1,9 @@
 """The constants of the cost model, measured on the workers of a cluster in a few seconds.
 
-What is measured is what tasks meet: operations as layers have them, one after the other, so that
-each finds its weights and values where those of a network lie, alone and on all workers at once
-(which share cores, caches and memory); arrays that go from worker to worker; and tasks that do
-nothing. What tasks and fetches cost is read off the clocks of the processes, which stand still
-while others have the cores.
+It times operations as layers have them, one after the other, so that each finds its weights and
+values where those of a network lie, on one worker and on all at once (which share cores, caches and
+memory); arrays that go from worker to worker; and tasks that do nothing. What tasks and fetches
+cost is read off the CPU clocks of the processes, which do not count the time of other processes.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from numpy.typing import NDArray
 from ...plans.forecast import Speeds, Work, WorkerPool, convolution_work
 from ...worker.memory import return_freed_memory
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
-SHAPES = (
+CONVOLUTIONS = (
     (32, 32, 112, 3),
     (64, 64, 56, 3),
     (256, 256, 14, 3),
@@ -40,30 +39,36 @@ SHAPES = (
     (1024, 256, 14, 1),
     (512, 2048, 7, 1),
 )
-"""Convolutions: channels in and out, height and width, kernel."""
+"""Convolutions that are timed: channels in and out, height and width, kernel."""
 
 GLUE = (64, 112)
-"""What is between them: channels, and height and width."""
+"""The glue that is timed between them: channels, and height and width."""
 
-IMAGES = 4
-SECONDS = 0.1
-"""For each operation."""
+BATCH = 4
+"""Images that these operations are timed with."""
 
-SENT = 16 * 2**20
-"""Bytes of an array that goes from one worker to the next."""
+SECONDS_PER_OPERATION = 0.1
 
-TRIES = 3
+REPETITIONS = 3
+"""How often operations, and ways between workers, are timed: the best time counts."""
+
+SENT_BYTES = 16 * 2**20
+"""Size of an array that goes from one worker to the next."""
+
 HOPS = 12
+"""Tasks in a chain of which each is on another worker than the one before it."""
 
-STEPS = 8
-"""Tasks in a chain of them."""
+CHAIN_STEPS = 8
+"""Tasks in a chain that tells what tasks cost."""
 
-MOST_CHAINS = 64
-SMALL = 2**16
-"""Bytes of what these make."""
+MAX_CHAINS = 64
+"""Such chains at most: else two for each slot of a worker."""
 
-RESTING = 0.5
-"""Seconds in which is measured what processes do while nobody wants anything of them."""
+CHAIN_VALUE_BYTES = 2**16
+"""Size of what the tasks of these chains make."""
+
+IDLE_SECONDS = 0.5
+"""For how long the processes are watched while nothing runs, for what they need anyway."""
 
 
 class _Sample(NamedTuple):
@@ -74,7 +79,7 @@ class _Sample(NamedTuple):
 
 
 class _Overhead(NamedTuple):
-    """What tasks cost beside their work: constants of :class:`.speeds.Speeds`."""
+    """What tasks cost beside their work: constants of :class:`Speeds`."""
 
     task: float
     scheduler: float
@@ -84,7 +89,7 @@ class _Overhead(NamedTuple):
 
 
 class _Clocks(NamedTuple):
-    """Seconds that processes have had of cores."""
+    """CPU seconds of the processes: of all workers, the scheduler, and both; and the time."""
 
     workers: float
     scheduler: float
@@ -92,22 +97,22 @@ class _Clocks(NamedTuple):
     now: float
 
     def since(self, before: _Clocks) -> _Clocks:
-        """Return what went by since then."""
+        """Return what was added since then."""
         return _Clocks(*(float(a - b) for a, b in zip(self, before, strict=True)))
 
-    def without(self, rest: _Clocks) -> _Clocks:
-        """Return these seconds less those that the processes take anyway."""
-        part = self.now / rest.now
+    def without(self, idle: _Clocks) -> _Clocks:
+        """Return these seconds less those that the processes take while they are idle."""
+        part = self.now / idle.now
         return _Clocks(
-            max(0.0, self.workers - part * rest.workers),
-            max(0.0, self.scheduler - part * rest.scheduler),
-            max(0.0, self.both - part * rest.both),
+            max(0.0, self.workers - part * idle.workers),
+            max(0.0, self.scheduler - part * idle.scheduler),
+            max(0.0, self.both - part * idle.both),
             self.now,
         )
 
 
 def calibrate(
-    client: Client, workers: WorkerPool, torch_threads: int, tell: Callable[[str], None]
+    client: Client, workers: WorkerPool, torch_threads: int, report: Callable[[str], None]
 ) -> Speeds:
     """Measure the workers of a cluster.
 
@@ -119,8 +124,8 @@ def calibrate(
         What is known of them.
     torch_threads
         Threads of one operation.
-    tell
-        Is told what is measured.
+    report
+        Called with a line of text about what is measured next.
 
     Raises
     ------
@@ -128,18 +133,18 @@ def calibrate(
         Whatever a task of these raises on a worker.
     """
     with client.as_current():
-        return _measured(client, workers, torch_threads, tell)
+        return _measured(client, workers, torch_threads, report)
 
 
 def _measured(
-    client: Client, workers: WorkerPool, torch_threads: int, tell: Callable[[str], None]
+    client: Client, workers: WorkerPool, torch_threads: int, report: Callable[[str], None]
 ) -> Speeds:
     addresses = list(client.scheduler_info(n_workers=-1)["workers"])
     alone, together = [], []
-    for number in range(1, TRIES + 1):
-        tell(f"measuring one worker alone, {number} of {TRIES}")
+    for number in range(1, REPETITIONS + 1):
+        report(f"measuring one worker alone, {number} of {REPETITIONS}")
         alone += _operations(client, addresses[:1], 1, torch_threads)
-        tell(f"measuring {len(addresses)} workers at once, {number} of {TRIES}")
+        report(f"measuring {len(addresses)} workers at once, {number} of {REPETITIONS}")
         together.append(_operations(client, addresses, workers.slots, torch_threads))
     best = [min(samples, key=lambda sample: sample.seconds) for samples in zip(*alone, strict=True)]
     multiply_adds, touched = _fitted(best)
@@ -147,7 +152,7 @@ def _measured(
         sum(_seconds(best) / _seconds(samples) for samples in found) for found in together
     )
     parallel = max(1.0, min(parallel, float(len(addresses) * workers.slots)))
-    tell("measuring tasks, and the ways between workers")
+    report("measuring tasks, and the links between workers")
     resident = _on_workers(client, _resident)
     found = _overhead(client, addresses, workers, parallel)
     hop = _hop_seconds(client, addresses)
@@ -167,7 +172,7 @@ def _seconds(samples: Sequence[_Sample]) -> float:
 
 
 def _fitted(samples: Sequence[_Sample]) -> tuple[float, float]:
-    """Return multiply-adds and bytes per second that explain the samples best, relatively."""
+    """Return multiply-adds and bytes per second: least squares of the samples' relative errors."""
     known = np.array(
         [
             [s.work.multiply_adds / s.seconds, (s.work.touched + s.work.fixed) / s.seconds]
@@ -177,7 +182,7 @@ def _fitted(samples: Sequence[_Sample]) -> tuple[float, float]:
     costs, *_ = np.linalg.lstsq(known, np.ones(len(known)), rcond=None)
     if costs[0] > 0 and costs[1] > 0:
         return float(1 / costs[0]), float(1 / costs[1])
-    # Some operation was kept from its core: each rate from those that it decides.
+    # Another process took a core from some operation: each rate from the operations it decides.
     return float(np.median(known[known[:, 0] > 0, 0])), float(np.median(known[known[:, 0] == 0, 1]))
 
 
@@ -195,15 +200,15 @@ def _operations(
 
 
 def _operate(begin: float, torch_threads: int) -> list[_Sample]:
-    """Time operations in turn; until they begin the others on the machine have begun, too."""
+    """Time operations in turn, from the moment on at which all tasks begin."""
     torch.set_num_threads(torch_threads)
-    made = [_convolution(*shape) for shape in SHAPES] + [_glue(*GLUE)]
+    made = [_convolution(*shape) for shape in CONVOLUTIONS] + [_glue(*GLUE)]
     taken: list[list[float]] = [[] for _ in made]
     with torch.inference_mode():
         for _, run in made:
             run()  # prepares the kernel
         time.sleep(max(0.0, min(begin - time.time(), 1.0)))
-        end = time.perf_counter() + SECONDS * len(made)
+        end = time.perf_counter() + SECONDS_PER_OPERATION * len(made)
         while not taken[0] or time.perf_counter() < end:
             for (_, run), seconds in zip(made, taken, strict=True):
                 before = time.perf_counter()
@@ -218,72 +223,75 @@ def _operate(begin: float, torch_threads: int) -> list[_Sample]:
 def _convolution(
     inputs: int, outputs: int, size: int, kernel: int
 ) -> tuple[Work, Callable[[], object]]:
-    x = torch.randn(IMAGES, inputs, size, size)
+    x = torch.randn(BATCH, inputs, size, size)
     weight = torch.randn(outputs, inputs, kernel, kernel)
-    values = x.itemsize * (x.numel() + IMAGES * outputs * size**2)
-    adds = IMAGES * size**2 * weight.numel()
+    values = x.itemsize * (x.numel() + BATCH * outputs * size**2)
+    adds = BATCH * size**2 * weight.numel()
     work = convolution_work(adds, values, x.itemsize * weight.numel())
     return work, lambda: torch.nn.functional.conv2d(x, weight, padding=kernel // 2)
 
 
 def _glue(channels: int, size: int) -> tuple[Work, Callable[[], object]]:
-    x = torch.randn(IMAGES, channels, size, size)
+    x = torch.randn(BATCH, channels, size, size)
     return Work(touched=5 * x.nbytes), lambda: torch.relu(x + x)  # three arrays, and two
 
 
 def _overhead(
     client: Client, addresses: Sequence[str], workers: WorkerPool, parallel: float
 ) -> _Overhead:
-    """Return what tasks and fetches cost, whatever they are for."""
-    rest = _clocks(client)
-    time.sleep(RESTING)
-    rest = _clocks(client).since(rest)
-    chains = min(2 * len(addresses) * workers.slots, MOST_CHAINS)
-    _graph(client, chains, rest, meet=False)  # whatever is needed for the first time
-    plain, few = _graph(client, chains, rest, meet=False)
-    met, many = _graph(client, chains, rest, meet=True)
-    # Both had as many tasks; where cores are busy some chains change their worker, too.
+    """Return what tasks and fetches cost beside their work."""
+    idle = _clocks(client)
+    time.sleep(IDLE_SECONDS)
+    idle = _clocks(client).since(idle)
+    chains = min(2 * len(addresses) * workers.slots, MAX_CHAINS)
+    _graph(client, chains, idle, meet=False)  # the first one opens connections, too
+    plain, few = _graph(client, chains, idle, meet=False)
+    met, many = _graph(client, chains, idle, meet=True)
+    # Both had as many tasks; where cores are busy some chains of the first change workers, too.
     fetch = max(0.0, met.workers - plain.workers) / max(many - few, 1)
     together = plain.both if _same_machine(client) else plain.workers
-    task = max(together - few * fetch, 0.0) / (chains * STEPS)
-    scheduler = plain.scheduler / (chains * STEPS)
+    task = max(together - few * fetch, 0.0) / (chains * CHAIN_STEPS)
+    scheduler = plain.scheduler / (chains * CHAIN_STEPS)
     if len(addresses) == 1:
         defaults = Speeds()
         return _Overhead(task, scheduler, defaults.fetch, defaults.copied, defaults.link)
-    copied, link = _ways(client, addresses, rest, parallel)
+    copied, link = _link_speeds(client, addresses, idle, parallel)
     return _Overhead(task, scheduler, fetch, copied, link)
 
 
-def _graph(client: Client, chains: int, rest: _Clocks, *, meet: bool) -> tuple[_Clocks, int]:
+def _graph(client: Client, chains: int, idle: _Clocks, *, meet: bool) -> tuple[_Clocks, int]:
     """Return what chains of tasks cost, and how many values they fetched.
 
     Where chains ``meet``, every task needs the one before it in the next chain, too.
     """
     name = f"calibrate-{uuid4().hex[:8]}"
     tasks: dict[Key, Task] = {}
-    for step in range(STEPS):
+    for step in range(CHAIN_STEPS):
         for chain in range(chains):
             with_whom = {chain, (chain + 1) % chains} if meet else {chain}
             needs = [TaskRef((name, step - 1, other)) for other in with_whom] if step else []
             key: Key = (name, step, chain)
-            tasks[key] = Task(key, _array, SMALL, *needs)
+            tasks[key] = Task(key, _array, CHAIN_VALUE_BYTES, *needs)
     last = Task(
-        f"{name}-end", _size, *(TaskRef((name, STEPS - 1, chain)) for chain in range(chains))
+        f"{name}-end", _size, *(TaskRef((name, CHAIN_STEPS - 1, chain)) for chain in range(chains))
     )
     fetches = sum(_on_workers(client, _fetches).values())
     before = _clocks(client)
     client.get({**tasks, last.key: last}, last.key)
     taken = _clocks(client).since(before)
-    return taken.without(rest), sum(_on_workers(client, _fetches).values()) - fetches
+    return taken.without(idle), sum(_on_workers(client, _fetches).values()) - fetches
 
 
-def _ways(
-    client: Client, addresses: Sequence[str], rest: _Clocks, parallel: float
+def _link_speeds(
+    client: Client, addresses: Sequence[str], idle: _Clocks, parallel: float
 ) -> tuple[float, float]:
-    """Return bytes per second of a core, and of the way, from each worker to the next."""
+    """Return bytes per second of a core, and of the link, from each worker to the next."""
     copied, link = [], []
-    for _ in range(TRIES):
-        made = [client.submit(_array, SENT, workers=[address], pure=False) for address in addresses]
+    for _ in range(REPETITIONS):
+        made = [
+            client.submit(_array, SENT_BYTES, workers=[address], pure=False)
+            for address in addresses
+        ]
         wait(made)
         before = _clocks(client)
         taken = [
@@ -292,10 +300,10 @@ def _ways(
         ]
         wait(taken)
         spent = _clocks(client).since(before)
-        cores = max(spent.without(rest).workers, 1e-6)
-        copied.append(cores / (len(addresses) * SENT))
-        # What the cores need for it is not counted again as time on the way.
-        link.append(max(spent.now - cores / min(parallel, len(addresses)), 1e-6) / SENT)
+        cores = max(spent.without(idle).workers, 1e-6)
+        copied.append(cores / (len(addresses) * SENT_BYTES))
+        # What the cores need for it is not counted again as time on the link.
+        link.append(max(spent.now - cores / min(parallel, len(addresses)), 1e-6) / SENT_BYTES)
     return 1 / min(copied), 1 / min(link)
 
 
@@ -307,9 +315,9 @@ def _clocks(client: Client) -> _Clocks:
     return _Clocks(sum(workers.values()), scheduler, both, time.perf_counter())
 
 
-def _on_workers(client: Client, function: Callable[..., Result]) -> dict[str, Result]:
-    """Return what a function says on every worker, by address."""
-    return cast("dict[str, Result]", client.run(function))
+def _on_workers(client: Client, function: Callable[..., Answer]) -> dict[str, Answer]:
+    """Return what a function returns on every worker, by address."""
+    return cast("dict[str, Answer]", client.run(function))
 
 
 def _clock() -> tuple[tuple[str, int], float]:
@@ -330,7 +338,7 @@ def _fetches(dask_worker: Worker) -> int:
 def _hop_seconds(client: Client, addresses: Sequence[str]) -> float:
     """Return the seconds from a task to the next one on another worker."""
     taken = []
-    for _ in range(TRIES):
+    for _ in range(REPETITIONS):
         begin = time.perf_counter()
         future: Any = 0
         for number in range(HOPS):

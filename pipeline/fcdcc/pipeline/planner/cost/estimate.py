@@ -1,4 +1,4 @@
-"""From a network, a plan and workers to a :class:`.forecast.Forecast`."""
+"""From a network, a plan and workers to a :class:`~fcdcc.pipeline.plans.forecast.Forecast`."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ...plans.forecast import Forecast, LayerForecast, Speeds, Work, WorkerPool
 from ...plans.plan import Plan
 from ...plans.row_layout import analysed, row_layout
 from ...worker.kernels import common, reading
+from ...worker.kernels.task_specs import ReadImages
 from ...worker.memory import MAX_KEPT_BYTES
 from .profile import Profile, profile_network
 from .simulation import BlockTasks, SimulatedRun, block_tasks, simulate
 from .task_costs import TaskCost, block_costs, read_work
 
-ROUNDS = 3
-"""So many times the blocks in flight are looked at; then their pace is that of all."""
+SIMULATED_ROUNDS = 3
+"""How many times as many blocks are simulated as are in flight; their pace is then that of all."""
 
-LARGEST = 24
-"""A larger cluster is simulated in small, with as many blocks for each worker."""
-
+MAX_SIMULATED_WORKERS = 24
+"""A larger cluster is simulated with so many workers, or 2 n, and as many blocks for each."""
 
 WEIGHT_COPIES = 3.0
-"""The model in a worker: as it came over the network, in use, and about once more in the orders
-that convolutions bring filters into (measured: docs/planning.md)."""
+"""Copies of the weights in a worker: as they came over the network, in use, and about once more in
+the layouts that convolutions bring filters into (measured: docs/planning.md)."""
 
 
 def forecast(
@@ -53,45 +53,45 @@ def forecast(
         How many images there are.
     """
     profile = profile_network(network, plan.image_shape)
-    paper = _BlockModel(network, plan, profile, speeds)
-    small = min(workers.count, max(LARGEST, 2 * plan.n))
-    each = workers.count / small  # workers that one on paper stands for
+    model = _BlockModel(network, plan, profile, speeds)
+    small = min(workers.count, max(MAX_SIMULATED_WORKERS, 2 * plan.n))
+    each = workers.count / small  # workers that one simulated worker stands for
     in_flight = max(1, round(plan.in_flight / each))
-    most = round(ROUNDS * in_flight * each)
-    sizes = _block_sizes(plan, images, paper.bands, most)[:: max(1, round(each))]
-    outcome = simulate(
-        [paper.block(size) for size in sizes],
+    most = round(SIMULATED_ROUNDS * in_flight * each)
+    sizes = _block_sizes(plan, images, model.bands, most)[:: max(1, round(each))]
+    simulated = simulate(
+        [model.block(size) for size in sizes],
         in_flight,
         small,
         workers.slots,
         replace(speeds, parallel=max(1.0, speeds.parallel / each)),
     )
-    ends = sorted(outcome.ends)
-    tasks = len(paper.costs(plan.batch))
-    # However many workers there are, the scheduler sees to one task at a time.
+    ends = sorted(simulated.ends)
+    tasks = len(model.costs(plan.batch))
+    # However many workers there are, the scheduler handles one task at a time.
     pace = max(ends[-1] / len(ends), each * tasks * speeds.scheduler)
-    layers = tuple(_layers(paper.plan, outcome, paper.costs(plan.batch)))
+    layers = tuple(_layers(model.plan, simulated, model.costs(plan.batch)))
     work = sum(layer.multiply_adds for layer in layers)
-    plain = plan.multiply_adds * plan.batch / paper.bands
-    held = outcome.peak * (workers.count if workers.in_one_process else 1)
+    plain = plan.multiply_adds * plan.batch / model.bands
+    used = simulated.peak_bytes * (workers.count if workers.in_one_process else 1)
     return Forecast(
         workers=workers,
         speeds=speeds,
         images=images,
         ends=tuple(end for end in ends for _ in range(round(each))),
         block_seconds=pace / each,
-        block_bytes=sum(outcome.sent.values()) / len(ends),
+        block_bytes=sum(simulated.bytes_sent.values()) / len(ends),
         block_multiply_adds=work,
         extra_work=work / plain - 1 if plain else 0.0,
         peak_memory=speeds.memory_at_rest
         + WEIGHT_COPIES * profile.weights
-        + held
-        + min(held, MAX_KEPT_BYTES),  # as much as was needed is kept when it is free
+        + used
+        + min(used, MAX_KEPT_BYTES),  # as much as was needed is kept when it is free
         plain_seconds=_plain_seconds(network, profile, plan, workers, speeds, images),
         tasks=tasks,
         layers=layers,
-        bands=paper.bands,
-        parity_memory=paper.parity_memory(plan.batch),
+        bands=model.bands,
+        parity_memory=model.parity_memory(plan.batch),
     )
 
 
@@ -105,7 +105,7 @@ def _block_sizes(plan: Plan, images: int | None, bands: int, most: int) -> list[
 
 
 class _BlockModel:
-    """The tasks of blocks of some sizes, each made once."""
+    """The tasks of a block and their costs, made once for each number of images."""
 
     def __init__(self, network: Network, plan: Plan, profile: Profile, speeds: Speeds) -> None:
         self.bands, self._band = 1, None if plan.band is None else Rows(0, plan.band)
@@ -149,12 +149,13 @@ class _BlockModel:
     def _of(self, images: int) -> tuple[BlockTasks, dict[Key, TaskCost]]:
         if images not in self._made:
             plan, profile = self._plan, self._profile
-            nowhere: Key = "executable"
-            block = Block(TaskRef(nowhere), "plan", 0, images, _read_nothing)
+            executable: Key = "executable"
+            block = Block(TaskRef(executable), "plan", 0, images, _read_nothing)
             graph = build_block(self._network, plan, block, self._band)
             last = task_key("write", "plan", len(self._network.stages), 0)
             tasks = {**graph.tasks, last: Task(last, common.same, graph.prediction)}
-            layout = row_layout(self._network, plan, self._band) if plan.in_place else None
+            is_in_strips = plan.form == "rows"
+            layout = row_layout(self._network, plan, self._band) if is_in_strips else None
             costs = block_costs(self._network, self.plan, layout, profile, tasks, images)
             made = block_tasks(tasks, costs, last, self._speeds, profile.itemsize)
             self._made[images] = made, costs
@@ -163,20 +164,20 @@ class _BlockModel:
 
 
 def _read_nothing(key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:
-    return Task(key, reading.read, None, None, start, stop, pad_to, rows)
+    return Task(key, reading.read, None, None, ReadImages(start, stop, pad_to, rows))
 
 
 def _layers(
-    plan: Plan, outcome: SimulatedRun, costs: Mapping[Key, TaskCost]
+    plan: Plan, simulated: SimulatedRun, costs: Mapping[Key, TaskCost]
 ) -> Iterator[LayerForecast]:
     """Yield what each convolution costs in a block."""
-    blocks = len(outcome.ends)
+    blocks = len(simulated.ends)
     memory: dict[int, float] = {}
     for key, cost in costs.items():
         if isinstance(key, tuple) and isinstance(key[1], int):
             memory[key[1]] = max(memory.get(key[1], 0.0), cost.bytes + cost.workspace)
     for layer in plan.layers:
-        sent, condition = outcome.sent[layer.layer] / blocks, None
+        sent, condition = simulated.bytes_sent[layer.layer] / blocks, None
         work = float(layer.geometry.multiply_adds * plan.batch)
         if layer.code is not None:
             work = sum(
@@ -212,7 +213,7 @@ def _plain_seconds(
     def together(some: float) -> float:
         return alone * max(1.0, some / speeds.parallel)
 
-    if images is None or blocks >= ROUNDS * places:
+    if images is None or blocks >= SIMULATED_ROUNDS * places:
         return blocks / places * together(places)
     rounds, rest = divmod(blocks, places)
     return rounds * together(places) + min(1.0, rest) * together(rest)

@@ -1,26 +1,48 @@
-"""What is known of the workers that a plan is for: from a scheduler, or from the options."""
+"""What is known of the workers that a plan is for: how many, how large and how fast.
+
+They are described by a scheduler, or by the options of a job before its local cluster is started.
+Measured speeds are kept in a file of the user's: measured once, used by later plans. It is
+``calibration.json`` in the folder ``fcdcc`` of the user's caches (``$XDG_CACHE_HOME``, else
+``~/.cache``), or what Dask's configuration value ``fcdcc.calibration-file`` names. It has an entry
+for every cluster: the scheduler's address, or, for clusters on this machine, its name and how the
+workers were started. Losing it costs a calibration.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import json
+import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import dask.config
 import psutil
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
+from pydantic import TypeAdapter, ValidationError
 
 from ...options import JobConfig
 from ...plans.forecast import DEFAULTS, Speeds, WorkerPool, on_this_machine
-from .calibration_file import read_speeds
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_FORMAT = 2
+"""The version of the file; others are not read."""
+
+MAX_CLUSTERS_KEPT = 100
+"""Clusters in the file at most: those that were measured last."""
 
 
 @dataclass(frozen=True)
 class KnownWorkers:
-    """Workers, and under which name their speeds are kept.
+    """Workers, and the name that their speeds are kept under.
 
     Parameters
     ----------
@@ -54,7 +76,7 @@ class KnownWorkers:
         return replace(DEFAULTS, parallel=float(places))
 
 
-def workforce_of_options(config: JobConfig) -> KnownWorkers:
+def workers_of_options(config: JobConfig) -> KnownWorkers:
     """Return what the local cluster of a job will be, before it is started."""
     count = config.workers or config.n
     memory = _share_of_machine(count)
@@ -64,7 +86,7 @@ def workforce_of_options(config: JobConfig) -> KnownWorkers:
     return KnownWorkers(workers, _name_here(workers, config.torch_threads), here=True)
 
 
-def workforce_of_client(client: Client, torch_threads: int = 1) -> KnownWorkers | None:
+def workers_of_client(client: Client, torch_threads: int = 1) -> KnownWorkers | None:
     """Return the workers that a scheduler has now; None where there are none."""
     info = client.scheduler_info(n_workers=-1)
     found: list[Mapping[str, Any]] = list(info["workers"].values())
@@ -108,3 +130,86 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host in ("localhost", socket.gethostname())
+
+
+# ------------------------------------------------------------- measured speeds
+
+
+def calibration_file() -> Path:
+    """Return where speeds are kept."""
+    own = dask.config.get("fcdcc.calibration-file", None)
+    if own:
+        return Path(own).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(caches) if caches else Path.home() / ".cache"
+    return folder / "fcdcc" / "calibration.json"
+
+
+def read_speeds(cluster: str) -> Speeds | None:
+    """Return the speeds that were measured on a cluster; None where none were.
+
+    A file that cannot be read costs a line in the log, and counts as none.
+    """
+    entry = _entries().get(cluster)
+    if entry is None:
+        return None
+    try:
+        return TypeAdapter(Speeds).validate_python(entry["speeds"])
+    except (ValidationError, KeyError, TypeError):
+        _warn_unusable(calibration_file(), f"its entry for {cluster} is not complete")
+        return None
+
+
+def save_speeds(cluster: str, speeds: Speeds) -> Path:
+    """Keep the speeds of a cluster, and return the file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    file = calibration_file()
+    entries = _entries()
+    entries[cluster] = {"measured": time.time(), "speeds": asdict(speeds)}
+    latest = sorted(entries, key=lambda name: -_measured_at(entries[name]))[:MAX_CLUSTERS_KEPT]
+    text = json.dumps(
+        {"format": CALIBRATION_FORMAT, "clusters": {n: entries[n] for n in latest}}, indent=2
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(file)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return file
+
+
+def _measured_at(entry: Any) -> float:
+    found = entry.get("measured") if isinstance(entry, dict) else None
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def _entries() -> dict[str, Any]:
+    """Return what is in the file; nothing if it is not there or cannot be used."""
+    file = calibration_file()
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        _warn_unusable(file, str(error))
+        return {}
+    if not isinstance(content, dict) or content.get("format") != CALIBRATION_FORMAT:
+        _warn_unusable(file, f"expected format {CALIBRATION_FORMAT}")
+        return {}
+    entries = content.get("clusters")
+    return entries if isinstance(entries, dict) else {}
+
+
+def _warn_unusable(file: Path, why: str) -> None:
+    logger.warning(
+        "the measured speeds in %s cannot be used (%s): default ones are taken; --calibrate "
+        "measures again", file, " ".join(why.split()),
+    )  # fmt: skip

@@ -18,20 +18,23 @@ from ...model.interpreter import network_shapes, run_steps
 from ...model.network import ConvStage, GlueStage, Network
 from ...plans.forecast import Work, convolution_work
 
-SLOW = ("pool", "upsample", "softmax")
-SLOW_FACTOR = 10.0
-"""Windows and resampling take so many times as long for a byte as a copy does (measured on
-one core: 1 to 1.6 GB/s where sums and concatenations have 36 to 45)."""
+SLOW_OPERATIONS = ("pool", "upsample", "softmax")
+"""Words in the names of operations that take :data:`SLOW_FACTOR` times as long for a byte."""
 
-CHANNELS = 16
+SLOW_FACTOR = 10.0
+"""How many times as long as a copy windows and resampling take for a byte (measured on one core:
+1 to 1.6 GB/s, where sums and concatenations have 36 to 45)."""
+
+CHANNEL_BLOCK = 16
 """Channels that a convolution computes together: it makes no fewer (benchmarks/operations.py)."""
 
 PROFILED_BATCH = 2
+"""Images that a network is profiled with, if its batch is not fixed."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A network as the cost model sees it.
+    """What the cost model knows of a network.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ class Profile:
         Of these values, for :data:`PROFILED_BATCH` images or the network's fixed batch.
     work
         Of every stage, for one image.
-    room
+    workspace
         Bytes that a stage needs at most for what it reads and makes, for one image.
     weights
         Bytes of all weights.
@@ -52,7 +55,7 @@ class Profile:
     image_bytes: Mapping[str, float]
     shapes: Mapping[str, tuple[int, ...]]
     work: Mapping[int, Work]
-    room: Mapping[int, float]
+    workspace: Mapping[int, float]
     weights: int
     itemsize: int
 
@@ -75,7 +78,7 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
     itemsize = network.input_dtype.itemsize
     image_bytes = {name: prod(shape) * itemsize / batch for name, shape in shapes.items()}
     meta = {name: tensor.to("meta") for name, tensor in network.tensors.items()}
-    work, room = {}, {}
+    work, workspace = {}, {}
     for stage in network.stages:
         if isinstance(stage, ConvStage):
             weight = network.tensors[stage.weight]
@@ -84,7 +87,7 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
             fixed = weight.numel() * itemsize
             adds = made * prod(weight.shape[1:])
             work[stage.index] = convolution_work(adds, touched, fixed)
-            room[stage.index] = touched + _ordered(
+            workspace[stage.index] = touched + _ordered(
                 image_bytes[stage.input], image_bytes[stage.output], weight.shape[0]
             )
         else:
@@ -92,9 +95,9 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
                 name: torch.empty(shapes[name], dtype=network.input_dtype, device="meta")
                 for name in stage.inputs
             }
-            work[stage.index], room[stage.index] = _metered(stage, inputs, meta, batch)
+            work[stage.index], workspace[stage.index] = _metered(stage, inputs, meta, batch)
     weights = sum(tensor.numel() * tensor.itemsize for tensor in network.tensors.values())
-    return Profile(image_bytes, shapes, work, room, weights, itemsize)
+    return Profile(image_bytes, shapes, work, workspace, weights, itemsize)
 
 
 def _metered(
@@ -103,17 +106,17 @@ def _metered(
     tensors: Mapping[str, torch.Tensor],
     batch: int,
 ) -> tuple[Work, float]:
-    """Return what glue has to do for an image, and the bytes that it needs at most."""
+    """Return what glue has to do for an image, and the most bytes that it needs at once."""
     meter = _Meter(tensors.values(), sum(map(_bytes, inputs.values())))
     with meter:
         run_steps(stage, inputs, tensors)
     work = Work(meter.multiply_adds / batch, meter.touched / batch, meter.fixed)
-    return work, meter.room / batch
+    return work, meter.peak / batch
 
 
 def _ordered(given: float, made: float, channels: int) -> float:
-    """Return the bytes of a convolution's inputs and outputs in an order of its own."""
-    return given + made * (-(-channels // CHANNELS) * CHANNELS / max(channels, 1))
+    """Return the bytes of a convolution's inputs and outputs in the layout that it computes in."""
+    return given + made * (-(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK / max(channels, 1))
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types there
@@ -122,7 +125,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has
     def __init__(self, weights: Iterable[torch.Tensor], given: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.multiply_adds = self.touched = self.fixed = 0.0
-        self.room = self._held = float(given)
+        self.peak = self._bytes_alive = float(given)
         self._weights = {_storage(weight) for weight in weights}
 
     def __torch_dispatch__(
@@ -136,11 +139,11 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has
         out = func(*args, **kwargs)
         if func.is_view:
             return out
-        slow = SLOW_FACTOR if any(word in str(func) for word in SLOW) else 1.0
+        slow = SLOW_FACTOR if any(word in str(func) for word in SLOW_OPERATIONS) else 1.0
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         self.touched += slow * sum(map(_bytes, made))
         for leaf in made:
-            self._hold(leaf)
+            self._count(leaf)
         for leaf in tree_leaves((args, kwargs)):
             if not isinstance(leaf, torch.Tensor):
                 continue
@@ -153,18 +156,18 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has
             self.multiply_adds += count(*args, **kwargs, out_val=out) / 2
             if "conv" in str(func):
                 own = _ordered(_bytes(args[0]), _bytes(out), out.shape[1])
-                self.room = max(self.room, self._held + own)
+                self.peak = max(self.peak, self._bytes_alive + own)
         return out
 
-    def _hold(self, made: torch.Tensor) -> None:
-        """Count the memory of a result until nobody has it any more."""
+    def _count(self, made: torch.Tensor) -> None:
+        """Count the memory of a result until it is freed."""
         size = _bytes(made)
-        self._held += size
-        self.room = max(self.room, self._held)
-        weakref.finalize(made, self._let_go, size)
+        self._bytes_alive += size
+        self.peak = max(self.peak, self._bytes_alive)
+        weakref.finalize(made, self._release, size)
 
-    def _let_go(self, size: int) -> None:
-        self._held -= size
+    def _release(self, size: int) -> None:
+        self._bytes_alive -= size
 
 
 def _bytes(tensor: torch.Tensor) -> int:

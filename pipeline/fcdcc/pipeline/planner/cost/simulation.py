@@ -1,11 +1,11 @@
-"""Some blocks on paper: the tasks of their graphs on workers that have nothing but a speed.
+"""Simulates some blocks: the tasks of their graphs on workers that have nothing but a speed.
 
 The rules are those of a healthy cluster. A task starts when all that it needs is there, on
-the worker of its seat, or else on one of those that hold what it needs: the one that can begin
-first, as Dask sees it. Earlier blocks come first. Workers share cores
-(:attr:`.speeds.Speeds.parallel`): where more tasks run at once, or values are fetched, all of
-that is slower. Parity on standby does not start. A value is let go when the last task that
-needs it is done.
+the worker of its seat, or else on one of those that have what it needs: the one that can begin
+first by Dask's estimate. Earlier blocks come first. Workers share cores
+(:attr:`~fcdcc.pipeline.plans.forecast.Speeds.parallel`): where more tasks run at once, or values
+are fetched, all of that is slower. Parity on standby does not start. A value is freed when the last
+task that needs it is done.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ...anyk.scheduler.colocation import lane_seats
 from ...plans.forecast import Speeds
 from .task_costs import TaskCost
 
-BANDWIDTH = 1e8
-"""Bytes per second between workers that Dask reckons with when it looks for a task's worker."""
+DASK_BANDWIDTH = 1e8
+"""Bytes per second between workers that Dask assumes when it chooses a task's worker."""
 
 
 @dataclass(frozen=True)
-class _Task:
-    """A task of every block. Numbers in place of keys: the order in which they can run."""
+class _SimulatedTask:
+    """A task of a block. Tasks have numbers in place of keys, in an order in which they can run."""
 
     seconds: float
     bytes: float
@@ -44,30 +44,30 @@ class _Task:
 
 @dataclass(frozen=True)
 class BlockTasks:
-    """The tasks of a block, and who needs them."""
+    """The tasks of a block, the numbers of those that read each, and the number of the last."""
 
-    tasks: tuple[_Task, ...]
+    tasks: tuple[_SimulatedTask, ...]
     readers: tuple[tuple[int, ...], ...]
     last: int
 
 
 @dataclass
 class SimulatedRun:
-    """What came of it.
+    """Result of a simulated run.
 
     Parameters
     ----------
     ends
         Seconds after which each block was done, ascending.
-    sent
+    bytes_sent
         Bytes that went from one worker to another, by the layer of the task that needed them.
-    peak
+    peak_bytes
         The most bytes that a worker had at a time.
     """
 
     ends: list[float] = field(default_factory=list)
-    sent: Counter[int] = field(default_factory=Counter)
-    peak: float = 0.0
+    bytes_sent: Counter[int] = field(default_factory=Counter)
+    peak_bytes: float = 0.0
 
 
 def block_tasks(
@@ -79,10 +79,10 @@ def block_tasks(
 ) -> BlockTasks:
     """Return the tasks of a block that run where nothing is lost."""
     standby, seats, alias = set[Key](), dict[Key, int](), dict[Key, Key]()
-    wants: dict[Key, tuple[Key, ...]] = {}
+    needed: dict[Key, tuple[Key, ...]] = {}
     for key in costs:
         node = tasks[key]
-        wants[key] = tuple(need for need in node.dependencies if need in costs)
+        needed[key] = tuple(need for need in node.dependencies if need in costs)
         if isinstance(node, AnyK):
             seats |= {node.shares[p]: s for p, s in zip(node.positions, node.seats, strict=True)}
             standby |= {node.shares[position] for position in node.standby}
@@ -90,20 +90,20 @@ def block_tasks(
             if node.own is not None:
                 alias[key] = node.shares[node.own]
             others = set(node.shares.values()) - {node.shares[position] for position in first}
-            wants[key] = tuple(need for need in wants[key] if need not in others)
+            needed[key] = tuple(need for need in needed[key] if need not in others)
     keys = [key for key in costs if key not in standby]
     seats |= lane_seats(tasks)
     number = {key: index for index, key in enumerate(keys)}
     readers: list[list[int]] = [[] for _ in keys]
     made = []
     for key in keys:
-        cost, needs = costs[key], tuple(number[need] for need in wants[key] if need in number)
+        cost, needs = costs[key], tuple(number[need] for need in needed[key] if need in number)
         for need in needs:
             readers[need].append(number[key])
         layer, position = _place(key)
         seconds = speeds.seconds(cost.work, itemsize)
         made.append(
-            _Task(
+            _SimulatedTask(
                 seconds + speeds.task,
                 cost.bytes,
                 cost.workspace,
@@ -138,7 +138,7 @@ def _first(node: AnyK) -> Collection[int]:
 def simulate(
     blocks: Sequence[BlockTasks], in_flight: int, workers: int, slots: int, speeds: Speeds
 ) -> SimulatedRun:
-    """Take blocks through a cluster, so many at a time.
+    """Return what a cluster does with blocks, so many at a time.
 
     Parameters
     ----------
@@ -151,43 +151,44 @@ def simulate(
     speeds
         The constants.
     """
-    run = _SimulationState(blocks, workers, slots, speeds)
+    run = _SimulatedCluster(blocks, workers, slots, speeds)
     run.go(in_flight)
-    return run.outcome
+    return run.result
 
 
-class _SimulationState:
-    """Tasks have numbers: those of the first block come first, in the order of their block."""
+class _SimulatedCluster:
+    """Simulated workers. Tasks are numbered block by block, in the order that each block has."""
 
     def __init__(
         self, blocks: Sequence[BlockTasks], workers: int, slots: int, speeds: Speeds
     ) -> None:
-        self.outcome = SimulatedRun()
+        self.result = SimulatedRun()
         self._blocks = blocks
         self._speeds = speeds
         self._slots = [slots] * workers
         self._all_slots = slots
         self._running = 0
         self._ready: list[list[int]] = [[] for _ in range(workers)]
-        self._coming: list[tuple[float, int, int, float]] = []
+        self._arriving: list[tuple[float, int, int, float]] = []
         self._computing: list[tuple[float, int, int, bool]] = []
         # By the number of a task: what it is, its block and that block's first task, how many
         # of its needs are missing, who has not read its result yet, and which workers have it.
-        self._tasks: list[_Task] = []
+        self._tasks: list[_SimulatedTask] = []
         self._block: list[int] = []
         self._first: list[int] = []
         self._missing: list[int] = []
         self._unread: list[int] = []
-        self._holders: list[list[int]] = []
+        self._workers_of: list[list[int]] = []
         self._memory = [0.0] * workers
         self._load = [0.0] * workers
         # With p tasks computing at once the clock of their work goes at min(1, parallel / p).
         self._now = self._worked = 0.0
 
     def go(self, in_flight: int) -> None:
+        """Run all blocks."""
         begun = 0
-        while len(self.outcome.ends) < len(self._blocks):
-            while begun < len(self._blocks) and begun - len(self.outcome.ends) < in_flight:
+        while len(self.result.ends) < len(self._blocks):
+            while begun < len(self._blocks) and begun - len(self.result.ends) < in_flight:
                 self._begin(begun)
                 begun += 1
             self._step()
@@ -199,7 +200,7 @@ class _SimulationState:
         self._first += [first] * len(tasks)
         self._missing += [len(task.needs) for task in tasks]
         self._unread += [0] * len(tasks)
-        self._holders += [[] for _ in tasks]
+        self._workers_of += [[] for _ in tasks]
         for number, task in enumerate(tasks, first):
             if not task.needs:
                 self._send(number)
@@ -210,8 +211,8 @@ class _SimulationState:
         done = (
             self._now + (self._computing[0][0] - self._worked) / pace if self._computing else None
         )
-        if self._coming and (done is None or self._coming[0][0] <= done):
-            moment, number, worker, fetching = heapq.heappop(self._coming)
+        if self._arriving and (done is None or self._arriving[0][0] <= done):
+            moment, number, worker, fetching = heapq.heappop(self._arriving)
             self._advance(moment, pace)
             if fetching:
                 self._compute(number, worker, fetching, fetches=True)
@@ -241,22 +242,22 @@ class _SimulationState:
         needs = {self._root(first + need) for need in task.needs}
         worker = self._chosen(number, task, needs)
         self._load[worker] += task.seconds
-        missing = [need for need in needs if worker not in self._holders[need]]
+        missing = [need for need in needs if worker not in self._workers_of[need]]
         if not missing:
-            heapq.heappush(self._coming, (self._now, number, worker, 0.0))
+            heapq.heappush(self._arriving, (self._now, number, worker, 0.0))
             return
         total = 0.0
         for need in missing:
             size = self._tasks[need].bytes
             total += size
-            self._holders[need].append(worker)
-            self._hold(worker, size)
-        self.outcome.sent[task.layer] += int(total)
+            self._workers_of[need].append(worker)
+            self._add_memory(worker, size)
+        self.result.bytes_sent[task.layer] += int(total)
         there = self._now + self._speeds.travelling(total)
         fetching = self._speeds.fetching(len(missing), total)
-        heapq.heappush(self._coming, (there, number, worker, fetching))
+        heapq.heappush(self._arriving, (there, number, worker, fetching))
 
-    def _chosen(self, number: int, task: _Task, needs: set[int]) -> int:
+    def _chosen(self, number: int, task: _SimulatedTask, needs: set[int]) -> int:
         workers, block = len(self._slots), self._block[number]
         if task.seat is not None:
             return (task.seat + block) % workers
@@ -267,13 +268,13 @@ class _SimulationState:
         for need in needs:
             size = self._tasks[need].bytes
             total += size
-            for holder in self._holders[need]:
-                there[holder] = there.get(holder, 0.0) + size
+            for worker in self._workers_of[need]:
+                there[worker] = there.get(worker, 0.0) + size
         if len(there) == 1:
             return next(iter(there))
 
         def begins(worker: int) -> tuple[float, float, int]:
-            missing = (total - there[worker]) / BANDWIDTH
+            missing = (total - there[worker]) / DASK_BANDWIDTH
             return self._load[worker] / self._all_slots + missing, -there[worker], worker
 
         return min(there, key=begins)
@@ -287,7 +288,7 @@ class _SimulationState:
             number = heapq.heappop(self._ready[worker])
             task = self._tasks[number]
             self._slots[worker] -= 1
-            self._hold(worker, task.workspace)
+            self._add_memory(worker, task.workspace)
             self._compute(number, worker, task.seconds, fetches=False)
 
     def _compute(self, number: int, worker: int, seconds: float, *, fetches: bool) -> None:
@@ -304,30 +305,30 @@ class _SimulationState:
         self._memory[worker] -= task.workspace
         readers = len(tasks.readers[index]) + (index == tasks.last)
         if task.alias is None:
-            self._holders[number] = [worker]
+            self._workers_of[number] = [worker]
             self._unread[number] = readers + 1
-            self._hold(worker, task.bytes)
-            self._let_go(number)  # nobody may need it
+            self._add_memory(worker, task.bytes)
+            self._release(number)  # nobody may need it
         else:  # its readers keep the memory of the other
             self._unread[first + task.alias] += readers
         for need in task.needs:
-            self._let_go(self._root(first + need))
+            self._release(self._root(first + need))
         for reader in tasks.readers[index]:
             self._missing[first + reader] -= 1
             if not self._missing[first + reader]:
                 self._send(first + reader)
         if index == tasks.last:
-            self._let_go(self._root(number))
-            self.outcome.ends.append(self._now)
+            self._release(self._root(number))
+            self.result.ends.append(self._now)
         self._start(worker)
 
-    def _hold(self, worker: int, size: float) -> None:
+    def _add_memory(self, worker: int, size: float) -> None:
         self._memory[worker] += size
-        self.outcome.peak = max(self.outcome.peak, self._memory[worker])
+        self.result.peak_bytes = max(self.result.peak_bytes, self._memory[worker])
 
-    def _let_go(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         self._unread[number] -= 1
         if not self._unread[number]:
-            for worker in self._holders[number]:
+            for worker in self._workers_of[number]:
                 self._memory[worker] -= self._tasks[number].bytes
-            self._holders[number] = []
+            self._workers_of[number] = []

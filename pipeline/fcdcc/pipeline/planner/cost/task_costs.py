@@ -1,19 +1,19 @@
 """What each task of a block's graph has to do, and what it makes: read off the graph itself.
 
-There is a function for every kernel, so that a plan is judged by the very tasks that will
-run, whatever form the graph has. A kernel that has none costs nothing and makes as much as it
-reads.
+A plan is judged by the very tasks that will run, whatever form the graph has. What a task is for
+stands in the :data:`~fcdcc.pipeline.worker.kernels.task_specs.TaskSpec` among its arguments. A
+task without one costs nothing but a copy and makes as much as it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from operator import getitem
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from dask._task_spec import GraphNode, Task, TaskRef
+from dask.core import toposort
 from dask.typing import Key
 
 from fcdcc.coding.cost import share_cost
@@ -21,21 +21,45 @@ from fcdcc.coding.cost import share_cost
 from ...anyk import AnyK
 from ...model.network import ConvStage, Network
 from ...plans.forecast import Work, convolution_work
-from ...plans.image_layout import FusedStages
+from ...plans.fused_stages import FusedStages, image_units
 from ...plans.plan import LayerPlan, Plan
-from ...plans.row_layout import ConvRows, RowLayout, RowStep, RowTask
-from ...worker.kernels import common, gathered_kernels, image_kernels, row_kernels
+from ...plans.row_layout import ConvRows, RowLayout, RowStep
+from ...worker.kernels.task_specs import (
+    CheckShares,
+    CutRows,
+    DecodeLayer,
+    DecodeRightShares,
+    EncodeInput,
+    GatheredShare,
+    ImageGlue,
+    ImageParity,
+    ImageShare,
+    JoinRuns,
+    JoinStrips,
+    PartOutput,
+    ReadImages,
+    RecheckShares,
+    RunStage,
+    StripGlue,
+    StripParity,
+    StripShare,
+    TakeImages,
+    TaskSpec,
+    WholeGlue,
+    find_spec,
+)
 from .profile import Profile
 
 
 class ValueSize(NamedTuple):
-    """A value that a task makes: its bytes, and its rows if it has some."""
+    """How large a value is that a task makes: its bytes, and its rows if it has some."""
 
     bytes: float
     rows: int = 0
 
 
-Result: TypeAlias = "ValueSize | dict[str, ValueSize]"
+TaskResult: TypeAlias = "ValueSize | dict[str, ValueSize]"
+"""What a task makes: one value, or several by name."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +73,11 @@ class TaskCost:
     result
         What it makes.
     workspace
-        Bytes that it needs while it runs, beside what it was given.
+        Bytes that it needs while it runs, beside what it is given.
     """
 
     work: Work
-    result: Result
+    result: TaskResult
     workspace: float = 0.0
 
     @property
@@ -89,32 +113,16 @@ def block_costs(
         Images of the block.
     """
     table = _TaskCosts(network, plan, layout, profile, images)
-    for key in _in_order(tasks):
+    needs = {
+        key: [need for need in task.dependencies if need in tasks] for key, task in tasks.items()
+    }
+    for key in toposort(tasks, dependencies=needs):
         task = tasks[key]
         table.costs[key] = table.cost(task) if isinstance(task, Task) else _NOTHING
     return table.costs
 
 
-CHECKS = (image_kernels.check, row_kernels.check)
-"""They compare shares and make next to nothing."""
-
 _NOTHING = TaskCost(Work(), ValueSize(0.0))
-
-
-def _in_order(tasks: Mapping[Key, GraphNode]) -> Iterator[Key]:
-    done: set[Key] = set()
-    for first in tasks:
-        pending = [first]
-        while pending:
-            key = pending[-1]
-            missing = [k for k in tasks[key].dependencies if k in tasks and k not in done]
-            if key in done:
-                pending.pop()
-            elif missing:
-                pending += missing
-            else:
-                done.add(pending.pop())
-                yield key
 
 
 class _TaskCosts:
@@ -134,80 +142,119 @@ class _TaskCosts:
         self._rows = layout
         self._profile = profile
         self._images = plan.batch if plan.fixed_batch else images
-        self._per_part = plan.images_per_share(images) if plan.split == "images" else images
+        self._per_part = plan.images_per_share(images) if plan.form == "images" else images
+        units = image_units(network, plan.coded_layers) if plan.form == "images" else ()
+        self._image_units = {unit.number: unit for unit in units}
         self._stage_of = {name: s.index for s in network.stages for name in s.outputs}
-        self._kernels: dict[Callable[..., Any], Callable[[tuple[Any, ...]], TaskCost]] = {
-            image_kernels.share: self._image_share,
-            image_kernels.parity: self._image_parity,
-            image_kernels.glue: self._image_glue,
-            row_kernels.share: self._strip_share,
-            row_kernels.parity: self._strip_parity,
-            row_kernels.glue: self._strip_glue,
-            row_kernels.whole: self._whole,
-            row_kernels.cut: self._cut,
-            gathered_kernels.encode: self._encode,
-            gathered_kernels.share: self._share,
-            gathered_kernels.encode_and_share: self._share,
-            gathered_kernels.convolve_whole: self._convolve_whole,
-            common.glue: self._glue,
-        }  # fmt: skip
 
     def cost(self, task: Task) -> TaskCost:
-        if isinstance(task, AnyK):
-            return self._any_k(task)
-        known = self._kernels.get(task.func)
-        if known is not None:
-            return known(task.args)
-        sources = list(map(self._made, _sources(task.args)))
-        if not sources:  # it reads images
-            return self._read(task.args)
-        total = sum(made.bytes for made in sources)
-        return TaskCost(
-            Work(touched=2 * total), ValueSize(total, sum(made.rows for made in sources))
-        )
+        """Return what a task costs; the costs of what it needs must be known."""
+        spec = find_spec(task.args)
+        if spec is None:
+            return self._copy(task)
+        return self._cost_of(spec, task)
 
-    # -------------------------------------------------------------- any form
+    def _cost_of(self, spec: TaskSpec, task: Task) -> TaskCost:
+        match spec:
+            case ReadImages():
+                return self._read(spec)
+            case ImageShare():
+                return self._run_unit(self._image_units[spec.unit])
+            case ImageGlue():
+                return self._run_unit(self._image_units[spec.unit])
+            case ImageParity():
+                return self._image_parity(spec)
+            case StripShare():
+                return self._strip_share(spec)
+            case StripGlue():
+                return self._strip_glue(spec)
+            case StripParity():
+                return self._strip_parity(spec)
+            case WholeGlue():
+                return self._whole(self._layout.whole_unit(spec.unit))
+            case CutRows():
+                return self._cut(spec, task)
+            case RunStage():
+                return self._run_stage(spec.stage)
+            case EncodeInput():
+                return self._encode(spec)
+            case GatheredShare():
+                return self._coded_share(self._plan.layer(spec.layer), spec.position, self._images)
+            case PartOutput():
+                return self._part_output(spec, task)
+            case DecodeLayer() | DecodeRightShares():
+                return self._decode(self._plan.layer(spec.layer))
+            case CheckShares() | RecheckShares():
+                return TaskCost(Work(touched=2 * self._given(task).bytes), ValueSize(0.0))
+            case JoinStrips() | JoinRuns() | TakeImages():
+                return self._copy(task)
+            case _:
+                assert_never(spec)
 
-    def _made(self, source: TaskRef | Task) -> ValueSize:
-        """Return what an argument of a task is."""
-        if isinstance(source, Task) and source.func is getitem:
-            ref, name = source.args
+    # ------------------------------------------------------------------ values
+
+    def _copy(self, task: Task) -> TaskCost:
+        """Return what it costs to copy all that a task is given."""
+        given = self._given(task)
+        return TaskCost(Work(touched=2 * given.bytes), given)
+
+    def _given(self, task: Task) -> ValueSize:
+        """Return all that a task is given, together."""
+        given = [self._size_of(value) for value in _values(task.args)]
+        return ValueSize(sum(one.bytes for one in given), sum(one.rows for one in given))
+
+    def _size_of(self, value: TaskRef | Task) -> ValueSize:
+        """Return how large an argument of a task is."""
+        if isinstance(value, Task):  # one of several values by name
+            ref, name = value.args
             result = self.costs[ref.key].result
             return result[name] if isinstance(result, dict) else result
-        cost = self.costs[source.key]
+        if value.key not in self.costs:  # the executable, which is no task of the block
+            return ValueSize(0.0)
+        cost = self.costs[value.key]
         return cost.result if isinstance(cost.result, ValueSize) else ValueSize(cost.bytes)
 
-    def _read(self, args: tuple[Any, ...]) -> TaskCost:
-        """Return what it costs to read so many images: bytes become numbers, and are scaled."""
-        name = self._network.input
-        images, rows, all_rows = float(args[4]), args[5], self._profile.rows(name, 2)
-        count = all_rows if rows is None else rows.size
-        made = ValueSize(images * self._profile.image_bytes[name] * count / all_rows, count)
-        return TaskCost(_reading(made.bytes), made, made.bytes)
-
-    def _any_k(self, task: AnyK) -> TaskCost:
-        if task.func in CHECKS:
-            given = sum(self._made(TaskRef(key)).bytes for key in task.shares.values())
-            return TaskCost(Work(touched=2 * given), ValueSize(0.0))
-        if task.own is not None:  # its own share as it is
-            return TaskCost(Work(), self._made(TaskRef(task.shares[task.own])))
-        stage = self._convolution(_layer(task.key))
-        made = self._of_images(stage.output, self._images)
-        spent = Work(touched=2 * made.bytes)
-        layer = self._plan.layer(stage.index)
-        if not layer.uncoded:
-            spent += Work(
-                multiply_adds=self._entries(made) * layer.coded_conv.code.recovery_threshold
-            )
-        return TaskCost(spent, made, made.bytes)
-
     def _of_images(self, name: str, images: float) -> ValueSize:
+        """Return how large a value is for so many images."""
         shape = self._profile.shapes.get(name, ())
         rows = shape[2] if len(shape) > 2 else 0
         return ValueSize(images * self._profile.image_bytes.get(name, 0.0), rows)
 
-    def _entries(self, made: ValueSize) -> float:
-        return made.bytes / self._profile.itemsize
+    def _of_rows(self, name: str, rows: int | None, images: float) -> ValueSize:
+        """Return how large so many rows of a value are for so many images."""
+        if name not in self._profile.shapes:
+            return ValueSize(0.0)
+        size = images * self._profile.image_bytes[name]
+        if rows is None:
+            return ValueSize(size)
+        return ValueSize(size * rows / self._profile.rows(name, self._layout.axis(name)), rows)
+
+    def _outputs(self, names: Sequence[str], images: float) -> TaskResult:
+        made = {name: self._of_images(name, images) for name in names}
+        return made[names[0]] if len(names) == 1 else made
+
+    # ------------------------------------------------------------------ stages
+
+    def _stages(self, stages: Sequence[int], images: float) -> tuple[Work, float]:
+        """Return what stages do for so many whole images, and the bytes they need meanwhile."""
+        spent = Work()
+        for index in stages:
+            spent += self._profile.work[index].times(images)
+        return spent, self._workspace([(index, images) for index in stages])
+
+    def _workspace(self, stages: Sequence[tuple[int, float]]) -> float:
+        """Return the most bytes that stages need in turn, each for so many images."""
+        known, most = self._profile.image_bytes, 0.0
+        inside = [self._network.stages[index] for index, _ in stages]
+        last = {name: number for number, stage in enumerate(inside) for name in stage.inputs}
+        kept: dict[str, float] = {}  # what was made here, and is needed again
+        for number, (index, images) in enumerate(stages):
+            stage = inside[number]
+            others = sum(size for name, size in kept.items() if name not in stage.inputs)
+            most = max(most, others + images * self._profile.workspace[index])
+            kept |= {name: images * known.get(name, 0.0) for name in stage.outputs}
+            kept = {name: size for name, size in kept.items() if last.get(name, -1) > number}
+        return most
 
     def _convolution(self, layer: int) -> ConvStage:
         stage = self._network.stages[layer]
@@ -215,32 +262,23 @@ class _TaskCosts:
             raise TypeError(f"stage {layer} is glue; expected a convolution")
         return stage
 
-    def _stages(self, stages: Sequence[int], images: float) -> tuple[Work, float]:
-        """Return what stages do for so many whole images, and what they need meanwhile."""
-        spent = Work()
-        for index in stages:
-            spent += self._profile.work[index].times(images)
-        return spent, self._rooms([(index, images) for index in stages])
+    # -------------------------------------------------------------- any form
 
-    def _rooms(self, stages: Sequence[tuple[int, float]]) -> float:
-        """Return the most bytes that stages need in turn, each for so many images."""
-        known, room = self._profile.image_bytes, 0.0
-        inside = [self._network.stages[index] for index, _ in stages]
-        last = {name: number for number, stage in enumerate(inside) for name in stage.inputs}
-        held: dict[str, float] = {}  # what was made here, and is needed again
-        for number, (index, images) in enumerate(stages):
-            stage = inside[number]
-            others = sum(size for name, size in held.items() if name not in stage.inputs)
-            room = max(room, others + images * self._profile.room[index])
-            held |= {name: images * known.get(name, 0.0) for name in stage.outputs}
-            held = {name: size for name, size in held.items() if last.get(name, -1) > number}
-        return room
+    def _read(self, spec: ReadImages) -> TaskCost:
+        """Return what it costs to read images: bytes become numbers, and are scaled."""
+        name, images = self._network.input, float(spec.pad_to)
+        all_rows = self._profile.rows(name, 2)
+        count = all_rows if spec.rows is None else spec.rows.size
+        made = ValueSize(images * self._profile.image_bytes[name] * count / all_rows, count)
+        return TaskCost(_reading(made.bytes), made, made.bytes)
 
-    def _outputs(self, names: Sequence[str], images: float) -> Result:
-        made = {name: self._of_images(name, images) for name in names}
-        return made[names[0]] if len(names) == 1 else made
+    def _part_output(self, spec: PartOutput, task: Task) -> TaskCost:
+        """Return what a part costs where nothing is lost: it is its own share, as that is."""
+        if not isinstance(task, AnyK):
+            raise TypeError(f"the part {task.key!r} is no any-k node")
+        return TaskCost(Work(), self._size_of(TaskRef(task.shares[spec.part])))
 
-    def _parity(self, layer: LayerPlan, position: int, images: int) -> TaskCost:
+    def _coded_share(self, layer: LayerPlan, position: int, images: int) -> TaskCost:
         """Return what a share costs that is coded, or gathered, of so many images of a block."""
         cost = share_cost(layer.coded_conv, position, images)
         itemsize = self._profile.itemsize
@@ -251,20 +289,17 @@ class _TaskCosts:
 
     # ------------------------------------------------------- parts are images
 
-    def _image_share(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: FusedStages = args[1]
-        spent, room = self._stages(unit.stages, self._per_part)
-        return TaskCost(spent, self._outputs(unit.outputs, self._per_part), room)
+    def _run_unit(self, unit: FusedStages) -> TaskCost:
+        """Return what a unit costs for one run of images."""
+        spent, workspace = self._stages(unit.stages, self._per_part)
+        return TaskCost(spent, self._outputs(unit.outputs, self._per_part), workspace)
 
-    def _image_glue(self, args: tuple[Any, ...]) -> TaskCost:
-        return self._image_share(args)
-
-    def _image_parity(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: FusedStages = args[1]
+    def _image_parity(self, spec: ImageParity) -> TaskCost:
+        unit = self._image_units[spec.unit]
         images = self._per_part * self._plan.delta
-        before, room = self._stages(unit.stages[:-1], images)
-        share = self._parity(self._plan.layer(unit.number), args[2], images)
-        return TaskCost(before + share.work, share.result, room + share.workspace)
+        before, workspace = self._stages(unit.stages[:-1], images)
+        share = self._coded_share(self._plan.layer(unit.number), spec.position, images)
+        return TaskCost(before + share.work, share.result, workspace + share.workspace)
 
     # --------------------------------------------------------- parts are rows
 
@@ -274,45 +309,52 @@ class _TaskCosts:
             raise TypeError("strips in a graph without any")
         return self._rows
 
-    def _strip_share(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowTask = args[1]
-        position, images = args[2], args[3]
+    def _strip_share(self, spec: StripShare) -> TaskCost:
+        unit = self._layout.unit(spec.unit)
         coded = self._plan.layer(unit.number).coded_conv
-        rows = len(coded.rows_of(position))
-        spent, room = self._strip(unit, position, images, self._layout.steps(unit, position))
-        shape = coded.share_shape(position, images)
+        rows = len(coded.rows_of(spec.position))
+        steps = self._layout.steps(unit, spec.position)
+        spent, workspace = self._strip(unit, spec.position, spec.images, steps)
+        shape = coded.share_shape(spec.position, spec.images)
         size = prod((*shape[:2], rows, *shape[3:])) * self._profile.itemsize
-        return TaskCost(spent, ValueSize(size, rows), room)
+        return TaskCost(spent, ValueSize(size, rows), workspace)
 
-    def _strip_glue(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowTask = args[1]
-        position = args[2]
-        steps = self._layout.steps(unit, position)
-        spent, room = self._strip(unit, position, self._images, steps)
+    def _strip_glue(self, spec: StripGlue) -> TaskCost:
+        unit, part = self._layout.unit(spec.unit), spec.part
+        steps = self._layout.steps(unit, part)
+        spent, workspace = self._strip(unit, part, self._images, steps)
         made = {}
         for name in unit.outputs:
             ranges = self._layout.ranges(name)
-            if ranges is not None and ranges[position].size:
-                made[name] = self._of_rows(name, ranges[position].size, self._images)
-        alone = len(unit.outputs) == 1
-        return TaskCost(spent, made.get(unit.outputs[0], ValueSize(0.0)) if alone else made, room)
+            if ranges is not None and ranges[part].size:
+                made[name] = self._of_rows(name, ranges[part].size, self._images)
+        if len(unit.outputs) > 1:
+            return TaskCost(spent, made, workspace)
+        return TaskCost(spent, made.get(unit.outputs[0], ValueSize(0.0)), workspace)
+
+    def _strip_parity(self, spec: StripParity) -> TaskCost:
+        unit = self._layout.unit(spec.unit)
+        *before, _ = self._layout.steps(unit, None)
+        spent, workspace = self._strip(unit, None, self._images, before)
+        share = self._coded_share(self._plan.layer(unit.number), spec.position, self._images)
+        return TaskCost(spent + share.work, share.result, workspace + share.workspace)
 
     def _strip(
-        self, unit: RowTask, position: int | None, images: float, steps: Sequence[RowStep]
+        self, unit: FusedStages, part: int | None, images: float, steps: Sequence[RowStep]
     ) -> tuple[Work, float]:
         """Return what steps of a unit do for a strip, or for all rows, and need meanwhile."""
-        spent, room = Work(), 0.0
-        needs = self._layout.needs(unit, position)
-        for name, rows in needs.items():
+        spent, workspace = Work(), 0.0
+        for name, rows in self._layout.needs(unit, part).items():
             size = self._of_rows(name, rows.size if rows else None, images).bytes
-            room += size  # put together from pieces
+            workspace += size  # put together from pieces
             spent += Work(touched=2 * size)
-        parts = [self._part(step) for step in steps]
-        for index, part in parts:
-            spent += self._profile.work[index].times(images * part)
-        return spent, room + self._rooms([(index, images * part) for index, part in parts])
+        parts = [self._part_of_stage(step) for step in steps]
+        for index, part_of_rows in parts:
+            spent += self._profile.work[index].times(images * part_of_rows)
+        made = self._workspace([(index, images * some) for index, some in parts])
+        return spent, workspace + made
 
-    def _part(self, step: RowStep) -> tuple[int, float]:
+    def _part_of_stage(self, step: RowStep) -> tuple[int, float]:
         """Return the stage of a step, and which part of its rows is made."""
         if isinstance(step, ConvRows):
             name = self._convolution(step.layer).output
@@ -323,58 +365,39 @@ class _TaskCosts:
         )
         return self._stage_of[next(iter(step.wanted))], max(parts)
 
-    def _of_rows(self, name: str, rows: int | None, images: float) -> ValueSize:
-        if name not in self._profile.shapes:
-            return ValueSize(0.0)
-        size = images * self._profile.image_bytes[name]
-        if rows is None:
-            return ValueSize(size)
-        return ValueSize(size * rows / self._profile.rows(name, self._layout.axis(name)), rows)
-
-    def _strip_parity(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowTask = args[1]
-        *before, _ = self._layout.steps(unit, None)
-        spent, room = self._strip(unit, None, self._images, before)
-        share = self._parity(self._plan.layer(unit.number), args[2], self._images)
-        return TaskCost(spent + share.work, share.result, room + share.workspace)
-
-    def _whole(self, args: tuple[Any, ...]) -> TaskCost:
-        unit: RowTask = args[1]
-        spent, room = self._stages(unit.stages, self._images)
+    def _whole(self, unit: FusedStages) -> TaskCost:
+        """Return what a unit costs that runs once, on values put together from strips."""
+        spent, workspace = self._stages(unit.stages, self._images)
         given = sum(self._of_images(name, self._images).bytes for name in unit.inputs)
-        return TaskCost(spent, self._outputs(unit.outputs, self._images), room + given)
+        return TaskCost(spent, self._outputs(unit.outputs, self._images), workspace + given)
 
-    def _cut(self, args: tuple[Any, ...]) -> TaskCost:
-        source, _, start, stop = args
-        made = self._made(source)
-        size = made.bytes * (stop - start) / max(1, made.rows)
-        return TaskCost(Work(touched=2 * size), ValueSize(size, stop - start))
+    def _cut(self, spec: CutRows, task: Task) -> TaskCost:
+        given, rows = self._given(task), spec.stop - spec.start
+        size = given.bytes * rows / max(1, given.rows)
+        return TaskCost(Work(touched=2 * size), ValueSize(size, rows))
 
     # --------------------------------------------------------------- gathered
 
-    def _encode(self, args: tuple[Any, ...]) -> TaskCost:
-        layer, position = args[1], args[2]
-        cost = share_cost(self._plan.layer(layer).coded_conv, position, self._images)
+    def _run_stage(self, index: int) -> TaskCost:
+        spent, workspace = self._stages((index,), self._images)
+        outputs = self._network.stages[index].outputs
+        return TaskCost(spent, self._outputs(outputs, self._images), workspace)
+
+    def _encode(self, spec: EncodeInput) -> TaskCost:
+        coded = self._plan.layer(spec.layer).coded_conv
+        cost = share_cost(coded, spec.position, self._images)
         made = ValueSize(cost.upload * self._profile.itemsize)
-        code = self._plan.layer(layer).coded_conv.code
-        plain = code.input_run(position) is not None
-        touched = made.bytes * (1 if plain else code.k_a) + made.bytes
-        return TaskCost(Work(touched=touched), made, 0.0 if plain else made.bytes)
+        is_plain = coded.code.input_run(spec.position) is not None
+        touched = made.bytes * (1 if is_plain else coded.code.k_a) + made.bytes
+        return TaskCost(Work(touched=touched), made, 0.0 if is_plain else made.bytes)
 
-    def _share(self, args: tuple[Any, ...]) -> TaskCost:
-        return self._parity(self._plan.layer(args[1]), args[2], self._images)
-
-    def _convolve_whole(self, args: tuple[Any, ...]) -> TaskCost:
-        return self._whole_stage(args[1])
-
-    def _glue(self, args: tuple[Any, ...]) -> TaskCost:
-        return self._whole_stage(args[1])
-
-    def _whole_stage(self, index: int) -> TaskCost:
-        spent, room = self._stages((index,), self._images)
-        return TaskCost(
-            spent, self._outputs(self._network.stages[index].outputs, self._images), room
-        )
+    def _decode(self, layer: LayerPlan) -> TaskCost:
+        made = self._of_images(self._convolution(layer.layer).output, self._images)
+        spent = Work(touched=2 * made.bytes)
+        if not layer.uncoded:
+            entries = made.bytes / self._profile.itemsize
+            spent += Work(multiply_adds=entries * layer.coded_conv.code.recovery_threshold)
+        return TaskCost(spent, made, made.bytes)
 
 
 def read_work(profile: Profile, network: Network, images: float) -> Work:
@@ -387,15 +410,6 @@ def _reading(size: float) -> Work:
     return Work(touched=4 * size)
 
 
-def _layer(key: Key) -> int:
-    if not isinstance(key, tuple) or not isinstance(key[1], int):
-        raise TypeError(f"{key!r} is no key of a block's task")
-    return key[1]
-
-
-def _sources(args: Sequence[Any]) -> Iterator[TaskRef | Task]:
-    for arg in args:
-        if isinstance(arg, TaskRef) or (isinstance(arg, Task) and arg.func is getitem):
-            yield arg
-        elif isinstance(arg, list | tuple):
-            yield from _sources(arg)
+def _values(args: Iterable[Any]) -> list[TaskRef | Task]:
+    """Return the arguments of a task that other tasks make."""
+    return [arg for arg in args if isinstance(arg, TaskRef | Task)]

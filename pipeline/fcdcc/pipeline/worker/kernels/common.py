@@ -1,18 +1,24 @@
-"""NEW."""
+"""What the kernels of all forms share, and the kernels that all of them use.
+
+Between tasks travel NumPy arrays, which Dask serialises without a copy; inside, PyTorch works on
+the same memory. No kernel changes what it is given: Dask may give the same array to other tasks, or
+run the task again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcdcc.coding import Code
+from fcdcc.coding import Abandoned, Code
 from fcdcc.coding.conditioning import is_enough
 
 from ...model.interpreter import run_steps
+from ...model.network import GlueStage
 from ..executable import Executable, ExecutableRef, find
 from ..share_checks import (
     Finding,
@@ -23,6 +29,7 @@ from ..share_checks import (
     raise_wrong_shares,
     share_values,
 )
+from .task_specs import CheckShares, RunStage, TakeImages
 
 Array = NDArray[Any]
 
@@ -30,35 +37,70 @@ ExecutableOrRef = ExecutableRef | Executable
 
 NamedArrays = Mapping[str, Array]
 
+# ---------------------------------------------------------------------- kernels
+
 
 def same(value: Array, *checks: Finding) -> Array:  # noqa: ARG001 - what is waited for
-    """Return a value under another key, when all that checks it is through."""
+    """Return a value under another key, when all that checks it is done."""
     return value
 
 
-def take(prediction: Array, images: int) -> Array:
-    """Return the predictions of the first ``images`` images: without those of the padding."""
-    return prediction[:images]
+def take(spec: TakeImages, prediction: Array) -> Array:
+    """Return the predictions of a block's images, without those of the padding."""
+    return prediction[: spec.images]
 
 
-def convolved(executable: Executable, layer: int, value: Tensor) -> Tensor:
-    """Return the output of a convolution, bias added, run whole."""
-    output = executable.plan.layer(layer).geometry.convolve(value, executable.weight(layer))
-    return add_bias(output, executable.bias(layer))
+def run_stage(ref: ExecutableOrRef, spec: RunStage, *inputs: Array) -> Array | NamedArrays:
+    """Return what one stage makes of whole values: an array, or several by name.
 
-
-def glue(program: ExecutableOrRef, layer: int, *inputs: Array) -> Array | NamedArrays:
-    """Return what a glue stage makes: an array, or several by name.
-
-    ``inputs`` are in the order of ``GlueStage.inputs``.
+    ``inputs`` are in the order of the stage's own.
     """
-    executable = find(program)
-    stage = executable.glue(layer)
+    executable = find(ref)
+    stage = executable.network.stages[spec.stage]
     with torch.inference_mode():
         given = {name: to_tensor(v) for name, v in zip(stage.inputs, inputs, strict=True)}
-        values = run_steps(stage, given, executable.network.tensors)
-        made = {name: to_array(values[name]) for name in stage.outputs}
-    return made[stage.outputs[0]] if len(made) == 1 else made
+        return to_arrays(stage_outputs(executable, spec.stage, given), stage.outputs)
+
+
+def check_shares(
+    shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: CheckShares
+) -> Finding:
+    """Check plain shares and parity of a layer against each other; see :func:`check_spare`."""
+    executable = find(ref)
+    layer = executable.plan.layer(spec.layer)
+    check_spare(executable, spec.layer, shares, spec.images, layer.uncoded)
+    return Finding(spec.layer, layer.name)
+
+
+# ----------------------------------------------------------------------- stages
+
+
+def stage_outputs(
+    executable: Executable, index: int, values: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return what one stage makes of whole values."""
+    stage = executable.network.stages[index]
+    if isinstance(stage, GlueStage):
+        given = {name: values[name] for name in stage.inputs}
+        return run_steps(stage, given, executable.network.tensors)
+    geometry = executable.plan.layer(index).geometry
+    output = geometry.convolve(values[stage.input], executable.weight(index))
+    return {stage.output: add_bias(output, executable.bias(index))}
+
+
+def check_wanted(is_wanted: Callable[[], bool]) -> None:
+    """Stop a task between two stages, or slices, that nobody waits for any more.
+
+    Raises
+    ------
+    Abandoned
+        If ``is_wanted`` returns False.
+    """
+    if not is_wanted():
+        raise Abandoned("nobody waits for this share any more")
+
+
+# ----------------------------------------------------------------------- shares
 
 
 def recovered(
@@ -90,7 +132,7 @@ def check_spare(
     images: int,
     with_bias: Collection[int] = (),
 ) -> None:
-    """Check shares against each other where that was asked for and there are more than needed.
+    """Check shares against each other if the plan says so and there are more than needed.
 
     Raises
     ------
@@ -130,6 +172,9 @@ def survivors_used(code: Code, there: Iterable[int], dtype: torch.dtype) -> tupl
     return tuple(positions)
 
 
+# ----------------------------------------------------------------------- arrays
+
+
 def add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
     """Add a bias of shape (N,) to an output of shape (B, N, *space)."""
     if bias is None:
@@ -146,3 +191,10 @@ def to_array(tensor: Tensor) -> Array:
     """Return a contiguous array on the same memory where the tensor is contiguous."""
     array: Array = tensor.contiguous().numpy()
     return array
+
+
+def to_arrays(values: Mapping[str, Tensor], names: Sequence[str]) -> Array | NamedArrays:
+    """Return what a task makes: one value as an array, of several those that there are by name."""
+    if len(names) == 1:
+        return to_array(values[names[0]])
+    return {name: to_array(values[name]) for name in names if name in values}

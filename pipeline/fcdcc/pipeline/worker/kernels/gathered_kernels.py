@@ -1,8 +1,7 @@
-"""What the tasks of a block do, one function per stage of the key scheme.
+"""What the tasks of the gathered form do, where every layer is decoded on one worker.
 
-Between tasks travel NumPy arrays, which Dask serialises without a copy; inside, torch
-works on the same memory. No kernel changes what it was given: Dask may hand the same array
-to others, or run the task again.
+The last two are those of a block that is done again with all its shares, because they contradicted
+each other: see :mod:`fcdcc.pipeline.graph.gathered`.
 """
 
 from __future__ import annotations
@@ -12,66 +11,112 @@ from collections.abc import Mapping
 import torch
 
 from ...anyk import abandonable, wanted
+from ...anyk.worker import announce
 from ..executable import Executable, find
-from ..share_checks import ShareMessage, as_message, share_values
+from ..share_checks import (
+    CheckedShare,
+    Finding,
+    ShareMessage,
+    as_message,
+    compare_shares,
+    raise_wrong_shares,
+    share_values,
+)
 from .common import (
     Array,
     ExecutableOrRef,
     add_bias,
     check_finite,
     check_spare,
-    convolved,
     survivors_used,
     to_array,
     to_tensor,
 )
+from .task_specs import DecodeLayer, DecodeRightShares, EncodeInput, GatheredShare, RecheckShares
 
 
-def encode(program: ExecutableOrRef, layer: int, position: int, value: Array) -> Array:
+def encode(ref: ExecutableOrRef, spec: EncodeInput | GatheredShare, value: Array) -> Array:
     """Return the coded inputs of one share from the layer's whole input (paper, eq. 33)."""
-    coded = find(program).coded(layer)
+    coded = find(ref).coded(spec.layer)
     with torch.inference_mode():
-        return to_array(coded.encode_input(to_tensor(value), position))
+        return to_array(coded.encode_input(to_tensor(value), spec.position))
 
 
-def share(program: ExecutableOrRef, layer: int, position: int, coded_input: Array) -> ShareMessage:
+def share(ref: ExecutableOrRef, spec: GatheredShare, coded_input: Array) -> ShareMessage:
     """Return one share: the coded inputs convolved with the coded filters.
 
     It runs in slices, and stops between two of them if nobody waits for it any more.
     """
-    executable = find(program)
+    executable, layer = find(ref), spec.layer
     with abandonable(), torch.inference_mode():
         entering = to_tensor(coded_input)
         result = executable.coded(layer).convolve(
             entering,
-            executable.filters(layer, position),
-            position,
+            executable.filters(layer, spec.position),
+            spec.position,
             wanted=wanted(),
             slices=executable.plan.layer(layer).slices(coded_input.shape[0]),
         )
-        return as_message(executable, layer, position, to_array(result), entering)
+        return as_message(executable, layer, spec.position, to_array(result), entering)
 
 
-def encode_and_share(
-    program: ExecutableOrRef, layer: int, position: int, value: Array
-) -> ShareMessage:
+def encode_and_share(ref: ExecutableOrRef, spec: GatheredShare, value: Array) -> ShareMessage:
     """Return one share from the layer's whole input."""
-    return share(program, layer, position, encode(program, layer, position, value))
+    return share(ref, spec, encode(ref, spec, value))
 
 
-def decode(shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int) -> Array:
+def decode(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: DecodeLayer) -> Array:
     """Return the output of a layer split by rows, bias added, from the shares that are there.
 
     The first that suffice are used, uncoded ones before parity: what else has arrived in the
     meantime costs time, unless shares are to be checked against each other.
     """
     images = len(share_values(next(iter(shares.values()))))
-    executable = find(program)
-    check_spare(executable, layer, shares, images)
-    return decode_all(executable, layer, shares, images)
+    executable = find(ref)
+    check_spare(executable, spec.layer, shares, images)
+    return _decoded(executable, spec.layer, shares, images)
 
 
-def decode_all(
+def recheck(
+    shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: RecheckShares
+) -> Finding:
+    """Return which of all shares of a layer are wrong, and announce them to the scheduler.
+
+    Raises
+    ------
+    WrongSharesError
+        If some are, and which cannot be found out: as many as may be lost, or more.
+    NotFiniteError
+        If they hold values that are not finite because the images led to them.
+    """
+    executable, layer = find(ref), spec.layer
+    with torch.inference_mode():
+        verdict = compare_shares(executable, layer, shares, spec.images)
+    name = executable.plan.layer(layer).name
+    if verdict.consistent:
+        return Finding(layer, name)
+    left = len(shares) - len(verdict.wrong)
+    # δ shares or fewer never contradict each other: without one more they prove nothing.
+    if not verdict.located or left <= executable.coded(layer).code.recovery_threshold:
+        raise_wrong_shares(executable, layer, shares, verdict)
+    wrong = tuple((position, _worker_of(shares[position])) for position in verdict.wrong)
+    announce("corrupt-share", wrong)
+    return Finding(layer, name, wrong)
+
+
+def decode_right(
+    shares: Mapping[int, ShareMessage],
+    ref: ExecutableOrRef,
+    spec: DecodeRightShares,
+    finding: Finding,
+) -> Array:
+    """Return the output of a layer, bias added, from the shares that are right."""
+    wrong = {position for position, _ in finding.wrong}
+    right = {position: share for position, share in shares.items() if position not in wrong}
+    return _decoded(find(ref), spec.layer, right, spec.images)
+
+
+def _decoded(
     executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
 ) -> Array:
     """Return the output of a layer, bias added, from shares that are right."""
@@ -87,7 +132,5 @@ def decode_all(
         return to_array(add_bias(output, executable.bias(layer)))
 
 
-def convolve_whole(program: ExecutableOrRef, layer: int, value: Array) -> Array:
-    """Return the output of a convolution that the plan leaves uncoded."""
-    with torch.inference_mode():
-        return to_array(convolved(find(program), layer, to_tensor(value)))
+def _worker_of(share: ShareMessage) -> str:
+    return share.worker if isinstance(share, CheckedShare) else ""

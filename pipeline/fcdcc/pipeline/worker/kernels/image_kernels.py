@@ -1,4 +1,4 @@
-"""What the tasks of a block do that is split by images; see :mod:`.graph.by_images`."""
+"""What the tasks do of a block that is split by images: :mod:`fcdcc.pipeline.graph.by_images`."""
 
 from __future__ import annotations
 
@@ -8,58 +8,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcdcc.coding import Abandoned
 from fcdcc.coding.slicing import runs
 
 from ...anyk import abandonable, wanted
-from ...model.interpreter import run_steps
-from ...model.network import GlueStage
-from ...plans.image_layout import FusedStages
+from ...plans.fused_stages import FusedStages
 from ..executable import Executable, find
-from ..share_checks import Finding, ShareMessage, as_message, share_values
+from ..share_checks import ShareMessage, as_message, share_values
 from .common import (
     Array,
     ExecutableOrRef,
     NamedArrays,
     add_bias,
-    check_spare,
-    convolved,
+    check_wanted,
     recovered,
+    stage_outputs,
     to_array,
+    to_arrays,
     to_tensor,
 )
+from .task_specs import ImageGlue, ImageParity, ImageShare, JoinRuns, PartOutput
 
 
-def share(
-    program: ExecutableOrRef, unit: FusedStages, position: int, *inputs: Array
-) -> ShareMessage:
+def share(ref: ExecutableOrRef, spec: ImageShare, *inputs: Array) -> ShareMessage:
     """Return a systematic share, bias included: the unit's work for one run of images.
 
     It stops between two stages, or slices of its convolution, if nobody waits for it.
     """
-    executable, is_wanted = find(program), wanted()
+    executable, is_wanted = find(ref), wanted()
+    unit = executable.image_unit(spec.unit)
     with abandonable(), torch.inference_mode():
         value = _entering(executable, unit, inputs, is_wanted)
         result = to_array(_convolve(executable, unit.number, value, is_wanted))
-        return as_message(executable, unit.number, position, result, value)
+        return as_message(executable, unit.number, spec.position, result, value)
 
 
-def parity(
-    program: ExecutableOrRef, unit: FusedStages, position: int, *inputs: Array
-) -> ShareMessage:
+def parity(ref: ExecutableOrRef, spec: ImageParity, *inputs: Array) -> ShareMessage:
     """Return a parity share, from the inputs of every run of images, run after run.
 
     What stands in front of the convolution is not linear, so it is done again for each run.
     """
-    executable, is_wanted = find(program), wanted()
+    executable, is_wanted = find(ref), wanted()
+    unit, position = executable.image_unit(spec.unit), spec.position
     count = len(unit.inputs)
     runs = [inputs[first : first + count] for first in range(0, len(inputs), count)]
     with abandonable(), torch.inference_mode():
         images = torch.cat([_entering(executable, unit, run, is_wanted) for run in runs])
         layer = executable.plan.layer(unit.number)
-        coded = layer.coded_conv
-        entering = coded.encode_input(images, position)
-        result = coded.convolve(
+        entering = layer.coded_conv.encode_input(images, position)
+        result = layer.coded_conv.convolve(
             entering,
             executable.filters(unit.number, position),
             position,
@@ -69,46 +65,28 @@ def parity(
         return as_message(executable, unit.number, position, to_array(result), entering)
 
 
-def part(
-    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, own: int
-) -> Array:
+def run_output(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: PartOutput) -> Array:
     """Return a layer's output for one run of images: its own share, or decoded from others."""
-    if own in shares:
-        return share_values(shares[own])
-    executable = find(program)
+    if spec.part in shares:
+        return share_values(shares[spec.part])
+    executable = find(ref)
     with torch.inference_mode():
-        images = _images(executable, layer, shares)
-        return to_array(
-            add_bias(recovered(executable, layer, shares, own, images), executable.bias(layer))
-        )
+        output = recovered(executable, spec.layer, shares, spec.part, spec.images)
+        return to_array(add_bias(output, executable.bias(spec.layer)))
 
 
-def check(shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int) -> Finding:
-    """Check shares of a layer against each other; see :func:`.kernels.check_spare`."""
-    executable = find(program)
-    layer_plan = executable.plan.layer(layer)
-    check_spare(executable, layer, shares, _images(executable, layer, shares), layer_plan.uncoded)
-    return Finding(layer, layer_plan.name)
-
-
-def _images(executable: Executable, layer: int, shares: Mapping[int, ShareMessage]) -> int:
-    """Return the images of a block, those of zeros included."""
-    code = executable.coded(layer).code
-    return len(share_values(next(iter(shares.values())))) * code.k_a // code.ell_a
-
-
-def glue(program: ExecutableOrRef, unit: FusedStages, *inputs: Array) -> Array | NamedArrays:
+def glue(ref: ExecutableOrRef, spec: ImageGlue, *inputs: Array) -> Array | NamedArrays:
     """Return what a unit without a coded convolution makes: an array, or several by name."""
-    executable = find(program)
+    executable = find(ref)
+    unit = executable.image_unit(spec.unit)
     with torch.inference_mode():
         values = _run(executable, unit.stages, _named(unit, inputs), wanted(), unit.outputs)
-        made = {name: to_array(values[name]) for name in unit.outputs}
-    return made[unit.outputs[0]] if len(made) == 1 else made
+        return to_arrays(values, unit.outputs)
 
 
-def gather(images: int, *parts: Array) -> Array:
+def join_runs(spec: JoinRuns, *parts: Array) -> Array:
     """Return the predictions of a block from those of its runs, without the padding."""
-    return np.concatenate(parts)[:images]
+    return np.concatenate(parts)[: spec.images]
 
 
 def _entering(
@@ -132,14 +110,9 @@ def _run(
     """Run stages in order; ``values`` are taken over, and of all only those kept are left."""
     last = {name: index for index in stages for name in executable.network.stages[index].inputs}
     for index in stages:
-        if not is_wanted():
-            raise Abandoned("nobody waits for this share any more")
+        check_wanted(is_wanted)
         stage = executable.network.stages[index]
-        if isinstance(stage, GlueStage):
-            given = {name: values[name] for name in stage.inputs}
-            values |= run_steps(stage, given, executable.network.tensors)
-        else:
-            values[stage.output] = convolved(executable, index, values[stage.input])
+        values |= stage_outputs(executable, index, values)
         for name in {*stage.inputs, *stage.outputs}:
             if name not in kept and last.get(name, index) <= index:
                 del values[name]
@@ -154,8 +127,7 @@ def _convolve(
     weight, bias = executable.weight(layer), executable.bias(layer)
     made = []
     for run in runs(len(value), planned.slices(len(value) * executable.plan.delta)):
-        if not is_wanted():
-            raise Abandoned("nobody waits for this share any more")
+        check_wanted(is_wanted)
         made.append(planned.geometry.convolve(value[run], weight, bias))
     return made[0] if len(made) == 1 else torch.cat(made)
 

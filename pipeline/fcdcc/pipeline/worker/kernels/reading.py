@@ -1,4 +1,4 @@
-"""NEW."""
+"""How the images of a block are read and prepared for the network."""
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ from fcdcc.storage.preparation import Preparation
 from ...anyk.worker import announce, here
 from ..share_checks import is_finite
 from .common import Array
+from .task_specs import ReadImages
 
 logger = logging.getLogger(__name__)
 
+MAX_IMAGES_NAMED = 20
+"""Images that a line of the log names; it says whether there are more."""
 
-def read(
-    source: ImageSource,
-    preparation: Preparation,
-    start: int,
-    stop: int,
-    pad_to: int,
-    rows: tuple[int, int] | None = None,
-) -> Array:
-    """Return images start … stop − 1 of a store, prepared, as (pad_to, C, *space).
 
-    With ``rows`` only these, of the first spatial axis. Images that hold NaN or infinity are
-    named in the log.
+def read(source: ImageSource, preparation: Preparation, spec: ReadImages) -> Array:
+    """Return images of a store, prepared, as (pad_to, C, *space).
+
+    A line of the log names images that hold NaN or infinity.
     """
-    first, last = (0, source.shape[2]) if rows is None else rows
-    prepared = prepare(source.read_rows(start, stop, first, last), preparation, pad_to)
+    first, last = (0, source.shape[2]) if spec.rows is None else spec.rows
+    images = source.read_rows(spec.start, spec.stop, first, last)
+    prepared = prepare(images, preparation, spec.pad_to)
     if not is_finite(prepared):
         odd = ~np.isfinite(prepared.reshape(len(prepared), -1)).all(axis=1)
-        numbers = [start + int(i) for i in np.flatnonzero(odd)]
-        logger.warning("images %s hold values that are not finite", _some(numbers))
+        numbers = [spec.start + int(i) for i in np.flatnonzero(odd)]
+        logger.warning("images %s hold values that are not finite", _named(numbers))
         announce("not-finite", [(0, here())])
     return prepared
 
@@ -52,19 +49,15 @@ def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
     return np.concatenate([prepared, np.zeros((missing, *prepared.shape[1:]), prepared.dtype)])
 
 
-def prepare_some(
-    images: Array,
-    preparation: Preparation,
-    start: int,
-    stop: int,
-    pad_to: int,
-    rows: tuple[int, int] | None = None,
-) -> Array:
-    """Return images start … stop − 1 of an array, prepared; see :func:`read`."""
-    chosen = images[start:stop] if rows is None else images[start:stop, :, slice(*rows)]
-    return prepare(chosen, preparation, pad_to)
+def prepare_some(images: Array, preparation: Preparation, spec: ReadImages) -> Array:
+    """Return images of an array, prepared; see :func:`read`."""
+    chosen = images[spec.start : spec.stop]
+    if spec.rows is not None:
+        chosen = chosen[:, :, slice(*spec.rows)]
+    return prepare(chosen, preparation, spec.pad_to)
 
 
-def _some(numbers: Sequence[int]) -> str:
-    """Return some numbers in words, the first twenty of them."""
-    return ", ".join(map(str, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+def _named(numbers: Sequence[int]) -> str:
+    """Return the first numbers in words."""
+    more = ", …" if len(numbers) > MAX_IMAGES_NAMED else ""
+    return ", ".join(map(str, numbers[:MAX_IMAGES_NAMED])) + more

@@ -1,7 +1,7 @@
-"""What the tasks of a block do whose strips stay put; see :mod:`.graph.by_rows`.
+"""What the tasks of a block do whose strips stay put: see :mod:`fcdcc.pipeline.graph.by_rows`.
 
-A task is given pieces of the values that it reads: strips, and rows cut out of others. A
-piece says which rows of which value it is; the task puts together what it needs of them.
+A task is given pieces of the values that it reads: strips, and rows cut out of others. The layout
+says which rows of which value each of them is; the task puts together what it needs of them.
 """
 
 from __future__ import annotations
@@ -13,107 +13,99 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcdcc.coding import Abandoned
 from fcdcc.coding.geometry import pad_space
 from fcdcc.coding.slicing import runs
 
 from ...anyk import abandonable, wanted
 from ...errors import PlanError
-from ...halo import RowPlan, Rows, run_rows
+from ...halo import Rows, run_rows
 from ...model.interpreter import run_steps
-from ...model.network import GlueStage
-from ...plans.row_layout import ConvRows, RowTask
+from ...plans.fused_stages import FusedStages
+from ...plans.row_layout import ConvRows, Piece, RowStep
 from ..executable import Executable, find
-from ..share_checks import Finding, ShareMessage, as_message, share_values
+from ..share_checks import ShareMessage, as_message, share_values
 from .common import (
     Array,
     ExecutableOrRef,
     NamedArrays,
     add_bias,
-    check_spare,
-    convolved,
+    check_wanted,
     recovered,
+    stage_outputs,
     to_array,
+    to_arrays,
     to_tensor,
+)
+from .task_specs import (
+    CutRows,
+    JoinStrips,
+    PartOutput,
+    StripGlue,
+    StripParity,
+    StripShare,
+    WholeGlue,
 )
 
 
-class Piece(NamedTuple):
-    """What an argument of a task is: rows of a value, or a value that has none.
-
-    The array may have further rows behind these.
-    """
-
-    name: str
-    rows: Rows | None
-
-
 class _RowsOf(NamedTuple):
-    """A value at hand, and which of its rows it is."""
+    """A value at hand, and which of its rows it is; None for a value that has none."""
 
     value: Tensor
     rows: Rows | None
 
 
-def cut(value: Array, axis: int, start: int, stop: int) -> Array:
-    """Return rows start … stop − 1 of a value, as an array that travels alone."""
-    picked: Array = np.ascontiguousarray(value[(slice(None),) * axis + (slice(start, stop),)])
-    return picked
+# ---------------------------------------------------------------------- kernels
 
 
-def join(axis: int, counts: Sequence[int], *strips: Array) -> Array:
+def cut(spec: CutRows, value: Array) -> Array:
+    """Return some rows of a value, as an array that travels alone."""
+    return _cut(value, spec.axis, spec.start, spec.stop)
+
+
+def join_strips(spec: JoinStrips, *strips: Array) -> Array:
     """Return a value from its strips, of which some have further rows at their ends."""
-    cuts = (cut(strip, axis, 0, count) for strip, count in zip(strips, counts, strict=True))
-    return np.concatenate(list(cuts), axis=axis)
+    pairs = zip(strips, spec.counts, strict=True)
+    return np.concatenate([_cut(strip, spec.axis, 0, count) for strip, count in pairs], spec.axis)
 
 
-def share(
-    program: ExecutableOrRef, unit: RowTask, position: int, images: int, pieces: Sequence[Piece],
-    *arrays: Array,
-) -> ShareMessage:  # fmt: skip
+def share(ref: ExecutableOrRef, spec: StripShare, *arrays: Array) -> ShareMessage:
     """Return a plain share, bias included: a unit's work for one strip.
 
     It is (images, N, rows, …) for the rows of the strip that are not certainly zero. Between
     two stages, or slices of the convolution, it stops if nobody waits for it.
     """
-    executable, is_wanted = find(program), wanted()
+    executable, is_wanted = find(ref), wanted()
+    unit, position = executable.rows.unit(spec.unit), spec.position
     layer = executable.plan.layer(unit.number)
     with abandonable(), torch.inference_mode():
         rows = layer.coded_conv.rows_of(position)
         if not rows:
-            _, channels, _, *others = layer.coded_conv.share_shape(position, images)
+            _, channels, _, *others = layer.coded_conv.share_shape(position, spec.images)
             dtype = executable.weight(unit.number).dtype
-            nothing = to_array(torch.empty(images, channels, 0, *others, dtype=dtype))
+            nothing = to_array(torch.empty(spec.images, channels, 0, *others, dtype=dtype))
             return as_message(executable, unit.number, position, nothing, None)
-        *before, last = executable.rows.steps(unit, position)
-        if not isinstance(last, ConvRows):
-            raise PlanError(f"unit {unit.number} does not end with a convolution")
-        values = _taken(executable, executable.rows.needs(unit, position), pieces, arrays)
+        before, last = _ending_with_convolution(executable, unit, position)
+        values = _taken(executable, unit, position, arrays)
         name = executable.convolution(unit.number).input
         values = _through(executable, before, values, is_wanted, (name,))
-        slices = layer.slices(images)
+        slices = layer.slices(spec.images)
         result = to_array(_convolve(executable, last, values, slices, is_wanted))
         return as_message(executable, unit.number, position, result, values[name].value)
 
 
-def parity(
-    program: ExecutableOrRef, unit: RowTask, position: int, pieces: Sequence[Piece], *arrays: Array
-) -> ShareMessage:
+def parity(ref: ExecutableOrRef, spec: StripParity, *arrays: Array) -> ShareMessage:
     """Return a parity share, from all rows of what the unit reads."""
-    executable, is_wanted = find(program), wanted()
+    executable, is_wanted = find(ref), wanted()
+    unit, position = executable.rows.unit(spec.unit), spec.position
     layer = executable.plan.layer(unit.number)
     with abandonable(), torch.inference_mode():
-        *before, last = executable.rows.steps(unit, None)
-        if not isinstance(last, ConvRows):
-            raise PlanError(f"unit {unit.number} does not end with a convolution")
-        values = _taken(executable, executable.rows.needs(unit, None), pieces, arrays)
+        before, last = _ending_with_convolution(executable, unit, None)
+        values = _taken(executable, unit, None, arrays)
         name = executable.convolution(unit.number).input
         value, rows = _through(executable, before, values, is_wanted, (name,))[name]
-        coded = layer.coded_conv
         start, size = last.window.rows.start - (rows.start if rows else 0), last.window.rows.size
-        value = value.narrow(2, start, size)
-        entering = coded.encode_input(value, position)
-        result = coded.convolve(
+        entering = layer.coded_conv.encode_input(value.narrow(2, start, size), position)
+        result = layer.coded_conv.convolve(
             entering,
             executable.filters(unit.number, position),
             position,
@@ -123,81 +115,61 @@ def parity(
         return as_message(executable, unit.number, position, to_array(result), entering)
 
 
-def part(
-    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, own: int, images: int
+def strip_output(
+    shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: PartOutput
 ) -> Array:
     """Return a strip of a layer's output: its own share, or decoded from others."""
-    if own in shares:
-        return share_values(shares[own])
-    executable = find(program)
+    if spec.part in shares:
+        return share_values(shares[spec.part])
+    executable, layer = find(ref), spec.layer
     with torch.inference_mode():
-        output = recovered(executable, layer, shares, own, images)
-        rows = executable.coded(layer).rows_of(own)
+        output = recovered(executable, layer, shares, spec.part, spec.images)
+        rows = executable.coded(layer).rows_of(spec.part)
         return to_array(add_bias(output[:, :, : len(rows)], executable.bias(layer)))
 
 
-def check(
-    shares: Mapping[int, ShareMessage], program: ExecutableOrRef, layer: int, images: int
-) -> Finding:
-    """Check shares of a layer against each other; see :func:`.kernels.check_spare`."""
-    executable = find(program)
-    layer_plan = executable.plan.layer(layer)
-    check_spare(executable, layer, shares, images, layer_plan.uncoded)
-    return Finding(layer, layer_plan.name)
-
-
-def glue(
-    program: ExecutableOrRef, unit: RowTask, position: int, pieces: Sequence[Piece], *arrays: Array
-) -> Array | NamedArrays:
+def glue(ref: ExecutableOrRef, spec: StripGlue, *arrays: Array) -> Array | NamedArrays:
     """Return what a unit makes of one strip: an array, or several by name."""
-    executable, is_wanted = find(program), wanted()
+    executable, is_wanted = find(ref), wanted()
+    unit = executable.rows.unit(spec.unit)
     with torch.inference_mode():
-        values = _taken(executable, executable.rows.needs(unit, position), pieces, arrays)
-        values = _through(
-            executable, executable.rows.steps(unit, position), values, is_wanted, unit.outputs
-        )
-        return _as_arrays(unit, {name: executable.value for name, executable in values.items()})
+        values = _taken(executable, unit, spec.part, arrays)
+        steps = executable.rows.steps(unit, spec.part)
+        values = _through(executable, steps, values, is_wanted, unit.outputs)
+        return to_arrays({name: made.value for name, made in values.items()}, unit.outputs)
 
 
-def whole(
-    program: ExecutableOrRef, unit: RowTask, pieces: Sequence[Piece], *arrays: Array
-) -> Array | NamedArrays:
+def whole(ref: ExecutableOrRef, spec: WholeGlue, *arrays: Array) -> Array | NamedArrays:
     """Return what a unit makes of whole values, from their strips: an array, or several by name."""
-    executable = find(program)
+    executable = find(ref)
+    unit = executable.rows.whole_unit(spec.unit)
     with torch.inference_mode():
-        needs = {piece.name: executable.rows.all_rows(piece.name) or piece.rows for piece in pieces}
-        taken = _taken(executable, needs, pieces, arrays)
-        values = {name: value.value for name, value in taken.items()}
+        values = {name: taken.value for name, taken in _all_of(executable, unit, arrays).items()}
         barrier = executable.rows.barrier(unit)
         if barrier is not None:
             values = run_steps(barrier, values, executable.network.tensors)
         else:
             for index in unit.stages:
-                values |= _whole(executable, index, values)
-        return _as_arrays(unit, values)
+                values |= stage_outputs(executable, index, values)
+        return to_arrays(values, unit.outputs)
 
 
-def _as_arrays(unit: RowTask, values: Mapping[str, Tensor]) -> Array | NamedArrays:
-    made = {name: to_array(values[name]) for name in unit.outputs if name in values}
-    return made[unit.outputs[0]] if len(unit.outputs) == 1 else made
+# ------------------------------------------------------------------------ steps
 
 
-def _check(is_wanted: Callable[[], bool]) -> None:
-    if not is_wanted():
-        raise Abandoned("nobody waits for this share any more")
-
-
-def _whole(executable: Executable, index: int, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Run one stage on whole values."""
-    stage = executable.network.stages[index]
-    if isinstance(stage, GlueStage):
-        return run_steps(stage, values, executable.network.tensors)
-    return {stage.output: convolved(executable, index, values[stage.input])}
+def _ending_with_convolution(
+    executable: Executable, unit: FusedStages, part: int | None
+) -> tuple[Sequence[RowStep], ConvRows]:
+    """Return the steps of a unit, of which the last is its coded convolution."""
+    *before, last = executable.rows.steps(unit, part)
+    if not isinstance(last, ConvRows):
+        raise PlanError(f"unit {unit.number} does not end with a convolution")
+    return before, last
 
 
 def _through(
     executable: Executable,
-    steps: Sequence[RowPlan | ConvRows],
+    steps: Sequence[RowStep],
     values: dict[str, _RowsOf],
     is_wanted: Callable[[], bool],
     kept: Collection[str],
@@ -205,19 +177,19 @@ def _through(
     """Run stages for some rows; of all values only those that are kept are left."""
     reads = [_reads(executable, step) for step in steps]
     for number, step in enumerate(steps):
-        _check(is_wanted)
+        check_wanted(is_wanted)
         values |= _done(executable, step, values)
         later = set(kept).union(*reads[number + 1 :])
         values = {name: value for name, value in values.items() if name in later}
     return values
 
 
-def _reads(executable: Executable, step: RowPlan | ConvRows) -> Iterable[str]:
+def _reads(executable: Executable, step: RowStep) -> Iterable[str]:
     return (executable.convolution(step.layer).input,) if isinstance(step, ConvRows) else step.needs
 
 
 def _done(
-    executable: Executable, step: RowPlan | ConvRows, values: dict[str, _RowsOf]
+    executable: Executable, step: RowStep, values: Mapping[str, _RowsOf]
 ) -> dict[str, _RowsOf]:
     """Run one stage for some rows."""
     if isinstance(step, ConvRows):
@@ -250,12 +222,33 @@ def _convolve(
     weight, bias = executable.weight(step.layer), executable.bias(step.layer)
     made = []
     for run in runs(len(value), slices):
-        _check(is_wanted)
+        check_wanted(is_wanted)
         made.append(geometry.convolve_padded(value[run], even, weight, bias))
     return made[0] if len(made) == 1 else torch.cat(made)
 
 
+# ----------------------------------------------------------------------- pieces
+
+
 def _taken(
+    executable: Executable, unit: FusedStages, part: int | None, arrays: Sequence[Array]
+) -> dict[str, _RowsOf]:
+    """Return the rows that a unit needs for its strip, or for all rows, from its arguments."""
+    layout = executable.rows
+    return _assembled(executable, layout.needs(unit, part), layout.pieces(unit, part), arrays)
+
+
+def _all_of(
+    executable: Executable, unit: FusedStages, arrays: Sequence[Array]
+) -> dict[str, _RowsOf]:
+    """Return all rows of what a unit reads, from its arguments."""
+    layout = executable.rows
+    pieces = layout.pieces(unit, None)
+    needs = {piece.name: layout.all_rows(piece.name) or piece.rows for piece in pieces}
+    return _assembled(executable, needs, pieces, arrays)
+
+
+def _assembled(
     executable: Executable,
     needs: Mapping[str, Rows | None],
     pieces: Sequence[Piece],
@@ -278,13 +271,13 @@ def _put_together(
     if rows is None:
         ((_, value),) = pieces
         return value
-    parts = list(_cuts(pieces, rows, axis))
+    parts = list(_parts_of(pieces, rows, axis))
     if sum(part.shape[axis] for part in parts) != rows.size:
         raise PlanError(f"rows {rows.start} to {rows.stop} of {name!r} are not all there")
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
 
 
-def _cuts(pieces: list[tuple[Rows | None, Tensor]], rows: Rows, axis: int) -> Iterator[Tensor]:
+def _parts_of(pieces: list[tuple[Rows | None, Tensor]], rows: Rows, axis: int) -> Iterator[Tensor]:
     """Yield, in order, what the pieces have of some rows."""
     for has, value in sorted(pieces, key=lambda piece: piece[0] or rows):
         if has is None:  # all rows of a value that is in one place
@@ -292,3 +285,8 @@ def _cuts(pieces: list[tuple[Rows | None, Tensor]], rows: Rows, axis: int) -> It
         start, stop = max(has.start, rows.start), min(has.stop, rows.stop)
         if start < stop:
             yield value.narrow(axis, start - has.start, stop - start)
+
+
+def _cut(value: Array, axis: int, start: int, stop: int) -> Array:
+    picked: Array = np.ascontiguousarray(value[(slice(None),) * axis + (slice(start, stop),)])
+    return picked

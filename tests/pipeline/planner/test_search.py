@@ -1,10 +1,9 @@
-"""What a plan says before it runs, saved and loaded, and refused in words."""
+"""Which plan is chosen, what it is expected to cost, and what is refused in words."""
 
 from __future__ import annotations
 
 import io
 import json
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import dask
 import pytest
 import torch
 from click.testing import CliRunner
-from rich.console import Console
 from torch import nn
 
 from fcdcc.coding.cost import cheapest, crme_partitions
@@ -23,28 +21,8 @@ from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.cost import calibration
 from fcdcc.pipeline.planner.search import choose_plan
-from fcdcc.pipeline.plans.display import print_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
 from support.small import SHAPE, Files
-
-
-def test_a_saved_plan_is_the_plan(files: Files) -> None:
-    network = open_model(files.model).network
-    plan = choose_plan(network, SHAPE, PlanOptions.of(split="rows"), 50)
-    assert plan.forecast is not None
-    assert Plan.from_json(plan.to_json()) == plan
-
-
-def test_a_plan_of_an_older_version_is_read(files: Files) -> None:
-    plan = choose_plan(open_model(files.model).network, SHAPE, PlanOptions.of())
-    saved = json.loads(plan.to_json())
-    for name in ("forecast", "objective"):
-        del saved[name]
-    old = Plan.from_json(json.dumps(saved))
-    assert old.forecast is None
-    assert old.fingerprint == plan.fingerprint
-    assert "any 4 suffice" in str(old)
-    assert "16 × 1" in old._repr_html_()
 
 
 def test_memory_that_is_not_enough_is_refused_in_words(files: Files) -> None:
@@ -62,45 +40,6 @@ def test_the_command_says_what_would_run(files: Files, tmp_path: Path) -> None:
     for words in ("first", "second", "k_a × k_b", "2 may be lost", "Plain data-parallel"):
         assert words in said.output
     assert Plan.from_json(saved.read_text()).image_shape == SHAPE
-
-
-def printed(plan: Plan, width: int) -> list[str]:
-    """Return a plan as somebody sees it on a terminal that is so wide."""
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True)
-    print_plan(plan, console)
-    assert isinstance(console.file, io.StringIO)
-    return re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).splitlines()
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_the_table_fits_the_terminal(files: Files, width: int) -> None:
-    workers = WorkerPool(6, memory=4 * 10**9)
-    plan = choose_plan(
-        open_model(files.model).network, SHAPE, PlanOptions.of(split="rows"), 50, workers, Speeds()
-    )
-    lines = printed(plan, width)
-    assert max(map(len, lines)) <= width
-    text = "\n".join(lines)
-    assert "…" not in text
-    assert all(name in text for name in ("layer", "k_a × k_b", "work", "memory", "condition"))
-    assert ("channels, kernel, size" in text) == (width >= 100)
-    said = " ".join(text.split())
-    assert "of 6 workers 2 may be lost at a time" in said
-    assert "Plain data-parallel inference takes about" in said
-
-
-def test_what_is_lost_with_workers_and_machines() -> None:
-    assert WorkerPool(6, hosts=3).hosts_lost(6, 2) == 1
-    assert WorkerPool(6, hosts=1).hosts_lost(6, 2) == 0
-    assert WorkerPool(3).lost(6, 2) == 1
-
-
-def test_a_plan_in_a_notebook(files: Files) -> None:
-    plan = choose_plan(open_model(files.model).network, SHAPE, PlanOptions.of(), 50)
-    shown = plan._repr_html_()
-    assert shown.count("<tr") == 1 + len(plan.layers)
-    assert "first" in shown
-    assert "Plain data-parallel inference" in shown
 
 
 @pytest.mark.parametrize("redundancy", ["standby", "eager", "off"])
@@ -162,7 +101,7 @@ def test_where_parity_is_always_made_more_layers_are_coded() -> None:
 def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
     network = open_model(files.model).network
     plan = choose_plan(network, SHAPE, PlanOptions.of(code="crme", objective="paper"))
-    assert not plan.in_place
+    assert plan.form == "gathered"
     for layer in plan.layers:
         assert layer.code is not None
         best = cheapest(layer.geometry, crme_partitions(4), "paper")
@@ -182,7 +121,7 @@ def test_refusals_name_the_number(files: Files) -> None:
 def test_more_shares_than_rows_are_gathered(files: Files) -> None:
     network = open_model(files.model).network
     plan = choose_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
-    assert not plan.in_place  # 40 strips of 16 rows there are none
+    assert plan.form == "gathered"  # 40 strips of 16 rows there are none
     assert any("every layer is gathered" in told for told in plan.warnings)
 
 
@@ -209,8 +148,8 @@ def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, schedule
 def test_measured_speeds_are_kept_and_used(
     files: Files, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "SECONDS", 0.005)
-    monkeypatch.setattr(calibration, "TRIES", 1)
+    monkeypatch.setattr(calibration, "SECONDS_PER_OPERATION", 0.005)
+    monkeypatch.setattr(calibration, "REPETITIONS", 1)
     kept = tmp_path / "speeds" / "calibration.json"
     source = [str(files.model), str(files.images), "--scheduler", scheduler]
     with dask.config.set({"fcdcc.calibration-file": str(kept)}):

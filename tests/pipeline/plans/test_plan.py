@@ -1,0 +1,131 @@
+"""Plans as values: saved, loaded in this version and in older ones, and shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fcdcc.pipeline import Plan, open_model
+from fcdcc.pipeline.errors import PlanError
+from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner.search import choose_plan
+from fcdcc.pipeline.plans.display import print_plan
+from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
+from support.small import SHAPE, Files
+
+OLD_PLANS = sorted((Path(__file__).parent / "data").glob("plan-*.json"))
+
+FORMS = [
+    ("rows", {"split": "rows"}),
+    ("images", {"split": "images"}),
+    ("gathered", {"code": "crme"}),
+]
+
+
+def planned(files: Files, **options: object) -> Plan:
+    """Return the plan of the small network for 50 images on six workers of default speed."""
+    network = open_model(files.model).network
+    return choose_plan(network, SHAPE, PlanOptions.of(**options), 50, speeds=Speeds())
+
+
+@pytest.mark.parametrize(("form", "options"), FORMS)
+def test_a_saved_plan_is_the_plan(files: Files, form: str, options: dict[str, str]) -> None:
+    plan = planned(files, **options)
+    assert plan.form == form
+    assert plan.forecast is not None
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize("path", OLD_PLANS, ids=lambda path: path.stem)
+def test_a_plan_of_an_older_version_is_the_plan_of_this_one(files: Files, path: Path) -> None:
+    old, plan = Plan.from_json(path.read_bytes()), planned(files, split="rows")
+    assert old == plan
+    assert old.fingerprint == plan.fingerprint
+    assert Plan.from_json(old.to_json()) == old
+
+
+@pytest.mark.parametrize(("form", "options"), FORMS)
+def test_the_form_of_an_older_plan_follows_from_its_layers(
+    files: Files, form: str, options: dict[str, str]
+) -> None:
+    plan = planned(files, **options)
+    saved = json.loads(plan.to_json())
+    for name in ("form", "forecast", "objective"):
+        del saved[name]
+    saved |= {"format": 2, "placement": {"order": list(range(6))}}
+    old = Plan.from_json(json.dumps(saved))
+    assert old.form == form
+    assert old.forecast is None
+    assert old.fingerprint == plan.fingerprint
+    assert "any 4 suffice" in str(old)
+    assert f"by {plan.split}" in str(old)
+    assert "first" in old._repr_html_()
+
+
+def test_plans_that_cannot_be_used_are_refused_in_words(files: Files) -> None:
+    saved = json.loads(planned(files, split="rows").to_json())
+    for change, message in (
+        ({"format": 4, "layers": None}, "has format 4; this version reads up to 3: update fcdcc"),
+        ({"form": "gathered"}, "has the form 'gathered' and its layers are planned for 'rows'"),
+        ({"form": "round"}, "not a saved plan: form: Input should be 'gathered', 'rows' or 'ima"),
+        ({"layers": 3}, "not a saved plan: layers: "),
+    ):
+        with pytest.raises(PlanError, match=re.escape(message)):
+            Plan.from_json(json.dumps(saved | change))
+    for text in ("{", "[]", "3", b"\xff"):
+        with pytest.raises(PlanError, match="not a saved plan"):
+            Plan.from_json(text)
+
+
+def test_a_plan_hides_no_field_from_its_fingerprint(files: Files) -> None:
+    """What is only about the forecast leaves the fingerprint as it is, all else changes it."""
+    plan = planned(files, split="rows")
+    saved = json.loads(plan.to_json())
+    other = Plan.from_json(json.dumps(saved | {"forecast": None, "warnings": ["beware"]}))
+    assert other.fingerprint == plan.fingerprint
+    for change in ({"batch": 63}, {"verify": "all"}, {"redundancy": "eager"}, {"in_flight": 9}):
+        assert Plan.from_json(json.dumps(saved | change)).fingerprint != plan.fingerprint
+
+
+def printed(plan: Plan, width: int) -> list[str]:
+    """Return a plan as a terminal of this width shows it."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True)
+    print_plan(plan, console)
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_the_terminal(files: Files, width: int) -> None:
+    workers = WorkerPool(6, memory=4 * 10**9)
+    plan = choose_plan(
+        open_model(files.model).network, SHAPE, PlanOptions.of(split="rows"), 50, workers, Speeds()
+    )
+    lines = printed(plan, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert all(name in text for name in ("layer", "k_a × k_b", "work", "memory", "condition"))
+    assert ("channels, kernel, size" in text) == (width >= 100)
+    said = " ".join(text.split())
+    assert "of 6 workers 2 may be lost at a time" in said
+    assert "Plain data-parallel inference takes about" in said
+
+
+def test_what_is_lost_with_workers_and_machines() -> None:
+    assert WorkerPool(6, hosts=3).hosts_lost(6, 2) == 1
+    assert WorkerPool(6, hosts=1).hosts_lost(6, 2) == 0
+    assert WorkerPool(3).lost(6, 2) == 1
+
+
+def test_a_plan_in_a_notebook(files: Files) -> None:
+    plan = choose_plan(open_model(files.model).network, SHAPE, PlanOptions.of(), 50)
+    shown = plan._repr_html_()
+    assert shown.count("<tr") == 1 + len(plan.layers)
+    assert "first" in shown
+    assert "Plain data-parallel inference" in shown
