@@ -366,4 +366,4 @@ def show_plans_with(text: Callable[[Plan], str], html: Callable[[Plan], str]) ->
     The package does so when it is imported: :mod:`.display` imports this module, which must not
     import it in turn.
     """
-    _views.update(text=text, html=html)
+    _views.update({"text": text, "html": html})
