@@ -193,7 +193,7 @@ def scale(workers: list[int], groups: int) -> None:
 
 def finding(state: AnyKState, times: int = 200_000) -> float:
     """Return the CPU seconds that it takes to find a worker and read its load, in any order."""
-    workers = state.roster.workers
+    workers = state.workers.by_address
     addresses = Random(1).choices(list(workers), k=times)
     start = thread_time()
     for address in addresses:

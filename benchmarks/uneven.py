@@ -93,7 +93,7 @@ def uneven(options: argparse.Namespace) -> None:
 
 def tell(bench: Bench) -> None:
     """Print what was learned, and who did what."""
-    paces = bench.cluster.scheduler.plugins[NAME].state.roster.workers
+    paces = bench.cluster.scheduler.plugins[NAME].state.workers.by_address
     done: dict[str, int] = {}
     for record in bench.report["timeline"]:
         if record["state"] == "done":

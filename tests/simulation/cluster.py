@@ -18,11 +18,11 @@ from typing import Any
 
 from dask.typing import Key
 
-from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine import events
 from simulation.graphs import SimulatedBlock
 from simulation.outcome import Outcome
 from simulation.policies import Policy
-from simulation.tasks import Kind, Open, State, Task, Worker
+from simulation.tasks import Open, State, Task, Worker
 from simulation.traces import Steady, Times
 
 __all__ = ["SimulatedCluster"]
@@ -83,7 +83,7 @@ class SimulatedCluster:
     def join(self, address: str, host: str | None = None) -> None:
         """Let a worker join now."""
         self.workers[address] = Worker(address, host or address)
-        self._tell(m.WorkerJoined(self.now, address, host or address, 1))
+        self._tell(events.WorkerJoined(self.now, address, host or address, 1))
         for key in list(self._orphans):
             del self._orphans[key]
             if key in self.tasks:
@@ -127,16 +127,16 @@ class SimulatedCluster:
 
     # ---------------------------------------------------------- telling, deciding
 
-    def _tell(self, event: m.Event) -> None:
+    def _tell(self, event: events.Event) -> None:
         """Tell what happened; only places and holds may be answered in the middle of it."""
         for instruction in self._handle(event):
             self._follow(instruction)
 
-    def _handle(self, event: m.Event) -> Iterable[m.Instruction]:
+    def _handle(self, event: events.Event) -> Iterable[events.Instruction]:
         start = perf_counter()
         answer = self.policy.handle(event)
         taken = perf_counter() - start
-        if isinstance(event, m.Tick):
+        if isinstance(event, events.Tick):
             self.outcome.looks += 1
             self.outcome.looking += taken
         else:
@@ -147,44 +147,48 @@ class SimulatedCluster:
     def _flush(self) -> None:
         """Let the state machine settle, as often as that has consequences."""
         while self.policy.unsettled:
-            for instruction in list(self._handle(m.Settle(self.now))):
+            for instruction in list(self._handle(events.Settle(self.now))):
                 self._follow(instruction)
 
     def _look(self) -> None:
         news = tuple(self._news(worker) for worker in self.workers.values())
-        for instruction in list(self._handle(m.Tick(self.now, self._tick, self._heartbeat, news))):
+        for instruction in list(
+            self._handle(events.Tick(self.now, self._tick, self._heartbeat, news))
+        ):
             self._follow(instruction)
         self.at(self.now + self._tick, self._look)
 
-    def _news(self, worker: Worker) -> m.WorkerNews:
+    def _news(self, worker: Worker) -> events.WorkerObservation:
         alive = self.now if worker.stopped is None else worker.stopped
         heartbeat = alive - alive % self._heartbeat
         needed = bool(worker.processing or worker.holds)
         busy = len(worker.processing)
-        return m.WorkerNews(worker.address, heartbeat, 0.0, int(worker.ghost), needed, busy)
+        return events.WorkerObservation(
+            worker.address, heartbeat, 0.0, int(worker.ghost), needed, busy
+        )
 
-    def _follow(self, instruction: m.Instruction) -> None:
-        if isinstance(instruction, m.Place):
+    def _follow(self, instruction: events.Instruction) -> None:
+        if isinstance(instruction, events.PlaceShare):
             task = self.tasks.get(instruction.share)
             while task is not None and task.state in (State.RELEASED, State.WAITING):
                 task.place = instruction.worker
                 task = next((t for t in self._inputs(task) if self._serves(t)), None)
-        elif isinstance(instruction, m.Hold):
+        elif isinstance(instruction, events.HoldShare):
             self.tasks[instruction.share].held = True
-        elif isinstance(instruction, m.Start):
+        elif isinstance(instruction, events.StartShare):
             task = self.tasks[instruction.share]
             task.held, task.place = False, instruction.worker
             if task.state is State.WAITING and not task.missing:
                 self._assign(task)
-        elif isinstance(instruction, m.Cut):
+        elif isinstance(instruction, events.DisconnectNode):
             self._cut(self.tasks[instruction.node], instruction)
-        elif isinstance(instruction, m.RemoveWorker):
+        elif isinstance(instruction, events.RemoveWorker):
             self.lose(instruction.worker)
-        elif isinstance(instruction, m.StartBackup):
+        elif isinstance(instruction, events.StartBackup):
             self._double(self.tasks[instruction.task], instruction.backup, instruction.worker)
-        elif isinstance(instruction, m.UseBackup):
+        elif isinstance(instruction, events.UseBackup):
             self._adopt(self.tasks[instruction.task], self.tasks[instruction.backup])
-        elif isinstance(instruction, m.CancelBackup) and instruction.backup in self.tasks:
+        elif isinstance(instruction, events.CancelBackup) and instruction.backup in self.tasks:
             self._forget(self.tasks[instruction.backup])
 
     def _inputs(self, task: Task) -> Iterator[Task]:
@@ -193,7 +197,7 @@ class SimulatedCluster:
     def _serves(self, task: Task) -> bool:
         """Return whether a task only prepares the images of one share, and goes along with it."""
         users = [key for key in task.dependents if not str(key[0]).startswith("parity")]  # type: ignore[index] # a tuple: a real block's key
-        return task.kind is Kind.SINGLE and not task.inputs and len(users) == 1
+        return task.kind == "task" and not task.inputs and len(users) == 1
 
     # -------------------------------------------------------------------- graphs
 
@@ -205,8 +209,12 @@ class SimulatedCluster:
         shares = {share.key for group in block.groups for share in group.shares}
         fresh = []
         for number, (key, given) in enumerate(block.tasks.items()):
-            kind = Kind.NODE if key in nodes else Kind.SHARE if key in shares else Kind.SINGLE
-            last = 2 * len(block.tasks) if kind is Kind.SHARE else 0  # shares come last
+            kind: events.TaskKind = "task"
+            if key in nodes:
+                kind = "node"
+            elif key in shares:
+                kind = "share"
+            last = 2 * len(block.tasks) if kind == "share" else 0  # shares come last
             task = Task(
                 key, kind, block.number, given.seconds, (block.number, last + number),
                 dict.fromkeys(given.inputs),
@@ -225,7 +233,7 @@ class SimulatedCluster:
                 (share.key for share in group.shares), (node.key for node in group.nodes)
             ):
                 self._groups[key] = record
-        self._tell(m.GroupsAdded(self.now, block.groups))
+        self._tell(events.GroupsAdded(self.now, block.groups))
         self.tasks[block.last].wanted = True
         for task in fresh:
             self._wait(task)
@@ -239,18 +247,17 @@ class SimulatedCluster:
         task.missing = {
             key: None for key in task.inputs if self.tasks[key].state is not State.MEMORY
         }
-        self._notify(task, m.ShareWaiting, m.NodeWaiting, m.TaskWaiting)
+        self._notify(task, "waiting")
 
     def _notify(
-        self, task: Task, share: type[Any], node: type[Any], single: type[Any], *details: Any
+        self, task: Task, state: events.TaskStatus, worker: str = "", start: float = 0.0
     ) -> None:
-        """Tell what became of a task, in the event that belongs to its kind."""
-        if task.kind is Kind.SHARE:
-            self._tell(share(self.now, task.key, *details))
-        elif task.kind is Kind.NODE:
-            self._tell(node(self.now, task.key, *details[:1]))
-        elif single is m.TaskStarted or self.policy.tracks(task.key):
-            self._tell(single(self.now, task.key, *details[:1]))
+        """Report what became of a task, if the policy wants to know it."""
+        if task.kind != "task" or state == "started" or self.policy.tracks(task.key):
+            stop = self.now if state == "done" else 0.0
+            self._tell(
+                events.TaskChanged(self.now, task.key, task.kind, state, worker, start, stop)
+            )
 
     # ------------------------------------------------------------------- working
 
@@ -266,7 +273,7 @@ class SimulatedCluster:
         group = self._groups.get(task.key)
         if group is not None and group.start is None:
             group.start = self.now
-        self._notify(task, m.ShareStarted, m.NodeStarted, m.TaskStarted, worker.address)
+        self._notify(task, "started", worker.address)
         self.at(self.now + self._hop, self._arrive, task, task.attempt)
 
     def _choose(self, task: Task) -> Worker | None:
@@ -336,9 +343,8 @@ class SimulatedCluster:
         del worker.processing[task.key]
         worker.holds[task.key] = None
         task.state = State.MEMORY
-        details = (worker.address, start, self.now)
-        self._notify(task, m.ShareDone, m.NodeDone, m.TaskDone, *details)
-        if task.kind is Kind.NODE:
+        self._notify(task, "done", worker.address, start)
+        if task.kind == "node":
             self._end_group(task.key)
         for key in list(task.dependents):
             other = self.tasks[key]
@@ -386,7 +392,7 @@ class SimulatedCluster:
             return
         self._leave(task)
         task.state = State.RELEASED
-        self._notify(task, m.ShareReleased, m.NodeReleased, m.TaskGone)
+        self._notify(task, "released")
 
     def _leave(self, task: Task) -> None:
         """Take a task, or its result, from its worker; a thread that is busy stays so a while."""
@@ -415,10 +421,10 @@ class SimulatedCluster:
             del self.tasks[task.key]
             for key in task.dependents:
                 self.tasks[key].inputs.pop(task.key, None)
-            if task.kind is not Kind.SINGLE or self.policy.tracks(task.key):
-                self._tell(m.Forgotten(self.now, task.key))
+            if task.kind != "task" or self.policy.tracks(task.key):
+                self._tell(events.Forgotten(self.now, task.key))
 
-    def _cut(self, node: Task, cut: m.Cut) -> None:
+    def _cut(self, node: Task, cut: events.DisconnectNode) -> None:
         node.solves = not node.plain or not node.plain <= set(cut.survivors)
         for key in cut.shares:
             share = self.tasks[key]
@@ -428,7 +434,7 @@ class SimulatedCluster:
             if not share.dependents:
                 self._leave(share)
                 share.state = State.RELEASED
-                self._tell(m.ShareReleased(self.now, key))
+                self._tell(events.TaskChanged(self.now, key, "share", "released"))
                 self._forget(share)
         if node.state is State.WAITING and not node.missing:
             self._assign(node)
@@ -437,7 +443,7 @@ class SimulatedCluster:
         """Compute something again, with all that it needs and that is not there any more."""
         self._leave(task)
         self.outcome.recomputed += 1
-        self._notify(task, m.ShareReleased, m.NodeReleased, m.TaskGone)
+        self._notify(task, "released")
         for other in list(self._inputs(task)):
             if other.state is State.RELEASED:
                 self._again(other)
@@ -447,7 +453,7 @@ class SimulatedCluster:
 
     def _double(self, task: Task, backup: Key, worker: str) -> None:
         copy = Task(
-            backup, Kind.SINGLE, task.block, task.seconds, task.priority, dict(task.inputs),
+            backup, "task", task.block, task.seconds, task.priority, dict(task.inputs),
             place=worker, wanted=True, is_twin=True,
         )  # fmt: skip
         self.tasks[backup] = copy
@@ -484,7 +490,7 @@ class SimulatedCluster:
             task, _, start = worker.running
             taken = self._taken(task, worker)
             self.outcome.done += min(1.0, (self.now - start) / taken) * task.seconds
-        self._tell(m.WorkerLeft(self.now, address, expected))
+        self._tell(events.WorkerLeft(self.now, address, expected))
         lost = [self.tasks[key] for key in worker.holds]
         for task in lost:
             task.state, task.worker = State.RELEASED, None
@@ -496,7 +502,7 @@ class SimulatedCluster:
             if task.state is State.RELEASED and (wants or task.wanted):
                 self._again(task)
             elif task.state is State.RELEASED:
-                self._notify(task, m.ShareReleased, m.NodeReleased, m.TaskGone)
+                self._notify(task, "released")
         for key in list(worker.processing):
             if key in self.tasks and self.tasks[key].worker == address:
                 self._again(self.tasks[key])

@@ -11,8 +11,7 @@ from dask.typing import Key
 
 from fcdcc.pipeline.anyk.keys import task_key
 from fcdcc.pipeline.anyk.scheduler.groups import find_groups
-from fcdcc.pipeline.anyk.state_machine.events import GroupSpec, NodeSpec, ShareSpec
-from fcdcc.pipeline.anyk.state_machine.readiness import Readiness
+from fcdcc.pipeline.anyk.state_machine.events import GroupSpec, NodeSpec, Readiness, ShareSpec
 from fcdcc.pipeline.anyk.tasks import AnyK
 
 __all__ = ["SimulatedBlock", "SimulatedTask", "chain", "one_layer", "simulated"]

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from dask.typing import Key
 
-from fcdcc.pipeline.anyk.state_machine import events as m
-from fcdcc.pipeline.anyk.state_machine.backup_tasks import BackupTasks, Phase
+from fcdcc.pipeline.anyk.state_machine import events
 from fcdcc.pipeline.anyk.state_machine.events import Event, Instruction
+from fcdcc.pipeline.anyk.state_machine.speculation import BackupTasks
 
 __all__ = ["Nothing", "Oracle", "Policy", "TaskSpeculation"]
 
@@ -43,14 +43,14 @@ class Nothing:
 
     def handle(self, event: Event) -> Iterable[Instruction]:
         """Remove who has been silent for too long, and nothing else."""
-        if isinstance(event, m.Tick):
+        if isinstance(event, events.Tick):
             return self._removed(event)
         return ()
 
-    def _removed(self, tick: m.Tick) -> Iterator[Instruction]:
+    def _removed(self, tick: events.Tick) -> Iterator[Instruction]:
         for news in tick.workers:
             if tick.now - news.heartbeat > self._lifetime:
-                yield m.RemoveWorker(news.worker, "worker-ttl")
+                yield events.RemoveWorker(news.worker, "worker-ttl")
 
     def tracks(self, key: Key) -> bool:
         """Return that nothing is of interest."""
@@ -65,12 +65,12 @@ class TaskSpeculation(Nothing):
         self._factor, self._known = factor, known
         self._running: dict[Key, tuple[str, float]] = {}
         self._taken: deque[float] = deque(maxlen=200)
-        self._doubles = BackupTasks()
+        self._backup_tasks = BackupTasks()
 
     @property
     def unsettled(self) -> bool:  # type: ignore[override] # there a constant, here not
         """Whether a copy is done, or not needed any more."""
-        return self._doubles.unsettled
+        return self._backup_tasks.unsettled
 
     def tracks(self, key: Key) -> bool:
         """Return that everything is of interest."""
@@ -78,40 +78,38 @@ class TaskSpeculation(Nothing):
 
     def handle(self, event: Event) -> Iterable[Instruction]:
         """Note what runs how long, and copy what is late."""
-        if isinstance(event, m.Tick):
+        if isinstance(event, events.Tick):
             return [*self._removed(event), *self._copies(event)]
-        if isinstance(event, m.Settle):
-            return list(self._doubles.settle())
+        if isinstance(event, events.Settle):
+            return list(self._backup_tasks.settle())
         self._note(event)
         return ()
 
     def _note(self, event: Event) -> None:
-        key = _subject(event)
-        if key is None:
+        state: events.TaskStatus = "released"
+        if isinstance(event, events.TaskChanged) and event.kind != "node":
+            state = event.state
+        elif not isinstance(event, events.Forgotten):
             return
-        if isinstance(event, m.ShareStarted | m.TaskStarted):
-            self._running[key] = event.worker, event.now
-            self._doubles.note(key, Phase.STARTED)
-            return
-        _, since = self._running.pop(key, ("", None))
-        done = isinstance(event, m.ShareDone | m.TaskDone)
-        if done and since is not None and not self._doubles.knows(key):
-            self._taken.append(event.now - since)
-        waits = isinstance(event, m.ShareWaiting | m.TaskWaiting)
-        phase = Phase.DONE if done else Phase.WAITING if waits else Phase.GONE
-        self._doubles.note(key, phase)
+        if isinstance(event, events.TaskChanged) and state == "started":
+            self._running[event.key] = event.worker, event.now
+        else:
+            _, since = self._running.pop(event.key, ("", None))
+            if state == "done" and since is not None and not self._backup_tasks.knows(event.key):
+                self._taken.append(event.now - since)
+        self._backup_tasks.note(event.key, state)
 
-    def _copies(self, tick: m.Tick) -> Iterator[Instruction]:
+    def _copies(self, tick: events.Tick) -> Iterator[Instruction]:
         if len(self._taken) < self._known:
             return
         limit = self._factor * median(self._taken)
-        busy = {news.worker: news.busy for news in tick.workers}
+        busy = {news.worker: news.processing for news in tick.workers}
         for key, (worker, since) in list(self._running.items()):
-            if tick.now - since > limit and not self._doubles.knows(key):
+            if tick.now - since > limit and not self._backup_tasks.knows(key):
                 other = min((w for w in busy if w != worker), key=busy.__getitem__, default=None)
                 if other is not None:
                     busy[other] += 1
-                    yield self._doubles.begin(key, other)
+                    yield self._backup_tasks.start(key, other)
 
 
 class Oracle:
@@ -140,37 +138,30 @@ class Oracle:
 
     def handle(self, event: Event) -> Iterable[Instruction]:
         """Place the shares, and hold all but the fastest."""
-        if isinstance(event, m.WorkerJoined):
+        if isinstance(event, events.WorkerJoined):
             self._workers.append(event.worker)
-        elif isinstance(event, m.WorkerLeft):
+        elif isinstance(event, events.WorkerLeft):
             self._workers.remove(event.worker)
-        elif isinstance(event, m.GroupsAdded):
+        elif isinstance(event, events.GroupsAdded):
             return [answer for group in event.groups for answer in self._chosen(group)]
-        elif isinstance(event, m.Settle):
+        elif isinstance(event, events.Settle):
             cuts, self._cuts = self._cuts, []
             return cuts
         return ()
 
-    def _chosen(self, group: m.GroupSpec) -> Iterator[Instruction]:
+    def _chosen(self, group: events.GroupSpec) -> Iterator[Instruction]:
         places = {}
         for share in group.shares:
             places[share.key] = self._workers[self._given % len(self._workers)]
             self._given += 1
         ordered = sorted(places, key=lambda key: self._seconds(key, places[key]))
         for key in ordered[: self._delta]:
-            yield m.Place(key, places[key])
+            yield events.PlaceShare(key, places[key])
         for key in ordered[self._delta :]:
-            yield m.Hold(key)
+            yield events.HoldShare(key)
         for node in group.nodes:
             kept = {key for _, key in node.edges} & set(ordered[: self._delta])
             survivors = tuple(p for p, key in node.edges if key in kept)
-            self._cuts.append(m.Cut(node.key, tuple(ordered[self._delta :]), survivors))
-
-
-def _subject(event: Event) -> Key | None:
-    """Return which share or single task an event is about."""
-    shares = (m.ShareStarted, m.ShareDone, m.ShareWaiting, m.ShareReleased, m.ShareErred)
-    if isinstance(event, shares):
-        return event.share
-    tasks = (m.TaskStarted, m.TaskDone, m.TaskWaiting, m.TaskGone, m.Forgotten)
-    return event.key if isinstance(event, tasks) else None
+            self._cuts.append(
+                events.DisconnectNode(node.key, tuple(ordered[self._delta :]), survivors)
+            )

@@ -8,18 +8,12 @@ from typing import TypeAlias
 
 from dask.typing import Key
 
-__all__ = ["Kind", "Open", "Priority", "State", "Task", "Worker"]
+from fcdcc.pipeline.anyk.state_machine.events import TaskKind
+
+__all__ = ["Open", "Priority", "State", "Task", "Worker"]
 
 Priority: TypeAlias = tuple[int, int]
 """Block and place in its graph: the smaller goes first."""
-
-
-class Kind(StrEnum):
-    """What a task is to the state machine."""
-
-    SHARE = "share"
-    NODE = "node"
-    SINGLE = "single"
 
 
 class State(StrEnum):
@@ -41,7 +35,7 @@ class Task:
     """
 
     key: Key
-    kind: Kind
+    kind: TaskKind
     block: int
     seconds: float
     priority: Priority

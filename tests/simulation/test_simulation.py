@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk.keys import parse_key, task_key
+from fcdcc.pipeline.anyk.state_machine.invariants import check_state
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
@@ -48,13 +49,13 @@ def cluster(
 
 
 def check_empty(imagined: SimulatedCluster, state: AnyKState) -> None:
-    state.validate()
+    check_state(state)
     assert imagined.unfinished == 0
     assert imagined.tasks == {}
     known = state.registry
-    assert (known.members, known.nodes, known.groups, known.blocks) == ({}, {}, {}, {})
-    assert len(state.doubles) == 0
-    assert {worker.load for worker in state.roster.workers.values()} <= {0}
+    assert (known.shares, known.nodes, known.groups, known.blocks) == ({}, {}, {}, {})
+    assert len(state.backup_tasks) == 0
+    assert {worker.load for worker in state.workers.by_address.values()} <= {0}
 
 
 def dear_parity(key: Key, worker: str) -> float:
@@ -132,7 +133,7 @@ def test_work_is_shared_out_by_speed() -> None:
     bound = outcome.useful / sum(speeds.values())
     assert outcome.seconds < 1.15 * bound
     assert done["w0"] > 1.5 * done["w2"] > 2.0 * done["w4"] > 0
-    paces = {address: worker.pace for address, worker in state.roster.workers.items()}
+    paces = {address: worker.pace for address, worker in state.workers.by_address.items()}
     assert paces["w4"] / paces["w0"] == pytest.approx(4.0, rel=0.3)
 
 

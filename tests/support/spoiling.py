@@ -11,7 +11,7 @@ from dask.context import thread_state
 from numpy.typing import NDArray
 
 from fcdcc.pipeline.anyk.keys import TaskKey, parse_key
-from fcdcc.pipeline.anyk.worker import here
+from fcdcc.pipeline.anyk.worker import worker_address
 from fcdcc.pipeline.worker import share_checks as checking
 from fcdcc.pipeline.worker.kernels import gathered_kernels, image_kernels, row_kernels
 
@@ -43,7 +43,7 @@ def spoil(
 
     def as_message(executable: Any, layer: int, position: int, values: Array, entering: Any) -> Any:
         key = parse_key(getattr(thread_state, "key", None))
-        if key is not None and values.size and when(key, position, here()):
+        if key is not None and values.size and when(key, position, worker_address()):
             hit.append(key)
             values = how(values)
         return original(executable, layer, position, values, entering)

@@ -8,7 +8,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.anyk.state_machine import workers as roster
+from fcdcc.pipeline.anyk.state_machine import workers
 from support.anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 
 
@@ -36,8 +36,8 @@ class Later:
 def later(running: Running, monkeypatch: pytest.MonkeyPatch) -> Later:
     """Lateness and silence as the test wants it, however busy the machine is."""
     rule = Later()
-    monkeypatch.setattr(running.plugin.state, "lateness", rule)
-    monkeypatch.setattr(roster, "QUIET_AFTER", 1e9)
+    monkeypatch.setattr(running.plugin.state.lateness, "rule", rule)
+    monkeypatch.setattr(workers, "QUIET_HEARTBEATS", 1e9)
     return rule
 
 

@@ -61,9 +61,9 @@ def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
     [has_cancelled_tasks] = [
         r["worker"] for r in running.report()["timeline"] if r["state"] == "erased"
     ]
-    workers = running.plugin.state.roster.workers
-    assert workers[has_cancelled_tasks].avoided
-    assert [w for w, worker in workers.items() if worker.avoided] == [has_cancelled_tasks]
+    workers = running.plugin.state.workers.by_address
+    assert workers[has_cancelled_tasks].avoid_rank
+    assert [w for w, worker in workers.items() if worker.avoid_rank] == [has_cancelled_tasks]
     # With five others to choose from, no share of a group of five is placed on it.
     futures = []
     for block in range(1, 6):
@@ -79,6 +79,6 @@ def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
         item.result(timeout=120)
     waiting = gathered(9, {0: str(tmp_path / "third")}, n=5, enough=5)
     futures += running.client.get(waiting.tasks, waiting.results, sync=False)
-    running.wait_until(lambda: not workers[has_cancelled_tasks].avoided, "the ghost has gone")
+    running.wait_until(lambda: not workers[has_cancelled_tasks].avoid_rank, "the ghost has gone")
     Path(tmp_path / "third").touch()
     futures[-1].result(timeout=120)

@@ -87,7 +87,7 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     spoil(monkeypatch, lambda key, position, worker: worker == bad)
     all_shares_are_waited_for(monkeypatch)
     monkeypatch.setattr(
-        "fcdcc.pipeline.anyk.state_machine.distrust.OFFENCES", 100
+        "fcdcc.pipeline.anyk.state_machine.distrust.MAX_WRONG_BLOCKS", 100
     )  # others need it, too
     output = tmp_path / "out.zarr"
     summary = run(job(files, scheduler, output, verify="all", **FORMS[form]))
@@ -194,7 +194,7 @@ def test_a_worker_that_does_it_again_gets_no_more_work(
         spoil(monkeypatch, lambda key, position, worker: worker == bad, scaled)
         all_shares_are_waited_for(monkeypatch)
         # How often is the state machine's test; here it may have a part in few blocks.
-        monkeypatch.setattr("fcdcc.pipeline.anyk.state_machine.distrust.OFFENCES", 1)
+        monkeypatch.setattr("fcdcc.pipeline.anyk.state_machine.distrust.MAX_WRONG_BLOCKS", 1)
         output = tmp_path / "out.zarr"
         options = FORMS["strips"] | {"batch": 3, "in_flight": 1}
         config = job(files, cluster.scheduler_address, output, verify="all", **options)

@@ -1,12 +1,22 @@
-"""Any-k nodes for Dask: tasks that start as soon as sufficiently many inputs are there."""
+"""Any-k nodes for Dask: tasks that run as soon as sufficiently many of their inputs are computed.
+
+::
+
+    tasks, keys       what a graph says: the node, its shares, and the keys of tasks
+    scheduler/        the scheduler plugin: connects Dask to the state machine
+    state_machine/    all decisions, without Dask and without a clock
+    worker            what a share does on its worker: stop early, report wrong shares
+    queries           what a client can ask the plugin
+    client_loop       the same without the plugin, by a loop in the client
+"""
 
 from __future__ import annotations
 
-from .errors import AnyKError, UnsupportedDaskError
 from .queries import anyk_alive, anyk_forget, anyk_report
 from .scheduler.anyk_plugin import AnyKPlugin
-from .state_machine.readiness import Readiness
-from .tasks import ERASED, AnyK, Share, any_k
+from .scheduler.dask_contract import UnsupportedDaskError
+from .state_machine.events import Readiness
+from .tasks import ERASED, AnyK, AnyKError, Share, any_k
 from .worker import abandonable, wanted
 
 __all__ = [

@@ -1,17 +1,18 @@
-"""Any-k without the plugin: a loop in the client, for schedulers that do not take it.
+"""Any-k without the scheduler plugin: a loop in the client, for schedulers that refuse the plugin.
 
-The graph is sent piece by piece. First goes what needs no any-k node; whenever the shares of a
-node that are there are enough for it, the node follows with these alone, and what needs it, as far
-as the next one. A share that is late then is let go of: its future is released, the scheduler
-forgets it, and its worker sees that it is not wanted. It is never cancelled: that would cancel
-whatever depends on it.
+The graph is submitted piece by piece. First all tasks are submitted that need no any-k node. When
+enough shares of a node are computed, the node is submitted with these alone, together with the
+tasks that need it, as far as the next node. The future of a share that is late then is released:
+the scheduler forgets the share, and its worker sees that it is not needed. It is never cancelled,
+because that would cancel its dependents as well.
 
 ::
 
     client      shares 0 … n−1 ────▶ any δ done: the node with these ────▶ shares 0 … n−1 …
     scheduler          runs                    runs
 
-What is lost against :class:`.scheduler_plugin.AnyKPlugin` is said in :data:`LOST`.
+:data:`LOST` says what the plugin (:class:`.scheduler.anyk_plugin.AnyKPlugin`) does and this loop
+does not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 from distributed import Client, Future
 
-from .state_machine.readiness import used
+from .state_machine.events import used_positions
 from .tasks import AnyK
 
 LOST = (
@@ -33,11 +34,11 @@ LOST = (
     "is noticed by Dask alone (distributed.scheduler.worker-ttl, 5 minutes), and nothing is "
     "counted or shown"
 )
-"""What a user is to be told."""
+"""What a user loses without the plugin, for a warning."""
 
 
 class ClientRun:
-    """A graph on its way through a cluster, and its result; to its user it is like a future.
+    """A graph that is being submitted piece by piece. Its user treats it like a future.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class ClientRun:
     tasks
         The graph.
     key
-        The task whose result is asked for.
+        The task whose result is wanted.
     priority
         As for :meth:`distributed.Client.get`.
     """
@@ -90,20 +91,20 @@ class ClientRun:
         TimeoutError
             If it takes longer than ``timeout`` seconds.
         Exception
-            What the task, or one that it needs, raised.
+            The exception of the task or of one that it needs.
         """
         if not self._ended.wait(timeout):
-            raise TimeoutError(f"{self.key!r} is not there after {timeout} s")
+            raise TimeoutError(f"{self.key!r} has no result after {timeout} s")
         if self._error is not None:
             raise self._error
         return self._futures[self.key].result()
 
     def exception(self) -> BaseException | None:
-        """Return what went wrong, if anything did; only when it has ended."""
+        """Return the exception, or None if there is none or the run has not ended."""
         return self._error
 
     def add_done_callback(self, callback: Callable[[ClientRun], Any]) -> None:
-        """Call a function when the result is there, or will not be."""
+        """Call a function when the run has ended, with a result, an exception or a cancellation."""
         with self._lock:
             if not self._ended.is_set():
                 self._callbacks.append(callback)
@@ -111,31 +112,31 @@ class ClientRun:
         callback(self)
 
     def cancel(self) -> None:
-        """Want nothing of it any more."""
+        """Release all futures and submit nothing more."""
         with self._lock:
             self._unsent.clear()
             self._release(list(self._futures))
             self._ended.set()
 
-    # ------------------------------------------------------------------- sending
+    # ---------------------------------------------------------------- submitting
 
     def _send(self) -> None:
-        """Send all that need not wait for a node which has not enough."""
+        """Submit all tasks but those that need a node which has not enough shares."""
         ready: dict[Key, GraphNode] = {}
         for key in self._unsent:
             task = self._tasks[key]
-            if isinstance(task, AnyK) and not self._decide(task):
+            if isinstance(task, AnyK) and not self._disconnect(task):
                 continue
             task = self._tasks[key]
             if all(i in ready or i not in self._unsent for i in task.dependencies):
                 ready[key] = task
         for key in ready:
             del self._unsent[key]
-        for lane in self._lanes(ready):
-            self._send_lane(lane, ready)
+        for keys, workers in self._by_seat(ready):
+            self._submit(keys, workers, ready)
 
-    def _lanes(self, ready: Mapping[Key, GraphNode]) -> Iterable[tuple[list[Key], list[str]]]:
-        """Divide tasks into those that may run anywhere and those of each seat."""
+    def _by_seat(self, ready: Mapping[Key, GraphNode]) -> Iterable[tuple[list[Key], list[str]]]:
+        """Yield the tasks that may run anywhere and those of each seat, with its worker."""
         seats: dict[Key, int] = {}
         allowed_workers: set[str] = set()
         for node in self._tasks.values():
@@ -144,19 +145,19 @@ class ClientRun:
                 seats |= {key: seat_of[p] for p, key in node.shares.items() if key in ready}
                 allowed_workers |= node.allowed_workers
         workers = [worker for worker in self._workers if worker in allowed_workers] or self._workers
-        lanes: dict[int | None, list[Key]] = {}
+        by_seat: dict[int | None, list[Key]] = {}
         for key in ready:
-            lanes.setdefault(seats.get(key), []).append(key)
-        for seat, keys in sorted(lanes.items(), key=lambda lane: (lane[0] is not None, lane[0])):
+            by_seat.setdefault(seats.get(key), []).append(key)
+        for seat, keys in sorted(by_seat.items(), key=lambda item: (item[0] is not None, item[0])):
             if seat is None or not workers:
                 yield keys, []
             else:
                 yield keys, [workers[(seat - self._priority) % len(workers)]]
 
-    def _send_lane(self, lane: tuple[list[Key], list[str]], ready: Mapping[Key, GraphNode]) -> None:
-        keys, near = lane
+    def _submit(self, keys: list[Key], workers: list[str], ready: Mapping[Key, GraphNode]) -> None:
+        """Submit tasks, preferably to these workers, and keep futures of those needed later."""
         wanted = [key for key in keys if key == self.key or self._users[key] - set(keys)]
-        where = {"workers": near, "allow_other_workers": True} if near else {}
+        where = {"workers": workers, "allow_other_workers": True} if workers else {}
         futures = self._client.get(
             {key: ready[key] for key in keys}, wanted, sync=False, priority=self._priority, **where
         )
@@ -165,12 +166,12 @@ class ClientRun:
         for key in wanted:
             if key in self._futures:
                 self._futures[key].add_done_callback(
-                    lambda future, key=key: self._arrived(key, future)
+                    lambda future, key=key: self._take_result(key, future)
                 )
 
-    # ------------------------------------------------------------------ arriving
+    # ------------------------------------------------------------------- results
 
-    def _arrived(self, key: Key, future: Future[Any]) -> None:
+    def _take_result(self, key: Key, future: Future[Any]) -> None:
         """Take note of a result; this runs in a thread of the client's."""
         with self._lock:
             if self._ended.is_set() or self._futures.get(key) is not future:
@@ -184,14 +185,14 @@ class ClientRun:
                 return
             if any(user in self._unsent for user in self._users[key]):
                 self._send()
-            self._let_go()
+            self._release_unneeded()
 
-    def _decide(self, node: AnyK) -> bool:
-        """Cut a node off from what is late, if it has enough; return whether it may run."""
+    def _disconnect(self, node: AnyK) -> bool:
+        """Disconnect a node from late shares if it has enough; return whether it has."""
         positions = {p for p, key in node.shares.items() if key in self._done}
         if not node.is_ready(positions):
             return False
-        kept = used(node.own, positions)
+        kept = used_positions(node.own, positions)
         late = {key for p, key in node.shares.items() if p not in kept}
         if late:
             self._tasks[node.key] = node.without(late)
@@ -199,8 +200,8 @@ class ClientRun:
                 self._users[key].discard(node.key)
         return True
 
-    def _let_go(self) -> None:
-        """Release what nobody needs any more: shares that are late, and results that were used."""
+    def _release_unneeded(self) -> None:
+        """Release the futures of shares that are late, and of results that were used."""
         self._release(
             key for key in list(self._futures) if key != self.key and self._users[key] <= self._done
         )
@@ -229,7 +230,7 @@ def submit(
 
 
 def _users(tasks: Mapping[Key, GraphNode]) -> dict[Key, set[Key]]:
-    """Return who needs each task."""
+    """Return the tasks that need each task."""
     users: dict[Key, set[Key]] = {key: set() for key in tasks}
     for key, task in tasks.items():
         for other in task.dependencies:
@@ -239,7 +240,7 @@ def _users(tasks: Mapping[Key, GraphNode]) -> dict[Key, set[Key]]:
 
 
 def _in_order(tasks: Mapping[Key, GraphNode]) -> list[Key]:
-    """Return the keys so that everybody comes after what it needs."""
+    """Return the keys in an order in which every task comes after those that it needs."""
     ordered: dict[Key, None] = {}
     for start in tasks:
         stack = [(start, False)]

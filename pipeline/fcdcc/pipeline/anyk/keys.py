@@ -1,8 +1,7 @@
-"""Task keys: ``("share-<run>", layer, block, position)`` and back again.
+"""Task keys: ``("share-<run>", layer, block, position)``, made and parsed.
 
-The first element is what Dask's own views group by, so it begins with the stage. A key is
-the one thing about a task that every part of Dask carries, which is why what must be known
-about a task stands in it.
+Dask's own views group tasks by the first element, so it begins with the stage. What must be known
+about a task is in its key, because every part of Dask passes the key along, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ RawKey: TypeAlias = tuple[str, int, int, int]
 
 
 class TaskKey(NamedTuple):
-    """What a task key says."""
+    """The parts of a task key."""
 
     stage: Stage
     run: str
@@ -48,7 +47,7 @@ def task_key(stage: Stage, run: str, layer: int, block: int, position: int = 0) 
 
 
 def parse_key(key: object) -> TaskKey | None:
-    """Return what a key says, or None if it is not one of ours.
+    """Return the parts of a key, or None if it has another form.
 
     >>> parse_key(("share-1f3a", 2, 7, 5))
     TaskKey(stage='share', run='1f3a', layer=2, block=7, position=5)
@@ -66,7 +65,7 @@ def parse_key(key: object) -> TaskKey | None:
 
 @lru_cache(maxsize=1024)
 def _stage_and_run(name: str) -> tuple[Stage, str] | None:
-    """Return what the first element of a key says: few names, and many keys with each."""
+    """Return the stage and run in the first element of a key; many keys have the same one."""
     stage, _, run = name.partition("-")
     for known in STAGES:
         if stage == known and run:

@@ -1,18 +1,32 @@
-"""What a client can ask the scheduler about any-k groups."""
+"""What a client can ask the scheduler about any-k groups, and how the plugin answers."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from distributed import Client
+from distributed.metrics import time
+
+from .state_machine.events import RunDropped
+from .state_machine.state import AnyKState
+
+if TYPE_CHECKING:
+    from dask.typing import Key
+    from distributed.scheduler import Scheduler
 
 REPORT = "fcdcc_anyk_report"
+"""Name of the scheduler's handler that answers :func:`anyk_report`."""
+
 ALIVE = "fcdcc_anyk_alive"
+"""Name of the scheduler's handler that answers :func:`anyk_alive`."""
+
 FORGET = "fcdcc_anyk_forget"
+"""Name of the scheduler's handler that answers :func:`anyk_forget`."""
 
 
 class RunTotals(TypedDict):
-    """The counters of a run, and the workers and shares that it lost; all of it is short."""
+    """The counters of a run, and the workers and wrong shares; all of it is short."""
 
     counters: dict[str, int]
     workers_removed: list[str]
@@ -21,10 +35,11 @@ class RunTotals(TypedDict):
 
 
 class Report(RunTotals):
-    """What happened in a run; :mod:`.history` says what the records hold.
+    """What happened in a run.
 
-    ``failures`` are tracebacks of errors inside the plugin, over all runs: Dask only logs
-    them, and a healthy plugin has none.
+    ``timeline`` and ``groups`` have the fields of :class:`.history.ShareRecord` and
+    :class:`.history.GroupRecord`. ``failures`` are tracebacks of errors inside the plugin, over all
+    runs: Dask only logs them, and a healthy plugin has none.
     """
 
     timeline: list[dict[str, Any]]
@@ -34,7 +49,7 @@ class Report(RunTotals):
 
 
 def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
-    """Return what the plugin knows of a run, empty if it knows nothing or is not there.
+    """Return what the plugin knows of a run; empty if it does not know it or is not installed.
 
     The history is bounded: of very long runs the oldest shares are missing, not the counters.
 
@@ -57,26 +72,87 @@ def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
         "corrupt": [],
         "failures": [],
     }
-    report: Report | None = _ask(client, REPORT, run=run, timeline=timeline)
+    report: Report | None = _call(client, REPORT, run=run, timeline=timeline)
     return report or nothing
 
 
 def anyk_alive(client: Client) -> dict[str, int]:
-    """Return how many groups, shares, nodes, blocks, tasks and doubles the plugin knows."""
-    alive: dict[str, int] = _ask(client, ALIVE) or {}
+    """Return how many groups, shares, nodes, blocks, tasks and ``doubles`` the plugin knows.
+
+    ``doubles`` are backup tasks. Empty if the plugin is not installed.
+    """
+    alive: dict[str, int] = _call(client, ALIVE) or {}
     return alive
 
 
 def anyk_forget(client: Client, run: str) -> None:
     """Drop the history of a run."""
-    _ask(client, FORGET, run=run)
+    _call(client, FORGET, run=run)
 
 
-def _ask(client: Client, operation: str, **arguments: Any) -> Any:
+def _call(client: Client, handler: str, **arguments: Any) -> Any:
     async def call() -> Any:
-        answer = await getattr(client.scheduler, operation)(**arguments)
+        answer = await getattr(client.scheduler, handler)(**arguments)
         if isinstance(answer, dict):  # lists arrive as tuples over some connections
             return {k: list(v) if isinstance(v, tuple) else v for k, v in answer.items()}
         return answer
 
     return client.sync(call)
+
+
+class SchedulerRPC:
+    """Answers the clients of a scheduler.
+
+    Parameters
+    ----------
+    state
+        The state machine.
+    guarded
+        The tasks of graphs with any-k nodes.
+    failures
+        Tracebacks of errors inside the plugin.
+    catch_up
+        Called before every answer, to tell the state machine of what has happened so far.
+    """
+
+    def __init__(
+        self,
+        state: AnyKState,
+        guarded: Collection[Key],
+        failures: Iterable[str],
+        catch_up: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._guarded = guarded
+        self._failures = failures
+        self._catch_up = catch_up
+
+    def install(self, scheduler: Scheduler) -> None:
+        """Answer the calls that come to a scheduler."""
+        scheduler.handlers[REPORT] = self.report
+        scheduler.handlers[ALIVE] = self.alive
+        scheduler.handlers[FORGET] = self.forget
+
+    async def report(self, run: str, timeline: bool = True) -> dict[str, Any]:
+        """Answer :func:`anyk_report`."""
+        self._catch_up()
+        answer = self._state.history.look(run).as_dict(timeline)
+        return {**answer, "failures": list(self._failures)}
+
+    async def alive(self) -> dict[str, int]:
+        """Answer :func:`anyk_alive`."""
+        self._catch_up()
+        registry = self._state.registry
+        return {
+            "groups": len(registry.groups),
+            "shares": len(registry.shares),
+            "nodes": len(registry.nodes),
+            "blocks": len(registry.blocks),
+            "tasks": len(self._guarded),
+            "doubles": len(self._state.backup_tasks),
+        }
+
+    async def forget(self, run: str) -> None:
+        """Answer :func:`anyk_forget`."""
+        self._catch_up()
+        self._state.handle(RunDropped(time(), run))

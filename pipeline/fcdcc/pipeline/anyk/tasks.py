@@ -1,25 +1,25 @@
-"""How a Dask graph says "any k of these": the node, the marker of what is missing, the share.
+"""How a Dask graph says that a task needs any k of its inputs: the node and its shares.
 
 An :class:`AnyK` node is a Dask task with numbered inputs, its *shares*. The number is the
 share's *position* in the code. When the node runs, its function receives as first argument
-a dictionary from position to value that holds only the shares that are there::
+a dictionary from position to value that holds only the shares that were computed::
 
     AnyK("layer", decode, {0: "s0", 1: "s1", 2: "s2"}, 2)
 
     all three computed        decode({0: …, 1: …, 2: …})
     share 1 was given up      decode({0: …, 2: …})
 
-The node says itself when it has enough: a number, or a predicate over positions
-(:class:`.readiness.Readiness`), for a code ``Code.is_decodable``. Readiness belongs to the
-node and not to the group of shares, because a share may feed several nodes: a part of a
-layer is ready when its own share is there (``own``), or when any δ shares are.
+The node says itself when it has enough: by a number, or by a predicate over positions
+(:class:`.state_machine.events.Readiness`), which for a code is ``Code.is_decodable``. This belongs
+to the node and not to the group of shares, because a share may feed several nodes: a part of a
+layer is ready when its own share is computed (``own``), or when any δ shares are.
 
-Without the scheduler plugin nothing is ever given up. The node is then an ordinary task that
-waits for all its shares, and the graph gives the same answers with every Dask scheduler.
+Without the scheduler plugin no share is ever given up. The node is then an ordinary task that
+waits for all its shares, and the graph gives the same result with every Dask scheduler.
 
-``dask.array`` renames and merges the tasks of a graph. An any-k node is exempt
-(``block_fusion``); a :class:`Share` is an ordinary task that is exempt as well, so that its
-key still says what it is.
+``dask.array`` renames and merges the tasks of a graph. An any-k node is never merged
+(``block_fusion``), and neither is a :class:`Share`, an ordinary task otherwise, so that its key
+keeps its stage and position.
 """
 
 from __future__ import annotations
@@ -32,25 +32,29 @@ from dask._task_spec import GraphNode, Task, TaskRef
 from dask.tokenize import tokenize
 from dask.typing import Key
 
-from .errors import AnyKError
-from .state_machine.readiness import Readiness, is_ready
+from fcdcc.coding.errors import FcdccError
+
+from .state_machine.events import Readiness, is_ready
+
+
+class AnyKError(FcdccError, ValueError):
+    """An any-k node whose shares, threshold and positions do not fit together."""
 
 
 class _Marker(Enum):
-    """One value that stays itself when it travels between processes."""
+    """An enumeration, so that its value is still the same object after it was pickled."""
 
     ERASED = "erased"
 
 
 ERASED: Final[Literal[_Marker.ERASED]] = _Marker.ERASED
-"""Stands in an any-k node's arguments in place of a share that was given up."""
-
+"""Replaces a share that was given up in the arguments of an any-k node."""
 
 ShareRef: TypeAlias = Key | TaskRef | GraphNode
 
 
 class Share(Task):
-    """A task that keeps its key and its own place through Dask's optimisations."""
+    """A task that Dask's optimisations neither rename nor merge with its neighbours."""
 
     __slots__ = ()
 
@@ -71,7 +75,7 @@ class AnyK(Task):
         Called as ``func(there, *args, **kwargs)``; ``there`` is a dictionary from position
         to value, in ascending positions, without the shares that were given up.
     shares
-        Position to the key of the task that makes the share.
+        Position to the key of the task that computes the share.
     enough
         How many shares suffice, or a predicate over their positions.
     *args, **kwargs
@@ -79,17 +83,17 @@ class AnyK(Task):
     own
         The position of the one share that suffices alone, if there is such a share.
     standby
-        Positions that the scheduler plugin holds back until they are needed: none if the
-        others alone are not enough. Without the plugin they simply run.
+        Positions that the scheduler plugin does not run before they are needed. It ignores this
+        if the others alone are not enough. Without the plugin they simply run.
     seats
         Position to seat. Shares with the same seat in one block of one run go to the same
         worker, shares with different seats to different workers. By default a share's seat
         is its position.
     plain
-        Positions that, all there, leave nothing to be solved for: the uncoded shares of a
-        systematic code. It only matters for what is counted as a decode.
-    among
-        Addresses of the workers that the shares are placed on while any of them is there; by
+        Positions that together leave nothing to be solved for: the uncoded shares of a
+        systematic code. They only matter for what is counted as a decode.
+    allowed_workers
+        Addresses of the workers that the shares are placed on as long as one of them is there; by
         default all.
 
     Raises
@@ -151,48 +155,45 @@ class AnyK(Task):
         return is_ready(self.enough, self.own, done)
 
     def __call__(self, values: Mapping[Key, Any] = {}) -> Any:
-        """Run the function on the shares that are there; ``values`` holds them by key."""
+        """Run the function on the shares that were computed; ``values`` holds them by key."""
         self._verify_values(cast("dict[Key, Any]", values))
-        given = [_evaluate(argument, values) for argument in self.args]
-        inputs = zip(self.positions, given, strict=False)  # further arguments follow
+        arguments = [_evaluate(argument, values) for argument in self.args]
+        inputs = zip(self.positions, arguments, strict=False)  # further arguments follow
         there = {position: value for position, value in inputs if value is not ERASED}
         kwargs = {name: _evaluate(argument, values) for name, argument in self.kwargs.items()}
-        return self.func(there, *given[len(self.positions) :], **kwargs)
+        return self.func(there, *arguments[len(self.positions) :], **kwargs)
 
     def without(self, gone: Collection[Key]) -> AnyK:
         """Return the node with :data:`ERASED` in place of shares that were given up."""
-        left = (
+        args = (
             ERASED if isinstance(argument, TaskRef) and argument.key in gone else argument
             for argument in self.args
         )
-        return self._remade(self.key, tuple(left), self.kwargs)
+        return self._copy_with(self.key, tuple(args), self.kwargs)
 
     def copy(self) -> AnyK:
         """Return an equal node."""
-        return self._remade(self.key, self.args, self.kwargs)
+        return self._copy_with(self.key, self.args, self.kwargs)
 
     def substitute(self, subs: dict[Key, Key | GraphNode], key: Key | None = None) -> AnyK:
         """Return the node with some inputs replaced, and another key if one is given."""
-        wanted = {old: subs[old] for old in self.dependencies & subs.keys() if subs[old] != old}
-        if not wanted and (key is None or key == self.key):
+        changed = {old: subs[old] for old in self.dependencies & subs.keys() if subs[old] != old}
+        if not changed and (key is None or key == self.key):
             return self
-        return self._remade(
+        return self._copy_with(
             self.key if key is None else key,
-            tuple(_substituted(argument, wanted) for argument in self.args),
-            {name: _substituted(argument, wanted) for name, argument in self.kwargs.items()},
+            tuple(_substituted(argument, changed) for argument in self.args),
+            {name: _substituted(argument, changed) for name, argument in self.kwargs.items()},
         )
 
-    def _remade(self, key: Key, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyK:
-        made = object.__new__(type(self))  # all was checked when this one was made
-        Task.__init__(made, key, self.func, *args, **kwargs)
-        made.positions, made.seats = self.positions, self.seats
-        made.enough, made.own = self.enough, self.own
-        made.standby, made.plain, made.allowed_workers = (
-            self.standby,
-            self.plain,
-            self.allowed_workers,
-        )
-        return made
+    def _copy_with(self, key: Key, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyK:
+        copy = object.__new__(type(self))  # without the checks, which this node has passed
+        Task.__init__(copy, key, self.func, *args, **kwargs)
+        copy.positions, copy.seats = self.positions, self.seats
+        copy.enough, copy.own = self.enough, self.own
+        copy.standby, copy.plain = self.standby, self.plain
+        copy.allowed_workers = self.allowed_workers
+        return copy
 
     def _get_token(self) -> str:
         if not self._token:
@@ -277,9 +278,9 @@ def _check(node: AnyK, seats: Mapping[int, int] | None) -> None:
         "seats": set(seats or ()),
         "plain": node.plain,
     }
-    for label, given in named.items():
-        if not given <= positions:
+    for label, used in named.items():
+        if not used <= positions:
             raise AnyKError(
-                f"any-k node {node.key!r}: {label} names {sorted(given - positions)}; expected "
+                f"any-k node {node.key!r}: {label} names {sorted(used - positions)}; expected "
                 f"positions of its shares, which are {shown}"
             )

@@ -1,12 +1,12 @@
-"""On a worker: the question whether the running task is still wanted.
+"""What a task does on its worker: ask whether it is still needed, and report wrong shares.
 
-A share that was given up goes on running, because Dask cannot stop a thread, and its worker
-has that much less room for others: it is a *ghost*. A share that runs in slices can end it:
-between two slices it asks, and stops if nobody waits for it any more.
+A share that was given up goes on running, because Dask cannot stop a thread, and its worker has
+less room for others meanwhile: it is a *ghost*. A share that is computed in slices can end early:
+between two slices it checks whether it is still needed, and stops if not (:func:`wanted`).
 
-The answer is in the worker's own state: when the scheduler takes a running task back, the
-worker marks it cancelled. Asking reads two attributes, which is safe from the task's thread
-and costs well under a microsecond.
+The worker knows it: when the scheduler takes a running task back, the worker marks it as cancelled.
+The check reads two attributes, which is safe from the task's thread and takes well under a
+microsecond.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from distributed import Reschedule, get_worker
 from fcdcc.coding.errors import Abandoned
 from fcdcc.pipeline.anyk.keys import parse_key
 
-from .state_machine.events import Noticed
+from .state_machine.events import SharesReported
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -29,34 +29,35 @@ if TYPE_CHECKING:
 
 
 TOPIC = "fcdcc-shares"
-"""Of the scheduler's event log."""
+"""Topic of the scheduler's event log under which shares are reported."""
 
-What: TypeAlias = Literal["corrupt-share", "mismatch", "not-finite"]
-"""Found wrong; contradict each other, and nobody knows which is wrong; hold NaN or infinity."""
+ShareProblem: TypeAlias = Literal["corrupt-share", "mismatch", "not-finite"]
+"""A share is wrong; shares contradict each other, and it is not known which of them is wrong; a
+share holds NaN or infinity."""
 
-MOST = 4096
-"""Shares that one notice names at most."""
+MAX_NOTICE_SHARES = 4096
+"""Number of shares that one notice names at most."""
 
 
-def here() -> str:
-    """Return the address of the worker whose task this is; '' outside Dask's workers."""
+def worker_address() -> str:
+    """Return the address of the worker that runs the calling task; '' outside a Dask worker."""
     try:
         return str(get_worker().address)
     except ValueError:
         return ""
 
 
-def announce(what: What, shares: Iterable[tuple[int, str]]) -> None:
-    """Tell the scheduler of shares of the layer and block that the running task belongs to.
+def report_shares(problem: ShareProblem, shares: Iterable[tuple[int, str]]) -> None:
+    """Report shares of the layer and block of the running task to the scheduler.
 
-    Outside a worker nobody is told.
+    Outside a Dask worker nothing happens.
 
     Parameters
     ----------
-    what
-        What is the matter with them.
+    problem
+        What is wrong with them.
     shares
-        Position, and the worker that made the share, of each.
+        Position of each share, and the address of the worker that computed it.
     """
     try:
         worker = get_worker()
@@ -66,42 +67,45 @@ def announce(what: What, shares: Iterable[tuple[int, str]]) -> None:
     if key is not None:
         place = {"run": key.run, "layer": key.layer, "block": key.block}
         found = [[position, address] for position, address in shares]
-        worker.log_event(TOPIC, {"event": what, **place, "shares": found[:MOST]})
+        notice = {"event": problem, **place, "shares": found[:MAX_NOTICE_SHARES]}
+        worker.log_event(TOPIC, notice)
 
 
-def noticed(now: float, message: Mapping[str, Any]) -> Noticed | None:
-    """Return what a notice says; None if it is none."""
-    what, run = message.get("event"), message.get("run")
+def parse_notice(now: float, message: Mapping[str, Any]) -> SharesReported | None:
+    """Return the event for a message of :func:`report_shares`; None if it is malformed."""
+    problem, run = message.get("event"), message.get("run")
     layer, block, shares = (message.get(name) for name in ("layer", "block", "shares"))
-    if not isinstance(what, str) or what not in get_args(What) or not isinstance(run, str):
+    if not isinstance(problem, str) or problem not in get_args(ShareProblem):
         return None
-    if not (isinstance(layer, int) and isinstance(block, int) and isinstance(shares, list | tuple)):
+    if not (isinstance(run, str) and isinstance(layer, int) and isinstance(block, int)):
         return None
-    named = tuple((int(position), str(worker)) for position, worker in shares[:MOST])
-    return Noticed(now, what, run, layer, block, named)
+    if not isinstance(shares, list | tuple):
+        return None
+    named = tuple((int(position), str(worker)) for position, worker in shares[:MAX_NOTICE_SHARES])
+    return SharesReported(now, problem, run, layer, block, named)
 
 
 def wanted() -> Callable[[], bool]:
-    """Return a question: whether the task that runs in this thread is still wanted.
+    """Return a function that says whether the task that runs in this thread is still needed.
 
-    Call it at the start of a task and the result between slices, from any thread. Outside a
-    Dask worker the answer is always yes.
+    Call ``wanted`` at the start of a task, and the function that it returns between slices, from
+    any thread. Outside a Dask worker the function always returns True.
     """
     try:
         worker = get_worker()
         key: Key = thread_state.key
     except (AttributeError, ValueError):
         return _always
-    return _Question(worker, key)
+    return _StillWanted(worker, key)
 
 
 @contextmanager
 def abandonable() -> Iterator[None]:
-    """Let a share stop quietly: turn its ``Abandoned`` into Dask's ``Reschedule``.
+    """Let a share stop without an error: turn ``Abandoned`` into Dask's ``Reschedule``.
 
-    A worker drops a cancelled task that ends so without a word. Should the scheduler have
-    asked for the task again in the meantime, it runs it once more, where any other exception
-    would count as the task's failure.
+    A worker silently drops a cancelled task that ends so. If the scheduler has assigned the task
+    again in the meantime, the worker runs it once more; any other exception would count as the
+    task's failure.
 
     Raises
     ------
@@ -118,8 +122,8 @@ def _always() -> bool:
     return True
 
 
-class _Question:
-    """Whether one task on one worker is still wanted."""
+class _StillWanted:
+    """Says whether one task on one worker is still needed."""
 
     __slots__ = ("_key", "_worker")
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from fcdcc.coding.integrity import Verdict
 from fcdcc.coding.sketches import bounded, check_sketches, convolution_scale, sketch
 
-from ..anyk.worker import announce, here
+from ..anyk.worker import report_shares, worker_address
 from ..errors import NotFiniteError, WrongSharesError
 from .executable import Executable
 
@@ -89,7 +89,7 @@ def as_message(
         The input of the convolution; None if nothing was convolved.
     """
     if not is_finite(values):
-        announce("not-finite", [(position, here())])
+        report_shares("not-finite", [(position, worker_address())])
         logger.warning(
             "layer %d (%s): share %d has values that are not finite",
             layer, executable.plan.layer(layer).name, position,
@@ -101,7 +101,7 @@ def as_message(
         plain = executable.coded(layer).is_plain(position)
         size = executable.filter_size(layer, None if plain else position)
         scale = convolution_scale(entering, size, executable.reduction(layer))
-    return CheckedShare(values, scale, here())
+    return CheckedShare(values, scale, worker_address())
 
 
 def compare_shares(
@@ -157,7 +157,7 @@ def raise_wrong_shares(
     sources = [
         (p, s.worker if isinstance(s, CheckedShare) else "") for p, s in sorted(shares.items())
     ]
-    announce("mismatch", sources)
+    report_shares("mismatch", sources)
     raise WrongSharesError(
         f"layer {layer} ({executable.plan.layer(layer).name}): {_share_list(sources)} contradict "
         f"each other (by {verdict.syndrome:.2g} of their size); expected no more than rounding: "

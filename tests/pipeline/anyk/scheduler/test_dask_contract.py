@@ -19,7 +19,7 @@ def test_dask_is_as_the_plugin_needs_it() -> None:
     found = contract.breaches()
     assert not found, (
         "this version of Dask differs from what the any-k plugin relies on; read "
-        "fcdcc/pipeline/anyk/edits.py against distributed/scheduler.py: " + "; ".join(found)
+        "anyk/scheduler/graph_edits.py against distributed/scheduler.py: " + "; ".join(found)
     )
     contract.check_contract()
 

@@ -11,9 +11,9 @@ from dask._task_spec import Task, TaskRef
 
 from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.anyk.keys import task_key
-from fcdcc.pipeline.anyk.state_machine import events as m
-from fcdcc.pipeline.anyk.state_machine.backup_tasks import BackupTasks, Phase
+from fcdcc.pipeline.anyk.state_machine import events
 from fcdcc.pipeline.anyk.state_machine.lateness import LateByHistory
+from fcdcc.pipeline.anyk.state_machine.speculation import BackupTasks
 from support.anyk_cluster import Running
 from support.anyk_graphs import ENOUGH, N, append, decode, gathered, slow_once
 
@@ -21,58 +21,58 @@ KEY = ("glue-r", 3, 7, 0)
 
 
 def test_the_twin_is_dropped_when_the_task_is_first() -> None:
-    doubles = BackupTasks()
-    double = doubles.begin(KEY, "b")
-    doubles.note(double.backup, Phase.STARTED)
-    assert list(doubles.settle()) == []
-    doubles.note(KEY, Phase.DONE)
-    assert doubles.unsettled
-    assert list(doubles.settle()) == [m.CancelBackup(double.backup)]
-    assert not doubles.knows(KEY)
+    backups = BackupTasks()
+    backup = backups.start(KEY, "b")
+    backups.note(backup.backup, "started")
+    assert list(backups.settle()) == []
+    backups.note(KEY, "done")
+    assert backups.unsettled
+    assert list(backups.settle()) == [events.CancelBackup(backup.backup)]
+    assert not backups.knows(KEY)
 
 
 def test_the_task_adopts_the_result_of_a_twin_that_is_first() -> None:
-    doubles = BackupTasks()
-    double = doubles.begin(KEY, "b")
-    doubles.note(double.backup, Phase.DONE)
-    assert list(doubles.settle()) == [m.UseBackup(KEY, double.backup)]
-    assert doubles.is_adopting(KEY)
-    for phase in (Phase.GONE, Phase.WAITING, Phase.STARTED):  # it is taken back and runs there
-        doubles.note(KEY, phase)
-    assert list(doubles.settle()) == []
-    doubles.note(KEY, Phase.DONE)
-    assert list(doubles.settle()) == []
-    assert not doubles.knows(KEY)
+    backups = BackupTasks()
+    backup = backups.start(KEY, "b")
+    backups.note(backup.backup, "done")
+    assert list(backups.settle()) == [events.UseBackup(KEY, backup.backup)]
+    assert backups.is_using_backup(KEY)
+    for phase in ("released", "waiting", "started"):  # it is taken back and runs there
+        backups.note(KEY, phase)
+    assert list(backups.settle()) == []
+    backups.note(KEY, "done")
+    assert list(backups.settle()) == []
+    assert not backups.knows(KEY)
 
 
 def test_a_task_that_waits_for_a_lost_input_adopts_when_it_is_started() -> None:
-    doubles = BackupTasks()
-    double = doubles.begin(KEY, "b")
-    doubles.note(KEY, Phase.WAITING)
-    doubles.note(double.backup, Phase.DONE)
-    assert list(doubles.settle()) == []
-    doubles.note(KEY, Phase.STARTED)
-    assert list(doubles.settle()) == [m.UseBackup(KEY, double.backup)]
+    backups = BackupTasks()
+    backup = backups.start(KEY, "b")
+    backups.note(KEY, "waiting")
+    backups.note(backup.backup, "done")
+    assert list(backups.settle()) == []
+    backups.note(KEY, "started")
+    assert list(backups.settle()) == [events.UseBackup(KEY, backup.backup)]
 
 
 @pytest.mark.parametrize("who", ["task", "backup"])
 def test_a_pair_of_which_one_is_gone_ends(who: str) -> None:
-    doubles = BackupTasks()
-    double = doubles.begin(KEY, "b")
-    doubles.note(KEY if who == "task" else double.backup, Phase.GONE)
-    assert list(doubles.settle()) == [m.CancelBackup(double.backup)]
+    backups = BackupTasks()
+    backup = backups.start(KEY, "b")
+    backups.note(KEY if who == "task" else backup.backup, "released")
+    assert list(backups.settle()) == [events.CancelBackup(backup.backup)]
     # It may be late again, and gets another twin.
-    assert doubles.begin(KEY, "c").backup != double.backup
-    doubles.forget(KEY)
-    doubles.forget(double.backup)
-    list(doubles.settle())
-    assert not doubles.remembers(KEY)
+    assert backups.start(KEY, "c").backup != backup.backup
+    backups.forget(KEY)
+    backups.forget(backup.backup)
+    list(backups.settle())
+    assert not backups.remembers(KEY)
 
 
 def test_only_tasks_of_ours_are_doubled() -> None:
-    assert BackupTasks.may_double(("write-r", 3, 7, 0))
-    assert not BackupTasks.may_double(("images-1234", 7, 0, 0))
-    assert not BackupTasks.may_double("sum-1234")
+    assert BackupTasks.may_run_twice(("write-r", 3, 7, 0))
+    assert not BackupTasks.may_run_twice(("images-1234", 7, 0, 0))
+    assert not BackupTasks.may_run_twice("sum-1234")
 
 
 # ------------------------------------------------------------------ on a cluster
@@ -205,7 +205,7 @@ def test_a_healthy_run_doubles_nothing(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A busy machine may keep a worker waiting for longer than usual, and that is no fault.
-    monkeypatch.setattr(running.plugin.state, "lateness", LateByHistory(floor=20.0))
+    monkeypatch.setattr(running.plugin.state.lateness, "rule", LateByHistory(floor=20.0))
     for block in range(20):
         tasks, key = chain(block, tmp_path, run="healthy")
         assert running.client.get(tasks, key) == block

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from fcdcc.pipeline.anyk.state_machine import events as m
+from fcdcc.pipeline.anyk.state_machine import events
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from simulation import ShiftedExponential, SimulatedCluster, chain, one_layer
 
 T = TypeVar("T")
 
-RARE = (m.Tick, m.WorkerJoined, m.WorkerLeft, m.WorkerStatus)
+RARE = (events.Tick, events.WorkerJoined, events.WorkerLeft, events.WorkerStatus)
 """Events that may cost more on a larger cluster."""
 
 
@@ -43,17 +43,20 @@ class WatchedState(AnyKState):
         self.walks: Counter[str] = Counter()
         self.walked: Counter[str] = Counter()
         self.told: Counter[str] = Counter()
-        self.roster.workers = Watched(self.walks, "workers")
-        for name in ("groups", "blocks", "members", "nodes"):
+        self.workers.by_address = Watched(self.walks, "workers")
+        for name in ("groups", "blocks", "shares", "nodes"):
             setattr(self.registry, name, Watched(self.walks, name))
-        self._members, self._nodes = self.registry.members, self.registry.nodes
+        self._shares, self._nodes = self.registry.shares, self.registry.nodes
 
-    def handle(self, event: m.Event) -> tuple[m.Instruction, ...]:
+    def handle(self, event: events.Event) -> tuple[events.Instruction, ...]:
         before = self.walks.copy()
         answer = super().handle(event)
-        self.told[type(event).__name__] += 1
+        name = type(event).__name__
+        if isinstance(event, events.TaskChanged):
+            name = f"{event.kind} {event.state}"
+        self.told[name] += 1
         if not isinstance(event, RARE):
-            self.walked.update(f"{type(event).__name__}: {n}" for n in self.walks - before)
+            self.walked.update(f"{name}: {n}" for n in self.walks - before)
         return answer
 
 
@@ -72,5 +75,5 @@ def test_no_event_looks_at_all_workers_or_groups() -> None:
         run(chain(block, 6, 4, 3) for block in range(20)),
     ):
         assert state.walks["workers"] > 0  # when it looks at the clock
-        assert {"GroupsAdded", "ShareDone", "Settle", "Forgotten"} <= state.told.keys()
+        assert {"GroupsAdded", "share done", "Settle", "Forgotten"} <= state.told.keys()
         assert state.walked == {"GroupsAdded: workers": 1}  # the first after workers joined

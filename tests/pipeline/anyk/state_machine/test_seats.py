@@ -43,7 +43,7 @@ def test_avoided_workers_get_seats_only_when_the_others_have_one(
     workers: tuple[Seatable, ...], count: int, rotation: int
 ) -> None:
     seats = assign(range(count), {}, workers, rotation)
-    avoided = {w.address for w in workers if w.avoided}
+    avoided = {w.address for w in workers if w.avoid_rank}
     if set(seats.values()) & avoided:
         assert {w.address for w in workers} - avoided <= set(seats.values())
 
@@ -79,8 +79,8 @@ def test_without_workers_there_are_no_seats() -> None:
 
 def test_who_does_not_answer_comes_after_who_is_only_late() -> None:
     workers = (
-        Seatable("late", "a", avoided=1, load=9.0, pace=3.0),
-        Seatable("silent", "a", avoided=2),
+        Seatable("late", "a", avoid_rank=1, load=9.0, pace=3.0),
+        Seatable("silent", "a", avoid_rank=2),
         *(Seatable(name, "a") for name in ("w0", "w1", "w2")),
     )
     seats = assign(range(4), {}, workers, rotation=0)

@@ -10,12 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fcdcc.pipeline.anyk.state_machine import events as m
-from fcdcc.pipeline.anyk.state_machine import workers as roster
-from fcdcc.pipeline.anyk.state_machine.entities import ShareStatus
+from fcdcc.pipeline.anyk.state_machine import events
+from fcdcc.pipeline.anyk.state_machine import workers as workers_module
 from fcdcc.pipeline.anyk.state_machine.events import Instruction, Key
-from fcdcc.pipeline.anyk.state_machine.lateness import FixedSilence, LateByHistory
+from fcdcc.pipeline.anyk.state_machine.invariants import check_state
+from fcdcc.pipeline.anyk.state_machine.lateness import LateByHistory
+from fcdcc.pipeline.anyk.state_machine.registry import ShareStatus
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine.workers import FixedSilence
 
 
 class Share:
@@ -49,7 +51,7 @@ class ModelDask:
         self.shares: dict[Key, Share] = {}
         self.nodes: dict[Key, NodeState] = {}
         self.workers: list[str] = []
-        self.twins: dict[Key, m.StartBackup] = {}
+        self.twins: dict[Key, events.StartBackup] = {}
         self.erasures = 0
         self.started_parity = 0
         for name in workers:
@@ -57,22 +59,22 @@ class ModelDask:
 
     # ------------------------------------------------------------- what happens
 
-    def tell(self, event: m.Event) -> tuple[Instruction, ...]:
+    def tell(self, event: events.Event) -> tuple[Instruction, ...]:
         answer = self.machine.handle(event)
         self.instructions += answer
         for item in answer:
-            if isinstance(item, m.Place):
+            if isinstance(item, events.PlaceShare):
                 share = self.shares[item.share]
                 assert share.state in ("waiting", "released")
                 assert item.worker in self.workers
                 share.place = item.worker
-            elif isinstance(item, m.Hold):
+            elif isinstance(item, events.HoldShare):
                 self.shares[item.share].held = True
         return answer
 
     def join(self, name: str) -> None:
         self.workers.append(name)
-        self.tell(m.WorkerJoined(self.now, name, name.split(":")[0], 1))
+        self.tell(events.WorkerJoined(self.now, name, name.split(":")[0], 1))
 
     def add(
         self,
@@ -91,22 +93,22 @@ class ModelDask:
         if parts:
             owners = [p for p in range(n) if p not in set(standby)]
             specs = [
-                m.NodeSpec(("part-r", layer, block, p), tuple(keys.items()), enough, own=p)
+                events.NodeSpec(("part-r", layer, block, p), tuple(keys.items()), enough, own=p)
                 for p in owners
             ]
         else:
-            specs = [m.NodeSpec(("decode-r", layer, block, 0), tuple(keys.items()), enough)]
+            specs = [events.NodeSpec(("decode-r", layer, block, 0), tuple(keys.items()), enough)]
         for spec in specs:
             self.nodes[spec.key] = NodeState(spec.key, keys.values())
             for key in keys.values():
                 self.shares[key].dependents.add(spec.key)
-        shares = tuple(m.ShareSpec(key, p, p, p in set(standby)) for p, key in keys.items())
-        group = m.GroupSpec("r", layer, block, block, shares, tuple(specs))
-        self.tell(m.GroupsAdded(self.now, (group,)))
+        shares = tuple(events.ShareSpec(key, p, p, p in set(standby)) for p, key in keys.items())
+        group = events.GroupSpec("r", layer, block, block, shares, tuple(specs))
+        self.tell(events.GroupsAdded(self.now, (group,)))
         for spec in specs:
-            self.tell(m.NodeWaiting(self.now, spec.key))
+            self.tell(events.TaskChanged(self.now, spec.key, "node", "waiting"))
         for key in keys.values():
-            self.tell(m.ShareWaiting(self.now, key))
+            self.tell(events.TaskChanged(self.now, key, "share", "waiting"))
         return [spec.key for spec in specs]
 
     def startable(self) -> list[Key]:
@@ -120,63 +122,65 @@ class ModelDask:
         assert self.workers
         share.worker = share.place if share.place in self.workers else self.workers[0]
         share.state, share.since = "running", self.now
-        self.tell(m.ShareStarted(self.now, key, share.worker))
+        self.tell(events.TaskChanged(self.now, key, "share", "started", share.worker))
 
     def finish(self, key: Key) -> None:
         share = self.shares[key]
         assert share.worker is not None
         share.state = "done"
-        self.tell(m.ShareDone(self.now, key, share.worker, share.since, self.now))
+        self.tell(
+            events.TaskChanged(self.now, key, "share", "done", share.worker, share.since, self.now)
+        )
         for name in share.dependents:
             self._maybe_run(self.nodes[name])
         self._free_if_unused(share)
 
     def settle(self) -> None:
         while self.machine.unsettled:
-            self.obey(self.tell(m.Settle(self.now)))
+            self.obey(self.tell(events.Settle(self.now)))
 
     def obey(self, instructions: Iterable[Instruction]) -> None:
         for item in instructions:
-            if isinstance(item, m.Cut):
+            if isinstance(item, events.DisconnectNode):
                 self._cut(self.nodes[item.node], item)
-            elif isinstance(item, m.Start):
+            elif isinstance(item, events.StartShare):
                 assert self.shares[item.share].held
                 self.shares[item.share].held = False
                 self.shares[item.share].place = item.worker
-            elif isinstance(item, m.RemoveWorker):
+            elif isinstance(item, events.RemoveWorker):
                 self.leave(item.worker)
-            elif isinstance(item, m.StartBackup):
+            elif isinstance(item, events.StartBackup):
                 assert item.task in self.shares
                 assert self.shares[item.task].state == "running"
                 self.twins[item.backup] = item
-                self.tell(m.TaskStarted(self.now, item.backup, item.worker))
-            elif isinstance(item, m.UseBackup):
+                self.tell(events.TaskChanged(self.now, item.backup, "task", "started", item.worker))
+            elif isinstance(item, events.UseBackup):
                 self._adopt(self.shares[item.task], self.twins.pop(item.backup))
-            elif isinstance(item, m.CancelBackup) and self.twins.pop(item.backup, None):
-                self.tell(m.Forgotten(self.now, item.backup))
+            elif isinstance(item, events.CancelBackup) and self.twins.pop(item.backup, None):
+                self.tell(events.Forgotten(self.now, item.backup))
 
     def finish_twin(self, key: Key) -> None:
-        self.tell(m.TaskDone(self.now, key, self.twins[key].worker))
+        self.tell(events.TaskChanged(self.now, key, "task", "done", self.twins[key].worker))
 
-    def _adopt(self, share: Share, double: m.StartBackup) -> None:
+    def _adopt(self, share: Share, double: events.StartBackup) -> None:
         assert share.state == "running"
         assert share.key == double.task
-        self.tell(m.ShareReleased(self.now, share.key))
-        self.tell(m.ShareWaiting(self.now, share.key))
+        self.tell(events.TaskChanged(self.now, share.key, "share", "released"))
+        self.tell(events.TaskChanged(self.now, share.key, "share", "waiting"))
         share.worker, share.since = double.worker, self.now
-        self.tell(m.ShareStarted(self.now, share.key, share.worker))
+        self.tell(events.TaskChanged(self.now, share.key, "share", "started", share.worker))
 
     def finish_node(self, key: Key) -> None:
         node = self.nodes[key]
         node.state = "done"
-        self.tell(m.NodeDone(self.now, key))
+        self.tell(events.TaskChanged(self.now, key, "node", "done"))
         for name in node.shares:
             self._free_if_unused(self.shares[name])
 
     def forget(self, key: Key) -> None:
         """The client does not want a node any more."""
         node = self.nodes.pop(key)
-        self.tell(m.Forgotten(self.now, key))
+        self.tell(events.Forgotten(self.now, key))
         for name in node.shares:
             self.shares[name].dependents.discard(key)
             self._forget_if_alone(self.shares[name])
@@ -188,28 +192,28 @@ class ModelDask:
                 self._lose(share)
         for backup in [key for key, double in self.twins.items() if double.worker == name]:
             del self.twins[backup]
-            self.tell(m.TaskGone(self.now, backup))
+            self.tell(events.TaskChanged(self.now, backup, "task", "released"))
         for node in list(self.nodes.values()):
             if node.worker == name and node.state in ("running", "done"):
-                self.tell(m.NodeReleased(self.now, node.key))
+                self.tell(events.TaskChanged(self.now, node.key, "node", "released"))
                 self._wait(node)
-        self.tell(m.WorkerLeft(self.now, name))
+        self.tell(events.WorkerLeft(self.now, name))
 
     # ------------------------------------------------------------ what follows
 
     def _lose(self, share: Share) -> None:
         share.state, share.worker = "released", None
-        self.tell(m.ShareReleased(self.now, share.key))
+        self.tell(events.TaskChanged(self.now, share.key, "share", "released"))
         for name in sorted(share.dependents):
             if self.nodes[name].state == "running":
-                self.tell(m.NodeReleased(self.now, name))
+                self.tell(events.TaskChanged(self.now, name, "node", "released"))
                 self._wait(self.nodes[name])
         if self._waiters(share):
             self._want(share)
 
     def _wait(self, node: NodeState) -> None:
         node.state, node.worker = "waiting", None
-        self.tell(m.NodeWaiting(self.now, node.key))
+        self.tell(events.TaskChanged(self.now, node.key, "node", "waiting"))
         for name in node.shares:
             if self.shares[name].state == "released":
                 self._want(self.shares[name])
@@ -217,7 +221,7 @@ class ModelDask:
 
     def _want(self, share: Share) -> None:
         share.state = "waiting"
-        self.tell(m.ShareWaiting(self.now, share.key))
+        self.tell(events.TaskChanged(self.now, share.key, "share", "waiting"))
 
     def _waiters(self, share: Share) -> list[Key]:
         return [k for k in share.dependents if self.nodes[k].state in ("waiting", "running")]
@@ -227,24 +231,24 @@ class ModelDask:
         if node.state == "waiting" and there and self.workers:
             assert node.sent in (None, set(node.shares))
             node.state, node.worker, node.sent = "running", self.workers[0], set(node.shares)
-            self.tell(m.NodeStarted(self.now, node.key))
+            self.tell(events.TaskChanged(self.now, node.key, "node", "started"))
 
     def _free_if_unused(self, share: Share) -> None:
         if share.state in ("running", "done") and not self._waiters(share):
             share.state, share.worker = "released", None
-            self.tell(m.ShareReleased(self.now, share.key))
+            self.tell(events.TaskChanged(self.now, share.key, "share", "released"))
 
     def _forget_if_alone(self, share: Share) -> None:
         if share.dependents:
             return self._free_if_unused(share)
         if share.state in ("running", "done"):
             self.erasures += share.state == "running" and share.cut
-            self.tell(m.ShareReleased(self.now, share.key))
+            self.tell(events.TaskChanged(self.now, share.key, "share", "released"))
         del self.shares[share.key]
-        self.tell(m.Forgotten(self.now, share.key))
+        self.tell(events.Forgotten(self.now, share.key))
         return None
 
-    def _cut(self, node: NodeState, item: m.Cut) -> None:
+    def _cut(self, node: NodeState, item: events.DisconnectNode) -> None:
         assert node.state == "waiting"
         for name in item.shares:
             node.shares.remove(name)
@@ -273,20 +277,20 @@ class ModelDask:
                 self.finish(self.running()[0])
             else:
                 self.start(self.startable()[0])
-            self.machine.validate()
+            check_state(self.machine)
         for key in list(self.nodes):
             self.forget(key)
-            self.machine.validate()
+            check_state(self.machine)
         self.settle()
 
     def check_end(self) -> None:
         machine, known = self.machine, self.machine.registry
         assert not self.shares
         assert not self.twins
-        assert len(machine.doubles) == 0
-        assert [known.members, known.nodes, known.groups, known.blocks] == [{}, {}, {}, {}]
+        assert len(machine.backup_tasks) == 0
+        assert [known.shares, known.nodes, known.groups, known.blocks] == [{}, {}, {}, {}]
         assert machine.history.totals().erasures == self.erasures
-        again = AnyKState(lateness=machine.lateness, record=True)
+        again = AnyKState(lateness_rule=machine.lateness.rule, record=True)
         assert machine.events is not None
         replayed = [answer for event in machine.events for answer in again.handle(event)]
         assert replayed == self.instructions
@@ -309,7 +313,7 @@ class AnyOrder(RuleBasedStateMachine):
     @initialize(count=st.integers(1, 7), rule=st.sampled_from([LateByHistory(), SOON]))
     def begin(self, count: int, rule: LateByHistory) -> None:
         self.dask = ModelDask([f"host{i % 3}:{i}" for i in range(count)])
-        self.dask.machine.lateness = rule
+        self.dask.machine.lateness.rule = rule
 
     @rule(
         n=st.integers(1, 6),
@@ -372,15 +376,15 @@ class AnyOrder(RuleBasedStateMachine):
         for name in dask.workers:
             seen = data.draw(st.sampled_from([dask.now, dask.now, 0.0]))
             ghosts, busy = data.draw(st.tuples(st.integers(0, 1), st.integers(0, 1)))
-            news.append(m.WorkerNews(name, seen, 0.0, ghosts, True, busy))
+            news.append(events.WorkerObservation(name, seen, 0.0, ghosts, True, busy))
         dask.settle()
         expected = wait if on_time else 0.25
-        dask.obey(dask.tell(m.Tick(dask.now, expected, 0.5, tuple(news))))
+        dask.obey(dask.tell(events.Tick(dask.now, expected, 0.5, tuple(news))))
 
     @invariant()
     def valid(self) -> None:
         if hasattr(self, "dask"):
-            self.dask.machine.validate()
+            check_state(self.dask.machine)
 
     def teardown(self) -> None:
         if hasattr(self, "dask"):
@@ -431,19 +435,21 @@ def test_every_subset_of_survivors_is_enough(survivors: tuple[int, ...]) -> None
 
 def test_a_predicate_decides_what_is_enough() -> None:
     machine = AnyKState()
-    machine.handle(m.WorkerJoined(0.0, "w", "w", 1))
+    machine.handle(events.WorkerJoined(0.0, "w", "w", 1))
     edges = tuple((p, f"s{p}") for p in range(4))
-    node = m.NodeSpec("node", edges, lambda done: done >= {0, 3})
-    shares = tuple(m.ShareSpec(key, p, p) for p, key in edges)
-    machine.handle(m.GroupsAdded(0.0, (m.GroupSpec("", 0, 0, 0, shares, (node,)),)))
-    machine.handle(m.NodeWaiting(0.0, "node"))
+    node = events.NodeSpec("node", edges, lambda done: done >= {0, 3})
+    shares = tuple(events.ShareSpec(key, p, p) for p, key in edges)
+    machine.handle(events.GroupsAdded(0.0, (events.GroupSpec("", 0, 0, 0, shares, (node,)),)))
+    machine.handle(events.TaskChanged(0.0, "node", "node", "waiting"))
     for key in ("s0", "s1", "s3"):
-        machine.handle(m.ShareStarted(0.0, key, "w"))
+        machine.handle(events.TaskChanged(0.0, key, "share", "started", "w"))
     for key in ("s0", "s1"):
-        machine.handle(m.ShareDone(1.0, key, "w", 0.0, 1.0))
-        assert machine.handle(m.Settle(1.0)) == ()
-    machine.handle(m.ShareDone(2.0, "s3", "w", 0.0, 2.0))
-    assert machine.handle(m.Settle(2.0)) == (m.Cut("node", ("s2",), (0, 1, 3)),)
+        machine.handle(events.TaskChanged(1.0, key, "share", "done", "w", 0.0, 1.0))
+        assert machine.handle(events.Settle(1.0)) == ()
+    machine.handle(events.TaskChanged(2.0, "s3", "share", "done", "w", 0.0, 2.0))
+    assert machine.handle(events.Settle(2.0)) == (
+        events.DisconnectNode("node", ("s2",), (0, 1, 3)),
+    )
 
 
 def test_a_survivor_lost_before_the_node_ran_is_waited_for_again() -> None:
@@ -458,7 +464,7 @@ def test_a_survivor_lost_before_the_node_ran_is_waited_for_again() -> None:
     assert dask.nodes[node].state == "running"
     dask.leave("b")
     assert dask.nodes[node].state == "waiting"
-    lost = [k for k, member in dask.machine.registry.members.items() if member.state == "waiting"]
+    lost = [k for k, share in dask.machine.registry.shares.items() if share.state == "waiting"]
     assert len(lost) == 1
     dask.start(lost[0])
     assert dask.nodes[node].state == "waiting"
@@ -507,9 +513,9 @@ def test_parity_on_standby_starts_when_a_share_is_lost_and_else_never() -> None:
     for key in dask.startable():
         dask.start(key)
     assert not any(s.state == "running" for k, s in dask.shares.items() if k[0] == "parity-r")
-    lost = dask.machine.registry.members["share-r", 0, 0, 0].worker
+    lost = dask.machine.registry.shares["share-r", 0, 0, 0].worker
     assert lost is not None
-    seats = {k: member.worker for k, member in dask.machine.registry.members.items()}
+    seats = {k: share.worker for k, share in dask.machine.registry.shares.items()}
     dask.leave(lost)
     dask.settle()
     waiting = {k for k, s in dask.shares.items() if k[0] == "parity-r" and not s.held}
@@ -525,16 +531,16 @@ def tick(
     """Tell that time has passed, and who returned something else in the meantime."""
     dask.now = now
     news = tuple(
-        m.WorkerNews(name, now, (results or {}).get(name, 0.0), 0, True, busy)
+        events.WorkerObservation(name, now, (results or {}).get(name, 0.0), 0, True, busy)
         for name in dask.workers
     )
-    first = dask.tell(m.Tick(now - 0.01, 0.25, 0.5, news))  # so that the second is on time
-    return [*first, *dask.tell(m.Tick(now, 0.25, 0.5, news))]
+    first = dask.tell(events.Tick(now - 0.01, 0.25, 0.5, news))  # so that the second is on time
+    return [*first, *dask.tell(events.Tick(now, 0.25, 0.5, news))]
 
 
 def with_late(rule: LateByHistory) -> ModelDask:
     dask = ModelDask([f"w{i}" for i in range(6)])
-    dask.machine.lateness = rule
+    dask.machine.lateness.rule = rule
     return dask
 
 
@@ -561,7 +567,7 @@ def test_parity_on_standby_starts_when_the_group_is_late() -> None:
     assert late is not None
     # It has returned something else in the meantime: a worker with a queue is not late.
     assert tick(dask, 4.0, {late: 3.0}) == []
-    assert {type(i) for i in tick(dask, 5.05, {late: 3.0})} == {m.Start}
+    assert {type(i) for i in tick(dask, 5.05, {late: 3.0})} == {events.StartShare}
     assert tick(dask, 5.3, {late: 3.0}) == []
 
 
@@ -582,7 +588,7 @@ def test_what_is_late_is_learned_from_the_groups_before() -> None:
     assert tick(dask, 35.9, late) == []
     started = tick(dask, 36.1, late)
     # One in reserve for each of the two that are late.
-    assert [type(item) for item in started] == [m.Start, m.Start]
+    assert [type(item) for item in started] == [events.StartShare, events.StartShare]
 
 
 def all_late() -> tuple[ModelDask, dict[int, Key]]:
@@ -603,7 +609,7 @@ def test_when_most_workers_are_late_it_is_not_the_workers() -> None:
     dask.now = 99.0
     dask.finish(shares[0])
     dask.settle()
-    assert [type(item) for item in tick(dask, 99.1)] == [m.Start, m.Start]
+    assert [type(item) for item in tick(dask, 99.1)] == [events.StartShare, events.StartShare]
 
 
 @pytest.mark.parametrize("first", ["backup", "share", "others", "nobody is free"])
@@ -614,12 +620,12 @@ def test_a_share_that_nothing_stands_in_for_runs_twice_and_the_first_wins(first:
     dask.settle()
     given = tick(dask, 99.1, busy=first == "nobody is free")
     # Two in reserve for three that are late: the third is run again where there is room.
-    assert [type(item) for item in given[:2]] == [m.Start, m.Start]
+    assert [type(item) for item in given[:2]] == [events.StartShare, events.StartShare]
     dask.obey(given)
     if first == "nobody is free":
         assert given[2:] == []
         return
-    (double,) = (item for item in given if isinstance(item, m.StartBackup))
+    (double,) = (item for item in given if isinstance(item, events.StartBackup))
     slow = dask.shares[double.task].worker
     assert double.worker != slow
     assert [type(item) for item in tick(dask, 99.2)] == []  # one twin is enough
@@ -644,7 +650,7 @@ def test_where_parity_is_dear_a_late_share_runs_again_in_its_place(then: str) ->
     dask = with_late(EXACT)
     for block in range(3):  # shares take 3 s, and parity 9
         shares = started_group(dask, block, at=20.0 * block)
-        dask.obey([m.Start(("parity-r", 0, block, 4), None)])
+        dask.obey([events.StartShare(("parity-r", 0, block, 4), None)])
         dask.start(("parity-r", 0, block, 4))
         dask.now += 3.0
         for position in (0, 1, 2):
@@ -660,7 +666,7 @@ def test_where_parity_is_dear_a_late_share_runs_again_in_its_place(then: str) ->
     slow = dask.shares[shares[3]].worker
     assert slow is not None
     (double,) = tick(dask, 66.1)
-    assert isinstance(double, m.StartBackup)
+    assert isinstance(double, events.StartBackup)
     assert (double.task, double.worker == slow) == (shares[3], False)
     dask.obey([double])
     assert tick(dask, 66.3) == []
@@ -671,15 +677,17 @@ def test_where_parity_is_dear_a_late_share_runs_again_in_its_place(then: str) ->
         assert dask.machine.history.run("r").counters.doubles_used == 1
     elif then == "the twin is late":
         assert tick(dask, 69.0) == []
-        assert [type(item) for item in tick(dask, 72.2)] == [m.Start]
+        assert [type(item) for item in tick(dask, 72.2)] == [events.StartShare]
     else:
         answers: list[Instruction] = []
         for _ in range(8):
             dask.now += 0.25
             heard = {name: 66.3 if name == slow else dask.now for name in dask.workers}
-            news = tuple(m.WorkerNews(name, at, 0.0, 0, True, 1) for name, at in heard.items())
-            answers += dask.tell(m.Tick(dask.now, 0.25, 0.5, news))
-        assert m.Start in {type(item) for item in answers}
+            news = tuple(
+                events.WorkerObservation(name, at, 0.0, 0, True, 1) for name, at in heard.items()
+            )
+            answers += dask.tell(events.Tick(dask.now, 0.25, 0.5, news))
+        assert events.StartShare in {type(item) for item in answers}
     dask.run_to_the_end()
     dask.check_end()
 
@@ -698,7 +706,7 @@ def test_a_worker_that_would_idle_tries_a_parity_share_earlier() -> None:
         dask.finish(shares[position])
     dask.settle()
     assert tick(dask, 31.6, busy=1) == []  # nobody has nothing to do
-    assert {type(item) for item in tick(dask, 31.7, busy=0)} == {m.Start}
+    assert {type(item) for item in tick(dask, 31.7, busy=0)} == {events.StartShare}
 
 
 def test_nobody_is_late_when_the_scheduler_did_not_listen() -> None:
@@ -708,18 +716,18 @@ def test_nobody_is_late_when_the_scheduler_did_not_listen() -> None:
     for position in range(3):
         dask.finish(shares[position])
     dask.settle()
-    news = tuple(m.WorkerNews(name, 1.0, 0.0, 0, True) for name in dask.workers)
-    dask.tell(m.Tick(1.0, 0.25, 0.5, news))
-    news = tuple(m.WorkerNews(name, 9.0, 0.0, 0, True) for name in dask.workers)
-    assert dask.tell(m.Tick(9.0, 0.25, 0.5, news)) == ()
-    assert dask.tell(m.Tick(9.25, 0.25, 0.5, news)) != ()
+    news = tuple(events.WorkerObservation(name, 1.0, 0.0, 0, True) for name in dask.workers)
+    dask.tell(events.Tick(1.0, 0.25, 0.5, news))
+    news = tuple(events.WorkerObservation(name, 9.0, 0.0, 0, True) for name in dask.workers)
+    assert dask.tell(events.Tick(9.0, 0.25, 0.5, news)) == ()
+    assert dask.tell(events.Tick(9.25, 0.25, 0.5, news)) != ()
 
 
 def test_parity_does_not_start_on_a_slow_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "FORGIVEN_AFTER", 1e9)
+    monkeypatch.setattr(workers_module, "FORGIVE_SECONDS", 1e9)
     dask = with_late(EXACT)
     slow = {"w0", "w1"}
-    workers = dask.machine.roster.workers
+    workers = dask.machine.workers.by_address
     for block in itertools.count():
         shares = started_group(dask, block, at=100.0 * block)
         for key in sorted(shares.values(), key=lambda key: dask.shares[key].worker in slow):
@@ -737,7 +745,7 @@ def test_parity_does_not_start_on_a_slow_worker(monkeypatch: pytest.MonkeyPatch)
     for position in range(3):
         dask.finish(shares[position])
     dask.settle()
-    started = [i for i in tick(dask, begun + 5.0) if isinstance(i, m.Start)]
+    started = [i for i in tick(dask, begun + 5.0) if isinstance(i, events.StartShare)]
     assert len(started) == 1
     assert not slow & {item.worker for item in started}
 
@@ -771,8 +779,8 @@ def test_new_groups_avoid_workers_with_ghosts() -> None:
         dask.add(block=block, n=4, enough=3)
         assert slow not in {s.place for k, s in dask.shares.items() if k[2] == block}
     assert slow is not None
-    news = tuple(m.WorkerNews(w, 2.0, 2.0, 0, True) for w in dask.workers)
-    dask.tell(m.Tick(2.0, 0.25, 0.5, news))
+    news = tuple(events.WorkerObservation(w, 2.0, 2.0, 0, True) for w in dask.workers)
+    dask.tell(events.Tick(2.0, 0.25, 0.5, news))
     places = set()
     for block in range(6, 11):
         dask.add(block=block, n=4, enough=3)
@@ -783,48 +791,48 @@ def test_new_groups_avoid_workers_with_ghosts() -> None:
 def test_a_graph_that_comes_again_changes_nothing() -> None:
     dask = ModelDask(["a", "b"])
     machine = dask.machine
-    spec = m.GroupSpec(
+    spec = events.GroupSpec(
         "r",
         0,
         0,
         0,
-        (m.ShareSpec("s0", 0, 0), m.ShareSpec("s1", 1, 1)),
-        (m.NodeSpec("node", ((0, "s0"), (1, "s1")), 1),),
+        (events.ShareSpec("s0", 0, 0), events.ShareSpec("s1", 1, 1)),
+        (events.NodeSpec("node", ((0, "s0"), (1, "s1")), 1),),
     )
-    assert len(machine.handle(m.GroupsAdded(0.0, (spec,)))) == 2
-    machine.handle(m.NodeWaiting(0.0, "node"))
-    machine.handle(m.ShareStarted(0.0, "s0", "a"))
-    machine.handle(m.ShareDone(0.0, "s0", "a", 0.0, 0.0))
-    machine.handle(m.Settle(0.0))
-    machine.handle(m.Forgotten(0.0, "s1"))
-    assert machine.handle(m.GroupsAdded(1.0, (spec,))) == ()
-    assert set(machine.registry.members) == {"s0"}
-    machine.validate()
+    assert len(machine.handle(events.GroupsAdded(0.0, (spec,)))) == 2
+    machine.handle(events.TaskChanged(0.0, "node", "node", "waiting"))
+    machine.handle(events.TaskChanged(0.0, "s0", "share", "started", "a"))
+    machine.handle(events.TaskChanged(0.0, "s0", "share", "done", "a", 0.0, 0.0))
+    machine.handle(events.Settle(0.0))
+    machine.handle(events.Forgotten(0.0, "s1"))
+    assert machine.handle(events.GroupsAdded(1.0, (spec,))) == ()
+    assert set(machine.registry.shares) == {"s0"}
+    check_state(machine)
 
 
 def test_unknown_tasks_and_workers_change_nothing() -> None:
     machine = AnyKState()
     for event in (
-        m.ShareWaiting(0.0, "x"),
-        m.ShareStarted(0.0, "x", "w"),
-        m.ShareDone(0.0, "x", "w", 0.0, 0.0),
-        m.ShareReleased(0.0, "x"),
-        m.ShareErred(0.0, "x"),
-        m.NodeWaiting(0.0, "x"),
-        m.NodeStarted(0.0, "x"),
-        m.NodeDone(0.0, "x"),
-        m.NodeReleased(0.0, "x"),
-        m.NodeErred(0.0, "x"),
-        m.TaskWaiting(0.0, "x"),
-        m.TaskDone(0.0, "x", "w"),
-        m.TaskGone(0.0, "x"),
-        m.WorkerStatus(0.0, "w", True),
-        m.Forgotten(0.0, "x"),
-        m.WorkerLeft(0.0, "w"),
-        m.Settle(0.0),
+        events.TaskChanged(0.0, "x", "share", "waiting"),
+        events.TaskChanged(0.0, "x", "share", "started", "w"),
+        events.TaskChanged(0.0, "x", "share", "done", "w", 0.0, 0.0),
+        events.TaskChanged(0.0, "x", "share", "released"),
+        events.TaskChanged(0.0, "x", "share", "erred"),
+        events.TaskChanged(0.0, "x", "node", "waiting"),
+        events.TaskChanged(0.0, "x", "node", "started"),
+        events.TaskChanged(0.0, "x", "node", "done"),
+        events.TaskChanged(0.0, "x", "node", "released"),
+        events.TaskChanged(0.0, "x", "node", "erred"),
+        events.TaskChanged(0.0, "x", "task", "waiting"),
+        events.TaskChanged(0.0, "x", "task", "done", "w"),
+        events.TaskChanged(0.0, "x", "task", "released"),
+        events.WorkerStatus(0.0, "w", True),
+        events.Forgotten(0.0, "x"),
+        events.WorkerLeft(0.0, "w"),
+        events.Settle(0.0),
     ):
         assert machine.handle(event) == ()
-        machine.validate()
+        check_state(machine)
     assert not machine.unsettled
 
 
@@ -833,25 +841,25 @@ def test_a_share_that_raises_is_reported_and_not_an_erasure() -> None:
     dask.add(block=0, n=2, enough=1)
     key = ("share-r", 0, 0, 0)
     dask.start(key)
-    dask.tell(m.ShareErred(1.0, key))
-    dask.tell(m.NodeErred(1.0, ("decode-r", 0, 0, 0)))
-    assert dask.machine.registry.members[key].state is ShareStatus.ERRED
+    dask.tell(events.TaskChanged(1.0, key, "share", "erred"))
+    dask.tell(events.TaskChanged(1.0, ("decode-r", 0, 0, 0), "node", "erred"))
+    assert dask.machine.registry.shares[key].state is ShareStatus.ERRED
     assert [r.state for r in dask.machine.history.run("r").shares] == ["erred"]
-    dask.machine.validate()
+    check_state(dask.machine)
 
 
 def silent(machine: AnyKState, now: float, seen: dict[str, float], needed: bool = True) -> set[str]:
-    news = tuple(m.WorkerNews(name, at, at, 0, needed) for name, at in seen.items())
-    answer = machine.handle(m.Tick(now, 0.25, 0.5, news))
-    return {item.worker for item in answer if isinstance(item, m.RemoveWorker)}
+    news = tuple(events.WorkerObservation(name, at, at, 0, needed) for name, at in seen.items())
+    answer = machine.handle(events.Tick(now, 0.25, 0.5, news))
+    return {item.worker for item in answer if isinstance(item, events.RemoveWorker)}
 
 
 def with_workers(*names: str, delivered: bool = True) -> AnyKState:
     machine = AnyKState(FixedSilence(silent_after=3.0, grace=15.0))
     for name in names:
-        machine.handle(m.WorkerJoined(0.0, name, name, 1))
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
         if delivered:
-            machine.handle(m.ShareDone(0.0, "other", name, 0.0, 0.0))
+            machine.handle(events.TaskChanged(0.0, "other", "share", "done", name, 0.0, 0.0))
     return machine
 
 
@@ -904,31 +912,34 @@ def test_a_large_cluster_has_longer_because_it_is_heard_of_less_often() -> None:
     machine = with_workers("a", "b")
     for step in range(1, 28):
         now = step * 0.25
-        news = (m.WorkerNews("a", 0.0, 0.0, 0, True), m.WorkerNews("b", now, now, 0, True))
-        assert machine.handle(m.Tick(now, 0.25, 2.0, news)) == ()
+        news = (
+            events.WorkerObservation("a", 0.0, 0.0, 0, True),
+            events.WorkerObservation("b", now, now, 0, True),
+        )
+        assert machine.handle(events.Tick(now, 0.25, 2.0, news)) == ()
 
 
 def test_a_worker_that_is_not_running_yet_gets_no_seats() -> None:
     machine = AnyKState()
     for name in ("a", "b"):
-        machine.handle(m.WorkerJoined(0.0, name, name, 1))
-    machine.handle(m.WorkerJoined(0.0, "c", "c", 1, running=False))
-    shares = tuple(m.ShareSpec(f"s{p}", p, p) for p in range(3))
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+    machine.handle(events.WorkerJoined(0.0, "c", "c", 1, running=False))
+    shares = tuple(events.ShareSpec(f"s{p}", p, p) for p in range(3))
     edges = tuple((p, f"s{p}") for p in range(3))
-    group = m.GroupSpec("r", 0, 0, 0, shares, (m.NodeSpec("node", edges, 2),))
-    placed = machine.handle(m.GroupsAdded(0.0, (group,)))
-    assert {item.worker for item in placed if isinstance(item, m.Place)} == {"a", "b"}
-    machine.validate()
+    group = events.GroupSpec("r", 0, 0, 0, shares, (events.NodeSpec("node", edges, 2),))
+    placed = machine.handle(events.GroupsAdded(0.0, (group,)))
+    assert {item.worker for item in placed if isinstance(item, events.PlaceShare)} == {"a", "b"}
+    check_state(machine)
     # When it is running, the shares that have not started spread.
-    placed = machine.handle(m.WorkerStatus(9.0, "c", True))
-    assert {item.worker for item in placed if isinstance(item, m.Place)} == {"c"}
-    machine.validate()
+    placed = machine.handle(events.WorkerStatus(9.0, "c", True))
+    assert {item.worker for item in placed if isinstance(item, events.PlaceShare)} == {"c"}
+    check_state(machine)
 
 
 def test_becoming_running_is_a_sign_of_life() -> None:
     machine = with_workers("a", "b", delivered=False)
     assert ticks(machine, 14.0, {"a": 0.0, "b": FOREVER}) == set()
-    machine.handle(m.WorkerStatus(14.0, "a", True))
+    machine.handle(events.WorkerStatus(14.0, "a", True))
     for step in range(1, 60):
         assert silent(machine, 14.0 + step * 0.25, {"a": 0.0, "b": 14.0 + step * 0.25}) == set()
 
@@ -949,8 +960,8 @@ def test_how_long_silence_lasts_is_learned_from_how_regular_a_worker_was(
 ) -> None:
     machine = AnyKState()
     for name in ("a", "b"):
-        machine.handle(m.WorkerJoined(0.0, name, name, 1))
-        machine.handle(m.TaskDone(0.0, "other", name))
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+        machine.handle(events.TaskChanged(0.0, "other", "task", "done", name))
     now = last = heard(machine, gap, 20.0)
     gone: set[str] = set()
     while not gone:
@@ -963,8 +974,8 @@ def test_how_long_silence_lasts_is_learned_from_how_regular_a_worker_was(
 def test_on_a_busy_machine_others_say_how_irregular_it_is() -> None:
     machine = AnyKState()
     for name in ("a", "b"):
-        machine.handle(m.WorkerJoined(0.0, name, name, 1))
-        machine.handle(m.TaskDone(0.0, "other", name))
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+        machine.handle(events.TaskChanged(0.0, "other", "task", "done", name))
     last = heard(machine, 0.5, 10.0)
     # Everybody is busy now; "b" is heard of after two seconds.
     for step in range(1, 9):
@@ -980,6 +991,6 @@ def test_the_history_of_many_runs_is_bounded_and_the_totals_stay() -> None:
         history.run(f"run{number}").counters.erasures += 1
     assert len(history.runs) == 16
     assert history.totals().erasures == 40
-    dask.tell(m.RunDropped(0.0, "run39"))
+    dask.tell(events.RunDropped(0.0, "run39"))
     assert "run39" not in history.runs
     assert history.totals().erasures == 40

@@ -161,7 +161,7 @@ def busy_board(workers: int, groups: int, shares: int = 6) -> RunCollector:
     for number in range(workers):
         state.handle(WorkerJoined(0.0, f"tcp://10.0.0.1:{number}", "h", 1))
     board = RunCollector(state)
-    addresses = list(state.roster.workers)
+    addresses = list(state.workers.by_address)
     for number in range(groups):
         layer, block, now = number % 10, number // 10, number / 100
         history = state.history.run("r")

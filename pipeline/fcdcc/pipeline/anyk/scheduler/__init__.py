@@ -1,1 +1,1 @@
-"""scheduler."""
+"""The any-k scheduler plugin: connects the state machine to Dask's scheduler."""

@@ -1,8 +1,8 @@
-"""What the plugin relies on inside Dask, checked in one place and told in words.
+"""What the plugin relies on inside Dask, checked in one place and reported in words.
 
-Any-k nodes are made by changing the scheduler's own state (:mod:`.edits`), and Dask promises
-nothing about that. So before the plugin touches a scheduler it looks whether everything is
-still as it was when it was written, and refuses with the list of what is not.
+The plugin changes the scheduler's own state (:mod:`.graph_edits`), which is not a public interface
+of Dask. So before it works for a scheduler it checks that everything it relies on is still there,
+and refuses with a list of what is not.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from distributed.worker_state_machine import TaskState as WorkerTaskState
 from distributed.worker_state_machine import TaskStateState as WorkerTaskStateState
 from distributed.worker_state_machine import WorkerState as WorkerMachine
 
-from ..errors import UnsupportedDaskError
+from fcdcc.coding.errors import FcdccError
+
 from ..tasks import ERASED, AnyK
 
 OLDEST = "2025.7.0"
-"""The oldest distributed that the plugin was tested with."""
+"""The oldest version of distributed that the plugin was tested with."""
 
 NEWEST = "2026.8.0"
-"""The newest one."""
+"""The newest version of distributed that the plugin was tested with."""
 
 _TASK = {
     "dependencies": "the tasks that it needs",
@@ -78,13 +79,17 @@ _HOOKS = {
 }
 
 
+class UnsupportedDaskError(FcdccError, RuntimeError):
+    """A distributed scheduler that differs from what the plugin relies on."""
+
+
 def check_contract() -> None:
     """Check that Dask is as the plugin needs it.
 
     Raises
     ------
     UnsupportedDaskError
-        With everything that is not.
+        With a list of everything that differs.
     """
     found = breaches()
     if found:
@@ -96,7 +101,7 @@ def check_contract() -> None:
 
 
 def breaches() -> list[str]:
-    """Return what in Dask is not as the plugin needs it, each in words; empty if all is well."""
+    """Return in words what in Dask is not as the plugin needs it; empty if all is well."""
     return [
         *_version(),
         *_attributes(),
@@ -135,7 +140,7 @@ def _attributes() -> list[str]:
 
 
 def _names(owner: type) -> set[str]:
-    """Return the names of a class's attributes, of those too that only instances have."""
+    """Return the names of the attributes of a class and of its instances."""
     slots = (name for base in owner.__mro__ for name in getattr(base, "__slots__", ()))
     annotated = (name for base in owner.__mro__ for name in getattr(base, "__annotations__", ()))
     return {*dir(owner), *slots, *annotated}
@@ -172,7 +177,7 @@ def _lacking(owner: type, name: str, needed: tuple[str, ...]) -> list[str]:
 
 
 def _worker_side() -> list[str]:
-    """Check what :func:`.wanted.wanted` asks a worker."""
+    """Check what :func:`fcdcc.pipeline.anyk.wanted` reads from a worker."""
     found = []
     if "tasks" not in _names(WorkerMachine):
         found.append("a worker's state has no 'tasks'")

@@ -1,9 +1,9 @@
-"""What the plugin does to Dask's tasks: everything that touches the scheduler's own state.
+"""What the plugin changes in the scheduler's own state: where tasks run, and what they need.
 
 Each function leaves the scheduler in a state that its own validation accepts, once the
-recommendations that it returns have been followed. None may be called while the scheduler
-is in the middle of its transitions, except :func:`place`, :func:`hold` and :func:`defer`, which
-only say where and when a task that is not assigned yet may run.
+recommendations that it returns have been followed. None may be called while the scheduler is in the
+middle of its transitions, except :func:`place`, :func:`hold_back` and :func:`defer`, which only say
+where and when a task that is not assigned yet may run, and :func:`forbid_stealing`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from distributed.scheduler import Recs, Scheduler, TaskState
 
 
-OWNER = "fcdcc-anyk"
-"""In whose name twins are wanted, as Dask does it for what is published or in a queue."""
+BACKUP_CLIENT = "fcdcc-anyk"
+"""Name of the client on the scheduler that wants the results of backup tasks. Dask itself does the
+same for published data sets and queues."""
 
-NOBODY = "held://fcdcc"
-"""An address that no worker has: a task that is restricted to it waits in ``no-worker``."""
+NO_WORKER = "held://fcdcc"
+"""An address that no worker has. A task that is restricted to it waits in ``no-worker``."""
 
 _UNASSIGNED = ("released", "waiting", "no-worker")
 _WORKERS = {"workers", "restrictions"}
@@ -32,10 +33,10 @@ _WORKERS = {"workers", "restrictions"}
 
 
 def place(task: TaskState, worker: str) -> bool:
-    """Let a task run on one worker, and elsewhere if that is gone; return whether it may be.
+    """Let a task run on one worker, or elsewhere if that is gone; return whether it was placed.
 
-    A task whose workers, hosts or resources somebody has chosen is left alone, and so is one that
-    is assigned.
+    A task that is assigned already is not placed, nor is one for which the user has chosen
+    workers, hosts or resources.
     """
     chosen = task.resource_restrictions or task.host_restrictions or _WORKERS & _annotated(task)
     if task.state not in _UNASSIGNED or chosen:
@@ -49,11 +50,12 @@ def _annotated(task: TaskState) -> set[str]:
     return set(task.annotations or ())
 
 
-def stranded(scheduler: Scheduler, ours: Collection[Key]) -> Recs:
-    """Let tasks run that wait for workers which take none, or are gone, where others take some.
+def run_stranded(scheduler: Scheduler, ours: Collection[Key]) -> Recs:
+    """Let tasks run elsewhere whose worker takes no tasks or is gone, if others take some.
 
-    Dask lets a task that need not run where it was placed run anywhere when it becomes ready; but
-    if nobody takes tasks then, it looks again only when a worker does that the task was placed on.
+    When a task that was placed becomes ready, Dask runs it anywhere if its worker takes no tasks.
+    But if no worker at all takes tasks at that moment, Dask considers it again only when a worker
+    takes tasks that it was placed on.
     """
     if not scheduler.running:
         return {}
@@ -61,16 +63,16 @@ def stranded(scheduler: Scheduler, ours: Collection[Key]) -> Recs:
     return {task.key: "processing" for task in waiting if task.key in ours}
 
 
-def keep(scheduler: Scheduler, task: TaskState) -> None:
+def forbid_stealing(scheduler: Scheduler, task: TaskState) -> None:
     """Keep a task that was just assigned from being stolen by another worker.
 
-    It is where its data is: a strip that is moved because its worker has much to do costs more
-    time on the network than it saves, and late tasks are dealt with otherwise.
+    Its inputs are on its worker. To move them because the worker has much to do costs more time on
+    the network than it saves, and late tasks are handled otherwise.
     """
     stealing = scheduler.extensions.get("stealing")
     if stealing is not None:
         stealing.remove_key_from_stealable(task)
-        # Dask looks at these again when it learns how long such tasks take.
+        # Dask makes these stealable when it learns how long such tasks take.
         stealing.unknown_durations.get(task.prefix.name, set()).discard(task)
 
 
@@ -84,26 +86,26 @@ def defer(task: TaskState, by: int) -> None:
         task.priority = (*first, number + by)
 
 
-def hold(task: TaskState) -> None:
-    """Let a task wait, with its inputs ready and not moved, until it is started."""
+def hold_back(task: TaskState) -> None:
+    """Let a task wait, with its inputs computed and not moved, until it is started."""
     if task.state in _UNASSIGNED:
-        task.worker_restrictions = {NOBODY}
+        task.worker_restrictions = {NO_WORKER}
         task.loose_restrictions = False
 
 
-def start(task: TaskState, worker: str | None) -> Recs:
-    """Let a held task run, on one worker if one is named."""
+def start_held(task: TaskState, worker: str | None) -> Recs:
+    """Let a task run that was held back, on one worker if one is named."""
     task.worker_restrictions = {worker} if worker else None
     task.loose_restrictions = worker is not None
     return {task.key: "processing"} if task.state == "no-worker" else {}
 
 
-def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
+def disconnect(node: TaskState, shares: Iterable[TaskState]) -> Recs:
     """Disconnect an any-k node that waits from some of its shares.
 
-    The shares stand as erased in the node's arguments. Who has no dependents left and is
-    not wanted by a client is to be forgotten; who has some, none of which waits, is to be
-    released; the node is to run if it waits for nothing else.
+    In the node's arguments the shares are replaced by ``ERASED``. A share that has no dependents
+    left and that no client wants is to be forgotten; one that has some, none of which waits, is to
+    be released. The node is to run if it waits for nothing else.
 
     Raises
     ------
@@ -112,7 +114,9 @@ def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
     """
     spec = node.run_spec
     if not isinstance(spec, AnyK) or node.state != "waiting":
-        raise RuntimeError(f"{node!r} was to be cut, but it is no any-k node that waits")
+        raise RuntimeError(
+            f"{node!r} was to be disconnected from shares, but it is no any-k node that waits"
+        )
     recommendations: Recs = {}
     gone: dict[Key, None] = {}
     for share in shares:
@@ -137,19 +141,21 @@ def cut(node: TaskState, shares: Iterable[TaskState]) -> Recs:
     return recommendations
 
 
-def double(scheduler: Scheduler, task: TaskState, backup: Key, worker: str) -> Recs:
-    """Add a twin of a task that runs: the same work, from the same inputs, on another worker.
+def start_backup(scheduler: Scheduler, task: TaskState, backup: Key, worker: str) -> Recs:
+    """Add a backup of a running task: the same work, from the same inputs, on another worker.
 
-    It is wanted in the plugin's own name until :func:`drop`.
+    :data:`BACKUP_CLIENT` wants it until :func:`release_backup`.
 
     Raises
     ------
     RuntimeError
-        If the task does not run, or the twin exists; then nothing was changed.
+        If the task does not run, or the backup exists; then nothing was changed.
     """
     spec = task.run_spec
     if task.state != "processing" or spec is None or backup in scheduler.tasks:
-        raise RuntimeError(f"{task!r} was to be doubled as {backup!r}, but does not run or was")
+        raise RuntimeError(
+            f"{task!r} was to get the backup task {backup!r}, but it does not run or has that one"
+        )
     copy = scheduler.new_task(backup, spec.substitute({}, key=backup), "released")
     for other in task.dependencies:
         copy.add_dependency(other)
@@ -163,27 +169,29 @@ def double(scheduler: Scheduler, task: TaskState, backup: Key, worker: str) -> R
         copy.loose_restrictions = task.loose_restrictions
     else:
         place(copy, worker)
-    scheduler.client_desires_keys([backup], OWNER)
+    scheduler.client_desires_keys([backup], BACKUP_CLIENT)
     return {backup: "waiting"}
 
 
-def adopt(task: TaskState, backup: TaskState) -> Recs:
-    """Take a task from its worker, and let it take over the result of its twin.
+def use_backup_result(task: TaskState, backup: TaskState) -> Recs:
+    """Take a task from its worker, and let it return the result of its backup instead.
 
-    It keeps the inputs that it has: a worker that remembers it was told of them.
+    It keeps its inputs, because a worker that remembers the task was told of them.
 
     Raises
     ------
     RuntimeError
-        If the task does not run or there is no result to take over; then nothing was changed.
+        If the task does not run or the backup has no result; then nothing was changed.
     """
     if task.state != "processing" or not backup.who_has:
         raise RuntimeError(
-            f"{task!r} was to adopt the result of {backup!r}, but one of them is gone"
+            f"{task!r} was to use the result of its backup {backup!r}, but it does not run, or "
+            "there is no result"
         )
     inputs = [TaskRef(other.key) for other in task.dependencies]
     task.run_spec = Task(task.key, _first, TaskRef(backup.key), *inputs)
-    task.dependencies.add(backup)  # the groups of the two are one: that is no dependency
+    # Not TaskState.add_dependency: both are in the same task group, which must not need itself.
+    task.dependencies.add(backup)
     backup.dependents.add(task)
     task.resource_restrictions = task.host_restrictions = None
     task.worker_restrictions = {worker.address for worker in backup.who_has}
@@ -195,26 +203,25 @@ def _first(value: object, *_: object) -> object:
     return value
 
 
-def drop(scheduler: Scheduler, backup: Key, stimulus_id: str) -> None:
-    """Want a twin no longer; if nobody else does, it is forgotten."""
-    owner = scheduler.clients.get(OWNER)
+def release_backup(scheduler: Scheduler, backup: Key, stimulus_id: str) -> None:
+    """Release a backup task; if its task does not need it, Dask forgets it."""
+    owner = scheduler.clients.get(BACKUP_CLIENT)
     if owner is None:
         return
-    scheduler.client_releases_keys([backup], OWNER, stimulus_id)
+    scheduler.client_releases_keys([backup], BACKUP_CLIENT, stimulus_id)
     if not owner.wants_what:
-        del scheduler.clients[OWNER]
+        del scheduler.clients[BACKUP_CLIENT]
 
 
-def shut_out(scheduler: Scheduler, worker: str, stimulus_id: str) -> None:
-    """Give a worker no more tasks, as if it had paused; what it has and holds stays."""
+def pause_worker(scheduler: Scheduler, worker: str, stimulus_id: str) -> None:
+    """Assign no more tasks to a worker, as if it had paused; what it runs and holds stays."""
     scheduler.handle_worker_status_change("paused", worker, stimulus_id)
 
 
-def orphans(tasks: Iterable[TaskState]) -> Recs:
-    """Return recommendations to forget tasks that nobody wants and nobody depends on.
+def forget_orphans(tasks: Iterable[TaskState]) -> Recs:
+    """Forget those of some tasks that no client wants and no task depends on.
 
-    A graph that is submitted again brings back the shares that a node was cut from, and
-    nothing leads to them any more.
+    A graph that is submitted again brings back the shares that a node was disconnected from.
     """
     return {
         task.key: "forgotten"

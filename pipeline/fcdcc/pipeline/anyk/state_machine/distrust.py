@@ -1,84 +1,81 @@
-"""Whom to trust: wrong shares by worker, and who gets no more work after too many of them.
+"""Which workers returned wrong shares, and which of them get no more tasks.
 
-A worker that gave a wrong share once may have met a stray particle; one that does it again
-has bad memory or a bad processor. It keeps what it holds, which is checked like everything
-else, and is given nothing new. Nobody is shut out where nobody would be left.
+A worker that returned a wrong share once may have had a random bit flip. One that does it again
+has bad memory or a bad processor. What such a worker holds is kept, because it is checked like
+everything else, but no more tasks are assigned to it. The last worker that is left is always used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from .events import Noticed, StopUsingWorker
+from .events import SharesReported, StopUsingWorker
+from .history import History
+from .workers import WorkerRecord, Workers
 
-if TYPE_CHECKING:
-    from .entities import WorkerRecord
-    from .history import History
-    from .workers import Workers
+MAX_WRONG_BLOCKS = 3
+"""Number of blocks with wrong shares from which on a worker gets no more tasks."""
 
-
-OFFENCES = 3
-"""After wrong shares in so many blocks a worker is given no more work."""
-
-REMEMBERED = 10_000
-"""Wrong shares of a run that are named; all are counted."""
+MAX_NAMED_SHARES = 10_000
+"""Number of wrong shares of a run that its history names; all are counted."""
 
 
 class Distrust:
-    """Counts what was noticed, and decides who is to be relied on."""
+    """Counts the wrong shares of each worker, and decides which workers are not used any more."""
 
-    def __init__(self, roster: Workers, history: History) -> None:
-        self._roster = roster
+    def __init__(self, workers: Workers, history: History) -> None:
+        self._workers = workers
         self._history = history
         self.offences: dict[str, set[tuple[str, int]]] = {}
-        """By worker, the run and number of the blocks in which it gave wrong shares."""
+        """By worker, run and number of the blocks in which it returned wrong shares."""
         self.unsettled = False
+        """Whether :meth:`settle` may have an instruction."""
         self._distrusted: dict[str, None] = {}
 
-    def notice(self, event: Noticed) -> None:
-        """Take note of shares that are wrong, contradict each other or hold no numbers."""
+    def note_report(self, event: SharesReported) -> None:
+        """Note shares that are wrong, contradict each other, or are not finite."""
         history = self._history.run(event.run)
         place = {"time": event.now, "layer": event.layer, "block": event.block}
-        if event.what == "mismatch":
+        if event.problem == "mismatch":
             workers = sorted({worker for _, worker in event.shares})
-            history.events.append({**place, "event": event.what, "workers": workers})
+            history.events.append({**place, "event": event.problem, "workers": workers})
             return
         for position, worker in event.shares:
             found = {"position": position, "worker": worker}
-            history.events.append({**place, "event": event.what, **found})
-            if event.what == "corrupt-share":
+            history.events.append({**place, "event": event.problem, **found})
+            if event.problem == "corrupt-share":
                 history.counters.corrupt_shares += 1
-                if len(history.corrupt) < REMEMBERED:
+                if len(history.corrupt) < MAX_NAMED_SHARES:
                     history.corrupt.append((event.layer, event.block, position, worker))
-                self._offended(worker, (event.run, event.block))
+                self._add_offence(worker, (event.run, event.block))
 
     def forget(self, address: str) -> None:
-        """Forget a worker that has left; one that comes to its address begins anew."""
+        """Forget a worker that left; another one at the same address starts without offences."""
         self.offences.pop(address, None)
         self._distrusted.pop(address, None)
 
     def settle(self) -> Iterator[StopUsingWorker]:
-        """Yield whom no more work is to be given, as long as Dask would."""
+        """Yield the distrusted workers that Dask would still assign tasks to."""
         self.unsettled = False
-        for address in self._distrusted:  # not all workers: this is asked after every event
-            worker = self._roster.workers.get(address)
-            shut_out = worker is None or not (worker.distrusted and worker.running)
-            if worker is not None and not shut_out and self._others(worker):
+        for address in self._distrusted:  # not all workers: this is called after every event
+            worker = self._workers.by_address.get(address)
+            if worker is None or not (worker.distrusted and worker.running):
+                continue
+            if self._has_others(worker):
                 yield StopUsingWorker(address, len(self.offences.get(address, ())))
 
-    def _offended(self, address: str, block: tuple[str, int]) -> None:
-        worker = self._roster.workers.get(address)
+    def _add_offence(self, address: str, block: tuple[str, int]) -> None:
+        worker = self._workers.by_address.get(address)
         if worker is None:
             return
         blocks = self.offences.setdefault(address, set())
         blocks.add(block)
-        if len(blocks) >= OFFENCES:
+        if len(blocks) >= MAX_WRONG_BLOCKS:
             worker.distrusted = self.unsettled = True
             self._distrusted[address] = None
 
-    def _others(self, worker: WorkerRecord) -> bool:
+    def _has_others(self, worker: WorkerRecord) -> bool:
         return any(
             other.running and not other.distrusted and other is not worker
-            for other in self._roster.workers.values()
+            for other in self._workers.by_address.values()
         )

@@ -1,23 +1,65 @@
-"""What the any-k state machine is told and what it asks for: events in, instructions out.
+"""The values that go into and come out of the any-k state machine: events and instructions.
 
-All of them are values without behaviour, so that a run can be recorded and replayed. Times
-are seconds on the scheduler's clock; the machine has none of its own.
+In goes what happened: a graph arrived (:class:`GroupsAdded`), a task changed its state
+(:class:`TaskChanged`), a worker joined or left, time passed (:class:`Tick`). Out comes what the
+scheduler has to do: place or start a share, let a node run with the shares that are done, run a
+task a second time, remove a worker.
+
+All of them are values without behaviour, so that a run can be recorded and replayed. Times are
+seconds on the scheduler's clock; the state machine has no clock of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypeAlias
-
-from .readiness import Readiness
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 Key: TypeAlias = str | int | float | tuple["Key", ...]
-"""What Dask accepts as a task's key."""
+"""What Dask accepts as the key of a task."""
+
+# ------------------------------------------------------------------------- readiness
+
+
+@runtime_checkable
+class Readiness(Protocol):
+    """Says whether the shares at some positions are enough. It must be picklable and pure."""
+
+    def __call__(self, done: frozenset[int], /) -> bool:
+        """Return whether the node can run with the shares at these positions."""
+        ...
+
+
+def is_ready(enough: int | Readiness, own: int | None, done: Collection[int]) -> bool:
+    """Return whether a node can run with the shares at these positions.
+
+    >>> is_ready(2, None, {0, 3}), is_ready(2, None, {3}), is_ready(2, 3, {3})
+    (True, False, True)
+    """
+    if own is not None and own in done:
+        return True
+    if isinstance(enough, int):
+        return len(done) >= enough
+    return bool(enough(frozenset(done)))
+
+
+def used_positions(own: int | None, done: Collection[int]) -> frozenset[int]:
+    """Return the positions that a ready node uses: its own share alone if that is done, else all.
+
+    >>> sorted(used_positions(3, {0, 3})), sorted(used_positions(None, {0, 3}))
+    ([3], [0, 3])
+    """
+    if own is not None and own in done:
+        return frozenset((own,))
+    return frozenset(done)
+
+
+# ------------------------------------------------------------------------- the graph
 
 
 @dataclass(frozen=True)
 class ShareSpec:
-    """One share of a group: its key, position and seat, and whether it is held back at first."""
+    """One share of a group; ``held`` says that it is on standby at first."""
 
     key: Key
     position: int
@@ -27,10 +69,18 @@ class ShareSpec:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One any-k node: (position, share key) of its inputs, and what is enough for it.
+    """One any-k node.
 
-    ``own`` is the position that is enough alone; with all of ``plain`` there (or ``own``),
-    nothing needs to be solved for.
+    Parameters
+    ----------
+    edges
+        Position and key of each share that it needs.
+    enough
+        How many shares suffice, or a predicate over their positions.
+    own
+        The position that suffices alone, if there is one.
+    plain
+        Positions that together leave nothing to be solved for.
     """
 
     key: Key
@@ -44,8 +94,14 @@ class NodeSpec:
 class GroupSpec:
     """Shares that belong together and the nodes that they feed.
 
-    ``run``, ``layer`` and ``block`` are labels; the shares of one block of one run are
-    placed alike, rotated by ``rotation``, on the workers ``allowed_workers`` if any are named.
+    Parameters
+    ----------
+    run, layer, block
+        Labels. All groups of one block of one run have the same seats.
+    rotation
+        Index of the worker at which seating begins.
+    allowed_workers
+        Addresses of the workers that may have the seats; all if empty.
     """
 
     run: str
@@ -68,129 +124,41 @@ class GroupsAdded:
     groups: tuple[GroupSpec, ...]
 
 
-@dataclass(frozen=True)
-class ShareWaiting:
-    """Somebody wants a share; it waits for its inputs or for a worker."""
+TaskKind: TypeAlias = Literal["share", "node", "task"]
+"""A share of a group, an any-k node, or any other task of a graph with any-k nodes. A backup task
+is of kind ``task``, whatever it is a copy of."""
 
-    now: float
-    share: Key
-
-
-@dataclass(frozen=True)
-class ShareStarted:
-    """A share was assigned to a worker."""
-
-    now: float
-    share: Key
-    worker: str
+TaskStatus: TypeAlias = Literal["waiting", "started", "done", "released", "erred"]
+"""``waiting``: for its inputs or for a worker. ``started``: assigned to a worker; for a node, all
+shares that it is connected to are done. ``done``: the result is in a worker's memory.
+``released``: neither running nor in memory, because nothing needs it any more or because it was
+lost. ``erred``: it, or a task that it needs, raised an exception."""
 
 
-@dataclass(frozen=True)
-class ShareDone:
-    """A share's result is in a worker's memory; it was computed from ``start`` to ``stop``."""
+class TaskChanged(NamedTuple):
+    """A task changed its state. A named tuple because there are several for every task.
 
-    now: float
-    share: Key
-    worker: str
-    start: float
-    stop: float
-
-
-@dataclass(frozen=True)
-class ShareReleased:
-    """A share is neither running nor in memory any more: given up, used up, or lost."""
-
-    now: float
-    share: Key
-
-
-@dataclass(frozen=True)
-class ShareErred:
-    """A share raised an exception."""
-
-    now: float
-    share: Key
-
-
-@dataclass(frozen=True)
-class NodeWaiting:
-    """A node waits for its shares."""
-
-    now: float
-    node: Key
-
-
-@dataclass(frozen=True)
-class NodeStarted:
-    """A node has all the shares that it is connected to, and goes to a worker, if one is free."""
-
-    now: float
-    node: Key
-    worker: str | None = None
-
-
-@dataclass(frozen=True)
-class NodeDone:
-    """A node's result is in memory."""
-
-    now: float
-    node: Key
-    worker: str | None = None
-
-
-@dataclass(frozen=True)
-class NodeReleased:
-    """A node's result is not wanted any more, or was lost."""
-
-    now: float
-    node: Key
-
-
-@dataclass(frozen=True)
-class NodeErred:
-    """A node, or a share that it needs, raised an exception."""
-
-    now: float
-    node: Key
-
-
-@dataclass(frozen=True)
-class TaskWaiting:
-    """Any other task of ours, or the double of one, waits for its inputs."""
+    Parameters
+    ----------
+    worker
+        For ``started`` and ``done``, the address of the worker; '' for a node that has all of its
+        shares and no worker yet.
+    start, stop
+        For a share that is ``done``, when the computation began and ended.
+    """
 
     now: float
     key: Key
-
-
-@dataclass(frozen=True)
-class TaskStarted:
-    """Any other task of ours, or the double of one, was assigned to a worker."""
-
-    now: float
-    key: Key
-    worker: str
-
-
-@dataclass(frozen=True)
-class TaskDone:
-    """The result of any other task of ours, or of a double, is in a worker's memory."""
-
-    now: float
-    key: Key
-    worker: str
-
-
-@dataclass(frozen=True)
-class TaskGone:
-    """Any other task of ours, or a double, is neither running nor in memory any more."""
-
-    now: float
-    key: Key
+    kind: TaskKind
+    state: TaskStatus
+    worker: str = ""
+    start: float = 0.0
+    stop: float = 0.0
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """The scheduler deleted a share or a node."""
+    """The scheduler deleted a task."""
 
     now: float
     key: Key
@@ -198,7 +166,7 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class WorkerJoined:
-    """A worker is there; ``running`` if it takes tasks already."""
+    """A worker joined; ``running`` if it takes tasks already."""
 
     now: float
     worker: str
@@ -209,7 +177,7 @@ class WorkerJoined:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker begins to take tasks, or takes none for now."""
+    """A worker takes tasks from now on (``running``), or takes none for now."""
 
     now: float
     worker: str
@@ -226,8 +194,8 @@ class WorkerLeft:
 
 
 @dataclass(frozen=True)
-class WorkerNews:
-    """What is known of one worker at a tick.
+class WorkerObservation:
+    """What the scheduler knows of one worker at a tick.
 
     Parameters
     ----------
@@ -237,49 +205,61 @@ class WorkerNews:
         When its last heartbeat arrived.
     result
         When the last result of any task arrived from it; 0 if none has.
-    ghosts
+    cancelled
         How many cancelled tasks its last heartbeat reported.
     needed
         Whether it runs or holds anything that belongs to a graph with any-k nodes.
-    busy
-        How many tasks of any kind it was given and has not finished.
+    processing
+        How many tasks of any kind are assigned to it.
     """
 
     worker: str
     heartbeat: float
     result: float
-    ghosts: int
+    cancelled: int
     needed: bool
-    busy: int = 1
+    processing: int = 1
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed. ``interval`` is the time between ticks as it should be."""
+    """Time has passed.
+
+    Parameters
+    ----------
+    interval
+        Seconds between two ticks, as intended.
+    heartbeat_interval
+        Seconds between two heartbeats of a worker, as intended.
+    """
 
     now: float
     interval: float
     heartbeat_interval: float
-    workers: tuple[WorkerNews, ...]
+    workers: tuple[WorkerObservation, ...]
 
 
 @dataclass(frozen=True)
 class Settle:
-    """All that happened so far has been told: decide."""
+    """The scheduler has finished what it was doing: decide what follows from it."""
 
     now: float
 
 
 @dataclass(frozen=True)
-class Noticed:
-    """A task found shares that are wrong, contradict each other, or hold no numbers.
+class SharesReported:
+    """A task found shares that are wrong, contradict each other, or are not finite.
 
-    ``what`` is ``corrupt-share``, ``mismatch`` or ``not-finite``; ``shares`` are positions with
-    the workers that made them.
+    Parameters
+    ----------
+    problem
+        ``corrupt-share``, ``mismatch`` or ``not-finite``.
+    shares
+        Position of each share and the worker that computed it.
     """
 
     now: float
-    what: str
+    problem: str
     run: str
     layer: int
     block: int
@@ -288,7 +268,7 @@ class Noticed:
 
 @dataclass(frozen=True)
 class RunDropped:
-    """Nobody will ask for the history of this run again."""
+    """The history of a run will not be asked for any more."""
 
     now: float
     run: str
@@ -296,28 +276,15 @@ class RunDropped:
 
 Event: TypeAlias = (
     GroupsAdded
-    | ShareWaiting
-    | ShareStarted
-    | ShareDone
-    | ShareReleased
-    | ShareErred
-    | NodeWaiting
-    | NodeStarted
-    | NodeDone
-    | NodeReleased
-    | NodeErred
-    | TaskWaiting
-    | TaskStarted
-    | TaskDone
-    | TaskGone
+    | TaskChanged
     | Forgotten
     | WorkerJoined
     | WorkerStatus
     | WorkerLeft
     | Tick
     | Settle
+    | SharesReported
     | RunDropped
-    | Noticed
 )
 
 
@@ -325,22 +292,22 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """Let this share run on this worker when its turn comes, elsewhere if it is gone."""
+class PlaceShare:
+    """Run this share on this worker when it is ready, or elsewhere if the worker is gone."""
 
     share: Key
     worker: str
 
 
 @dataclass(frozen=True)
-class Hold:
+class HoldShare:
     """Do not run this share until it is started."""
 
     share: Key
 
 
 @dataclass(frozen=True)
-class Start:
+class StartShare:
     """Let a held share run, on this worker if one is named."""
 
     share: Key
@@ -348,10 +315,10 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Disconnect a node from these shares, and let it run with the survivors.
+class DisconnectNode:
+    """Disconnect a node from these shares, and run it with the survivors.
 
-    Whoever is left with nobody waiting for it is given up.
+    A share that feeds nothing any more is given up.
     """
 
     node: Key
@@ -361,7 +328,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class RemoveWorker:
-    """Treat this worker as gone, and tell it nothing."""
+    """Treat this worker as gone, without a message to it."""
 
     worker: str
     reason: str
@@ -369,7 +336,10 @@ class RemoveWorker:
 
 @dataclass(frozen=True)
 class StopUsingWorker:
-    """Give this worker no more work; what it has and what it holds stays."""
+    """Assign no more tasks to this worker; what it runs and holds stays.
+
+    ``offences`` is the number of blocks in which it returned wrong shares.
+    """
 
     worker: str
     offences: int
@@ -377,7 +347,7 @@ class StopUsingWorker:
 
 @dataclass(frozen=True)
 class StartBackup:
-    """Run a task a second time, as ``backup``, on this worker; the first run goes on."""
+    """Run a task a second time under the key ``backup`` on this worker; the first run goes on."""
 
     task: Key
     backup: Key
@@ -386,7 +356,7 @@ class StartBackup:
 
 @dataclass(frozen=True)
 class UseBackup:
-    """Take a task from its worker, and give it the result of its twin."""
+    """Take a task from its worker, and give it the result of its backup task."""
 
     task: Key
     backup: Key
@@ -394,16 +364,16 @@ class UseBackup:
 
 @dataclass(frozen=True)
 class CancelBackup:
-    """Forget a twin."""
+    """Forget a backup task."""
 
     backup: Key
 
 
 Instruction: TypeAlias = (
-    Place
-    | Hold
-    | Start
-    | Cut
+    PlaceShare
+    | HoldShare
+    | StartShare
+    | DisconnectNode
     | RemoveWorker
     | StopUsingWorker
     | StartBackup

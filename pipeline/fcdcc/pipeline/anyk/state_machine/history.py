@@ -1,8 +1,12 @@
-"""What happened in a run: counters, and a bounded record of shares, groups and events.
+"""What happened in a run: counters, and a bounded record of its shares, groups and events.
 
-A run is forgotten when somebody asks for that, or when :data:`MAX_RUNS` others have been
-active since; of a long run the oldest records go first, and of a run less is kept as soon as
-another has begun. The counters never lose anything.
+:class:`ShareRecord` and :class:`GroupRecord` are the records of a share and of a group everywhere:
+in the scheduler, on the dashboard, in the record of a run and in its report. They are flat, and
+their fields are numbers and strings.
+
+A run is forgotten when a client asks for it, or when :data:`MAX_RUNS` others have been active
+since. Of a long run the oldest records are dropped first, and of a run fewer are kept as soon as
+another has begun. The counters are exact in any case.
 """
 
 from __future__ import annotations
@@ -14,19 +18,28 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 MAX_RUNS = 16
-MAX_SHARES = 10_000
-MAX_GROUPS = 5_000
-MAX_EVENTS = 1_000
+"""Number of runs that are remembered."""
 
-KEPT_SHARES = 2_000
-KEPT_GROUPS = 500
-"""What is kept of a run once another has begun."""
+MAX_SHARES = 10_000
+"""Number of share records that are kept of the latest run."""
+
+MAX_GROUPS = 5_000
+"""Number of group records that are kept of the latest run."""
+
+MAX_EVENTS = 1_000
+"""Number of events that are kept of a run."""
+
+EARLIER_RUN_SHARES = 2_000
+"""Number of share records that are kept of a run once another has begun."""
+
+EARLIER_RUN_GROUPS = 500
+"""Number of group records that are kept of a run once another has begun."""
 
 T = TypeVar("T")
 
 
 class Log(Generic[T]):
-    """The latest of many things, and how many there were.
+    """The latest items of a sequence, and how many items there were.
 
     >>> log = Log(2)
     >>> for word in ("a", "b", "c"):
@@ -42,80 +55,92 @@ class Log(Generic[T]):
         self.total = 0
 
     def append(self, item: T) -> None:
-        """Add one; the oldest goes if there are too many."""
+        """Add an item; the oldest is dropped if there are too many."""
         self._kept.append(item)
         self.total += 1
 
     def since(self, seen: int) -> list[T]:
-        """Return those after the first ``seen`` ever added, as far as they are kept."""
+        """Return the kept items after the first ``seen`` that were ever added."""
         first = len(self._kept) - (self.total - seen)
         return list(islice(self._kept, max(0, first), None))
 
     def shorten(self, limit: int) -> None:
-        """Keep no more than so many from now on, the latest."""
+        """Keep at most ``limit`` items from now on, the latest."""
         if self._kept.maxlen is None or self._kept.maxlen > limit:
             self._kept = deque(self._kept, maxlen=limit)
 
     def __len__(self) -> int:
-        """Return how many are kept."""
+        """Return how many items are kept."""
         return len(self._kept)
 
     def __iter__(self) -> Iterator[T]:
-        """Go through those that are kept, oldest first."""
+        """Iterate over the kept items, oldest first."""
         return iter(self._kept)
 
 
 @dataclass
 class Counters:
-    """What is counted, per run.
-
-    ``groups`` that were completed; ``erasures``, shares that were assigned to a worker and
-    given up without a result; ``decodes``, completed groups in which something was solved
-    for; ``parity_started``; ``shares_lost``, shares that had to be made again because their
-    worker left; ``workers_lost`` during the run, not counting those that were asked to leave;
-    ``tasks_doubled``, single tasks that were late and were started again elsewhere, and
-    ``doubles_used``, those whose second run was first; ``corrupt_shares`` that were found
-    wrong.
-    """
+    """What is counted, per run."""
 
     groups: int = 0
+    """Groups that were completed."""
     erasures: int = 0
+    """Shares that were assigned to a worker and given up without a result."""
     decodes: int = 0
+    """Completed groups in which something was solved for."""
     parity_started: int = 0
+    """Parity shares that were assigned to a worker."""
     shares_lost: int = 0
+    """Shares that had to be computed again because their worker left."""
     workers_lost: int = 0
+    """Workers that left without having been asked to."""
     tasks_doubled: int = 0
+    """Late tasks that got a backup task."""
     doubles_used: int = 0
+    """Backup tasks that finished before the task."""
     corrupt_shares: int = 0
+    """Shares that were found wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShareRecord:
-    """One attempt at a share.
-
-    ``state`` is ``done``, ``erased``, ``lost`` or ``erred``. ``start`` and ``stop`` are
-    seconds since the epoch; for a share without a result ``start`` is when it was assigned.
-    """
+    """One attempt to compute a share. Times are seconds since the epoch."""
 
     layer: int
     block: int
     position: int
     stage: str
+    """``share`` or ``parity``."""
     worker: str
+    """Address of the worker."""
     start: float
+    """When the computation began; for a share without a result, when it was assigned."""
     stop: float
+    """When the computation ended, or the share was given up or lost."""
     state: str
+    """``done``, ``erased``, ``lost`` or ``erred``."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return _fields(self)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRecord:
-    """A completed group, from the first assigned share to the last node's result."""
+    """A completed group. Times are seconds since the epoch."""
 
     layer: int
     block: int
     start: float
+    """When its first share was assigned."""
     stop: float
+    """When the result of its last node arrived."""
     solved: bool
+    """Whether something was solved for: a share that was not there was decoded from others."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return _fields(self)
 
 
 @dataclass
@@ -126,6 +151,7 @@ class RunHistory:
     shares: Log[ShareRecord] = field(default_factory=lambda: Log(MAX_SHARES))
     groups: Log[GroupRecord] = field(default_factory=lambda: Log(MAX_GROUPS))
     events: Log[dict[str, Any]] = field(default_factory=lambda: Log(MAX_EVENTS))
+    """Dictionaries with ``time``, ``event`` and what else belongs to the event."""
     workers_removed: list[str] = field(default_factory=list)
     workers_lost: list[str] = field(default_factory=list)
     corrupt: list[tuple[int, int, int, str]] = field(default_factory=list)
@@ -138,8 +164,8 @@ class RunHistory:
         """
         return {
             **self.totals(),
-            "timeline": [_plain(record) for record in self.shares] if timeline else [],
-            "groups": [_plain(record) for record in self.groups] if timeline else [],
+            "timeline": [record.as_dict() for record in self.shares] if timeline else [],
+            "groups": [record.as_dict() for record in self.groups] if timeline else [],
             "events": list(self.events),
         }
 
@@ -158,7 +184,7 @@ class History:
 
     def __init__(self) -> None:
         self.runs: OrderedDict[str, RunHistory] = OrderedDict()
-        self._before = Counters()
+        self._dropped = Counters()
 
     def run(self, name: str) -> RunHistory:
         """Return the history of a run, a new one if there is none."""
@@ -167,33 +193,33 @@ class History:
             known = self.runs[name] = RunHistory()
             while len(self.runs) > MAX_RUNS:
                 self.drop(next(iter(self.runs)))
-            for older in self.runs.values():
-                if older is not known:
-                    older.shares.shorten(KEPT_SHARES)
-                    older.groups.shorten(KEPT_GROUPS)
+            for earlier in self.runs.values():
+                if earlier is not known:
+                    earlier.shares.shorten(EARLIER_RUN_SHARES)
+                    earlier.groups.shorten(EARLIER_RUN_GROUPS)
         self.runs.move_to_end(name)
         return known
 
     def look(self, name: str) -> RunHistory:
-        """Return the history of a run, an empty one that is not kept if there is none."""
+        """Return the history of a run; if there is none, an empty one that is not kept."""
         return self.runs.get(name) or RunHistory()
 
     def drop(self, name: str) -> None:
-        """Forget a run; what it counted stays in the totals."""
-        gone = self.runs.pop(name, None)
-        if gone is not None:
-            self._before = _sum(self._before, gone.counters)
+        """Forget a run; its counters stay in the totals."""
+        dropped = self.runs.pop(name, None)
+        if dropped is not None:
+            self._dropped = _sum(self._dropped, dropped.counters)
 
     def totals(self) -> Counters:
         """Return the counters over all runs, forgotten ones included."""
-        total = self._before
+        total = self._dropped
         for known in self.runs.values():
             total = _sum(total, known.counters)
         return total
 
 
-def _plain(record: ShareRecord | GroupRecord) -> dict[str, Any]:
-    """Return a record as a dictionary; ``asdict`` takes ten times as long."""
+def _fields(record: ShareRecord | GroupRecord) -> dict[str, Any]:
+    """Return a record as a dictionary; ``dataclasses.asdict`` takes ten times as long."""
     return {name: getattr(record, name) for name in record.__slots__}
 
 

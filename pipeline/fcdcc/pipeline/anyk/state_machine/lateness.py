@@ -1,19 +1,20 @@
-"""What the workers have to do, since when, and how long such work usually takes.
+"""Which workers are late: what they have to do, since when, and how long such tasks usually take.
 
-A task counts as *assigned* from when Dask sends it to a worker until its result is there or
-it is taken back. It may stand in a queue there; so a worker is not judged by the age of its
-tasks but by its *stall*: how long it has had something to do and returned nothing.
+A task counts as *assigned* from when Dask sends it to a worker until its result arrives or it is
+taken back. It may wait in a queue on the worker, so the age of its tasks does not say whether a
+worker is late. Its *stall* does: how many seconds it has had something to do and returned nothing.
 
-What is learned is the same quantity at the moment of a result: how long the worker had been
-stalled when it came. It contains the transfer of inputs and what a busy machine adds, and so
-like is compared with like. How fast a worker is is learned from the time that it computed
-shares alone. Either is kept per *kind* of task: run, layer and stage.
+What is usual is learned from the same quantity at the moment of a result: how long the worker had
+been stalled when the result arrived. That contains the transfer of inputs and what a busy machine
+adds, so that like is compared with like. How fast a worker is (its pace) is learned from the time
+alone that it spent computing shares. Either is learned per :class:`TaskCategory`: run, layer and
+stage.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -22,34 +23,40 @@ from typing import NamedTuple, Protocol
 
 from fcdcc.pipeline.anyk.keys import parse_key
 
-from .entities import WorkerRecord
 from .events import Key
+from .workers import WorkerRecord, Workers
 
+MAX_CATEGORIES = 2_000
+"""Number of categories of tasks that times are kept of."""
 
-class SilenceRule(Protocol):
-    """Says how long a worker may stay silent."""
+CATEGORY_TIMES = 64
+"""Number of the latest tasks of a category that say what is usual."""
 
-    def patience(
-        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
-    ) -> float:
-        """Return after how many seconds of silence a worker counts as gone.
+UNKNOWN_FACTOR = 5.0
+"""A task of a category with too few times may take this many times the longest share of its run."""
 
-        Parameters
-        ----------
-        delivered
-            Whether it has returned any result since it joined.
-        heartbeat_interval
-            How often a worker of this cluster is heard of when all is well.
-        own
-            The seconds between its latest heartbeats.
-        worst
-            The longest such time of any worker of the cluster lately.
-        """
-        ...
+MIN_UNKNOWN_SHARES = 3
+"""Number of shares of a run that must be known before :data:`UNKNOWN_FACTOR` applies."""
+
+MIN_JUDGING_TASKS = 3
+"""Number of tasks of a category that must be known before a worker is judged by one of them."""
+
+SHARE = "share"
+"""The stage of shares. How fast workers are is learned from these."""
+
+PARITY = "parity"
+"""The stage of parity shares, where their keys tell them apart from other shares."""
+
+EXPENSIVE_RATIO = 1.5
+"""Parity is expensive if it takes more than this many times as long as other shares."""
+
+RESOLUTION_SECONDS = 0.02
+"""Seconds that are added to a share's time and to the usual time before they are compared, so that
+differences below this say nothing about a worker's pace."""
 
 
 class LatenessRule(Protocol):
-    """Says when a worker is late, so that what others wait for is started elsewhere."""
+    """Says when a worker is late."""
 
     def patience(self, usual: Sequence[float], idle: bool) -> float | None:
         """Return after how many seconds without a result a worker is late.
@@ -57,114 +64,35 @@ class LatenessRule(Protocol):
         Parameters
         ----------
         usual
-            The seconds that tasks like the one it has took from when their worker had
-            nothing else to do until their result was there; oldest first.
+            How many seconds workers were stalled when results of such tasks arrived; oldest first.
         idle
-            Whether another worker has nothing to do, so that trying costs little.
+            Whether another worker has nothing to do, so that trying the task there costs little.
 
         Returns
         -------
         float or None
-            None where too little is known.
+            None if too little is known.
         """
         ...
 
 
 @dataclass(frozen=True)
-class FixedSilence:
-    """A fixed time.
-
-    Parameters
-    ----------
-    silent_after
-        Seconds, for a worker that has returned results.
-    grace
-        Seconds, for a worker that has not: its first task imports libraries, during which
-        Python may keep it from answering.
-    heartbeats
-        At least so many heartbeats must have been missed.
-    """
-
-    silent_after: float = 3.0
-    grace: float = 15.0
-    heartbeats: float = 4.0
-
-    def patience(
-        self,
-        delivered: bool,
-        heartbeat_interval: float,
-        own: Sequence[float] = (),  # noqa: ARG002 - the protocol's signature
-        worst: float = 0.0,  # noqa: ARG002 - the protocol's signature
-    ) -> float:
-        """Return after how many seconds of silence a worker counts as gone.
-
-        >>> FixedSilence().patience(delivered=True, heartbeat_interval=0.5)
-        3.0
-        >>> FixedSilence().patience(delivered=True, heartbeat_interval=2.0)
-        8.0
-        """
-        fixed = self.silent_after if delivered else max(self.silent_after, self.grace)
-        return max(fixed, self.heartbeats * heartbeat_interval)
-
-
-@dataclass(frozen=True)
-class LearnedSilence:
-    """Learned from how regularly workers were heard of; never below ``silent_after``.
-
-    A worker counts as gone after ``own_factor`` times its own longest time between
-    heartbeats, or ``any_factor`` times anybody's: on a busy machine all are heard of less
-    regularly, and the first sign of that may be another worker's.
-
-    Parameters
-    ----------
-    silent_after
-        Seconds that are always allowed.
-    grace
-        Seconds for a worker that has returned nothing yet. Never is more than this allowed,
-        but for what ``heartbeats`` says.
-    young
-        Seconds at least for one that has been heard of fewer than ``known_after`` times.
-    heartbeats
-        At least so many heartbeats must have been missed.
-    """
-
-    silent_after: float = 3.0
-    young: float = 5.0
-    grace: float = 15.0
-    heartbeats: float = 4.0
-    own_factor: float = 4.0
-    any_factor: float = 3.0
-    known_after: int = 4
-
-    def patience(
-        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
-    ) -> float:
-        """Return after how many seconds of silence a worker counts as gone.
-
-        >>> rule = LearnedSilence()
-        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
-        3.0
-        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=2.0)
-        6.0
-        >>> rule.patience(False, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
-        15.0
-        """
-        least = self.heartbeats * heartbeat_interval
-        if not delivered:
-            return max(self.grace, least)
-        always = self.silent_after if len(own) >= self.known_after else self.young
-        learned = max(self.own_factor * max(own, default=0.0), self.any_factor * worst)
-        return max(min(self.grace, max(always, learned)), least)
-
-
-@dataclass(frozen=True)
 class LateByHistory:
-    """Late against what such tasks usually take: their median, and how much they vary.
+    """Late compared with what such tasks usually take: their median, and how much they vary.
 
-    A worker is late after ``factor`` medians and ``spread`` times what the upper quartile is
-    above the median. Where another worker is idle it is late already when it takes
-    ``idle_factor`` times as long as nine tenths of them took. ``floor`` seconds are added in
-    either case: so long a worker may be kept waiting on a machine that others use as well.
+    Parameters
+    ----------
+    factor, spread
+        A worker is late after ``factor`` times the median, plus ``spread`` times the distance from
+        the median to the upper quartile.
+    idle_factor
+        If another worker is idle it is late after ``idle_factor`` times the 90th percentile, if
+        that is shorter.
+    floor
+        Seconds that are added in either case: so long a machine that other programs use may keep a
+        worker waiting.
+    samples
+        Number of times that must be known.
     """
 
     factor: float = 2.0
@@ -188,10 +116,10 @@ class LateByHistory:
             return None
         ordered = sorted(usual)
         middle = median(ordered)
-        busy = self.factor * middle + self.spread * (_quantile(ordered, 0.75) - middle)
+        seconds = self.factor * middle + self.spread * (_quantile(ordered, 0.75) - middle)
         if idle:
-            busy = min(busy, self.idle_factor * _quantile(ordered, 0.9))
-        return round(busy + self.floor, 9)
+            seconds = min(seconds, self.idle_factor * _quantile(ordered, 0.9))
+        return round(seconds + self.floor, 9)
 
 
 def _quantile(ordered: Sequence[float], part: float) -> float:
@@ -199,46 +127,19 @@ def _quantile(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-MAX_KINDS = 2_000
-
-MAX_SERVICES = 64
-"""So many of the latest tasks of a kind say what is usual."""
-
-UNKNOWN_FACTOR = 5.0
-"""A kind that little is known of may take so many times the longest known share of its run."""
-
-UNKNOWN_AFTER = 3
-"""So many shares of a run must be known for that."""
-
-JUDGED_FROM = 3
-"""So many tasks of a kind must be known before a worker is judged by one."""
-
-SHARE = "share"
-"""The stage of shares; how fast a worker is is learned from these."""
-
-PARITY = "parity"
-"""The stage of parity, where it is told apart from other shares."""
-
-DEARER = 1.5
-"""From so many times the seconds on, work is much dearer than other work."""
-
-RESOLUTION = 0.02
-"""Seconds that say nothing about how fast a worker is."""
-
-
-class TaskKind(NamedTuple):
-    """Which tasks are compared with each other."""
+class TaskCategory(NamedTuple):
+    """Run, layer and stage: tasks of one category are compared with each other."""
 
     run: str
     layer: int
     stage: str
 
 
-def kind_of(key: Key) -> TaskKind:
-    """Return with which tasks a single task is compared: those of its run, layer and stage."""
+def category_of(key: Key) -> TaskCategory:
+    """Return the category of a task that is no share, from its key."""
     if isinstance(key, tuple) and len(key) == 4 and isinstance(key[1], int):
-        return TaskKind(_run_of(key[0]), key[1], str(key[0]))
-    return TaskKind("", 0, str(key[0] if isinstance(key, tuple) else key))
+        return TaskCategory(_run_of(key[0]), key[1], str(key[0]))
+    return TaskCategory("", 0, str(key[0] if isinstance(key, tuple) else key))
 
 
 @lru_cache(maxsize=1024)
@@ -247,39 +148,51 @@ def _run_of(name: Key) -> str:
     return "" if parsed is None else parsed.run
 
 
-class Assigned(NamedTuple):
-    """A task that a worker has."""
+class Assignment(NamedTuple):
+    """A task that a worker has, and since when."""
 
     worker: str
-    kind: TaskKind
+    category: TaskCategory
     since: float
 
 
-class Workload:
-    """The tasks that workers have, and what tasks of their kind took before.
+class Lateness:
+    """The tasks that workers have, and what tasks of their categories took before.
 
-    ``shortest`` is the shortest time after which a worker was late by the shares that it had,
-    when that was last asked.
+    Parameters
+    ----------
+    rule
+        Says when a worker is late.
+
+    Attributes
+    ----------
+    shortest
+        The shortest time in seconds after which a worker with a share is late, as of the last call
+        of :meth:`late_workers`.
+    assigned
+        The tasks that workers have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rule: LatenessRule) -> None:
+        self.rule = rule
         self.shortest = inf
-        self.assigned: dict[Key, Assigned] = {}
+        self.assigned: dict[Key, Assignment] = {}
         self._tasks_of: dict[str, dict[Key, None]] = {}
-        self._services: OrderedDict[TaskKind, deque[float]] = OrderedDict()
-        self._taken: OrderedDict[TaskKind, deque[float]] = OrderedDict()
-        self._longest: dict[str, tuple[int, float]] = {}
+        self._stalls: OrderedDict[TaskCategory, deque[float]] = OrderedDict()
+        self._computed: OrderedDict[TaskCategory, deque[float]] = OrderedDict()
+        self._longest_share: dict[str, tuple[int, float]] = {}
+        """By run, the number of shares and the longest stall among them."""
 
     # ------------------------------------------------------------------ noticing
 
-    def started(self, key: Key, kind: TaskKind, worker: str, now: float) -> None:
-        """Note that a worker was given a task."""
-        self.gone(key)
-        self.assigned[key] = Assigned(worker, kind, now)
+    def note_assigned(self, key: Key, category: TaskCategory, worker: str, now: float) -> None:
+        """Note that a task was assigned to a worker."""
+        self.take_back(key)
+        self.assigned[key] = Assignment(worker, category, now)
         self._tasks_of.setdefault(worker, {})[key] = None
 
-    def gone(self, key: Key) -> Assigned | None:
-        """Note that no worker has a task any more; return who had it."""
+    def take_back(self, key: Key) -> Assignment | None:
+        """Note that no worker has a task any more; return the assignment that it had."""
         had = self.assigned.pop(key, None)
         if had is not None:
             tasks = self._tasks_of[had.worker]
@@ -288,117 +201,125 @@ class Workload:
                 del self._tasks_of[had.worker]
         return had
 
-    def done(self, key: Key, worker: WorkerRecord | None, now: float, learn: bool = True) -> None:
-        """Note a result, before the worker's ``last_result`` is set to now."""
-        had = self.gone(key)
+    def note_result(
+        self, key: Key, worker: WorkerRecord | None, now: float, learn: bool = True
+    ) -> None:
+        """Note a result; call it before the worker's ``last_result`` is set to now.
+
+        Nothing is learned from it if ``learn`` is false or another worker returned it.
+        """
+        had = self.take_back(key)
         if had is None or worker is None or had.worker != worker.address or not learn:
             return
-        service = max(0.0, now - max(had.since, worker.last_result))
-        self._judge(worker, had.kind, service, now)
-        self._learn(had.kind, service)
+        stall = max(0.0, now - max(had.since, worker.last_result))
+        self._judge(worker, had.category, stall, now)
+        self._learn(had.category, stall)
 
-    def paced(self, key: Key, worker: WorkerRecord | None, seconds: float) -> None:
-        """Note how long a worker computed a share, before the share counts as done."""
+    def note_share_time(self, key: Key, worker: WorkerRecord | None, seconds: float) -> None:
+        """Learn a worker's pace from how long it computed a share, before :meth:`note_result`."""
         had = self.assigned.get(key)
         if had is None or worker is None or had.worker != worker.address or seconds <= 0.0:
             return
-        taken = self.took(had.kind, seconds)
-        if len(taken) >= JUDGED_FROM:
-            usual = sorted(taken)[len(taken) // 2]
-            worker.paced((seconds + RESOLUTION) / (usual + RESOLUTION))
+        times = self.add_compute_time(had.category, seconds)
+        if len(times) >= MIN_JUDGING_TASKS:
+            usual = sorted(times)[len(times) // 2]
+            worker.add_share_ratio((seconds + RESOLUTION_SECONDS) / (usual + RESOLUTION_SECONDS))
 
-    def took(self, kind: TaskKind, seconds: float) -> Sequence[float]:
-        """Note how long a share was computed; return how long the latest of its kind were."""
-        taken = self._taken.get(kind)
-        if taken is None:
-            taken = self._taken[kind] = deque(maxlen=MAX_SERVICES)
-            while len(self._taken) > MAX_KINDS:
-                self._taken.popitem(last=False)
-        taken.append(seconds)
-        return taken
+    def add_compute_time(self, category: TaskCategory, seconds: float) -> Sequence[float]:
+        """Note how long a share was computed; return the latest times of its category."""
+        times = self._computed.get(category)
+        if times is None:
+            times = self._computed[category] = deque(maxlen=CATEGORY_TIMES)
+            while len(self._computed) > MAX_CATEGORIES:
+                self._computed.popitem(last=False)
+        times.append(seconds)
+        return times
 
-    def is_dearer(self, kind: TaskKind, than: TaskKind) -> bool:
-        """Return whether shares of a kind are known to take much longer than those of another."""
-        one, other = (sorted(self._taken.get(each, ())) for each in (kind, than))
-        return bool(one and other) and one[len(one) // 2] > DEARER * other[len(other) // 2]
+    def is_more_expensive(self, category: TaskCategory, than: TaskCategory) -> bool:
+        """Return whether shares of a category are known to take much longer than others."""
+        one, other = (sorted(self._computed.get(each, ())) for each in (category, than))
+        return bool(one and other) and (
+            one[len(one) // 2] > EXPENSIVE_RATIO * other[len(other) // 2]
+        )
 
-    def _learn(self, kind: TaskKind, service: float) -> None:
-        services = self._services.get(kind)
-        if services is None:
-            services = self._services[kind] = deque(maxlen=MAX_SERVICES)
-            while len(self._services) > MAX_KINDS:
-                old, _ = self._services.popitem(last=False)
-                if all(kind.run != old.run for kind in self._services):
-                    self._longest.pop(old.run, None)
-        services.append(service)
-        if kind.stage == SHARE:
-            count, longest = self._longest.get(kind.run, (0, 0.0))
-            self._longest[kind.run] = count + 1, max(longest, service)
+    def _learn(self, category: TaskCategory, stall: float) -> None:
+        stalls = self._stalls.get(category)
+        if stalls is None:
+            stalls = self._stalls[category] = deque(maxlen=CATEGORY_TIMES)
+            while len(self._stalls) > MAX_CATEGORIES:
+                old, _ = self._stalls.popitem(last=False)
+                if all(category.run != old.run for category in self._stalls):
+                    self._longest_share.pop(old.run, None)
+        stalls.append(stall)
+        if category.stage == SHARE:
+            count, longest = self._longest_share.get(category.run, (0, 0.0))
+            self._longest_share[category.run] = count + 1, max(longest, stall)
 
-    def _judge(self, worker: WorkerRecord, kind: TaskKind, service: float, now: float) -> None:
-        """Learn how a worker's speed compares with what is usual."""
-        services = self._services.get(kind)
-        if services is None or len(services) < JUDGED_FROM:
+    def _judge(
+        self, worker: WorkerRecord, category: TaskCategory, stall: float, now: float
+    ) -> None:
+        """Compare a worker's stall with what is usual."""
+        stalls = self._stalls.get(category)
+        if stalls is None or len(stalls) < MIN_JUDGING_TASKS:
             return
-        usual = sorted(services)[len(services) // 2]
-        worker.judged(service / max(usual, 1e-3), now)
+        usual = sorted(stalls)[len(stalls) // 2]
+        worker.add_task_ratio(stall / max(usual, 1e-3), now)
 
     def forget(self, run: str) -> None:
         """Forget what was learned from a run."""
-        self._longest.pop(run, None)
-        for known in (self._services, self._taken):
-            for kind in [kind for kind in known if kind.run == run]:
-                del known[kind]
+        self._longest_share.pop(run, None)
+        for known in (self._stalls, self._computed):
+            for category in [category for category in known if category.run == run]:
+                del known[category]
 
     # ------------------------------------------------------------------- judging
 
-    def has(self, worker: str) -> bool:
+    def has_tasks(self, worker: str) -> bool:
         """Return whether a worker has anything to do."""
         return worker in self._tasks_of
 
-    def tasks_of(self, worker: str) -> Iterator[tuple[Key, Assigned]]:
-        """Return what a worker has to do, in the order in which it was given it."""
+    def tasks_of(self, worker: str) -> Iterator[tuple[Key, Assignment]]:
+        """Yield the tasks of a worker in the order in which they were assigned."""
         return ((key, self.assigned[key]) for key in self._tasks_of.get(worker, ()))
 
-    def usual(self, kind: TaskKind) -> tuple[float, ...]:
-        """Return what tasks of a kind took."""
-        return tuple(self._services.get(kind, ()))
-
-    def late(
-        self, workers: Mapping[str, WorkerRecord], rule: LatenessRule, idle: bool, now: float
-    ) -> set[str]:
+    def late_workers(self, workers: Workers, idle: bool, now: float) -> set[str]:
         """Return the workers that have had something to do and returned nothing for too long.
 
-        When more than half of all are late, nobody is: it is the work that takes longer, or
-        the machine that they share.
+        If more than half of all workers would be late, none is: then the tasks take longer, or
+        the machine that the workers share is busy.
+
+        Parameters
+        ----------
+        idle
+            Whether another worker has nothing to do.
         """
-        patience: dict[TaskKind, float | None] = {}
-        found = set()
+        patience: dict[TaskCategory, float | None] = {}
+        late = set()
         for address, tasks in self._tasks_of.items():
-            worker = workers.get(address)
+            worker = workers.by_address.get(address)
             if worker is None:
                 continue
-            entries = [self.assigned[key] for key in tasks]
-            stall = now - max(worker.last_result, entries[0].since)
-            for kind in {entry.kind for entry in entries} - patience.keys():
-                patience[kind] = self._patience(kind, rule, idle)
-            # Who is known to be slow is late when it takes long for its own pace; while others
-            # are idle, that is no reason to wait.
+            assignments = [self.assigned[key] for key in tasks]
+            stall = now - max(worker.last_result, assignments[0].since)
+            for category in {each.category for each in assignments} - patience.keys():
+                patience[category] = self._patience(category, idle)
+            # A worker that is known to be slow is late only if it takes long for its own pace.
+            # If another worker is idle, that is no reason to wait.
             stall /= 1.0 if idle else max(1.0, worker.pace)
-            if _exceeds(stall, (patience[entry.kind] for entry in entries)):
-                found.add(address)
-        shares = (limit for kind, limit in patience.items() if kind.stage == "share")
+            if _exceeds(stall, (patience[each.category] for each in assignments)):
+                late.add(address)
+        shares = (limit for category, limit in patience.items() if category.stage == SHARE)
         self.shortest = min((limit for limit in shares if limit is not None), default=inf)
-        return found if 2 * len(found) <= len(workers) else set()
+        return late if 2 * len(late) <= len(workers.by_address) else set()
 
-    def _patience(self, kind: TaskKind, rule: LatenessRule, idle: bool) -> float | None:
-        known = rule.patience(self.usual(kind), idle)
+    def _patience(self, category: TaskCategory, idle: bool) -> float | None:
+        known = self.rule.patience(tuple(self._stalls.get(category, ())), idle)
         if known is not None:
             return known
-        count, longest = self._longest.get(kind.run, (0, 0.0))
-        if count < UNKNOWN_AFTER:
+        count, longest = self._longest_share.get(category.run, (0, 0.0))
+        if count < MIN_UNKNOWN_SHARES:
             return None
-        return rule.patience([UNKNOWN_FACTOR * longest] * UNKNOWN_AFTER, idle=False)
+        return self.rule.patience([UNKNOWN_FACTOR * longest] * MIN_UNKNOWN_SHARES, idle=False)
 
 
 def _exceeds(stall: float, limits: Iterable[float | None]) -> bool:

@@ -1,11 +1,12 @@
 """Which worker gets which seat of a block.
 
-The shares of a group must not sit together, or one lost worker takes several of them along;
-so every seat gets a worker of its own while there are enough, and a host of its own before
-that. Workers that are busy with ghosts or do not answer come last. Among the others, a seat goes
-where its work will be finished first: to whoever has least to do, measured by how fast it is.
-The parity sits where nobody else wants to: where the code is systematic, with the slowest. Every
-block begins at another worker, so that equals take turns.
+A seat is a place for the shares of one position, layer after layer. The shares of a group should
+be on different workers, or one lost worker takes several of them along. So every seat gets a worker
+of its own while there are enough, and hosts have equally many seats as far as possible. Workers
+that are busy with ghosts or do not answer come last. Among the others a seat goes where its work
+will be finished first, by the work that the worker has and by its pace. The parity seats are
+assigned last, and so go to the slowest. Every block begins at another worker, so that equal workers
+take turns.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
-TOGETHER = 2
-"""A fast worker is given another seat of a block as if it had so many seats' work more to do."""
+EXTRA_SEAT_WEIGHT = 2
+"""For every seat of the block that a worker has already, another one counts as if the worker had
+this many more seats' work to do."""
 
 
 class _Addressed(Protocol):
@@ -35,15 +37,22 @@ _Burden: TypeAlias = tuple[int, int, int, float, int]
 class Seatable(NamedTuple):
     """A worker that can be given seats.
 
-    ``avoided`` is how much others are to be preferred for now; ``load`` is how many shares it
-    has yet to compute, ``pace`` how many times longer than usual one takes it, ``room`` how many
-    seats of one block it may have before it counts as crowded: several, if it is much faster than
-    others.
+    Parameters
+    ----------
+    avoid_rank
+        How much other workers are preferred, 0 to 2.
+    load
+        Number of shares that it has yet to compute.
+    pace
+        How many times as long as usual it takes for a share.
+    room
+        How many seats of one block it may have before it counts as crowded: more than one if it is
+        much faster than others.
     """
 
     address: str
     host: str
-    avoided: int = 0
+    avoid_rank: int = 0
     load: float = 0.0
     pace: float = 1.0
     room: int = 1
@@ -82,11 +91,11 @@ def assign(
     taken
         Seats that are filled already, by addresses among the workers.
     workers
-        In the order of :func:`interleave`; none gives no seats.
+        In the order of :func:`interleave`. Without workers no seat is filled.
     rotation
-        At which worker seat 0 would like to be.
+        Index of the worker that seat 0 is given to if all workers are equal.
     parity
-        Seats that choose last.
+        Seats that are filled last.
     shares
         How many shares are to be computed at each seat; by default one.
 
@@ -102,43 +111,43 @@ def assign(
     filled = dict(taken)
     if not workers:
         return filled
-    places = _Places(workers, rotation, shares or {}, len(set(seats)))
+    seating = _Seating(workers, rotation, shares or {}, len(set(seats)))
     for seat, address in taken.items():
-        places.take(seat, address)
+        seating.take(seat, address)
     for seat in sorted(set(seats) - filled.keys(), key=lambda seat: (seat in parity, seat)):
-        filled[seat] = places.best(seat)
+        filled[seat] = seating.best(seat)
     return filled
 
 
-class _Places:
-    """The workers, the one with the least burden first."""
+class _Seating:
+    """The workers in a heap, the one with the least burden first."""
 
     def __init__(
         self, workers: tuple[Seatable, ...], rotation: int, shares: Mapping[int, int], seats: int
     ) -> None:
         self._workers = workers
         self._shares = shares
-        self._more = max(shares.values(), default=1)
+        self._most_shares = max(shares.values(), default=1)
         self._index = {worker.address: index for index, worker in enumerate(workers)}
-        self._turn = rotation
+        self._rotation = rotation
         self._load = [worker.load for worker in workers]
         self._seats = [0] * len(workers)
         self._on_host: Counter[str] = Counter()
-        # What a host must have where all have equally many.
-        self._fair = -(-seats // len({worker.host for worker in workers}))
+        # The number of seats of a host if all hosts have equally many.
+        self._host_share = -(-seats // len({worker.host for worker in workers}))
         self._heap: list[_Burden] = []
 
     def _burden(self, index: int) -> _Burden:
         worker = self._workers[index]
         crowd = max(0, self._seats[index] + 1 - worker.room)
-        crowded_host = max(0, self._on_host[worker.host] + 1 - max(worker.room, self._fair))
-        another = TOGETHER * self._seats[index]
-        finish = (self._load[index] + self._more * (1 + another)) * worker.pace
-        turn = (index - self._turn) % len(self._workers)
-        return crowd, worker.avoided, crowded_host, finish, turn
+        crowded_host = max(0, self._on_host[worker.host] + 1 - max(worker.room, self._host_share))
+        extra = EXTRA_SEAT_WEIGHT * self._seats[index]
+        finish = (self._load[index] + self._most_shares * (1 + extra)) * worker.pace
+        turn = (index - self._rotation) % len(self._workers)
+        return crowd, worker.avoid_rank, crowded_host, finish, turn
 
     def take(self, seat: int, address: str) -> None:
-        """Note that a seat is with a worker; before anybody is chosen."""
+        """Note that a worker has a seat. Call it before :meth:`best`."""
         index = self._index.get(address)
         if index is not None:
             self._give(seat, index)
@@ -149,16 +158,16 @@ class _Places:
         self._on_host[self._workers[index].host] += 1
 
     def best(self, seat: int) -> str:
-        """Choose a worker for a seat.
+        """Give a seat to the worker with the least burden, and return its address.
 
-        Burdens only grow, so one that is out of date when it comes up is put back.
+        Burdens only grow, so one that is out of date when it comes first is put back.
         """
         if not self._heap:
             self._heap = [self._burden(index) for index in range(len(self._workers))]
             heapq.heapify(self._heap)
         while True:
             known = self._heap[0]
-            index = (known[-1] + self._turn) % len(self._workers)
+            index = (known[-1] + self._rotation) % len(self._workers)
             now = self._burden(index)
             if now > known:
                 heapq.heapreplace(self._heap, now)

@@ -1,69 +1,73 @@
-"""The any-k state machine: who waits for which share, and who need not wait any longer.
+"""The any-k state machine: lets a task run as soon as *enough* of its inputs are there.
 
-What Dask cannot do by itself is to run a task when *some* of its inputs are there. This
-module decides when that is so. It has no Dask in it, no clock and no input or output: it is
-told what happened (:mod:`.messages`) and answers with what to do, so that the same events
-always give the same instructions, a run can be replayed from a recorded list, and every
-state can be reached in a test without a cluster. :mod:`.scheduler_plugin` is the shell that
-listens to Dask and carries the instructions out.
+A Dask task runs when all of its inputs are computed. An any-k *node* needs only some of them, for
+example any four of six, and those that are slow or lost need not be waited for. Its inputs are
+called *shares*. The shares of one layer of one block and the nodes that they feed are a *group*::
 
-A share
-::
+                     share 0 ──┐
+                     share 1 ──┤
+     inputs ──▶      share 2 ──┼──▶ node (any 4 of 6) ──▶ next layer
+                     share 3 ──┤
+       parity on     share 4 ──┤
+       standby       share 5 ──┘
 
-                   ┌──────── Start ────────┐
+This module decides, and does nothing else. The scheduler plugin
+(:mod:`fcdcc.pipeline.anyk.scheduler.anyk_plugin`) passes on what happens as events and carries out
+the instructions that are returned (both in :mod:`.events`). There is no Dask here, no clock, and no
+input or output. So the same events always give the same instructions, a run can be replayed from
+its recorded events, and every state can be reached in a test without a cluster.
+
+The states of a share::
+
+                   ┌── StartShare ─────────┐
                  held                      ▼
      GroupsAdded ──┴──▶ waiting ──────▶ started ──────▶ done
                            ▲             │    │          │
                            │             │    └────┬─────┘
-                           │     given   │         │ no longer running, not in memory
+                           │     given   │         │ neither running nor in memory any more
                            │     up      ▼         ▼
-                           │           erased    still wanted?  ── no ──▶ released
+                           │           erased    still needed?  ── no ──▶ released
                            │                       │ yes
                            └─────── Dask ◀──────  lost
 
-A node waits for the shares that it is connected to. It is *ready* when the shares that are
-done are enough for it; each node says itself what is enough (:func:`.readiness.is_ready`).
-Then it is cut off from all others, and runs. A share that nobody is connected to any more is
-given up: Dask forgets it, and if it had been started that is an *erasure*, and the worker,
-whose thread cannot be stopped, has a *ghost* until it says otherwise.
+A node waits until the shares that are done are enough for it; each node says itself what is enough
+(:func:`.events.is_ready`). Then it is *disconnected* from all other shares, so that Dask runs it
+with the *survivors*. A share that feeds no node any more is given up, and Dask forgets it. If it
+had been started, that is an *erasure*. Its worker has a *ghost* then: a thread cannot be stopped
+from outside, so the worker may still be busy with it.
 
-What was cut stays cut. The edges to the survivors remain, so that Dask makes a survivor
-again when it is lost before the node ran; the node is then not ready, and waits. Nor is a
-node cut any further once it has been sent to a worker: a worker that still remembers the
-task would go on waiting for the inputs that it was told of first.
+A node keeps its connections to the survivors. If one of them is lost before the node ran, Dask
+computes it again, and the node waits for it. A node that was ever sent to a worker is not
+disconnected from anything more, because a worker that remembers the task would wait for the inputs
+that it was told of first.
 
-Two kinds of answers
-    Placing a share must happen before Dask chooses a worker, so events are told at once and
-    may be answered with :class:`.messages.Place`. Everything else waits for
-    :class:`.messages.Settle`: Dask reports what it does in the middle of doing it, and only
-    when it is done may anybody change its graph. More shares may have arrived by then; a
-    node runs with all that are there.
+When decisions are made
+    Where a share runs has to be decided before Dask chooses a worker for it, so an event may be
+    answered with :class:`.events.PlaceShare` or :class:`.events.HoldShare` at once. Everything else
+    changes Dask's graph, which must not happen while Dask is in the middle of its own transitions.
+    It is decided at the next :class:`.events.Settle`, which the plugin sends when Dask has
+    finished. More shares may be done by then, and a node runs with all of them.
 
 Seats
     The shares of one block that have the same seat go to the same worker, layer after layer;
-    different seats go to different workers (:mod:`.placement`). When a worker leaves, its
-    seats are given away, and shares that have not started follow (:mod:`.roster`).
-
-Single tasks
-    Reads, glue, gathers, writes and the nodes themselves exist once. One that stays on a late
-    worker gets a twin elsewhere, and the first answer wins (:mod:`.doubles`). So does a share
-    where parity takes much longer than it, or when more of its group are late than others can
-    stand in for.
-
-Silence
-    A stopped worker keeps its connections open, and what it holds seems to be there. A worker
-    that is needed and has not been heard of for longer than a rule allows is removed
-    (:mod:`.rules`). Time during which the scheduler itself was not listening does not count,
-    and when nobody at all is heard of, nobody is removed: then it is not the workers.
+    different seats go to different workers (:mod:`.seats`). When a worker leaves, its seats are
+    given to others, and its shares that have not started move with them (:mod:`.workers`).
 
 Lateness
-    A worker is late when it has something to do and returns nothing for much longer than
-    such tasks took before (:mod:`.workload`). A worker with a queue is not late.
+    A worker is late when it has something to do and has returned nothing for much longer than such
+    tasks usually take (:mod:`.lateness`). A worker with a long queue is not late. When a worker
+    with a share of a group is late or quiet, or a share was lost, parity on standby is started in
+    its place. A task that exists once (a read, glue, a gather, a write, a node) gets a backup task
+    on another worker instead, and the first result is used (:mod:`.speculation`).
 
-Standby
-    A held share starts when a share of its group was lost, or when a worker that has one of
-    its shares is late or stays silent, unless that share has a twin. Where another worker has
-    nothing to do, one starts there a little earlier.
+Silence
+    A worker whose process is stopped keeps its connections open, and Dask believes that its results
+    are still there. A worker that is needed and has been silent for longer than a rule allows
+    is removed (:mod:`.workers`). Time in which the scheduler itself was blocked does not count, and
+    if no worker at all is heard of, none is removed, because then the cause is not the workers.
+
+Wrong shares
+    A worker that returned wrong shares in several blocks gets no more tasks (:mod:`.distrust`).
 """
 
 from __future__ import annotations
@@ -71,358 +75,384 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from . import events as m
-from .backup_tasks import BackupTasks, Phase
 from .distrust import Distrust
-from .entities import (
-    BlockState,
-    GroupState,
-    NodeState,
-    NodeStatus,
-    ShareState,
-    ShareStatus,
-    WorkerRecord,
+from .events import (
+    DisconnectNode,
+    Event,
+    Forgotten,
+    GroupsAdded,
+    HoldShare,
+    Instruction,
+    Key,
+    PlaceShare,
+    RemoveWorker,
+    RunDropped,
+    Settle,
+    SharesReported,
+    TaskChanged,
+    TaskKind,
+    TaskStatus,
+    Tick,
+    UseBackup,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerStatus,
 )
-from .events import Event, Instruction, Key
 from .history import GroupRecord, History, RunHistory, ShareRecord
-from .invariants import check_state
 from .lateness import (
     PARITY,
     SHARE,
     LateByHistory,
+    Lateness,
     LatenessRule,
-    LearnedSilence,
-    SilenceRule,
-    TaskKind,
-    Workload,
-    kind_of,
+    TaskCategory,
+    category_of,
 )
-from .registry import Registry
-from .speculation import Speculation
-from .workers import Workers
+from .registry import (
+    BlockState,
+    GroupState,
+    NodeState,
+    NodeStatus,
+    Registry,
+    ShareState,
+    ShareStatus,
+)
+from .speculation import BackupTasks, Speculation
+from .workers import LearnedSilence, SilenceRule, WorkerRecord, Workers
 
 
 class AnyKState:
-    """The state of all groups that a scheduler knows; see the module's text.
+    """The state of all groups that a scheduler knows. The text of the module explains it.
 
     Parameters
     ----------
-    silence, lateness
-        The rules that need time.
+    silence_rule
+        Says after how much silence a worker is removed.
+    lateness_rule
+        Says when a worker is late.
     record
-        Keep every event in ``events``, to replay them.
+        Whether to keep every event in ``events``, for replay.
     """
 
     def __init__(
         self,
-        silence: SilenceRule | None = None,
-        lateness: LatenessRule | None = None,
+        silence_rule: SilenceRule | None = None,
+        lateness_rule: LatenessRule | None = None,
         record: bool = False,
     ) -> None:
-        self.lateness = lateness or LateByHistory()
         self.registry = Registry()
-        self.roster = Workers(silence or LearnedSilence())
-        self.workload = Workload()
-        self.doubles = BackupTasks()
-        self.reserves = Speculation(self)
         self.history = History()
-        self.trust = Distrust(self.roster, self.history)
+        self.workers = Workers(silence_rule or LearnedSilence())
+        self.lateness = Lateness(lateness_rule or LateByHistory())
+        self.distrust = Distrust(self.workers, self.history)
+        self.backup_tasks = BackupTasks()
+        self.speculation = Speculation(
+            self.registry, self.workers, self.lateness, self.backup_tasks, self.history
+        )
         self.events: list[Event] | None = [] if record else None
-        self._members = self.registry.members
+        self._shares = self.registry.shares
         self._nodes = self.registry.nodes
-        self._dirty: dict[Key, None] = {}
-        self._woken: dict[int, None] = {}
-        self._handlers = self._all_handlers()
+        self._changed_nodes: dict[Key, None] = {}
+        self._groups_with_losses: dict[int, None] = {}
+        # Looked up for every task, several times.
+        self._task_handlers: dict[TaskKind, Callable[[TaskChanged], None]] = {
+            "share": self._share_changed,
+            "node": self._node_changed,
+            "task": self._other_task_changed,
+        }
+        self._handlers: dict[type, Callable[[Any], Iterable[Instruction] | None]] = {
+            Forgotten: self._forget,
+            GroupsAdded: self._add,
+            WorkerJoined: self._worker_joined,
+            WorkerLeft: self._worker_left,
+            WorkerStatus: self._worker_changed,
+            RunDropped: self._drop_run,
+            SharesReported: self.distrust.note_report,
+            Settle: lambda _: self._settle(),
+            Tick: self._tick,
+        }
 
     @property
     def unsettled(self) -> bool:
-        """Whether :class:`.messages.Settle` may have an answer."""
-        return bool(self._dirty or self._woken or self.doubles.unsettled or self.trust.unsettled)
+        """Whether the answer to :class:`.events.Settle` may be an instruction."""
+        return bool(
+            self._changed_nodes
+            or self._groups_with_losses
+            or self.backup_tasks.unsettled
+            or self.distrust.unsettled
+        )
 
     def knows_share(self, key: Key) -> bool:
         """Return whether a task is one of the shares."""
-        return key in self._members
+        return key in self._shares
 
     def knows_node(self, key: Key) -> bool:
         """Return whether a task is one of the any-k nodes."""
         return key in self._nodes
 
     def tracks(self, key: Key) -> bool:
-        """Return whether a single task is at a worker now, or had a twin, or is one."""
-        return key in self.workload.assigned or self.doubles.remembers(key)
-
-    def validate(self) -> None:
-        """Check that everything fits together; for tests.
-
-        Raises
-        ------
-        AssertionError
-            Saying what does not.
-        """
-        check_state(self)
+        """Return whether a task is assigned to a worker, or has, had or is a backup task."""
+        return key in self.lateness.assigned or self.backup_tasks.remembers(key)
 
     def handle(self, event: Event) -> tuple[Instruction, ...]:
         """Take note of an event and return what to do.
 
-        Only ``Settle`` and ``Tick`` are answered with more than places and holds. Events
-        about shares, nodes and workers that are not known change nothing.
+        Only ``Settle`` and ``Tick`` are answered with more than ``PlaceShare`` and ``HoldShare``.
+        Events about shares, nodes and workers that are not known change nothing.
         """
         if self.events is not None:
             self.events.append(event)
-        answer = self._handlers[type(event)](event)
-        return () if answer is None else tuple(answer)
-
-    def _all_handlers(self) -> dict[type, Callable[[Any], Iterable[Instruction] | None]]:
-        """Return what takes note of which event: looked up for every task, several times."""
-        return {
-            m.ShareWaiting: self._share_proceeds,
-            m.ShareStarted: self._share_proceeds,
-            m.ShareDone: self._share_proceeds,
-            m.ShareReleased: self._share_recedes,
-            m.ShareErred: self._share_recedes,
-            m.NodeWaiting: lambda e: self._set_node(e.node, NodeStatus.WAITING, Phase.WAITING),
-            m.NodeStarted: self._node_started,
-            m.NodeDone: self._node_done,
-            m.NodeReleased: lambda e: self._set_node(e.node, NodeStatus.IDLE, Phase.GONE),
-            m.NodeErred: lambda e: self._set_node(e.node, NodeStatus.ERRED, Phase.GONE),
-            m.TaskWaiting: lambda e: self._stops(e.key, Phase.WAITING),
-            m.TaskStarted: lambda e: self._begins(e.key, self._kind(e.key), e.worker, e.now),
-            m.TaskDone: lambda e: self._ends(e.key, e.worker, e.now),
-            m.TaskGone: lambda e: self._stops(e.key, Phase.GONE),
-            m.Forgotten: self._forget,
-            m.GroupsAdded: self._add,
-            m.WorkerJoined: self._worker_joined,
-            m.WorkerLeft: self._worker_left,
-            m.WorkerStatus: self._worker_changed,
-            m.RunDropped: self._drop_run,
-            m.Noticed: self.trust.notice,
-            m.Settle: lambda _: self._settle(),
-            m.Tick: self._tick,
-        }
+        if isinstance(event, TaskChanged):
+            self._task_handlers[event.kind](event)
+            return ()
+        instructions = self._handlers[type(event)](event)
+        return () if instructions is None else tuple(instructions)
 
     # ------------------------------------------------------------------ shares
 
-    def _share_proceeds(self, event: m.ShareWaiting | m.ShareStarted | m.ShareDone) -> None:
-        member = self._members.get(event.share)
-        if isinstance(event, m.ShareDone):
-            # Parity takes longer where it is made of whole blocks: that says nothing of a worker.
-            plain = member is None or member.stage != PARITY
-            taken = event.stop - event.start
-            if not plain:
-                self.workload.took(self._kind(event.share)._replace(stage=PARITY), taken)
-            elif not self.doubles.is_adopting(event.share):
-                self.workload.paced(event.share, self.roster.workers.get(event.worker), taken)
-            self._ends(event.share, event.worker, event.now, event.start, plain)
-        if member is None:
-            return
-        group = self.registry.group_of(member)
-        if isinstance(event, m.ShareWaiting):
-            self.doubles.note(member.key, Phase.WAITING)
-            if member.state is not ShareStatus.HELD:
-                member.state, member.worker = ShareStatus.WAITING, None
-            return
-        group.held.pop(member.key, None)
-        member.worker = event.worker
-        if isinstance(event, m.ShareStarted):
-            self._begins(member.key, self._kind(member.key), event.worker, event.now)
-            if member.stage == PARITY and member.attempts == 0:
-                self._run(group).counters.parity_started += 1
-            member.state, member.since = ShareStatus.STARTED, event.now
-            member.attempts += 1
-            group.started = event.now if group.started is None else group.started
-        else:
-            member.state = ShareStatus.DONE
-            self._no_more(member)
-            self._dirty.update(member.nodes)
-            self._record(member, "done", event.worker, event.start, event.stop)
+    def _share_changed(self, event: TaskChanged) -> None:
+        share, state = self._shares.get(event.key), event.state
+        if state == "done":
+            self._share_done(event, share)
+        elif state in ("released", "erred"):
+            self._note_stopped(event.key, state)
+            if share is not None and state == "released":
+                self._share_released(share, event.now)
+            elif share is not None:
+                self._share_erred(share, event.now)
+        elif share is not None and state == "started":
+            self._share_started(event, share)
+        elif share is not None:
+            self.backup_tasks.note(share.key, "waiting")
+            if share.state is not ShareStatus.HELD:
+                share.state, share.worker = ShareStatus.WAITING, None
 
-    def _share_recedes(self, event: m.ShareReleased | m.ShareErred) -> None:
-        self._stops(event.share, Phase.GONE)
-        member = self._members.get(event.share)
-        if member is None:
-            return
-        if isinstance(event, m.ShareReleased):
-            self._release(member, event.now)
-            return
-        if member.state is ShareStatus.STARTED:
-            self._record(member, "erred", member.worker, member.since, event.now)
-        member.state, member.worker = ShareStatus.ERRED, None
-        self._no_more(member)
+    def _share_started(self, event: TaskChanged, share: ShareState) -> None:
+        group = self.registry.group_of(share)
+        group.held.pop(share.key, None)
+        self._note_started(share.key, self._category(share.key), event.worker, event.now)
+        if share.stage == PARITY and share.attempts == 0:
+            self._run_of(group).counters.parity_started += 1
+        share.state, share.worker, share.since = ShareStatus.STARTED, event.worker, event.now
+        share.attempts += 1
+        group.started = event.now if group.started is None else group.started
 
-    def _release(self, member: ShareState, now: float) -> None:
+    def _share_done(self, event: TaskChanged, share: ShareState | None) -> None:
+        seconds = event.stop - event.start
+        # Parity takes longer where it is computed from whole blocks: that does not say that its
+        # worker is slow.
+        is_parity = share is not None and share.stage == PARITY
+        if is_parity:
+            category = self._category(event.key)._replace(stage=PARITY)
+            self.lateness.add_compute_time(category, seconds)
+        elif not self.backup_tasks.is_using_backup(event.key):
+            worker = self.workers.by_address.get(event.worker)
+            self.lateness.note_share_time(event.key, worker, seconds)
+        self._note_result(event.key, event.worker, event.now, event.start, learn=not is_parity)
+        if share is None:
+            return
+        self.registry.group_of(share).held.pop(share.key, None)
+        share.state, share.worker = ShareStatus.DONE, event.worker
+        self._expect_no_more(share)
+        self._changed_nodes.update(share.nodes)
+        self._record(share, "done", event.worker, event.start, event.stop)
+
+    def _share_erred(self, share: ShareState, now: float) -> None:
+        if share.state is ShareStatus.STARTED:
+            self._record(share, "erred", share.worker, share.since, now)
+        share.state, share.worker = ShareStatus.ERRED, None
+        self._expect_no_more(share)
+
+    def _share_released(self, share: ShareState, now: float) -> None:
         """Find out why a share is neither running nor in memory any more."""
-        before, worker = member.state, member.worker
+        before, worker = share.state, share.worker
         if before in (ShareStatus.HELD, ShareStatus.ERASED):
             return
-        group = self.registry.group_of(member)
-        member.state, member.worker = ShareStatus.RELEASED, None
+        group = self.registry.group_of(share)
+        share.state, share.worker = ShareStatus.RELEASED, None
         if before is ShareStatus.STARTED:
-            self.roster.note_abandoned(worker, member.key, now)
-        if self.registry.is_wanted(member):
-            if self.doubles.is_adopting(member.key):  # it takes over what its twin has made
-                self._record(member, "erased", worker, member.since, now)
+            self.workers.add_ghost(worker, share.key, now)
+        if self.registry.is_wanted(share):
+            if self.backup_tasks.is_using_backup(share.key):  # it was taken back for that
+                self._record(share, "erased", worker, share.since, now)
             elif before in (ShareStatus.STARTED, ShareStatus.DONE):
-                member.state = ShareStatus.LOST
-                self._run(group).counters.shares_lost += 1
-                self._record(member, "lost", worker, member.since, now)
+                share.state = ShareStatus.LOST
+                self._run_of(group).counters.shares_lost += 1
+                self._record(share, "lost", worker, share.since, now)
                 if group.held:
-                    self._woken[group.number] = None
+                    self._groups_with_losses[group.number] = None
             return
-        self._no_more(member)
-        if before is ShareStatus.STARTED and member.cut and not member.nodes:
-            member.state = ShareStatus.ERASED
-            self._run(group).counters.erasures += 1
-            self._record(member, "erased", worker, member.since, now)
+        self._expect_no_more(share)
+        if before is ShareStatus.STARTED and share.cut and not share.nodes:
+            share.state = ShareStatus.ERASED
+            self._run_of(group).counters.erasures += 1
+            self._record(share, "erased", worker, share.since, now)
 
-    def _no_more(self, member: ShareState) -> None:
-        """Note that a share is no work any more for the worker of its seat."""
-        block = self.registry.block_of(self.registry.group_of(member))
-        self.roster.expect_no_more(block, member)
+    def _expect_no_more(self, share: ShareState) -> None:
+        """Count a share as work for the worker of its seat no longer."""
+        block = self.registry.block_of(self.registry.group_of(share))
+        self.workers.expect_no_more(block, share)
 
     # ------------------------------------------------------------------- nodes
 
-    def _set_node(self, key: Key, state: NodeStatus, phase: Phase | None = None) -> None:
-        if phase is not None:
-            self._stops(key, phase)
-        node = self._nodes.get(key)
-        if node is not None:
-            node.state = state
-            if state is NodeStatus.WAITING:
-                self._dirty[key] = None
-            elif state is NodeStatus.STARTED:
-                node.sent = True
+    def _node_changed(self, event: TaskChanged) -> None:
+        node, state = self._nodes.get(event.key), event.state
+        if state == "done":
+            if node is not None:
+                node.state = NodeStatus.DONE
+            if event.worker:
+                self._note_result(event.key, event.worker, event.now)
+            if node is not None:
+                self._finish_node(node, event.now)
+        elif state == "started":
+            if node is not None:
+                node.state, node.sent = NodeStatus.STARTED, True
+            if not event.worker:
+                self._note_stopped(event.key, "waiting")
+            elif node is not None:
+                self._note_started(event.key, category_of(event.key), event.worker, event.now)
+        else:
+            self._note_stopped(event.key, state)
+            if node is None:
+                return
+            if state == "waiting":
+                node.state = NodeStatus.WAITING
+                self._changed_nodes[event.key] = None
+            else:
+                node.state = NodeStatus.IDLE if state == "released" else NodeStatus.ERRED
 
-    def _node_started(self, event: m.NodeStarted) -> None:
-        self._set_node(event.node, NodeStatus.STARTED)
-        if event.worker is None:
-            self._stops(event.node, Phase.WAITING)
-        elif event.node in self._nodes:
-            self._begins(event.node, kind_of(event.node), event.worker, event.now)
-
-    def _node_done(self, event: m.NodeDone) -> None:
-        self._set_node(event.node, NodeStatus.DONE)
-        if event.worker is not None:
-            self._ends(event.node, event.worker, event.now)
-        node = self._nodes.get(event.node)
-        group = None if node is None else self.registry.group_of(node)
-        if node is None or group is None or node.key not in group.unfinished:
+    def _finish_node(self, node: NodeState, now: float) -> None:
+        """Note the first result of a node; the last node completes its group."""
+        group = self.registry.group_of(node)
+        if node.key not in group.unfinished:
             return
         del group.unfinished[node.key]
         group.solved |= node.solves(frozenset(node.edges))
         if not group.unfinished:
-            history = self._run(group)
+            history = self._run_of(group)
             history.counters.groups += 1
             history.counters.decodes += group.solved
-            start = event.now if group.started is None else group.started
-            record = GroupRecord(group.layer, group.block, start, event.now, group.solved)
-            history.groups.append(record)
+            start = now if group.started is None else group.started
+            history.groups.append(GroupRecord(group.layer, group.block, start, now, group.solved))
 
-    # ----------------------------------------------------- what workers have to do
+    # ------------------------------------------------- what workers have to do
 
-    def _begins(self, key: Key, kind: TaskKind, worker: str, now: float) -> None:
-        self.workload.started(key, kind, worker, now)
-        self.doubles.note(key, Phase.STARTED)
+    def _other_task_changed(self, event: TaskChanged) -> None:
+        if event.state == "started":
+            self._note_started(event.key, self._category(event.key), event.worker, event.now)
+        elif event.state == "done":
+            self._note_result(event.key, event.worker, event.now)
+        else:
+            self._note_stopped(event.key, event.state)
 
-    def _ends(
+    def _note_started(self, key: Key, category: TaskCategory, worker: str, now: float) -> None:
+        self.lateness.note_assigned(key, category, worker, now)
+        self.backup_tasks.note(key, "started")
+
+    def _note_result(
         self, key: Key, address: str, now: float, start: float | None = None, learn: bool = True
     ) -> None:
-        """Note a result, whoever's it is."""
-        worker = self.roster.workers.get(address)
-        learn = learn and not self.doubles.is_adopting(key)
-        self.workload.done(key, worker, now, learn)
-        self.roster.delivered(address, now, start)
-        self.doubles.note(key, Phase.DONE)
+        """Note the result of a task of any kind."""
+        worker = self.workers.by_address.get(address)
+        learn = learn and not self.backup_tasks.is_using_backup(key)
+        self.lateness.note_result(key, worker, now, learn)
+        self.workers.note_result(address, now, start)
+        self.backup_tasks.note(key, "done")
 
-    def _kind(self, key: Key) -> TaskKind:
-        """Return with which tasks one is compared, twins as the task that they belong to."""
-        task = self.doubles.original(key)
-        member = self._members.get(task)
-        if member is None:
-            return kind_of(task)
-        group = self.registry.group_of(member)  # with its own shares if the group has no name
-        return TaskKind(group.run, group.layer if group.run else group.block, SHARE)
+    def _note_stopped(self, key: Key, state: TaskStatus) -> None:
+        self.lateness.take_back(key)
+        self.backup_tasks.note(key, state)
 
-    def _stops(self, key: Key, phase: Phase) -> None:
-        self.workload.gone(key)
-        self.doubles.note(key, phase)
+    def _category(self, key: Key) -> TaskCategory:
+        """Return with which tasks one is compared; a backup as the task that it belongs to."""
+        task = self.backup_tasks.original(key)
+        share = self._shares.get(task)
+        if share is None:
+            return category_of(task)
+        group = self.registry.group_of(share)  # compared within itself if it has no run
+        return TaskCategory(group.run, group.layer if group.run else group.block, SHARE)
 
     # ------------------------------------------------------- adding and forgetting
 
-    def _add(self, event: m.GroupsAdded) -> Iterator[Instruction]:
+    def _add(self, event: GroupsAdded) -> Iterator[Instruction]:
         added = [self.registry.add(spec) for spec in event.groups]
-        for block, members in added:
-            for member in members:
-                if block is not None and member.state is not ShareStatus.HELD:
-                    self.roster.expect(block, member)
-        for block, members in added:
+        for block, shares in added:
+            for share in shares:
+                if block is not None and share.state is not ShareStatus.HELD:
+                    self.workers.expect(block, share)
+        for block, shares in added:
             if block is not None:
-                self.roster.seat(block)
-            for member in members:
-                if member.state is ShareStatus.HELD:
-                    yield m.Hold(member.key)
-                yield from self._place(member)
+                self.workers.assign_seats(block)
+            for share in shares:
+                if share.state is ShareStatus.HELD:
+                    yield HoldShare(share.key)
+                yield from self._place(share)
 
-    def _forget(self, event: m.Forgotten) -> None:
-        member = self._members.get(event.key)
-        if member is not None:
-            self._release(member, event.now)
-            self._no_more(member)
-            self.registry.forget_share(member)
+    def _forget(self, event: Forgotten) -> None:
+        share = self._shares.get(event.key)
+        if share is not None:
+            self._share_released(share, event.now)
+            self._expect_no_more(share)
+            self.registry.forget_share(share)
         node = self._nodes.get(event.key)
         if node is not None:
-            self._dirty.pop(node.key, None)
+            self._changed_nodes.pop(node.key, None)
             self.registry.forget_node(node)
-        self.workload.gone(event.key)
-        self.doubles.forget(event.key)
+        self.lateness.take_back(event.key)
+        self.backup_tasks.forget(event.key)
+
+    def _drop_run(self, event: RunDropped) -> None:
+        self.history.drop(event.run)
+        self.lateness.forget(event.run)
 
     # ----------------------------------------------------------------- deciding
 
     def _settle(self) -> Iterator[Instruction]:
-        dirty, self._dirty = self._dirty, {}
-        for key in dirty:
+        nodes, self._changed_nodes = self._changed_nodes, {}
+        for key in nodes:
             if self._nodes[key].state is NodeStatus.WAITING:
-                yield from self._cut(self._nodes[key])
-        woken, self._woken = self._woken, {}
-        for number in woken:
+                yield from self._disconnect(self._nodes[key])
+        groups, self._groups_with_losses = self._groups_with_losses, {}
+        for number in groups:
             if number in self.registry.groups:
-                yield from self.reserves.start(self.registry.groups[number])
-        yield from self.trust.settle()
-        for instruction in self.doubles.settle():
-            if isinstance(instruction, m.UseBackup):
-                self._adopted(instruction)
+                yield from self.speculation.start_standby(self.registry.groups[number])
+        yield from self.distrust.settle()
+        for instruction in self.backup_tasks.settle():
+            if isinstance(instruction, UseBackup):
+                self._note_backup_used(instruction.task)
             yield instruction
 
-    def _cut(self, node: NodeState) -> Iterator[Instruction]:
-        """Disconnect a node that has enough from everything else."""
+    def _disconnect(self, node: NodeState) -> Iterator[Instruction]:
+        """Disconnect a node that has enough shares from all others."""
         if node.sent:
             return
-        survivors = node.survivors(self.registry.done(node))
+        survivors = node.survivors(self.registry.done_positions(node))
         if survivors is None or survivors >= node.edges.keys():
             return
         gone = tuple(key for position, key in node.edges.items() if position not in survivors)
         self.registry.disconnect(node, gone)
         for key in gone:
-            if not self._members[key].nodes:  # given up, and its twin with it
-                self.doubles.note(key, Phase.GONE)
-        yield m.Cut(node.key, gone, tuple(sorted(survivors)))
+            if not self._shares[key].nodes:  # given up, and its backup task with it
+                self.backup_tasks.note(key, "released")
+        yield DisconnectNode(node.key, gone, tuple(sorted(survivors)))
 
-    def _adopted(self, instruction: m.UseBackup) -> None:
-        """Note that a task is taken from its worker, which may be busy with it for long."""
-        had = self.workload.gone(instruction.task)
+    def _note_backup_used(self, task: Key) -> None:
+        """Note that a task is taken from its worker, whose thread may stay busy with it."""
+        had = self.lateness.take_back(task)
         if had is not None:
-            self.roster.note_abandoned(had.worker, instruction.task, had.since)
-            self.history.run(had.kind.run).counters.doubles_used += 1
+            self.workers.add_ghost(had.worker, task, had.since)
+            self.history.run(had.category.run).counters.doubles_used += 1
 
     # ------------------------------------------------------------------ workers
 
-    def _worker_joined(self, event: m.WorkerJoined) -> Iterable[Instruction]:
-        self.roster.join(event)
+    def _worker_joined(self, event: WorkerJoined) -> Iterable[Instruction]:
+        self.workers.join(event)
         blocks = self.registry.blocks.values()
-        return self._seat_anew([b for b in blocks if _is_crowded(b)], spread=True)
+        return self._reseat([b for b in blocks if _is_crowded(b)], spread=True)
 
-    def _worker_left(self, event: m.WorkerLeft) -> Iterable[Instruction]:
-        worker = self.roster.leave(event.worker)
-        self.trust.forget(event.worker)
+    def _worker_left(self, event: WorkerLeft) -> Iterable[Instruction]:
+        worker = self.workers.leave(event.worker)
+        self.distrust.forget(event.worker)
         if worker is None:
             return ()
         what = "removed" if worker.removing else "retired" if event.expected else "lost"
@@ -432,65 +462,61 @@ class AnyKState:
                 history.workers_lost.append(worker.address)
             history.events.append({"time": event.now, "event": what, "worker": worker.address})
         blocks = self.registry.blocks.values()
-        return self._seat_anew([b for b in blocks if worker.address in b.seats.values()])
+        return self._reseat([b for b in blocks if worker.address in b.seats.values()])
 
-    def _drop_run(self, event: m.RunDropped) -> None:
-        self.history.drop(event.run)
-        self.workload.forget(event.run)
-
-    def _worker_changed(self, event: m.WorkerStatus) -> Iterable[Instruction]:
-        """Note that a worker takes tasks now, or none for a while."""
-        self.roster.change(event)
+    def _worker_changed(self, event: WorkerStatus) -> Iterable[Instruction]:
+        """Note that a worker takes tasks from now on, or takes none for now."""
+        self.workers.set_running(event)
         blocks = self.registry.blocks.values()
         if not event.running:  # what has not started there goes to others
-            return self._seat_anew([b for b in blocks if event.worker in b.seats.values()])
-        return self._seat_anew([b for b in blocks if _is_crowded(b)], spread=True)
+            return self._reseat([b for b in blocks if event.worker in b.seats.values()])
+        return self._reseat([b for b in blocks if _is_crowded(b)], spread=True)
 
-    def _seat_anew(
-        self, blocks: Iterable[BlockState], spread: bool = False, anew: bool = False
+    def _reseat(
+        self, blocks: Iterable[BlockState], spread: bool = False, replace_unfit: bool = False
     ) -> Iterator[Instruction]:
-        """Fill the seats of some blocks again, and place what has not started."""
+        """Assign the seats of some blocks again, and place the shares that have not started."""
         for block in blocks:
-            changed = self.roster.seat(block, spread, anew)
+            changed = self.workers.assign_seats(block, spread, replace_unfit)
             for number in block.groups:
-                for member in self.registry.members_of(self.registry.groups[number]):
-                    if member.seat in changed:
-                        yield from self._place(member)
+                for share in self.registry.shares_of(self.registry.groups[number]):
+                    if share.seat in changed:
+                        yield from self._place(share)
 
-    def _place(self, member: ShareState) -> Iterable[Instruction]:
-        """Place a share that Dask may yet assign to a worker."""
-        seats = self.registry.block_of(self.registry.group_of(member)).seats
+    def _place(self, share: ShareState) -> Iterable[Instruction]:
+        """Place a share that Dask has not assigned to a worker."""
+        seats = self.registry.block_of(self.registry.group_of(share)).seats
         movable = (ShareStatus.WAITING, ShareStatus.LOST, ShareStatus.RELEASED)
-        if member.state in movable and member.seat in seats:
-            return (m.Place(member.key, seats[member.seat]),)
+        if share.state in movable and share.seat in seats:
+            return (PlaceShare(share.key, seats[share.seat]),)
         return ()
 
     # --------------------------------------------------------------------- time
 
-    def _tick(self, event: m.Tick) -> Iterator[Instruction]:
-        for worker in self.roster.listen(event):
+    def _tick(self, event: Tick) -> Iterator[Instruction]:
+        for worker in self.workers.observe(event):
             silence = event.now - worker.seen
             reason = f"worker {worker.address} has not been heard of for {silence:.1f} seconds"
-            yield m.RemoveWorker(worker.address, reason)
+            yield RemoveWorker(worker.address, reason)
             for history in self._live_histories():
                 history.workers_removed.append(worker.address)
-        yield from self.trust.settle()
-        if self.roster.clock_stalled:
+        yield from self.distrust.settle()
+        if self.workers.clock_stalled:
             return
-        late = self.workload.late(self.roster.workers, self.lateness, idle=False, now=event.now)
-        yield from self._move_seats(self.roster.mark_late(late, event.now))
-        yield from self.reserves.replace_late(late, event.now)
+        late = self.lateness.late_workers(self.workers, idle=False, now=event.now)
+        yield from self._replace_unfit(self.workers.mark_late(late, event.now))
+        yield from self.speculation.replace_late(late, event.now)
 
-    def _move_seats(self, workers: list[WorkerRecord]) -> Iterator[Instruction]:
-        """Give away the seats of workers that have become slow or silent."""
-        gone = {worker.address for worker in workers}
-        if gone and len(gone) < len(self.roster.workers):
-            blocks = [b for b in self.registry.blocks.values() if gone & set(b.seats.values())]
-            yield from self._seat_anew(blocks, anew=True)
+    def _replace_unfit(self, workers: list[WorkerRecord]) -> Iterator[Instruction]:
+        """Give away the seats of workers that have become slow or quiet."""
+        unfit = {worker.address for worker in workers}
+        if unfit and len(unfit) < len(self.workers.by_address):
+            blocks = [b for b in self.registry.blocks.values() if unfit & set(b.seats.values())]
+            yield from self._reseat(blocks, replace_unfit=True)
 
     # ------------------------------------------------------------------ history
 
-    def _run(self, group: GroupState) -> RunHistory:
+    def _run_of(self, group: GroupState) -> RunHistory:
         return self.history.run(group.run)
 
     def _live_histories(self) -> list[RunHistory]:
@@ -498,11 +524,11 @@ class AnyKState:
         return [self.history.run(run) for run in runs]
 
     def _record(
-        self, member: ShareState, state: str, worker: str | None, start: float, stop: float
+        self, share: ShareState, state: str, worker: str | None, start: float, stop: float
     ) -> None:
-        group = self.registry.group_of(member)
-        place = (group.layer, group.block, member.position, member.stage)
-        self._run(group).shares.append(ShareRecord(*place, worker or "", start, stop, state))
+        group = self.registry.group_of(share)
+        place = (group.layer, group.block, share.position, share.stage)
+        self._run_of(group).shares.append(ShareRecord(*place, worker or "", start, stop, state))
 
 
 def _is_crowded(block: BlockState) -> bool:

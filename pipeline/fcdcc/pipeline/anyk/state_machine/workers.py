@@ -1,37 +1,300 @@
-"""Who is there, who answers, and who sits where: the workers, as the state machine sees them."""
+"""The workers of the cluster: which of them answer, how fast they are, and which seats they have.
+
+Three things are decided here from what the scheduler reports at every tick of its clock:
+
+Silence
+    A worker whose heartbeats do not arrive is *quiet*, and others are preferred to it. One that is
+    silent for longer than a :class:`SilenceRule` allows counts as gone.
+
+Pace
+    How many times as long as usual a worker's shares take: the median of its latest
+    :data:`PACE_SHARES` shares. A worker of pace above :data:`STRAGGLER_PACE` is a straggler
+    (:attr:`WorkerRecord.is_straggler`).
+
+Seats
+    Which worker computes which shares of a block (:mod:`.seats` has the algorithm).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from array import array
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from .entities import BlockState, ShareState, WorkerRecord
-from .events import Key, Tick, WorkerJoined, WorkerNews, WorkerStatus
-from .lateness import SilenceRule
+from .events import Key, Tick, WorkerJoined, WorkerObservation, WorkerStatus
+from .registry import BlockState, ShareState
 from .seats import Seatable, assign, interleave
 
-GHOST_DOUBT = 0.1
-"""A heartbeat younger than a ghost by less than this many seconds says nothing about it."""
+STRAGGLER_PACE = 3.0
+"""A worker is a straggler if its tasks take more than this many times as long as usual."""
 
-QUIET_AFTER = 2.5
-"""After so many heartbeats missed, others are preferred to a worker."""
+PACE_SHARES = 15
+"""Number of a worker's latest shares that its pace is the median of."""
 
-DEAF_AFTER = 2.0
-"""A tick that is late by so many intervals says nothing about how late anybody else is."""
+MIN_PACE_SHARES = 2
+"""Number of shares from which on a worker's pace is known."""
 
-FORGIVEN_AFTER = 20.0
-"""Seconds without a result after which a little of what is known of a worker's pace is forgotten,
-so that a slow one is tried again."""
+SLOWNESS_WEIGHT = 0.3
+"""Weight of the latest task in a worker's slowness, an exponentially weighted mean."""
 
-LOOKED_AT = 16
-"""Where there are more workers than this, twice as many as a block has seats are looked at for it,
-others for the next one: what is decided costs as much with ten thousand workers as with ten, and
-is hardly worse (the power of two choices)."""
+MAX_TASK_SLOWNESS = 6.0
+"""A task that took longer than this many times the usual time counts as this many times."""
 
-ALIKE = 1.6
-"""Workers whose pace differs by less than this factor from that of half of all count as equal."""
+FORGIVE_SECONDS = 20.0
+"""Seconds without a result after which one of the shares that a worker's pace was learned from is
+forgotten, so that a worker which was slow once is tried again."""
 
-FAST = 1.75
-"""A worker that is so many times as fast as half of the others may have several seats."""
+HEARTBEAT_GAPS = 32
+"""Number of a worker's latest times between two heartbeats that are kept."""
+
+QUIET_HEARTBEATS = 2.5
+"""Number of missed heartbeats after which other workers are preferred to a worker."""
+
+STALLED_TICKS = 2.0
+"""Number of tick intervals that a tick may be late. If it is later than that, the scheduler itself
+was blocked, and how late workers are cannot be concluded from it."""
+
+GHOST_DOUBT_SECONDS = 0.1
+"""Seconds by which a heartbeat must be younger than a ghost to say that the ghost is gone."""
+
+ALL_CANDIDATES = 16
+"""Number of workers up to which all are candidates for the seats of a block. In larger clusters
+twice as many as the block has seats are, other ones for every block, so that seating costs as much
+with ten thousand workers as with ten and the seats are hardly worse (Mitzenmacher, "The power of
+two choices in randomized load balancing", 2001)."""
+
+EQUAL_PACE_RATIO = 1.6
+"""Workers whose pace differs from the median worker's by less than this factor count as equal."""
+
+FAST_PACE_RATIO = 1.75
+"""A worker that is this many times as fast as the median worker may have two seats of a block."""
+
+
+def median_pace(ratios: Sequence[float]) -> float | None:
+    """Return the pace of a worker whose latest shares took these multiples of the usual time.
+
+    The lower median, so that one slow share of two does not make a worker slow; None for fewer than
+    :data:`MIN_PACE_SHARES`. Callers keep the latest :data:`PACE_SHARES` ratios.
+
+    >>> median_pace([1.0, 9.0]), median_pace([4.0, 1.0, 9.0]), median_pace([4.0])
+    (1.0, 4.0, None)
+    """
+    if len(ratios) < MIN_PACE_SHARES:
+        return None
+    return sorted(ratios)[(len(ratios) - 1) // 2]
+
+
+@dataclass(slots=True)
+class WorkerRecord:
+    """What is known of one worker. Times are seconds on the scheduler's clock."""
+
+    address: str
+    host: str
+    nthreads: int
+    seen: float
+    """When it was last heard of, by a heartbeat or a result."""
+    last_result: float
+    """When it last returned the result of any task, or joined."""
+    delivered: bool = False
+    """Whether it has returned any result."""
+    ghosts: dict[Key, float] = field(default_factory=dict)
+    """Tasks that were given up while they ran here, and when: its thread may still be busy."""
+    has_cancelled_tasks: bool = False
+    """Whether its last heartbeat reported cancelled tasks."""
+    quiet: bool = False
+    """Whether it has missed more than :data:`QUIET_HEARTBEATS` heartbeats."""
+    late: bool = False
+    """Whether it has returned nothing for longer than its tasks usually take."""
+    slowness: float = 1.0
+    """How many times longer than usual its tasks of any kind took lately: a weighted mean."""
+    judged_at: float = 0.0
+    """When ``slowness`` changed last."""
+    pace: float = 1.0
+    """How many times longer than usual its shares take; 1 while too few of them are known."""
+    load: int = 0
+    """How many shares it has yet to compute at its seats."""
+    running: bool = True
+    """Whether it takes tasks: not paused, and not closing."""
+    processing: int = 0
+    """How many tasks it had been assigned at the last tick."""
+    heartbeat: float = 0.0
+    """When its last heartbeat arrived."""
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=HEARTBEAT_GAPS))
+    """Seconds between its latest heartbeats."""
+    longest_gap: float = 0.0
+    """The largest of ``gaps``."""
+    removing: bool = False
+    """Whether its removal has been asked for."""
+    distrusted: bool = False
+    """Whether it returned wrong shares in too many blocks (:mod:`.distrust`)."""
+    unfit: bool = False
+    """Whether its seats were given away because it is quiet, slow or distrusted."""
+    _ratios: array[float] = field(default_factory=lambda: array("d"))  # near each other in memory
+
+    @property
+    def avoid_rank(self) -> int:
+        """How much other workers are preferred: 0 not at all, 1 if they are free, 2 always.
+
+        1 for a worker that is late or busy with a ghost, 2 for one that does not answer or returned
+        wrong shares.
+        """
+        if self.quiet or self.removing or self.distrusted:
+            return 2
+        return 1 if self.ghosts or self.has_cancelled_tasks or self.late else 0
+
+    @property
+    def is_straggler(self) -> bool:
+        """Whether its tasks take more than :data:`STRAGGLER_PACE` times as long as usual."""
+        return self.slowness > STRAGGLER_PACE or self.pace > STRAGGLER_PACE
+
+    @property
+    def known_pace(self) -> float | None:
+        """Its pace, or None while fewer than :data:`MIN_PACE_SHARES` of its shares are known."""
+        return self.pace if len(self._ratios) >= MIN_PACE_SHARES else None
+
+    @property
+    def has_reliable_pace(self) -> bool:
+        """Whether more than half of the shares that a pace can be learned from are known."""
+        return 2 * len(self._ratios) > PACE_SHARES
+
+    def add_heartbeat_gap(self, seconds: float) -> None:
+        """Note the seconds between two heartbeats."""
+        self.gaps.append(seconds)
+        self.longest_gap = max(self.gaps)
+
+    def add_task_ratio(self, ratio: float, now: float) -> None:
+        """Note that a task of any kind took ``ratio`` times as long as usual."""
+        self.slowness += SLOWNESS_WEIGHT * (min(ratio, MAX_TASK_SLOWNESS) - self.slowness)
+        self.judged_at = now
+
+    def add_share_ratio(self, ratio: float) -> None:
+        """Note that a share took ``ratio`` times as long as usual."""
+        self._ratios.append(ratio)
+        del self._ratios[:-PACE_SHARES]
+        self._learn_pace()
+
+    def forgive(self, now: float) -> None:
+        """Forget the slowness and the oldest share that the pace was learned from."""
+        self.slowness, self.judged_at = 1.0, now
+        if self._ratios:
+            self._ratios.pop(0)
+            self._learn_pace()
+
+    def _learn_pace(self) -> None:
+        pace = median_pace(self._ratios)
+        self.pace = 1.0 if pace is None else pace
+
+
+class SilenceRule(Protocol):
+    """Says how long a worker may stay silent."""
+
+    def patience(
+        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
+    ) -> float:
+        """Return after how many seconds of silence a worker counts as gone.
+
+        Parameters
+        ----------
+        delivered
+            Whether it has returned any result since it joined.
+        heartbeat_interval
+            Seconds between two heartbeats of a worker of this cluster when all is well.
+        own
+            The seconds between its latest heartbeats.
+        worst
+            The longest such time of any worker of the cluster lately.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FixedSilence:
+    """A fixed time.
+
+    Parameters
+    ----------
+    silent_after
+        Seconds, for a worker that has returned results.
+    grace
+        Seconds, for a worker that has not: its first task imports libraries, during which
+        Python may keep it from answering.
+    heartbeats
+        Number of heartbeats that must have been missed at least.
+    """
+
+    silent_after: float = 3.0
+    grace: float = 15.0
+    heartbeats: float = 4.0
+
+    def patience(
+        self,
+        delivered: bool,
+        heartbeat_interval: float,
+        own: Sequence[float] = (),  # noqa: ARG002 - the protocol's signature
+        worst: float = 0.0,  # noqa: ARG002 - the protocol's signature
+    ) -> float:
+        """Return after how many seconds of silence a worker counts as gone.
+
+        >>> FixedSilence().patience(delivered=True, heartbeat_interval=0.5)
+        3.0
+        >>> FixedSilence().patience(delivered=True, heartbeat_interval=2.0)
+        8.0
+        """
+        fixed = self.silent_after if delivered else max(self.silent_after, self.grace)
+        return max(fixed, self.heartbeats * heartbeat_interval)
+
+
+@dataclass(frozen=True)
+class LearnedSilence:
+    """Learned from how regularly heartbeats arrived; never below ``silent_after``.
+
+    A worker counts as gone after ``own_factor`` times its own longest time between
+    heartbeats, or ``any_factor`` times the longest of any worker: on a busy machine all heartbeats
+    arrive less regularly, and the first sign of that may be another worker's.
+
+    Parameters
+    ----------
+    silent_after
+        Seconds of silence that are always allowed.
+    young
+        Seconds that are allowed at least for a worker of which fewer than ``known_after`` times
+        between heartbeats are known.
+    grace
+        Seconds for a worker that has returned nothing yet. Also the most that is ever allowed,
+        unless ``heartbeats`` asks for more.
+    heartbeats
+        Number of heartbeats that must have been missed at least.
+    """
+
+    silent_after: float = 3.0
+    young: float = 5.0
+    grace: float = 15.0
+    heartbeats: float = 4.0
+    own_factor: float = 4.0
+    any_factor: float = 3.0
+    known_after: int = 4
+
+    def patience(
+        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
+    ) -> float:
+        """Return after how many seconds of silence a worker counts as gone.
+
+        >>> rule = LearnedSilence()
+        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
+        3.0
+        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=2.0)
+        6.0
+        >>> rule.patience(False, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
+        15.0
+        """
+        least = self.heartbeats * heartbeat_interval
+        if not delivered:
+            return max(self.grace, least)
+        always = self.silent_after if len(own) >= self.known_after else self.young
+        learned = max(self.own_factor * max(own, default=0.0), self.any_factor * worst)
+        return max(min(self.grace, max(always, learned)), least)
 
 
 class Workers:
@@ -39,24 +302,31 @@ class Workers:
 
     Parameters
     ----------
-    silence
-        Says after which silence a worker counts as gone.
+    silence_rule
+        Says after how much silence a worker counts as gone.
+
+    Attributes
+    ----------
+    by_address
+        The records of the workers that are there.
+    clock_stalled
+        Whether the last tick was so late that the scheduler itself must have been blocked.
     """
 
-    def __init__(self, silence: SilenceRule) -> None:
-        self.silence = silence
-        self.workers: dict[str, WorkerRecord] = {}
+    def __init__(self, silence_rule: SilenceRule) -> None:
+        self.silence_rule = silence_rule
+        self.by_address: dict[str, WorkerRecord] = {}
         self.clock_stalled = False
         self._last_tick: float | None = None
         self._ring: tuple[WorkerRecord, ...] | None = None
         self._turn = 0
         self._typical_pace = 1.0
 
-    # ------------------------------------------------------------ who is there
+    # ------------------------------------------------------- joining and leaving
 
     def join(self, event: WorkerJoined) -> None:
         """Add a worker."""
-        self.workers[event.worker] = WorkerRecord(
+        self.by_address[event.worker] = WorkerRecord(
             event.worker,
             event.host,
             event.nthreads,
@@ -67,203 +337,219 @@ class Workers:
         self._ring = None
 
     def leave(self, address: str) -> WorkerRecord | None:
-        """Drop a worker and return it, or None if it was not there."""
+        """Drop a worker and return its record, or None if there was no such worker."""
         self._ring = None
-        return self.workers.pop(address, None)
+        return self.by_address.pop(address, None)
 
-    def change(self, event: WorkerStatus) -> None:
-        """Note that a worker takes tasks now, or none; either is a sign of life."""
-        worker = self.workers.get(event.worker)
+    def set_running(self, event: WorkerStatus) -> None:
+        """Note whether a worker takes tasks now. That it said so shows that it is alive."""
+        worker = self.by_address.get(event.worker)
         if worker is not None:
             if worker.running != event.running:
                 self._ring = None
             worker.running = event.running
             worker.seen = max(worker.seen, event.now)
 
-    def note_abandoned(self, address: str | None, task: Key, now: float) -> None:
+    # ------------------------------------------------------- results and ghosts
+
+    def add_ghost(self, address: str | None, task: Key, now: float) -> None:
         """Note that a task was given up on a worker, whose thread may still be busy with it."""
-        worker = self.workers.get(address or "")
+        worker = self.by_address.get(address or "")
         if worker is not None:
             worker.ghosts[task] = now
 
-    def delivered(self, address: str, now: float, start: float | None = None) -> None:
-        """Note that a worker returned a result, that it began at ``start`` if that is known."""
-        worker = self.workers.get(address)
+    def note_result(self, address: str, now: float, start: float | None = None) -> None:
+        """Note that a worker returned a result; ``start`` is when it began to compute it."""
+        worker = self.by_address.get(address)
         if worker is None:
             return
         worker.delivered = True
         worker.last_result = max(worker.last_result, now)
-        if (
-            worker.ghosts and start is not None and worker.nthreads == 1
-        ):  # its only thread was free by then
+        if worker.ghosts and start is not None and worker.nthreads == 1:
+            # Its only thread was free when it began.
             worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > start}
 
-    # ------------------------------------------------------------------ choosing
+    # ------------------------------------------------------------------ seats
 
-    def seat(self, block: BlockState, spread: bool = False, anew: bool = False) -> set[int]:
+    def assign_seats(
+        self, block: BlockState, spread: bool = False, replace_unfit: bool = False
+    ) -> set[int]:
         """Give every seat of a block a worker; return the seats that changed.
 
-        Seats stay where they are unless their worker is gone. With ``spread``, a worker that
-        has several seats keeps the first only, if there are others for the rest. With
-        ``anew``, seats on workers that do not answer or are slow are given away, and those of
-        the parity, so that they can change places.
+        A seat keeps its worker unless that is gone, takes no tasks or is not allowed.
+
+        Parameters
+        ----------
+        spread
+            Let a worker that has several seats keep only the first, if others are there.
+        replace_unfit
+            Give away the seats of workers that do not answer, are slow or are distrusted, and all
+            parity seats, so that these workers can get them.
         """
         before = block.seats
         kept: dict[int, str] = {}
         used: set[str] = set()
         for seat, address in sorted(before.items()):
-            worker = self.workers.get(address)
+            worker = self.by_address.get(address)
             if worker is None or (spread and address in used):
                 continue
             if block.allowed_workers and address not in block.allowed_workers:
                 continue
             if not worker.running and any(other.running for other in self._in_turn()):
                 continue
-            if anew and (seat in block.parity_seats or _unfit(worker)):
+            if replace_unfit and (seat in block.parity_seats or _is_unfit(worker)):
                 continue
             kept[seat] = address
             used.add(address)
         if len(kept) == len(block.wanted_seats):
             return set()
-        self._count(block, -1)
+        self._add_loads(block, -1)
         candidates = tuple(self._seatable(block, used))
         block.seats = assign(
             block.wanted_seats, kept, candidates, block.rotation, block.parity_seats, block.left
         )
-        self._count(block, +1)
+        self._add_loads(block, +1)
         return {seat for seat, address in block.seats.items() if before.get(seat) != address}
 
-    def expect(self, block: BlockState, member: ShareState) -> None:
-        """Note that a share is to be computed at its seat."""
-        member.expected = True
-        self._shift(block, member.seat, +1)
+    def expect(self, block: BlockState, share: ShareState) -> None:
+        """Count a share as work that the worker of its seat has yet to do."""
+        share.expected = True
+        self._add_load(block, share.seat, +1)
 
-    def expect_no_more(self, block: BlockState, member: ShareState) -> None:
-        """Note that a share is done with, if it was not before."""
-        if member.expected:
-            member.expected = False
-            self._shift(block, member.seat, -1)
+    def expect_no_more(self, block: BlockState, share: ShareState) -> None:
+        """Count a share as work no longer, if it was counted."""
+        if share.expected:
+            share.expected = False
+            self._add_load(block, share.seat, -1)
 
-    def _shift(self, block: BlockState, seat: int, by: int) -> None:
-        block.left[seat] = block.left.get(seat, 0) + by
-        worker = self.workers.get(block.seats.get(seat, ""))
+    def _add_load(self, block: BlockState, seat: int, shares: int) -> None:
+        block.left[seat] = block.left.get(seat, 0) + shares
+        worker = self.by_address.get(block.seats.get(seat, ""))
         if worker is not None:
-            worker.load += by
+            worker.load += shares
 
-    def _count(self, block: BlockState, sign: int) -> None:
-        """Count what is left of a block to its workers, or take it from them."""
+    def _add_loads(self, block: BlockState, sign: int) -> None:
+        """Add what is left of a block to the loads of its workers, or subtract it."""
         for seat, address in block.seats.items():
-            worker = self.workers.get(address)
+            worker = self.by_address.get(address)
             if worker is not None:
                 worker.load += sign * block.left.get(seat, 0)
 
     def _seatable(self, block: BlockState, used: Collection[str]) -> Iterator[Seatable]:
-        """Return the workers that a block may have: all, or those whose turn it is.
+        """Yield the candidates for the seats of a block.
 
-        Of those that were named for it, as far as there are any.
+        All workers, or the next ones in turn (:data:`ALL_CANDIDATES`) and those in ``used``; if the
+        block names allowed workers, those that are there.
         """
         chosen = self._in_turn()
         if block.allowed_workers:
-            named = tuple(worker for worker in chosen if worker.address in block.allowed_workers)
-            chosen = named or chosen
+            allowed = tuple(worker for worker in chosen if worker.address in block.allowed_workers)
+            chosen = allowed or chosen
         wanted = 2 * len(block.wanted_seats)
-        if len(chosen) > max(LOOKED_AT, wanted):
+        if len(chosen) > max(ALL_CANDIDATES, wanted):
             start = self._turn % len(chosen)
             self._turn = start + len(block.wanted_seats)
             chosen = chosen[start : start + wanted] + chosen[: max(0, start + wanted - len(chosen))]
             extra = set(used).difference(worker.address for worker in chosen)
-            chosen += tuple(self.workers[address] for address in sorted(extra))
+            chosen += tuple(self.by_address[address] for address in sorted(extra))
         most = max(1, len(block.parity_seats))
         for worker in chosen:
             pace = worker.pace / self._typical_pace
-            if 1.0 / ALIKE < pace < ALIKE:  # equals take turns
+            if 1.0 / EQUAL_PACE_RATIO < pace < EQUAL_PACE_RATIO:  # so that they take turns
                 pace = 1.0
-            room = min(most, 1 + int(1.0 / pace / FAST)) if worker.known else 1
-            yield Seatable(worker.address, worker.host, worker.avoided, worker.load, pace, room)
+            fast = 1 + int(1.0 / pace / FAST_PACE_RATIO)
+            room = min(most, fast) if worker.has_reliable_pace else 1
+            yield Seatable(worker.address, worker.host, worker.avoid_rank, worker.load, pace, room)
 
     def _in_turn(self) -> tuple[WorkerRecord, ...]:
-        """Return the workers that take tasks, neighbours on different hosts."""
+        """Return the workers that take tasks, ordered so that neighbours are on other hosts."""
         if self._ring is None:
-            running = [worker for worker in self.workers.values() if worker.running]
-            self._ring = interleave(running or self.workers.values())
+            running = [worker for worker in self.by_address.values() if worker.running]
+            self._ring = interleave(running or self.by_address.values())
         return self._ring
 
-    def spare(
-        self, but: Collection[str], given: dict[str, int], allowed_workers: Collection[str] = ()
+    def choose_spare(
+        self,
+        excluded: Collection[str],
+        given: dict[str, int],
+        allowed_workers: Collection[str] = (),
     ) -> str | None:
-        """Return the worker that has most room for something that is late elsewhere, or None.
+        """Return the worker that would finish one more task first; None if none is fit.
 
         Parameters
         ----------
-        but
-            Workers that will not do.
+        excluded
+            Workers that must not be chosen.
         given
-            How many tasks workers were given since the last tick; the choice is added.
-        among
-            The workers that will do; all, if none are named.
+            How many tasks each worker was given since the last tick; the choice is added.
+        allowed_workers
+            The workers that may be chosen; all, if none are named.
         """
         fit = [
             worker
-            for worker in self.workers.values()
-            if worker.running and not worker.avoided and worker.address not in but
+            for worker in self.by_address.values()
+            if worker.running and not worker.avoid_rank and worker.address not in excluded
             if not allowed_workers or worker.address in allowed_workers
         ]
         if not fit:
             return None
         chosen = min(
-            fit, key=lambda w: ((w.busy + given.get(w.address, 0) + 1) * w.pace, w.address)
+            fit, key=lambda w: ((w.processing + given.get(w.address, 0) + 1) * w.pace, w.address)
         )
         given[chosen.address] = given.get(chosen.address, 0) + 1
         return chosen.address
 
     def idle(self) -> list[str]:
-        """Return the workers that had nothing to do at the last tick and can be relied on."""
+        """Return the workers that had no task at the last tick, answer and are not slow."""
         return [
             worker.address
-            for worker in self.workers.values()
-            if worker.running and worker.busy == 0 and not worker.avoided and not worker.slow
+            for worker in self.by_address.values()
+            if worker.running
+            and worker.processing == 0
+            and not worker.avoid_rank
+            and not worker.is_straggler
         ]
 
-    # ----------------------------------------------------------------- listening
+    # ------------------------------------------------------------------- ticks
 
-    def listen(self, tick: Tick) -> list[WorkerRecord]:
-        """Take note of who was heard of; return the needed workers that count as gone.
+    def observe(self, tick: Tick) -> list[WorkerRecord]:
+        """Note which workers were heard of; return those that count as gone and are needed.
 
         If the tick is late, the scheduler was not listening for so long, and that time does
-        not count against anybody. When nobody at all is heard of, nobody counts as gone.
+        not count as silence. If no worker at all is heard of, none counts as gone.
         """
         late = 0.0 if self._last_tick is None else tick.now - self._last_tick - tick.interval
-        self.clock_stalled = late > DEAF_AFTER * tick.interval
+        self.clock_stalled = late > STALLED_TICKS * tick.interval
         self._last_tick = tick.now
-        for news in tick.workers:
-            worker = self.workers.get(news.worker)
+        for observation in tick.workers:
+            worker = self.by_address.get(observation.worker)
             if worker is not None:
-                _hear(worker, news, tick, max(0.0, late), self.clock_stalled)
-        if all(worker.quiet for worker in self.workers.values()):
+                _observe(worker, observation, tick, max(0.0, late), self.clock_stalled)
+        if all(worker.quiet for worker in self.by_address.values()):
             return []
-        needed = [news.worker for news in tick.workers if news.needed]
+        needed = [observation.worker for observation in tick.workers if observation.needed]
         return self._gone(needed, tick)
 
     def mark_late(self, late: Collection[str], now: float) -> list[WorkerRecord]:
-        """Note who is late, forgive who was slow long ago; return who became unfit by now."""
-        worse = []
-        for worker in self.workers.values():
+        """Note which workers are late, forgive old slowness; return those that became unfit."""
+        newly_unfit = []
+        for worker in self.by_address.values():
             worker.late = worker.address in late
-            if now - max(worker.judged_at, worker.last_result) > FORGIVEN_AFTER:
+            if now - max(worker.judged_at, worker.last_result) > FORGIVE_SECONDS:
                 worker.forgive(now)
-            unfit = _unfit(worker)
+            unfit = _is_unfit(worker)
             if unfit and not worker.unfit:
-                worse.append(worker)
+                newly_unfit.append(worker)
             worker.unfit = unfit
-        paces = sorted(worker.pace for worker in self.workers.values())
+        paces = sorted(worker.pace for worker in self.by_address.values())
         self._typical_pace = paces[len(paces) // 2] if paces else 1.0
-        return worse
+        return newly_unfit
 
     def _gone(self, addresses: Iterable[str], tick: Tick) -> list[WorkerRecord]:
-        worst = max((worker.longest_gap for worker in self.workers.values()), default=0.0)
+        worst = max((worker.longest_gap for worker in self.by_address.values()), default=0.0)
         gone = []
-        for worker in (self.workers[a] for a in addresses if a in self.workers):
-            patience = self.silence.patience(
+        for worker in (self.by_address[a] for a in addresses if a in self.by_address):
+            patience = self.silence_rule.patience(
                 worker.delivered, tick.heartbeat_interval, worker.gaps, worst
             )
             if tick.now - worker.seen > patience and not worker.removing:
@@ -272,25 +558,29 @@ class Workers:
         return gone
 
 
-def _unfit(worker: WorkerRecord) -> bool:
-    """Return whether what a worker would do next had better be done elsewhere."""
-    return worker.quiet or worker.slow or worker.removing or worker.distrusted
+def _is_unfit(worker: WorkerRecord) -> bool:
+    """Return whether other workers should have the seats of this one."""
+    return worker.quiet or worker.is_straggler or worker.removing or worker.distrusted
 
 
-def _hear(
-    worker: WorkerRecord, news: WorkerNews, tick: Tick, late: float, clock_stalled: bool
+def _observe(
+    worker: WorkerRecord,
+    observation: WorkerObservation,
+    tick: Tick,
+    late: float,
+    clock_stalled: bool,
 ) -> None:
-    if news.heartbeat > worker.heartbeat:
+    if observation.heartbeat > worker.heartbeat:
         if worker.heartbeat > 0.0 and not clock_stalled:
-            worker.heard(news.heartbeat - worker.heartbeat)
-        worker.heartbeat = news.heartbeat
-    heard = max(worker.seen + late, news.heartbeat, news.result)
+            worker.add_heartbeat_gap(observation.heartbeat - worker.heartbeat)
+        worker.heartbeat = observation.heartbeat
+    heard = max(worker.seen + late, observation.heartbeat, observation.result)
     worker.seen = min(tick.now, heard)
-    worker.last_result = max(worker.last_result, news.result)
-    worker.delivered = worker.delivered or news.result > 0.0
-    worker.busy = news.busy
-    worker.quiet = tick.now - worker.seen > QUIET_AFTER * tick.heartbeat_interval
-    worker.has_cancelled_tasks = news.ghosts > 0
-    if news.ghosts == 0:
-        believed = news.heartbeat - GHOST_DOUBT
+    worker.last_result = max(worker.last_result, observation.result)
+    worker.delivered = worker.delivered or observation.result > 0.0
+    worker.processing = observation.processing
+    worker.quiet = tick.now - worker.seen > QUIET_HEARTBEATS * tick.heartbeat_interval
+    worker.has_cancelled_tasks = observation.cancelled > 0
+    if observation.cancelled == 0:
+        believed = observation.heartbeat - GHOST_DOUBT_SECONDS
         worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > believed}

@@ -138,15 +138,15 @@ class RunCollector:
 
     def _look_at_ghosts(self, now: float) -> None:
         """Find out which workers are free of shares that were given up."""
-        for address, worker in self.state.roster.workers.items():
+        for address, worker in self.state.workers.by_address.items():
             if worker.has_cancelled_tasks or worker.quiet:
                 self._haunted[address] = now
         for known in self.runs.values():
             for address in list(known.account.stuck):
-                held = self.state.roster.workers.get(address)
+                held = self.state.workers.by_address.get(address)
                 ghosts = () if held is None else tuple(_places(held.ghosts, known.run))
                 known.account.free(address, ghosts)
-        for address in [a for a in self._haunted if a not in self.state.roster.workers]:
+        for address in [a for a in self._haunted if a not in self.state.workers.by_address]:
             del self._haunted[address]
 
     # ------------------------------------------------------------------ showing
@@ -160,7 +160,7 @@ class RunCollector:
         facts = {} if known is None else known.account.workers
         left = {} if known is None else known.left
         views = []
-        for address, worker in self.state.roster.workers.items():
+        for address, worker in self.state.workers.by_address.items():
             oldest = min(worker.ghosts.values(), default=now)
             silent = now - worker.seen if worker.quiet or worker.removing else 0.0
             known_of = _shares(facts.get(address))
@@ -173,7 +173,7 @@ class RunCollector:
             views.append(
                 WorkerView(
                     address,
-                    learned_pace=worker.learned,
+                    learned_pace=worker.known_pace,
                     ghosts=len(worker.ghosts),
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),
@@ -181,7 +181,7 @@ class RunCollector:
                 )
             )
         for address, (what, moment) in left.items():
-            if address not in self.state.roster.workers:
+            if address not in self.state.workers.by_address:
                 view = _shares(facts.get(address))
                 views.append(WorkerView(address, gone=what, gone_for=now - moment, **view))
         return views

@@ -125,10 +125,10 @@ def _workers(board: RunCollector) -> Iterator[Metric]:
     )
     known = board.current()
     facts = {} if known is None else known.account.workers
-    for address, worker in list(board.state.roster.workers.items())[:MAX_WORKERS]:
+    for address, worker in list(board.state.workers.by_address.items())[:MAX_WORKERS]:
         ghosts.add_metric([address], len(worker.ghosts))
-        if worker.learned is not None:
-            learned.add_metric([address], worker.learned)
+        if worker.known_pace is not None:
+            learned.add_metric([address], worker.known_pace)
         found = facts.get(address)
         if found is not None and found.pace is not None:
             pace.add_metric([address], found.pace)

@@ -42,7 +42,7 @@ def snapshot(board: RunCollector, now: float) -> dict[str, Any]:
         "saved": _saved(known),
         "conditions": _conditions(told),
         "ghosts": sum(worker.ghosts for worker in workers),
-        "workers_total": len(board.state.roster.workers),
+        "workers_total": len(board.state.workers.by_address),
         "workers": [_worker(worker) for worker in workers[:MAX_SHOWN_WORKERS]],
         "paces": [_pace(worker) for worker in workers if not worker.gone][:2000],
     }

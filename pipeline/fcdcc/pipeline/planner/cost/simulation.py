@@ -19,7 +19,7 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 
 from ...anyk import AnyK
-from ...anyk.scheduler.colocation import lane_seats
+from ...anyk.scheduler.groups import lane_seats
 from ...plans.forecast import Speeds
 from .task_costs import TaskCost
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from ...anyk import abandonable, wanted
-from ...anyk.worker import announce
+from ...anyk.worker import report_shares
 from ..executable import Executable, find
 from ..share_checks import (
     CheckedShare,
@@ -80,7 +80,7 @@ def decode(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: Decod
 def recheck(
     shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: RecheckShares
 ) -> Finding:
-    """Return which of all shares of a layer are wrong, and announce them to the scheduler.
+    """Return which of all shares of a layer are wrong, and report them to the scheduler.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def recheck(
     if not verdict.located or left <= executable.coded(layer).code.recovery_threshold:
         raise_wrong_shares(executable, layer, shares, verdict)
     wrong = tuple((position, _worker_of(shares[position])) for position in verdict.wrong)
-    announce("corrupt-share", wrong)
+    report_shares("corrupt-share", wrong)
     return Finding(layer, name, wrong)
 
 

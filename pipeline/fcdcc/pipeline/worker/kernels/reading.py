@@ -10,7 +10,7 @@ import numpy as np
 from fcdcc.storage.images import ImageSource
 from fcdcc.storage.preparation import Preparation
 
-from ...anyk.worker import announce, here
+from ...anyk.worker import report_shares, worker_address
 from ..share_checks import is_finite
 from .common import Array
 from .task_specs import ReadImages
@@ -33,7 +33,7 @@ def read(source: ImageSource, preparation: Preparation, spec: ReadImages) -> Arr
         odd = ~np.isfinite(prepared.reshape(len(prepared), -1)).all(axis=1)
         numbers = [spec.start + int(i) for i in np.flatnonzero(odd)]
         logger.warning("images %s hold values that are not finite", _named(numbers))
-        announce("not-finite", [(0, here())])
+        report_shares("not-finite", [(0, worker_address())])
     return prepared
 
 
