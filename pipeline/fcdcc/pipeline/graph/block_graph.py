@@ -130,7 +130,7 @@ class TaskOutputs:
 
 
 @dataclass(frozen=True)
-class Group:
+class ShareGroup:
     """The shares of one coded layer of a block, by position, for the nodes that wait for them."""
 
     layer: LayerPlan
@@ -181,7 +181,7 @@ class GraphBuilder:
         layer: LayerPlan,
         make_share: Callable[[int], Share],
         positions: Collection[int] | None = None,
-    ) -> Group:
+    ) -> ShareGroup:
         """Add the shares of a coded layer.
 
         Parameters
@@ -199,9 +199,9 @@ class GraphBuilder:
             share = make_share(position)
             self.tasks[share.key] = share
             shares[position] = share.key
-        return Group(layer, shares, standby)
+        return ShareGroup(layer, shares, standby)
 
-    def part(self, group: Group, part: int, kernel: Kernel, spec: TaskSpec) -> AnyK:
+    def part(self, group: ShareGroup, part: int, kernel: Kernel, spec: TaskSpec) -> AnyK:
         """Return the node of one part of a layer: its own share, or any that decode."""
         layer = group.layer
         return AnyK(
@@ -219,7 +219,7 @@ class GraphBuilder:
     def node(
         self,
         stage: Stage,
-        group: Group,
+        group: ShareGroup,
         kernel: Kernel,
         spec: TaskSpec,
         *values: ValueRef,
@@ -256,7 +256,7 @@ class GraphBuilder:
             allowed_workers=self.block.allowed_workers,
         )
 
-    def add_check(self, group: Group, images: int) -> None:
+    def add_check(self, group: ShareGroup, images: int) -> None:
         """Add what compares the shares of a layer, if the plan waits for more than it needs."""
         if self.plan.verify == "all":
             spec = CheckShares(group.layer.layer, images)

@@ -71,7 +71,7 @@ IDLE_SECONDS = 0.5
 """For how long the processes are watched while nothing runs, for what they need anyway."""
 
 
-class _Sample(NamedTuple):
+class _Timing(NamedTuple):
     """A measured operation: what it had to do, and its seconds."""
 
     work: Work
@@ -119,9 +119,9 @@ def calibrate(
     Parameters
     ----------
     client
-        Of the cluster. Nothing else should be running on it.
+        Connected to the cluster. Nothing else should be running on it.
     workers
-        What is known of them.
+        The workers, as far as they are known.
     torch_threads
         Threads of one operation.
     report
@@ -146,10 +146,10 @@ def _measured(
         alone += _operations(client, addresses[:1], 1, torch_threads)
         report(f"measuring {len(addresses)} workers at once, {number} of {REPETITIONS}")
         together.append(_operations(client, addresses, workers.slots, torch_threads))
-    best = [min(samples, key=lambda sample: sample.seconds) for samples in zip(*alone, strict=True)]
+    best = [min(timings, key=lambda one: one.seconds) for timings in zip(*alone, strict=True)]
     multiply_adds, touched = _fitted(best)
     parallel = median(
-        sum(_seconds(best) / _seconds(samples) for samples in found) for found in together
+        sum(_seconds(best) / _seconds(timings) for timings in found) for found in together
     )
     parallel = max(1.0, min(parallel, float(len(addresses) * workers.slots)))
     report("measuring tasks, and the links between workers")
@@ -167,16 +167,16 @@ def _measured(
     )
 
 
-def _seconds(samples: Sequence[_Sample]) -> float:
-    return sum(sample.seconds for sample in samples)
+def _seconds(timings: Sequence[_Timing]) -> float:
+    return sum(one.seconds for one in timings)
 
 
-def _fitted(samples: Sequence[_Sample]) -> tuple[float, float]:
-    """Return multiply-adds and bytes per second: least squares of the samples' relative errors."""
+def _fitted(timings: Sequence[_Timing]) -> tuple[float, float]:
+    """Return multiply-adds and bytes per second: least squares of relative errors."""
     known = np.array(
         [
-            [s.work.multiply_adds / s.seconds, (s.work.touched + s.work.fixed) / s.seconds]
-            for s in samples
+            [t.work.multiply_adds / t.seconds, (t.work.touched + t.work.fixed) / t.seconds]
+            for t in timings
         ]
     )
     costs, *_ = np.linalg.lstsq(known, np.ones(len(known)), rcond=None)
@@ -188,18 +188,18 @@ def _fitted(samples: Sequence[_Sample]) -> tuple[float, float]:
 
 def _operations(
     client: Client, addresses: Sequence[str], slots: int, torch_threads: int
-) -> list[list[_Sample]]:
-    """Return the samples of every task; all tasks begin together."""
+) -> list[list[_Timing]]:
+    """Return the timings of every task; all tasks begin together."""
     begin = time.time() + 0.2
     futures = [
         client.submit(_operate, begin, torch_threads, workers=[address], pure=False, priority=100)
         for address in addresses
         for _ in range(slots)
     ]
-    return cast("list[list[_Sample]]", client.gather(futures))
+    return cast("list[list[_Timing]]", client.gather(futures))
 
 
-def _operate(begin: float, torch_threads: int) -> list[_Sample]:
+def _operate(begin: float, torch_threads: int) -> list[_Timing]:
     """Time operations in turn, from the moment on at which all tasks begin."""
     torch.set_num_threads(torch_threads)
     made = [_convolution(*shape) for shape in CONVOLUTIONS] + [_glue(*GLUE)]
@@ -215,7 +215,7 @@ def _operate(begin: float, torch_threads: int) -> list[_Sample]:
                 run()
                 seconds.append(time.perf_counter() - before)
     return [
-        _Sample(work, sum(seconds) / len(seconds))
+        _Timing(work, sum(seconds) / len(seconds))
         for (work, _), seconds in zip(made, taken, strict=True)
     ]
 

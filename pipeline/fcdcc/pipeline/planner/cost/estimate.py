@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import ceil
+from typing import NamedTuple
 
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.typing import Key
@@ -13,7 +15,7 @@ from fcdcc.coding.conditioning import measure
 from fcdcc.coding.cost import share_cost
 
 from ...anyk import AnyK
-from ...anyk.keys import task_key
+from ...anyk.keys import parse_key, task_key
 from ...graph import Block, build_block
 from ...halo import Rows
 from ...model.network import Network
@@ -46,11 +48,11 @@ def forecast(
     Parameters
     ----------
     network, plan
-        What is run, and how.
+        The network, and how it is run.
     workers, speeds
-        On what.
+        The workers that run it, and their speeds.
     images
-        How many images there are.
+        How many images there are; None if that is unknown.
     """
     profile = profile_network(network, plan.image_shape)
     model = _BlockModel(network, plan, profile, speeds)
@@ -60,7 +62,7 @@ def forecast(
     most = round(SIMULATED_ROUNDS * in_flight * each)
     sizes = _block_sizes(plan, images, model.bands, most)[:: max(1, round(each))]
     simulated = simulate(
-        [model.block(size) for size in sizes],
+        [model.tasks(size) for size in sizes],
         in_flight,
         small,
         workers.slots,
@@ -96,7 +98,7 @@ def forecast(
 
 
 def _block_sizes(plan: Plan, images: int | None, bands: int, most: int) -> list[int]:
-    """Return the images of the first blocks, of all where there are few."""
+    """Return the images of each of the first ``most`` blocks, or of all if there are fewer."""
     if images is None or images * bands >= most * plan.batch:
         return [plan.batch] * most
     last = images % plan.batch
@@ -104,63 +106,74 @@ def _block_sizes(plan: Plan, images: int | None, bands: int, most: int) -> list[
     return [size for size in whole for _ in range(bands)]
 
 
+class _ModelledBlock(NamedTuple):
+    """A block's graph, the costs of its tasks, and these tasks for the simulation."""
+
+    graph: Mapping[Key, GraphNode]
+    costs: dict[Key, TaskCost]
+    tasks: BlockTasks
+
+
 class _BlockModel:
-    """The tasks of a block and their costs, made once for each number of images."""
+    """The tasks of a block and their costs, made once for each number of images.
+
+    Attributes
+    ----------
+    bands
+        Blocks that hold the same images.
+    plan
+        The plan, with every convolution as the band of a block has it.
+    """
 
     def __init__(self, network: Network, plan: Plan, profile: Profile, speeds: Speeds) -> None:
-        self.bands, self._band = 1, None if plan.band is None else Rows(0, plan.band)
-        self.plan = plan
+        self.bands, self._band = 1, None
         if plan.band is not None:  # one in the middle, which has neighbours on both sides
             rows = analysed(network, plan.image_shape).layouts[network.output].rows
-            self.bands = ceil(rows / plan.band)
-            start = (rows - min(plan.band, rows)) // 2
-            self._band = Rows(start, start + min(plan.band, rows))
-            self.plan = row_layout(network, plan, self._band).plan
+            size = min(plan.band, rows)
+            self.bands, start = ceil(rows / plan.band), (rows - size) // 2
+            self._band = Rows(start, start + size)
+        is_in_strips = plan.form == "rows"
+        self._layout = row_layout(network, plan, self._band) if is_in_strips else None
+        self.plan = plan if self._layout is None else self._layout.plan
         self._network = network
-        self._plan = plan
+        self._whole_plan = plan
         self._profile = profile
         self._speeds = speeds
-        self._made: dict[int, tuple[BlockTasks, dict[Key, TaskCost]]] = {}
-        self._graphs: dict[int, Mapping[Key, GraphNode]] = {}
+        self._blocks: dict[int, _ModelledBlock] = {}
 
-    def block(self, images: int) -> BlockTasks:
+    def tasks(self, images: int) -> BlockTasks:
         """Return the tasks of a block of so many images."""
-        return self._of(images)[0]
+        return self._block(images).tasks
 
     def costs(self, images: int) -> dict[Key, TaskCost]:
         """Return what each of its tasks costs."""
-        return self._of(images)[1]
+        return self._block(images).costs
 
     def parity_memory(self, images: int) -> float:
-        """Return the bytes that the largest task of those needs that rest on standby."""
-        costs, tasks = self.costs(images), self._graphs[images]
-        standby = {
-            node.shares[position]
-            for node in tasks.values()
-            if isinstance(node, AnyK)
-            for position in node.standby
-        }
-        given = (
-            sum(costs[k].bytes for k in tasks[key].dependencies if k in costs) for key in standby
+        """Return the bytes of the largest task on standby: what it is given, makes and needs."""
+        graph, costs, _ = self._block(images)
+        nodes = (node for node in graph.values() if isinstance(node, AnyK))
+        standby = {node.shares[position] for node in nodes for position in node.standby}
+        sizes = (
+            sum(costs[need].bytes for need in graph[key].dependencies if need in costs)
+            + (costs[key].bytes + costs[key].workspace)
+            for key in standby
         )
-        needs = (costs[key].bytes + costs[key].workspace for key in standby)
-        return max(map(sum, zip(given, needs, strict=True)), default=0.0)
+        return max(sizes, default=0.0)
 
-    def _of(self, images: int) -> tuple[BlockTasks, dict[Key, TaskCost]]:
-        if images not in self._made:
-            plan, profile = self._plan, self._profile
+    def _block(self, images: int) -> _ModelledBlock:
+        if images not in self._blocks:
             executable: Key = "executable"
             block = Block(TaskRef(executable), "plan", 0, images, _read_nothing)
-            graph = build_block(self._network, plan, block, self._band)
+            built = build_block(self._network, self._whole_plan, block, self._band)
             last = task_key("write", "plan", len(self._network.stages), 0)
-            tasks = {**graph.tasks, last: Task(last, common.same, graph.prediction)}
-            is_in_strips = plan.form == "rows"
-            layout = row_layout(self._network, plan, self._band) if is_in_strips else None
-            costs = block_costs(self._network, self.plan, layout, profile, tasks, images)
-            made = block_tasks(tasks, costs, last, self._speeds, profile.itemsize)
-            self._made[images] = made, costs
-            self._graphs[images] = tasks
-        return self._made[images]
+            graph = {**built.tasks, last: Task(last, common.same, built.prediction)}
+            costs = block_costs(
+                self._network, self.plan, self._layout, self._profile, graph, images
+            )
+            tasks = block_tasks(graph, costs, last, self._speeds, self._profile.itemsize)
+            self._blocks[images] = _ModelledBlock(graph, costs, tasks)
+        return self._blocks[images]
 
 
 def _read_nothing(key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:
@@ -172,10 +185,11 @@ def _layers(
 ) -> Iterator[LayerForecast]:
     """Yield what each convolution costs in a block."""
     blocks = len(simulated.ends)
-    memory: dict[int, float] = {}
+    memory: defaultdict[int, float] = defaultdict(float)
     for key, cost in costs.items():
-        if isinstance(key, tuple) and isinstance(key[1], int):
-            memory[key[1]] = max(memory.get(key[1], 0.0), cost.bytes + cost.workspace)
+        task = parse_key(key)
+        if task is not None:
+            memory[task.layer] = max(memory[task.layer], cost.bytes + cost.workspace)
     for layer in plan.layers:
         sent, condition = simulated.bytes_sent[layer.layer] / blocks, None
         work = float(layer.geometry.multiply_adds * plan.batch)
@@ -187,7 +201,7 @@ def _layers(
             )
             lossless = plan.redundancy == "off" or layer.code.n == plan.delta
             condition = None if lossless else measure(layer.code.code).worst
-        yield LayerForecast(layer.layer, work, sent, memory.get(layer.layer, 0.0), condition)
+        yield LayerForecast(layer.layer, work, sent, memory[layer.layer], condition)
 
 
 def _plain_seconds(
@@ -198,10 +212,10 @@ def _plain_seconds(
     speeds: Speeds,
     images: int | None,
 ) -> float:
-    """Return how long plain data-parallel inference takes: a task for each block.
+    """Return how long plain data-parallel inference takes: one task for each block.
 
-    Of few images it takes smaller blocks, so that every worker has something to do. Where there
-    are many, their pace counts, as it does for a plan: the last round need not be a whole one.
+    It takes few images in smaller blocks, so that every worker has something to do. Of many images
+    the pace counts, as it does for a plan: the last round of blocks need not be a whole one.
     """
     total = images or plan.batch * workers.count
     places = workers.count * workers.slots

@@ -39,7 +39,7 @@ class _SimulatedTask:
     seat: int | None
     needs: tuple[int, ...]
     alias: int | None
-    """The task whose memory its result is: a part is its own share."""
+    """The task whose result is the same memory: a part is its own share."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class SimulatedRun:
     ends
         Seconds after which each block was done, ascending.
     bytes_sent
-        Bytes that went from one worker to another, by the layer of the task that needed them.
+        Bytes that went from one worker to another, by layer of the task that needed them.
     peak_bytes
-        The most bytes that a worker had at a time.
+        The most bytes that any worker had at once.
     """
 
     ends: list[float] = field(default_factory=list)
@@ -86,10 +86,10 @@ def block_tasks(
         if isinstance(node, AnyK):
             seats |= {node.shares[p]: s for p, s in zip(node.positions, node.seats, strict=True)}
             standby |= {node.shares[position] for position in node.standby}
-            first = _first(node)
+            awaited = _positions_awaited(node)
             if node.own is not None:
                 alias[key] = node.shares[node.own]
-            others = set(node.shares.values()) - {node.shares[position] for position in first}
+            others = set(node.shares.values()) - {node.shares[position] for position in awaited}
             needed[key] = tuple(need for need in needed[key] if need not in others)
     keys = [key for key in costs if key not in standby]
     seats |= lane_seats(tasks)
@@ -100,7 +100,7 @@ def block_tasks(
         cost, needs = costs[key], tuple(number[need] for need in needed[key] if need in number)
         for need in needs:
             readers[need].append(number[key])
-        layer, position = _place(key)
+        layer, position = _layer_and_position(key)
         seconds = speeds.seconds(cost.work, itemsize)
         made.append(
             _SimulatedTask(
@@ -117,7 +117,7 @@ def block_tasks(
     return BlockTasks(tuple(made), tuple(map(tuple, readers)), number[last])
 
 
-def _place(key: Key) -> tuple[int, int]:
+def _layer_and_position(key: Key) -> tuple[int, int]:
     """Return the layer and the position that stand in a key."""
     match key:
         case (_, int(layer), _, int(position)):
@@ -125,7 +125,7 @@ def _place(key: Key) -> tuple[int, int]:
     return 0, 0
 
 
-def _first(node: AnyK) -> Collection[int]:
+def _positions_awaited(node: AnyK) -> Collection[int]:
     """Return the positions that a node waits for where nothing is lost."""
     if node.own is not None:
         return (node.own,)
@@ -172,7 +172,8 @@ class _SimulatedCluster:
         self._arriving: list[tuple[float, int, int, float]] = []
         self._computing: list[tuple[float, int, int, bool]] = []
         # By the number of a task: what it is, its block and that block's first task, how many
-        # of its needs are missing, who has not read its result yet, and which workers have it.
+        # of its needs are missing, how many tasks must still read its result, and which workers
+        # have that.
         self._tasks: list[_SimulatedTask] = []
         self._block: list[int] = []
         self._first: list[int] = []
@@ -237,10 +238,10 @@ class _SimulatedCluster:
         return number if alias is None else self._first[number] + alias
 
     def _send(self, number: int) -> None:
-        """Give a task to a worker, and what it needs, too."""
+        """Assign a task to a worker, and fetch what it needs."""
         task, first = self._tasks[number], self._first[number]
         needs = {self._root(first + need) for need in task.needs}
-        worker = self._chosen(number, task, needs)
+        worker = self._worker_for(number, task, needs)
         self._load[worker] += task.seconds
         missing = [need for need in needs if worker not in self._workers_of[need]]
         if not missing:
@@ -257,7 +258,7 @@ class _SimulatedCluster:
         fetching = self._speeds.fetching(len(missing), total)
         heapq.heappush(self._arriving, (there, number, worker, fetching))
 
-    def _chosen(self, number: int, task: _SimulatedTask, needs: set[int]) -> int:
+    def _worker_for(self, number: int, task: _SimulatedTask, needs: set[int]) -> int:
         workers, block = len(self._slots), self._block[number]
         if task.seat is not None:
             return (task.seat + block) % workers
@@ -308,8 +309,8 @@ class _SimulatedCluster:
             self._workers_of[number] = [worker]
             self._unread[number] = readers + 1
             self._add_memory(worker, task.bytes)
-            self._release(number)  # nobody may need it
-        else:  # its readers keep the memory of the other
+            self._release(number)  # freed at once if no task needs it
+        else:  # its readers keep the other task's memory
             self._unread[first + task.alias] += readers
         for need in task.needs:
             self._release(self._root(first + need))
