@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk.scheduler import anyk_plugin as scheduler_plugin
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.storage import verify
+from support.fork_server import start_program
 from support.jobs import predictions
 from support.proxy import Proxy
 from support.schedulers import own_cluster
@@ -86,13 +85,10 @@ class Behind:
         self.proxies = [Proxy(int(scheduler.rpartition(":")[2])), Proxy(port)]
         to_scheduler, to_worker = self.proxies
         self.address = f"tcp://127.0.0.1:{to_worker.port}"
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard",
-                "--nthreads", "1", "--listen-address", f"tcp://127.0.0.1:{port}",
-                "--contact-address", self.address, f"tcp://127.0.0.1:{to_scheduler.port}",
-            ],
-            stderr=subprocess.DEVNULL,
+        self.process = start_program(
+            "dask_worker", "--no-nanny", "--no-dashboard", "--nthreads", "1",
+            "--listen-address", f"tcp://127.0.0.1:{port}", "--contact-address", self.address,
+            f"tcp://127.0.0.1:{to_scheduler.port}",
         )  # fmt: skip
 
     def set(self, **how: float | bool) -> None:
@@ -102,7 +98,7 @@ class Behind:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.join()
         for proxy in self.proxies:
             proxy.close()
 

@@ -1,17 +1,18 @@
-"""Schedulers and workers in processes of their own, as people start them on a cluster."""
+"""Schedulers and workers in processes of their own."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from distributed import Client
+
+from support.fork_server import start_program
 
 WORKERS = 2
 
@@ -24,7 +25,7 @@ class OwnCluster:
         self._supervised = supervised
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[BaseProcess] = []
         self.address = ""
 
     def start(self) -> None:
@@ -34,16 +35,15 @@ class OwnCluster:
         for thread in self._threads:
             thread.start()
         while not self.address:
-            assert self.scheduler.poll() is None
+            assert self.scheduler.is_alive()
             try:
                 self.address = str(json.loads(self._file.read_text())["address"])
             except (FileNotFoundError, json.JSONDecodeError):
                 time.sleep(0.02)
 
-    def _start(self, module: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.{module}", "--no-dashboard", *options]
-        process = subprocess.Popen(
-            [*command, "--scheduler-file", str(self._file)], stderr=subprocess.DEVNULL
+    def _start(self, module: str, *options: str) -> BaseProcess:
+        process = start_program(
+            module, "--no-dashboard", *options, "--scheduler-file", str(self._file)
         )
         self.processes.append(process)
         return process
@@ -56,7 +56,7 @@ class OwnCluster:
     def _keep_worker(self) -> None:
         while not self._over.is_set():
             options = ("--no-nanny", "--nthreads", "1", "--death-timeout", "60")
-            self._start("dask_worker", *options).wait()
+            self._start("dask_worker", *options).join()
             if not self._supervised:
                 break
 
@@ -68,7 +68,7 @@ class OwnCluster:
     def kill_scheduler(self) -> None:
         """Kill the scheduler with SIGKILL."""
         self.scheduler.kill()
-        self.scheduler.wait()
+        self.scheduler.join()
 
     def restart_scheduler(self) -> None:
         """Kill the scheduler and start another at the same address."""
@@ -84,7 +84,7 @@ class OwnCluster:
             time.sleep(0.01)
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.join()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from distributed import Client
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.storage import LockedError, OutputMismatchError, hold, verify
+from support.fork_server import worker_processes
 from support.jobs import predictions
 from support.small import IMAGES, Files
 
@@ -56,12 +57,6 @@ class AtBlock(Quiet):
         if self._action is not None and advance.blocks_done >= self._blocks:
             action, self._action = self._action, None
             action()
-
-
-def worker_processes() -> list[psutil.Process]:
-    """The worker processes of the local cluster that a job in this process has started."""
-    children = psutil.Process().children()
-    return [p for p in children if any("spawn_main" in argument for argument in p.cmdline())]
 
 
 def test_a_job_gives_what_pytorch_gives(files: Files, scheduler: str, tmp_path: Path) -> None:
