@@ -298,11 +298,11 @@ def test_an_interrupted_run_and_the_one_after_it_are_in_the_report(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(config(files, output, quiet_place), Interrupt())
+        run(config(files, output, quiet_place, batch=4), Interrupt())
     told = fcdcc("report", output)
     assert told.exit_code == 0, told.output
     assert "It was interrupted; the same command continues it." in told.output
-    run(config(files, output, quiet_place))
+    run(config(files, output, quiet_place, batch=4))
     told = fcdcc("report", output)
     assert "interrupted" in told.output
     assert "complete" in told.output
@@ -323,7 +323,7 @@ def test_status_during_a_run_says_how_far_it_is(
             if not said:
                 said.append(fcdcc("status", output).output)
 
-    run(config(files, output, quiet_place), Ask())
+    run(config(files, output, quiet_place, batch=4), Ask())
     assert "is going on since" in said[0]
     assert "blocks in flight" in said[0]
     assert "is going on" not in fcdcc("status", output).output

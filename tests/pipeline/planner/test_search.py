@@ -113,7 +113,7 @@ def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
 def test_refusals_name_the_number(files: Files) -> None:
     network = open_model(files.model).network
     with pytest.raises(IllConditionedError, match=r"condition number of \d"):
-        choose_plan(network, SHAPE, PlanOptions.of(n=60, tolerate=28, code="crme"))
+        choose_plan(network, SHAPE, PlanOptions.of(n=28, tolerate=16, code="crme"))
     with pytest.raises(CodeError, match="expected n to be a multiple of 3"):
         choose_plan(network, SHAPE, PlanOptions.of(n=8, tolerate=2, code="replication"))
 

@@ -16,7 +16,6 @@ import dask
 import numpy as np
 import psutil
 import pytest
-import zarr
 from dask._task_spec import Task
 from distributed import Client, LocalCluster
 
@@ -25,7 +24,7 @@ from fcdcc.pipeline.runtime.block_runner import BlockJob, run_blocks
 from fcdcc.pipeline.runtime.cluster import SteadyLocalCluster
 from fcdcc.storage import OutputMismatchError, open_predictions, verify
 from support.jobs import fcdcc, predictions, recorded_chunks
-from support.small import IMAGES, SHAPE, Files, make_files
+from support.small import IMAGES, Files, make_files
 
 BATCH = 4
 BLOCKS = -(-IMAGES // BATCH)
@@ -184,13 +183,10 @@ def test_a_block_that_kills_its_workers_fails_alone() -> None:
 def test_a_signal_ends_a_run_and_the_next_one_goes_on(
     files: Files, scheduler: str, tmp_path: Path, signal_number: int, how: str
 ) -> None:
-    images = 100
-    pixels = np.random.default_rng(7).integers(0, 256, (images, *SHAPE), dtype=np.uint8)
-    zarr.create_group(tmp_path / "many.zarr").create_array("image", data=pixels)
     output = tmp_path / "out.zarr"
     options = ["--batch", "2", "--in-flight", "1", how, "--workers", "2"]
     options += ["--dashboard-address", ":0"]
-    command = ["run", str(files.model), str(tmp_path / "many.zarr"), str(output), *options]
+    command = ["run", str(files.model), str(files.images), str(output), *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "fcdcc.pipeline", *command],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -214,7 +210,7 @@ def test_a_signal_ends_a_run_and_the_next_one_goes_on(
     psutil.wait_procs(children, timeout=60)
     assert not [child for child in children if child.is_running()]
     done = np.flatnonzero(open_predictions(output).progress().done)
-    assert 3 <= len(done) < images // 2
+    assert 3 <= len(done) < IMAGES // 2
     kept = recorded_chunks(output)
     result = fcdcc(*command[:4], "--batch", 2, "--scheduler", scheduler, "--json", "-")
     assert result.exit_code == 0, result.output

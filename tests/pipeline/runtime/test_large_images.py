@@ -272,7 +272,7 @@ def test_bands_whose_shares_are_right_pass_their_checks(
 ) -> None:
     usual_plans(monkeypatch)
     output = tmp_path / "out.zarr"
-    summary = run(large.config(output, scheduler=scheduler, verify=mode))
+    summary = run(large.config(output, scheduler=scheduler, verify=mode, band=2 * BAND))
     assert (summary.status, summary.corrupt_shares) == ("complete", ())
     assert (summary.parity_started > 0) >= (mode == "all")
     assert_right(large, output)
@@ -286,7 +286,7 @@ def test_bands_with_wrong_shares_are_done_without_the_worker_that_made_them(
         bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[0]
     hit = spoil(monkeypatch, lambda key, position, worker: worker == bad)
     output = tmp_path / "out.zarr"
-    summary = run(large.config(output, scheduler=scheduler, verify="all"))
+    summary = run(large.config(output, scheduler=scheduler, verify="all", band=2 * BAND))
     assert hit
     assert summary.status == "complete"
     assert_right(large, output)
@@ -305,7 +305,7 @@ def test_bands_without_numbers_spoil_no_others(
     with torch.inference_mode():
         expected = module()(torch.from_numpy(pixels)).numpy()
     output = tmp_path / "out.zarr"
-    summary = run(large.config(output, scheduler=scheduler, verify="all"))
+    summary = run(large.config(output, scheduler=scheduler, verify="all", band=2 * BAND))
     assert (summary.status, summary.corrupt_shares) == ("complete", ())
     made = predictions(output)
     assert np.isnan(expected).any()
