@@ -225,7 +225,7 @@ def test_an_array_that_shrinks_under_a_source_is_named(tmp_path: Path) -> None:
     write_images(url, NCYX)
     source = open_images(url, expect=MODEL)
     write_images(url, (4, 3, 8, 6), overwrite=True)
-    with pytest.raises(InputError, match="replaced meanwhile"):
+    with pytest.raises(InputError, match="replaced during the run"):
         source.read(0, 10)
 
 

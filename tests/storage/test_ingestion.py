@@ -244,7 +244,7 @@ def test_pictures_are_turned_and_deep_ones_scaled(tmp_path: Path) -> None:
 def test_what_does_not_go(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         ingest(tmp_path / "nowhere", output)
     with pytest.raises(InputError, match="no picture"):
         ingest(tmp_path / "none", output)
@@ -254,7 +254,7 @@ def test_what_does_not_go(folder: Path, tmp_path: Path) -> None:
     ingest(folder, output, size=(8, 8))
     with pytest.raises(OutputError, match=r"form\.height: 9 here, 8 there"):
         ingest(folder, output, size=(9, 8))
-    with pytest.raises(OutputError, match="something else"):
+    with pytest.raises(OutputError, match="holds other files"):
         ingest(folder, folder, size=(8, 8))
 
 

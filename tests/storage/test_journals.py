@@ -10,7 +10,7 @@ from fcdcc.storage import OutputError, verify
 from fcdcc.storage.files import LocalFolder
 from fcdcc.storage.journals import (
     JOURNALS,
-    KEPT,
+    MAX_JOURNALS,
     last_journal,
     read_journals,
     trim_journals,
@@ -49,12 +49,14 @@ def test_a_damaged_file_is_left_out_and_named_by_a_verification(tmp_path: Path) 
 
 def test_the_files_of_the_oldest_runs_go(tmp_path: Path) -> None:
     folder = LocalFolder(str(tmp_path))
-    for number in range(KEPT + 3):
+    for number in range(MAX_JOURNALS + 3):
         write_journal(folder, f"2026-{number:03}", {"number": number})
     trim_journals(folder)
-    assert [found["number"] for found in read_journals(tmp_path)] == list(range(3, KEPT + 3))
+    assert [found["number"] for found in read_journals(tmp_path)] == list(
+        range(3, MAX_JOURNALS + 3)
+    )
 
 
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="no name of a run"):
+    with pytest.raises(OutputError, match="not a name of a run"):
         write_journal(LocalFolder(str(tmp_path)), "../../run", {"blocks": 1})

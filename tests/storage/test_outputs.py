@@ -155,16 +155,16 @@ def test_a_coordinate_has_one_axis() -> None:
 
 def test_a_folder_that_holds_something_else_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match=r"holds something else \(thesis\.tex\)"):
+    with pytest.raises(OutputError, match=r"it holds thesis\.tex; expected"):
         make_output(str(tmp_path))
-    with pytest.raises(OutputError, match="stays where it is"):
+    with pytest.raises(OutputError, match="it was not moved"):
         set_aside(tmp_path)
     assert files_below(tmp_path) == {"thesis.tex": b"years of work"}
 
 
 def test_a_store_of_somebody_else_is_refused(place: str) -> None:
     zarr.create_array(f"{place}/out", shape=(3,), dtype="uint8")
-    with pytest.raises(OutputError, match="holds something else"):
+    with pytest.raises(OutputError, match="not an output of fcdcc: it holds"):
         inspect_output(f"{place}/out")
 
 
@@ -180,11 +180,11 @@ def test_nothing_and_an_empty_folder_are_no_output(place: str, tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     assert inspect_output(tmp_path / "empty") is None
     make_output(str(tmp_path / "empty"))
-    with pytest.raises(OutputError, match="nothing is there"):
+    with pytest.raises(OutputError, match="it is empty or does not exist"):
         open_predictions(f"{place}/absent")
-    with pytest.raises(OutputError, match="nothing is there"):
+    with pytest.raises(OutputError, match="it is empty or does not exist"):
         resize_predictions(f"{place}/absent", 3)
-    with pytest.raises(OutputError, match="nothing is there"):
+    with pytest.raises(OutputError, match="it is empty or does not exist"):
         verify(f"{place}/absent")
 
 
@@ -193,7 +193,7 @@ def test_readers_are_told_what_is_there_instead(tmp_path: Path) -> None:
     (tmp_path / "images" / ".fcdcc" / "ingest.json").write_text("{}")
     (tmp_path / "file").write_text("")
     for read in (open_predictions, verify):
-        with pytest.raises(OutputError, match=r"is no output .*: it holds \.fcdcc; expected"):
+        with pytest.raises(OutputError, match=r"is not an output .*: it holds \.fcdcc; expected"):
             read(tmp_path / "images")
         with pytest.raises(OutputError, match="cannot be read: Not a directory"):
             read(tmp_path / "file")

@@ -87,7 +87,7 @@ def test_details_without_a_place_in_json(tmp_path: Path) -> None:
     record = store.write(0, answers(store, 0), details={"condition": float("inf")})
     assert record.details == {"condition": "Infinity"}
     assert store.progress().done[0]
-    with pytest.raises(OutputError, match="no JSON"):
+    with pytest.raises(OutputError, match="not JSON"):
         store.write(1, answers(store, 1), details={"worker": object()})  # type: ignore[dict-item] # that is the test
     assert not store.progress().done[1]
 

@@ -42,7 +42,7 @@ def test_a_record_is_plain_json_and_comes_back() -> None:
 def test_a_sealed_object_that_is_no_record_is_damage(change: dict[str, object]) -> None:
     members = json.loads(RECORD.to_bytes()) | change
     del members["check"]
-    with pytest.raises(DamageError, match="no record that this version can read"):
+    with pytest.raises(DamageError, match="not a record that this version can read"):
         BlockRecord.from_bytes(seal(members))
     with pytest.raises(DamageError):
         BlockRecord.from_bytes(seal({"a": 1}))

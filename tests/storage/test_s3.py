@@ -80,7 +80,7 @@ def test_of_two_writers_the_first_wins(bucket: str) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
-    with pytest.raises(InputError, match="there is none"):
+    with pytest.raises(InputError, match="it does not exist"):
         open_images(f"{bucket}-absent/x")
     with pytest.raises(OutputError, match="cannot be"):
         make_output(f"{bucket}-absent/x")

@@ -158,7 +158,7 @@ def test_each_kind_of_damage_is_named(tmp_path: Path) -> None:
     )
     assert damaged_blocks(verify(out)) == [0, 1, 2, 3, 4]
     text = "\n".join(map(str, verify(out)))
-    assert "prediction/c.0.0 (block 0): it is not there" in text
+    assert "prediction/c.0.0 (block 0): the file is missing" in text
     assert "data without a record" in text
 
 

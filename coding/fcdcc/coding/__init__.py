@@ -1,11 +1,11 @@
 """The mathematics of coded convolution: partitions, codes, encoding and decoding.
 
-NumPy for the small matrices, torch for tensors; no cluster, no files, no clock.
-:func:`make_code` gives a code by name, :func:`coded_conv` is a convolution done with it,
-and :class:`CodedConv` is one coded layer, step by step.
+It uses NumPy for the small matrices of codes and torch for tensors, and no cluster, files or
+clock. :func:`make_code` returns a code by its name, :func:`coded_conv` computes a convolution
+with a code in one call, and :class:`CodedConv` has the steps of one coded layer.
 
-The names are loaded when they are first used: torch takes seconds to import, and an error
-or a version should not wait for it.
+Names are imported when they are first used: importing torch takes seconds, and code that only
+needs an error class or the version should not wait for it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
     "make_code",
 ]
 
-_ROOMS = {
+_MODULE_OF = {
     "Abandoned": "errors",
     "Code": "code",
     "CodeError": "errors",
@@ -68,9 +68,9 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

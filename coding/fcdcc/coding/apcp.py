@@ -1,8 +1,8 @@
 """APCP, adaptive-padding coded partitioning: the input of a layer in k_a parts.
 
-By rows (:class:`RowPartition`), a part is what one run of output rows, a strip, is made
-from. With H' output rows, stride s and a kernel of KH rows (dilated), a strip has
-h = ⌈H' / k_a⌉ rows and needs Ĥ = (h − 1) s + KH input rows, the first of them at padded
+By rows (:class:`RowPartition`), a part holds the input rows that one strip, a run of output
+rows, needs. With H' output rows, stride s and a kernel of KH rows (dilated), a strip has
+h = ⌈H' / k_a⌉ rows and needs Ĥ = (h − 1) s + KH input rows; those of strip a begin at padded
 row a h s::
 
     padded input   |------ part 0 ------|
@@ -10,9 +10,9 @@ row a h s::
                                          |------ part 2 ------|
                    .................................... zero rows: the adaptive padding
 
-Neighbours share KH − s rows; if that is negative, rows between them are used by nobody.
-All parts are equally large, so that combinations of them exist; what the last ones have too
-many is cut off after decoding (paper, section III).
+Neighbours share KH − s rows; if that is negative, the rows between them are not used. All
+parts have the same size, so that they can be added; surplus output rows of the last parts are
+cut off after decoding (paper, section III).
 
 By images (:class:`ImagePartition`), a part is a run of the block's images: the same
 arithmetic with a kernel of 1 and stride 1 along the batch axis.
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RowPartition:
-    """Which rows each of k_a parts needs and makes. Made by :func:`partition_rows`.
+    """The input and output rows of k_a parts, from :func:`partition_rows`.
 
     Parameters
     ----------
@@ -66,18 +66,18 @@ class RowPartition:
         return tuple(a * self.step for a in range(self.k_a))
 
     def output_run(self, first: int, parts: int = 1) -> slice:
-        """Return the output rows of some parts in a row, cut to the output."""
+        """Return the output rows of consecutive parts, without rows below the output."""
         start = min(first * self.rows, self.output_rows)
         return slice(start, min((first + parts) * self.rows, self.output_rows))
 
     def span(self, parts: int) -> int:
-        """Return the padded input rows that some parts in a row need together."""
+        """Return the number of padded input rows that so many consecutive parts need."""
         return (parts - 1) * self.step + self.input_rows
 
 
 @dataclass(frozen=True)
 class ImagePartition:
-    """A block's images in k_a runs. Made by :func:`partition_images`.
+    """A block's images in k_a runs, from :func:`partition_images`.
 
     Parameters
     ----------
@@ -92,11 +92,11 @@ class ImagePartition:
 
     @property
     def per_part(self) -> int:
-        """Images of one part, ⌈images / k_a⌉; zero images fill the last ones."""
+        """Images of one part, ⌈images / k_a⌉; the last parts are filled with zero images."""
         return -(-self.images // self.k_a)
 
     def run(self, first: int, parts: int = 1) -> slice:
-        """Return the images of some parts in a row; no zero images."""
+        """Return the images of consecutive parts, without zero images."""
         start = min(first * self.per_part, self.images)
         return slice(start, min((first + parts) * self.per_part, self.images))
 
@@ -133,7 +133,7 @@ def partition_images(images: int, k_a: int) -> ImagePartition:
 
 
 def padded_rows(x: torch.Tensor, geometry: ConvGeometry, start: int, count: int) -> torch.Tensor:
-    """Return a run of rows of the padded input, with zeros below it as far as is asked.
+    """Return a run of rows of the padded input; rows below the input are zeros.
 
     Parameters
     ----------
@@ -145,8 +145,7 @@ def padded_rows(x: torch.Tensor, geometry: ConvGeometry, start: int, count: int)
     Returns
     -------
     torch.Tensor
-        (B, C, count, …), padded in the other dimensions too: a view where no zeros are
-        needed.
+        (B, C, count, …), padded in the other dimensions too; a view if no zeros are needed.
     """
     inside, above, below = rows_inside(geometry, start, count)
     return pad_space(x[:, :, inside], ((above, below), *geometry.padding[1:]))
@@ -158,7 +157,7 @@ def rows_inside(geometry: ConvGeometry, start: int, count: int) -> tuple[slice, 
     Returns
     -------
     tuple
-        The rows as a slice, how many zero rows are above them and how many below.
+        The rows as a slice, and the numbers of zero rows above and below them.
     """
     size, before = geometry.spatial[0], geometry.padding[0][0]
     first = min(max(start - before, 0), size)

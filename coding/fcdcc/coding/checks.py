@@ -1,4 +1,4 @@
-"""What every tensor that comes in is checked for."""
+"""Checks of the tensors that callers pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DTYPES = (torch.float32, torch.float64)
 
 
 def check_dtype(tensor: torch.Tensor) -> None:
-    """Refuse what is neither float32 nor float64.
+    """Check that a tensor is float32 or float64.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def check_dtype(tensor: torch.Tensor) -> None:
 
 
 def check_alike(first: torch.Tensor, second: torch.Tensor) -> None:
-    """Refuse two tensors of different dtypes or on different devices.
+    """Check that two tensors have one dtype and one device.
 
     Raises
     ------
@@ -43,12 +43,12 @@ def check_alike(first: torch.Tensor, second: torch.Tensor) -> None:
 
 
 def check_shape(what: str, tensor: torch.Tensor, expected: Sequence[int]) -> None:
-    """Refuse a tensor of another shape; ``what`` begins the message.
+    """Check the shape of a tensor; ``what`` begins the message.
 
     Raises
     ------
     GeometryError
-        If the shape is not the one expected.
+        If the tensor has another shape.
     """
     if tuple(tensor.shape) != tuple(expected):
         raise GeometryError(f"{what} of shape {tuple(tensor.shape)}; expected {tuple(expected)}")

@@ -1,4 +1,4 @@
-"""A code as a value: two stacks of small matrices, and what follows from them.
+"""A code as a value: two stacks of small matrices, and what is computed from them.
 
 Share j of a layer convolves ``ell_a`` coded inputs with ``ell_b`` coded filters. The coded
 inputs are combinations of the k_a parts of the input (the rows of ``input_matrix[j]``), the
@@ -35,16 +35,18 @@ class Code:
     Parameters
     ----------
     name
-        The name it is asked for by, see :func:`fcdcc.coding.make_code`.
+        See :func:`fcdcc.coding.make_code`.
     input_matrix
-        (n, ell_a, k_a) float64: row i of ``input_matrix[j]`` makes coded input i of share j.
+        (n, ell_a, k_a) float64: row i of ``input_matrix[j]`` has the coefficients of coded
+        input i of share j.
     filter_matrix
         (n, ell_b, k_b) float64: likewise for the filters.
     recovery_threshold
-        δ: the number of shares that always, or with ``every_delta`` false at best, suffice.
+        δ: the number of shares that suffice; if ``every_delta`` is false, the least number
+        that can suffice.
     every_delta
-        Whether any δ shares decode. False for codes such as replication, where it matters
-        which shares are there; then :meth:`is_decodable` looks at the rank.
+        Whether any δ shares decode. False for codes such as replication, where it depends on
+        which shares there are; then :meth:`is_decodable` computes a rank.
 
     Two codes are equal if their names and matrices are.
     """
@@ -115,28 +117,28 @@ class Code:
         return stack
 
     def parts_needed(self, share: int) -> tuple[int, ...]:
-        """Return the input parts, ascending, that go into the coded inputs of one share."""
+        """Return the input parts that the coded inputs of a share are made of, ascending."""
         used = np.any(self.input_matrix[share] != 0.0, axis=0)
         return tuple(int(part) for part in np.flatnonzero(used))
 
     def input_run(self, share: int) -> int | None:
-        """Return the first input part of a share whose inputs are uncoded parts in a row.
+        """Return the first input part of a share whose inputs are consecutive uncoded parts.
 
-        None where they are not: then the inputs have to be combined.
+        None if they are not: then the inputs have to be combined.
         """
         self.check_share(share)
         return self._runs[share][0]
 
     def filter_run(self, share: int) -> int | None:
-        """Return the first filter part of a share whose filters are uncoded parts in a row.
+        """Return the first filter part of a share whose filters are consecutive uncoded parts.
 
-        None where they are not: then the filters have to be combined.
+        None if they are not: then the filters have to be combined.
         """
         self.check_share(share)
         return self._runs[share][1]
 
     def check_share(self, share: int) -> None:
-        """Refuse what is not one of the shares 0 … n − 1.
+        """Check that a share is one of 0 … n − 1.
 
         Raises
         ------
@@ -144,7 +146,7 @@ class Code:
             If it is not.
         """
         if not 0 <= share < self.n:
-            raise CodeError(f"share {share} of a code with shares 0 to {self.n - 1}")
+            raise CodeError(f"share {share}; expected one of the shares 0 to {self.n - 1}")
 
     def is_decodable(self, survivors: Iterable[int]) -> bool:
         """Return whether the layer's output can be computed from these shares.
@@ -162,10 +164,10 @@ class Code:
         return self.every_delta or _rank(self, shares) == self.k_a * self.k_b
 
     def condition_number(self, survivors: Iterable[int]) -> float:
-        """Return the 2-norm condition number of the system that these shares give.
+        """Return the 2-norm condition number of the system of equations of these shares.
 
-        Infinity where they do not decode. With more than δ shares it is the condition number
-        of the least-squares problem.
+        Infinity if they do not decode. With more than δ shares it is the condition number of
+        the least-squares problem.
         """
         shares = self._checked(survivors)
         if not self.is_decodable(shares):
@@ -198,11 +200,11 @@ class Code:
     def _checked(self, survivors: Iterable[int]) -> tuple[int, ...]:
         shares = tuple(sorted({int(share) for share in survivors}))
         if shares and not 0 <= shares[0] <= shares[-1] < self.n:
-            raise CodeError(f"shares {list(shares)} of a code with shares 0 to {self.n - 1}")
+            raise CodeError(f"shares {list(shares)}; expected some of the shares 0 to {self.n - 1}")
         return shares
 
     def __reduce__(self) -> tuple[type[Code], tuple[object, ...]]:
-        # What is cached stays behind: a hash of strings means nothing in another process.
+        # Without cached properties: a hash of strings differs between processes.
         return type(self), (
             self.name,
             self.input_matrix,
@@ -230,7 +232,7 @@ class Code:
 
 
 def _uncoded_run(matrix: Float64Array) -> int | None:
-    """Return the first part if the rows of (ell, k) are uncoded parts in a row, else None."""
+    """Return the first part if the rows of (ell, k) are consecutive uncoded parts, else None."""
     ell, k = matrix.shape
     first = int(np.argmax(matrix[0]))
     run = np.zeros_like(matrix)
@@ -248,7 +250,7 @@ def _condition(code: Code, shares: tuple[int, ...]) -> float:
     return float(np.linalg.cond(np.concatenate(code.share_matrices[list(shares)])))
 
 
-# The decoder of a large code has some hundred kilobytes.
+# The decoder of a large code takes some hundred kilobytes.
 @lru_cache(maxsize=256)
 def _decoder(code: Code, shares: tuple[int, ...]) -> Decoder:
     return make_decoder(code.share_matrices, shares)

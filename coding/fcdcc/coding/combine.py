@@ -1,12 +1,12 @@
-"""Combinations of overlapping runs of a tensor, without making the runs first.
+"""Linear combinations of overlapping runs of a tensor, without copying the runs.
 
 Encoding multiplies the parts of an input by a small matrix. The parts are runs of one axis,
-``step`` apart and ``count`` long, that overlap and reach beyond both ends, where there are
-zeros. Copying them out and padding them costs several passes over the input, more than the
-multiplication itself. But the r-th rows of all parts are evenly spaced in memory, and so
+``step`` apart and ``count`` long; they overlap, and reach beyond both ends, where there are
+zeros. Copying and padding them would take several passes over the input, which cost more than
+the multiplication itself. But the r-th rows of all parts are evenly spaced in memory, and so
 are rows r to r' of all parts as long as r' − r ≤ ``step``: a matrix with one row for each
 part, which is a view of the input. So the positions 0 … count − 1 are cut into pieces such
-that for each piece the same parts are inside the input, and each piece is one product.
+that for each piece the same parts are inside the input, and each piece is one matrix product.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 __all__ = ["combine_runs"]
 
-_SMALL = 512
+_NARROW_COLUMNS = 512
 """Matrices with fewer columns than this are copied side by side and multiplied at once."""
 
 
@@ -34,20 +34,19 @@ def combine_runs(
     x
         (outer, length, inner), contiguous.
     matrix
-        (ell, k) float64. Runs before the first and behind the last column that is not zero
+        (ell, k) float64. Runs before the first and after the last column that is not zero
         are not read.
     step
         Positions between the beginnings of neighbouring runs, at least 1.
     count
         Positions of one run, r = 0 … count − 1.
     before
-        Zeros before the first position of ``x``; behind the last there are as many as it
-        takes.
+        Zeros before the first position of ``x``; after the last there are as many as needed.
 
     Yields
     ------
     tuple
-        Some positions r, as a slice, and their combinations, (outer, ell, positions, inner).
+        A slice of positions r, and their combinations, (outer, ell, positions, inner).
         Positions that are zero in all runs are left out.
     """
     outer, length, inner = x.shape
@@ -75,7 +74,7 @@ def combine_runs(
 def _pieces(
     first: int, last: int, length: int, step: int, count: int, before: int
 ) -> Iterator[slice]:
-    """Yield runs of positions for which the same parts are inside, ``step`` long at most."""
+    """Yield slices of at most ``step`` positions for which the same parts are inside."""
     edges = {0, count, *range(step, count, step)}
     for a in range(first, last + 1):
         for end in (before - a * step, length + before - a * step):
@@ -87,7 +86,7 @@ def _pieces(
 def _multiply(coefficients: torch.Tensor, runs: torch.Tensor) -> torch.Tensor:
     """Return (outer, ell, width), the product of (ell, k) with each of (outer, k, width)."""
     outer, parts, width = runs.shape
-    if outer > 1 and width < _SMALL:
+    if outer > 1 and width < _NARROW_COLUMNS:
         side_by_side = runs.transpose(0, 1).reshape(parts, outer * width)
         return (coefficients @ side_by_side).view(-1, outer, width).transpose(0, 1).contiguous()
     return torch.bmm(coefficients.expand(outer, -1, -1), runs)

@@ -1,4 +1,4 @@
-"""The codes that ours is measured against, each as published.
+"""Codes from the literature to compare ours with, each as published.
 
 ============  ======================================================  ====================
 name          source                                                  δ
@@ -31,7 +31,14 @@ __all__ = ["chebyshev", "khatri_rao", "polynomial", "replication", "uncoded"]
 
 Points = Literal["chebyshev", "equispaced"]
 
-_STRETCH = 1.15
+_POINT_STRETCH = 1.15
+"""Factor on the Chebyshev points of :func:`polynomial`, which explains it."""
+
+_MAX_LOSSES = 500
+"""Up to so many losses, the draws of :func:`khatri_rao` are judged by all of them."""
+
+_SAMPLED_LOSSES = 400
+"""Random losses that draws are judged by otherwise, beside the contiguous ones."""
 
 
 def polynomial(n: int, k_a: int, k_b: int, points: Points = "chebyshev") -> Code:
@@ -45,18 +52,18 @@ def polynomial(n: int, k_a: int, k_b: int, points: Points = "chebyshev") -> Code
         Each 1 or more.
     points
         Where share j evaluates: 'chebyshev', at 1.15 times the roots cos(π (2j + 1) / 2n) of
-        T_n, the better choice; 'equispaced' in [−1, 1], as usually tabulated. The stretch
-        keeps high powers from vanishing; (20, 16) has a worst condition number of 1.29e7
-        without it, 8.75e6 with it, and a direct search over points found 7.5e6.
+        T_n, the better choice; 'equispaced' in [−1, 1], as usual in published tables. The
+        factor 1.15 keeps high powers from vanishing; (20, 16) has a worst condition number of
+        1.29e7 without it and 8.75e6 with it, and a direct search over points found 7.5e6.
 
     Raises
     ------
     CodeError
-        If the parameters are not of such a code.
+        If there is no such code with these parameters.
     """
     _check_any_delta("polynomial", n, k_a, k_b)
     if points == "chebyshev":
-        x = _STRETCH * _chebyshev_points(n)
+        x = _POINT_STRETCH * _chebyshev_points(n)
     elif points == "equispaced":
         x = np.linspace(-1.0, 1.0, n) if n > 1 else np.zeros(1)
     else:
@@ -85,7 +92,7 @@ def chebyshev(n: int, k_a: int, k_b: int) -> Code:
     Raises
     ------
     CodeError
-        If the parameters are not of such a code.
+        If there is no such code with these parameters.
     """
     _check_any_delta("chebyshev", n, k_a, k_b)
     x = _chebyshev_points(n)
@@ -102,8 +109,8 @@ def chebyshev(n: int, k_a: int, k_b: int) -> Code:
 def khatri_rao(n: int, k_a: int, k_b: int, draws: int = 100, seed: int = 0) -> Code:
     """Return the random Khatri-Rao product code, systematic: the best of some draws.
 
-    The first δ shares hold uncoded parts; those of the parity are products of independent
-    normal variables, any δ of n decode with probability one.
+    The first δ shares hold uncoded parts. The coefficients of the other shares are products of
+    independent normal variables; any δ of n shares decode with probability one.
 
     Parameters
     ----------
@@ -112,15 +119,16 @@ def khatri_rao(n: int, k_a: int, k_b: int, draws: int = 100, seed: int = 0) -> C
     k_a, k_b
         Each 1 or more.
     draws
-        How many draws the best is taken of, judged by the worst condition number over all
-        losses, or over contiguous and sampled ones where there are more than 500.
+        Number of random draws of which the best is taken: the one with the smallest worst
+        condition number over all losses, or over contiguous and sampled ones if there are
+        more than 500.
     seed
         Of the draws.
 
     Raises
     ------
     CodeError
-        If the parameters are not of such a code.
+        If there is no such code with these parameters.
     """
     _check_any_delta("khatri-rao", n, k_a, k_b)
     if draws < 1:
@@ -138,8 +146,8 @@ def khatri_rao(n: int, k_a: int, k_b: int, draws: int = 100, seed: int = 0) -> C
 def replication(n: int, k_a: int, k_b: int) -> Code:
     """Return plain replication: γ + 1 = n / (k_a k_b) copies of every part.
 
-    Any n − γ shares decode, and so do fewer where each part is among them once:
-    ``every_delta`` is false, and the recovery threshold the least that can do, k_a k_b.
+    Any n − γ shares decode, and so do fewer if each part is among them: ``every_delta`` is
+    false, and the recovery threshold is the least number that can suffice, k_a k_b.
 
     Parameters
     ----------
@@ -151,7 +159,7 @@ def replication(n: int, k_a: int, k_b: int) -> Code:
     Raises
     ------
     CodeError
-        If the parameters are not of such a code.
+        If there is no such code with these parameters.
     """
     parts = _checked_parts("replication", k_a, k_b)
     if n < parts or n % parts:
@@ -198,10 +206,10 @@ def _best_draw(
     delta = k_a * k_b
     gamma = n - delta
     losses = contiguous_losses(n, gamma)
-    if math.comb(n, gamma) <= 500:
+    if math.comb(n, gamma) <= _MAX_LOSSES:
         losses = every_loss(n, gamma)
     else:
-        sampled = np.argsort(rng.random((400, n)), axis=1)[:, :gamma]
+        sampled = np.argsort(rng.random((_SAMPLED_LOSSES, n)), axis=1)[:, :gamma]
         losses = np.concatenate([losses, np.sort(sampled, axis=1)])
     best: tuple[float, Float64Array, Float64Array] | None = None
     for _ in range(draws if gamma else 1):

@@ -1,8 +1,8 @@
-"""All codes side by side for one n and δ: conditioning, error, work, bytes, decoding.
+"""A comparison of all codes for one n and δ: conditioning, error, work, bytes, decoding.
 
-A pure function of its arguments: :func:`compare_codes` computes every share of a layer with
-every code, decodes from random survivors and from the worst ones found, and compares with the
-plain convolution in float64.
+:func:`compare_codes` computes every share of a layer with every code, decodes from random
+survivors and from the worst ones found, and compares with the plain convolution in float64.
+Its result depends on its arguments alone.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ VARIANTS = (
     Variant("replication", "replication"),
     Variant("uncoded", "uncoded"),
 )
-"""What is compared. The odd q is the smallest one that is at least n, as in the paper."""
+"""The codes that are compared. The odd q is the smallest that is at least n, as in the paper."""
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean squared errors relative to the power of the output; nan where nothing decoded."""
+    """Mean squared errors relative to the power of the output; nan if nothing decoded."""
 
     random: float
     worst: float
@@ -78,7 +78,7 @@ class CodeRow:
     label
         The code with its options.
     n, recovery_threshold, k_a, k_b
-        Its numbers.
+        See :class:`~fcdcc.coding.Code`.
     tolerance
         How many shares may be lost, whichever they are.
     conditions
@@ -115,24 +115,24 @@ class CodeRow:
     decoding_none_lost: float
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values, for JSON; what is not finite as None."""
+        """Return plain values for JSON, None for numbers that are not finite."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
 def default_layer() -> ConvGeometry:
-    """Return the layer that is compared on by default: conv4 of AlexNet, for one image."""
+    """Return the layer of the comparison by default: conv4 of AlexNet, for one image."""
     return ConvGeometry.of((1, 384, 13, 13), (384, 384, 3, 3), padding=1)
 
 
 def build_variant(
     variant: Variant, n: int, delta: int, geometry: ConvGeometry, split: Split = "rows"
 ) -> Code:
-    """Return the code with the partition of the layer that takes least work.
+    """Return the code with the partition of the layer that takes the least work.
 
     Raises
     ------
     CodeError
-        If the code has none for n and δ.
+        If the code has no partition for n and δ.
     """
     options = dict(variant.options)
     if options.get("q") == "odd":
@@ -144,7 +144,7 @@ def build_variant(
 
 
 def survivor_sets(code: Code, count: int, seed: int = 0) -> list[tuple[int, ...]]:
-    """Return random sets of survivors, each after the loss of as many shares as may be lost."""
+    """Return random sets of survivors, each after as many losses as the code tolerates."""
     rng = np.random.default_rng([seed, code.n, code.recovery_threshold])
     size = code.n - guaranteed_tolerance(code)
     chosen = [rng.choice(code.n, size=size, replace=False) for _ in range(count)]
@@ -160,7 +160,7 @@ def layer_errors(
 ) -> list[float]:
     """Return the mean squared error of the decoded layer for each set of survivors.
 
-    Relative to the power of the reference; nan where the survivors do not decode.
+    Relative to the power of the reference; nan if the survivors do not decode.
 
     Parameters
     ----------
@@ -212,8 +212,8 @@ def compare_codes(
     Parameters
     ----------
     n, delta
-        Shares, and how many of any suffice. ``uncoded`` splits into δ parts, as many as
-        make the same load, and loses none.
+        Number of shares, and how many of any suffice. ``uncoded`` splits into δ parts, which
+        gives each worker the same load, and tolerates no loss.
     geometry
         The layer; by default :func:`default_layer`.
     variants
@@ -223,7 +223,7 @@ def compare_codes(
     seed
         Of the data and of the sets.
     samples
-        Random losses for the condition numbers, where not all can be looked at.
+        Random losses for the condition numbers, if there are too many to compute all.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a code does to the accuracy: condition numbers, limits, refusal at plan time.
+"""Accuracy of a code: condition numbers, their limits, and codes that are refused.
 
 The relative error of a decoded layer is about the condition number of its survivors times
 the rounding of the dtype. :func:`measure` returns the worst and the usual condition number,
@@ -37,15 +37,17 @@ __all__ = [
 ]
 
 COUNTABLE = 60_000
-"""Up to so many losses, all of them are looked at."""
+"""Up to so many losses, :func:`measure` computes the condition numbers of all."""
 
-_LIMITS = {torch.float32: 1e3, torch.float64: 1e8}
-_REFUSALS = {torch.float32: 1e5, torch.float64: 1e12}
-_POLISHED = 100
+_CONDITION_LIMITS = {torch.float32: 1e3, torch.float64: 1e8}
+_REFUSAL_LIMITS = {torch.float32: 1e5, torch.float64: 1e12}
+
+_CLIMBING_LOSSES = 100
+"""The search for bad losses tries to make so many of the worst ones worse by swaps."""
 
 
 def condition_limit(dtype: torch.dtype) -> float:
-    """Return the condition number up to which δ shares are decoded at once.
+    """Return the condition number up to which a group is decoded without further shares.
 
     1e3 in float32 and 1e8 in float64: relative errors of about 1e-4 and 1e-8 at worst.
 
@@ -54,12 +56,12 @@ def condition_limit(dtype: torch.dtype) -> float:
     TensorError
         If the dtype is neither.
     """
-    return _of_dtype(_LIMITS, dtype)
+    return _of_dtype(_CONDITION_LIMITS, dtype)
 
 
 def refusal_limit(dtype: torch.dtype) -> float:
     """Return the worst condition number up to which a code is accepted: 1e5 and 1e12."""
-    return _of_dtype(_REFUSALS, dtype)
+    return _of_dtype(_REFUSAL_LIMITS, dtype)
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,20 @@ class ConditionStatistics:
     Parameters
     ----------
     lost
-        How many shares each loss has.
+        Number of lost shares.
     worst
-        The largest condition number found; infinity where shares do not decode.
+        The largest condition number found; infinity if shares do not decode.
     worst_lost
-        The lost shares it belongs to.
+        The lost shares that leave it.
     median, percentile_99
         Over all losses, or over the random samples alone.
     method
-        'all': every loss was looked at. 'search': random samples, every contiguous loss, and
-        a search for bad ones; then ``worst`` is a lower bound of the worst.
+        'all': of every loss. 'search': of random samples, every contiguous loss, and losses
+        that a search for bad ones found; then ``worst`` is a lower bound.
     looked_at
-        Losses looked at.
+        Number of losses whose condition number was computed.
     not_decodable
-        How many of them leave shares that do not decode, in float64.
+        Number of these after which the shares do not decode in float64.
     """
 
     lost: int
@@ -97,7 +99,7 @@ class ConditionStatistics:
 
 @lru_cache(maxsize=256)
 def spectrum_of(code: Code) -> Spectrum:
-    """Return the spectrum of a code, made once."""
+    """Return the spectrum of a code; cached."""
     return Spectrum.of(code)
 
 
@@ -109,10 +111,10 @@ def _condition(code: Code, survivors: tuple[int, ...]) -> float:
 
 
 def condition_of(code: Code, survivors: Iterable[int]) -> float:
-    """Return the condition number of some survivors, infinity where they do not decode.
+    """Return the condition number of some survivors, infinity if they do not decode.
 
     The same as :meth:`fcdcc.coding.Code.condition_number`, from the reduced systems of
-    :mod:`fcdcc.coding.spectrum`: fast enough to be asked whenever a share arrives.
+    :mod:`fcdcc.coding.spectrum`: fast enough to compute whenever a share arrives.
     """
     shares = tuple(sorted(set(survivors)))
     if not code.is_decodable(shares):
@@ -133,9 +135,10 @@ def is_enough(code: Code, survivors: Iterable[int], dtype: torch.dtype) -> bool:
 
 
 def guaranteed_tolerance(code: Code) -> int:
-    """Return how many shares may be lost, whichever they are: γ, or less with copies.
+    """Return how many shares may be lost, whichever they are.
 
-    Without ``every_delta`` it counts in how many shares the rarest uncoded part is.
+    γ; for a code without ``every_delta`` one less than the number of shares that hold the
+    uncoded part with the fewest copies.
     """
     if code.every_delta:
         return code.tolerance
@@ -154,18 +157,18 @@ def measure(
     seed: int = 0,
     countable: int = COUNTABLE,
 ) -> ConditionStatistics:
-    """Return the condition numbers over all losses, or over as many as can be looked at.
+    """Return statistics of the condition numbers over all losses, or over samples.
 
     Parameters
     ----------
     code
         The code.
     lost
-        How many shares are lost; by default :func:`guaranteed_tolerance`.
+        Number of lost shares; by default :func:`guaranteed_tolerance`.
     samples, seed
-        Random losses to draw, and from which seed, where there are too many.
+        Number of random losses to draw, and their seed, if there are too many losses.
     countable
-        How many losses are too many.
+        Largest number of losses of which all condition numbers are computed.
 
     Raises
     ------
@@ -204,15 +207,16 @@ def worst_found(
 ) -> tuple[float, Losses]:
     """Return the worst condition number that a search finds, and its loss (lost,).
 
-    From every contiguous and many random losses, back and forth between sets and vectors;
-    then, from the worst of these, by swapping shares, if as many are lost as can be.
+    The search starts from every contiguous and many random losses with
+    :meth:`~fcdcc.coding.spectrum.Spectrum.worsen`. If γ shares are lost, it goes on from the
+    worst of these with :meth:`~fcdcc.coding.spectrum.Spectrum.climb`.
     """
     begin = np.concatenate(
         [contiguous_losses(spectrum.n, lost), _sample(rng, starts, spectrum.n, lost)]
     )
     losses = np.unique(np.concatenate([begin, spectrum.worsen(begin)]), axis=0)
     conditions = spectrum.conditions(losses)
-    worst = losses[np.argsort(-conditions)[:_POLISHED]]
+    worst = losses[np.argsort(-conditions)[:_CLIMBING_LOSSES]]
     if lost == spectrum.n - spectrum.threshold and np.isfinite(conditions).all():
         worst = np.concatenate([worst, spectrum.climb(worst)])
     conditions = spectrum.conditions(worst)
@@ -221,7 +225,7 @@ def worst_found(
 
 
 def tolerance_within(code: Code, dtype: torch.dtype) -> int:
-    """Return the largest number of losses, at most γ, whose worst case is within the limit."""
+    """Return the largest number of losses, at most γ, whose worst condition number is allowed."""
     limit = condition_limit(dtype)
     for lost in range(guaranteed_tolerance(code), 0, -1):
         if measure(code, lost, samples=1000, countable=2000).worst <= limit:
@@ -230,10 +234,10 @@ def tolerance_within(code: Code, dtype: torch.dtype) -> int:
 
 
 def check_tolerance(code: Code, dtype: torch.dtype) -> ConditionStatistics:
-    """Return the statistics of a code, having refused it if γ is too large for the dtype.
+    """Return the statistics of a code; raise an error if it is too inaccurate after γ losses.
 
-    A worst condition number above :func:`condition_limit` and below :func:`refusal_limit` is
-    worth a warning: some losses then cost a wait for one more share, or accuracy.
+    A worst condition number between :func:`condition_limit` and :func:`refusal_limit` deserves
+    a warning: after some losses a group then waits for one more share, or is less accurate.
 
     Raises
     ------

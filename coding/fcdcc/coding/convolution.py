@@ -1,4 +1,4 @@
-"""A convolution done with a code, in one call."""
+"""A convolution computed with a code, in one call."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def coded_conv(
 
 
 def _decodable(code: Code, survivors: Iterable[int]) -> tuple[int, ...]:
-    """Return the survivors, each once, before anything is computed for nothing."""
+    """Return the survivors, each once; raises an error if they do not decode."""
     return code.decoder(survivors).survivors
 
 
 def _first_decodable(code: Code) -> tuple[int, ...]:
-    """Return the first δ shares, or as many of the first as it takes."""
+    """Return the first δ shares, or as many of the first as are needed to decode."""
     for count in range(code.recovery_threshold, code.n + 1):
         if code.is_decodable(range(count)):
             return tuple(range(count))

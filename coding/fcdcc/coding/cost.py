@@ -1,14 +1,14 @@
-"""What a share costs, in entries moved, entries kept and multiply-adds; and the best split.
+"""Costs of a share in entries moved, entries stored and multiply-adds; the cheapest split.
 
-The figures of the paper (section V) for one worker, with all rounding up and with groups:
+The costs of one worker in the paper (section V), with sizes rounded up, and with groups:
 
 - upload, the coded inputs: ell_a C Ĥ (W + 2p);
 - download, the result: ell_a ell_b N' h W', with N' the channels of one filter part;
 - stored, the coded filters: ell_b N' (C / G) KH KW;
 - multiply-adds: the download times (C / G) KH KW.
 
-Everything is for a block of images, but for what is stored, which is there once. Parts by
-images are uploaded unpadded: ell_a b C H W.
+All are for a block of images, except what is stored, which is independent of the block. Parts
+by images are uploaded unpadded: ell_a b C H W.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ COMMUNICATION_WEIGHT = 0.09
 """λ_comm: price of moving one entry (paper: dollars per gigabyte out of a cloud)."""
 
 STORAGE_WEIGHT = 0.023
-"""λ_store: price of keeping one entry (paper: dollars per gigabyte and month)."""
+"""λ_store: price of storing one entry (paper: dollars per gigabyte and month)."""
 
 Objective = Literal["work", "paper"]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one share, or one layer, costs.
+    """The cost of one share.
 
     Parameters
     ----------
@@ -69,18 +69,18 @@ class Cost:
 
     @property
     def communication(self) -> int:
-        """Entries moved, up and down."""
+        """Entries moved, upload and download."""
         return self.upload + self.download
 
     def price(
         self, communication: float = COMMUNICATION_WEIGHT, storage: float = STORAGE_WEIGHT
     ) -> float:
-        """Return λ_comm · (upload + download) + λ_store · stored, what the paper minimises."""
+        """Return λ_comm · (upload + download) + λ_store · stored, the objective of the paper."""
         return communication * self.communication + storage * self.stored
 
 
 class Partition(NamedTuple):
-    """How finely a layer is split: parts of either side, and coded parts in a share."""
+    """How a layer is split: parts of input and filters, and coded parts of each per share."""
 
     k_a: int
     k_b: int
@@ -115,7 +115,7 @@ def coded_share_cost(
 def share_cost(layer: CodedConv, share: int, batch: int = 1) -> Cost:
     """Return the cost of one share of a layer for a block of ``batch`` images.
 
-    A share of uncoded strips uploads them as one, the rows between neighbours once.
+    A share of uncoded strips uploads them as one strip: rows that neighbours share count once.
     """
     code, geometry = layer.code, layer.geometry
     partition = Partition(code.k_a, code.k_b, code.ell_a, code.ell_b)
@@ -158,8 +158,9 @@ def cheapest(
 ) -> Partition:
     """Return the candidate whose shares are cheapest.
 
-    Of equals by work the first. By price, a side in one part often costs what it costs in two:
-    then the candidate with more parts is taken, so with two on that side, as the paper has it.
+    Among candidates of equal work, the first. With the objective of the paper, a side in one
+    part often costs the same as in two; then the candidate with more parts is taken, as in the
+    paper.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ With R the rotation by θ = 2π/q, share j combines the input parts by the 2 × 
 R^{ij}, i < k_a / 2, and the filter parts by R^{(k_a / 2) i j}, i < k_b / 2. A rotation is
 diagonal in complex coordinates, so the system of any survivors is, up to a unitary change
 of basis, two Vandermonde matrices on δ consecutive powers of the survivors' q-th roots of
-unity. Distinct roots make it invertible: every q ≥ n will do, odd or even, and the roots
-are best spread with q = n.
+unity. It is invertible if the roots are distinct: for every q ≥ n, odd or even. The roots are
+spread most evenly with q = n.
 
 Source: FCDCC (arXiv 2411.01579), section IV; Ramamoorthy and Tang (arXiv 1910.06515). The
 papers take an odd q.
@@ -58,7 +58,7 @@ def crme(n: int, k_a: int, k_b: int, q: int | None = None) -> Code:
     Raises
     ------
     CodeError
-        If the parameters are not of a CRME.
+        If there is no CRME with these parameters.
     """
     threshold = crme_threshold(k_a, k_b)
     if n < threshold:
@@ -84,10 +84,10 @@ def _rotations(n: int, k: int, q: int, step: int) -> Float64Array:
     if k == 1:
         return np.ones((n, 1, 1))
     shares = np.arange(n)[:, None]
-    # Reduced as integers, so that equal angles are equal to the last bit.
+    # Reduced modulo q as integers, so that equal angles are equal to the last bit.
     angles = 2.0 * math.pi * (step * np.arange(k // 2) * shares % q) / q
     cos, sin = np.cos(angles), np.sin(angles)
     blocks = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)
-    # A quarter turn is exact, so that what it leaves out is 0 and not 6e-17.
+    # A quarter turn has exact zeros and not 6e-17.
     blocks[np.abs(blocks) < 1e-15] = 0.0
     return blocks.reshape(n, 2, k)

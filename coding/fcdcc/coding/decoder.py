@@ -2,14 +2,13 @@
 
 The survivors' rows of ``input_matrix ⊗ filter_matrix``, stacked, are the matrix E of the
 system E Y = Ỹ (paper, section IV): one column for each product of an input part with a
-filter part, one row for each result. Three things happen to it here, once per set of
-survivors:
+filter part, one row for each result. It is factorised once per set of survivors:
 
-- A row with a single 1 is a product that came uncoded. It is copied, bit for bit.
+- A row with a single 1 is an uncoded product. It is copied, bit for bit.
 - Only the other products are solved for, from the rows that are not copied, after the
   contributions of the copied products have been subtracted. With more rows than unknowns
   this is least squares, by QR.
-- Subtraction and solution are folded into one matrix, so that applying a decoder to any
+- Subtraction and solution are combined into one matrix, so that applying a decoder to any
   number of tensors is one matrix product. For a code without uncoded rows, such as the
   CRME, this matrix is E⁻¹.
 
@@ -35,7 +34,7 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """How one set of survivors gives all products. Made by :func:`make_decoder`.
+    """The solution for one set of survivors, from :func:`make_decoder`.
 
     Products are numbered ``a * k_b + b`` for input part a and filter part b. Rows are
     numbered through the survivors in ascending order, ``ell_a * ell_b`` for each.
@@ -45,11 +44,11 @@ class Decoder:
     survivors
         The shares whose results it takes, ascending.
     copied
-        Pairs (product, row): this product is this row as it is.
+        Pairs (product, row) of products that are equal to a row.
     solved
         The products that are solved for, ascending.
     rows
-        The rows that they are solved from, ascending.
+        The rows that these are computed from, ascending.
     matrix
         (len(solved), len(rows)) float64: solved products = matrix @ rows.
     """
@@ -65,11 +64,11 @@ class Decoder:
         return {}
 
     def matrix_as(self, like: torch.Tensor) -> torch.Tensor:
-        """Return ``matrix`` in the dtype and on the device of a tensor; cast once, then kept."""
+        """Return ``matrix`` in the dtype and on the device of a tensor; cached."""
         key = (like.dtype, like.device)
         cast = self._casts.get(key)
         if cast is None:
-            # Kept beyond the caller's inference mode, whose tensors no gradient may pass.
+            # A tensor made in the caller's inference mode could never be used for a gradient.
             with torch.inference_mode(False):
                 matrix = torch.from_numpy(self.matrix.copy())
                 cast = self._casts[key] = matrix.to(device=like.device, dtype=like.dtype)
@@ -81,8 +80,8 @@ class Decoder:
         Parameters
         ----------
         results
-            One tensor for each row, all of one shape, dtype and device; a tensor
-            (rows, *shape) will do. They are not changed.
+            One tensor for each row, all of one shape, dtype and device, or one tensor
+            (rows, *shape). They are not changed.
         """
         first = results[0]
         products = len(self.copied) + len(self.solved)
@@ -105,7 +104,7 @@ class Decoder:
         results
             As for :meth:`apply`. Only those in ``rows`` are read.
         which
-            Positions in ``solved``; all of them by default.
+            Positions in ``solved``; by default all of them.
         """
         stacked = torch.stack([results[row] for row in self.rows])
         matrix = self.matrix_as(stacked)
@@ -115,7 +114,7 @@ class Decoder:
         return solved.reshape(len(matrix), *stacked.shape[1:])
 
     def __reduce__(self) -> tuple[type[Decoder], tuple[object, ...]]:
-        # Casts to torch stay where they were made.
+        # Without the cached casts to torch.
         return Decoder, (
             self.survivors,
             self.copied,
@@ -126,7 +125,7 @@ class Decoder:
 
 
 def make_decoder(share_matrices: Float64Array, shares: Sequence[int]) -> Decoder:
-    """Factorise the system that some shares give.
+    """Factorise the system of equations of some shares.
 
     Parameters
     ----------
@@ -173,7 +172,7 @@ def _uncoded_rows(system: Float64Array) -> dict[int, int]:
 
 
 def _pseudoinverse(system: Float64Array, shares: Sequence[int]) -> Float64Array:
-    """Return the left inverse of a (rows, unknowns) system: the inverse, or least squares."""
+    """Return the left inverse of a (rows, unknowns) system: its inverse, or least squares."""
     rows, unknowns = system.shape
     if unknowns == 0:
         return np.zeros((0, rows))

@@ -1,4 +1,4 @@
-"""Coded inputs: combinations of strips, and of runs of images."""
+"""Coded inputs: linear combinations of strips, or of runs of images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def combine_strips(
     matrix
         (ell, k_a) float64.
     geometry, partition
-        The layer, and how its rows are split.
+        The layer, and the split of its rows.
     """
     batch, channels, rows, *others = x.shape
     ell, count = len(matrix), partition.input_rows
@@ -58,9 +58,9 @@ def combine_images(
 
 
 def take_images(x: torch.Tensor, partition: ImagePartition, first: int, parts: int) -> torch.Tensor:
-    """Return runs of images as they are, with zero images at the end of the last ones.
+    """Return consecutive runs of images, uncoded, with zero images at the end if needed.
 
-    A view of ``x`` where no zero images are needed.
+    A view of ``x`` if no zero images are needed.
     """
     taken = x[partition.run(first, parts)]
     missing = parts * partition.per_part - len(taken)

@@ -1,9 +1,9 @@
-"""The errors of the whole system, grouped by what a caller does about them.
+"""The errors of the coding layer and their common base, grouped by how a caller handles them.
 
 Every error derives from :class:`FcdccError` and from the builtin that it resembles, so
-that both ``except FcdccError`` and ``except ValueError`` do what they say. A message says
-what was given, what was expected and what to do. An error is made from its message alone,
-which is what lets it travel between processes.
+that both ``except FcdccError`` and ``except ValueError`` catch it. A message says what was
+given, what was expected and what to do. An error is constructed from its message alone, so
+that it can be pickled.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ class NotDecodableError(FcdccError, ValueError):
     """Survivors from which the layer's output cannot be computed."""
 
 
-class Abandoned(FcdccError, RuntimeError):  # noqa: N818 - a request that was obeyed, no error
-    """A share that stopped between two slices because nobody waits for it any more."""
+class Abandoned(FcdccError, RuntimeError):  # noqa: N818 - it follows a request, nothing failed
+    """A share that stopped between two slices because its result is not needed any more."""

@@ -1,8 +1,8 @@
-"""The shape of one convolution, as a value that has been checked.
+"""The shape of one convolution as a checked value.
 
-Everything that partitions, plans or costs a convolution takes a :class:`ConvGeometry`, so
-that strides, paddings and the like are brought to one form in one place:
-:meth:`ConvGeometry.of` takes them as ``torch.nn.functional.conv2d`` does.
+Code that partitions, plans or costs a convolution takes a :class:`ConvGeometry`.
+:meth:`ConvGeometry.of` makes one from the arguments of ``torch.nn.functional.conv2d`` and
+brings strides, paddings and dilations to one form.
 """
 
 from __future__ import annotations
@@ -153,12 +153,12 @@ class ConvGeometry:
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the plain convolution of ``x`` with this padding at both ends instead."""
+        """Return the plain convolution of ``x``, with ``padding`` instead of the geometry's."""
         convolution = _CONVOLUTIONS[self.ndim]
         return convolution(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _padded_for_torch(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """Leave padding to the library, which needs no copy, unless it is uneven."""
+        """Return an input and a padding for torch, which pads without a copy if it is even."""
         if all(before == after for before, after in self.padding):
             return x, tuple(before for before, _ in self.padding)
         return pad_space(x, self.padding), (0,) * self.ndim
@@ -228,14 +228,14 @@ class ConvGeometry:
 
 
 def pad_space(x: torch.Tensor, padding: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """Add zeros (before, after) to each spatial dimension; ``x`` itself where there are none."""
+    """Add zeros (before, after) to each spatial dimension; returns ``x`` itself if none."""
     if not any(before or after for before, after in padding):
         return x
     return functional.pad(x, [zeros for pair in reversed(padding) for zeros in pair])
 
 
 def _per_dimension(name: str, value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """Return one number for each dimension; a single one counts for all, as in torch."""
+    """Return one number for each dimension; a single one is for all, as in torch."""
     if isinstance(value, int):
         return (value,) * ndim
     numbers = tuple(int(number) for number in value)

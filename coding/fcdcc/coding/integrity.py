@@ -1,17 +1,17 @@
-"""Wrong shares: noticed by a syndrome, located by block MUSIC, corrected by leaving them out.
+"""Wrong shares: detected by a syndrome, located by block MUSIC, corrected by leaving them out.
 
 Every linear relation between the rows of the share matrices holds between the results, too.
 With m > δ shares there are (m − δ) · ell independent ones, the rows of N in N E = 0. The
-syndrome S = N Ỹ is rounding when all is well.
+syndrome S = N Ỹ is zero up to rounding if all shares are right.
 
 With t wrong shares S = Σ N_j Δ_j: its columns lie in the span of the wrong shares' blocks
 N_j, of ell columns each. Any m − δ of these blocks are independent, since any δ shares
 decode. So while t ≤ m − δ − 1, no other block meets the range of S, and the shares whose
-smallest principal angle with that range is zero are the wrong ones; how many they are needs
-not be known. With as many as m − δ the syndrome fills the whole space: it says that
-something is wrong, and not what.
+smallest principal angle with that range is zero are the wrong ones; t need not be known. With
+t = m − δ wrong shares the syndrome fills the whole space: it shows that shares are wrong, but
+not which.
 
-Whatever is accused is checked: the shares that remain have to satisfy their own relations.
+A set of suspects is accepted only if the other shares satisfy the relations among themselves.
 """
 
 from __future__ import annotations
@@ -38,26 +38,29 @@ __all__ = [
 Float64Array = NDArray[np.float64]
 Rows = Sequence[torch.Tensor]
 
-_THRESHOLDS = {torch.float32: 1e-5, torch.float64: 1e-12}
-_SIGNAL = 1e-2
+_SYNDROME_LIMITS = {torch.float32: 1e-5, torch.float64: 1e-12}
 
-PEAK = 8.0
-"""One sum of a syndrome may be so many times larger than all of them are on average."""
+_NOISE_PER_LIMIT = 1e-2
+"""Singular values of a syndrome below this times its limit times the largest are rounding."""
+
+MAX_PEAK_TO_RMS = 8.0
+"""An entry of a syndrome that is larger than so many times its bound on the root mean square
+is not rounding."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the shares of a group say about each other.
+    """The result of checking the shares of a group against each other.
 
     Parameters
     ----------
     syndrome
-        Size of the syndrome relative to the results, before anything was left out; 0 where
-        there were no relations to check, infinity if a result is not finite.
+        Norm of the syndrome relative to that of the results, of all shares; 0 if there are
+        no relations to check, infinity if a result is not finite.
     consistent
-        Whether nothing is wrong, as far as can be told.
+        Whether no share was found wrong; true if there are no relations to check.
     wrong
-        The shares that are wrong, ascending; empty if consistent or not located.
+        The wrong shares, ascending; empty if consistent or not located.
     """
 
     syndrome: float
@@ -66,24 +69,24 @@ class Verdict:
 
     @property
     def located(self) -> bool:
-        """Whether the wrong shares are known: what is left without them is consistent."""
+        """Whether the wrong shares are known: the others are consistent."""
         return bool(self.wrong)
 
 
 def threshold(dtype: torch.dtype) -> float:
-    """Return the relative syndrome above which something is wrong.
+    """Return the relative syndrome above which shares are wrong.
 
-    1e-5 in float32 and 1e-12 in float64: some ten times what rounding in long convolutions
-    leaves, and a thousandth of an error of one per cent in one share.
+    1e-5 in float32 and 1e-12 in float64: about ten times the rounding of long convolutions, and
+    in float32 a thousandth of an error of one per cent in one share.
 
     Raises
     ------
     TensorError
         If the dtype is neither.
     """
-    if dtype not in _THRESHOLDS:
+    if dtype not in _SYNDROME_LIMITS:
         raise TensorError(f"{dtype}; expected torch.float32 or torch.float64")
-    return _THRESHOLDS[dtype]
+    return _SYNDROME_LIMITS[dtype]
 
 
 @lru_cache(maxsize=512)
@@ -106,10 +109,10 @@ def parity_relations(code: Code, shares: tuple[int, ...]) -> Float64Array:
 def check_shares(
     code: Code, results: Mapping[int, Rows], limit: float | None = None, bound: float | None = None
 ) -> Verdict:
-    """Check results against each other and say which shares are wrong.
+    """Check results against each other and return which shares are wrong.
 
-    Locates up to m − δ − 1 wrong shares among m. Nothing is changed; to correct, decode from
-    the shares that are not accused.
+    Locates up to m − δ − 1 wrong shares among m. The results are not changed; to correct the
+    layer, decode from the other shares.
 
     Parameters
     ----------
@@ -120,11 +123,11 @@ def check_shares(
         rows of its matrix :attr:`fcdcc.coding.Code.share_matrices`, as
         :meth:`fcdcc.coding.CodedConv.outputs` returns them.
     limit
-        Size of the syndrome, relative to the results, above which something is wrong; by
+        Norm of the syndrome, relative to that of the results, above which shares are wrong; by
         default :func:`threshold`.
     bound
-        In place of ``limit``: the root mean square of the syndrome above which something is
-        wrong, ``PEAK`` times as much in a single entry.
+        Instead of ``limit``: the root mean square of the syndrome above which shares are
+        wrong; a single entry may be ``MAX_PEAK_TO_RMS`` times as large.
     """
     shares = tuple(sorted(results))
     stacked = _stack(results, shares)
@@ -163,14 +166,14 @@ def _agree(code: Code, results: Mapping[int, Rows], limit: float, bound: float |
 def _is_rounding(
     syndrome: torch.Tensor, stacked: torch.Tensor, limit: float, bound: float | None
 ) -> bool:
-    """Return whether a syndrome is no larger than rounding makes it."""
+    """Return whether a syndrome is small enough to be rounding."""
     if bound is None:
         return _relative(syndrome, stacked) <= limit
     if not syndrome.numel():
         return True
     size = float(torch.linalg.vector_norm(syndrome, dtype=torch.float64))
     peak = float(syndrome.abs().max())
-    return size <= bound * math.sqrt(syndrome.numel()) and peak <= PEAK * bound
+    return size <= bound * math.sqrt(syndrome.numel()) and peak <= MAX_PEAK_TO_RMS * bound
 
 
 def _stack(results: Mapping[int, Rows], shares: tuple[int, ...]) -> torch.Tensor:
@@ -194,20 +197,17 @@ def _suspects(
 ) -> list[int]:
     """Return the positions of all shares, the most suspicious first.
 
-    By the cosine of the smallest principal angle between the share's block of relations and
-    the range of the syndrome. Singular values below ``least`` are rounding.
+    Sorted by the cosine of the smallest principal angle between the share's block of relations
+    and the range of the syndrome. Singular values below ``least`` are rounding.
     """
-    # The triangular factor has the range and the singular values, without their squaring.
+    # The triangular factor has the same range and singular values; the Gram matrix would
+    # have their squares.
     triangle = torch.linalg.qr(syndrome.to(torch.float64).T, mode="r").R.T.cpu().numpy()
     vectors, values, _ = np.linalg.svd(triangle, full_matrices=False)
     blocks = relations.reshape(len(relations), shares, -1).transpose(1, 0, 2)
     bases = np.linalg.qr(blocks)[0]
-    # Rounding spreads over all directions; what stands out of it is signal.
-    noise = max(values[-1] * 10.0, values[0] * _noise_floor(limit), least)
+    # Rounding spreads over all directions: singular values far above the smallest are signal.
+    noise = max(values[-1] * 10.0, values[0] * limit * _NOISE_PER_LIMIT, least)
     signal = vectors[:, values > noise] if (values > noise).any() else vectors[:, :1]
     cosines = np.linalg.svd(signal.T @ bases, compute_uv=False)[:, 0]
     return [int(i) for i in np.argsort(-cosines)]
-
-
-def _noise_floor(limit: float) -> float:
-    return limit * _SIGNAL

@@ -1,9 +1,9 @@
 """KCCP, kernel-channel coded partitioning: the filters of a layer in k_b parts.
 
 A part is a run of filters. In a grouped convolution a part has a run of every group's own
-filters, ⌈(N / G) / k_b⌉ of them, since a filter only meets the input channels of its
-group; combinations of parts are then grouped convolutions again. Zero filters fill the
-last part, and their outputs are cut off after decoding (paper, section III).
+filters, ⌈(N / G) / k_b⌉ of them, since a filter only uses the input channels of its group;
+so combinations of parts are grouped convolutions again. The last part is filled with zero
+filters, whose outputs are cut off after decoding (paper, section III).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["FilterPartition", "partition_filters", "split_filters"]
 
 @dataclass(frozen=True)
 class FilterPartition:
-    """Where the filters of each part lie.
+    """The filters of each part, from :func:`partition_filters`.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class FilterPartition:
         return self.groups * self.per_group
 
     def run(self, first: int, parts: int = 1) -> slice:
-        """Return the filters, within each group, of some parts in a row; no zero filters."""
+        """Return the filters of consecutive parts within each group, without zero filters."""
         start = min(first * self.per_group, self.group_filters)
         stop = min((first + parts) * self.per_group, self.group_filters)
         return slice(start, stop)
@@ -63,9 +63,9 @@ def partition_filters(geometry: ConvGeometry, k_b: int) -> FilterPartition:
 def split_filters(
     weight: torch.Tensor, partition: FilterPartition, first: int = 0, parts: int | None = None
 ) -> torch.Tensor:
-    """Return some parts in a row, (G, parts, per_group, C / G, *kernel).
+    """Return consecutive parts, (G, parts, per_group, C / G, *kernel).
 
-    A view of ``weight`` where no zero filters are needed.
+    A view of ``weight`` if no zero filters are needed.
     """
     parts = partition.k_b - first if parts is None else parts
     grouped = torch.unflatten(weight, 0, (partition.groups, partition.group_filters))

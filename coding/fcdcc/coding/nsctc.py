@@ -1,11 +1,11 @@
 """NSCTC, numerically stable coded tensor convolution: one coded layer, from end to end.
 
-A :class:`CodedConv` is the value that says how one convolution is coded: its geometry, its
-code, and whether its input is split by rows or by images. Its methods are the steps of the
-scheme (paper, section III and algorithms 1 to 5): encode what a share needs, convolve,
-decode. They run anywhere; nothing here knows about machines.
+A :class:`CodedConv` is a value that says how one convolution is coded: its geometry, its code,
+and whether its input is split by rows or by images. Its methods are the steps of the scheme
+(paper, section III and algorithms 1 to 5): encode the input and the filters of a share,
+convolve, decode. They do not depend on where they run.
 
-Results of shares have one layout, whether the share was coded or not:
+Results of all shares have one layout, whether the share is coded or not:
 
 - split by rows: (B, ell_b · N', ell_a · h, W' …), the share's outputs one below the other;
 - split by images: (ell_a · b, ell_b · N', H', W' …), one after the other,
@@ -13,9 +13,9 @@ Results of shares have one layout, whether the share was coded or not:
 with N' output channels, h rows and b images to a part. In a grouped convolution the
 channels are ordered by group, then by coded filter.
 
-A share whose input parts came uncoded, in a row, convolves them as one: a strip or a run of
-images. If its filters are a run of uncoded ones, too, the share is *plain*: an ordinary
-convolution, of which nothing has to be decoded.
+A share whose inputs are consecutive uncoded parts convolves them as one strip or one run of
+images. If its filters are consecutive uncoded parts, too, the share is *plain*: an ordinary
+convolution, whose result is a part of the layer's output without decoding.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ class CodedConv:
 
     @cached_property
     def filters(self) -> FilterPartition:
-        """How the filters are split."""
+        """The split of the filters."""
         return partition_filters(self.geometry, self.code.k_b)
 
     @cached_property
     def strips(self) -> RowPartition:
-        """How rows are split; one part if the split is by images."""
+        """The split of the rows; one part if the split is by images."""
         return partition_rows(self.geometry, self.code.k_a if self.split == "rows" else 1)
 
     def images(self, batch: int) -> ImagePartition:
-        """Return how the images of a block are split; one part if the split is by rows."""
+        """Return the split of a block's images; one part if the split is by rows."""
         return partition_images(batch, self.code.k_a if self.split == "images" else 1)
 
     def output_shape(self, batch: int) -> tuple[int, ...]:
@@ -98,31 +98,31 @@ class CodedConv:
         return code.input_run(share) is not None and code.filter_run(share) is not None
 
     def rows_of(self, share: int) -> range:
-        """Return the output rows of a plain share split by rows that are not certainly zero.
+        """Return the output rows of a plain share, split by rows, that have to be computed.
 
-        Rows behind the last that touches the input are: they were added so that all parts
-        are equally large, and nobody has to compute them. The last of these rows may lie
-        below the layer's output; decoding needs them all the same.
+        Rows after the last one that touches the input are zero: they only make all parts
+        equally large. The last of the returned rows may lie below the layer's output;
+        decoding other shares needs them.
         """
         geometry = self.geometry
         first = self.code.input_run(share)
         if first is None:
             raise CodeError(f"share {share} is coded; expected a plain one")
-        below = geometry.spatial[0] + geometry.padding[0][0]  # the first padded row of zeros
+        below = geometry.spatial[0] + geometry.padding[0][0]  # the first padded row below x
         touched = max(-(-below // geometry.stride[0]), geometry.output_spatial[0])
         start, stop = first * self.strips.rows, (first + self.code.ell_a) * self.strips.rows
         return range(min(start, touched), min(stop, touched))
 
     def recover(self, shares: Mapping[int, torch.Tensor], share: int, batch: int) -> torch.Tensor:
-        """Return what a plain share would have been, from others; nothing else is solved for.
+        """Return the result of a missing plain share, computed from the results of others.
 
         Parameters
         ----------
         shares
-            Results of :meth:`convolve` by share, without bias. All of them are used. Plain
-            ones split by rows may lack their last rows, which are zeros.
+            Results of :meth:`convolve` by share, without bias. All of them are used. Those of
+            plain shares split by rows may lack their last rows, which are zeros.
         share
-            The one that is missing.
+            The share that is missing.
         batch
             Images of the block, B.
 
@@ -151,7 +151,7 @@ class CodedConv:
         return out
 
     def encode_input(self, x: torch.Tensor, share: int) -> torch.Tensor:
-        """Return what a share convolves.
+        """Return the coded input of a share.
 
         Parameters
         ----------
@@ -163,9 +163,9 @@ class CodedConv:
         Returns
         -------
         torch.Tensor
-            By rows, (ell_a · B, C, Ĥ, W + 2p …); or, where the share's input is uncoded, one
+            By rows, (ell_a · B, C, Ĥ, W + 2p …); or, if the share's input is uncoded, one
             padded strip (B, C, (ell_a · h − 1) s + KH, W + 2p …). By images, (ell_a · b, C,
-            *space), unpadded. A view of ``x`` where nothing has to be computed or padded.
+            *space), unpadded. A view of ``x`` if nothing has to be computed or padded.
         """
         check_shape("input", x, (len(x), self.geometry.in_channels, *self.geometry.spatial))
         check_dtype(x)
@@ -181,7 +181,7 @@ class CodedConv:
         return padded_rows(x, self.geometry, self.strips.starts[first], self.strips.span(ell))
 
     def encode_filters(self, weight: torch.Tensor, share: int) -> torch.Tensor:
-        """Return the filters of a share, (G · ell_b · N' / G, C / G, *kernel).
+        """Return the coded filters of a share, (G · ell_b · N' / G, C / G, *kernel).
 
         Parameters
         ----------
@@ -190,8 +190,8 @@ class CodedConv:
         share
             Index of the share.
 
-        Combinations are made in float64 and rounded once. A view of ``weight`` where
-        nothing has to be computed.
+        Combinations are computed in float64 and rounded once. A view of ``weight`` if nothing
+        has to be computed.
         """
         check_shape("filters", weight, self.geometry.weight_shape)
         check_dtype(weight)
@@ -220,17 +220,17 @@ class CodedConv:
         share
             Index of the share.
         wanted
-            Asked before every slice whether anybody still waits for the share.
+            Called before every slice; returns whether the share's result is still needed.
         slices
-            How many slices to work in, at least, as far as there are images and rows.
+            Least number of slices to compute the share in, as far as there are images and rows.
 
         Raises
         ------
         Abandoned
-            If ``wanted`` said no.
+            If ``wanted`` returned False.
         """
         check_alike(coded_input, coded_filters)
-        # Coded strips lie behind each other and have to be put one below the other.
+        # Coded strips lie one after the other and have to be put one below the other.
         stacked = self.split == "rows" and self.code.input_run(share) is None
         ell = self.code.ell_a if stacked else 1
         images = len(coded_input)
@@ -275,7 +275,7 @@ class CodedConv:
         partition = self.images(batch)
         out = first.new_empty(self.output_shape(partition.k_a * partition.per_part))
         self._copy_uncoded(out, shares, rows, decoder.copied, decoder.survivors)
-        # What lies wholly in the adaptive padding is cut off, so it is not solved for.
+        # Products that lie wholly in the adaptive padding are cut off and not solved for.
         which = [i for i, p in enumerate(decoder.solved) if self._place_of(out, p).numel()]
         if which:
             for images, filters in tiles(rows[0].shape, len(decoder.rows)):
@@ -316,19 +316,19 @@ class CodedConv:
         ]
 
     def all_outputs(self, result: torch.Tensor, share: int, batch: int) -> list[torch.Tensor]:
-        """Return :meth:`outputs` of a share that may lack its last rows, which are zeros."""
+        """Return :meth:`outputs` of a result that may lack its last rows, which are zeros."""
         whole = _with_zeros(result, self.share_shape(share, batch))
         return self.outputs(whole, share, batch)
 
     def _place_of(self, out: torch.Tensor, product: int) -> torch.Tensor:
-        """Return the place of one product in an output of all images, as a view, cut to it."""
+        """Return the place of one product in an output of all images: a view, within the output."""
         a, b = divmod(product, self.code.k_b)
         return self._place_of_run(out, a, 1, b, 1)
 
     def _place_of_run(
         self, out: torch.Tensor, first_a: int, parts_a: int, first_b: int, parts_b: int
     ) -> torch.Tensor:
-        """Return the place of a run of parts, (images, G, filters, h, …)."""
+        """Return the place of consecutive parts, (images, G, filters, h, …)."""
         filters = self.filters
         grouped = torch.unflatten(out, 1, (filters.groups, filters.group_filters))
         place = grouped[:, :, filters.run(first_b, parts_b)]
@@ -344,7 +344,7 @@ class CodedConv:
         copied: tuple[tuple[int, int], ...],
         survivors: tuple[int, ...],
     ) -> None:
-        """Copy the products that came uncoded; those of a plain share all at once."""
+        """Copy the uncoded products; those of a plain share all at once."""
         code, done = self.code, set[int]()
         for product, row in copied:
             share = survivors[row // (code.ell_a * code.ell_b)]
@@ -367,7 +367,7 @@ def _place(piece: torch.Tensor, out: torch.Tensor, images: slice, rows: slice) -
 
 
 def _with_zeros(result: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return a result with the rows of zeros below that nobody computed."""
+    """Return a result with the rows of zeros at its end that were not computed."""
     missing = shape[2] - result.shape[2]
     if missing <= 0:
         return result

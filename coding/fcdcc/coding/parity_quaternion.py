@@ -1,16 +1,16 @@
-"""Coefficients of the quaternion parity: shipped for the usual sizes, seeds for the others.
+"""Coefficients of the quaternion parity: shipped for the usual sizes, random for the others.
 
 A table is for γ parity shares, δ_q parts on the side of the quaternions and δ_r on the other,
 δ = δ_q δ_r. The block of parity share p for the pair of parts (i, j) is f[p, j] · Q[p, i].
 
-Tables come from three places, in this order:
+A table is one of these, in this order:
 
 - *shipped*: ``data/parity-γ-δq-δr.json``, found by ``benchmarks/optimise_parity.py``, with
   the condition number that program measured. Coefficients are multiples of 2⁻¹⁶, hence exact
   in float32.
 - *cut*: part of a larger shipped table. Leaving out a parity share or a part never makes the
   worst condition number larger (docs/systematic-codes.md, theorem 3).
-- *seeded*: random unit quaternions and reals, the best of a few seeds.
+- *seeded*: random unit quaternions and reals, the best of ``SEEDS`` seeds.
 """
 
 from __future__ import annotations
@@ -35,10 +35,13 @@ __all__ = ["SEEDS", "ParityTable", "parity_table", "seeded_table", "shipped_tabl
 Float64Array = NDArray[np.float64]
 
 UNIT = 2.0**-16
-"""Shipped coefficients are integers times this."""
+"""Coefficients are integer multiples of this, exact in float32; the files hold the integers."""
 
 SEEDS = 8
-"""How many seeds the best is taken of."""
+"""Number of seeds that are tried where no table is shipped."""
+
+BLOCK_SCALE = 1.5
+"""Random blocks have the norm ``BLOCK_SCALE`` / √δ."""
 
 _NAME = re.compile(r"parity-(\d+)-(\d+)-(\d+)\.json")
 
@@ -54,12 +57,12 @@ class ParityTable:
     reals
         (γ, δ_r) float64.
     worst
-        Worst condition number as measured, for a cut table that of the table it is from, so
-        an upper bound if that was measured over all losses; nan for a seeded table.
+        Worst condition number as measured; for a cut table that of the whole table, which is
+        an upper bound if it was measured over all losses; nan for a seeded table.
     method
-        How ``worst`` was measured: 'all' losses, or a 'search'.
+        How ``worst`` was measured: over 'all' losses, or by a 'search'.
     source
-        Where the coefficients are from.
+        Origin of the coefficients.
     """
 
     quaternions: Float64Array = field(repr=False)
@@ -91,8 +94,8 @@ def parity_table(gamma: int, delta_q: int, delta_r: int, seed: int | None = None
     gamma, delta_q, delta_r
         γ ≥ 0, δ_q ≥ 1 and δ_r ≥ 1.
     seed
-        None for shipped coefficients, or cut from shipped ones, where there are any; a number
-        for those of this seed alone.
+        None for shipped coefficients, or ones cut from shipped ones, if there are any; a
+        number for the random ones of this seed.
 
     Raises
     ------
@@ -129,18 +132,18 @@ def shipped_tables() -> tuple[tuple[int, int, int], ...]:
 
 
 def seeded_table(gamma: int, delta_q: int, delta_r: int, seed: int) -> ParityTable:
-    """Return random unit quaternions and reals, the blocks of size about 1.5 / √δ."""
+    """Return random quaternions and reals, their products of norm about BLOCK_SCALE / √δ."""
     rng = np.random.default_rng([seed, gamma, delta_q, delta_r])
     quaternions = rng.normal(size=(gamma, delta_q, 4))
     quaternions /= np.linalg.norm(quaternions, axis=-1, keepdims=True)
     reals = np.ones((gamma, 1)) if delta_r == 1 else rng.normal(size=(gamma, delta_r))
     reals /= np.sqrt((reals**2).mean(axis=1, keepdims=True))
-    quaternions *= 1.5 / math.sqrt(delta_q * delta_r)
+    quaternions *= BLOCK_SCALE / math.sqrt(delta_q * delta_r)
     return ParityTable(_rounded(quaternions), _rounded(reals), math.nan, "none", "seeded")
 
 
 def _best_seed(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
-    """Return the table, of those of SEEDS seeds, that is best under a short search."""
+    """Return the table of the first SEEDS seeds whose worst loss in a short search is best."""
     candidates = [seeded_table(gamma, delta_q, delta_r, seed) for seed in range(SEEDS)]
     if gamma == 0:
         return candidates[0]

@@ -1,9 +1,8 @@
 """Coefficients of the real parity: one number for each parity share and part.
 
-Real numbers are worse conditioned than quaternions, the more so the larger γ, and have one
-advantage: a share is one part, not four, so that rows are cut into δ strips and hardly any
-row is padding. For a small γ that is the better bargain; (6, 4) has a worst condition number
-of 10 in place of 4.
+Real numbers are worse conditioned than quaternions, the more so the larger γ: (6, 4) has a worst
+condition number of 10 instead of 4. Their advantage is that a share is one part instead of four,
+so that rows are cut into δ strips and hardly any row is padding. For small γ this is worth it.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ __all__ = ["real_coefficients"]
 Float64Array = NDArray[np.float64]
 
 SEEDS = 400
-"""How many seeds the best is taken of."""
+"""Number of seeds that are tried."""
 
 COUNTABLE = 300
-"""Up to so many losses all are looked at; above, contiguous ones and samples."""
+"""Up to so many losses, seeds are judged by all; above, by contiguous and so many random ones."""
 
 UNIT = 2.0**-16
 """Coefficients are multiples of this, exact in float32."""
@@ -32,7 +31,7 @@ UNIT = 2.0**-16
 
 @lru_cache(maxsize=64)
 def real_coefficients(gamma: int, delta: int) -> Float64Array:
-    """Return (γ, δ) float64, rows of length about 1: a constant one, or the best of some seeds.
+    """Return (γ, δ) float64, rows of norm about 1: a constant one, or those of the best seed.
 
     >>> real_coefficients(1, 4)
     array([[0.5, 0.5, 0.5, 0.5]])

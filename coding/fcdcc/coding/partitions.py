@@ -1,4 +1,4 @@
-"""Which numbers of parts a code of some n and δ has."""
+"""The numbers of parts, k_a and k_b, with which a code has some n and δ."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from .errors import CodeError
 
 __all__ = ["code_partitions", "systematic_partitions"]
 
-_MOST_REALS = 4
-_FEW_LOSSES = 4
+_MAX_REALS = 4
+"""Largest δ_r: the number of parts on the side of the real coefficients."""
+
+_MAX_LOSSES_WITH_REALS = 4
+"""Above this γ, δ_r is 1."""
 
 
 def code_partitions(
@@ -21,15 +24,15 @@ def code_partitions(
     name
         A name that :func:`fcdcc.coding.make_code` knows.
     n, delta
-        Shares, and how many of any suffice. ``replication`` keeps γ + 1 copies of every part,
-        with γ = n − δ, and needs n divisible by that; ``uncoded`` has δ = n.
+        Number of shares, and how many of any suffice. ``replication`` has γ + 1 copies of every
+        part, with γ = n − δ, and needs n divisible by γ + 1; ``uncoded`` has δ = n.
     parity
         Of the systematic code.
 
     Raises
     ------
     CodeError
-        If the code has none for these numbers.
+        If the code has no partition for these numbers.
 
     Examples
     --------
@@ -62,19 +65,18 @@ def code_partitions(
 
 
 def systematic_partitions(delta: int, gamma: int) -> tuple[Partition, ...]:
-    """Return the partitions of the quaternion parity that are worth having.
+    """Return the partitions of the quaternion parity that are well conditioned.
 
-    Four parts for each of the δ_q on the side of the quaternions, and δ_r on the other,
-    δ = δ_q δ_r. The reals are what makes conditioning worse: δ_r is at most 4, and 1 where
-    γ exceeds 4. (20, 16) has a worst condition number of 23 with δ_r = 1, 27 with 2, 34 with
-    4 and 183 with 8.
+    There are 4 δ_q parts on the side of the quaternions, and δ_r on the other, δ = δ_q δ_r.
+    Conditioning gets worse with δ_r, so δ_r is at most 4, and 1 if γ exceeds 4: (20, 16) has a
+    worst condition number of 23 with δ_r = 1, 27 with 2, 34 with 4 and 183 with 8.
     """
     found = set()
-    for reals in range(1, _MOST_REALS + 1 if gamma <= _FEW_LOSSES else 2):
+    for reals in range(1, _MAX_REALS + 1 if gamma <= _MAX_LOSSES_WITH_REALS else 2):
         if delta % reals:
             continue
         coded = 4 * (delta // reals)
-        # Where both numbers are multiples of four the larger one has the quaternions.
+        # If both numbers are multiples of four, the quaternions are on the larger side.
         if reals % 4 or coded >= reals:
             found.add(Partition(coded, reals, 4, 1))
         if reals % 4 or coded > reals:

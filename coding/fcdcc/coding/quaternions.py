@@ -1,7 +1,7 @@
-"""Quaternions as matrices: the field that the parity of the systematic code is made of.
+"""Quaternions as matrices: the coefficients of the systematic code's parity.
 
 A quaternion a + bi + cj + dk is an array (…, 4). Left multiplication by it is a real 4 × 4
-matrix, |q| times an orthogonal one; the same in complex coordinates is a 2 × 2 matrix.
+matrix, |q| times an orthogonal one; in complex coordinates it is a 2 × 2 matrix.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def quaternion_blocks(matrix: Float64Array) -> Float64Array | None:
 def complex_form(quaternions: Float64Array) -> ComplexArray:
     """Return (2 r, 2 c) complex for a matrix (r, c, 4) of quaternions.
 
-    The real matrix of blocks :func:`left_matrices` has its singular values, each twice.
+    The real matrix of blocks :func:`left_matrices` has the same singular values, each twice.
     """
     a, b, c, d = np.moveaxis(quaternions, -1, 0)
     alpha, beta = a + 1j * b, c + 1j * d

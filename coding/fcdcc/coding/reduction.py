@@ -1,9 +1,9 @@
-"""Smaller complex systems with the singular values of a code's own.
+"""Smaller complex systems that have the singular values of a code's own system.
 
-Blocks that are rotations are complex numbers, and blocks that are left multiplications by
-quaternions are complex 2 × 2 matrices, in a basis that a unitary matrix reaches. There the
-matrix E of any survivors falls into one or two complex systems with its singular values, a
-half to a quarter of its size.
+After a unitary change of basis, blocks that are rotations become complex numbers, and blocks
+that are left multiplications by quaternions become complex 2 × 2 matrices. The matrix E of any
+survivors then falls into one or two complex systems with the same singular values, a half to a
+quarter of its size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Float64Array = NDArray[np.float64]
 
 
 def reduced_systems(code: Code) -> tuple[ComplexArray, ...]:
-    """Return smaller systems with the singular values of the code's own.
+    """Return smaller systems that have the singular values of the code's own system.
 
     Each is (n, b, c) complex: b rows for every share. For any survivors, the singular values
     of E are those of the stacked rows of all the systems together, multiplicities aside.

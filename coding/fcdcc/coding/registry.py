@@ -23,16 +23,16 @@ BUILDERS: dict[str, Callable[..., Code]] = {
     "replication": replication,
     "uncoded": uncoded,
 }
-"""Builders by name; each is called with n, k_a, k_b and the options it has."""
+"""Functions that build codes, by name; each takes n, k_a, k_b and its own options."""
 
 
 def code_names() -> tuple[str, ...]:
-    """Return the names that :func:`make_code` knows."""
+    """Return the names of all codes."""
     return tuple(sorted(BUILDERS))
 
 
 def make_code(name: str, *, n: int, k_a: int, k_b: int, **options: object) -> Code:
-    """Return a code by its name; made once for equal arguments.
+    """Return a code by its name; cached by the arguments.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def make_code(name: str, *, n: int, k_a: int, k_b: int, **options: object) -> Co
     Raises
     ------
     CodeError
-        If there is no such code, or not with these parameters.
+        If there is no such code, or none with these parameters.
 
     Examples
     --------

@@ -1,13 +1,13 @@
-"""Sketches of shares: what is left of them for checking, a thousandth of their size.
+"""Sketches of shares: signed sums of their entries, which are enough to check them.
 
-Relations hold entry by entry, so they hold for sums of entries, too. A *sketch*
-(:func:`sketch`) adds the entries of each result, with signs, into about a thousand sums: one
-pass over the memory, after which checking costs next to nothing. A single wrong entry lands in
-one sum, beside the rounding of the few entries that share it, and cannot cancel.
+The linear relations between shares hold entry by entry, so they hold for sums of entries, too.
+A *sketch* (:func:`sketch`) adds the entries of each result, with signs, into 1024 sums. That
+takes one pass over the memory; checking the sums then takes very little time. A wrong entry
+changes exactly one sum, to which only a few other entries contribute, and cannot cancel.
 
-What rounding explains follows from the dtype, from how many products were added up for one
-entry, and from how large these were (:func:`rounding_bound`, :func:`convolution_scale`), not
-from the size of the results: where large products cancel, the results are small and their
+How large rounding can be depends on the dtype, on the number of products that were added up for
+one entry, and on their size (:func:`rounding_bound`, :func:`convolution_scale`). It does not
+depend on the size of the results: if large products cancel, the results are small but their
 rounding is not.
 """
 
@@ -32,17 +32,17 @@ __all__ = [
 ]
 
 SUMS = 1024
-"""Sums in the sketch of one result, as far as it has so many entries."""
+"""Sums in the sketch of one result; fewer if it has fewer entries."""
 
-SAFETY = 8.0
-"""The bound is so many times what rounding leaves when products are added one by one."""
+ROUNDING_FACTOR = 8.0
+"""Factor of :func:`rounding_bound` on ε √R, the scale of rounding after R additions."""
 
-MODEST = 16.0
-"""The second largest of right shares, so many times, is not less than the largest."""
+MAX_SIZE_RATIO = 16.0
+"""The largest right share of a group is at most so many times as large as the second largest."""
 
 
 def rounding_bound(dtype: torch.dtype, reduction: int, summed: int = 1) -> float:
-    """Return what rounding leaves of a syndrome at most, relative to the size of the products.
+    """Return the largest syndrome that rounding can cause, relative to the size of the products.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def rounding_bound(dtype: torch.dtype, reduction: int, summed: int = 1) -> float
     Notes
     -----
     Adding R numbers of one size one by one leaves an error of about ε √R / 6 of the sum;
-    ``SAFETY`` is far above that, and the sums of the sketch add ε √summed.
+    ``ROUNDING_FACTOR`` is far above 1/6. The sums of the sketch add ε √summed.
 
     Raises
     ------
@@ -64,16 +64,16 @@ def rounding_bound(dtype: torch.dtype, reduction: int, summed: int = 1) -> float
         If the dtype is neither.
     """
     threshold(dtype)
-    return torch.finfo(dtype).eps * (SAFETY * math.sqrt(reduction) + math.sqrt(summed))
+    return torch.finfo(dtype).eps * (ROUNDING_FACTOR * math.sqrt(reduction) + math.sqrt(summed))
 
 
 def convolution_scale(entering: torch.Tensor, filter_size: float, reduction: int) -> float:
-    """Return the size of a convolution's outputs if its products had random signs.
+    """Return the size that a convolution's outputs would have if its products had random signs.
 
     Parameters
     ----------
     entering
-        What is convolved; infinity or NaN in it is in the answer, too.
+        The input of the convolution; if it holds infinity or NaN, so does the result.
     filter_size
         Root mean square of the filters' elements.
     reduction
@@ -81,7 +81,7 @@ def convolution_scale(entering: torch.Tensor, filter_size: float, reduction: int
     """
     if not entering.numel():
         return 0.0
-    if entering.is_contiguous():  # a third faster
+    if entering.is_contiguous():  # a third faster than vector_norm
         flat = entering.view(-1)
         norm = math.sqrt(float(torch.dot(flat, flat)))
     else:
@@ -90,10 +90,10 @@ def convolution_scale(entering: torch.Tensor, filter_size: float, reduction: int
 
 
 def sketch(rows: Rows) -> torch.Tensor:
-    """Return the sums that stand for the results of a share, (rows, sums).
+    """Return the signed sums of the results of a share, (rows, sums).
 
-    Every entry goes into one sum, with a sign, the same for all shares. NaN and infinity
-    stay what they are.
+    Every entry is added to one sum, with a sign that is the same for all shares. The sum of an
+    entry that is NaN or infinite is not finite either.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def sketch(rows: Rows) -> torch.Tensor:
 
 
 def summed(entries: int) -> int:
-    """Return how many entries at most go into one sum of a sketch of so many.
+    """Return the largest number of entries in one sum of a sketch of so many entries.
 
     >>> summed(100), summed(5000)
     (1, 5)
@@ -115,17 +115,17 @@ def summed(entries: int) -> int:
 def check_sketches(
     code: Code, sketches: Mapping[int, torch.Tensor], scale: float, reduction: int, entries: int
 ) -> Verdict:
-    """Check sketches of shares against each other and say which shares are wrong.
+    """Check sketches of shares against each other and return which shares are wrong.
 
     Parameters
     ----------
     code
         The code.
     sketches
-        For every share what :func:`sketch` gives.
+        For every share the result of :func:`sketch`.
     scale
-        Size of what rounding is proportional to, see :func:`convolution_scale`; where the
-        results are larger, their size is taken.
+        Size of the numbers that were rounded, see :func:`convolution_scale`; if the results
+        are larger, their size is used.
     reduction
         As for :func:`rounding_bound`.
     entries
@@ -139,19 +139,19 @@ def check_sketches(
 
 
 def bounded(sizes: Iterable[float]) -> float:
-    """Return the largest of some sizes, but no more than ``MODEST`` times the second largest.
+    """Return the largest of some sizes, at most ``MAX_SIZE_RATIO`` times the second largest.
 
-    Of right shares none is larger than that: what is in one of them is in the parity, too. So
-    a single wrong share, however large, does not hide itself.
+    No right share is larger, since the parity contains every systematic share. So a single
+    wrong share, however large, cannot raise the bound far enough to pass the check itself.
     """
     known = sorted(size for size in sizes if math.isfinite(size))
     if len(known) < 2:
         return sum(known)
-    return min(known[-1], MODEST * known[-2])
+    return min(known[-1], MAX_SIZE_RATIO * known[-2])
 
 
 def _size(rows: Mapping[int, Rows]) -> float:
-    """Return the root mean square of the sums of the largest share that can be right."""
+    """Return the root mean square of the sums of the largest share; see :func:`bounded`."""
     return bounded(
         float(torch.linalg.vector_norm(torch.stack([*found]))) / math.sqrt(_count(found))
         for found in rows.values()
@@ -163,7 +163,7 @@ def _count(found: Rows) -> int:
 
 
 def _sums(row: torch.Tensor) -> torch.Tensor:
-    """Return the signed sums of one result; the last one of a row of sums may lack entries."""
+    """Return the signed sums of one result."""
     flat = row.reshape(-1)
     full, rest = divmod(len(flat), SUMS)
     if not full:

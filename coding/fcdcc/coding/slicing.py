@@ -1,4 +1,4 @@
-"""Work in slices: runs of images, of rows and of filters that together are everything."""
+"""Splitting of work into slices: runs of images, of rows and of filters."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 __all__ = ["pieces", "runs", "tiles"]
 
-TILE = 2**21
+TILE_ENTRIES = 2**21
 """Entries that are decoded at once: some megabytes."""
 
 
 def runs(length: int, slices: int) -> Iterator[slice]:
-    """Yield ``slices`` runs, as equal as can be; fewer if there are not as many positions.
+    """Yield ``slices`` runs of nearly equal length; fewer if there are fewer positions.
 
     >>> list(runs(5, 2))
     [slice(0, 2, None), slice(2, 5, None)]
@@ -24,10 +24,10 @@ def runs(length: int, slices: int) -> Iterator[slice]:
 
 
 def pieces(images: int, rows: int, slices: int) -> Iterator[tuple[slice, slice]]:
-    """Yield runs of images and of output rows, at least ``slices`` of them where possible.
+    """Yield runs of images and of output rows, at least ``slices`` of them if possible.
 
-    Images are cut first, which costs nothing; each is cut into rows if there are fewer
-    images than slices.
+    Images are separated first, at no cost; they are cut into rows if there are fewer images
+    than slices.
     """
     image_runs = list(runs(images, slices))
     row_slices = math.ceil(slices / len(image_runs))
@@ -44,13 +44,13 @@ def tiles(shape: Sequence[int], rows: int) -> Iterator[tuple[slice, slice]]:
     rows
         Results that are decoded together.
 
-    A tile of all rows is large enough for the matrix product, and small enough that its
-    memory is used again and stays near the processor.
+    A tile of all rows is large enough for an efficient matrix product, and small enough that
+    its memory is reused and stays in the processor's cache.
     """
     images, _, filters = shape[:3]
     one_filter = max(1, rows * math.prod(shape) // max(1, images * filters))
-    at_once = max(1, min(filters, TILE // one_filter))
-    images_at_once = max(1, TILE // (one_filter * at_once))
+    at_once = max(1, min(filters, TILE_ENTRIES // one_filter))
+    images_at_once = max(1, TILE_ENTRIES // (one_filter * at_once))
     yield from itertools.product(
         runs(images, math.ceil(images / images_at_once)),
         runs(filters, math.ceil(filters / at_once)),

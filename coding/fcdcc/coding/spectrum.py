@@ -1,17 +1,17 @@
 """Condition numbers of very many survivor sets at once.
 
 The condition number of a code's survivors is that of the matrix E of stacked share matrices,
-(δ · ell) × (δ · ell) and real. Three facts make it cheap enough to look at every loss of a
-code with tens of thousands of them:
+(δ · ell) × (δ · ell) and real. Three facts make it cheap enough to compute it for every loss of
+a code with tens of thousands of them:
 
 - Rotations are complex numbers, and quaternions complex 2 × 2 matrices: a smaller system
   has the same singular values (:mod:`fcdcc.coding.reduction`).
 - A systematic code has E = [I 0; B M]. All its singular values other than 1 are those of
   [I 0; C M] with C Cᴴ = B Bᴴ, whose size is the number of missing shares and not δ
   (:class:`Spectrum`).
-- A survivor set that is bad has a vector x that its shares hardly respond to. The δ shares
-  that respond least to x are a set that is at least as bad. Going back and forth between
-  sets and vectors finds bad sets that sampling does not (:meth:`Spectrum.worsen`).
+- A badly conditioned survivor set has a vector x such that the rows of its shares times x are
+  small. The δ shares with the smallest products are a set that is at least as bad. Alternating
+  between sets and vectors finds bad sets that sampling does not (:meth:`Spectrum.worsen`).
 
 Losses are arrays (m, g) of integers: m sets of g lost shares each, ascending in a row.
 """
@@ -42,10 +42,15 @@ Losses = NDArray[np.intp]
 ComplexArray = NDArray[np.complex128]
 Float64Array = NDArray[np.float64]
 
-_CHUNK = 4096
-_FEW = 64
-# Squaring halves the digits: above this, eigenvalues of a Gram matrix are not to be trusted.
-_TRUSTED = 3e5
+_BATCH_LOSSES = 4096
+"""Losses whose matrices are computed at once."""
+
+_BATCH_SWAPS = 64
+"""Losses of which all swaps are computed at once."""
+
+_MAX_GRAM_CONDITION = 3e5
+"""Above this condition number the eigenvalues of a Gram matrix, which are squares of the singular
+values, have too few correct digits."""
 
 
 def every_loss(n: int, lost: int) -> Losses:
@@ -61,14 +66,14 @@ def contiguous_losses(n: int, lost: int) -> Losses:
 
 
 class Spectrum:
-    """The condition numbers that the losses of one code leave.
+    """The condition numbers of one code after losses.
 
     Parameters
     ----------
     systems
         From :func:`reduced_systems`.
     threshold
-        δ: losses are of at most n − δ shares.
+        δ: at most n − δ shares are lost.
     """
 
     def __init__(self, systems: tuple[ComplexArray, ...], threshold: int) -> None:
@@ -82,19 +87,23 @@ class Spectrum:
         return cls(reduced_systems(code), code.recovery_threshold)
 
     def conditions(self, lost: Losses) -> Float64Array:
-        """Return the condition number of each loss, (m,); infinity where it is singular."""
+        """Return the condition number after each loss, (m,); infinity if it is singular."""
         self._check(lost)
         extremes = [system.extremes(lost) for system in self._systems]
         largest = np.max([high for _, high in extremes], axis=0)
         smallest = np.min([low for low, _ in extremes], axis=0)
         with np.errstate(divide="ignore"):
             condition = np.asarray(largest / smallest, dtype=np.float64)
-        # The decoder refuses these, too: singular as far as float64 can tell.
+        # Singular in float64: the decoder refuses these, too.
         condition[smallest <= np.finfo(np.float64).eps * largest] = np.inf
         return condition
 
     def worsen(self, lost: Losses, steps: int = 25) -> Losses:
-        """Return sets at least as bad: where going back and forth comes to rest, unique."""
+        """Return losses that are at least as bad, each once.
+
+        Alternates between losses and vectors, as the module's text says, until nothing changes
+        or for so many steps.
+        """
         self._check(lost)
         ends = []
         for system in self._systems:
@@ -110,23 +119,23 @@ class Spectrum:
         return np.unique(np.concatenate(ends), axis=0)
 
     def climb(self, lost: Losses, steps: int = 40) -> Losses:
-        """Return sets at least as bad: where swapping one share at a time leads, unique.
+        """Return losses that are at least as bad, each once, found by swapping single shares.
 
-        Each step takes the swap that makes the Frobenius norm of the inverse largest, which
-        a formula for updates of small rank gives for all swaps at once.
+        Each step makes the swap after which the Frobenius norm of the inverse is largest. A
+        formula for updates of small rank computes it for all swaps at once.
 
         Parameters
         ----------
         lost
             Losses of exactly n − δ shares.
         steps
-            At most so many swaps.
+            Largest number of swaps.
         """
         self._check(lost)
         if lost.shape[1] != self.n - self.threshold:
             raise CodeError(
                 f"losses of {lost.shape[1]} shares; expected {self.n - self.threshold}: only "
-                "then is there an inverse"
+                "then is the system square"
             )
         ends = [lost]
         for system in self._systems:
@@ -158,27 +167,27 @@ class _System:
         self.parity = _parity_of(system, threshold)
 
     def extremes(self, lost: Losses) -> tuple[Float64Array, Float64Array]:
-        """Return the smallest and the largest singular value of each loss."""
+        """Return the smallest and the largest singular value after each loss."""
         low, high = np.empty(len(lost)), np.empty(len(lost))
         for chosen, matrices, exact in self._grams(lost):
             values = np.linalg.eigvalsh(matrices)
             smallest, largest = np.maximum(values[:, 0], 0.0), values[:, -1]
             if exact:
-                # [I 0; B M] has 1 between its extremes; the pencil may not show it.
+                # 1 lies between the extremes of [I 0; B M], but the pencil may not have it.
                 smallest, largest = np.minimum(smallest, 1.0), np.maximum(largest, 1.0)
             low[chosen], high[chosen] = np.sqrt(smallest), np.sqrt(largest)
-        doubtful = np.flatnonzero(low * _TRUSTED < high)
-        for start in range(0, len(doubtful), _CHUNK):
-            some = doubtful[start : start + _CHUNK]
+        doubtful = np.flatnonzero(low * _MAX_GRAM_CONDITION < high)
+        for start in range(0, len(doubtful), _BATCH_LOSSES):
+            some = doubtful[start : start + _BATCH_LOSSES]
             values = np.linalg.svd(self._stacked(lost[some]), compute_uv=False)
             low[some], high[some] = values[:, -1], values[:, 0]
         return low, high
 
     def least_response(self, lost: Losses) -> Losses:
-        """Return, for the vector a survivor set responds to least, the shares that do most."""
+        """Return the shares with the largest products with each loss's weakest vector."""
         following = np.empty_like(lost)
-        for start in range(0, len(lost), _CHUNK):
-            some = slice(start, start + _CHUNK)
+        for start in range(0, len(lost), _BATCH_LOSSES):
+            some = slice(start, start + _BATCH_LOSSES)
             vectors = self._weakest(lost[some])
             answers = np.einsum("nbc,mc->mnb", self.system, vectors, optimize=True)
             response = (np.abs(answers) ** 2).sum(axis=2)
@@ -187,9 +196,10 @@ class _System:
         return following
 
     def best_swaps(self, lost: Losses) -> Losses:
-        """Return each set after its best swap; sets that no swap makes worse are left out."""
+        """Return each loss after its worst swap, without those that no swap makes worse."""
         following = [
-            self._best_swaps(lost[start : start + _FEW]) for start in range(0, len(lost), _FEW)
+            self._best_swaps(lost[start : start + _BATCH_SWAPS])
+            for start in range(0, len(lost), _BATCH_SWAPS)
         ]
         return np.concatenate([lost[:0], *following])
 
@@ -198,8 +208,8 @@ class _System:
         kept = self._kept(lost)
         inverse = np.linalg.inv(self._stacked(lost))
         by_share = inverse.reshape(count, self.columns, -1, block)
-        # C = G E⁻¹ for the lost rows G; swapping in row l for row w takes from the inverse
-        # U_w C_lw⁻¹ (C_l − e_w), with U_w the columns of E⁻¹ for w.
+        # C = G E⁻¹ for the lost rows G. Swapping in row l for row w subtracts
+        # U_w C_lw⁻¹ (C_l − e_w) from the inverse, with U_w the columns of E⁻¹ for w.
         answers = self.system[lost].reshape(count, -1, self.columns) @ inverse
         gram = inverse.conj().swapaxes(1, 2) @ inverse
         blocks = _blocks(answers, block)
@@ -248,18 +258,22 @@ class _System:
         return vectors
 
     def _grams(self, lost: Losses) -> Iterator[tuple[Losses, ComplexArray, bool]]:
-        """Yield positions, Hermitian matrices with their squared singular values, and whether."""
+        """Yield positions in ``lost``, Hermitian matrices, and whether 1 is a singular value.
+
+        The extreme eigenvalues of the matrices are the squared extreme singular values, but
+        the matrices may lack the singular value 1.
+        """
         if self.parity is None or lost.shape[1] != self.n - self.threshold:
-            for start in range(0, len(lost), _CHUNK):
-                chosen = np.arange(start, min(start + _CHUNK, len(lost)))
+            for start in range(0, len(lost), _BATCH_LOSSES):
+                chosen = np.arange(start, min(start + _BATCH_LOSSES, len(lost)))
                 yield chosen, self._survivor_gram(lost[chosen]), False
             return
         for chosen, rows, columns in by_missing(lost, self.n, self.threshold):
             if columns.shape[1] == 0:
                 yield chosen, np.ones((len(chosen), 1, 1), dtype=np.complex128), True
                 continue
-            for start in range(0, len(chosen), _CHUNK):
-                some = slice(start, start + _CHUNK)
+            for start in range(0, len(chosen), _BATCH_LOSSES):
+                some = slice(start, start + _BATCH_LOSSES)
                 matrices = pencils(self.parity, self.block, rows[some], columns[some])
                 yield chosen[some], matrices, columns.shape[1] < self.threshold
 
@@ -305,7 +319,8 @@ def pencils(parity: ComplexArray, block: int, rows: Losses, columns: Losses) -> 
     missing = parity[row_index[:, :, None], column_index[:, None, :]]
     diagonal = np.arange(size)
     rest = whole - missing @ missing.conj().swapaxes(1, 2)
-    # B may have fewer columns than rows; a shift far below rounding of L Lᴴ lets it factor.
+    # B may have fewer columns than rows; a shift far below the rounding of L Lᴴ makes the
+    # Cholesky factor exist.
     shift = 1e-13 * np.trace(whole, axis1=1, axis2=2).real / size
     rest[:, diagonal, diagonal] += shift[:, None]
     factor = np.linalg.cholesky(rest)
@@ -320,7 +335,8 @@ def pencils(parity: ComplexArray, block: int, rows: Losses, columns: Losses) -> 
 def by_missing(lost: Losses, n: int, threshold: int) -> Iterator[tuple[Losses, Losses, Losses]]:
     """Group losses of n − δ by how many systematic shares they miss.
 
-    Yields positions in ``lost``, parity shares present (m, s), systematic shares missing.
+    Yields positions in ``lost``, the parity shares that are present (m, s), and the systematic
+    shares that are missing (m, s).
     """
     mask = np.zeros((len(lost), n), dtype=bool)
     mask[np.arange(len(lost))[:, None], lost] = True

@@ -1,22 +1,23 @@
 """The systematic codes: uncoded parts for the first δ shares, parity for the other γ.
 
-The generator is [I; P]. What that buys: nothing is decoded when the first δ shares arrive,
-and the output is then what an uncoded split would give, bit for bit; the ell_a · ell_b small
-convolutions of a systematic share merge into one; and only what is missing is solved for.
+The generator is [I; P]. If the first δ shares arrive, nothing is decoded, and the output is that
+of an uncoded split, bit for bit; the ell_a · ell_b small convolutions of a systematic share merge
+into one; and only missing parts are solved for.
 
 *Quaternion parity*, the default. One side is split into 4 δ_q parts, the other into δ_r,
-δ = δ_q δ_r; a systematic share takes four parts in a row of the one and one part of the
-other. The block of a parity share is f · L(q): L(q) the left multiplication by a quaternion,
-on the four-part side, f a real number on the other. A determinant of quaternions comes near
-zero with the fourth power of the distance, not with the first or second as for real or
-complex numbers: bad survivor sets nearly vanish. See docs/systematic-codes.md.
+δ = δ_q δ_r; a systematic share takes four consecutive parts of the one and one part of the
+other. The block of a parity share is f · L(q): L(q) is the left multiplication by a quaternion,
+on the side with four parts, and f a real number on the other. The probability that a random
+determinant of quaternions is close to zero falls with the fourth power of the distance, for real
+or complex numbers only with the first or second: badly conditioned survivor sets are very rare.
+See docs/systematic-codes.md.
 
-*Rotation parity*. Both sides as in the CRME, ell = 2 where a side is split, and parity by
+*Rotation parity*. Both sides as in the CRME, with ell = 2 on a side that is split, and parity by
 powers of one rotation of prime order q: any δ shares decode by Chebotarev's theorem on the
 minors of a Fourier matrix of prime order. About as well conditioned as the CRME.
 
 *Real parity*. One side is split into δ parts, a share has one of them, and parity is a
-combination with real coefficients. For small γ; what it is for is said in :mod:`.reals`.
+combination with real coefficients. For small γ: :mod:`.parity_real` says why.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> i
     ------
     CodeError
         If there is no such code: with quaternions k_a or k_b has to be a multiple of 4, with
-        reals one of them 1.
+        reals one of them has to be 1.
 
     Examples
     --------
@@ -86,22 +87,22 @@ def systematic(
     n
         Number of shares, at least δ = :func:`systematic_threshold`.
     k_a, k_b
-        With quaternions, one a multiple of 4 and the other any number: the quaternions go to
-        the side that is a multiple of 4, to the larger one if both are, to the input if they
-        are equal. Conditioning is best with 1 on the other side and hardly worse with 2 or
-        4. With rotations, each 1 or even. With reals, one of them 1.
+        With quaternions, one is a multiple of 4 and the other any number: the quaternions are
+        on the side that is a multiple of 4, on the larger one if both are, on the input if
+        they are equal. Conditioning is best with 1 on the other side and hardly worse with 2
+        or 4. With rotations, each is 1 or even. With reals, one of them is 1.
     parity
         'quaternion', 'rotation' or 'real'.
     q
-        Rotation parity only: the order of the rotation, a prime, at least δ and at least γ.
-        The default is the smallest such.
+        Rotation parity only: the order of the rotation, a prime, at least δ and at least γ;
+        by default the smallest one.
     seed
-        Quaternion parity only: coefficients of this seed instead of the optimised ones.
+        Quaternion parity only: random coefficients of this seed instead of the optimised ones.
 
     Raises
     ------
     CodeError
-        If the parameters are not of such a code.
+        If there is no such code with these parameters.
     """
     threshold = systematic_threshold(k_a, k_b, parity)
     if n < threshold:
@@ -128,7 +129,7 @@ def systematic(
 
 
 def uncoded_sides(k_a: int, k_b: int, ell_a: int, ell_b: int) -> tuple[Float64Array, Float64Array]:
-    """Return the matrices of the shares that hold uncoded parts, in order.
+    """Return the matrices of shares that hold all uncoded parts, in order.
 
     Share ``i · (k_b / ell_b) + j`` has the i-th run of ell_a input parts and the j-th run of
     ell_b filter parts.
@@ -189,7 +190,7 @@ def _powers(gamma: int, k: int, q: int, step: int, scale: float) -> Float64Array
     """Return (γ, 2, k): blocks scale · R^{step · i · j} side by side; ones for k = 1."""
     if k == 1:
         return np.full((gamma, 1, 1), scale)
-    # Reduced as integers, so that equal angles are equal to the last bit.
+    # Reduced modulo q as integers, so that equal angles are equal to the last bit.
     turns = step * np.arange(k // 2) * np.arange(gamma)[:, None] % q
     cos, sin = scale * np.cos(2 * np.pi * turns / q), scale * np.sin(2 * np.pi * turns / q)
     blocks = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)

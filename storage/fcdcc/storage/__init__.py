@@ -1,11 +1,11 @@
-"""Zarr in, Zarr out: images, predictions, and what makes a job resumable.
+"""Images and predictions in Zarr, with the records that make a job resumable.
 
 ``images`` opens a Zarr array of images as a small value that any process can read from,
 ``preparation`` turns stored images into a network's input. ``outputs`` creates, continues
 and puts aside outputs; ``predictions`` writes blocks of them with their completion records;
-``verification`` reads everything again; ``locking`` keeps two runs apart.
+``verification`` checks all stored files; ``locking`` prevents that two runs write one output.
 
-Nothing here knows Dask: a block is written by whoever has its predictions.
+This layer does not depend on Dask: any process may write a block.
 """
 
 from __future__ import annotations

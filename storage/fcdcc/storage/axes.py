@@ -1,8 +1,8 @@
-"""Which axis of a stored array is what: images, channels, space.
+"""The meaning of the axes of a stored array: images, channels, space.
 
-Two orders are read: (n, c, *space) and (n, *space, c), with one to three spatial axes.
-Names decide where they say it; else the model's input shape does, if exactly one of the two
-orders fits it. Guessing is left out: a wrong guess gives wrong answers without a word.
+Two orders are read: (n, c, *space) and (n, *space, c), with one to three spatial axes. The names
+of the axes decide if they can, else the model's input shape if exactly one of the two orders fits
+it. Otherwise it is an error: a wrong guess would give wrong predictions without a message.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Axes:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Axes of the stored array in the order (n, c, *space): what transposes it."""
+        """Axes of the stored array in the order (n, c, *space), for ``transpose``."""
         return _order(self.channels_last, len(self.names))
 
 
@@ -134,17 +134,17 @@ def find_axes(
     shape
         Of the stored array.
     names
-        Its dimension names; None, or None for single axes, where there are none.
+        Its dimension names; None if it has none, and None for an axis without a name.
     expect
-        The model's input shape (batch, C, *space), None for what may have any size.
+        The model's input shape (batch, C, *space), None for an axis of any size.
     what
-        The array in the words of a message.
+        The array, as messages name it.
 
     Raises
     ------
     InputError
-        If the rank is wrong, the names say another order than the two that are read, the
-        sizes do not fit ``expect``, or neither names nor sizes decide.
+        If the rank is wrong, the names are in another order than these two, the sizes do not
+        fit ``expect``, or neither names nor sizes decide.
     """
     rank = len(shape)
     if not is_image_rank(rank) or (expect is not None and rank != len(expect)):
@@ -180,7 +180,7 @@ def _order(channels_last: bool, rank: int) -> tuple[int, ...]:
 
 
 def _by_names(names: Sequence[str | None] | None, rank: int, what: str) -> bool | None:
-    """Return whether channels are last, as far as the names say; None where they do not."""
+    """Return whether channels are last according to the names; None if these do not decide."""
     if names is None:
         return None
     kinds = [_kind(name) for name in names]
@@ -207,13 +207,13 @@ def _kind(name: str | None) -> str | None:
 
 
 def _certain(names: Sequence[str | None]) -> list[str | None]:
-    """Kinds of the names that can mean nothing else; t and time may be space, too."""
+    """Return the kinds of names that have one meaning; t, time and i may also be space."""
     return [_kind(name) for name in names if (name or "").lower() not in ("t", "time", "i")]
 
 
 def _fits(shape: tuple[int, ...], channels_last: bool, expect: Expected) -> bool:
     sizes = [shape[axis] for axis in _order(channels_last, len(shape))]
-    # The first axis counts images, the model's batch size does not bound it.
+    # The model's batch size does not limit the number of images, the first axis.
     return all(e is None or e == s for s, e in zip(sizes[1:], expect[1:], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Which blocks of an output are done, read from its records in one go."""
+"""Which blocks of an output are done, according to its records and files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Progress:
     done
         (blocks,) bool.
     failed
-        Reasons of blocks that were tried in vain, by block.
+        Reasons why blocks failed, by block.
     grown
         Blocks that were done with fewer images than they have now.
     unreadable
-        Records that are damaged: where they lie, and what is wrong.
+        Damaged records: what is wrong with each, by file name (and line).
     """
 
     done: NDArray[np.bool_]
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def pending(self) -> list[int]:
-        """Blocks that are to be done, failed ones included, ascending."""
+        """Blocks that are not done, failed ones included, ascending."""
         return [int(block) for block in np.flatnonzero(~self.done)]
 
     @property
@@ -50,9 +50,9 @@ class Progress:
 def read_progress(
     folder: Folder, layout: BlockLayout, fingerprint: str, arrays: Iterable[str]
 ) -> Progress:
-    """Return which blocks have a valid record and chunks of the sizes that it says.
+    """Return which blocks are done: those with a valid record and chunks of the recorded sizes.
 
-    A record counts if it is undamaged, has this fingerprint, and holds exactly the images
+    A record is valid if it is undamaged, has this fingerprint, and is of exactly the images
     that the block has now.
     """
     sizes: dict[str, int] = {}

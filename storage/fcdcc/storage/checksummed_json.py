@@ -1,8 +1,7 @@
-"""JSON that knows when it has been changed.
+"""JSON objects with a checksum inside.
 
-A sealed object is one line of JSON whose first member, ``check``, is the SHA-256 of the rest
-byte for byte. One flipped bit anywhere in it is found, and it stays plain JSON for everybody
-else.
+A sealed object is one line of JSON whose first member, ``check``, is the SHA-256 of the bytes of
+the other members. :func:`unseal` detects any change, and every JSON parser can read it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from .errors import DamageError
 __all__ = ["Json", "canonical", "digest", "seal", "unseal"]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-"""What a JSON text can say."""
+"""A value that JSON can represent."""
 
 _HEAD = b'{"check":"'
 _TAIL = b'",'
-_DIGITS = 64
+_DIGEST_CHARACTERS = 64
 
 
 def canonical(value: Json) -> str:
-    """Return the one JSON text of a value: members sorted, no spaces, ASCII only.
+    """Return the canonical JSON text of a value: members sorted, no spaces, ASCII only.
 
     >>> canonical({"b": [1, 2.5], "a": None})
     '{"a":null,"b":[1,2.5]}'
@@ -50,13 +49,13 @@ def unseal(data: bytes) -> dict[str, Json]:
     Raises
     ------
     DamageError
-        If the bytes are not exactly what :func:`seal` made.
+        If the bytes are not exactly what :func:`seal` returned.
     """
-    start = len(_HEAD) + _DIGITS + len(_TAIL)
+    start = len(_HEAD) + _DIGEST_CHARACTERS + len(_TAIL)
     body = b"{" + data[start:]
     if data[:start] != _HEAD + digest(body).encode() + _TAIL:
         raise DamageError("its contents do not match its checksum")
     members = json.loads(body)
     if not isinstance(members, dict):
-        raise DamageError("it holds no JSON object")
+        raise DamageError("it is not a JSON object")
     return members

@@ -1,8 +1,8 @@
-"""Predictions of one block to stored chunks and back, by Zarr's own codecs, in memory.
+"""Encoding of one block's predictions as chunk files, and decoding, by Zarr's codecs in memory.
 
-A block is encoded as an array of its own, whose chunks are then given the block's place in
-the output. So the bytes are known before anything is stored: they can be checksummed,
-flushed, and stored by the first of several writers only.
+A block is encoded as an array of its own, whose chunks then get the names that belong to the
+block's place in the output. So the bytes are known before anything is stored: they can be
+checksummed, flushed, and stored by only the first of several writers.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["OutputArray", "add_array", "check_name", "decode", "encode"]
 
 @dataclass(frozen=True)
 class OutputArray:
-    """One array of predictions, without its length.
+    """One array of an output, without its length.
 
     Parameters
     ----------
     name
-        ``"prediction"``, or what goes with it.
+        ``"prediction"``, or that of another array beside it.
     shape
         Of one image's prediction: (classes,), (classes, H, W), () …
     dtype
@@ -41,7 +41,7 @@ class OutputArray:
     dims
         Names of the axes of ``shape``.
     row_axis, band
-        Which axis of ``shape`` is cut into bands, and the rows of one; None where blocks hold
+        Which axis of ``shape`` is cut into bands, and the rows of one; None if blocks hold
         whole images.
     """
 
@@ -76,20 +76,20 @@ class OutputArray:
 
     @property
     def fill_value(self) -> float | int:
-        """What an image reads as that has no prediction: NaN, −1, or the largest number."""
+        """The stored value of an image without a prediction: NaN, −1, or the largest number."""
         kind = np.dtype(self.dtype).kind
         if kind == "f":
             return math.nan
         return -1 if kind == "i" else int(np.iinfo(self.dtype).max)
 
     def chunks(self, batch: int) -> tuple[int, ...]:
-        """Return the chunk shape where blocks have ``batch`` images."""
+        """Return the shape of chunks if blocks have ``batch`` images."""
         shape = self.shape if self.band is None else self._with_rows(self.band)
         return chunk_shape(batch, shape, np.dtype(self.dtype).itemsize, self.row_axis)
 
     @property
     def rows(self) -> int | None:
-        """Rows of a prediction; None where it is not cut into bands."""
+        """Rows of a prediction; None if it is not cut into bands."""
         return None if self.row_axis is None else self.shape[self.row_axis]
 
     def layout(self, images: int, batch: int) -> BlockLayout:
@@ -111,7 +111,7 @@ class OutputArray:
         return names
 
     def block_of(self, name: str, batch: int) -> int | None:
-        """Return the block that a chunk file belongs to; None if its name is none of a chunk."""
+        """Return the block that a chunk file belongs to; None if it is not the name of a chunk."""
         place = name.removeprefix(f"{self.name}/c.").split(".")
         if len(place) != 1 + len(self.shape) or not all(text.isdecimal() for text in place):
             return None
@@ -119,16 +119,16 @@ class OutputArray:
         return int(place[0]) * self.layout(0, batch).bands + band
 
     def of_block(self, block: int, batch: int) -> OutputArray:
-        """Return an array of this one's kind that holds no more rows than one block does."""
+        """Return the same array, but with the rows of one block only."""
         rows = self.layout((block + 1) * batch, batch).rows_of(block)
         return self if rows is None else replace(self, shape=self._with_rows(rows[1] - rows[0]))
 
     def _with_rows(self, rows: int) -> tuple[int, ...]:
-        """Return the shape of so many rows of a prediction."""
+        """Return the shape of a prediction with so many rows."""
         return tuple(rows if i == self.row_axis else size for i, size in enumerate(self.shape))
 
     def as_json(self) -> dict[str, Json]:
-        """Return it as JSON."""
+        """Return the array as JSON."""
         members: dict[str, Json] = {
             "name": self.name,
             "shape": [*self.shape],
@@ -148,7 +148,7 @@ def add_array(
     dim: str,
     attributes: Mapping[str, Json],
 ) -> zarr.Array[Any]:
-    """Create an output array in a group, with all that is left to defaults elsewhere."""
+    """Create an output array in a group."""
     return group.create_array(
         array.name,
         shape=(images, *array.shape),
@@ -158,7 +158,7 @@ def add_array(
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
         filters=[],
         dimension_names=(dim, *array.dims),
-        # Keys like c.3.0: all chunks of an array in one folder, listed at once.
+        # Keys like c.3.0 put all chunks of an array into one folder, which is listed at once.
         chunk_key_encoding={"name": "default", "separator": "."},
         attributes=dict(attributes),
         config={"write_empty_chunks": True},
@@ -173,8 +173,8 @@ def encode(
     Parameters
     ----------
     values
-        (images of the block, *shape), no rows but the block's, of any type that casts to the
-        array's without loss of kind.
+        (images of the block, *shape), only the block's rows, of a type that NumPy casts to the
+        array's as "same_kind".
 
     Raises
     ------
@@ -201,7 +201,7 @@ def encode(
 def decode(
     array: OutputArray, block: int, batch: int, length: int, chunks: Mapping[str, bytes]
 ) -> NDArray[Any]:
-    """Return one block's predictions (length, *shape), its own rows only, from its chunk files.
+    """Return one block's predictions (length, *shape), only its rows, from its chunk files.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def decode(
 
 
 def check_name(name: str) -> None:
-    """Raise OutputError unless an array may have this name."""
+    """Raise OutputError if an array may not have this name."""
     if not name or "/" in name or name.startswith((".", "__")):
         raise OutputError(
             f"array name {name!r}; expected one without '/' that begins with neither '.' nor '__'"

@@ -15,7 +15,7 @@ __all__ = [
 
 
 class InputError(FcdccError, ValueError):
-    """Images that cannot be read, or that do not fit what reads them."""
+    """Images that cannot be read, or that do not fit the model or the options."""
 
 
 class PreparationError(FcdccError, ValueError):
@@ -27,11 +27,11 @@ class OutputError(FcdccError, OSError):
 
 
 class OutputMismatchError(OutputError, ValueError):
-    """An output that another job made: its fingerprint is not the one at hand."""
+    """An output of another job: its fingerprint differs."""
 
 
 class DamageError(OutputError):
-    """Stored data that is not what was written."""
+    """Stored data that differs from what was written."""
 
 
 class LockedError(OutputError):

@@ -1,10 +1,10 @@
-"""A folder of small files with whole-file operations only, and its form on local disks.
+"""A folder of files with whole-file operations, and its implementation on local disks.
 
-What a run writes, it writes through a :class:`Folder`: a file is there completely or not at
-all, and with ``exclusive`` the first of several writers wins. A local file is flushed to
-disk before it gets its name. Its name itself is not: after a loss of power the last few
-files may be gone, and no file is there in part.
-:mod:`fcdcc.storage.objects` has the form for object stores.
+A run writes its output through a :class:`Folder`: a file exists completely or not at all, and
+with ``exclusive`` the first of several writers wins. A local file is flushed to disk before it
+gets its name, but its directory entry is not: after a loss of power the last few files may be
+missing, but no file is partial. :mod:`fcdcc.storage.objects` has the implementation for object
+stores.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .locations import shown
 __all__ = ["SCRATCH", "Folder", "LocalFolder", "inside"]
 
 SCRATCH = ".fcdcc/tmp"
-"""Where a local folder keeps files that are being written."""
+"""Subfolder of a local folder for files that are being written."""
 
 
 def inside(name: str) -> str:
-    """Return a name if it stays in its folder: records may come from anywhere.
+    """Return a file name if it stays in its folder: names in records are not trusted.
 
     Raises
     ------
     OSError
-        If it is absolute, or has ``..`` in it, or is none at all.
+        If it is absolute, contains ``..``, or is not a valid name.
     """
     parts = name.split("/")
     if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
@@ -42,8 +42,8 @@ def inside(name: str) -> str:
 class Folder(ABC):
     """Whole-file operations on the files under one location.
 
-    Names are relative to the location, with ``/`` between their parts. Every operation
-    raises OSError (or what the object store's driver raises) when it cannot be done.
+    Names are relative to the location, with ``/`` between their parts. Every operation raises
+    OSError if it fails.
     """
 
     def __init__(self, location: str) -> None:
@@ -54,56 +54,56 @@ class Folder(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return a file's contents; FileNotFoundError where there is none."""
+        """Return a file's contents; FileNotFoundError if there is no such file."""
 
     @abstractmethod
     def write(self, name: str, data: bytes, *, exclusive: bool = False) -> bool:
-        """Write a file, all of it or nothing.
+        """Write a file completely or not at all; return whether it was written.
 
-        With ``exclusive`` a file that is already there stays, and the answer is False. In
-        object stores that know no conditional writes this is a check before the write.
+        With ``exclusive`` an existing file stays, and the result is False. In object stores
+        without conditional writes this is a check before the write.
         """
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files; those that are not there are passed over."""
+        """Delete files; those that do not exist are skipped."""
 
     @abstractmethod
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the files that lie directly in a folder: full name to size in bytes."""
+        """Return the files directly in a subfolder: full name to size in bytes."""
 
     @abstractmethod
     def entries(self) -> list[str] | None:
-        """Return what lies at the top: names of files and folders; None where nothing is."""
+        """Return the names of files and folders at the top; None if there is no such folder."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Return a file's size in bytes; None where there is none."""
+        """Return a file's size in bytes; None if there is no such file."""
 
     @abstractmethod
     def rename(self, location: str) -> None:
         """Move the whole folder to another location of the same kind, which must be free."""
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the contents of files, in order; those that are not there are left out."""
+        """Yield names and contents of files, in order; those that do not exist are skipped."""
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 yield name, self.read(name)
 
 
 class LocalFolder(Folder):
-    """A folder of the file system; see :class:`Folder`."""
+    """A folder of the local file system; see :class:`Folder`."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
         self._root = Path(location)
 
     def _path(self, name: str) -> Path:
-        """Return where a file is, by its name alone."""
+        """Return the path of a file."""
         return self._root / inside(name)
 
     def _own(self, name: str) -> Path:
-        """Return where a file is that is to be changed: no link may lead out of the folder."""
+        """Return the path of a file to change; an error if a link leads out of the folder."""
         path = self._path(name)
         root, parent = os.path.realpath(self._root), os.path.realpath(path.parent)
         if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
@@ -172,7 +172,7 @@ class LocalFolder(Folder):
 
 
 def _link(partial: Path, target: Path) -> bool:
-    """Give a finished file its name unless the name is taken; return whether it was free."""
+    """Give a finished file its name unless a file has it; return whether that was so."""
     try:
         target.hardlink_to(partial)
     except FileExistsError:

@@ -1,8 +1,8 @@
-"""What determines a job's answers, as a value that two runs can compare.
+"""Everything that determines a job's predictions, as a value that two runs can compare.
 
-Model weights, preparation, data type, code, output format, identity of the input without
-its length: two runs with the same fingerprint make the same predictions, so that one may
-continue what the other began.
+Model weights, preparation, data type, stored form, and the identity of the input without its
+length: two runs with the same fingerprint make the same predictions, so that one may continue
+the output of the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Fingerprint"]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Named values that determine the answers.
+    """Named values that determine the predictions.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, fields: Mapping[str, Json]) -> Fingerprint:
-        """Return the fingerprint of named JSON values, in whatever order they come."""
+        """Return the fingerprint of named JSON values; their order does not matter."""
         return cls(canonical(dict(fields)))
 
     @property
@@ -50,11 +50,11 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits that stand for all of it."""
+        """32 hexadecimal digits of the SHA-256 of all values."""
         return digest(self.text.encode())[:32]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Return what differs, a line for each value: its name, its value here and there."""
+        """Return a line for each value that differs: its name, its value here and there."""
         here, there = dict(_leaves("", self.fields)), dict(_leaves("", other.fields))
         return [
             f"{name}: {_shown(here.get(name))} here, {_shown(there.get(name))} there"

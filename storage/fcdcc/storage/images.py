@@ -1,4 +1,4 @@
-"""Opening images: which array of a Zarr group is meant, how its axes lie, whether it fits."""
+"""Opens images: finds the array of a Zarr group and its axes, and checks that they fit a model."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ IMAGE_ARRAY = "image"
 """The array that is read from a group unless another is named."""
 
 IDS = "image_id"
-"""The coordinate along n that is copied to the output, where there is one of this name."""
+"""The coordinate along n that is copied to the output, if there is one of this name."""
 
-_TAKEN = ("prediction", "class", "rank", "score")
-"""Names of arrays and axes of the output."""
+_OUTPUT_NAMES = ("prediction", "class", "rank", "score")
+"""Names of arrays and axes of the output, which a copied coordinate cannot have."""
 
-_LABEL_KINDS = "biufMmOSUT"
-"""NumPy kinds of what can be an image id."""
+_ID_KINDS = "biufMmOSUT"
+"""NumPy kinds that image ids may have."""
 
 
 def open_images(
@@ -44,7 +44,7 @@ def open_images(
     expect: Expected | None = None,
     limit: int | None = None,
 ) -> ImageSource:
-    """Open a Zarr array of images, or the one in a group, and check it.
+    """Open a Zarr array of images, alone or in a group, and check it.
 
     Parameters
     ----------
@@ -52,18 +52,18 @@ def open_images(
         Local path or fsspec URL of an array or a group, Zarr v2 or v3, or of one OME-Zarr
         image with the axes (c, y, x), which is a batch of one.
     array
-        Name of the array in the group; without it ``image``, or the only array that has 3 to
-        5 axes and holds numbers.
+        Name of the array in the group; by default ``image``, or the only array of numbers that
+        has 3 to 5 axes.
     expect
-        The model's input shape (batch, C, *space), None for what may have any size. The
-        batch size is not checked.
+        The model's input shape (batch, C, *space), None for an axis of any size. The batch
+        size is not checked.
     limit
-        Only the first so many images.
+        Number of images, from the first, to use; by default all.
 
     Raises
     ------
     InputError
-        If there is no such array, several could be meant, or it does not fit ``expect``.
+        If there is no such array, several are possible, or it does not fit ``expect``.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def open_images(
 
 
 def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray, bool]:
-    """Return the path and the array that is meant, and whether it is one image only."""
+    """Return the path of the array, the array, and whether it is a single image."""
     node = open_node(location)
     if isinstance(node, zarr.Array):
         if name:
@@ -121,7 +121,7 @@ def _find_array(location: str, name: str | None) -> tuple[str, ZarrArray, bool]:
         count = f"{len(candidates)} arrays" if candidates else "no array"
         raise InputError(
             f"the group {shown(location)} holds {count} that could be images "
-            f"({listed or 'nothing at all'}); name the one to read (--input-array)"
+            f"({listed or 'it has no arrays'}); name the one to read (--input-array)"
         )
     return candidates[0], open_array(location, candidates[0]), False
 
@@ -131,10 +131,10 @@ def _may_be_images(array: ZarrArray) -> bool:
 
 
 def _find_ids(location: str, path: str, images: ZarrArray, dims: tuple[str, ...]) -> str | None:
-    """Return the name of the coordinate along n beside an array, if there is one.
+    """Return the name of the coordinate along n in the array's group, if there is one.
 
-    ``dims`` are the names of the axes in the order (n, c, *space). A name that the output
-    has for something else is passed over.
+    ``dims`` are the names of the axes in the order (n, c, *space). Coordinates whose names the
+    output uses for something else are skipped.
     """
     group = open_node(location, path.rpartition("/")[0]) if path else None
     if not isinstance(group, zarr.Group):
@@ -144,7 +144,7 @@ def _find_ids(location: str, path: str, images: ZarrArray, dims: tuple[str, ...]
     along = [
         name
         for name, member in members_of(location, group).items()
-        if _is_along(member, dim) and name not in (*dims[1:], *_TAKEN)
+        if _is_along(member, dim) and name not in (*dims[1:], *_OUTPUT_NAMES)
     ]
     along.sort(key=lambda name: (name != IDS, name != dim, name not in coordinates, name))
     for name in along:
@@ -160,8 +160,8 @@ def _find_ids(location: str, path: str, images: ZarrArray, dims: tuple[str, ...]
 
 
 def _is_along(member: ZarrArray, dim: str | None) -> bool:
-    """Return whether an array has one axis, which may be that of the images."""
-    if member.ndim != 1 or member.dtype.kind not in _LABEL_KINDS:
+    """Return whether an array has one axis that may be that of the images."""
+    if member.ndim != 1 or member.dtype.kind not in _ID_KINDS:
         return False
     names = dimension_names(member)
     return dim is None or names is None or names[0] in (dim, None)

@@ -1,9 +1,9 @@
-"""A folder of pictures to a Zarr array of images, in parallel, and again when there are more.
+"""Converts a folder of pictures to a Zarr array of images, and appends new pictures later.
 
-Chunks of images are written whole, each followed by a record of which pictures it holds, so
-that whatever interrupts the work, the next call goes on behind the last record. The array's
-metadata is written last. Pictures that came into the folder later go to the end, where a job
-finds them as new images.
+Chunks of images are written whole, each followed by a record of the pictures in it, so that
+after an interruption the next call continues after the last record. The array's metadata is
+written last. Pictures that were added to the folder since then are appended, and a job finds
+them as new images.
 """
 
 from __future__ import annotations
@@ -45,17 +45,25 @@ __all__ = ["BadPicture", "Ingested", "ingest"]
 
 CHUNK_BYTES = 16 * 2**20
 CHUNK_IMAGES = 1024
+"""Largest chunk: in bytes before compression, and in images."""
+
+READ_AHEAD_PER_THREAD = 4
+"""Pictures per thread that are decoded before they are written."""
+
 FORM = f"{PRIVATE}/ingest.json"
+"""The file with the options that the images were made with."""
+
 RECORDS = f"{PRIVATE}/ingested"
+"""The folder of the records, one per chunk."""
 
 Labels = Literal["auto", "folders", "none"]
 Progress = Callable[[int, int, int], None]
-"""Told how many pictures are done, how many there are, and how many are bad."""
+"""Called with how many pictures are done, how many there are, and how many are bad."""
 
 
 @dataclass(frozen=True)
 class BadPicture:
-    """A file that was left out, and why."""
+    """A file that was skipped, and why."""
 
     name: str
     reason: str
@@ -63,18 +71,18 @@ class BadPicture:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of a folder.
+    """The result of :func:`ingest`.
 
     Parameters
     ----------
     images, added
-        In the array now; put there by this call.
+        Number of images in the array, and how many of them this call added.
     shape
-        (height, width, channels) of one.
+        (height, width, channels) of one image.
     classes
         Names of the class folders, in the order of their labels.
     bad
-        Files that were left out.
+        Files that were skipped.
     """
 
     images: int
@@ -98,10 +106,10 @@ def ingest(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
-    """Write the pictures of a folder to a Zarr group, or go on with that.
+    """Write the pictures of a folder to a Zarr group, or append those that it lacks.
 
-    The group has ``image`` (n, y, x, c) of bytes, ``image_id`` (n,), the name in the folder,
-    and, with labels, ``label`` (n,) and the names of the classes.
+    The group has ``image`` (n, y, x, c) of bytes, ``image_id`` (n,), the file's name in the
+    folder, and, with labels, ``label`` (n,) and the names of the classes.
 
     Parameters
     ----------
@@ -110,25 +118,26 @@ def ingest(
     url
         Local path or URL of the group.
     size
-        (height, width) of the images; without it all pictures must be as large as the first.
+        (height, width) of the images; without it all pictures must have the size of the first.
     fit, resize, colour, max_pixels
         See :class:`~fcdcc.storage.pictures.PictureForm`.
     labels
-        ``folders``: the first folder below ``folder`` is a picture's class; ``auto``: so
-        where every picture lies in one.
+        ``folders``: the first folder below ``folder`` is a picture's class; ``auto``: the same
+        if every picture is in such a folder; ``none``: no labels.
     bad
-        What to do about a file that cannot be used: leave it out, or fail.
+        Whether to skip a file that cannot be used, or to fail.
     threads
         Pictures that are decoded at a time; by default one per core.
     progress
-        Told after each picture.
+        Called after each picture.
 
     Raises
     ------
     InputError
         If there is no usable picture, or one is bad and ``bad`` is ``fail``.
     OutputError
-        If something else is at ``url``, it was made with other options, or cannot be written.
+        If something else is at ``url``, or images made with other options, or it cannot be
+        written.
     LockedError
         If another process is writing it.
     """
@@ -137,7 +146,7 @@ def ingest(
     out = open_folder(location)
     _check_place(out)
     if not found:
-        raise InputError(f"{root} holds no picture; expected JPEG, PNG or TIFF files")
+        raise InputError(f"{root} holds no pictures; expected JPEG, PNG or TIFF files")
     held = _held(out)
     if size is None and held is not None:
         size, fit, resize = (held[0].height, held[0].width), held[0].fit, held[0].resize
@@ -148,12 +157,12 @@ def ingest(
     if by_folder:
         found = [_in_class(picture) for picture in found]
     kept = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # our own limit is looked at instead, as an error
+    Image.MAX_IMAGE_PIXELS = None  # max_pixels is the limit, and exceeding it is an error
     try:
         with hold(location), ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
             writer = _Writer.open(out, form, by_folder, held)
             fresh = [picture for picture in found if picture.name not in writer.names]
-            ahead = 4 * (threads or os.cpu_count() or 1)
+            ahead = READ_AHEAD_PER_THREAD * (threads or os.cpu_count() or 1)
             refused: list[BadPicture] = []
             for done, (picture, pixels) in enumerate(_read(pool, root, fresh, form, ahead), 1):
                 if isinstance(pixels, PictureError):
@@ -179,7 +188,7 @@ def _form(
     colour: Colour,
     max_pixels: int,
 ) -> PictureForm:
-    """Return what the pictures are brought to: the wanted size, or that of the first."""
+    """Return the form of the images: with the given size, or that of the first picture."""
     if size is None:
         size, fit = _first_size(root, found), "exact"
     return PictureForm(*size, fit=fit, resize=resize, colour=colour, max_pixels=max_pixels)
@@ -198,7 +207,7 @@ def _first_size(root: Path, found: Iterable[Found]) -> tuple[int, int]:
 def _read(
     pool: ThreadPoolExecutor, root: Path, fresh: Iterable[Found], form: PictureForm, ahead: int
 ) -> Iterator[tuple[Found, NDArray[np.uint8] | PictureError]]:
-    """Yield pictures in order, decoded by the pool, no more than ``ahead`` at a time."""
+    """Yield pictures in order, decoded by the pool, at most ``ahead`` of them in advance."""
     waiting: deque[tuple[Found, Future[NDArray[np.uint8] | PictureError]]] = deque()
     for picture in fresh:
         waiting.append((picture, pool.submit(_try, root, picture, form)))
@@ -219,36 +228,36 @@ def _try(root: Path, picture: Found, form: PictureForm) -> NDArray[np.uint8] | P
 
 
 def _check_place(out: Folder) -> None:
-    """Refuse a place where something else is, before anything is written."""
+    """Raise OutputError if something else is at the place."""
     entries = out.entries() or []
     if entries and out.size(FORM) is None:
         raise OutputError(
-            f"{shown(out.location)} holds something else ({', '.join(entries[:3])}); expected "
-            "nothing, or images that were ingested: choose another place"
+            f"{shown(out.location)} holds other files ({', '.join(entries[:3])}); expected a new "
+            "or empty folder, or images that were ingested: choose another one"
         )
 
 
 def _held(out: Folder) -> tuple[PictureForm, bool] | None:
-    """Return how the images at a place were made; None where there are none."""
+    """Return the options that the images at a place were made with; None if there are none."""
     try:
         members = unseal(out.read(FORM).rstrip(b"\n"))
     except FileNotFoundError:
         return None
     form = members["form"]
     if not isinstance(form, dict):
-        raise DamageError(f"{FORM} in {shown(out.location)} is damaged: ingest anew")
+        raise DamageError(f"{FORM} in {shown(out.location)} is damaged: ingest into a new folder")
     return PictureForm(**form), bool(members["labels"])  # type: ignore[arg-type] # as asdict gave it
 
 
 def _in_class(picture: Found) -> Found:
-    """Return a picture that lies in no class folder as one that cannot be used."""
+    """Return a picture, with a problem if it is in no class folder."""
     if "/" in picture.name or picture.problem is not None:
         return picture
-    return Found(picture.name, "it lies in no class folder")
+    return Found(picture.name, "it is in no class folder")
 
 
 class _Writer:
-    """Chunks of images, one after another, and their records."""
+    """Writes chunks of images, one after another, and their records."""
 
     def __init__(self, out: Folder, form: PictureForm, by_folder: bool, images: list[str]) -> None:
         self.images = images
@@ -264,7 +273,7 @@ class _Writer:
     def open(
         cls, out: Folder, form: PictureForm, by_folder: bool, held: tuple[PictureForm, bool] | None
     ) -> _Writer:
-        """Begin, or go on behind the last record."""
+        """Return a writer that begins, or continues after the last record."""
         wanted: dict[str, Json] = {"form": asdict(form), "labels": by_folder}
         if held is None:
             out.write(FORM, seal(wanted) + b"\n")
@@ -273,18 +282,18 @@ class _Writer:
             theirs = Fingerprint.of({"form": asdict(held[0]), "labels": held[1]})
             differences = "; ".join(Fingerprint.of(wanted).differences(theirs))
             raise OutputError(
-                f"{shown(out.location)} was made in another way ({differences}): choose another "
-                "place"
+                f"{shown(out.location)} was made with other options ({differences}): choose "
+                "another folder"
             )
         return cls(out, form, by_folder, list(_recorded(out)))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the class folders, as they came: later ones do not change the labels."""
+        """Names of the class folders by first appearance: later ones do not change labels."""
         return tuple(dict.fromkeys(map(_class_of, self.images))) if self._by_folder else ()
 
     def add(self, name: str, pixels: NDArray[np.uint8]) -> None:
-        """Add one picture; a chunk that is full is written."""
+        """Add one picture; write the chunk if it is full."""
         self.images.append(name)
         self.names.add(name)
         self._pixels.append(pixels)
@@ -292,7 +301,7 @@ class _Writer:
             self._flush()
 
     def finish(self) -> int:
-        """Write what is left and the metadata; return how many pictures were added."""
+        """Write the last chunk and the metadata; return how many pictures were added."""
         if not self.images:
             raise InputError(f"no picture for {shown(self._out.location)} could be read")
         if self._pixels and len(self.images) > self._before:
@@ -315,7 +324,7 @@ class _Writer:
         return len(self.images) - self._before
 
     def _flush(self) -> None:
-        """Write the images that are held as one chunk, and its record."""
+        """Write the images since the last chunk as one chunk, and its record."""
         block = (len(self.images) - 1) // self._chunk
         files = encode(self._array, block, self._chunk, np.stack(self._pixels))
         for name, data in files.items():
@@ -325,7 +334,7 @@ class _Writer:
         self._pixels = []
 
     def _partial(self) -> list[NDArray[np.uint8]]:
-        """Return the images of a last chunk that is not full, which more may join."""
+        """Return the images of a last chunk that is not full, to which more are added."""
         rest = len(self.images) % self._chunk
         if not rest:
             return []
@@ -336,12 +345,14 @@ class _Writer:
 
 
 def _recorded(out: Folder) -> Iterator[str]:
-    """Yield the pictures that are written, in order."""
+    """Yield the names of the pictures that are written, in order."""
     for number, (name, data) in enumerate(out.read_many(sorted(out.sizes(RECORDS)))):
         members = unseal(data.rstrip(b"\n"))
         images = members.get("images")
         if not isinstance(images, list) or not name.endswith(f"{number:08d}.json"):
-            raise DamageError(f"{name} in {shown(out.location)} is no record: ingest anew")
+            raise DamageError(
+                f"{name} in {shown(out.location)} is not a record: ingest into a new folder"
+            )
         yield from map(str, images)
 
 

@@ -1,8 +1,8 @@
-"""What each run left about itself beside the output: a file per run, for people to read later.
+"""Journals of runs: a file per run in the output, which ``fcdcc report`` reads.
 
-Nothing depends on these files: predictions and records are whole without them, an older
-version passes over them, and one that is damaged is left out. Of an output with very many
-runs the oldest files are removed.
+Nothing else depends on these files: predictions and records are complete without them, older
+versions ignore them, and damaged ones are skipped. The oldest files of an output with very many
+runs are removed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = [
 
 JOURNALS = f"{PRIVATE}/runs"
 
-KEPT = 50
-"""Files of earlier runs that stay when a new run writes its first."""
+MAX_JOURNALS = 50
+"""Number of journals that :func:`trim_journals` keeps."""
 
 _NAME = re.compile(r"[0-9A-Za-z-]{1,80}")
 
 
 def write_journal(folder: Folder, name: str, members: Mapping[str, Json]) -> None:
-    """Write a run's file, all of it or nothing, in place of what the same run wrote before.
+    """Write a run's journal, completely or not at all, in place of an earlier one of the run.
 
     Parameters
     ----------
@@ -45,22 +45,22 @@ def write_journal(folder: Folder, name: str, members: Mapping[str, Json]) -> Non
     name
         Of the run, letters, digits and hyphens; names sort by the time of their runs.
     members
-        What to keep; numbers must be finite.
+        The contents; numbers must be finite.
 
     Raises
     ------
     OutputError
-        If the name is none.
+        If the name is not allowed.
     OSError
         If it cannot be written.
     """
     if _NAME.fullmatch(name) is None:
-        raise OutputError(f"{name!r} is no name of a run; expected letters, digits and hyphens")
+        raise OutputError(f"{name!r} is not a name of a run; expected letters, digits and hyphens")
     folder.write(f"{JOURNALS}/{name}.json", seal(members) + b"\n")
 
 
 def damaged_journals(folder: Folder) -> dict[str, str]:
-    """Return the files that are not what a run has written, each with what is wrong."""
+    """Return the damaged journals, each with what is wrong."""
     found: dict[str, str] = {}
     for name, data in folder.read_many(_names(folder)):
         try:
@@ -73,13 +73,13 @@ def damaged_journals(folder: Folder) -> dict[str, str]:
 
 
 def trim_journals(folder: Folder) -> None:
-    """Remove the files of the oldest runs where there are more than are kept."""
+    """Remove the journals of the oldest runs if there are more than :data:`MAX_JOURNALS`."""
     names = _names(folder)
-    folder.delete(names[: max(0, len(names) - KEPT)])
+    folder.delete(names[: max(0, len(names) - MAX_JOURNALS)])
 
 
 def read_journals(url: str | os.PathLike[str]) -> list[dict[str, Json]]:
-    """Return what the runs of an output left, oldest first; damaged files are left out.
+    """Return the journals of an output's runs, oldest first, without damaged ones.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def read_journals(url: str | os.PathLike[str]) -> list[dict[str, Json]]:
 
 
 def last_journal(url: str | os.PathLike[str]) -> dict[str, Json] | None:
-    """Return what the latest run left; None where no run has left anything.
+    """Return the journal of the latest run; None if there is none or it is damaged.
 
     Raises
     ------

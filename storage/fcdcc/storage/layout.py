@@ -1,10 +1,10 @@
-"""The arithmetic of blocks: which images, which chunks, and what changes when images come.
+"""The arithmetic of blocks: which images, rows and chunks belong to which block.
 
 Block b holds the images b·batch … (b+1)·batch − 1; the last may be shorter. Chunks of the
-output along n are exactly as long as blocks, so that one block owns whole chunks.
+output along n are exactly as long as blocks, so that a chunk belongs to one block.
 
-Predictions that are too large for one block are cut along their rows, too: a *band* is a run
-of rows of a run of images, and a block. The bands of the first images come first, from top to
+Predictions that are too large for one block are cut along their rows, too: a block is then a
+*band*, a run of rows of a run of images. The bands of the first images come first, from top to
 bottom; chunks along the rows are then exactly as long as bands.
 """
 
@@ -22,7 +22,7 @@ from .errors import OutputError
 __all__ = ["CHUNK_LIMIT", "BlockLayout", "chunk_shape"]
 
 CHUNK_LIMIT = 128 * 2**20
-"""Largest chunk in bytes before compression, where the block's images allow it."""
+"""Largest chunk in bytes before compression, unless one row of one block is larger."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BlockLayout:
     images, batch
         Number of images; images per block.
     rows, band
-        Rows of a prediction; rows per block. None where blocks hold whole images.
+        Rows of a prediction; rows per block. None if blocks hold whole images.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class BlockLayout:
 
     @property
     def bands(self) -> int:
-        """Bands of one image: 1 where blocks hold whole images."""
+        """Bands of one image: 1 if blocks hold whole images."""
         if self.rows is None or self.band is None:
             return 1
         return -(-self.rows // self.band)
@@ -89,23 +89,23 @@ class BlockLayout:
         return start, min(start + self.batch, self.images)
 
     def rows_of(self, block: int) -> tuple[int, int] | None:
-        """Return (start, stop): the rows of one block; None where it holds whole images."""
+        """Return (start, stop): the rows of one block; None if it holds whole images."""
         if self.rows is None or self.band is None:
             return None
         start = block % self.bands * self.band
         return start, min(start + self.band, self.rows)
 
     def block_of(self, image: int) -> int:
-        """Return the block that holds an image, the first of them where it is in bands."""
+        """Return the block that holds an image, the first one if it is cut into bands."""
         return image // self.batch * self.bands
 
     def beside(self, block: int) -> range:
-        """Return the blocks that hold the same images as one block does, itself included."""
+        """Return the blocks that hold the same images as one block, itself included."""
         first = block // self.bands * self.bands
         return range(first, first + self.bands)
 
     def images_in(self, done: NDArray[np.bool_]) -> int:
-        """Return how many images are done whole, of which blocks (blocks,) are done."""
+        """Return how many images are completely done, given which blocks are, (blocks,) bool."""
         runs = np.flatnonzero(done.reshape(-1, self.bands).all(axis=1))
         short = self.blocks // self.bands * self.batch - self.images
         last = bool(len(runs)) and int(runs[-1]) == self.blocks // self.bands - 1
@@ -121,8 +121,8 @@ def chunk_shape(
 ) -> tuple[int, ...]:
     """Return the chunk shape (batch, …) for predictions of ``shape`` per image.
 
-    A block is one chunk unless that exceeded :data:`CHUNK_LIMIT`; then the leading axes of
-    the prediction are split, all but the one that is to be ``kept``.
+    A block is one chunk unless that would exceed :data:`CHUNK_LIMIT`; then the leading axes of
+    the prediction are split, except the axis ``kept``.
 
     >>> chunk_shape(32, (1000,), 4)
     (32, 1000)

@@ -1,7 +1,7 @@
-"""Where data lies: local paths and URLs, and what of a URL may be shown.
+"""Locations of data: local paths and URLs, and URLs without credentials for messages.
 
-Everything that is not a local path goes through fsspec. A URL may carry credentials, as
-``user:password@`` or as a query; they are used to open the store and appear nowhere else.
+Everything that is not a local path is opened with fsspec. A URL may contain credentials, as
+``user:password@`` or in its query; they are used to open the store and appear nowhere else.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ _LOCAL_SCHEMES = ("file://", "local://")
 def normalise(url: str | os.PathLike[str]) -> str:
     """Return an absolute local path, or the URL without a slash at its end.
 
-    Worker processes may have another working directory, so that a relative path would mean
-    something else there. Links are followed, so that an output has one lock whatever it is
-    called.
+    Worker processes may have another working directory, where a relative path would mean
+    something else. Links are resolved, so that an output has one lock whatever path is given.
 
     >>> normalise("memory://images.zarr/")
     'memory://images.zarr'
@@ -73,11 +72,11 @@ def scrubbed(text: str, location: str) -> str:
         secrets = [parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
         secrets += [parts.fragment, *(value for _, value in parse_qsl(parts.query))]
         for secret in sorted(secrets, key=len, reverse=True):
-            if len(secret) > 2:  # shorter ones are flags, and parts of other words
+            if len(secret) > 2:  # shorter ones are flags, and occur in other words
                 text = text.replace(secret, "…")
     return text
 
 
 def has_secrets(location: str) -> bool:
-    """Return whether a location holds more than may be shown."""
+    """Return whether a location contains credentials."""
     return shown(location) != location

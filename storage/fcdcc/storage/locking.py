@@ -1,9 +1,10 @@
-"""One run at a time: the lock beside an output, and who holds it.
+"""The lock beside an output: one run at a time writes it.
 
-A local output is locked by the operating system, which lets go when the holder dies. In an
-object store the lock is an object that its holder refreshes; one that has not been refreshed
-for a while, or whose process on this machine is gone, is taken over. That is the best that a
-store without locks allows: it keeps two scheduled jobs apart, not two clocks that disagree.
+A local output is locked by the operating system, which releases the lock when its holder ends.
+In an object store the lock is an object that its holder refreshes; another run takes it over if
+it was not refreshed for ``STALE_SECONDS`` or its process on this machine has ended. Object stores
+have no real locks: this keeps two scheduled jobs apart, but fails if the clocks of two machines
+differ by minutes.
 """
 
 from __future__ import annotations
@@ -28,22 +29,25 @@ from .objects import open_folder
 __all__ = ["hold"]
 
 REFRESH_SECONDS = 30.0
+"""Time between two refreshes of a lock in an object store."""
+
 STALE_SECONDS = 300.0
+"""Time without a refresh after which another run takes over a lock in an object store."""
 
 
 @contextlib.contextmanager
 def hold(url: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the lock of an output; for use in a ``with`` statement.
 
-    The lock lies beside the output, so that it can be held before there is one and while it
-    is put aside.
+    The lock lies beside the output, so that it can be held before the output exists and while
+    it is put aside.
 
     Raises
     ------
     LockedError
         If another run holds it; the message says which.
     OutputError
-        If the folder that the output is to lie in cannot be written.
+        If the parent folder of the output cannot be written.
     """
     location = normalise(url)
     with _hold_local(location) if is_local(location) else _hold_object(location):
@@ -67,7 +71,7 @@ def _hold_local(location: str) -> Iterator[None]:
             "be written"
         ) from error
     try:
-        with contextlib.suppress(OSError):  # only to tell others; the lock is held already
+        with contextlib.suppress(OSError):  # only for messages; the lock is held already
             holder.write_text(json.dumps(_me()), encoding="utf-8")
         yield
     finally:
@@ -92,7 +96,7 @@ def _hold_object(location: str) -> Iterator[None]:
         if present is not None and not _is_dead(present):
             raise LockedError(_held(location, present))
         folder.write(lock, _stamped(mine))
-        # Of two that take over at once, the last writer is the holder.
+        # If two runs take over at once, the last writer is the holder.
         taken = _parse_object(folder, lock)
         if taken is None or taken.get("token") != mine["token"]:
             raise LockedError(_held(location, taken))
@@ -123,7 +127,7 @@ def _take(folder: Folder, lock: str, mine: dict[str, object]) -> bool:
 
 def _refresh(folder: Folder, lock: str, mine: dict[str, object], done: threading.Event) -> None:
     while not done.wait(REFRESH_SECONDS):
-        with contextlib.suppress(OSError):  # the next try is soon, and the lock lasts ten
+        with contextlib.suppress(OSError):  # the lock outlasts several failed refreshes
             folder.write(lock, _stamped(mine))
 
 

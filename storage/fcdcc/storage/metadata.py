@@ -1,8 +1,8 @@
 """The files of an output that belong to no block: ``zarr.json`` files and coordinates.
 
-All of them are made in memory, by zarr itself, before anything is stored. The group's
-metadata is consolidated here rather than by ``zarr.consolidate_metadata``: it is one JSON
-member, and it must agree with the arrays from the moment it is written.
+All of them are made in memory, by zarr itself, before anything is stored. The group's metadata is
+consolidated here and not by ``zarr.consolidate_metadata``, so that it agrees with the arrays from
+the moment when it is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from .runs import Contents, StoredRun
 
 __all__ = ["Coordinate", "make_contents"]
 
-_CHUNK = 65536
+_COORDINATE_CHUNK = 65536
+"""Values per chunk of a coordinate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +37,13 @@ class Coordinate:
     Parameters
     ----------
     name
-        Of the array; where it equals ``dim``, xarray makes it an index.
+        Of the array; if it equals ``dim``, xarray makes it an index.
     dim
         The axis that it labels.
     values
         One per position: numbers or texts.
     attributes
-        Such as units of time.
+        Attributes of the array, such as units of time.
     """
 
     name: str
@@ -69,7 +70,7 @@ def make_contents(
     coordinates: Sequence[Coordinate],
     kept: Contents | None = None,
 ) -> tuple[Contents, dict[str, bytes]]:
-    """Return what an output of so many images holds besides blocks, and the files of it.
+    """Return the files of an output with so many images that belong to no block.
 
     Parameters
     ----------
@@ -78,16 +79,16 @@ def make_contents(
     images
         Number of images.
     coordinates
-        Labels; those along ``run.dim`` need ``images`` values or more, the rest is cut off.
+        Labels; those along ``run.dim`` need ``images`` values or more, further ones are cut off.
     kept
-        What the output held before: its coordinates stay, unless they are given anew or lie
-        along ``run.dim``.
+        The contents of the output before: its coordinates stay, unless they are given again
+        or lie along ``run.dim``.
 
     Returns
     -------
     (Contents, dict)
-        The dict has name to bytes in the order in which to write, the group's ``zarr.json``
-        last.
+        The dict maps names to bytes in the order in which to write the files, the group's
+        ``zarr.json`` last.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def _array_of(name: str) -> str:
 
 
 def _sizes(run: StoredRun, images: int) -> dict[str, int]:
-    """Return the length of every axis, and refuse arrays that do not fit together."""
+    """Return the length of every axis; OutputError if the arrays do not fit together."""
     names = [array.name for array in run.arrays]
     if len(set(names)) < len(names):
         raise OutputError(f"two arrays with one name among {names}; rename one")
@@ -151,7 +152,7 @@ def _add_coordinates(
                 f"coordinate {coordinate.name!r} along {coordinate.dim!r} has the name of another "
                 "axis; rename it"
             )
-        # Labels of an axis that no array has, such as the names of classes that are numbers.
+        # An axis that no array has: the names of classes, if the arrays hold class numbers.
         own = len(coordinate.values) if coordinate.name == coordinate.dim else -1
         size = sizes.get(coordinate.dim, own)
         enough = len(coordinate.values) >= size if coordinate.dim == run.dim else False
@@ -164,7 +165,7 @@ def _add_coordinates(
         stored = group.create_array(
             coordinate.name,
             shape=values.shape,
-            chunks=(min(_CHUNK, len(values)),),
+            chunks=(min(_COORDINATE_CHUNK, len(values)),),
             dtype=str if values.dtype.kind == "T" else values.dtype,
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             dimension_names=(coordinate.dim,),
@@ -178,7 +179,7 @@ def _add_coordinates(
 def _kept(
     run: StoredRun, kept: Contents | None, given: Sequence[Coordinate]
 ) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return metadata and chunks of the coordinates that stay as they are."""
+    """Return metadata and chunks of the coordinates that stay."""
     if kept is None:
         return {}, {}
     replaced = {coordinate.name for coordinate in given} | {array.name for array in run.arrays}

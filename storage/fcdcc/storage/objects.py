@@ -1,4 +1,4 @@
-"""A folder of files in an object store, or in whatever else fsspec reaches by a URL."""
+"""A folder of files in an object store, or at any other URL that fsspec supports."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .locations import is_local, scrubbed, shown
 
 __all__ = ["ObjectFolder", "open_folder"]
 
-_AT_ONCE = 1000
+_FILES_PER_READ = 1000
 """Files per request to the driver, which may fetch them concurrently."""
 
-_DELETIONS = 16
-"""Files that are deleted at a time: the records of a long run are thousands."""
+_DELETING_THREADS = 16
+"""Files that are deleted at a time: a long run has thousands of records."""
 
 
 class ObjectFolder(Folder):
-    """A folder that fsspec reaches; see :class:`Folder`.
+    """A folder at a URL that fsspec supports; see :class:`Folder`.
 
     Raises
     ------
@@ -45,7 +45,7 @@ class ObjectFolder(Folder):
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
-        """Turn whatever a driver raises into OSError without credentials."""
+        """Raise errors of the driver as OSError, without credentials in the message."""
         try:
             yield
         except (FileNotFoundError, FileExistsError):
@@ -67,7 +67,7 @@ class ObjectFolder(Folder):
         batch: list[str] = []
         for name in names:
             batch.append(name)
-            if len(batch) == _AT_ONCE:
+            if len(batch) == _FILES_PER_READ:
                 yield from self._read_batch(batch)
                 batch = []
         yield from self._read_batch(batch)
@@ -81,7 +81,7 @@ class ObjectFolder(Folder):
             if isinstance(data, bytes):
                 yield name, data
             elif not isinstance(data, FileNotFoundError):
-                # Rare enough to ask again, for an answer or an error of its own.
+                # Read this file again, which succeeds or raises its own error.
                 with contextlib.suppress(FileNotFoundError):
                     yield name, self.read(name)
 
@@ -103,9 +103,9 @@ class ObjectFolder(Folder):
         return True
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files, several at a time: each takes a request of its own."""
+        """Delete files, several at a time, since each takes a request."""
         listed = list(names)
-        with ThreadPoolExecutor(min(_DELETIONS, len(listed)) or 1) as pool:
+        with ThreadPoolExecutor(min(_DELETING_THREADS, len(listed)) or 1) as pool:
             for _ in pool.map(self._delete, listed):
                 pass
 
@@ -151,8 +151,8 @@ class ObjectFolder(Folder):
             _, target = fsspec.core.url_to_fs(location)
             if self._files.exists(target):
                 raise FileExistsError(errno.EEXIST, "already there", shown(location))
-            # Copies of all before any is removed: an object store knows no renaming, and what
-            # is interrupted must leave one whole.
+            # An object store cannot rename. All files are copied before any is removed, so
+            # that an interruption leaves one complete folder.
             self._files.invalidate_cache()
             sources = sorted(self._files.find(self._root))
             self._files.copy(sources, [target + path[len(self._root) :] for path in sources])
@@ -161,7 +161,7 @@ class ObjectFolder(Folder):
 
 
 def open_folder(location: str) -> Folder:
-    """Return the folder at a normalised location; nothing is made or checked yet.
+    """Return the folder at a normalised location, without creating or checking it.
 
     Raises
     ------

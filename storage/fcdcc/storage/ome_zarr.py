@@ -1,9 +1,8 @@
-"""OME-Zarr, as far as it fits: one image with the axes (c, y, x), at full resolution.
+"""OME-Zarr images with the axes (c, y, x), of which the full resolution is read.
 
-OME-Zarr describes one image by a group of arrays, one per resolution, and its other axes
-(time, stacks) do not make a batch of images. So one such image is read as a batch of one,
-and anything else under that name is refused in words. NGFF versions 0.4 (Zarr v2) and 0.5
-(Zarr v3).
+An OME-Zarr image is a group of arrays, one per resolution. An image with the axes (c, y, x) is
+read as a batch of one. Images with other axes (time, stacks) are an error, since these axes do
+not make a batch of images. NGFF versions 0.4 (Zarr v2) and 0.5 (Zarr v3).
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ _AXES = ["c", "y", "x"]
 
 
 def full_resolution(attributes: Mapping[str, Json], where: str) -> str | None:
-    """Return the path of the largest array of an OME-Zarr image; None for another group.
+    """Return the path of an OME-Zarr image's array of full resolution; None for other groups.
 
     Parameters
     ----------
     attributes
         Of the group.
     where
-        The group in the words of a message.
+        The group, as messages name it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The life of an output: created, continued, grown, put aside, never deleted."""
+"""Creates, opens, extends and puts aside outputs; never deletes one."""
 
 from __future__ import annotations
 
@@ -46,17 +46,16 @@ PREDICTION = "prediction"
 
 
 def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
-    """Return the run that the output at a location belongs to; None where nothing is.
+    """Return the run that the output at a location belongs to; None if there is no output.
 
-    An empty folder is nothing, and so is an output of which not even ``run.json`` was
-    written.
+    An empty folder counts as no output, and so does one whose ``run.json`` was not written yet.
 
     Raises
     ------
     OutputError
         If something else is there, or a newer version wrote it.
     DamageError
-        If it is an output that no longer says of which run.
+        If it is an output whose run cannot be read from it.
     """
     location = normalise(url)
     folder = open_folder(location)
@@ -66,9 +65,9 @@ def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
     run = read_run(folder) if PRIVATE in entries else None
     if run is None and entries != [PRIVATE]:
         raise OutputError(
-            f"{shown(location)} holds something else ({', '.join(entries[:3])}"
-            f"{', …' if len(entries) > 3 else ''}); expected nothing or an output of fcdcc: "
-            "choose another output"
+            f"{shown(location)} is not an output of fcdcc: it holds {', '.join(entries[:3])}"
+            f"{', …' if len(entries) > 3 else ''}; expected a new or empty folder, or an output: "
+            "choose another location"
         )
     return run
 
@@ -87,19 +86,19 @@ def create_predictions(
 ) -> PredictionStore:
     """Create an output: a Zarr v3 group with its arrays, and the run's own files.
 
-    Everything is checked and made in memory first; what cannot be made leaves nothing
-    behind. ``run.json`` is written first, the group's metadata last.
+    Everything is checked and made in memory first, so that nothing is written if that fails.
+    ``run.json`` is written first, the group's metadata last.
 
     Parameters
     ----------
     url
-        Local path or URL, where nothing or an empty folder is.
+        Local path or URL of a new or an empty folder.
     images, batch
         Number of images; images per block and per chunk.
     arrays
-        What is stored; the first is called ``prediction``.
+        The arrays; the first is called ``prediction``.
     fingerprint
-        What determines the answers.
+        Of the job.
     dim
         Name of the first axis.
     attributes
@@ -107,7 +106,7 @@ def create_predictions(
     coordinates
         Labels along the axes, such as image ids.
     plan
-        Kept for later runs.
+        The plan, stored for later runs.
 
     Raises
     ------
@@ -141,7 +140,7 @@ def create_predictions(
 
 
 def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
-    """Return the output at a location, to read it or to continue it.
+    """Return the output at a location, to read or to continue it.
 
     Raises
     ------
@@ -155,38 +154,38 @@ def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
     check_is_output(folder)
     run = inspect_output(location)
     if run is None:
-        raise OutputError(f"{shown(location)} is no output of fcdcc yet; run the job")
+        raise OutputError(f"{shown(location)} is not an output of fcdcc yet; run the job")
     contents = read_contents(folder)
     return _store(location, run, run.layout(contents.images if contents else 0))
 
 
 def salvage_predictions(url: str | os.PathLike[str], blocks: int) -> PredictionStore:
-    """Return an output whose ``contents.json`` is damaged, to mark what else is damaged in it.
+    """Return an output whose ``contents.json`` is damaged, to record other damage in it.
 
     Parameters
     ----------
     url
-        Where it is.
+        Its location.
     blocks
-        How many blocks there are, as far as is known; nothing says it any more.
+        Number of blocks, as far as the caller knows it; the output has no record of it.
 
     Raises
     ------
     OutputError
         If there is none.
     DamageError
-        If it does not even say any more of which run it is.
+        If its ``run.json`` is damaged, too.
     """
     location = normalise(url)
     run = inspect_output(location)
     if run is None:
-        raise OutputError(f"{shown(location)} is no output of fcdcc yet; run the job")
+        raise OutputError(f"{shown(location)} is not an output of fcdcc yet; run the job")
     runs = -(-blocks // run.layout(0).bands)
     return _store(location, run, run.layout(runs * run.batch))
 
 
 def check_is_output(folder: Folder) -> None:
-    """Raise OutputError, in the words of somebody who wants to read it, unless it is an output."""
+    """Raise OutputError, with a message for a reader, unless a folder is an output."""
     expected = "expected the folder that a job has written"
     try:
         entries = folder.entries()
@@ -196,13 +195,14 @@ def check_is_output(folder: Folder) -> None:
         ) from error
     if not entries:
         raise OutputError(
-            f"{shown(folder.location)} is no output of fcdcc: nothing is there; {expected}"
+            f"{shown(folder.location)} is not an output of fcdcc: it is empty or does not exist; "
+            f"{expected}"
         )
-    # Images that were ingested have the folder, too, and other files in it.
+    # Ingested images have the same private folder, with other files in it.
     ours = ("run.", "contents.", "output-")
     if not any(name.removeprefix(f"{PRIVATE}/").startswith(ours) for name in folder.sizes(PRIVATE)):
         raise OutputError(
-            f"{shown(folder.location)} is no output of fcdcc: it holds {', '.join(entries[:3])}"
+            f"{shown(folder.location)} is not an output of fcdcc: it holds {', '.join(entries[:3])}"
             f"{', …' if len(entries) > 3 else ''}; {expected}"
         )
 
@@ -210,20 +210,20 @@ def check_is_output(folder: Folder) -> None:
 def resize_predictions(
     url: str | os.PathLike[str], images: int, coordinates: Sequence[Coordinate] = ()
 ) -> PredictionStore:
-    """Bring an output to so many images, mend its metadata, and return it.
+    """Change the number of images of an output, repair its metadata, and return it.
 
-    Only for the holder of the output's lock. Does nothing where nothing is to be done.
-    Chunks and records of blocks stay as they are; a partial last block that has grown has
-    no valid record any more. Also finishes what an interrupted creation or change began and
-    rewrites metadata that is damaged.
+    Only for the holder of the output's lock. Files that are right are not written again.
+    Chunks and records of blocks stay; the record of a partial last block that gets more images
+    is no longer valid. An interrupted creation or change is finished, and damaged metadata
+    written again.
 
     Parameters
     ----------
     images
         The new number of images, not fewer than before.
     coordinates
-        Labels along the axes, those along the first for all images; others stay as they are,
-        unless given.
+        Labels along the axes, those along the first axis for all images; stored ones that are
+        not given stay.
 
     Raises
     ------
@@ -234,10 +234,13 @@ def resize_predictions(
     folder = open_folder(location)
     run = inspect_output(location)
     if run is None:
-        raise OutputError(f"{shown(location)} is no output of fcdcc: nothing is there; run the job")
+        raise OutputError(
+            f"{shown(location)} is not an output of fcdcc: it is empty or does not exist; run the "
+            "job"
+        )
     try:
         contents = read_contents(folder)
-    except DamageError:  # both copies; all that they say is given again here
+    except DamageError:  # both copies are damaged; the arguments replace them
         contents = None
     if contents is not None and images < contents.images:
         raise OutputError(
@@ -257,30 +260,30 @@ def resize_predictions(
 
 
 def check_fingerprint(url: str | os.PathLike[str], run: StoredRun, ours: Fingerprint) -> None:
-    """Raise OutputMismatchError, which names what differs, unless the run has our fingerprint."""
+    """Raise OutputMismatchError, which names the differences, unless the fingerprints agree."""
     differences = ours.differences(run.fingerprint)
     if differences:
         raise OutputMismatchError(
             f"{shown(normalise(url))} was made by another job ({'; '.join(differences)}): use "
-            "another output, or --restart to put this one aside and begin anew"
+            "another output, or --restart to put this one aside and begin a new one"
         )
 
 
 def set_aside(url: str | os.PathLike[str]) -> str:
-    """Rename an output, so that another can take its place; return where it is now.
+    """Rename an output, so that another can take its place; return its new location.
 
     Only for the holder of the output's lock.
 
     Raises
     ------
     OutputError
-        If what is there is no output of fcdcc, or cannot be renamed.
+        If it is not an output of fcdcc, or cannot be renamed.
     """
     location = normalise(url)
     folder = open_folder(location)
     entries = _entries(folder)
     if not entries or PRIVATE not in entries:
-        raise OutputError(f"{shown(location)} is no output of fcdcc; it stays where it is")
+        raise OutputError(f"{shown(location)} is not an output of fcdcc; it was not moved")
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
     taken = 0
     while True:
@@ -318,7 +321,7 @@ def _write_contents(folder: Folder, contents: Contents, files: Mapping[str, byte
 
 
 def _mend_copies(folder: Folder, run: StoredRun, contents: Contents | None) -> None:
-    """Make both copies of both files whole again, from what could be read of either."""
+    """Rewrite damaged copies of ``run.json`` and ``contents.json``, and a missing marker."""
     wanted = {RUN: run.to_bytes()} | ({CONTENTS: contents.to_bytes()} if contents else {})
     for name, data in wanted.items():
         if any(present != data for present in _present(folder, name)):
@@ -333,7 +336,7 @@ def _present(folder: Folder, name: str) -> list[bytes | None]:
 
 
 def _changed(folder: Folder, contents: Contents) -> bool:
-    """Return whether a file that belongs to no block is not what it should be."""
+    """Return whether a file that belongs to no block is missing or differs from its record."""
     wanted = contents.files
     found = {name: Chunk.of(data) for name, data in folder.read_many(wanted)}
     return found != wanted

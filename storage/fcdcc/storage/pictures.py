@@ -1,8 +1,7 @@
-"""Pictures in a folder: which there are, and one of them as pixels of a wanted size.
+"""Finds pictures in a folder, and reads one as pixels of a given size.
 
-Files come from anywhere, so nothing in them is trusted: only JPEG, PNG and TIFF are opened,
-sizes are looked at before pixels are decoded, and links that leave the folder are not
-followed.
+The files are not trusted: only JPEG, PNG and TIFF are opened, sizes are checked before pixels are
+decoded, and links that leave the folder are not followed.
 """
 
 from __future__ import annotations
@@ -28,8 +27,14 @@ Fit = Literal["exact", "crop", "stretch", "pad"]
 Colour = Literal["rgb", "grey"]
 
 MODES: dict[str, tuple[str, int]] = {"rgb": ("RGB", 3), "grey": ("L", 1)}
-DEEP = ("I;16", "I;16L", "I;16B")
-"""Pillow's modes of 16-bit grey pictures, which it would clip rather than scale."""
+"""Pillow's mode and the number of channels of each colour."""
+
+MODES_OF_16_BITS = ("I;16", "I;16L", "I;16B")
+"""Pillow's modes of 16-bit grey pictures, which its ``convert`` clips instead of scaling."""
+
+EXIF_ORIENTATION = 0x0112
+EXIF_FIRST_SIDEWAYS = 5
+"""The EXIF tag of the orientation, and its first value that exchanges height and width."""
 
 
 class PictureError(InputError):
@@ -38,7 +43,7 @@ class PictureError(InputError):
 
 @dataclass(frozen=True)
 class Found:
-    """A file in the folder: its name in it, with ``/``, and why it cannot be used, if so."""
+    """A file in a folder: its name there, with ``/``, and the reason if it cannot be used."""
 
     name: str
     problem: str | None = None
@@ -46,7 +51,7 @@ class Found:
 
 @dataclass(frozen=True)
 class PictureForm:
-    """What every picture is brought to.
+    """The form that every picture is converted to.
 
     Parameters
     ----------
@@ -54,14 +59,14 @@ class PictureForm:
         In pixels.
     fit
         ``exact``: another size is an error; ``crop``: scaled until it covers the size, then
-        cut in the middle; ``stretch``: scaled to it; ``pad``: scaled until it fits, the rest
-        black.
+        the middle is cut out; ``stretch``: scaled to the size; ``pad``: scaled until it fits,
+        the rest is black.
     resize
-        For ``crop``: the length that the shorter side is scaled to before the cut.
+        For ``crop``: the length in pixels to which the shorter side is scaled before the cut.
     colour
         ``rgb`` or ``grey``.
     max_pixels
-        A picture of more pixels is not decoded.
+        A picture with more pixels is not decoded.
     """
 
     height: int
@@ -87,9 +92,9 @@ class PictureForm:
 
 
 def find_pictures(folder: Path) -> Iterator[Found]:
-    """Yield the pictures under a folder by their suffixes, sorted by name; hidden ones are not.
+    """Yield the files under a folder with a suffix of pictures, sorted by name, no hidden ones.
 
-    Links to files are followed where these lie in the folder, links to folders never.
+    Links to files inside the folder are followed, links to folders are not.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def find_pictures(folder: Path) -> Iterator[Found]:
         If there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; expected one with JPEG, PNG or TIFF files")
+        raise InputError(f"{folder} is not a folder; expected one with JPEG, PNG or TIFF files")
     root = folder.resolve()
     yield from _walk(folder, "", root)
 
@@ -120,7 +125,7 @@ def _walk(folder: Path, prefix: str, root: Path) -> Iterator[Found]:
 
 
 def read_picture(path: Path, form: PictureForm) -> NDArray[np.uint8]:
-    """Return a picture as (height, width, channels), turned the way its EXIF data says.
+    """Return a picture as (height, width, channels), rotated as its EXIF data says.
 
     Raises
     ------
@@ -135,7 +140,7 @@ def read_picture(path: Path, form: PictureForm) -> NDArray[np.uint8]:
                     f"{form.max_pixels} are decoded"
                 )
             if getattr(picture, "n_frames", 1) > 1:
-                raise PictureError("it has several pages; expected one picture")
+                raise PictureError("it has several pages; expected one")
             upright = ImageOps.exif_transpose(_eight_bits(picture))
             return _pixels(_fitted(upright.convert(MODES[form.colour][0]), form))
     except PictureError:
@@ -146,7 +151,7 @@ def read_picture(path: Path, form: PictureForm) -> NDArray[np.uint8]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of a picture the right way up, without decoding it.
+    """Return (height, width) of a picture, rotated as its EXIF data says, without decoding it.
 
     Raises
     ------
@@ -155,7 +160,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            sideways = picture.getexif().get(0x0112, 1) >= 5
+            sideways = picture.getexif().get(EXIF_ORIENTATION, 1) >= EXIF_FIRST_SIDEWAYS
             height, width = picture.height, picture.width
     except Exception as error:
         raise PictureError(f"it cannot be read: {error}") from error
@@ -164,7 +169,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Return a picture of 8 bits per channel; 16-bit grey is scaled."""
-    if picture.mode in DEEP:
+    if picture.mode in MODES_OF_16_BITS:
         scaled = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         scaled.info = picture.info
         return scaled

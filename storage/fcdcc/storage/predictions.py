@@ -1,8 +1,8 @@
-"""Predictions out: whole blocks, written once, read back, and known by their records.
+"""Writes and reads predictions in whole blocks, each with a completion record.
 
-A :class:`PredictionStore` is a small value that travels to workers. Writing a block stores
-its chunks and then its record; of two workers that write the same block, the first wins, so
-that a block keeps its bytes from the moment it is recorded.
+A :class:`PredictionStore` is a small value that is sent to workers. Writing a block stores its
+chunks and then its record; if two workers write the same block, the first wins, so that the bytes
+of a block do not change once it is recorded.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class PredictionStore:
     Parameters
     ----------
     url
-        Local path or URL; may hold credentials.
+        Local path or URL; may contain credentials.
     arrays
-        What is stored, ``prediction`` first.
+        The arrays, ``prediction`` first.
     layout
-        How many images there are, and how many in a block.
+        Number of images, and of images per block.
     fingerprint
-        Digest of the fingerprint, kept in every record.
+        Digest of the fingerprint, stored in every record.
     output
-        The id of the output: a worker of a run that has been put aside writes nothing into
-        the output that took its place.
+        The id of the output. If the output is put aside, a worker of its run writes nothing
+        into the output that took its place.
     """
 
     url: str = field(repr=False)
@@ -86,24 +86,23 @@ class PredictionStore:
     ) -> BlockRecord:
         """Store a block's predictions and then its record, and return the record.
 
-        A block that is done keeps its bytes: then its record is returned and nothing
-        written.
+        If the block is done already, nothing is written and its record returned.
 
         Parameters
         ----------
         block
-            Which block.
+            Number of the block.
         values
-            (images of the block, *shape), or a mapping from array names to these; of the
-            rows only those of the block, where it holds a band.
+            (images of the block, *shape), or a mapping from array names to these; if the block
+            is a band, only its rows.
         warnings, details
-            Kept in the record.
+            Stored in the record.
 
         Raises
         ------
         OutputError
-            If the values have the wrong shape, or cannot be stored (a full disk): there is
-            no record then, and the block is done again by the next run.
+            If the values have the wrong shape, or cannot be stored (a full disk): then there is
+            no record, and the next run computes the block again.
         """
         start, stop = self.layout.bounds(block)
         files = self._encode(block, stop - start, values)
@@ -124,7 +123,7 @@ class PredictionStore:
     def record_failure(
         self, block: int, reason: str, *, details: Mapping[str, Json] | None = None
     ) -> BlockRecord:
-        """Record that a block could not be made; a block that is done stays done.
+        """Record that a block failed; a block that is done stays done.
 
         Raises
         ------
@@ -142,7 +141,7 @@ class PredictionStore:
         return record
 
     def read(self, block: int, array: str = "prediction") -> NDArray[Any]:
-        """Return one block's predictions (images, *shape), a band's own rows only.
+        """Return one block's predictions (images, *shape); of a band only its rows.
 
         Raises
         ------
@@ -159,7 +158,7 @@ class PredictionStore:
         return decode(chosen, block, self.layout.batch, stop - start, found)
 
     def progress(self) -> Progress:
-        """Return which blocks are done, by their records and the sizes of their chunks.
+        """Return which blocks are done, from their records and the sizes of their chunks.
 
         Raises
         ------
@@ -172,11 +171,11 @@ class PredictionStore:
             )
 
     def clear(self, progress: Progress) -> None:
-        """Make room for the blocks that are to be done: remove what is left of earlier tries.
+        """Remove records and chunks of earlier attempts at the blocks that are not done.
 
-        Records go before chunks. A block that has only grown keeps what it has until it is
-        written anew, so that its predictions stay readable. Only for the holder of the
-        output's lock, before anything is computed.
+        Records are removed before chunks. A block that was done with fewer images keeps both
+        until it is written again, so that its predictions stay readable. Only for the holder
+        of the output's lock, before anything is computed.
 
         Raises
         ------
@@ -197,7 +196,7 @@ class PredictionStore:
                     folder.delete(name for name in names if name in stored)
 
     def discard(self, blocks: Iterable[int], reason: str) -> None:
-        """Record that blocks are damaged, so that the next run does them again.
+        """Record that blocks are damaged, so that the next run computes them again.
 
         Only for the holder of the output's lock. No data is deleted.
 
@@ -213,11 +212,11 @@ class PredictionStore:
                 replace_record(self.folder, record)
 
     def compact(self, *, keep: int = 4096) -> int:
-        """Gather the records of completed blocks into few files; return how many.
+        """Merge the records of completed blocks into few files; return how many were merged.
 
-        Does nothing up to ``keep`` of them: that many are read in well under a second. Only
+        Does nothing if there are at most ``keep``, which are read in well under a second. Only
         for the holder of the output's lock, best in a thread of its own: removing files that
-        were flushed to disk takes about as long as writing them did.
+        were flushed to disk takes about as long as writing them.
 
         Raises
         ------
@@ -255,12 +254,13 @@ class PredictionStore:
         if folder.size(marker(self.output)) is None:
             raise OutputError(
                 f"{shown(self.url)} is no longer the output that this run began: it was moved, "
-                "put aside or deleted meanwhile"
+                "put aside or deleted by another process"
             )
 
     def _completes(self, folder: Folder, record: BlockRecord) -> bool:
         start, stop = self.layout.bounds(record.block)
-        # More images than this writer knows of: it outlived its run, and images were appended.
+        # The record may have more images than this writer knows of: images were appended, and
+        # the writer belongs to an earlier run.
         return (
             record.state == "done"
             and record.fingerprint == self.fingerprint
@@ -270,7 +270,7 @@ class PredictionStore:
         )
 
     def _store(self, folder: Folder, block: int, name: str, data: bytes) -> Chunk:
-        """Store a chunk unless another writer of the same block has; return what is stored."""
+        """Store a chunk unless another writer stored it; return the stored chunk's checksum."""
         if folder.write(name, data, exclusive=True):
             return Chunk.of(data)
         present = folder.read(name)
@@ -280,13 +280,13 @@ class PredictionStore:
         return Chunk.of(present)
 
     def _is_whole(self, block: int, name: str, present: bytes, ours: bytes) -> bool:
-        """Return whether a chunk that is already there has predictions wherever ours has.
+        """Return whether a stored chunk has predictions for all images for which ours has.
 
-        It has not if it was written before images were appended.
+        It lacks some if it was written before images were appended.
         """
         array = self._array(name.split("/")[0])
         start, stop = self.layout.bounds(block)
-        # Each chunk of the block is decoded as this one: that spares a way to decode one alone.
+        # decode() takes the chunks of a whole block: this chunk stands for all of them.
         names = array.chunk_names(block, self.layout.batch)
         filled = []
         for data in (present, ours):
@@ -302,7 +302,7 @@ class PredictionStore:
 
 @contextlib.contextmanager
 def _reported(what: str, done: str) -> Iterator[None]:
-    """Say what a store failed at, and what to do."""
+    """Raise OSError as an OutputError that says what could not be done."""
     try:
         yield
     except OutputError:
@@ -315,17 +315,17 @@ def _reported(what: str, done: str) -> Iterator[None]:
 
 
 def _finite(details: dict[str, Json]) -> dict[str, Json]:
-    """Return JSON without the numbers that JSON does not have: a text stands for each.
+    """Return JSON with texts in place of NaN and infinities, which JSON does not have.
 
     Raises
     ------
     OutputError
-        If it is no JSON.
+        If the value is not JSON.
     """
     try:
         kept: dict[str, Json] = json.loads(json.dumps(details), parse_constant=str)
     except (TypeError, ValueError) as error:
-        raise OutputError(f"details {details!r} are no JSON: {error}") from None
+        raise OutputError(f"details {details!r} are not JSON: {error}") from None
     return kept
 
 

@@ -1,7 +1,7 @@
-"""What is done to images before a network sees them: scale, mean, standard deviation.
+"""Preparation of images for a network: scale, mean, standard deviation.
 
-The same arithmetic in the same order and precision as torchvision's ``ToTensor`` and
-``Normalize``, so that a prepared image is bit for bit what a model was trained on.
+The arithmetic has the order and precision of torchvision's ``ToTensor`` and ``Normalize``, so that
+a prepared image is bit for bit equal to what a model was trained on.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["Preparation"]
 
 @dataclass(frozen=True)
 class Preparation:
-    """How stored images become a network's input.
+    """The conversion of stored images to a network's input.
 
     Parameters
     ----------
     scale
-        ``"auto"``: unsigned bytes are divided by 255, everything else is unchanged;
-        ``"none"``: nothing is.
+        ``"auto"``: unsigned bytes are divided by 255, other types are unchanged; ``"none"``:
+        all types are unchanged.
     mean, std
-        Subtracted and divided by afterwards: one number, or one per channel; None for
-        neither. In units of the scaled images.
+        Subtracted, and divided by, after scaling: one number, or one per channel, in units of
+        the scaled images; None for neither.
     dtype
-        ``"float32"`` or ``"float64"``, what the network computes in.
+        ``"float32"`` or ``"float64"``, the type in which the network computes.
 
     Raises
     ------
     PreparationError
-        If a value means nothing.
+        If a value is not allowed.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class Preparation:
         Returns
         -------
         ndarray
-            The same shape, ``dtype``, C-contiguous; never the array that was given.
+            A new array of the same shape and of ``dtype``, C-contiguous.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Preparation:
         return numbers.reshape((1, -1) + (1,) * (ndim - 2))
 
     def as_json(self) -> dict[str, Json]:
-        """Return what determines the prepared images, for a fingerprint."""
+        """Return the preparation as JSON, for a fingerprint."""
         return {
             "scale": self.scale,
             "mean": [*_as_tuple(self.mean)],

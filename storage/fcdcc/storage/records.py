@@ -1,13 +1,13 @@
 """Completion records: one per block, written after the block's chunks.
 
-A record says which images the block holds, under which fingerprint they were made, and the
-size and SHA-256 of each chunk as it was stored. A block without a valid record of the right
-fingerprint and length is done again, whatever its chunks look like.
+A record has the images of the block, the fingerprint of the job, and the size and SHA-256 of each
+chunk as it was stored. A block without a valid record with the right fingerprint and number of
+images is computed again, whatever chunks it has.
 
-Records lie in ``.fcdcc/blocks``, each in a file of its own, which many workers can write
-without meeting. :func:`compact` gathers them into segments of one record per line, so that a
-later run lists and reads few files. A record in a file of its own is newer than one in a
-segment, and a later segment is newer than an earlier one.
+Records are in ``.fcdcc/blocks``, each in a file of its own, so that many workers can write them
+independently. :func:`compact` merges them into segments with one record per line, so that a later
+run lists and reads few files. A record in its own file is newer than one in a segment, and a later
+segment is newer than an earlier one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ __all__ = [
 
 RECORDS = ".fcdcc/blocks"
 SCHEMA = 1
+"""Version of the format of records; this version reads records up to it."""
 
-_SEGMENT_LIMIT = 32
+_MAX_SEGMENTS = 32
+"""With so many segments, :func:`compact` merges them into the new one."""
 
 
 def _now() -> str:
@@ -46,46 +48,46 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a chunk file holds: its size in bytes and their SHA-256."""
+    """The size of a file in bytes, and the SHA-256 of its contents."""
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, data: bytes) -> Chunk:
-        """Return what there is to know about some contents."""
+        """Return the size and checksum of some contents."""
         return cls(len(data), digest(data))
 
     @classmethod
     def from_json(cls, entry: Json) -> Chunk:
-        """Return what ``[size, sha256]`` says."""
+        """Return the chunk that ``[size, sha256]`` describes."""
         if not isinstance(entry, list):
-            raise TypeError(f"{entry!r} is no chunk")
+            raise TypeError(f"{entry!r} is not a chunk")
         return cls(_integer(entry[0]), str(entry[1]))
 
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """What became of one block.
+    """The record of one block.
 
     Parameters
     ----------
     block, start, stop
-        The block and its images start … stop − 1.
+        The block, and its images start … stop − 1.
     state
         ``"done"`` or ``"failed"``.
     fingerprint
-        Digest of the fingerprint under which it was made.
+        Digest of the fingerprint of the job.
     chunks
-        Chunk files by name; empty where the block failed.
+        Chunk files by name; empty if the block failed.
     reason
-        Why it failed; empty where it is done.
+        Why the block failed; empty if it is done.
     warnings
-        What was noticed about the predictions, such as values that are no numbers.
+        Warnings about the predictions, such as values that are not finite.
     details
-        Whatever else the run wants to keep: times, erasures, decodes.
+        Further data of the run: times, erasures, decodes.
     written
-        When, ISO 8601 in UTC.
+        When the record was made, ISO 8601 in UTC.
     """
 
     block: int
@@ -119,7 +121,7 @@ class BlockRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> BlockRecord:
-        """Return the record that :meth:`to_bytes` wrote, in this version or an older one.
+        """Return the record that :meth:`to_bytes` of this or an older version returned.
 
         Raises
         ------
@@ -130,7 +132,9 @@ class BlockRecord:
         try:
             return _record(members)
         except (LookupError, TypeError, ValueError) as error:
-            raise DamageError(f"it is no record that this version can read: {error!r}") from error
+            raise DamageError(
+                f"it is not a record that this version can read: {error!r}"
+            ) from error
 
 
 def _record(members: Mapping[str, Json]) -> BlockRecord:
@@ -159,7 +163,7 @@ def _record(members: Mapping[str, Json]) -> BlockRecord:
 
 def _integer(value: Json) -> int:
     if not isinstance(value, int):
-        raise TypeError(f"{value!r} is no integer")
+        raise TypeError(f"{value!r} is not an integer")
     return value
 
 
@@ -178,12 +182,12 @@ def write_record(folder: Folder, record: BlockRecord) -> None:
 
 
 def replace_record(folder: Folder, record: BlockRecord) -> None:
-    """Store a record in place of whatever the block has; only for the holder of the lock."""
+    """Store a record in place of any other of the block; only for the holder of the lock."""
     folder.write(record_name(record.block), record.to_bytes() + b"\n")
 
 
 def read_record(folder: Folder, block: int) -> BlockRecord | None:
-    """Return the record that a block has in a file of its own; None without a valid one."""
+    """Return the record that a block has in its own file; None if there is no valid one."""
     try:
         found = _parsed(folder.read(record_name(block)))
     except FileNotFoundError:
@@ -194,9 +198,9 @@ def read_record(folder: Folder, block: int) -> BlockRecord | None:
 def read_records(
     folder: Folder,
 ) -> Iterator[tuple[str, BlockRecord | DamageError]]:
-    """Yield all records, the older of two of one block first, each with where it lies.
+    """Yield all records with the names of their files, older ones of a block before newer ones.
 
-    What is no valid record is yielded as the error that says why.
+    For an invalid record, the error is yielded.
     """
     own, segments = _listed(folder)
     for name, data in folder.read_many(segments):
@@ -219,10 +223,10 @@ def _parsed(line: bytes) -> BlockRecord | DamageError:
 
 
 def compact(folder: Folder, *, keep: int = 4096) -> int:
-    """Gather records that lie in files of their own into a segment; return how many.
+    """Merge records that are in files of their own into a segment; return how many.
 
-    Nothing is done up to ``keep`` of them. Only for the holder of the output's lock. A run
-    that dies in the middle leaves records twice, which says the same.
+    Does nothing if there are at most ``keep``. Only for the holder of the output's lock. If the
+    process ends in the middle, some records exist twice, which does no harm.
     """
     own, segments = _listed(folder)
     if len(own) <= keep:
@@ -230,11 +234,11 @@ def compact(folder: Folder, *, keep: int = 4096) -> int:
     lines: dict[str, bytes] = {}
     for name, data in folder.read_many(own):
         found = _parsed(data)
-        # A failure may yet be replaced by the block's other writer.
+        # A failure stays in its own file: another writer of the block may still replace it.
         if isinstance(found, BlockRecord) and found.state == "done":
             lines[name] = data
     if lines:
-        merged = segments if len(segments) >= _SEGMENT_LIMIT else []
+        merged = segments if len(segments) >= _MAX_SEGMENTS else []
         older = b"".join(data for _, data in folder.read_many(merged))
         last = int(segments[-1].rpartition("-")[2].removesuffix(".jsonl")) if segments else 0
         name = f"{RECORDS}/segment-{last + 1:06d}.jsonl"
@@ -244,7 +248,7 @@ def compact(folder: Folder, *, keep: int = 4096) -> int:
 
 
 def drop_unreadable(folder: Folder) -> None:
-    """Remove what is no valid record, alone or in a segment; only for the holder of the lock."""
+    """Remove invalid records, in files of their own and in segments; only with the lock."""
     own, segments = _listed(folder)
     for name, data in folder.read_many(own):
         if not isinstance(_parsed(data), BlockRecord):
@@ -257,7 +261,7 @@ def drop_unreadable(folder: Folder) -> None:
 
 
 def _listed(folder: Folder) -> tuple[list[str], list[str]]:
-    """Return the files that hold one record each, and the segments, oldest first."""
+    """Return the files with one record each, and the segments, oldest first."""
     names = sorted(folder.sizes(RECORDS))
     return (
         [name for name in names if name.endswith(".json")],

@@ -1,10 +1,10 @@
-"""What an output is: the job that made it, its arrays, and the files that describe it.
+"""The description of an output: the job that made it, its arrays, and its files.
 
-``.fcdcc/run.json`` is written first and never again: fingerprint, stored plan, arrays, batch.
-``.fcdcc/contents.json`` says how many images there are and what every file must hold that
-belongs to no block: the ``zarr.json`` files with their text, coordinates with their
-checksums. It is written before those files, so that whatever interrupts their change, the
-next run can finish it. Of both there is a second copy, since nothing else could replace them.
+``.fcdcc/run.json`` has the fingerprint, stored plan, arrays and batch; it is written first and
+never changed. ``.fcdcc/contents.json`` has the number of images and the contents of every file
+that belongs to no block: the text of the ``zarr.json`` files, checksums of coordinates. It is
+written before those files, so that after an interruption the next run can finish the change. Both
+have a second copy, since they could not be reconstructed from other files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 PRIVATE = ".fcdcc"
-"""Folder in the output for everything that is no Zarr."""
+"""Folder in the output for everything that is not Zarr."""
 
 RUN = f"{PRIVATE}/run.json"
 CONTENTS = f"{PRIVATE}/contents.json"
@@ -48,8 +48,10 @@ CONTENTS = f"{PRIVATE}/contents.json"
 T = TypeVar("T")
 
 _SCHEMA = 2
-_WHOLE_IMAGES = 1
-"""The schema of what has no bands: older versions read it, too."""
+"""Latest version of the format of ``run.json`` and ``contents.json``: that of bands."""
+
+_SCHEMA_WITHOUT_BANDS = 1
+"""The version that files without bands have, which older versions of fcdcc read, too."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class StoredRun:
     Parameters
     ----------
     fingerprint
-        What determines its answers.
+        Of the job.
     arrays
-        Its arrays, ``prediction`` first.
+        The arrays of the output, ``prediction`` first.
     batch
         Images per block, and the length of chunks along n.
     dim
@@ -71,9 +73,9 @@ class StoredRun:
     plan
         The stored plan, any JSON.
     output
-        An id of this very output, new for each that is created.
+        A unique id of the output.
     created
-        When, ISO 8601 in UTC.
+        When the output was created, ISO 8601 in UTC.
     """
 
     fingerprint: Fingerprint
@@ -94,7 +96,7 @@ class StoredRun:
     def to_bytes(self) -> bytes:
         """Return the contents of ``run.json``."""
         members: dict[str, Json] = {
-            "schema": _WHOLE_IMAGES if self.arrays[0].band is None else _SCHEMA,
+            "schema": _SCHEMA_WITHOUT_BANDS if self.arrays[0].band is None else _SCHEMA,
             "fingerprint": self.fingerprint.fields,
             "arrays": [array.as_json() for array in self.arrays],
             "batch": self.batch,
@@ -146,7 +148,7 @@ def _output_array(entry: Json) -> OutputArray:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the files hold that belong to no block.
+    """The contents of the files that belong to no block.
 
     Parameters
     ----------
@@ -157,8 +159,8 @@ class Contents:
     chunks
         Chunk files of coordinates along the first axis, by name.
     blobs
-        Contents of the chunk files of other coordinates, which nobody may be able to give
-        again.
+        Contents of the chunk files of other coordinates, since later runs may not have their
+        values.
     """
 
     images: int
@@ -169,7 +171,7 @@ class Contents:
     def to_bytes(self) -> bytes:
         """Return the contents of ``contents.json``."""
         members: dict[str, Json] = {
-            "schema": _WHOLE_IMAGES,
+            "schema": _SCHEMA_WITHOUT_BANDS,
             "images": self.images,
             "texts": dict(self.texts),
             "chunks": {name: [chunk.size, chunk.sha256] for name, chunk in self.chunks.items()},
@@ -198,7 +200,7 @@ class Contents:
 
     @property
     def files(self) -> dict[str, Chunk]:
-        """Size and checksum of every file."""
+        """Size and checksum of every file that belongs to no block."""
         texts = {name: Chunk.of(text.encode()) for name, text in self.texts.items()}
         blobs = {name: Chunk.of(data) for name, data in self.blobs.items()}
         return texts | blobs | dict(self.chunks)
@@ -216,14 +218,14 @@ def write_copies(folder: Folder, name: str, data: bytes) -> None:
 
 
 def read_copies(folder: Folder, name: str) -> dict[str, Json] | None:
-    """Return the members of a file from the first of its copies that is whole.
+    """Return the members of a file from the first of its copies that is undamaged.
 
-    None where neither copy is there.
+    None if neither copy exists.
 
     Raises
     ------
     DamageError
-        If no copy is whole.
+        If no copy is undamaged.
     OutputError
         If a newer version wrote it.
     """
@@ -255,12 +257,12 @@ def read_copies(folder: Folder, name: str) -> dict[str, Json] | None:
 
 
 def marker(output: str) -> str:
-    """Return the name of the empty file that shows which output lies at a location."""
+    """Return the name of the empty file that identifies the output at a location."""
     return f"{PRIVATE}/output-{output}"
 
 
 def read_run(folder: Folder) -> StoredRun | None:
-    """Return the run that an output belongs to; None where there is no ``run.json``.
+    """Return the run that an output belongs to; None if there is no ``run.json``.
 
     Raises
     ------
@@ -272,7 +274,7 @@ def read_run(folder: Folder) -> StoredRun | None:
 
 
 def read_contents(folder: Folder) -> Contents | None:
-    """Return what an output's ``contents.json`` says; None where there is none.
+    """Return an output's ``contents.json``; None if there is none.
 
     Raises
     ------
@@ -286,13 +288,13 @@ def read_contents(folder: Folder) -> Contents | None:
 def _understood(
     folder: Folder, members: Mapping[str, Json], make: Callable[[Mapping[str, Json]], T]
 ) -> T:
-    """Return what members say; what says nothing has a checksum, and no run wrote it."""
+    """Return an object made from members; DamageError if they are not what a run writes."""
     try:
         return make(members)
     except OutputError:
         raise
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise DamageError(
-            f"{shown(folder.location)} says of itself what no run has written ({error!r}): put it "
+            f"{shown(folder.location)} has a description that no run writes ({error!r}): put it "
             "aside with --restart and run the job again"
         ) from error

@@ -1,8 +1,8 @@
 """Images as a small value that any process can read from.
 
-An :class:`ImageSource` says where the images are, how many there are and how their axes
-lie. It holds no open file, so it travels to workers as it is; each process opens the store
-at its first read and keeps it open.
+An :class:`ImageSource` has the location of the images, their number and the order of their axes.
+It holds no open file, so it can be sent to workers; each process opens the store at its first read
+and keeps it open.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ PIXEL_KINDS = "buif"
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images in a Zarr array, opened by whoever reads.
+    """Images in a Zarr array, which each process opens when it first reads.
 
     Parameters
     ----------
     url
-        Local path or URL of the Zarr array or group; may hold credentials.
+        Local path or URL of the Zarr array or group; may contain credentials.
     path
         Path of the array inside the group; empty for an array.
     shape
-        (n, c, *space) of what is stored.
+        (n, c, *space) of the stored array.
     dtype
-        Of what is stored, as NumPy writes it (``"uint8"``).
+        Of the stored array, as NumPy writes it (``"uint8"``).
     order
         Axes of the stored array in the order (n, c, *space).
     dims
         Names of the axes in the order (n, c, *space).
     ids_name
-        Name of the coordinate along n, None where there is none.
+        Name of the coordinate along n, None if there is none.
     limit
-        Only the first so many images count.
+        Number of images, from the first, that are used; None for all.
     form
-        Digest of how the array is stored, so that an array that has been replaced is opened
-        anew.
+        Digest of the array's metadata: if the array is replaced by one that is stored in
+        another way, sources of the new one do not use the open old one.
     single
         Whether the stored array is one image, without the axis n.
     row_chunk, chunk_bytes
-        Rows that are read and unpacked together, at least, and what a chunk takes unpacked.
+        Rows per stored chunk, and bytes of a chunk before compression.
     """
 
     url: str = field(repr=False)
@@ -98,7 +98,7 @@ class ImageSource:
 
     @property
     def identity(self) -> dict[str, Json]:
-        """What identifies the input, its length and any credentials left out."""
+        """What identifies the input, without its length and any credentials."""
         return {
             "url": shown(self.url),
             "array": self.path,
@@ -108,7 +108,7 @@ class ImageSource:
         }
 
     def with_limit(self, limit: int | None) -> ImageSource:
-        """Return the same images, only the first ``limit`` of them.
+        """Return a source of the first ``limit`` images.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class ImageSource:
         return np.ascontiguousarray(stored.transpose(self.order))
 
     def read_ids(self, start: int, stop: int) -> NDArray[Any] | None:
-        """Return the coordinate along n for images start … stop − 1; None where there is none.
+        """Return the coordinate along n for images start … stop − 1; None if there is none.
 
         Numbers as they are stored, texts as NumPy's variable-length strings.
 
@@ -178,7 +178,7 @@ class ImageSource:
         return _as_text(values) if values.dtype.kind in "OSU" else values
 
     def ids(self) -> Coordinate | None:
-        """Return the labels of all images for the output; None where the input has none.
+        """Return the labels of all images for the output; None if the input has none.
 
         Raises
         ------
@@ -214,7 +214,7 @@ def _stored(source: ImageSource) -> ZarrArray:
     Raises
     ------
     InputError
-        If it is stored otherwise than when the source was made.
+        If it is not stored as it was when the source was made.
     """
     found = open_array(source.url, source.path)
     stored = (1, *found.shape) if source.single else found.shape
@@ -223,13 +223,13 @@ def _stored(source: ImageSource) -> ZarrArray:
     if shape[1:] != source.image_shape or shape[0] < source.images:
         raise InputError(
             f"{shown(source.url)} has shape {found.shape} now, which does not hold {source!r}: it "
-            "was replaced meanwhile; run the job again"
+            "was replaced during the run; run the job again"
         )
     return found
 
 
 def sibling(path: str, name: str) -> str:
-    """Return the path of an array that lies beside another one."""
+    """Return the path of an array in the same group as another one."""
     parent, _, _ = path.rpartition("/")
     return f"{parent}/{name}" if parent else name
 
@@ -237,7 +237,7 @@ def sibling(path: str, name: str) -> str:
 def _read_coordinate(location: str, path: str, start: int, stop: int) -> NDArray[Any]:
     array = open_array(location, path)
     if array.ndim != 1:
-        raise InputError(f"{path!r} in {shown(location)} is no coordinate: expected one axis")
+        raise InputError(f"{path!r} in {shown(location)} is not a coordinate: expected one axis")
     return read_part(location, array, (slice(start, stop),))
 
 

@@ -1,7 +1,7 @@
-"""Zarr arrays and groups as they are found: v2 or v3, local or behind a URL, named or not.
+"""Reads Zarr arrays and groups, v2 or v3, at a local path or a URL.
 
-Everything here only reads, and whatever a store or its driver raises becomes one line of
-:class:`~fcdcc.storage.errors.InputError` without credentials.
+Errors of a store or its driver are raised as :class:`~fcdcc.storage.errors.InputError`, with a
+message of one line without credentials.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def _reported(location: str, problem: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
         text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, FileNotFoundError):  # zarr puts it in terms of its classes
-            text = "there is none"
+        if isinstance(error, FileNotFoundError):  # zarr's own message names its classes
+            text = "it does not exist"
         message = f"{shown(location)} {problem}: {scrubbed(text, location)}"
         # A chained error would show the location in a traceback.
         raise InputError(message) from (None if has_secrets(location) else error)
@@ -61,9 +61,9 @@ def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
 
 
 def open_array(location: str, path: str) -> ZarrArray:
-    """Return the array at a path of a store, by its own metadata.
+    """Return the array at a path of a store, from its own metadata.
 
-    A group's consolidated metadata may be older than the last images of its arrays.
+    A group's consolidated metadata may be outdated if images were appended.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def open_array(location: str, path: str) -> ZarrArray:
 
 
 def members_of(location: str, group: zarr.Group) -> dict[str, ZarrArray]:
-    """Return the arrays that lie directly in a group, their shapes perhaps out of date.
+    """Return the arrays directly in a group; their shapes may be outdated.
 
     Raises
     ------
@@ -89,13 +89,13 @@ def members_of(location: str, group: zarr.Group) -> dict[str, ZarrArray]:
         "the group's metadata"
     )
     with _reported(location, problem), warnings.catch_warnings():
-        # Zarr warns about stray files in a group, which are none of our business.
+        # Zarr warns about other files in a group.
         warnings.simplefilter("ignore")
         return dict(group.arrays())
 
 
 def attributes_of(node: ZarrArray | zarr.Group) -> dict[str, Json]:
-    """Return attributes as JSON; what is none becomes text."""
+    """Return attributes as JSON, other values as text."""
     attributes: dict[str, Json] = json.loads(json.dumps(node.attrs.asdict(), default=str))
     return attributes
 
@@ -111,9 +111,9 @@ def dimension_names(array: ZarrArray) -> tuple[str | None, ...] | None:
 
 
 def form_of(array: ZarrArray) -> str:
-    """Return a digest of how an array is stored, its length and attributes left out.
+    """Return a digest of an array's metadata without its length and attributes.
 
-    Two arrays of one form are read alike.
+    Two arrays with the same digest are stored in the same way.
     """
     metadata = json.loads(json.dumps(array.metadata.to_dict(), default=str))
     metadata.pop("attributes", None)
@@ -137,6 +137,6 @@ def read_part(location: str, array: ZarrArray, selection: tuple[slice, ...]) -> 
         part = ", ".join(f"{s.start or 0}:{s.stop}" for s in selection if s != slice(None))
         message = f"{where} cannot be read at [{part}]: {scrubbed(text, location)}"
         raise InputError(message) from (None if has_secrets(location) else error)
-    if values.dtype.isnative:  # texts are, and have no byte order to be given
+    if values.dtype.isnative:  # texts are native, and newbyteorder does not support them
         return values
     return values.astype(values.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Verification: every stored file read again and compared with what was recorded of it."""
+"""Verification: reads every stored file and compares it with the recorded checksums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .runs import CONTENTS, PRIVATE, RUN, StoredRun, copies, marker, read_conten
 
 __all__ = ["Damage", "damaged_blocks", "verify"]
 
-_READERS = 4
+_READING_THREADS = 4
 
 T = TypeVar("T")
 
@@ -37,13 +37,13 @@ class Damage:
     path
         The file, relative to the output.
     kind
-        ``changed``: its bytes are not what was written; ``truncated``: nor is its size;
-        ``missing``: it is not there; ``record``: a record that cannot be read or belongs to
-        another run; ``unrecorded``: data without a record.
+        ``changed``: its bytes differ from what was written; ``truncated``: its size differs,
+        too; ``missing``: it does not exist; ``record``: a record that cannot be read or belongs
+        to another run; ``unrecorded``: data without a record.
     block
-        The block that it belongs to, where it belongs to one.
+        The block that the file belongs to; None if it belongs to no block.
     detail
-        What was found, in words.
+        A description for messages.
     """
 
     path: str
@@ -57,10 +57,10 @@ class Damage:
 
 
 def verify(url: str | os.PathLike[str]) -> list[Damage]:
-    """Read everything that an output holds again and return what is damaged, by path.
+    """Read all files of an output and return what is damaged, sorted by path.
 
-    Blocks that have not been made are no damage. Hold the output's lock meanwhile: a block
-    that is just being written is data without a record.
+    Blocks that are not done yet are no damage. The caller should hold the output's lock: a block
+    that is being written looks like data without a record.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
         expected |= {name: (block, chunk) for name, chunk in record.chunks.items()}
     if contents is not None:
         expected |= {name: (None, chunk) for name, chunk in contents.files.items()}
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
         results = pool.map(lambda item: _check(folder, item[0], *item[1]), expected.items())
         found += [damage for damage in results if damage is not None]
     if run is not None:
@@ -92,19 +92,19 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
     if contents is None:
         found += _unvouched(folder, run)
     found += [
-        Damage(name, "changed", None, f"what a run said of itself: {reason}")
+        Damage(name, "changed", None, f"the journal of a run: {reason}")
         for name, reason in damaged_journals(folder).items()
     ]
     return sorted(found, key=lambda damage: (damage.path, damage.kind))
 
 
 def damaged_blocks(found: Iterable[Damage]) -> list[int]:
-    """Return the blocks that are to be done again because of some damage, ascending."""
+    """Return the blocks that have to be computed again because of damage, ascending."""
     return sorted({damage.block for damage in found if damage.block is not None})
 
 
 def _whole(read: Callable[[Folder], T], folder: Folder) -> T | None:
-    """Return what a file says, None where no copy of it is whole."""
+    """Return the contents of a file, None if all copies are damaged."""
     try:
         return read(folder)
     except DamageError:
@@ -115,8 +115,8 @@ def _check(folder: Folder, name: str, block: int | None, wanted: Chunk) -> Damag
     try:
         data = folder.read(name)
     except FileNotFoundError:
-        what = "a record says that it was written" if block is not None else "it describes data"
-        return Damage(name, "missing", block, f"it is not there, and {what}")
+        what = "a record says that it was written" if block is not None else "the output needs it"
+        return Damage(name, "missing", block, f"the file is missing, and {what}")
     if len(data) != wanted.size:
         return Damage(
             name, "truncated", block, f"it has {len(data)} bytes and was written with {wanted.size}"
@@ -135,7 +135,7 @@ def _check_copies(folder: Folder) -> Iterator[Damage]:
             else:
                 unseal(data[:-1])
         except FileNotFoundError:
-            yield Damage(name, "missing", None, "it is not there")
+            yield Damage(name, "missing", None, "the file is missing")
         except DamageError as error:
             yield Damage(name, "changed", None, str(error))
 
@@ -146,21 +146,21 @@ def _block_of(name: str) -> int | None:
 
 
 def _unvouched(folder: Folder, run: StoredRun | None) -> Iterator[Damage]:
-    """Yield the files of which nothing says any more what they should hold; a run writes them."""
+    """Yield the files whose checksums are lost with ``contents.json``; a run writes them again."""
     ours = {array.name for array in run.arrays} if run is not None else set()
     for entry in folder.entries() or ():
         for name in ("zarr.json",) if entry == "zarr.json" else sorted(folder.sizes(entry)):
             if entry != PRIVATE and (entry not in ours or name.endswith("/zarr.json")):
-                reason = f"{CONTENTS} is damaged, which says what it should hold"
+                reason = f"its checksum is lost, since {CONTENTS} is damaged"
                 yield Damage(name, "changed", None, reason)
 
 
 def _strangers(
     folder: Folder, run: StoredRun, layout: BlockLayout | None, records: dict[int, BlockRecord]
 ) -> Iterator[Damage]:
-    """Yield records of other runs, chunks without a record, and an output without its mark.
+    """Yield records of other runs, chunks without a record, and a missing marker of the output.
 
-    Without a layout, which is damaged then, no block is one too many.
+    Without a layout, the number of blocks is not checked.
     """
     digest = run.fingerprint.digest
     for block, record in records.items():
@@ -171,14 +171,14 @@ def _strangers(
         elif layout is not None and block >= layout.blocks:
             yield Damage(
                 f"{RECORDS}/{block:08d}.json", "record", block,
-                f"the record is of a block that is not there: the last is {layout.blocks - 1}",
+                f"the record is of a block that does not exist: the last is {layout.blocks - 1}",
             )  # fmt: skip
     known = {name for record in records.values() for name in record.chunks}
     for array in run.arrays:
         for name in sorted(folder.sizes(array.name).keys() - known - {f"{array.name}/zarr.json"}):
             owner = array.block_of(name, run.batch)
             if owner is not None and owner in records:
-                continue  # left by an attempt that failed, and recorded as such
+                continue  # left by a failed attempt, which has a record
             yield Damage(name, "unrecorded", owner, "data without a record")
     if folder.size(marker(run.output)) is None:
-        yield Damage(marker(run.output), "missing", None, "the mark of the output is not there")
+        yield Damage(marker(run.output), "missing", None, "the marker of the output is missing")

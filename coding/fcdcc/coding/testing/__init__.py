@@ -1,4 +1,4 @@
-"""Tests for people who write a code of their own: a contract suite to subclass."""
+"""A contract suite to subclass for testing a code of your own."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What every code has to keep, as tests that pytest collects from a subclass.
+"""The contract of a code, as tests that pytest collects from a subclass.
 
     class TestMyCode(CodeContract):
         def make(self) -> Code:
             return my_code(n=6, k_a=4, k_b=2)
 
-Nothing here imports pytest. The methods raise AssertionError where the code breaks the
-contract and say what was expected.
+This module does not import pytest. The methods raise AssertionError with what was expected if
+the code breaks the contract.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ __all__ = ["CodeContract"]
 
 
 class CodeContract:
-    """The contract of a code; subclass it and give it :meth:`make`.
+    """The contract of a code; a subclass defines :meth:`make`.
 
     Attributes
     ----------
     largest_condition
-        Above it a survivor set is not decoded in the tests that compare numbers: a code may
-        be ill-conditioned, and its decoding then need not be accurate.
+        Tests that compare numbers skip survivor sets with a larger condition number: a code
+        may be ill-conditioned, and its decoding is then not accurate.
     sets
-        How many random survivor sets each test tries.
+        Number of random survivor sets that each test tries.
     """
 
     largest_condition: float = 1e9
     sets: int = 6
 
     def make(self) -> Code:
-        """Return the code under test: the same value whenever it is called."""
+        """Return the code under test, an equal one at each call."""
         raise NotImplementedError("give your subclass a method make() that returns the code")
 
     def survivor_sets(self, code: Code) -> Iterator[tuple[int, ...]]:
@@ -65,7 +65,7 @@ class CodeContract:
             _expect(not matrix.flags.writeable, "the matrices of a code can be changed")
 
     def test_is_a_value(self) -> None:
-        """Equal when made again, and after pickling; usable as a key."""
+        """A code is equal to itself made again or pickled, and has the same hash."""
         code = self.make()
         again, copied = self.make(), pickle.loads(pickle.dumps(code))  # noqa: S301 - our own bytes
         _expect(code == again and hash(code) == hash(again), "made twice, it is not equal")
@@ -114,7 +114,7 @@ class CodeContract:
             )
 
     def test_decoder_inverts(self) -> None:
-        """The decoder gives back the products that the results were made of."""
+        """The decoder returns the products that the results were made of."""
         code = self.make()
         rng = np.random.default_rng(1)
         products = rng.normal(size=(code.k_a * code.k_b, 5))
@@ -130,7 +130,7 @@ class CodeContract:
                 _expect(error < 1e-12 * condition + 1e-12, f"shares {chosen}: error {error:.2g}")
 
     def test_convolution_is_that_of_torch(self) -> None:
-        """A coded convolution is the plain one, split by rows and by images."""
+        """A coded convolution equals the plain one, split by rows and by images."""
         code = self.make()
         generator = torch.Generator().manual_seed(2)
         x = torch.randn((2, 3, 11, 7), generator=generator, dtype=torch.float64)
@@ -161,7 +161,7 @@ class CodeContract:
                 )
 
     def test_a_wrong_share_does_not_go_unnoticed(self) -> None:
-        """With more shares than needed, results agree; a wrong one shows, or is located."""
+        """With more shares than needed, right results agree; a wrong one is detected or located."""
         code = self.make()
         if guaranteed_tolerance(code) == 0:
             return
