@@ -388,7 +388,7 @@ class _JobRun:
         return plan, rows.size / (layout.rows or 1)
 
     def _block_jobs(self, pending: Iterable[int]) -> Iterator[BlockJob]:
-        """Yield the graphs of blocks; each is built when it is asked for."""
+        """Yield the graphs of blocks; each is built when the runner takes it."""
         for block in pending:
             logger.debug("block %d begins", block)
             yield self._block_job(block)

@@ -77,7 +77,7 @@ def as_message(
 ) -> ShareMessage:
     """Return a share as it travels: with ``--verify``, with what is needed to check it.
 
-    Values that are not finite are logged and announced here, where they arise.
+    Values that are not finite are logged and reported to the scheduler here, where they arise.
 
     Parameters
     ----------
