@@ -22,7 +22,7 @@ TEXTS = {
     "runtime": ("client", "run() and infer(): cluster, blocks in flight, retries, output"),
     "planner": ("client", "candidates, bands, search, cost model"),
     "monitoring": ("client, scheduler", "dashboard, record, report, progress"),
-    "graph": ("client", "the Dask graph of one block: by rows, by images, gathered, recheck"),
+    "graph": ("client", "the Dask graph of one block: by rows, by images, gathered"),
     "worker": ("workers", "what tasks run: executable, kernels, share checks, plugins"),
     "plans": ("everywhere", "Plan and Forecast as values; layouts of rows and images; display"),
     "halo": ("everywhere", "input rows for a range of output rows"),
