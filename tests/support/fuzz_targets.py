@@ -31,8 +31,8 @@ from fcdcc.pipeline.cli.job_file import read_job_file
 from fcdcc.pipeline.model.interpreter import network_shapes
 from fcdcc.pipeline.model.pt2.checks import check_expression
 from fcdcc.pipeline.monitoring.output_status import read_status, verify_output
-from fcdcc.pipeline.monitoring.report.html_report import report_page
-from fcdcc.pipeline.monitoring.report.recorded_run import read_going_on, read_past, showable
+from fcdcc.pipeline.monitoring.report.html_report import render_report
+from fcdcc.pipeline.monitoring.report.recorded_run import read_report, read_running, showable
 from fcdcc.pipeline.monitoring.report.text_report import print_report
 from fcdcc.pipeline.options import JobConfig, PlanOptions
 from fcdcc.pipeline.planner.cost.known_workers import read_speeds, save_speeds
@@ -222,9 +222,9 @@ def in_output(*names: str) -> Target:
             (folder / name).write_bytes(content)
         verify_output(str(folder))
         read_status(str(folder))
-        read_going_on(str(folder))
-        past = read_past(str(folder))
-        report_page(showable(past, report_page))
+        read_running(str(folder))
+        past = read_report(str(folder))
+        render_report(showable(past, render_report))
         console = Console(file=StringIO())
         print_report(showable(past, lambda some: print_report(some, console)), console)
 

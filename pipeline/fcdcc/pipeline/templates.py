@@ -46,6 +46,6 @@ def _environment(package: str) -> jinja2.Environment:
     return environment(package)
 
 
-def render(package: str, name: str, **values: object) -> str:
+def render(package: str, name: str, /, **values: object) -> str:
     """Return a package's template as HTML, filled in with values."""
     return _environment(package).get_template(name).render(values)

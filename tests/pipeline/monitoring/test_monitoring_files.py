@@ -10,27 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined
-from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from fcdcc.pipeline.monitoring.dashboard.collector import RunCollector
 from fcdcc.pipeline.monitoring.dashboard.metrics import families
+from simulation import SimulatedCluster, Steady, one_layer
 
 FOLDER = Path(__file__).parents[3] / "examples" / "monitoring"
 METRIC = re.compile(r"\bfcdcc_[a-z_]+")
 
 
 def known_names() -> set[str]:
-    """Return the names of all samples that a board with some history gives."""
+    """Return the names of all samples of a scheduler with some history."""
     state = AnyKState()
-    state.handle(WorkerJoined(0.0, "tcp://a:1", "a", 1))
-    history = state.history.run("r")
-    for block in range(6):
-        history.shares.append(ShareRecord(0, block, 0, "share", "tcp://a:1", 0.0, 1.0, "done"))
-        history.groups.append(GroupRecord(0, block, 0.0, 1.0, True))
-    board = RunCollector(state)
-    board.refresh(2.0)
-    return {sample.name for family in families(board) for sample in family.samples}
+    cluster = SimulatedCluster(state, Steady({}))
+    cluster.join("tcp://a:1")
+    cluster.run((one_layer(block, n=1, delta=1) for block in range(6)), 1)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    return {sample.name for family in families(collector) for sample in family.samples}
 
 
 def test_all_names_of_the_interface_are_there() -> None:

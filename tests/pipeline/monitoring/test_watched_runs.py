@@ -11,7 +11,7 @@ import subprocess
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +21,13 @@ from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
+from distributed.diagnostics.plugin import SchedulerPlugin
 
 from fcdcc.pipeline import JobConfig, Summary, run
+from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.queries import REPORT
-from fcdcc.pipeline.monitoring.dashboard.exchange import EXCHANGE
+from fcdcc.pipeline.monitoring.dashboard.dashboard_plugin import DashboardPlugin
+from fcdcc.pipeline.monitoring.dashboard.service import EXCHANGE
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.runtime.plugins import register_plugins
@@ -68,7 +71,7 @@ class Place:
 
 
 @contextmanager
-def place(processes: bool) -> Iterator[Place]:
+def place(processes: bool, plugins: Sequence[SchedulerPlugin] = ()) -> Iterator[Place]:
     cluster = LocalCluster(
         n_workers=6,
         processes=processes,
@@ -78,8 +81,11 @@ def place(processes: bool) -> Iterator[Place]:
         silence_logs=50,
     )
     with cluster, Client(cluster, set_as_default=False) as client:
-        register_plugins(client)
-        register_plugins(client)  # again changes nothing
+        for plugin in plugins:
+            client.register_plugin(plugin)
+        if not plugins:
+            register_plugins(client)
+            register_plugins(client)  # again changes nothing
         port = cluster.scheduler.http_server.port
         yield Place(client, cluster.scheduler_address, f"http://127.0.0.1:{port}")
 
@@ -266,6 +272,39 @@ def test_a_run_asks_the_scheduler_for_everything_in_one_request(
         where.client.run_on_scheduler(without_exchange)
         unseen = run(config(files, tmp_path / "b.zarr", where, batch=4, redundancy="eager"))
         assert unseen.groups == summary.groups
+
+
+def register_anew(client: Client) -> None:
+    client.unregister_scheduler_plugin(AnyKPlugin.name)
+    client.register_plugin(AnyKPlugin())
+
+
+def test_the_page_follows_an_anyk_plugin_that_is_registered_anew(
+    files: Files, tmp_path: Path
+) -> None:
+    with place(processes=False) as where:
+        run(config(files, tmp_path / "a.zarr", where, batch=10))
+        assert where.json()["totals"]["groups"] > 0
+        register_anew(where.client)
+        until = monotonic() + 60
+        while where.json()["totals"]["groups"] > 0:  # half a second later it is drawn anew
+            assert monotonic() < until, "the page shows the plugin that was unregistered"
+            sleep(0.05)
+        summary = run(config(files, tmp_path / "b.zarr", where, batch=10))
+        shown = where.json()
+        assert shown["run"]["state"] == "complete"
+        assert shown["run"]["output"].endswith("b.zarr")
+        assert shown["counters"]["groups"] == shown["totals"]["groups"] == summary.groups > 0
+        assert where.metrics()["fcdcc_groups_total"] == summary.groups
+        assert {worker["gone"] for worker in shown["workers"]} == {""}
+
+
+def test_the_dashboard_plugin_may_come_before_the_anyk_plugin(files: Files, tmp_path: Path) -> None:
+    with place(processes=False, plugins=(DashboardPlugin(),)) as where:
+        assert "No coded run so far" in where.get("/fcdcc")
+        where.client.register_plugin(AnyKPlugin())
+        summary = run(config(files, tmp_path / "out.zarr", where, batch=10))
+        assert where.json()["counters"]["groups"] == summary.groups > 0
 
 
 def test_what_is_watched_shows_no_secrets(

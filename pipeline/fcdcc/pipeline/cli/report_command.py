@@ -22,14 +22,14 @@ def report(output: str, html_file: str | None) -> None:
     """
     if html_file is not None:
         check_can_write(html_file)
-    from ..monitoring.report.html_report import report_page
-    from ..monitoring.report.recorded_run import read_past, showable
+    from ..monitoring.report.html_report import render_report
+    from ..monitoring.report.recorded_run import read_report, showable
     from ..monitoring.report.text_report import print_report
 
-    past = read_past(output)
+    found = read_report(output)
     if html_file is not None:
-        write_result(html_file, report_page(showable(past, report_page)))
+        write_result(html_file, render_report(showable(found, render_report)))
         if html_file != STDOUT:
             click.echo(f"fcdcc: the report is in {html_file}", err=True)
         return
-    print_report(showable(past, lambda some: print_report(some, Console(file=StringIO()))))
+    print_report(showable(found, lambda part: print_report(part, Console(file=StringIO()))))

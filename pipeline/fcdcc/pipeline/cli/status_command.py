@@ -24,9 +24,9 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
     The exit code is 0 if all blocks are done, else 4.
     """
     from ..monitoring.output_status import read_status
-    from ..monitoring.report.recorded_run import read_going_on
+    from ..monitoring.report.recorded_run import read_running
 
-    found, running = read_status(output), read_going_on(output)
+    found, running = read_status(output), read_running(output)
     if as_json:
         click.echo(json.dumps({**found.to_dict(), "running": running}, indent=2))
     else:

@@ -1,6 +1,11 @@
-"""What people see of a run: the dashboard's page, metrics, the run's record and the report.
+"""How people watch a run: the dashboard's page, metrics, the run's journal and the report.
 
-On the scheduler a :class:`.board.RunCollector` adds up what the any-k plugin's history says, and
-shows it as a page, as JSON and as Prometheus metrics. A run tells it about its blocks, and
-takes over what it says to keep it beside the output, for ``fcdcc report``.
+::
+
+    dashboard/    on the scheduler: collects what happens in runs; page, JSON, Prometheus metrics
+    record/       in the run: reports to the scheduler, counts work, writes the journal
+    report/       reads journals: ``fcdcc report``, ``fcdcc status``
+    progress      bars and lines while a run goes on
+    stragglers    which workers are slow, and why
+    templates/    HTML of the page, of the report and of the bar in notebooks
 """

@@ -1,4 +1,4 @@
-"""What an output holds: which blocks are done, and whether they still are what was written."""
+"""The state of an output: which blocks are done, and whether they are still as written."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fcdcc.storage.errors import LockedError
 
 from .summary import BlockFailure
 
-MARK = "damaged: "
-"""How the reason of a block begins that was done and is to be done again."""
+DAMAGED = "damaged: "
+"""How the reason begins for which a block that was done must be computed again."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class OutputStatus:
     status
         ``complete`` if every block has a prediction, else ``incomplete``.
     images, images_done
-        In the output; of which all blocks are done.
+        Of the output; those of them of which all blocks are done.
     blocks_total, blocks_done, blocks_missing
-        All; done; not tried, or tried without a trace.
+        All; done; without a record.
     blocks_failed
-        Tried in vain, or found damaged.
+        Blocks that failed, or that were found damaged.
     failures
         All of these, each with its reason.
     unreadable_records
@@ -64,16 +64,16 @@ class OutputStatus:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found when an output was read again.
+    """The result of reading an output again.
 
     Parameters
     ----------
     damage
         Each thing that is wrong.
     blocks
-        Blocks that the next run does again because of it, ascending.
+        Blocks that the next run computes again because of it, ascending.
     marked
-        Whether that is recorded: not where the output cannot be written.
+        Whether that is recorded: it is not if the output cannot be written.
     """
 
     damage: tuple[Damage, ...]
@@ -86,7 +86,7 @@ class Verification:
 
 
 def read_status(output: str) -> OutputStatus:
-    """Return which blocks of an output are done, by its records; no data is read.
+    """Return which blocks of an output are done, by its records, without reading data.
 
     Raises
     ------
@@ -110,11 +110,11 @@ def read_status(output: str) -> OutputStatus:
 
 
 def verify_output(output: str) -> Verification:
-    """Read all of an output again, and have the next run do the damaged blocks again.
+    """Read all of an output again, and mark the damaged blocks for the next run.
 
-    Their records are replaced by ones that say what is wrong; no data is deleted. Blocks that
-    an earlier verification has marked are reported until they are repaired. An output that
-    cannot be written is only read.
+    The records of these blocks are replaced by ones that say what is wrong; no data is deleted.
+    Blocks that an earlier verification has marked are reported until they are repaired. An output
+    that cannot be written is only read.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _verify(output: str, mark: bool) -> Verification:
     found = verify(output)
     try:
         store = _store_of(output, found)
-    except DamageError:  # it no longer says of which run it is
+    except DamageError:  # its layout is damaged
         return Verification(tuple(found), (), marked=False)
     found += _marked_before(store.progress(), found)
     blocks = [block for block in damaged_blocks(found) if block < store.layout.blocks]
@@ -146,7 +146,7 @@ def _verify(output: str, mark: bool) -> Verification:
 
 
 def _store_of(output: str, found: Iterable[Damage]) -> PredictionStore:
-    """Return the output, with the blocks that damage was found in, if it does not say how many."""
+    """Return the output; if its number of blocks is damaged, one with all damaged blocks."""
     try:
         return open_predictions(output)
     except DamageError:
@@ -154,21 +154,21 @@ def _store_of(output: str, found: Iterable[Damage]) -> PredictionStore:
 
 
 def _marked_before(progress: Progress, found: Iterable[Damage]) -> list[Damage]:
-    """Return what an earlier verification found and no run has repaired."""
+    """Return the damage that an earlier verification found and no run has repaired."""
     seen = {damage.block for damage in found}
     return [
-        Damage(f"block {block}", "changed", block, f"found before: {reason.removeprefix(MARK)}")
+        Damage(f"block {block}", "changed", block, f"found before: {reason.removeprefix(DAMAGED)}")
         for block, reason in sorted(progress.failed.items())
-        if reason.startswith(MARK) and block not in seen
+        if reason.startswith(DAMAGED) and block not in seen
     ]
 
 
 def _mark(store: PredictionStore, blocks: Iterable[int], found: Iterable[Damage]) -> None:
-    """Record what is wrong with each block, in place of what was recorded of it."""
+    """Replace the record of each block by one that says what is wrong with it."""
     reasons: dict[int | None, list[str]] = defaultdict(list)
     for damage in found:
         if not damage.detail.startswith("found before: "):
             reasons[damage.block].append(f"{damage.path}: {damage.detail}")
     for block in blocks:
         if reasons[block]:
-            store.discard([block], MARK + "; ".join(reasons[block]))
+            store.discard([block], DAMAGED + "; ".join(reasons[block]))

@@ -1,4 +1,4 @@
-"""How far a run is, and how that is shown."""
+"""How far a run is, and how that is shown: on terminals, in logs and in notebooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
-from .notebook import NotebookBar, in_notebook
+from .drawing import render
+
+LINE_SECONDS = 10.0
+"""Time between two lines about a run that go to a log."""
+
+REDRAW_SECONDS = 0.5
+"""Time between two updates of a bar in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,11 @@ class RunProgress:
     erasures, workers_lost, corrupt_shares
         So far.
     blocks_in_flight
-        Blocks that are worked on.
+        Blocks that are being computed.
     extra_work
         As in the summary, so far.
     slow
-        The workers that are late, in words; '' while nobody is.
+        The workers that are slow, in words; '' if none is.
     """
 
     blocks_total: int
@@ -83,20 +89,20 @@ class RunProgress:
 
 
 class Watcher(Protocol):
-    """Somebody who is told what a run does."""
+    """What a run calls to show how far it is."""
 
     def step(self, what: str) -> None:
-        """Tell what is done before the first block."""
+        """Show what is done before the first block."""
 
     def begin(self, run: str) -> None:
-        """Tell that the first block is about to start, and the run's id in its task keys."""
+        """Take note that the first block is about to start, and of the run's id in task keys."""
 
     def advance(self, advance: RunProgress) -> None:
-        """Tell how far the run is; called after every block and a few times a second."""
+        """Show how far the run is; called after every block and a few times a second."""
 
 
 class Quiet:
-    """Nobody watches."""
+    """Shows nothing."""
 
     def step(self, what: str) -> None:
         """Do nothing."""
@@ -109,7 +115,7 @@ class Quiet:
 
 
 class _Bar(Quiet):
-    """A bar on a terminal, and a line with the facts below it."""
+    """A bar on a terminal, and a line with numbers below it."""
 
     def __init__(self, live: Live, progress: Progress) -> None:
         self._live = live
@@ -131,13 +137,11 @@ class _Bar(Quiet):
 
 
 class _Lines(Quiet):
-    """Plain lines for logs: each step, and how far the run is every ten seconds."""
-
-    EVERY = 10.0
+    """Lines for logs: each step, and how far the run is every :data:`LINE_SECONDS`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._every = _Every(self.EVERY)
+        self._limit = _RateLimit(LINE_SECONDS)
 
     def step(self, what: str) -> None:
         self._console.print(what)
@@ -145,22 +149,38 @@ class _Lines(Quiet):
     def advance(self, advance: RunProgress) -> None:
         done = advance.blocks_done + advance.blocks_skipped
         line = f"{done} of {advance.blocks_total} blocks, {advance}{_left(advance)}"
-        self._every.call(done == advance.blocks_total, lambda: self._console.print(line))
+        self._limit.call(lambda: self._console.print(line), now=done == advance.blocks_total)
 
 
 class _InNotebook(Quiet):
-    """A bar in a notebook."""
+    """A bar in a notebook, which is drawn again in its place; this process must serve one."""
 
     def __init__(self) -> None:
-        self._bar = NotebookBar()
+        display: Any = sys.modules["IPython"].display  # IPython publishes no types to us
+        self._html = display.HTML
+        self._handle = display.display(self._html(""), display_id=True)
+        self._limit = _RateLimit(REDRAW_SECONDS)
 
     def step(self, what: str) -> None:
-        self._bar.draw(what, 0, None, "", now=True)
+        self._draw(what, 0, None, "", now=True)
 
     def advance(self, advance: RunProgress) -> None:
         done, total = advance.blocks_done + advance.blocks_skipped, advance.blocks_total
         facts = f"{advance}{_left(advance)}"
-        self._bar.draw("blocks", done, total, facts, now=done == total)
+        self._draw("blocks", done, total, facts, now=done == total)
+
+    def _draw(self, what: str, done: int, total: int | None, facts: str, *, now: bool) -> None:
+        values = {"what": what, "done": done, "total": total, "facts": facts}
+        self._limit.call(
+            lambda: self._handle.update(self._html(render("notebook.html", **values))), now=now
+        )
+
+
+def _in_notebook() -> bool:
+    """Return whether this process serves a notebook."""
+    module: Any = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def _left(advance: RunProgress) -> str:
@@ -175,7 +195,7 @@ def watch(progress: bool | None) -> Iterator[Watcher]:
     By default only bars.
     """
     console = _console(progress)
-    if progress is not False and in_notebook():
+    if progress is not False and _in_notebook():
         yield _InNotebook()
     elif console is None:
         yield Quiet()
@@ -195,7 +215,7 @@ def count(what: str, progress: bool | None) -> Iterator[Callable[[int, int, str]
     """
     console = _console(progress)
     if console is None:
-        yield lambda done, total, remark: None  # noqa: ARG005 - nobody watches
+        yield lambda done, total, remark: None  # noqa: ARG005 - nothing is shown
     elif console.is_terminal:
         with _bar(console) as bar:
             task = bar.add_task(what, total=None, facts="")
@@ -203,35 +223,36 @@ def count(what: str, progress: bool | None) -> Iterator[Callable[[int, int, str]
                 task, completed=done, total=total, facts=remark
             )
     else:
-        every = _Every(_Lines.EVERY)
-        yield lambda done, total, remark: every.call(
-            done == total, lambda: console.print(f"{done} of {total} {what} {remark}".rstrip())
+        limit = _RateLimit(LINE_SECONDS)
+        yield lambda done, total, remark: limit.call(
+            lambda: console.print(f"{done} of {total} {what} {remark}".rstrip()),
+            now=done == total,
         )
 
 
-class _Every:
-    """Does something at most every so many seconds."""
+class _RateLimit:
+    """Does something once in so many seconds at most."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._next = 0.0
 
-    def call(self, now: bool, action: Callable[[], None]) -> None:
-        """Do it if it is time, or anyway."""
+    def call(self, action: Callable[[], None], *, now: bool) -> None:
+        """Do something if it is time, or in any case if ``now``."""
         if now or time.monotonic() >= self._next:
             self._next = time.monotonic() + self._seconds
             action()
 
 
 def _console(progress: bool | None) -> Console | None:
-    """Return where progress is shown; None where it is not."""
+    """Return where progress is shown; None if it is not."""
     if progress is False or (progress is None and not sys.stderr.isatty()):
         return None
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def _bar(console: Console, *, facts: bool = True) -> Progress:
-    """Return a bar in one line; what a narrow terminal has no room for is left out."""
+    """Return a bar in one line; a narrow terminal shows less of it."""
     room = max(12, console.width - 56)
     remark = TextColumn(
         "{task.fields[facts]}",

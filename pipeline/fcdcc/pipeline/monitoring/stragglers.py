@@ -1,23 +1,23 @@
-"""Who is the slow one? A sentence for somebody who sees the page for the first time."""
+"""Which workers are slow: the sentence at the top of the page and of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SLOW = 2.0
-"""A worker whose shares take so many times as long as others' is called slow."""
+from ..anyk.state_machine.workers import STRAGGLER_PACE
 
-ENOUGH = 5
-"""Shares of a worker before its pace is spoken of."""
+MIN_SHARES = 5
+"""Shares of a run that a worker must have had before it is called slow."""
 
-STUCK = 1.0
-"""Seconds after which a share that nobody waits for is spoken of."""
+STUCK_SECONDS = 1.0
+"""Age from which on the ghost of a worker is mentioned."""
 
-RECENTLY = 600.0
-"""Seconds for which a worker that is gone is still spoken of."""
+GONE_MENTIONED_SECONDS = 600.0
+"""For how long a worker that is gone is mentioned."""
 
-NAMED = 3
+MAX_NAMED_WORKERS = 3
+MAX_WORKERS_IN_LINE = 2
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,24 @@ class WorkerView:
     address
         Its address.
     done, erased, lost
-        Shares that it finished, that were given up on it, and that went away with it.
+        Shares of the run that it finished, that were given up on it, and that were lost with it.
     late, worst
-        Lateness of the erased ones in seconds, added up, and the largest.
+        Lateness of the erased shares in seconds: the sum, and the largest.
+    overdue
+        Erased shares that were late by more than what such shares usually take.
     pace
-        The time its shares take, by the median of its layers; None where it is not known.
-    learned_pace
-        The same over all runs, as the scheduler has learned it: by this it gives out shares.
+        How long its shares take, as a multiple of what is usual, as the scheduler has learned
+        it over all runs; None while it is not known.
     ghosts
-        Shares that it may still be busy with though nobody waits for them.
+        Shares that keep it busy although they were given up.
     stuck
-        For how many seconds the oldest of these has not been wanted.
+        Seconds since the oldest of these was given up.
     silent
         Seconds since it was last heard of; 0 as long as it answers in time.
     gone
         ``removed``, ``lost`` or ``retired`` if it is not there any more, else ``''``.
     gone_for
-        Seconds since then; negative where that does not matter.
+        Seconds since then; negative where that is not to be mentioned.
     """
 
     address: str
@@ -54,8 +55,8 @@ class WorkerView:
     lost: int = 0
     late: float = 0.0
     worst: float = 0.0
+    overdue: int = 0
     pace: float | None = None
-    learned_pace: float | None = None
     ghosts: int = 0
     stuck: float = 0.0
     silent: float = 0.0
@@ -63,12 +64,36 @@ class WorkerView:
     gone_for: float = 0.0
 
     @property
+    def late_mean(self) -> float:
+        """Lateness of an erased share in seconds, on average."""
+        return self.late / self.erased if self.erased else 0.0
+
+    @property
+    def is_paced_slow(self) -> bool:
+        """Whether the shares that it finishes take much longer than usual."""
+        enough = self.done + self.erased >= MIN_SHARES
+        return enough and self.pace is not None and self.pace > STRAGGLER_PACE
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is slow by its pace, or because most of its shares are given up overdue.
+
+        All shares of a very slow worker may be given up: then its pace is never known.
+        """
+        return self.is_paced_slow or (self.overdue >= MIN_SHARES and self.overdue > self.done)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it does not answer, or has held a ghost for long."""
+        return self.silent > 0 or (self.ghosts > 0 and self.stuck > STUCK_SECONDS)
+
+    @property
     def trouble(self) -> float:
-        """How much of a straggler it is: what the workers are ranked by."""
-        waits = 10.0 * max(self.silent, self.stuck)
-        pace = self.pace if self.pace is not None and self.done + self.erased >= ENOUGH else 1.0
-        mean = self.late / self.erased if self.erased else 0.0
-        return waits + max(0.0, pace - 1.0) + mean
+        """What the workers are ranked by: the larger, the more of a straggler."""
+        waiting = 10.0 * max(self.silent, self.stuck)
+        known = self.pace is not None and self.done + self.erased >= MIN_SHARES
+        pace = self.pace if known and self.pace is not None else 1.0
+        return waiting + max(0.0, pace - 1.0) + self.late_mean
 
 
 def ranked(workers: Sequence[WorkerView]) -> list[WorkerView]:
@@ -77,61 +102,70 @@ def ranked(workers: Sequence[WorkerView]) -> list[WorkerView]:
 
 
 def verdict(workers: Sequence[WorkerView]) -> str:
-    """Return the sentence that names the slow workers.
+    """Return the sentence that names the slow workers and says why they are called slow.
 
     >>> verdict([WorkerView("tcp://a:1", done=9, pace=1.0),
-    ...          WorkerView("tcp://b:1", done=4, erased=5, late=10.0, worst=3.0, pace=2.5)])
-    'tcp://b:1 is the slow one: its shares take 2.5 times as long as usual, and 5 of 9 were not \
+    ...          WorkerView("tcp://b:1", done=4, erased=5, late=10.0, worst=3.0, pace=3.5)])
+    'tcp://b:1 is the slow one: its shares take 3.5 times as long as usual, and 5 of 9 were not \
 waited for (2.0 s late on average).'
     >>> verdict([])
     'No worker has computed a share yet.'
     """
-    here = [worker for worker in workers if not worker.gone]
-    silent, slow = _stuck(here), _slow(here)
-    if silent:
-        return f"{_subject(silent)}: {_why_stuck(silent)}."
-    known = [worker for worker in here if worker.pace is not None]
-    gone = [w for w in workers if w.gone in ("removed", "lost") and w.gone_for < RECENTLY]
-    said = []
+    present = [worker for worker in workers if not worker.gone]
+    stuck, slow = _stuck(present), _slow(present)
+    if stuck:
+        return f"{_subject(stuck)}: {_why_stuck(stuck)}."
+    gone = [
+        worker
+        for worker in workers
+        if worker.gone in ("removed", "lost") and worker.gone_for < GONE_MENTIONED_SECONDS
+    ]
+    sentences = []
     if slow:
-        said.append(f"{_subject(slow)}: {_why_slow(slow)}.")
+        sentences.append(f"{_subject(slow)}: {_why_slow(slow)}.")
     if gone:
-        said.append(_farewell(gone))
-    if said:
-        return " ".join(said)
+        sentences.append(_farewell(gone))
+    if sentences:
+        return " ".join(sentences)
+    known = [worker for worker in present if worker.pace is not None]
     if not known:
         return "No worker has computed a share yet."
     last = max(known, key=_pace)
-    pace = f"{_pace(last):.1f} times the usual time"
-    return f"Nobody is slow: the slowest, {last.address}, takes {pace}."
+    return f"Nobody is slow: the slowest, {last.address}, takes {_pace(last):.1f} times the usual \
+time."
 
 
 def slow_ones(workers: Sequence[WorkerView]) -> str:
-    """Return the workers that are late now, in a few words for one line.
+    """Return the workers that are slow now, in a few words for one line; '' if none is.
 
     >>> slow_ones([WorkerView("tcp://a:1", done=9, pace=1.0)])
     ''
     >>> slow_ones([WorkerView("tcp://a:1", done=9, pace=1.0, silent=2.5)])
     'tcp://a:1 (silent for 2.5 s)'
     """
-    here = [worker for worker in workers if not worker.gone]
-    late = _stuck(here) or _slow(here)
-    named = [f"{w.address} ({_briefly(w)})" for w in late[:2]]
-    return ", ".join(named) + (f" and {len(late) - 2} more" if len(late) > 2 else "")
+    present = [worker for worker in workers if not worker.gone]
+    found = _stuck(present) or _slow(present)
+    named = [f"{w.address} ({_in_brief(w)})" for w in found[:MAX_WORKERS_IN_LINE]]
+    more = len(found) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
-def _briefly(worker: WorkerView) -> str:
+def _in_brief(worker: WorkerView) -> str:
     if worker.silent > 0:
         return f"silent for {worker.silent:.1f} s"
-    return f"{_pace(worker):.1f} ×" if _pace(worker) >= SLOW else f"stuck for {worker.stuck:.1f} s"
+    if worker.is_paced_slow:
+        return f"{_pace(worker):.1f} ×"
+    if worker.is_stuck:
+        return f"stuck for {worker.stuck:.1f} s"
+    return f"{worker.late_mean:.1f} s late"
 
 
 def _stuck(workers: Sequence[WorkerView]) -> list[WorkerView]:
-    return ranked([w for w in workers if w.silent > 0 or (w.ghosts and w.stuck > STUCK)])
+    return ranked([worker for worker in workers if worker.is_stuck])
 
 
 def _slow(workers: Sequence[WorkerView]) -> list[WorkerView]:
-    return ranked([w for w in workers if _pace(w) >= SLOW and w.done + w.erased >= ENOUGH])
+    return ranked([worker for worker in workers if worker.is_slow])
 
 
 def _pace(worker: WorkerView) -> float:
@@ -139,7 +173,7 @@ def _pace(worker: WorkerView) -> float:
 
 
 def _subject(workers: Sequence[WorkerView]) -> str:
-    names = [worker.address for worker in workers[:NAMED]]
+    names = [worker.address for worker in workers[:MAX_NAMED_WORKERS]]
     more = len(workers) - len(names)
     if len(workers) == 1:
         return f"{names[0]} is the slow one"
@@ -161,19 +195,21 @@ def _why_stuck(workers: Sequence[WorkerView]) -> str:
 
 
 def _why_slow(workers: Sequence[WorkerView]) -> str:
-    paces = _and([f"{_pace(worker):.1f}" for worker in workers[:NAMED]])
-    why = f"{'its' if len(workers) == 1 else 'their'} shares take {paces} times as long as usual"
     erased = sum(worker.erased for worker in workers)
-    if erased:
-        mean = sum(worker.late for worker in workers) / erased
-        why += f", and {erased} of {erased + sum(w.done for w in workers)} were not waited for"
-        why += f" ({mean:.1f} s late on average)" if mean >= 0.05 else ""
-    return why
+    mean = sum(worker.late for worker in workers) / erased if erased else 0.0
+    waited = f"{erased:,} of {erased + sum(worker.done for worker in workers):,}"
+    late = f" ({mean:.1f} s late on average)" if mean >= 0.05 else ""
+    if not all(worker.is_paced_slow for worker in workers):
+        return f"{waited} shares were not waited for{late}"
+    paces = _and([f"{_pace(worker):.1f}" for worker in workers[:MAX_NAMED_WORKERS]])
+    why = f"{'its' if len(workers) == 1 else 'their'} shares take {paces} times as long as usual"
+    return f"{why}, and {waited} were not waited for{late}" if erased else why
 
 
 def _farewell(gone: Sequence[WorkerView]) -> str:
-    names = _and([worker.address for worker in gone[:NAMED]])
-    more = f" and {len(gone) - NAMED} more" if len(gone) > NAMED else ""
+    names = _and([worker.address for worker in gone[:MAX_NAMED_WORKERS]])
+    hidden = len(gone) - MAX_NAMED_WORKERS
+    more = f" and {hidden} more" if hidden > 0 else ""
     were = "was" if len(gone) == 1 else "were"
     removed = all(worker.gone == "removed" for worker in gone)
     how = f"{were} removed for not answering" if removed else f"{were} lost"

@@ -1,4 +1,4 @@
-"""What a run did, as a value."""
+"""The summary of a run: what it did, as a value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class CorruptShare:
-    """A wrong share, and the worker that it came from."""
+    """A wrong share, and the address of the worker that computed it."""
 
     block: int
     layer: int
@@ -19,7 +19,7 @@ class CorruptShare:
 
 @dataclass(frozen=True)
 class BlockFailure:
-    """A block that could not be made, and why, in a line."""
+    """A block that failed, and why, in a line."""
 
     block: int
     reason: str
@@ -27,7 +27,7 @@ class BlockFailure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one run did.
+    """The result of one run.
 
     Parameters
     ----------
@@ -35,8 +35,6 @@ class Summary:
         ``complete`` if every block has a prediction, else ``incomplete``.
     blocks_total, blocks_done, blocks_skipped, blocks_failed
         Blocks of the job; computed by this run; done before it; failed in it.
-    failures
-        The first hundred blocks that failed in this run, each with its reason.
     images_done, seconds, images_per_second
         Of this run.
     groups
@@ -60,14 +58,14 @@ class Summary:
     fingerprint, version
         Of the run, and of this package.
     failures
-        See :class:`BlockFailure`.
+        The first hundred blocks that failed in this run, each with its reason.
     peak_memory
-        The most bytes of a worker's process; None where the run was shorter than a heartbeat,
-        with which it comes.
+        The most bytes of a worker's process; None if the run was shorter than a heartbeat, with
+        which workers report it.
     planned
         What the plan's cost model expected of this run, for ``seconds``, ``bytes_sent``,
-        ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None where
-        nothing was to be done.
+        ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None if there was
+        nothing to do.
     """
 
     status: Literal["complete", "incomplete"]

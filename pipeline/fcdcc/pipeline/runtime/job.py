@@ -340,7 +340,7 @@ class _JobRun:
                 self._cluster.replace_workers(self._counters.take_removed())
                 self._cluster.trim_key_cache()
                 self._warn_of_stall(guard, polled)
-            extra_work, slow = recorder.ledger.extra_work, recorder.slow
+            extra_work, slow = recorder.work.extra_work, recorder.slow
             self._progress.advance(self._counters.progress(extra_work, slow))
 
     def _finish(self, recorder: RunRecorder) -> Summary:
@@ -349,7 +349,7 @@ class _JobRun:
         _log_given_up_blocks(counters.progress())
         counters.observe(recorder.drain(counters.progress()))
         counters.finish(self._cluster.client)
-        summary = counters.summary(recorder.ledger)
+        summary = counters.summary(recorder.work)
         recorder.finish(counters.progress(), summary, counters.failed)
         return summary
 

@@ -158,8 +158,8 @@ class RunCounters:
             slow=slow,
         )
 
-    def summary(self, ledger: WorkCounter | None = None) -> Summary:
-        """Return what the run did; ``ledger`` is None if no block had to be computed."""
+    def summary(self, work: WorkCounter | None = None) -> Summary:
+        """Return what the run did; ``work`` is None if no block had to be computed."""
         counters = self._counters
         seconds = self._stopped - self._started
         return Summary(
@@ -177,8 +177,8 @@ class RunCounters:
             erasures=counters.get("erasures", 0),
             decodes=counters.get("decodes", 0),
             parity_started=counters.get("parity_started", 0),
-            extra_work=0.0 if ledger is None else ledger.extra_work,
-            max_condition_number=None if ledger is None else ledger.largest,
+            extra_work=0.0 if work is None else work.extra_work,
+            max_condition_number=None if work is None else work.max_condition_number,
             corrupt_shares=tuple(self._corrupt),
             workers_lost=self._workers_lost,
             bytes_sent=sum(self._bytes_sent.values()),

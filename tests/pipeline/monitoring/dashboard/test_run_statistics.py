@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined
+from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined, WorkerLeft
 from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
-from fcdcc.pipeline.monitoring.dashboard.collector import RunCollector
-from fcdcc.pipeline.monitoring.dashboard.page import live
+from fcdcc.pipeline.monitoring.dashboard.collector import RECORDS, RunCollector
+from fcdcc.pipeline.monitoring.dashboard.page import live, page
 from fcdcc.pipeline.monitoring.dashboard.run_statistics import RunStatistics
 from fcdcc.pipeline.monitoring.dashboard.snapshot import snapshot
 from fcdcc.pipeline.monitoring.stragglers import WorkerView, ranked, slow_ones, verdict
@@ -32,77 +32,116 @@ def group(stop: float, block: int = 0, start: float = 0.0, solved: bool = False)
 
 
 def test_a_group_that_waits_for_nobody_saves_nothing() -> None:
-    account = RunStatistics()
+    statistics = RunStatistics()
     for position in range(4):
-        account.add_share(share(f"w{position}", 0.0, 1.0 + position / 10, position=position))
-    account.add_group(group(1.4))
-    (facts,) = account.recent
-    assert (facts.seconds, facts.slowest, facts.erased) == (1.4, 1.4, 0)
-    assert account.saved == account.saved_at_once == 0.0
+        statistics.add_share(share(f"w{position}", 0.0, 1.0 + position / 10, position=position))
+    statistics.add_group(group(1.4))
+    (record,) = statistics.settled
+    assert (record.seconds, record.slowest_seconds, record.erased) == (1.4, 1.4, 0)
+    assert statistics.saved == statistics.saved_at_once == 0.0
 
 
 def test_the_lateness_of_an_erased_share_ends_when_its_worker_leaves() -> None:
-    account = RunStatistics()
-    account.add_share(share("a", 0.0, 1.0))
-    account.add_share(share("b", 0.0, 1.0, "erased", position=1))
-    account.add_group(group(1.1, solved=True))
-    assert not list(account.recent)  # how late it is is not known yet
-    account.leave("b", "removed", 4.0)
-    (facts,) = account.recent
-    assert (facts.seconds, facts.slowest, facts.erased) == (1.1, 4.0, 1)
-    assert account.saved_at_once == 3.0
-    assert account.workers["b"].late == account.workers["b"].worst == 3.0
-    assert [(e.worker, e.lateness) for e in account.freed] == [("b", 3.0)]
+    statistics = RunStatistics()
+    statistics.add_share(share("a", 0.0, 1.0))
+    statistics.add_share(share("b", 0.0, 1.0, "erased", position=1))
+    statistics.add_group(group(1.1, solved=True))
+    assert not list(statistics.settled)  # how late it is is not known yet
+    statistics.leave("b", "removed", 4.0)
+    (record,) = statistics.settled
+    assert (record.seconds, record.slowest_seconds, record.erased) == (1.1, 4.0, 1)
+    assert statistics.saved_at_once == 3.0
+    assert statistics.workers["b"].late == statistics.workers["b"].worst == 3.0
+    (ghost,) = statistics.ghosts
+    assert (ghost.worker, ghost.state, ghost.start, ghost.stop) == ("b", "ghost", 1.0, 4.0)
 
 
 def test_what_nobody_saw_is_not_counted_as_late() -> None:
     confirmed: dict[str, float] = {}
-    account = RunStatistics(confirmed)
-    account.add_share(share("b", 0.0, 1.0, "erased"))
-    account.add_group(group(1.1))
-    account.add_share(share("b", 9.0, 9.5, block=1))  # it had nothing to do meanwhile
-    assert account.workers["b"].late == 0.0
-    account.add_share(share("b", 9.5, 10.0, "erased", block=2))
+    statistics = RunStatistics(confirmed)
+    statistics.add_share(share("b", 0.0, 1.0, "erased"))
+    statistics.add_group(group(1.1))
+    statistics.add_share(share("b", 9.0, 9.5, block=1))  # it had nothing to do meanwhile
+    assert statistics.workers["b"].late == 0.0
+    statistics.add_share(share("b", 9.5, 10.0, "erased", block=2))
     confirmed["b"] = 12.0  # it said so, or did not answer
-    account.add_share(share("b", 11.5, 13.0, block=3))
-    assert account.workers["b"].late == 1.5
+    statistics.add_share(share("b", 11.5, 13.0, block=3))
+    assert statistics.workers["b"].late == 1.5
 
 
 def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
-    account = RunStatistics()
+    statistics = RunStatistics()
     for block in range(3):
-        account.add_share(share("b", 0.0, 1.0, "erased", block=block))
-        account.add_group(group(1.0, block))
-    account.add_share(share("c", 0.0, 2.9, "erased", block=9))
-    account.free("c")  # and nobody saw it stuck
-    account.leave("b", "lost", 3.0)
-    assert account.saved_at_once == 2.0
-    assert account.saved == 6.0
+        statistics.add_share(share("b", 0.0, 1.0, "erased", block=block))
+        statistics.add_group(group(1.0, block))
+    statistics.add_share(share("c", 0.0, 2.9, "erased", block=9))
+    statistics.free("c")  # and nobody saw it stuck
+    statistics.leave("b", "lost", 3.0)
+    assert statistics.saved_at_once == 2.0
+    assert statistics.saved == 6.0
 
 
-def test_the_pace_is_that_of_the_latest_shares() -> None:
-    account = RunStatistics()
-    for block in range(40):
-        for worker, seconds in (("a", 1.0), ("b", 1.0), ("c", 1.0), ("d", 3.0)):
-            account.add_share(share(worker, block, block + seconds, block=block))
-    paces = {name: facts.pace for name, facts in account.workers.items()}
-    assert paces == {"a": 1.0, "b": 1.0, "c": 1.0, "d": 3.0}
-
-
-def test_the_pace_that_shares_are_given_out_by_is_shown() -> None:
+def simulated(speeds: dict[str, float], n: int, delta: int) -> tuple[SimulatedCluster, AnyKState]:
+    """Return a cluster of six workers that has computed twenty groups."""
     state = AnyKState()
-    cluster = SimulatedCluster(state, Steady({"w4": 0.5, "w5": 0.5}))
+    cluster = SimulatedCluster(state, Steady(speeds))
     for number in range(6):
         cluster.join(f"w{number}")
-    cluster.run((one_layer(block, 6, 6) for block in range(20)), 3)
+    cluster.run((one_layer(block, n, delta) for block in range(20)), 3)
+    return cluster, state
+
+
+def test_the_pace_is_the_one_by_which_shares_are_given_out() -> None:
+    cluster, state = simulated({"w4": 0.5, "w5": 0.25}, n=6, delta=6)
     cluster.join("fresh")
-    board = RunCollector(state)
-    board.refresh(cluster.now)
-    shown = snapshot(board, cluster.now)
-    learned = {worker["address"]: worker["learned_pace"] for worker in shown["workers"]}
-    assert learned["w4"] / learned["w0"] == pytest.approx(2.0, rel=0.1)
-    assert learned["fresh"] is None
-    assert f"<td>{learned['w4']:.1f} ×</td>" in live(shown)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    shown = snapshot(collector, cluster.now)
+    rows = {worker["address"]: worker for worker in shown["workers"]}
+    assert all(row["pace"] == row["learned_pace"] for row in rows.values())
+    assert rows["w4"]["pace"] / rows["w0"]["pace"] == pytest.approx(2.0, rel=0.1)
+    assert rows["fresh"]["pace"] is None
+    assert {address for address, row in rows.items() if row["slow"]} == {"w5"}
+    assert shown["sentence"].startswith("w5 is the slow one: its shares take 3.9 times as long")
+    assert f"<td>{rows['w4']['pace']:.1f} ×</td>" in live(shown)
+    facts = collector.runs["simulated"].statistics.workers
+    state.handle(WorkerLeft(cluster.now, "w4"))
+    collector.refresh(cluster.now)
+    assert facts["w4"].pace == rows["w4"]["pace"]  # as it was when the worker left
+
+
+def test_a_worker_whose_shares_are_all_given_up_is_called_slow() -> None:
+    statistics = RunStatistics()
+    for block in range(8):
+        for position, worker in enumerate("abc"):
+            statistics.add_share(share(worker, block, block + 0.1, block=block, position=position))
+        statistics.add_share(share("d", block, block + 0.1, "erased", block=block, position=3))
+        statistics.add_group(group(block + 0.1, block, start=block))
+        statistics.leave("d", "", block + 0.9)  # it was busy until then
+    facts = statistics.workers["d"]
+    assert (facts.done, facts.erased, facts.overdue) == (0, 8, 8)
+    views = [WorkerView("a", done=8, pace=1.0)]
+    views += [WorkerView("d", erased=8, overdue=8, late=facts.late, worst=facts.worst)]
+    assert verdict(views) == (
+        "d is the slow one: 8 of 8 shares were not waited for (0.8 s late on average)."
+    )
+    assert slow_ones(views) == "d (0.8 s late)"
+    even = [WorkerView(name, done=9, erased=6, overdue=5, pace=1.0) for name in "ab"]
+    assert slow_ones(even) == ""
+
+
+def test_html_in_names_is_shown_as_it_is() -> None:
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    hostile = "<script>alert('x')</script>"
+    status = {"layers": {"0": hostile}, "output": hostile, "model": hostile, "redundancy": hostile}
+    collector.report_status("simulated", status, cluster.now)
+    state.handle(WorkerJoined(cluster.now, hostile, "h", 1))
+    collector.refresh(cluster.now)
+    shown = snapshot(collector, cluster.now)
+    for drawn in (live(shown), page({"pages": ["fcdcc"], "plots": []}, shown)):
+        assert hostile not in drawn
+        assert drawn.count("&lt;script&gt;alert(&#39;x&#39;)") >= 5
 
 
 @given(
@@ -119,20 +158,20 @@ def test_the_pace_that_shares_are_given_out_by_is_shown() -> None:
 def test_sums_are_never_negative_and_groups_are_never_lost(
     history: list[tuple[str, str, float, int]],
 ) -> None:
-    account, now, blocks = RunStatistics(), 0.0, set()
+    statistics, now, blocks = RunStatistics(), 0.0, set()
     for worker, state, seconds, block in history:
         now += 0.5
-        account.add_share(share(worker, now, now + seconds, state, block))
+        statistics.add_share(share(worker, now, now + seconds, state, block))
         if block not in blocks:
             blocks.add(block)
-            account.add_group(group(now + seconds, block, now))
+            statistics.add_group(group(now + seconds, block, now))
     for worker in "abc":
-        account.leave(worker, "lost", now + 10)
-    assert account.layers == {} or account.layers[0].groups == len(blocks)
-    assert account.recent.total == len(blocks)
-    assert account.saved_at_once >= 0.0
-    assert account.saved >= 0.0
-    assert all(facts.slowest >= facts.seconds for facts in account.recent)
+        statistics.leave(worker, "lost", now + 10)
+    assert statistics.layers == {} or statistics.layers[0].groups == len(blocks)
+    assert statistics.settled.total == len(blocks)
+    assert statistics.saved_at_once >= 0.0
+    assert statistics.saved >= 0.0
+    assert all(record.slowest_seconds >= record.seconds for record in statistics.settled)
 
 
 def test_the_sentence_names_the_one_that_does_not_answer() -> None:
@@ -157,12 +196,12 @@ def test_the_sentence_says_so_when_nobody_is_slow_and_when_somebody_left() -> No
     assert slow_ones(even) == ""
 
 
-def busy_board(workers: int, groups: int, shares: int = 6) -> RunCollector:
-    """Return a board of a run with so many groups, as the plugin's history tells it."""
+def busy_collector(workers: int, groups: int, shares: int = 6) -> RunCollector:
+    """Return a collector of a run with so many groups, as the plugin's history tells it."""
     state = AnyKState()
     for number in range(workers):
         state.handle(WorkerJoined(0.0, f"tcp://10.0.0.1:{number}", "h", 1))
-    board = RunCollector(state)
+    collector = RunCollector(state)
     addresses = list(state.workers.by_address)
     for number in range(groups):
         layer, block, now = number % 10, number // 10, number / 100
@@ -176,18 +215,18 @@ def busy_board(workers: int, groups: int, shares: int = 6) -> RunCollector:
         history.groups.append(GroupRecord(layer, block, now, now + 0.6, True))
         history.counters.groups += 1
         if number % 1000 == 0:
-            board.refresh(now)
-    board.refresh(groups / 100)
-    return board
+            collector.refresh(now)
+    collector.refresh(groups / 100)
+    return collector
 
 
 def test_counts_equal_those_of_the_history() -> None:
-    board = busy_board(workers=8, groups=3000)
-    shown = snapshot(board, 30.0)
+    collector = busy_collector(workers=8, groups=3000)
+    shown = snapshot(collector, 30.0)
     assert shown["counters"]["groups"] == shown["totals"]["groups"] == 3000
     assert sum(layer["groups"] for layer in shown["layers"]) == 3000
     assert sum(layer["erasures"] for layer in shown["layers"]) == 3000
-    assert sum(board.erasures.values()) == 3000
+    assert sum(collector.erasures.values()) == 3000
     assert sum(worker["erased"] for worker in shown["workers"]) == 3000
 
 
@@ -206,27 +245,27 @@ def bytes_held(root: object) -> int:
 
 
 def test_a_hundred_thousand_groups_of_a_thousand_workers_take_less_than_20_megabytes() -> None:
-    board = busy_board(workers=1000, groups=100_000, shares=2)
-    page = live(snapshot(board, 1e3))
-    assert board.state.history.totals().groups == 100_000
-    assert bytes_held(board) < 20e6
-    assert len(page) < 400_000
+    collector = busy_collector(workers=1000, groups=100_000, shares=2)
+    drawn = live(snapshot(collector, 1e3))
+    assert collector.state.history.totals().groups == 100_000
+    assert bytes_held(collector) < 20e6
+    assert len(drawn) < 400_000
 
 
-def test_a_board_without_any_run_can_be_shown() -> None:
-    board = RunCollector(AnyKState())
-    board.refresh(1.0)
-    shown = snapshot(board, 1.0)
+def test_a_scheduler_without_any_run_can_be_shown() -> None:
+    collector = RunCollector(AnyKState())
+    collector.refresh(1.0)
+    shown = snapshot(collector, 1.0)
     assert shown["sentence"] == "No worker has computed a share yet."
     assert "No coded run so far" in live(shown)
 
 
-def test_news_come_in_bounded_parts_and_once() -> None:
-    board = busy_board(workers=4, groups=1500)
-    seen = dict.fromkeys(("shares", "groups", "settled", "events", "freed"), 0)
+def test_records_come_in_bounded_parts_and_once() -> None:
+    collector = busy_collector(workers=4, groups=1500)
+    seen = dict.fromkeys(RECORDS, 0)
     parts, more = [], True
     while more:
-        answer = board.news("r", **seen)
+        answer = collector.records_since("r", seen)
         parts.append(answer["shares"])
         seen, more = answer["seen"], answer["more"]
     assert max(map(len, parts)) <= 5000

@@ -118,7 +118,8 @@ class ShareRecord:
     stop: float
     """When the computation ended, or the share was given up or lost."""
     state: str
-    """``done``, ``erased``, ``lost`` or ``erred``."""
+    """``done``, ``erased``, ``lost`` or ``erred``. Monitoring also has records of the state
+    ``ghost``: the share was given up at ``start``, and kept its worker busy until ``stop``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -137,6 +138,22 @@ class GroupRecord:
     """When the result of its last node arrived."""
     solved: bool
     """Whether something was solved for: a share that was not there was decoded from others."""
+    erased: int = 0
+    """Number of its shares that were given up; filled in by monitoring once it is known."""
+    slowest: float | None = None
+    """When the last share that is no parity had its result, or would have had it at the earliest;
+    filled in by monitoring once it is known."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from ``start`` to ``stop``."""
+        return max(0.0, self.stop - self.start)
+
+    @property
+    def slowest_seconds(self) -> float:
+        """Seconds from ``start`` to ``slowest``; ``seconds`` while that is not known."""
+        slowest = self.stop if self.slowest is None else self.slowest
+        return max(self.seconds, slowest - self.start)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
-from ...anyk import AnyKPlugin
 from . import metrics, routes
-from .exchange import EXCHANGE
-from .metrics import BOARD
-from .service import EVERY, MonitoringService
+from .service import EXCHANGE, REFRESH_SECONDS, SERVICE, MonitoringService
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
@@ -23,10 +20,9 @@ logger = logging.getLogger(__name__)
 class DashboardPlugin(SchedulerPlugin):
     """Shows the runs of a scheduler on its dashboard.
 
-    ``client.register_plugin(DashboardPlugin())`` adds it.
-
-    The any-k plugin must be registered before it: what is shown comes from its state machine.
-    Registering it again, by any client, changes nothing.
+    ``client.register_plugin(DashboardPlugin())`` adds it. Registering it again, by any client,
+    changes nothing. What it shows comes from the any-k plugin, which may be registered before or
+    after it, and anew at any time.
     """
 
     name = "fcdcc-dashboard"
@@ -37,22 +33,14 @@ class DashboardPlugin(SchedulerPlugin):
 
         What cannot be added is left out with a warning: a scheduler may have no dashboard, and
         a run must not fail because it cannot be watched.
-
-        Raises
-        ------
-        RuntimeError
-            If the any-k plugin is not registered on this scheduler.
         """
-        anyk = scheduler.plugins.get(AnyKPlugin.name)
-        if not isinstance(anyk, AnyKPlugin):
-            raise RuntimeError("the any-k plugin is not registered: register AnyKPlugin() first")
-        watching = MonitoringService(scheduler, anyk.state, anyk.catch_up)
-        scheduler.extensions[BOARD] = watching
-        scheduler.handlers[EXCHANGE] = watching.exchange
-        if BOARD in scheduler.periodic_callbacks:
-            scheduler.periodic_callbacks[BOARD].stop()
-        ticker = PeriodicCallback(watching.look, EVERY * 1000)
-        scheduler.periodic_callbacks[BOARD] = ticker
+        service = MonitoringService(scheduler)
+        scheduler.extensions[SERVICE] = service
+        scheduler.handlers[EXCHANGE] = service.exchange
+        if SERVICE in scheduler.periodic_callbacks:  # of a plugin that was unregistered
+            scheduler.periodic_callbacks[SERVICE].stop()
+        ticker = PeriodicCallback(service.look, REFRESH_SECONDS * 1000)
+        scheduler.periodic_callbacks[SERVICE] = ticker
         ticker.start()
         for add in (routes.install, metrics.register):
             try:

@@ -1,7 +1,7 @@
 """Prometheus metrics at ``/metrics`` of the scheduler, in the default registry.
 
-Dask's handler keeps a collector per kind and points it at the scheduler that is asked, so
-several schedulers can live in one process; ours joins them.
+Dask's handler has a list of collectors, and sets the ``server`` of each to the scheduler whose
+metrics are requested; so several schedulers can live in one process. Ours is one of them.
 """
 
 from __future__ import annotations
@@ -21,67 +21,64 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from .run_statistics import BUCKETS, LayerFacts
+from .collector import OTHER_LAYERS, RunCollector
+from .run_statistics import GROUP_SECONDS_BUCKETS, LayerFacts
+from .service import SERVICE
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-    from .collector import RunCollector
-
-
 logger = logging.getLogger(__name__)
 
-BOARD = "fcdcc-board"
-"""Name of the board among a scheduler's extensions."""
-
 MAX_WORKERS = 100
+"""Workers that have gauges of their own."""
 
 
 class Metrics(Collector):
-    """Collects what one scheduler's board knows; ``server`` is set by Dask's handler."""
+    """Collects what the monitoring service of one scheduler knows."""
 
     def __init__(self, server: Scheduler) -> None:
         self.server = server
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: names are not to be looked up when it is registered."""
+        """Return nothing, so that the names are not collected when it is registered."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; none where the scheduler has no board."""
-        watching = self.server.extensions.get(BOARD)
-        if watching is None:
+        """Yield the metrics; none where the scheduler has no monitoring service."""
+        service = self.server.extensions.get(SERVICE)
+        if service is None:
             return
         try:
-            yield from watching.measured(lambda: list(families(watching.refreshed())))
+            yield from service.timed(lambda: list(families(service.refreshed())))
         except Exception:
             logger.exception("the metrics of fcdcc could not be collected")
 
 
-def families(board: RunCollector) -> Iterator[Metric]:
-    """Yield the metrics of a board."""
-    totals = board.state.history.totals()
-    yield from _by_layer(board.layers, totals.groups, totals.decodes)
+def families(collector: RunCollector) -> Iterator[Metric]:
+    """Yield the metrics of what was collected."""
+    totals = collector.state.history.totals()
+    yield from _by_layer(collector.layers, totals.groups, totals.decodes)
     erasures = CounterMetricFamily(
         "fcdcc_erasures", "Shares started and then given up without a result", labels=["worker"]
     )
-    for worker, number in board.erasures.items():
+    for worker, number in collector.erasures.items():
         erasures.add_metric([worker], number)
-    missing = totals.erasures - sum(board.erasures.values())
-    if missing or not board.erasures:
+    missing = totals.erasures - sum(collector.erasures.values())
+    if missing or not collector.erasures:
         erasures.add_metric([""], missing)
     yield erasures
     plain = {
         "fcdcc_parity_started": ("Parity shares started", totals.parity_started),
-        "fcdcc_corrupt_shares": ("Wrong shares found", board.corrupt_shares),
-        "fcdcc_blocks_done": ("Blocks written and recorded", board.blocks_done),
-        "fcdcc_blocks_failed": ("Blocks that could not be made", board.blocks_failed),
+        "fcdcc_corrupt_shares": ("Wrong shares found", collector.corrupt_shares),
+        "fcdcc_blocks_done": ("Blocks written and recorded", collector.blocks_done),
+        "fcdcc_blocks_failed": ("Blocks that could not be made", collector.blocks_failed),
         "fcdcc_shares_lost": ("Shares made again because their worker left", totals.shares_lost),
         "fcdcc_workers_lost": ("Workers that died or were removed", totals.workers_lost),
     }
     for name, (what, number) in plain.items():
         yield CounterMetricFamily(name, what, value=number)
-    yield from _workers(board)
+    yield from _workers(collector)
 
 
 def _by_layer(layers: dict[int, LayerFacts], groups: int, decodes: int) -> Iterator[Metric]:
@@ -93,11 +90,11 @@ def _by_layer(layers: dict[int, LayerFacts], groups: int, decodes: int) -> Itera
         "fcdcc_group_seconds", "From a group's first share to its last result", labels=["layer"]
     )
     for number, facts in sorted(layers.items()):
-        label = ["other" if number < 0 else str(number)]
+        label = ["other" if number == OTHER_LAYERS else str(number)]
         done.add_metric(label, facts.groups)
         solved.add_metric(label, facts.solved)
         counts = accumulate(facts.buckets)
-        ends = [*map(str, BUCKETS), "+Inf"]
+        ends = [*map(str, GROUP_SECONDS_BUCKETS), "+Inf"]
         times.add_metric(label, list(zip(ends, counts, strict=True)), sum_value=facts.seconds)
     missing = groups - sum(facts.groups for facts in layers.values())
     if missing or not layers:
@@ -106,34 +103,33 @@ def _by_layer(layers: dict[int, LayerFacts], groups: int, decodes: int) -> Itera
     yield from (done, solved, times)
 
 
-def _workers(board: RunCollector) -> Iterator[Metric]:
-    """Yield how the workers of the latest run do, those that were met first."""
+def _workers(collector: RunCollector) -> Iterator[Metric]:
+    """Yield the gauges of workers, and what the latest run has saved."""
     pace = GaugeMetricFamily(
         "fcdcc_worker_pace",
-        "Time that a worker's shares take, by the median of the same layer's",
+        "Time that a worker's shares take, as a multiple of what is usual, in the latest run",
         labels=["worker"],
     )
     learned = GaugeMetricFamily(
         "fcdcc_worker_learned_pace",
-        "The same over all runs, as shares are given out by it",
+        "The same for all workers",
         labels=["worker"],
     )
     ghosts = GaugeMetricFamily(
         "fcdcc_worker_ghosts",
-        "Shares that nobody waits for and that keep it busy",
+        "Shares that keep it busy although they were given up",
         labels=["worker"],
     )
-    known = board.current()
-    facts = {} if known is None else known.account.workers
-    for address, worker in list(board.state.workers.by_address.items())[:MAX_WORKERS]:
+    known = collector.current()
+    facts = {} if known is None else known.statistics.workers
+    for address, worker in list(collector.state.workers.by_address.items())[:MAX_WORKERS]:
         ghosts.add_metric([address], len(worker.ghosts))
         if worker.known_pace is not None:
             learned.add_metric([address], worker.known_pace)
-        found = facts.get(address)
-        if found is not None and found.pace is not None:
-            pace.add_metric([address], found.pace)
+            if address in facts:
+                pace.add_metric([address], worker.known_pace)
     yield from (pace, learned, ghosts)
-    saved = 0.0 if known is None else known.account.saved_at_once
+    saved = 0.0 if known is None else known.statistics.saved_at_once
     yield GaugeMetricFamily(
         "fcdcc_saved_seconds", "Waiting that the latest run was spared, at least", value=saved
     )
@@ -143,7 +139,7 @@ def register(scheduler: Scheduler) -> None:
     """Serve the metrics at ``/metrics``; again, or for another scheduler, changes nothing."""
     handler = core.PrometheusHandler
     present = handler._collectors
-    if present is None:  # nobody has asked yet: the first to ask makes all of them
+    if present is None:  # the first request makes all of them
         kinds: list[Any] = core.COLLECTORS
         if Metrics not in kinds:
             kinds.append(Metrics)

@@ -1,68 +1,64 @@
 """The page and the JSON on the scheduler's own HTTP server.
 
-The page is drawn on the scheduler, at most once a second whoever is looking, and not at all
-when nobody is; the browser replaces its contents. It has the frame of Dask's own pages, and
-is in their menu.
+The page has the frame of Dask's own pages and is in their menu. The scheduler draws its contents
+at most once a second, however many browsers show it, and not at all while none does.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import jinja2
 from distributed.http import utils
 from tornado.routing import PathMatches
 from tornado.web import Application
 
-from .metrics import BOARD
 from .page import live, page
+from .service import SERVICE, MonitoringService
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-    from .service import MonitoringService
-
-
 PAGE = "fcdcc"
+"""Path of the page, and its name in the menu."""
+
 JSON = "json/fcdcc.json"
+"""Path of what the page shows, as JSON."""
 
 
 class _Handler(utils.RequestHandler):
-    """Answers from the board that the scheduler has now."""
+    """Answers with what the service of the scheduler knows now."""
 
     @property
-    def watching(self) -> MonitoringService:
-        found: MonitoringService = cast("Scheduler", self.server).extensions[BOARD]
+    def service(self) -> MonitoringService:
+        found: MonitoringService = cast("Scheduler", self.server).extensions[SERVICE]
         return found
 
     def set_default_headers(self) -> None:
-        """Forbid keeping the answer: what is shown is of this moment."""
+        """Forbid that the answer is kept: it is out of date at once."""
         self.set_header("Cache-Control", "no-store")
 
 
 class _Json(_Handler):
     def get(self) -> None:
         """Answer with everything that is shown."""
-        self.write(self.watching.measured(self.watching.shown))
+        self.write(self.service.timed(self.service.shown))
 
 
 class _Live(_Handler):
     def get(self) -> None:
         """Answer with what the page shows now."""
-        self.write(self.watching.measured(lambda: self.watching.drawn(live)))
+        self.write(self.service.timed(lambda: self.service.drawn(live)))
 
 
 class _Page(_Handler):
     def get(self) -> None:
-        """Answer with the page, filled for this moment."""
-        watching = self.watching
-        self.write(watching.measured(lambda: page(_template(), self.extra, watching.shown())))
+        """Answer with the whole page."""
+        self.write(self.service.timed(lambda: page(self.extra, self.service.shown())))
 
 
 def install(scheduler: Scheduler) -> None:
-    """Add the page and the JSON, where there is an HTTP server; again changes nothing."""
+    """Add the page and the JSON to the HTTP server; adding them again changes nothing."""
     application: Application = scheduler.http_application
     prefix = _prefix(application)
     present = {str(rule.matcher.regex.pattern) for rule in _rules(application)}
@@ -114,11 +110,3 @@ def _rules(application: Application) -> list[Any]:
             if hasattr(rule.target, "rules"):
                 routers.append(rule.target)
     return found
-
-
-def _template() -> jinja2.Template:
-    """Return the frame of Dask's own pages."""
-    folder = Path(utils.__file__).parent / "templates"
-    loader = jinja2.FileSystemLoader(folder)
-    environment = jinja2.Environment(loader=loader, autoescape=False)  # noqa: S701 - page() escapes
-    return environment.get_template("base.html")

@@ -1,13 +1,13 @@
-"""Adding up a run: the records of its shares and groups go in, facts come out (:mod:`.facts`).
+"""Statistics of one run: the records of its shares and groups go in, sums come out.
 
 Everything is bounded: what is kept grows with the numbers of workers and layers, not with the
 length of a run.
 
-*Lateness*: a share that was given up (an erasure) has no result, so how late it would have
-been is not known. But its worker is stuck with it for a while: until it begins its next share, as
-long as it reports cancelled tasks or does not answer, or until it leaves. The time from the
-moment at which nobody waited any more to then is the share's lateness: at least so long
-would its group have waited. What nobody has seen counts as nothing.
+*Lateness*: a share that is given up (an erasure) has no result, so how late it would have been is
+not known. But its worker is busy with it for a while longer: until the worker begins its next
+share, as long as it reports cancelled tasks or does not answer, or until it leaves. The time from
+the moment at which the share was given up until then is its lateness: its group would have waited
+for at least so long. A share that nobody has seen to be computed any longer has the lateness 0.
 """
 
 from __future__ import annotations
@@ -15,28 +15,54 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from ...anyk.state_machine.history import GroupRecord, Log, ShareRecord
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Upper ends, in seconds, of the classes that group times are counted in; the last is open."""
+GROUP_SECONDS_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+"""Upper ends of the classes in which groups are counted by their seconds; the last is open."""
 
-RATIOS = 15
+MAX_WORKERS = 2_000
+MAX_LAYERS = 2_000
 
-ENOUGH = 5
-"""Shares that a worker's pace is taken from, at most and at least."""
+MAX_OPEN_GROUPS = 4_000
+"""Groups that are not completed, or whose erasures' lateness is not known."""
+
+MAX_HELD_SHARES = 5_000
+"""Erasures whose lateness is not known."""
+
+RECENT_GROUPS = 500
+MAX_GHOSTS = 2_000
+
+MAX_SAVED_INTERVALS = 64
+"""Intervals of saved waiting that later ones may still be joined with."""
+
+RECENT_DURATIONS = 33
+"""Shares of a layer whose median is its typical duration."""
 
 
 @dataclass(slots=True)
 class WorkerFacts:
-    """What one worker has done.
+    """What one worker has done in a run.
 
-    ``done``, ``erased``, ``lost`` count shares; ``late`` is the lateness of its erased shares
-    in seconds, added up, and ``worst`` the largest; ``seen`` is the time of the last record,
-    ``gone`` how it left, '' if it did not, and ``ratios`` are what its latest shares took, by
-    the median of their layers.
+    Parameters
+    ----------
+    done, erased, lost
+        Its shares that were finished, given up, and lost with it.
+    late, worst
+        Lateness of its erased shares in seconds: the sum, and the largest.
+    overdue
+        Its erased shares that were late by more than what shares of their layer take.
+    seen
+        The time of its last record, in seconds since the epoch.
+    gone
+        How it left: ``removed``, ``lost`` or ``retired``; '' while it is there.
+    pace
+        How long its shares take, as a multiple of what is usual, as the any-k plugin has learned
+        it; None while it is not known.
     """
 
     done: int = 0
@@ -44,25 +70,31 @@ class WorkerFacts:
     lost: int = 0
     late: float = 0.0
     worst: float = 0.0
+    overdue: int = 0
     seen: float = 0.0
     gone: str = ""
-    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RATIOS))
-
-    @property
-    def pace(self) -> float | None:
-        """How slow it is: 1 is usual, 2 takes twice as long; None while it is not known."""
-        return median(self.ratios) if len(self.ratios) >= ENOUGH else None
+    pace: float | None = None
 
 
 @dataclass(slots=True)
 class LayerFacts:
     """What became of one layer's groups.
 
-    ``seconds`` is added up over ``groups``: from a group's first assigned share to its last
-    node's result. ``settled`` are the groups of which the lateness of all shares is known,
-    ``settled_seconds`` their seconds and ``slowest`` the same up to the result of the slowest
-    share, or to when that would have come at the earliest. ``buckets`` counts groups by
-    seconds.
+    Parameters
+    ----------
+    groups, solved, erased
+        Completed groups, those of them in which something was solved for, and erased shares.
+    seconds
+        From a group's first assigned share to its last result, summed over ``groups``.
+    settled
+        Groups of which the lateness of all shares is known.
+    settled_seconds, slowest
+        ``seconds`` of these, and the same up to the result of the slowest share, or to when it
+        would have come at the earliest.
+    buckets
+        Groups by their seconds, in the classes of :data:`GROUP_SECONDS_BUCKETS`.
+    durations, parity_durations
+        Seconds that the latest shares, and the latest parity shares, took.
     """
 
     groups: int = 0
@@ -72,18 +104,16 @@ class LayerFacts:
     slowest: float = 0.0
     settled: int = 0
     settled_seconds: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    durations: deque[float] = field(default_factory=lambda: deque(maxlen=33))
-    parity_durations: deque[float] = field(default_factory=lambda: deque(maxlen=33))
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(GROUP_SECONDS_BUCKETS) + 1))
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_DURATIONS))
+    parity_durations: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_DURATIONS))
 
-    def add(self, record: GroupRecord) -> float:
-        """Count a group that is over, and return its seconds."""
-        seconds = max(0.0, record.stop - record.start)
+    def add(self, record: GroupRecord) -> None:
+        """Count a completed group."""
         self.groups += 1
         self.solved += record.solved
-        self.seconds += seconds
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        return seconds
+        self.seconds += record.seconds
+        self.buckets[bisect_left(GROUP_SECONDS_BUCKETS, record.seconds)] += 1
 
     def typical(self, stage: str) -> float:
         """Return the median of what the latest shares of a stage took, in seconds."""
@@ -91,87 +121,67 @@ class LayerFacts:
         return median(some) if some else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class GroupFacts:
-    """A group that is over: ``slowest`` is as in :class:`LayerFacts`, both from its start."""
-
-    layer: int
-    block: int
-    start: float
-    seconds: float
-    slowest: float
-    solved: bool
-    erased: int
-
-
 @dataclass(slots=True)
-class Erasure:
-    """A share that was given up at ``since`` by its group; ``freed`` is not known at first."""
+class _Erasure:
+    """An erased share, and until when its worker was busy with it; None while not known."""
 
-    layer: int
-    block: int
-    position: int
-    stage: str
-    worker: str
-    since: float
+    record: ShareRecord
     freed: float | None = None
 
     @property
-    def lateness(self) -> float:
-        """Seconds, 0 if it is not known."""
-        return 0.0 if self.freed is None else max(0.0, self.freed - self.since)
+    def place(self) -> tuple[int, int, int]:
+        return self.record.layer, self.record.block, self.record.position
 
-
-MAX_WORKERS = 2_000
-
-MAX_LAYERS = 2_000
-
-MAX_OPEN = 4_000
-
-MAX_WAITING = 5_000
-
-RECENT_GROUPS = 500
-
-MAX_FREED = 2_000
-
-MAX_SPARED = 64
+    @property
+    def is_parity(self) -> bool:
+        return self.record.stage == "parity"
 
 
 @dataclass(slots=True)
 class _OpenGroup:
-    """A group whose record, or the lateness of one of its shares, is still to come."""
+    """A group whose record, or the lateness of one of its shares, is still to come.
 
-    last: float = 0.0
-    erasures: list[Erasure] = field(default_factory=list)
+    ``last_result`` is when the latest of its shares, other than parity, was done.
+    """
+
+    last_result: float = 0.0
+    erasures: list[_Erasure] = field(default_factory=list)
     record: GroupRecord | None = None
 
-    def is_settled(self) -> bool:
-        return self.record is not None and all(e.freed is not None for e in self.erasures)
+    def settled(self) -> GroupRecord | None:
+        """Return its record with all fields, or None if something is still to come."""
+        if self.record is None or any(erasure.freed is None for erasure in self.erasures):
+            return None
+        freed = [e.freed for e in self.erasures if not e.is_parity and e.freed is not None]
+        slowest = max([self.record.stop, self.last_result, *freed])
+        return replace(self.record, erased=len(self.erasures), slowest=slowest)
 
 
 class RunStatistics:
-    """Adds up the records of one run.
+    """Sums over the records of one run.
 
     Parameters
     ----------
-    confirmed
-        Until when each worker was seen to be stuck; somebody else keeps it up to date.
+    seen_stuck
+        For each worker the last moment at which it was seen to be busy with an erased share; the
+        caller keeps it up to date.
     """
 
-    def __init__(self, confirmed: Mapping[str, float] | None = None) -> None:
-        self.freed: Log[Erasure] = Log(MAX_FREED)
-        """Erasures whose lateness is known, and is not zero."""
-        self._confirmed: Mapping[str, float] = {} if confirmed is None else confirmed
+    def __init__(self, seen_stuck: Mapping[str, float] | None = None) -> None:
         self.workers: OrderedDict[str, WorkerFacts] = OrderedDict()
         self.layers: dict[int, LayerFacts] = {}
-        self.recent: Log[GroupFacts] = Log(RECENT_GROUPS)
+        self.settled: Log[GroupRecord] = Log(RECENT_GROUPS)
+        """Groups of which the lateness of all shares is known."""
+        self.ghosts: Log[ShareRecord] = Log(MAX_GHOSTS)
+        """Erased shares whose lateness is known and is not zero, in the state ``ghost``."""
         self.saved = 0.0
-        """Seconds that groups did not wait, added up."""
-        self._spared: list[tuple[float, float]] = []
-        self._spared_before = 0.0
+        """Seconds that groups did not wait, summed over groups."""
+        self._seen_stuck: Mapping[str, float] = {} if seen_stuck is None else seen_stuck
+        self._saved_intervals: list[tuple[float, float]] = []
+        self._saved_before = 0.0
         self._open: OrderedDict[tuple[int, int], _OpenGroup] = OrderedDict()
-        self._stuck: dict[str, list[Erasure]] = {}
-        self._waiting = 0
+        self._held: dict[str, list[_Erasure]] = {}
+        self._held_count = 0
 
     # ------------------------------------------------------------------ records
 
@@ -180,21 +190,18 @@ class RunStatistics:
         worker, layer = self._worker(record.worker), self._layer(record.layer)
         worker.seen = max(worker.seen, record.stop)
         if record.state == "done":
-            self._unstick(record.worker, record)
-            taken = max(0.0, record.stop - record.start)
-            typical = layer.typical(record.stage)
-            if typical > 0.0:
-                worker.ratios.append(taken / typical)
+            self._end_earlier(record)
             worker.done += 1
-            kept = layer.parity_durations if record.stage == "parity" else layer.durations
-            kept.append(taken)
+            is_parity = record.stage == "parity"
+            durations = layer.parity_durations if is_parity else layer.durations
+            durations.append(max(0.0, record.stop - record.start))
             group = self._group(record.layer, record.block)
-            if record.stage != "parity":
-                group.last = max(group.last, record.stop)
+            if not is_parity:
+                group.last_result = max(group.last_result, record.stop)
         elif record.state == "erased":
             worker.erased += 1
             layer.erased += 1
-            self._erase(record)
+            self._hold(record)
         else:
             worker.lost += 1
 
@@ -206,128 +213,130 @@ class RunStatistics:
         group.record = record
         self._settle(key, group)
 
-    def leave(self, address: str, what: str, now: float) -> None:
-        """Note that a worker is gone: nobody can wait for it any longer."""
-        self._worker(address).gone = what
-        for erasure in self._stuck.pop(address, []):
-            self._resolve(erasure, max(now, erasure.since))
+    def leave(self, address: str, how: str, now: float) -> None:
+        """Note that a worker is gone: what it was busy with is over."""
+        self._worker(address).gone = how
+        for erasure in self._held.pop(address, []):
+            self._end(erasure, max(now, erasure.record.stop))
 
-    def free(self, address: str, stuck: Iterable[tuple[int, int, int]] = ()) -> None:
-        """Note that a worker is stuck with no erased shares but these: (layer, block, position)."""
-        held = set(stuck)
+    def free(self, address: str, ghosts: Iterable[tuple[int, int, int]] = ()) -> None:
+        """Note that a worker is busy with no erased shares but these: (layer, block, position)."""
+        places = set(ghosts)
         kept = []
-        for erasure in self._stuck.pop(address, []):
-            if (erasure.layer, erasure.block, erasure.position) in held:
+        for erasure in self._held.pop(address, []):
+            if erasure.place in places:
                 kept.append(erasure)
             else:
-                self._resolve(erasure, self._seen_stuck(erasure))
+                self._end(erasure, self._last_seen(erasure))
         if kept:
-            self._stuck[address] = kept
+            self._held[address] = kept
+
+    # --------------------------------------------------------------------- sums
+
+    @property
+    def holders(self) -> list[str]:
+        """The workers that may be busy with erased shares."""
+        return [*self._held]
 
     def pending(self, address: str) -> tuple[float, float]:
-        """Return how late what a worker is stuck with is already: added up, and the largest."""
-        late = [self._seen_stuck(e) - e.since for e in self._stuck.get(address, ())]
+        """Return the lateness so far of what a worker is busy with: the sum, and the largest."""
+        late = [self._last_seen(e) - e.record.stop for e in self._held.get(address, ())]
         return sum(late), max(late, default=0.0)
 
     @property
     def saved_at_once(self) -> float:
         """``saved`` on the clock: what several groups did not wait at a time counts once."""
-        return self._spared_before + sum(end - begin for begin, end in self._spared)
+        return self._saved_before + _length(self._saved_intervals)
 
     def saved_so_far(self) -> float:
-        """Return ``saved_at_once`` with what workers are stuck with now."""
-        held = [e for some in self._stuck.values() for e in some if e.stage != "parity"]
-        spared = self._spared
-        for erasure in held[:MAX_SPARED]:
-            spared = _joined(spared, erasure.since, self._seen_stuck(erasure))
-        return self._spared_before + sum(end - begin for begin, end in spared)
-
-    @property
-    def stuck(self) -> dict[str, list[Erasure]]:
-        """The erased shares whose lateness is not known yet, by worker."""
-        return self._stuck
+        """Return ``saved_at_once`` with what workers are busy with now."""
+        held = [e for some in self._held.values() for e in some if not e.is_parity]
+        intervals = self._saved_intervals
+        for erasure in held[:MAX_SAVED_INTERVALS]:
+            intervals = _joined(intervals, erasure.record.stop, self._last_seen(erasure))
+        return self._saved_before + _length(intervals)
 
     # ----------------------------------------------------------------- lateness
 
-    def _erase(self, record: ShareRecord) -> None:
-        place = (record.layer, record.block, record.position, record.stage, record.worker)
-        erasure = Erasure(*place, since=record.stop)
+    def _hold(self, record: ShareRecord) -> None:
+        """Note that a worker may be busy with a share that was given up."""
+        erasure = _Erasure(record)
         self._group(record.layer, record.block).erasures.append(erasure)
-        self._stuck.setdefault(record.worker, []).append(erasure)
-        self._waiting += 1
-        if self._waiting > MAX_WAITING:  # of what is so old nobody will learn more
-            for address in list(self._stuck):
+        self._held.setdefault(record.worker, []).append(erasure)
+        self._held_count += 1
+        if self._held_count > MAX_HELD_SHARES:  # nothing more will be learned of so old ones
+            for address in self.holders:
                 self.free(address)
 
-    def _unstick(self, address: str, record: ShareRecord) -> None:
-        """Note that a worker returned a share: what it was stuck with before is over."""
-        waiting = self._stuck.get(address)
-        if not waiting:
+    def _end_earlier(self, record: ShareRecord) -> None:
+        """Note that a worker returned a share: it is free of what was given up before."""
+        held = self._held.get(record.worker)
+        if not held:
             return
-        before = [erasure for erasure in waiting if erasure.since < record.stop]
-        for erasure in before:
-            seen = self._seen_stuck(erasure)
-            self._resolve(erasure, min(seen, max(record.start, erasure.since)))
-        after = [erasure for erasure in waiting if erasure.since >= record.stop]
-        if after:
-            self._stuck[address] = after
+        later = []
+        for erasure in held:
+            given_up = erasure.record.stop
+            if given_up < record.stop:
+                self._end(erasure, min(self._last_seen(erasure), max(record.start, given_up)))
+            else:
+                later.append(erasure)
+        if later:
+            self._held[record.worker] = later
         else:
-            del self._stuck[address]
+            del self._held[record.worker]
 
-    def _seen_stuck(self, erasure: Erasure) -> float:
-        return max(erasure.since, self._confirmed.get(erasure.worker, 0.0))
+    def _last_seen(self, erasure: _Erasure) -> float:
+        """Return the last moment at which a worker was seen to be busy with an erased share."""
+        record = erasure.record
+        return max(record.stop, self._seen_stuck.get(record.worker, 0.0))
 
-    def _resolve(self, erasure: Erasure, freed: float) -> None:
+    def _end(self, erasure: _Erasure, freed: float) -> None:
+        """Note when a worker was free of an erased share."""
+        record = erasure.record
         erasure.freed = freed
-        self._waiting -= 1
-        worker = self._worker(erasure.worker)
-        worker.late += erasure.lateness
-        worker.worst = max(worker.worst, erasure.lateness)
-        typical = self._layer(erasure.layer).typical(erasure.stage)
-        if erasure.lateness > typical > 0.0:
-            worker.ratios.append(1.0 + erasure.lateness / typical)
-        if erasure.lateness > 0.0:
-            self.freed.append(erasure)
-        if erasure.stage != "parity" and erasure.lateness > 0.0:
-            self._spared = _joined(self._spared, erasure.since, freed)
-            if len(self._spared) > MAX_SPARED:
-                begin, end = self._spared.pop(0)
-                self._spared_before += end - begin
-        key = (erasure.layer, erasure.block)
+        self._held_count -= 1
+        lateness = max(0.0, freed - record.stop)
+        worker = self._worker(record.worker)
+        worker.late += lateness
+        worker.worst = max(worker.worst, lateness)
+        typical = self._layer(record.layer).typical(record.stage)
+        worker.overdue += typical > 0.0 and lateness > typical
+        if lateness > 0.0:
+            self.ghosts.append(replace(record, start=record.stop, stop=freed, state="ghost"))
+            if not erasure.is_parity:
+                self._save(record.stop, freed)
+        key = (record.layer, record.block)
         group = self._open.get(key)
         if group is not None:
             self._settle(key, group)
 
+    def _save(self, begin: float, end: float) -> None:
+        """Note that a group did not wait from one moment to another."""
+        self._saved_intervals = _joined(self._saved_intervals, begin, end)
+        if len(self._saved_intervals) > MAX_SAVED_INTERVALS:
+            self._saved_before += _length([self._saved_intervals.pop(0)])
+
     def _settle(self, key: tuple[int, int], group: _OpenGroup) -> None:
         """Close a group of which everything is known."""
-        if group.record is None or not group.is_settled():
+        record = group.settled()
+        if record is None:
             return
         del self._open[key]
-        record = group.record
-        freed = [e.freed for e in group.erasures if e.stage != "parity" and e.freed is not None]
-        last = max([record.stop, group.last, *freed])
-        seconds = max(0.0, record.stop - record.start)
-        slowest = max(seconds, last - record.start)
         layer = self._layer(record.layer)
-        layer.slowest += slowest
+        layer.slowest += record.slowest_seconds
         layer.settled += 1
-        layer.settled_seconds += seconds
-        self.saved += slowest - seconds
-        self.recent.append(
-            GroupFacts(
-                record.layer, record.block, record.start, seconds, slowest, record.solved,
-                len(group.erasures),
-            )
-        )  # fmt: skip
+        layer.settled_seconds += record.seconds
+        self.saved += record.slowest_seconds - record.seconds
+        self.settled.append(record)
 
-    # -------------------------------------------------------------------- places
+    # ------------------------------------------------------------------- places
 
     def _group(self, layer: int, block: int) -> _OpenGroup:
         key = (layer, block)
         group = self._open.get(key)
         if group is None:
             group = self._open[key] = _OpenGroup()
-            if len(self._open) > MAX_OPEN:
+            if len(self._open) > MAX_OPEN_GROUPS:
                 self._open.popitem(last=False)
         return group
 
@@ -346,6 +355,10 @@ class RunStatistics:
             if len(self.workers) > MAX_WORKERS:
                 self.workers.popitem(last=False)
         return known
+
+
+def _length(intervals: Iterable[tuple[float, float]]) -> float:
+    return sum(end - begin for begin, end in intervals)
 
 
 def _joined(

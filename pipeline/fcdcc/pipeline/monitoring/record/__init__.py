@@ -1,1 +1,1 @@
-"""record."""
+"""The record of a run: its journal, and who writes it."""

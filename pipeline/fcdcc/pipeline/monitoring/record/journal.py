@@ -1,31 +1,36 @@
-"""What a run leaves beside its output for the report: a bounded record of what happened.
+"""The journal of a run: what it leaves beside its output for ``fcdcc report``.
 
-It is one JSON object of a few hundred kilobytes at most, however long the run. Shares and
-groups are kept as columns, the first and the latest of them, and more of those that were not
-simply done.
+A journal is one JSON object of a few hundred kilobytes at most, however long the run. Shares and
+groups are the records of the any-k history (:mod:`...anyk.state_machine.history`), as rows of
+values: the first and the latest of them, and more of the shares that were not simply done. The
+times in the rows are seconds since the run began. A new version must read the journals of older
+ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fcdcc.storage import Json
 
-if TYPE_CHECKING:  # at run time this would load Dask, which reading a story can do without
-    from ...anyk.state_machine.history import ShareRecord
-    from ..dashboard.run_statistics import Erasure, GroupFacts
-
+if TYPE_CHECKING:
+    from ...anyk.state_machine.history import GroupRecord, ShareRecord
 
 SCHEMA = 1
 
 FIRST_SHARES = 2_000
 LAST_SHARES = 4_000
-ODD_SHARES = 2_000
+"""Shares that are kept of those that were done."""
+
+FIRST_ODD_SHARES = 1_000
+LAST_ODD_SHARES = 1_000
+"""Shares that are kept of those that were not done, and of ghosts."""
+
 FIRST_GROUPS = 500
 LAST_GROUPS = 2_500
 MAX_EVENTS = 500
@@ -45,39 +50,59 @@ class Sample:
     def __init__(self, first: int, last: int) -> None:
         self.total = 0
         self._first: list[list[Json]] = []
-        self._room = first
+        self._max_first = first
         self._last: deque[list[Json]] = deque(maxlen=last)
 
     def add(self, row: list[Json]) -> None:
         """Add a row."""
         self.total += 1
-        (self._first if len(self._first) < self._room else self._last).append(row)
+        (self._first if len(self._first) < self._max_first else self._last).append(row)
 
     def rows(self) -> list[list[Json]]:
         """Return the rows that are kept."""
         return [*self._first, *self._last]
 
 
+def _odd_shares() -> Sample:
+    return Sample(FIRST_ODD_SHARES, LAST_ODD_SHARES)
+
+
 @dataclass
 class RunJournal:
-    """What is known of one run, as it goes.
+    """What is known of one run, as it goes on.
 
     Parameters
     ----------
     run
         Its id.
     begin
-        When it began, in seconds since the epoch; all times of shares and groups count from
-        then.
+        When it began, in seconds since the epoch.
     about
         What the run was: names, options, versions; plain values without credentials.
     layers
         A row per layer of the plan.
     state
         ``running``, ``complete``, ``incomplete`` (blocks failed), ``interrupted`` or ``failed``.
-    updated, every
-        When it was written, in seconds since the epoch, and in how many seconds it should be
-        written again.
+    error
+        Why it failed; '' if it did not.
+    updated
+        When it was last written, in seconds since the epoch.
+    every
+        In how many seconds it should be written again.
+    summary
+        The summary of the run, once it is over.
+    status
+        What the run last reported of its blocks.
+    facts
+        Sums over all shares and groups so far.
+    failures
+        Blocks that failed, each with the reason.
+    shares, odd_shares, ghosts, groups
+        Rows of records: of shares that are done, of all others, of ghosts, and of groups.
+    events
+        The latest events: late groups, workers that are gone.
+    workers
+        Addresses of workers, each with its number in the rows.
     """
 
     run: str
@@ -89,59 +114,47 @@ class RunJournal:
     updated: float = 0.0
     every: float = 5.0
     summary: dict[str, Any] = field(default_factory=dict)
-    told: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     shares: Sample = field(default_factory=lambda: Sample(FIRST_SHARES, LAST_SHARES))
-    odd: Sample = field(default_factory=lambda: Sample(ODD_SHARES // 2, ODD_SHARES // 2))
-    ghosts: Sample = field(default_factory=lambda: Sample(ODD_SHARES // 2, ODD_SHARES // 2))
+    odd_shares: Sample = field(default_factory=_odd_shares)
+    ghosts: Sample = field(default_factory=_odd_shares)
     groups: Sample = field(default_factory=lambda: Sample(FIRST_GROUPS, LAST_GROUPS))
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     workers: dict[str, int] = field(default_factory=dict)
 
     def add_shares(self, records: Iterable[ShareRecord]) -> None:
-        """Add shares: those that are simply done, and the odd ones, which are kept longer."""
+        """Add records of shares."""
         for record in records:
-            row: list[Json] = [
-                self._worker(record.worker),
-                record.layer,
-                record.block,
-                record.position,
-                round(record.start - self.begin, 4),
-                round(record.stop - self.begin, 4),
-                record.state,
-                record.stage,
-            ]
-            (self.shares if record.state == "done" else self.odd).add(row)
+            row = [*self._share_row(record), record.state, record.stage]
+            (self.shares if record.state == "done" else self.odd_shares).add(row)
 
-    def add_groups(self, records: Iterable[GroupFacts]) -> None:
-        """Add groups of which everything is known."""
+    def add_ghosts(self, records: Iterable[ShareRecord]) -> None:
+        """Add ghosts: records of shares that were given up and kept their workers busy."""
         for record in records:
-            times = (record.start - self.begin, record.seconds, record.slowest)
+            self.ghosts.add(self._share_row(record))
+
+    def add_groups(self, records: Iterable[GroupRecord]) -> None:
+        """Add records of groups of which the slowest share is known."""
+        for record in records:
+            times = (record.start - self.begin, record.seconds, record.slowest_seconds)
             numbers: list[Json] = [round(value, 4) for value in times]
             self.groups.add([record.layer, record.block, *numbers, record.solved, record.erased])
 
-    def add_ghosts(self, erasures: Iterable[Erasure]) -> None:
-        """Add shares that were given up, and from when to when their workers were stuck."""
-        for ghost in erasures:
-            if ghost.freed is not None:
-                times: list[Json] = [
-                    round(moment - self.begin, 4) for moment in (ghost.since, ghost.freed)
-                ]
-                place: list[Json] = [ghost.layer, ghost.block, ghost.position]
-                self.ghosts.add([self._worker(ghost.worker), *place, *times])
-
-    def _worker(self, address: str) -> int:
-        return self.workers.setdefault(address, len(self.workers))
+    def _share_row(self, record: ShareRecord) -> list[Json]:
+        worker = self.workers.setdefault(record.worker, len(self.workers))
+        times: list[Json] = [round(time - self.begin, 4) for time in (record.start, record.stop)]
+        return [worker, record.layer, record.block, record.position, *times]
 
     @property
     def name(self) -> str:
-        """A name that sorts by when the run began."""
+        """The name of its file, which sorts by when the run began."""
         moment = datetime.fromtimestamp(self.begin, UTC)
         return f"{moment:%Y%m%dT%H%M%S}-{self.run}"
 
     def members(self) -> dict[str, Json]:
-        """Return the run as JSON, all numbers finite."""
+        """Return the journal as JSON, all numbers finite."""
         failed = sorted(self.failures.items())[:MAX_FAILURES]
         plain = {
             "schema": SCHEMA,
@@ -154,15 +167,15 @@ class RunJournal:
             "about": dict(self.about),
             "layers": self.layers,
             "summary": self.summary,
-            "told": self.told,
+            "told": self.status,
             "facts": self.facts,
             "failures": [[block, reason] for block, reason in failed],
             "failures_total": len(self.failures),
             "workers": [*self.workers],
             "shares": self.shares.rows(),
             "shares_total": self.shares.total,
-            "odd_shares": self.odd.rows(),
-            "odd_shares_total": self.odd.total,
+            "odd_shares": self.odd_shares.rows(),
+            "odd_shares_total": self.odd_shares.total,
             "ghosts": self.ghosts.rows(),
             "groups": self.groups.rows(),
             "groups_total": self.groups.total,
@@ -187,6 +200,39 @@ def finite(value: Any) -> Json:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def share_rows(members: Mapping[str, Any]) -> list[list[Any]]:
-    """Return the rows of all shares that a record holds, by their start."""
-    return sorted([*members["shares"], *members["odd_shares"]], key=lambda row: row[4])
+def recorded_shares(members: Mapping[str, Any], name: str) -> list[ShareRecord]:
+    """Return the records of shares in a journal.
+
+    Parameters
+    ----------
+    members
+        The journal.
+    name
+        ``shares``, ``odd_shares`` or ``ghosts``. A journal does not say of which stage ghosts
+        were: theirs is ''.
+    """
+    from ...anyk.state_machine.history import ShareRecord  # loads Dask, which `status` needs not
+
+    begin, workers = float(members["begin"]), members["workers"]
+
+    def record(row: Sequence[Any]) -> ShareRecord:
+        worker, layer, block, position, start, stop, *rest = row
+        state, stage = rest or ("ghost", "")
+        times = begin + start, begin + stop
+        return ShareRecord(layer, block, position, stage, workers[worker], *times, state)
+
+    return [record(row) for row in members[name]]
+
+
+def recorded_groups(members: Mapping[str, Any]) -> list[GroupRecord]:
+    """Return the records of groups in a journal."""
+    from ...anyk.state_machine.history import GroupRecord
+
+    begin = float(members["begin"])
+
+    def record(row: Sequence[Any]) -> GroupRecord:
+        layer, block, start, seconds, slowest, solved, erased = row
+        start += begin
+        return GroupRecord(layer, block, start, start + seconds, solved, erased, start + slowest)
+
+    return [record(row) for row in members["groups"]]

@@ -1,7 +1,7 @@
-"""What a run does to be watched: it tells the scheduler, and keeps its story beside the output.
+"""The recorder of a run: reports to the scheduler what the run does, and writes its journal.
 
-The story is written every few seconds and at the end, also when the run is interrupted. That
-it cannot be written, or that the scheduler cannot be asked, ends no run.
+The journal is written every few seconds and at the end, also when the run is interrupted. If it
+cannot be written, or the scheduler has no monitoring service, the run goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,11 +23,13 @@ from fcdcc.storage import Json, PredictionStore
 from fcdcc.storage.journals import trim_journals, write_journal
 from fcdcc.storage.locations import shown
 
-from ...anyk.queries import RunTotals
+from ...anyk.queries import RunTotals, anyk_report
+from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from ...errors import full_line
 from ...options import JobConfig
 from ...plans.plan import LayerPlan, Plan
-from ..dashboard.exchange import RunUpdate, exchange
+from ..dashboard.collector import RECORDS
+from ..dashboard.service import EXCHANGE
 from ..progress import RunProgress
 from ..summary import Summary
 from .journal import RunJournal, finite
@@ -34,20 +37,126 @@ from .work_counter import WorkCounter
 
 logger = logging.getLogger(__name__)
 
-EVERY = 5.0
-"""Seconds between two writings of the story, if these take no time."""
+WRITE_SECONDS = 5.0
+"""Time between two writings of the journal, if these take no time."""
 
-MODEST = 300.0
-"""A writing is followed by so many times what it took without another."""
+MAX_WRITE_RATIO = 300.0
+"""A writing is followed by at least so many times what it took without another."""
 
-LAYERS_TOLD = 500
-ROUNDS = 200
+MAX_LAYERS = 500
+"""Layers of the plan that are in the journal."""
+
+MAX_DRAIN_REQUESTS = 200
+"""Requests for the records that the scheduler still has at the end of a run."""
 
 PACKAGES = ("dask", "distributed", "torch", "zarr", "numpy", "xarray", "numcodecs", "bokeh")
+"""Packages whose versions are in the journal."""
+
+
+@dataclass(frozen=True)
+class RunUpdate:
+    """What happened in a run since its last exchange with the scheduler.
+
+    Parameters
+    ----------
+    shares, groups
+        Records of the any-k history.
+    settled
+        Groups again, once the lateness of all their shares is known.
+    events
+        Late groups, and workers that are gone.
+    ghosts
+        Shares that were given up, with when their workers were free of them.
+    totals
+        Counters of the whole run, and the workers and shares that it lost.
+    seen
+        How many records of each kind the run has now.
+    more
+        Whether there are more already.
+    facts
+        Sums over all records so far, if they were requested.
+    slow
+        The workers that are slow now, in words; '' if none is.
+    """
+
+    shares: tuple[ShareRecord, ...] = ()
+    groups: tuple[GroupRecord, ...] = ()
+    settled: tuple[GroupRecord, ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
+    ghosts: tuple[ShareRecord, ...] = ()
+    totals: RunTotals = field(
+        default_factory=lambda: RunTotals(
+            counters={}, workers_removed=[], workers_lost=[], corrupt=[]
+        )
+    )
+    seen: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(RECORDS, 0))
+    more: bool = False
+    facts: dict[str, Any] | None = None
+    slow: str = ""
+
+
+def exchange(
+    client: Client,
+    run: str,
+    status: Mapping[str, Any],
+    last: RunUpdate,
+    *,
+    summary: bool = False,
+) -> RunUpdate:
+    """Report the status of a run to the scheduler, and return what happened since ``last``.
+
+    If the scheduler has no monitoring service, or one that fails, a second request returns the
+    run's totals alone.
+
+    Parameters
+    ----------
+    client
+        A synchronous client.
+    run
+        The run's id.
+    status
+        What the page and the metrics show of the run.
+    last
+        The update before, or ``RunUpdate()``.
+    summary
+        Whether to request the sums over all records, which may be long.
+
+    Raises
+    ------
+    OSError
+        If the scheduler cannot be reached.
+    """
+
+    async def call() -> Any:
+        request = getattr(client.scheduler, EXCHANGE)
+        return await request(run=run, status=dict(status), seen=dict(last.seen), summary=summary)
+
+    try:
+        answer = client.sync(call)
+        if answer is not None:  # Dask answers None to a request that it does not know
+            return _update(answer)
+    except Exception as error:  # noqa: BLE001 - the run goes on without it
+        logger.debug("the scheduler does not monitor run %s: %r", run, error)
+    return RunUpdate(totals=anyk_report(client, run, timeline=False), seen=last.seen)
+
+
+def _update(answer: Mapping[str, Any]) -> RunUpdate:
+    return RunUpdate(
+        shares=tuple(ShareRecord(*row) for row in answer["shares"]),
+        groups=tuple(GroupRecord(*row) for row in answer["groups"]),
+        settled=tuple(GroupRecord(*row) for row in answer["settled"]),
+        events=tuple(answer["events"]),
+        ghosts=tuple(ShareRecord(*row) for row in answer["ghosts"]),
+        totals=answer["totals"],
+        seen=answer["seen"],
+        more=answer["more"],
+        facts=answer["facts"],
+        slow=answer["slow"],
+    )
 
 
 class RunRecorder:
-    """Tells the scheduler about a run and keeps its story.
+    """Reports a run to the scheduler and keeps its journal.
 
     Parameters
     ----------
@@ -55,132 +164,136 @@ class RunRecorder:
         Of the run's cluster.
     store
         Its output.
-    story
+    journal
         What it leaves; filled here.
     plan
         How it computes.
+    band_of
+        As for :class:`.WorkCounter`.
     """
 
     def __init__(
         self,
         client: Client,
         store: PredictionStore,
-        story: RunJournal,
+        journal: RunJournal,
         plan: Plan,
         band_of: Callable[[int], tuple[Plan, float]] | None = None,
     ) -> None:
-        self.story = story
-        self.ledger = WorkCounter(plan, self._images_of, band_of)
+        self.journal = journal
+        self.work = WorkCounter(plan, self._images_of, band_of)
         self._client = client
         self._store = store
         self._last = RunUpdate()
         self._next_write = 0.0
-        names = {str(layer.layer): layer.name for layer in plan.layers[:LAYERS_TOLD]}
-        told = ("output", "model", "n", "delta", "code", "redundancy")
-        self._static: dict[str, Any] = {
+        names = {str(layer.layer): layer.name for layer in plan.layers[:MAX_LAYERS]}
+        options = ("output", "model", "n", "delta", "code", "redundancy")
+        self._constant: dict[str, Any] = {
             "layers": names,
-            "condition_limit": self.ledger.limit,
-            **{name: story.about.get(name) for name in told},
+            "condition_limit": self.work.condition_limit,
+            **{name: journal.about.get(name) for name in options},
         }
-        trim_journals_quietly(store)
+        _trim_journals(store)
 
-    def observe(self, advance: RunProgress, failures: Mapping[int, str]) -> RunTotals:
+    def observe(self, progress: RunProgress, failures: Mapping[int, str]) -> RunTotals:
         """Report progress to the scheduler and record what happened; return the run's totals.
 
-        This is the one request of a run to the scheduler per tick. The journal is written
-        every few seconds.
+        This is the one request of a run to the scheduler per tick. The journal is written every
+        few seconds.
         """
         write = time.monotonic() >= self._next_write
-        self._exchange(advance, "running", summary=write)
-        self.story.failures = dict(failures)
+        self._exchange(progress, "running", summary=write)
+        self.journal.failures = dict(failures)
         if write:
             self.write()
         return self._last.totals
 
-    def drain(self, advance: RunProgress) -> RunTotals:
+    def drain(self, progress: RunProgress) -> RunTotals:
         """Record all that the scheduler still has of the run, which is over; return its totals."""
-        for _ in range(ROUNDS):
-            self._exchange(advance, "running", summary=True)
+        for _ in range(MAX_DRAIN_REQUESTS):
+            self._exchange(progress, "running", summary=True)
             if not self._last.more:
                 break
-        self.ledger.close()
+        self.work.close()
         return self._last.totals
 
     @property
     def slow(self) -> str:
-        """The workers that are late, in words; '' while nobody is."""
+        """The workers that are slow, in words; '' if none is."""
         return self._last.slow
 
-    def finish(self, advance: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
-        """Tell how the run ended, and write its story for the last time."""
-        self.story.failures = dict(failures)
-        self.story.summary = summary.to_dict()
-        self.story.state = summary.status
-        said = {"extra_work": summary.extra_work, "corrupt_shares": len(summary.corrupt_shares)}
+    def finish(self, progress: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
+        """Report how the run ended, and write its journal for the last time."""
+        self.journal.failures = dict(failures)
+        self.journal.summary = summary.to_dict()
+        self.journal.state = summary.status
+        final = {
+            "extra_work": summary.extra_work,
+            "corrupt_shares": len(summary.corrupt_shares),
+            "seconds": summary.seconds,
+        }
         try:
-            self._exchange(
-                advance, summary.status, said | {"seconds": summary.seconds}, summary=True
-            )
+            self._exchange(progress, summary.status, final, summary=True)
         except OSError as error:  # all blocks are done: nothing more is needed of the scheduler
-            logger.info("the scheduler cannot show how run %s ended: %s", self.story.run, error)
+            logger.info("the scheduler cannot show how run %s ended: %s", self.journal.run, error)
         self.write()
 
     def give_up(self, error: BaseException) -> None:
-        """Write how the run ended before it was over; the scheduler may not be there any more."""
+        """Write why the run ended early, without the scheduler: it may be gone."""
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        self.story.state = "interrupted" if stopped else "failed"
-        self.story.error = "" if stopped else full_line(error)
-        if self.story.told:
-            self.story.told["state"] = self.story.state
+        self.journal.state = "interrupted" if stopped else "failed"
+        self.journal.error = "" if stopped else full_line(error)
+        if self.journal.status:
+            self.journal.status["state"] = self.journal.state
         self.write()
 
     def write(self) -> None:
-        """Write the story as it is."""
+        """Write the journal as it is."""
         before = time.monotonic()
-        self.story.updated = time.time()
+        self.journal.updated = time.time()
         try:
-            write_journal(self._store.folder, self.story.name, self.story.members())
+            write_journal(self._store.folder, self.journal.name, self.journal.members())
         except OSError as error:
-            logger.warning("what happened in this run could not be kept for the report: %s", error)
+            logger.warning("what happened in this run cannot be kept for the report: %s", error)
         after = time.monotonic()
-        self.story.every = max(EVERY, MODEST * (after - before))
-        self._next_write = after + self.story.every
+        self.journal.every = max(WRITE_SECONDS, MAX_WRITE_RATIO * (after - before))
+        self._next_write = after + self.journal.every
 
     def _exchange(
         self,
-        advance: RunProgress,
+        progress: RunProgress,
         state: str,
-        said: Mapping[str, Any] | None = None,
+        final: Mapping[str, Any] | None = None,
         *,
         summary: bool = False,
     ) -> None:
-        told = {**self._static, **self._progress(advance), "state": state, **(said or {})}
-        self.story.told = {name: value for name, value in told.items() if name != "layers"}
-        told = dict(_mapping(finite(told)))
-        news = exchange(self._client, self.story.run, told, self._last, summary=summary)
-        self._last = news
-        self.ledger.take(news.shares, news.groups)
-        self.story.add_shares(news.shares)
-        self.story.add_groups(news.settled)
-        self.story.add_ghosts(news.freed)
-        self.story.events.extend(news.events)
-        if news.facts is not None:
-            self.story.facts = news.facts
+        """Report the status of the run, and record what happened since the last time."""
+        status = {**self._constant, **self._status(progress), "state": state, **(final or {})}
+        self.journal.status = {name: value for name, value in status.items() if name != "layers"}
+        plain = {name: finite(value) for name, value in status.items()}
+        update = exchange(self._client, self.journal.run, plain, self._last, summary=summary)
+        self._last = update
+        self.work.take(update.shares, update.groups)
+        self.journal.add_shares(update.shares)
+        self.journal.add_groups(update.settled)
+        self.journal.add_ghosts(update.ghosts)
+        self.journal.events.extend(update.events)
+        if update.facts is not None:
+            self.journal.facts = update.facts
 
-    def _progress(self, advance: RunProgress) -> dict[str, Any]:
-        ledger = self.ledger
+    def _status(self, progress: RunProgress) -> dict[str, Any]:
         return {
-            "blocks_total": advance.blocks_total,
-            "blocks_done": advance.blocks_done,
-            "blocks_skipped": advance.blocks_skipped,
-            "blocks_failed": advance.blocks_failed,
-            "blocks_in_flight": advance.blocks_in_flight,
-            "images_done": advance.images_done,
-            "seconds": advance.seconds,
-            "extra_work": ledger.extra_work,
-            "max_condition_number": ledger.largest,
-            "conditions": [*ledger.recent],
-            "corrupt_shares": advance.corrupt_shares,
+            "blocks_total": progress.blocks_total,
+            "blocks_done": progress.blocks_done,
+            "blocks_skipped": progress.blocks_skipped,
+            "blocks_failed": progress.blocks_failed,
+            "blocks_in_flight": progress.blocks_in_flight,
+            "images_done": progress.images_done,
+            "seconds": progress.seconds,
+            "extra_work": self.work.extra_work,
+            "max_condition_number": self.work.max_condition_number,
+            "conditions": [*self.work.recent_conditions],
+            "corrupt_shares": progress.corrupt_shares,
         }
 
     def _images_of(self, block: int) -> int:
@@ -197,22 +310,22 @@ def keep(
     plan: Plan,
     band_of: Callable[[int], tuple[Plan, float]] | None = None,
 ) -> Iterator[RunRecorder]:
-    """Keep a run's story while the body runs; whatever ends it is written down.
+    """Record a run while the body runs; its journal is written however the body ends.
 
-    ``band_of`` is as for :class:`~fcdcc.pipeline.monitoring.record.work_counter.WorkCounter`.
+    ``band_of`` is as for :class:`.WorkCounter`.
     """
-    story = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
-    keeper = RunRecorder(client, store, story, plan, band_of)
-    keeper.write()
+    journal = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
+    recorder = RunRecorder(client, store, journal, plan, band_of)
+    recorder.write()
     try:
-        yield keeper
+        yield recorder
     except BaseException as error:
-        keeper.give_up(error)
+        recorder.give_up(error)
         raise
 
 
 def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
-    """Return what a run was, without anything that nobody else may see."""
+    """Return what a run was, without credentials."""
     versions: dict[str, Json] = {"fcdcc": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -243,7 +356,7 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
 def _layers(plan: Plan) -> list[Json]:
     """Return a row per convolution of the plan."""
     total = plan.multiply_adds
-    return [_layer(layer, total) for layer in plan.layers[:LAYERS_TOLD]]
+    return [_layer(layer, total) for layer in plan.layers[:MAX_LAYERS]]
 
 
 def _layer(layer: LayerPlan, total: int) -> dict[str, Json]:
@@ -263,13 +376,9 @@ def _layer(layer: LayerPlan, total: int) -> dict[str, Json]:
     }
 
 
-def _mapping(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def trim_journals_quietly(store: PredictionStore) -> None:
-    """Remove the stories of the oldest runs, where that can be done."""
+def _trim_journals(store: PredictionStore) -> None:
+    """Remove the journals of the oldest runs, if that is possible."""
     try:
         trim_journals(store.folder)
     except OSError as error:
-        logger.info("old stories could not be removed: %s", error)
+        logger.info("old journals cannot be removed: %s", error)

@@ -1,4 +1,4 @@
-"""What a run's shares cost and how well its groups were conditioned, counted as they come."""
+"""Extra work and condition numbers of a run, counted from the records of its shares and groups."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from ...plans.plan import LayerPlan, Plan
 from ...worker.kernels.common import survivors_used
 
-MAX_OPEN = 20_000
-RECENT = 100
+MAX_OPEN_GROUPS = 20_000
+"""Groups that are not completed and are still counted apart."""
+
+RECENT_CONDITIONS = 100
+"""Condition numbers that are kept."""
 
 
 @dataclass(slots=True)
@@ -38,8 +41,8 @@ class WorkCounter:
     images_of
         How many images a block has.
     band_of
-        The plan as the band has it that a block is, and its part of its images' prediction;
-        None where blocks hold whole images.
+        For a block that is a band of rows: its own plan, and its part of the prediction of its
+        images. None if blocks hold whole images.
     """
 
     def __init__(
@@ -48,9 +51,9 @@ class WorkCounter:
         images_of: Callable[[int], int],
         band_of: Callable[[int], tuple[Plan, float]] | None = None,
     ) -> None:
-        self.largest: float | None = None
-        """The largest condition number; None before anything was completed."""
-        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.max_condition_number: float | None = None
+        """The largest condition number; None before any group was completed."""
+        self.recent_conditions: deque[float] = deque(maxlen=RECENT_CONDITIONS)
         """Condition numbers of the latest groups in which something was solved for."""
         self._plan = plan
         self._images_of = images_of
@@ -62,17 +65,17 @@ class WorkCounter:
         self._condition = lru_cache(maxsize=4096)(self._condition_of)
 
     @property
-    def limit(self) -> float:
-        """The condition number up to which δ shares are enough."""
+    def condition_limit(self) -> float:
+        """The condition number above which one more share than δ is waited for."""
         return condition_limit(self._dtype)
 
     @property
     def extra_work(self) -> float:
         """(multiply-adds executed − uncoded) / uncoded, over the whole network.
 
-        Groups count when they are completed, and the shares of others at the end. A share
-        that was abandoned counts whole: when it stopped is not known. Rows of
-        coded layers that two bands both make are extra work, too.
+        A group counts when it is completed, and the shares of the other groups at the end. A
+        share that was given up counts whole, because it is not known when it stopped. Rows of
+        coded layers that two bands both compute are extra work, too.
         """
         plan = self._plan
         if not self._uncoded:
@@ -89,7 +92,7 @@ class WorkCounter:
             self._take_group(group)
 
     def close(self) -> None:
-        """Count what was done for groups that were not completed, or after they were."""
+        """Count the shares of groups that were not completed, or that came after that."""
         self._executed += sum(group.executed for group in self._open.values())
         self._open.clear()
 
@@ -98,7 +101,7 @@ class WorkCounter:
         group = self._open.get(key)
         if group is None:
             group = self._open[key] = _OpenWork()
-            if len(self._open) > MAX_OPEN:
+            if len(self._open) > MAX_OPEN_GROUPS:
                 self._executed += self._open.popitem(last=False)[1].executed
         layer = self._band_of(share.block)[0].layer(share.layer)
         group.executed += self._cost(layer, share.position, self._images_of(share.block))
@@ -113,9 +116,9 @@ class WorkCounter:
         self._uncoded += layer.geometry.multiply_adds * self._images_of(record.block) * part
         number = self._condition(record.layer, tuple(sorted(group.done)))
         if number is not None:
-            self.largest = number if self.largest is None else max(self.largest, number)
+            self.max_condition_number = max(number, self.max_condition_number or number)
             if record.solved:
-                self.recent.append(number)
+                self.recent_conditions.append(number)
 
     def _share_cost(self, layer: LayerPlan, position: int, images: int) -> int:
         return share_cost(layer.coded_conv, position, images).multiply_adds

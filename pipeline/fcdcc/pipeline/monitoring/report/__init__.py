@@ -1,1 +1,1 @@
-"""report."""
+"""The report of an output's runs, made from their journals."""

@@ -3,284 +3,342 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcdcc.coding import __version__
 
-from ...formatting import clock, count, duration, percent, rounded, times
-from ..dashboard.page import conditions_strip
-from ..html import bar, curves, element, row, table, text
-from ..stragglers import SLOW
-from ..style import SHEET, WIDE_SHEET
-from .conclusion import conclusion, state_words
+from ...anyk.state_machine.workers import STRAGGLER_PACE
+from ...formatting import clock, count, duration, percent, rounded
+from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
+from ..stragglers import WorkerView
 from .recorded_run import OutputReport, RecordedRun
-from .timeline import timeline, windows
+from .text_report import conclusion, worker_views
 
-SHOWN_RUNS = 50
-DETAILED_RUNS = 10
-SHOWN_WORKERS = 100
-SHOWN_LAYERS = 200
-SHOWN_FAILURES = 200
-SHOWN_EVENTS = 60
-SHOWN_ALIKE = 6
+if TYPE_CHECKING:
+    from ...anyk.state_machine.history import ShareRecord
+
+MAX_RUNS = 50
+MAX_DETAILED_RUNS = 10
+MAX_WORKERS = 100
+MAX_LAYERS = 200
+MAX_FAILURES = 200
+MAX_EVENT_ROWS = 60
+
+MAX_PLACES = 6
+"""Places that are named of equal events one after the other."""
+
+MAX_LANES = 40
+"""Workers in a timeline."""
+
+MIN_GAP = 0.0007
+"""Spans of a kind that are nearer than this part of the width are drawn as one."""
+
+MAX_KEY_LAYERS = 4
+"""Layers that have colours of their own."""
+
+MIN_GROUP_SECONDS = 1e-3
+MAX_SECONDS_RATIO = 1e4
+"""Of the axis on which groups' seconds are drawn: its end at least, and its end by its start."""
+
+AXIS_MARKS = 5
+
+_EVENTS = {
+    "late": "a group was late: its parity was started",
+    "doubled": "a single task was late: it was started again elsewhere",
+    "removed": "a worker did not answer and was removed",
+    "lost": "a worker was lost",
+    "retired": "a worker left as it was asked to",
+    "corrupt-share": "a wrong share was found and left out",
+    "mismatch": "shares contradicted each other: the block was done again",
+    "not-finite": "NaN or infinity arose",
+}
 
 
-def report_page(past: OutputReport) -> str:
+def render_report(report: OutputReport) -> str:
     """Return the report of an output as a whole HTML document."""
-    status = past.status
-    head = element("h1", text(_name(past.output))) + element(
-        "p",
-        text(
-            f"{past.output}: {status.blocks_done} of {status.blocks_total} blocks done "
-            f"({status.images_done} of {status.images} images), {status.blocks_missing} missing, "
-            f"{status.blocks_failed} failed"
-        ),
-        class_="faint",
-    )
-    parts = [head]
-    if not past.runs:
-        parts.append(element("p", "No run has left its story here.", class_="say none"))
-    for number, run in enumerate(past.runs[:DETAILED_RUNS]):
-        content = _run(run)
-        title = text(f"Run {run.run}, {run.started}: {state_words(run.state)}")
-        if number:
-            content = element("details", element("summary", title) + content)
-        else:
-            content = element("h2", title) + content
-        parts.append(content)
-        if not number and len(past.runs) > 1:
-            parts += [element("h2", "All runs"), _runs(past.runs[:SHOWN_RUNS])]
-    parts += [_failures(past), _ending(past)]
-    body = element("main", "".join(parts), class_="fcdcc")
-    title = f"fcdcc: {_name(past.output)}"
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{SHEET}{WIDE_SHEET}</style></head>"
-        f"<body>{body}</body></html>"
+    failures = report.failures[:MAX_FAILURES]
+    return render(
+        "report.html",
+        name=report.output.rstrip("/").rpartition("/")[2] or report.output,
+        report=report,
+        status=report.status,
+        runs=[_shown_run(run) for run in report.runs[:MAX_DETAILED_RUNS]],
+        all_runs=[[*_summary_cells(run)] for run in report.runs[:MAX_RUNS]],
+        failures=failures,
+        failures_left_out=len(report.failures) - len(failures),
+        straggler_pace=STRAGGLER_PACE,
+        version=__version__,
     )
 
 
-def _name(output: str) -> str:
-    return output.rstrip("/").rpartition("/")[2] or output
+@dataclass(frozen=True)
+class TimeWindow:
+    """A part of a run that is drawn; times are seconds since the epoch."""
+
+    begin: float
+    end: float
+    title: str = ""
 
 
-def _section(title: str, content: str) -> str:
-    return element("section", element("h2", text(title)) + content) if content else ""
+@dataclass(frozen=True)
+class Timeline:
+    """A lane per worker with its shares, in the order in which they are drawn.
+
+    Parameters
+    ----------
+    title
+        Which part of the run it is; '' if it is all of it.
+    lanes
+        For each worker its address and its spans.
+    marks
+        Texts along the axis.
+    left_out
+        Workers that have no lane because there are too many.
+    """
+
+    title: str
+    lanes: tuple[tuple[str, tuple[Span, ...]], ...]
+    marks: tuple[str, ...]
+    left_out: int
 
 
-def _run(run: RecordedRun) -> str:
-    """Return all about one run."""
-    said = " ".join(conclusion(run))
-    bad = run.state not in ("complete", "running") or any(
-        (worker["pace"] or 0) >= SLOW or worker["gone"] for worker in run.workers
-    )
-    parts = [
-        element("p", text(said), class_="say bad" if bad else "say"),
-        _tiles(run),
-        _section("Shares by worker", _timeline(run)),
-        _section("What coding bought", _latency(run)),
-        _section("Plan and measurement", _planned(run)),
-        _section("Workers, the slowest first", _workers(run)),
-        _section("Layers: plan and measurement", _layers(run)),
-        _section("Events", _events(run)),
-        _section("What it was", _about(run)),
-    ]
-    return "".join(parts)
+@dataclass(frozen=True)
+class Latency:
+    """How many groups were there by when: curves of a class and a path, and marks of the axis."""
+
+    curves: tuple[tuple[str, str], ...]
+    marks: tuple[str, ...]
 
 
-def _tiles(run: RecordedRun) -> str:
+def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
+    """Return all that the report shows of one run."""
+    workers = worker_views(run)
+    return {
+        "title": f"Run {run.run}, {run.started}: {run.ending}",
+        "sentences": [*conclusion(run)],
+        "is_bad": run.state not in ("complete", "running") or any(map(_is_bad, workers)),
+        "tiles": [*_tiles(run)],
+        "timelines": [_timeline(run, window) for window in _windows(run)],
+        "timeline_key": [*_timeline_key(run)],
+        "latency": _latency(run),
+        "strip": _condition_strip(run),
+        "expected": run.expected,
+        "workers": workers[:MAX_WORKERS],
+        "layers": [{**row, "plan": _plan_of(row)} for row in run.layers[:MAX_LAYERS]],
+        "events": [*_event_rows(run)][-MAX_EVENT_ROWS:],
+        "about": [*_about(run)],
+    }
+
+
+def _is_bad(worker: WorkerView) -> bool:
+    return worker.is_slow or bool(worker.gone)
+
+
+def _summary_cells(run: RecordedRun) -> Iterator[str]:
+    """Yield a run's row in the table of all runs."""
+    yield from (run.run, run.started, run.ending)
+    yield from (count(run.number(name)) for name in ("blocks_done", "blocks_failed"))
+    yield from (duration(run.seconds), rounded(run.images_per_second))
+    yield from (count(run.number(name)) for name in ("erasures", "decodes", "workers_lost"))
+    yield percent(run.number("extra_work"))
+
+
+def _tiles(run: RecordedRun) -> Iterator[tuple[str, str]]:
+    """Yield the large numbers, each with what it is."""
     number = run.number
-    tiles = [
-        (_whole(number("blocks_done")), "blocks done"),
-        (_whole(number("blocks_failed")), "blocks failed"),
-        (duration(run.seconds), "from the first block to the last"),
-        (rounded(run.images_per_second), "images a second"),
-        (_whole(number("groups")), "groups completed"),
-        (_whole(number("erasures")), "shares not waited for"),
-        (_whole(number("decodes")), "groups decoded"),
-        (_whole(number("parity_started")), "parity shares started"),
-        (percent(number("extra_work")), "extra work"),
-        (rounded(number("max_condition_number")), "largest condition number"),
-        (_whole(number("workers_lost")), "workers lost"),
-        (duration(run.saved), "waiting saved, at least"),
-    ]
+    yield count(number("blocks_done")), "blocks done"
+    yield count(number("blocks_failed")), "blocks failed"
+    yield duration(run.seconds), "from the first block to the last"
+    yield rounded(run.images_per_second), "images a second"
+    yield count(number("groups")), "groups completed"
+    yield count(number("erasures")), "shares not waited for"
+    yield count(number("decodes")), "groups decoded"
+    yield count(number("parity_started")), "parity shares started"
+    yield percent(number("extra_work")), "extra work"
+    yield rounded(number("max_condition_number")), "largest condition number"
+    yield count(number("workers_lost")), "workers lost"
+    yield duration(run.saved), "waiting saved, at least"
     if number("corrupt_shares"):
-        tiles.append((_whole(number("corrupt_shares")), "wrong shares found"))
-    made = [
-        element("div", element("b", text(value)) + element("span", text(what)), class_="tile")
-        for value, what in tiles
+        yield count(number("corrupt_shares")), "wrong shares found"
+
+
+# ------------------------------------------------------------------------ timeline
+
+
+def _windows(run: RecordedRun) -> list[TimeWindow]:
+    """Return what can be drawn of a run: all of it, or its beginning and its end."""
+    if not run.shares:
+        return []
+    end = max(run.begin + run.seconds, max(share.stop for share in run.shares))
+    begin = min(run.begin, run.shares[0].start)
+    if run.all_done_recorded:
+        return [TimeWindow(begin, end)]
+    done = run.done_shares
+    middle = len(done) // 3  # of a long run the first third is its beginning, the rest its end
+    return [
+        TimeWindow(begin, max(share.stop for share in done[:middle]), "The beginning"),
+        TimeWindow(min(share.start for share in done[middle:]), end, "The end"),
     ]
-    return element("div", "".join(made), class_="tiles six")
 
 
-def _whole(value: float | None) -> str:
-    return "–" if value is None else count(value)
+def _timeline(run: RecordedRun, window: TimeWindow) -> Timeline:
+    """Return the lanes of a window: those with the most odd shares if there are too many."""
+    shares: dict[str, list[ShareRecord]] = defaultdict(list)
+    ghosts: dict[str, list[ShareRecord]] = defaultdict(list)
+    for records, by_worker in ((run.shares, shares), (run.ghosts, ghosts)):
+        for record in records:
+            if record.stop >= window.begin and record.start <= window.end:
+                by_worker[record.worker].append(record)
+    odd = {w: sum(share.state != "done" for share in some) for w, some in shares.items()}
+    chosen = sorted(shares, key=lambda worker: (-odd[worker], worker))[:MAX_LANES]
+    gone = {
+        str(event["worker"]): float(event["time"])
+        for event in run.events
+        if event.get("event") in ("removed", "lost", "retired") and "worker" in event
+    }
+    layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
+    lane = _Lane(run.begin, window, layers)
+    length = window.end - window.begin
+    moments = [window.begin + i * length / (AXIS_MARKS - 1) for i in range(AXIS_MARKS)]
+    return Timeline(
+        window.title,
+        tuple((w, tuple(lane.spans(shares[w], ghosts[w], gone.get(w)))) for w in sorted(chosen)),
+        tuple(clock(max(0.0, moment - run.begin)) for moment in moments),
+        len(shares) - len(chosen),
+    )
 
 
-def _timeline(run: RecordedRun) -> str:
-    drawn = [timeline(run, window) for window in windows(run)]
-    if not drawn:
-        return ""
+@dataclass(frozen=True)
+class _Lane:
+    """Makes the spans of a worker's lane.
+
+    ``begin`` is when the run began, in seconds since the epoch; ``layers`` numbers the layers for
+    their colours.
+    """
+
+    begin: float
+    window: TimeWindow
+    layers: Mapping[int, int]
+
+    def spans(
+        self, shares: Sequence[ShareRecord], ghosts: Sequence[ShareRecord], gone: float | None
+    ) -> Iterator[Span]:
+        """Yield the spans of a worker, those in front last; ``gone`` is when it left."""
+        if gone is not None and gone < self.window.end:
+            since = f"not there any more since {clock(gone - self.begin)}"
+            yield self._span(gone, self.window.end, "away", since)
+        odd = [share for share in shares if share.state != "done"]
+        for share in odd:
+            yield self._span(share.start, share.stop, "waited", f"{_name(share)}: given up")
+        done = sorted((s for s in shares if s.state == "done"), key=lambda share: share.start)
+        yield from _merged(self._span(s.start, s.stop, self._kind(s)) for s in done)
+        for ghost in ghosts:
+            place = f"layer {ghost.layer}, block {ghost.block}, share {ghost.position}"
+            label = f"{place}: nobody waits for it any more"
+            yield self._span(ghost.start, ghost.stop, "ghost", label)
+        mark = 0.002 * (self.window.end - self.window.begin)
+        for share in odd:
+            if share.state != "erased":
+                yield self._span(share.stop - mark, share.stop, "lost", f"{_name(share)}: lost")
+
+    def _kind(self, share: ShareRecord) -> str:
+        return "parity" if share.stage == "parity" else f"l{self.layers[share.layer] % 4}"
+
+    def _span(self, start: float, stop: float, kind: str, label: str = "") -> Span:
+        length = max(self.window.end - self.window.begin, 1e-9)
+        left, right = ((time - self.window.begin) / length for time in (start, stop))
+        return Span(left, right, kind, label)
+
+
+def _name(share: ShareRecord) -> str:
+    return f"layer {share.layer}, block {share.block}, {share.stage} {share.position}"
+
+
+def _merged(spans: Iterable[Span]) -> Iterator[Span]:
+    """Join spans of a kind between which no gap could be seen."""
+    last: Span | None = None
+    for span in spans:
+        if last is not None and last.kind == span.kind and span.left - last.right < MIN_GAP:
+            last = Span(last.left, max(last.right, span.right), last.kind)
+            continue
+        if last is not None:
+            yield last
+        last = span
+    if last is not None:
+        yield last
+
+
+def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
+    """Yield what the colours of a timeline stand for."""
     names = {layer["layer"]: layer["name"] for layer in run.layers}
     used = sorted({share.layer for share in run.shares if share.stage != "parity"})
-    kinds = [
-        *(
-            (f"k-l{i % 4}", f"layer {number} {names.get(number, '')}")
-            for i, number in enumerate(used[:4])
-        ),
-        *([("f-share", f"and so on, {len(used)} layers")] if len(used) > 4 else []),
-        ("f-parity", "parity"),
-        ("f-waited", "given to the worker, and given up later"),
-        ("f-ghost", "ghost: the worker is stuck with it, nobody waits"),
-        ("f-lost", "lost with the worker"),
-        ("f-away", "worker not there any more"),
-    ]
-    return element("div", "".join(drawn) + _key(kinds), class_="box")
+    for i, number in enumerate(used[:MAX_KEY_LAYERS]):
+        yield f"k-l{i}", f"layer {number} {names.get(number, '')}"
+    if len(used) > MAX_KEY_LAYERS:
+        yield "f-share", f"and so on, {len(used)} layers"
+    yield "f-parity", "parity"
+    yield "f-waited", "given to the worker, and given up later"
+    yield "f-ghost", "ghost: the worker is stuck with it, nobody waits"
+    yield "f-lost", "lost with the worker"
+    yield "f-away", "worker not there any more"
 
 
-def _key(kinds: Sequence[tuple[str, str]]) -> str:
-    shown = (element("span", element("i", "", class_=k) + text(what)) for k, what in kinds)
-    return element("p", "".join(shown), class_="key")
+# ------------------------------------------------------------------------- latency
 
 
-def _latency(run: RecordedRun) -> str:
+def _latency(run: RecordedRun) -> Latency | None:
     """Return how many groups were there by when, with and without the slowest share."""
     groups = run.groups
     if len(groups) < 2:
-        return ""
-    longest = max(max(g.slowest for g in groups), 1e-3)
-    shortest = min(max(min(g.seconds for g in groups), longest / 1e4), longest / 2)
-    reach = math.log(longest / shortest)
-
-    def place(value: float) -> float:
-        return math.log(max(value, shortest) / shortest) / reach
-
-    series = [
-        ("slowest", _staircase([place(g.slowest) for g in groups])),
-        ("group", _staircase([place(g.seconds) for g in groups])),
-    ]
-    marks = [shortest * math.exp(reach * i / 4) for i in range(5)]
-    axis = "".join(element("span", text(duration(mark))) for mark in marks)
-    kinds = [
-        ("k-good", "groups that were there after so long"),
-        ("k-slowest", "had they waited for the slowest share, at least"),
-    ]
-    box = element(
-        "div",
-        element("small", "all groups") + curves(series) + element("div", axis, class_="axis")
-        + _key(kinds),
-        class_="box",
-    )  # fmt: skip
-    told = run.told
-    conditions = {
-        "last": list(told.get("conditions") or ()),
-        "max": run.number("max_condition_number"),
-        "limit": told.get("condition_limit"),
-    }
-    second = ""
-    if conditions["last"]:
-        second = element(
-            "div",
-            element("p", "Condition numbers of the last decodes, on a logarithmic axis")
-            + conditions_strip(conditions),
-        )
-    return element("div", box + second, class_="two")
-
-
-def _staircase(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Return the distribution of some places as at most 400 steps."""
-    ordered = sorted(values)
-    step = max(1, len(ordered) // 400)
-    places = sorted({*range(step - 1, len(ordered), step), len(ordered) - 1})
-    return [(ordered[i], (i + 1) / len(ordered)) for i in places]
-
-
-def _workers(run: RecordedRun) -> str:
-    rows = [
-        row(
-            [
-                text(worker["address"])
-                + (f" <small>{worker['gone']}</small>" if worker["gone"] else ""),
-                times(worker["pace"]),
-                bar((worker["pace"] or 0) / 4, kind="bad" if (worker["pace"] or 0) >= SLOW else ""),
-                count(worker["done"]),
-                count(worker["erased"]),
-                duration(worker["late_mean"]) if worker["erased"] else "–",
-                duration(worker["worst"]) if worker["erased"] else "–",
-                count(worker["lost"]),
-            ],
-            class_="slow" if (worker["pace"] or 0) >= SLOW or worker["gone"] else "",
-        )
-        for worker in run.workers[:SHOWN_WORKERS]
-    ]
-    head = ["worker", "pace", "", "shares", "not waited for", "late on average", "worst", "lost"]
-    return table(head, rows) if rows else ""
-
-
-def _planned(run: RecordedRun) -> str:
-    rows = [row([text(cell) for cell in cells]) for cells in run.expected_of_run]
-    return table(["", "planned", "measured"], rows) if rows else ""
-
-
-def _layers(run: RecordedRun) -> str:
-    rows = [_layer_row(layer) for layer in run.layers[:SHOWN_LAYERS]]
-    head = [
-        "layer", "name", "plan", "groups", "decoded", "to decode", "slowest share", "one share",
-        "planned work", "measured time", "",
-    ]  # fmt: skip
-    return table(head, rows) if rows else ""
-
-
-def _layer_row(layer: dict[str, Any]) -> str:
-    plan = (
-        f"whole: {layer['reason']}"
-        if layer["code"] is None
-        else f"{layer['code']}, {layer['k_a']} × {layer['k_b']}, {layer['split']}"
-    )
-    known = bool(layer["groups"])
-    part = layer.get("part_measured")
-    return row(
-        [
-            text(layer["layer"]),
-            f"{text(layer['name'])} <small>{text(layer['shape'])}</small>",
-            text(plan),
-            count(layer["groups"]) if known else "–",
-            count(layer["decodes"]) if known else "–",
-            duration(layer["seconds"]) if known else "–",
-            duration(layer["slowest"]) if known else "–",
-            duration(layer["share"]) if known else "–",
-            percent(layer["part"]),
-            percent(part),
-            bar(layer["part"] or 0.0, "planned work in front, measured time behind", second=part),
-        ]
+        return None
+    seconds, slowest = [g.seconds for g in groups], [g.slowest_seconds for g in groups]
+    end = max(*slowest, MIN_GROUP_SECONDS)
+    start = min(max(min(seconds), end / MAX_SECONDS_RATIO), end / 2)
+    place = _logarithmic(start, end)
+    steps = [start * (end / start) ** (i / (AXIS_MARKS - 1)) for i in range(AXIS_MARKS)]
+    return Latency(
+        (
+            ("slowest", staircase([place(value) for value in slowest])),
+            ("group", staircase([place(value) for value in seconds])),
+        ),
+        tuple(duration(step) for step in steps),
     )
 
 
-def _events(run: RecordedRun) -> str:
-    words = {
-        "late": "a group was late: its parity was started",
-        "doubled": "a single task was late: it was started again elsewhere",
-        "removed": "a worker did not answer and was removed",
-        "lost": "a worker was lost",
-        "retired": "a worker left as it was asked to",
-        "corrupt-share": "a wrong share was found and left out",
-        "mismatch": "shares contradicted each other: the block was done again",
-        "not-finite": "NaN or infinity arose",
-    }
-    rows = []
-    for name, some in groupby(run.events, key=lambda event: str(event["event"])):
-        alike = list(some)
-        moment = clock(max(0.0, float(alike[0]["time"]) - run.begin))
-        where = "; ".join(dict.fromkeys(map(_place, alike[:SHOWN_ALIKE])))
-        more = f" and {len(alike) - SHOWN_ALIKE} more" if len(alike) > SHOWN_ALIKE else ""
-        what = words.get(name, name) + (f" ({len(alike)} times)" if len(alike) > 1 else "")
-        cells = row([text(moment), text(what), text(where + more)])
-        rows.append(cells.replace("<td>", '<td class="why">'))
-    rows = rows[-SHOWN_EVENTS:]
-    return table(["after", "what", "where"], rows) if rows else ""
+def _logarithmic(start: float, end: float) -> Callable[[float], float]:
+    """Return a function that gives a value's place, from 0 to 1, on a logarithmic axis."""
+    reach = math.log(end / start)
+    return lambda value: math.log(max(value, start) / start) / reach
+
+
+def _condition_strip(run: RecordedRun) -> ConditionStrip | None:
+    status = run.status
+    recent, limit = status.get("conditions") or (), status.get("condition_limit")
+    return condition_strip(recent, run.number("max_condition_number"), limit)
+
+
+# -------------------------------------------------------------------------- tables
+
+
+def _plan_of(row: Mapping[str, Any]) -> str:
+    """Return how a layer was computed."""
+    if row["code"] is None:
+        return f"whole: {row['reason']}"
+    return f"{row['code']}, {row['k_a']} × {row['k_b']}, {row['split']}"
+
+
+def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
+    """Yield when something happened, what and where; equal events one after the other are one."""
+    for name, group in groupby(run.events, key=lambda event: str(event["event"])):
+        events = list(group)
+        what = _EVENTS.get(name, name) + (f" ({len(events)} times)" if len(events) > 1 else "")
+        where = "; ".join(dict.fromkeys(map(_place, events[:MAX_PLACES])))
+        more = f" and {len(events) - MAX_PLACES} more" if len(events) > MAX_PLACES else ""
+        yield clock(max(0.0, float(events[0]["time"]) - run.begin)), what, where + more
 
 
 def _place(event: Mapping[str, Any]) -> str:
@@ -290,56 +348,9 @@ def _place(event: Mapping[str, Any]) -> str:
     return " ".join(where)
 
 
-def _about(run: RecordedRun) -> str:
-    about = run.about
-    plain = [
-        (name.replace("_", " "), value)
-        for name, value in about.items()
-        if not isinstance(value, dict | list) and value is not None
-    ]
-    rows = [row([text(name), text(value)]) for name, value in plain]
-    versions = about.get("versions", {})
-    rows += [row([text(name), text(value)]) for name, value in versions.items()]
-    return element("details", element("summary", "Options and versions") + table(["", ""], rows))
-
-
-def _runs(runs: Sequence[RecordedRun]) -> str:
-    rows = [
-        row(
-            [
-                text(run.run),
-                text(run.started),
-                text(state_words(run.state)),
-                *(_whole(run.number(name)) for name in ("blocks_done", "blocks_failed")),
-                duration(run.seconds),
-                rounded(run.images_per_second),
-                *(_whole(run.number(name)) for name in ("erasures", "decodes", "workers_lost")),
-                percent(run.number("extra_work")),
-            ]
-        )
-        for run in runs
-    ]
-    head = [
-        "run", "began", "ended", "blocks", "failed", "time", "images/s", "erasures", "decodes",
-        "workers lost", "extra work",
-    ]  # fmt: skip
-    return table(head, rows)
-
-
-def _failures(past: OutputReport) -> str:
-    """Return the blocks that have failed and have not been made since."""
-    rows = [
-        row([text(block), text(reason)]).replace("<td>", '<td class="why">')
-        for block, reason in past.failures[:SHOWN_FAILURES]
-    ]
-    if not rows:
-        return ""
-    more = len(past.failures) - len(rows)
-    note = element("p", text(f"and {more} more"), class_="faint") if more else ""
-    return _section("Blocks that failed", table(["block", "reason"], rows) + note)
-
-
-def _ending(past: OutputReport) -> str:
-    plan = element("details", element("summary", "The plan") + element("pre", text(past.plan)))
-    made = f"Made by fcdcc {__version__}; the output was begun {past.created}."
-    return (plan if past.plan else "") + element("p", text(made), class_="faint")
+def _about(run: RecordedRun) -> Iterator[tuple[str, Any]]:
+    """Yield options and versions."""
+    for name, value in run.about.items():
+        if not isinstance(value, dict | list) and value is not None:
+            yield name.replace("_", " "), value
+    yield from run.about.get("versions", {}).items()

@@ -1,15 +1,17 @@
-"""The runs of an output as their stories tell them, for the report."""
+"""The recorded runs of an output, read from their journals for the report."""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from fcdcc.storage import inspect_output
 from fcdcc.storage.journals import last_journal, read_journals
@@ -17,13 +19,21 @@ from fcdcc.storage.locations import normalise, shown
 
 from ...formatting import amount, duration, percent
 from ..output_status import OutputStatus, read_status
-from ..record.journal import SCHEMA, share_rows
+from ..record.journal import SCHEMA, recorded_groups, recorded_shares
+
+if TYPE_CHECKING:
+    from ...anyk.state_machine.history import GroupRecord, ShareRecord
 
 logger = logging.getLogger(__name__)
 
-ODD = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
-"""What comes of a story that does not hold what a run writes."""
+UNFIT_JOURNAL_ERRORS = (
+    ArithmeticError, AttributeError, LookupError, OSError, TemplateError, TypeError, ValueError,
+)  # fmt: skip
+"""What showing a journal raises that does not hold what a run writes."""
 
+MIN_SILENT_SECONDS = 20.0
+MAX_MISSED_WRITES = 3.0
+"""A run is cut off if it has not written for so many of its intervals and so many seconds."""
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("time", "seconds", duration),
@@ -31,51 +41,27 @@ EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("extra work", "extra_work", percent),
     ("most memory of a worker", "peak_memory", lambda size: amount(size, "B")),
 )
-"""What is compared: for people, by its name in the summary, and how it is written."""
+"""What the plan expects of a run: for people, its name in the summary, and how it is written."""
 
-
-@dataclass(frozen=True)
-class Group:
-    """A group that is over; seconds from its start."""
-
-    layer: int
-    block: int
-    start: float
-    seconds: float
-    slowest: float
-    solved: bool
-    erased: int
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share on a worker; seconds since the run began."""
-
-    worker: str
-    layer: int
-    block: int
-    position: int
-    start: float
-    stop: float
-    state: str
-    stage: str
-
-
-@dataclass(frozen=True)
-class Ghost:
-    """A share that kept its worker busy when nobody waited for it; seconds since the beginning."""
-
-    worker: str
-    layer: int
-    block: int
-    position: int
-    start: float
-    stop: float
+_STATES = {
+    "complete": "complete",
+    "incomplete": "some blocks failed",
+    "interrupted": "interrupted",
+    "failed": "with an error",
+    "running": "is running",
+    "cut off": "cut off",
+}
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What one run left: ``members`` is its story, as :mod:`.story` wrote it."""
+    """One run of an output.
+
+    Parameters
+    ----------
+    members
+        Its journal, as :class:`.RunJournal` writes it.
+    """
 
     members: Mapping[str, Any]
 
@@ -86,36 +72,38 @@ class RecordedRun:
 
     @property
     def state(self) -> str:
-        """How it ended; ``running`` if it is going on, ``cut off`` if it ended without a word."""
-        said = str(self.members["state"])
-        late = time.time() - float(self.members["updated"])
-        return "cut off" if said == "running" and late > self.patience else said
+        """How it ended; ``running`` if it goes on, ``cut off`` if it stopped writing."""
+        state = str(self.members["state"])
+        silent = time.time() - float(self.members["updated"])
+        patience = MIN_SILENT_SECONDS + MAX_MISSED_WRITES * float(self.members["every"])
+        return "cut off" if state == "running" and silent > patience else state
 
     @property
-    def patience(self) -> float:
-        """Seconds after which a run that has written nothing is not going on any more."""
-        return 20.0 + 3.0 * float(self.members["every"])
+    def ending(self) -> str:
+        """How it ended, for people."""
+        return _STATES.get(self.state, self.state)
 
     @property
-    def blocks_left(self) -> int:
-        """Blocks that it has still to do."""
-        names = ("blocks_done", "blocks_skipped", "blocks_failed")
-        return int(self.told.get("blocks_total", 0)) - sum(int(self.told.get(n, 0)) for n in names)
+    def error(self) -> str:
+        """The error with which it ended; '' if it did not."""
+        return str(self.members["error"])
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until it is over at its rate; None while there is no rate."""
-        done = int(self.told.get("blocks_done", 0))
-        return self.blocks_left * self.seconds / done if done else None
+        names = ("blocks_done", "blocks_skipped", "blocks_failed")
+        done, skipped, failed = (int(self.status.get(name, 0)) for name in names)
+        left = int(self.status.get("blocks_total", 0)) - done - skipped - failed
+        return left * self.seconds / done if done else None
 
-    def going_on(self) -> dict[str, Any] | None:
-        """Return how far it is if it is going on now, else None."""
+    def running(self) -> dict[str, Any] | None:
+        """Return how far it is; None if it is not going on now."""
         if self.state != "running":
             return None
         return {
             "run": self.run,
             "since": self.started,
-            "blocks_in_flight": int(self.told.get("blocks_in_flight", 0)),
+            "blocks_in_flight": int(self.status.get("blocks_in_flight", 0)),
             "images_per_second": self.images_per_second,
             "seconds_left": self.seconds_left,
             "erasures": self.number("erasures") or 0,
@@ -135,19 +123,19 @@ class RecordedRun:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What it was."""
+        """Names, options and versions."""
         found: Mapping[str, Any] = self.members["about"]
         return found
 
     @property
-    def told(self) -> Mapping[str, Any]:
-        """What it last said of its blocks."""
+    def status(self) -> Mapping[str, Any]:
+        """What it last reported of its blocks."""
         found: Mapping[str, Any] = self.members["told"]
         return found
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What its shares and groups add up to."""
+        """Sums over its shares and groups."""
         found: Mapping[str, Any] = self.members["facts"]
         return found
 
@@ -158,8 +146,8 @@ class RecordedRun:
         return found
 
     def number(self, name: str) -> float | None:
-        """Return a number of the summary, or what is known where the run did not get to one."""
-        for known in (self.members["summary"], self.told, self.facts.get("counters", {})):
+        """Return a number of the summary, or the latest known if the run has no summary."""
+        for known in (self.members["summary"], self.status, self.facts.get("counters", {})):
             value = known.get(name)
             if isinstance(value, int | float):
                 return value
@@ -177,31 +165,35 @@ class RecordedRun:
         """Its rate."""
         return float(self.number("images_done") or 0) / self.seconds if self.seconds > 0 else 0.0
 
-    @property
-    def shares(self) -> list[Share]:
-        """The shares that it kept, by their start."""
-        workers = self.members["workers"]
-        return [Share(workers[row[0]], *row[1:]) for row in share_rows(self.members)]
+    @cached_property
+    def done_shares(self) -> list[ShareRecord]:
+        """The shares that are recorded of those that were done: the first and the latest."""
+        return recorded_shares(self.members, "shares")
+
+    @cached_property
+    def shares(self) -> list[ShareRecord]:
+        """The shares that are recorded, by their start."""
+        odd = recorded_shares(self.members, "odd_shares")
+        return sorted([*self.done_shares, *odd], key=lambda share: share.start)
 
     @property
-    def ghosts(self) -> list[Ghost]:
-        """When workers were stuck with shares that nobody waited for."""
-        workers = self.members["workers"]
-        return [Ghost(workers[row[0]], *row[1:]) for row in self.members["ghosts"]]
+    def all_done_recorded(self) -> bool:
+        """Whether all shares that were done are recorded, not only the first and the latest."""
+        return int(self.members["shares_total"]) <= len(self.members["shares"])
 
-    @property
-    def shares_total(self) -> int:
-        """How many shares there were."""
-        return int(self.members["shares_total"]) + int(self.members["odd_shares_total"])
+    @cached_property
+    def ghosts(self) -> list[ShareRecord]:
+        """When workers were busy with shares that had been given up."""
+        return recorded_shares(self.members, "ghosts")
 
-    @property
-    def groups(self) -> list[Group]:
-        """The groups that it kept."""
-        return [Group(*row) for row in self.members["groups"]]
+    @cached_property
+    def groups(self) -> list[GroupRecord]:
+        """The groups that are recorded."""
+        return recorded_groups(self.members)
 
     @property
     def workers(self) -> list[dict[str, Any]]:
-        """Facts about each worker, those with the latest shares first."""
+        """Sums over the shares of each worker, the slowest first."""
         rows = [dict(row) for row in self.facts.get("workers", ())]
         for row in rows:
             row["late_mean"] = row["late"] / row["erased"] if row["erased"] else 0.0
@@ -211,15 +203,15 @@ class RecordedRun:
     def layers(self) -> list[dict[str, Any]]:
         """The plan of each layer, with what was measured."""
         measured = {row["layer"]: row for row in self.facts.get("layers", ())}
-        busy = sum(_work(row) for row in measured.values())
+        busy = sum(_share_seconds(row) for row in measured.values())
         return [
-            {**plan, **_measured(plan, measured.get(plan["layer"]), busy, self.about)}
+            {**plan, **_measured(measured.get(plan["layer"]), busy)}
             for plan in self.members["layers"]
         ]
 
     @property
-    def expected_of_run(self) -> list[tuple[str, str, str]]:
-        """What the plan expected of the run and what was measured, for people; none in old runs."""
+    def expected(self) -> list[tuple[str, str, str]]:
+        """What the plan expected and what was measured, for people; none in old journals."""
         summary = self.members["summary"]
         expected = summary.get("planned") if isinstance(summary, Mapping) else None
         if not isinstance(expected, Mapping):
@@ -231,26 +223,21 @@ class RecordedRun:
         ]
 
     @property
-    def failures(self) -> list[tuple[int, str]]:
-        """The first blocks that failed, each with its reason."""
-        return [(int(block), str(reason)) for block, reason in self.members["failures"]]
-
-    @property
     def saved(self) -> float:
         """Seconds on the clock for which some group would have waited, at least."""
         return float(self.facts.get("saved_at_once", 0.0))
 
     def tail(self, part: float) -> tuple[float, float] | None:
-        """Return a quantile of groups' seconds, and of their slowest shares'."""
+        """Return a quantile of the groups' seconds, without and with their slowest shares."""
         groups = self.groups
         if len(groups) < 2:
             return None
         place = min(98, max(0, round(100 * part) - 1))
-        cuts = [
-            quantiles(times, n=100)[place]
-            for times in ([g.seconds for g in groups], [g.slowest for g in groups])
-        ]
-        return cuts[0], cuts[1]
+        without, slowest = (
+            quantiles(seconds, n=100)[place]
+            for seconds in ([g.seconds for g in groups], [g.slowest_seconds for g in groups])
+        )
+        return without, slowest
 
 
 @dataclass(frozen=True)
@@ -268,34 +255,29 @@ class OutputReport:
 
     @property
     def failures(self) -> tuple[tuple[int, str], ...]:
-        """The blocks that have failed and have not been made since, by their records."""
+        """The blocks that have failed and have not been computed since, by their records."""
         return tuple((failure.block, failure.reason) for failure in self.status.failures)
 
-    @property
-    def reasons(self) -> list[tuple[str, int]]:
-        """Why blocks failed, the most frequent first."""
-        return Counter(reason for _, reason in self.failures).most_common(20)
 
-
-def read_going_on(output: str) -> dict[str, Any] | None:
-    """Return how far the run is that is writing an output now; None where there is none.
+def read_running(output: str) -> dict[str, Any] | None:
+    """Return how far the run is that is writing an output now; None if there is none.
 
     Raises
     ------
     OutputError
-        If that cannot be read.
+        If the journals cannot be read.
     """
     members = last_journal(output)
     if members is None or members.get("schema") != SCHEMA:
         return None
     try:
-        return RecordedRun(members).going_on()
-    except ODD:
+        return RecordedRun(members).running()
+    except UNFIT_JOURNAL_ERRORS:
         return None
 
 
-def read_past(output: str) -> OutputReport:
-    """Return what is known of an output's runs.
+def read_report(output: str) -> OutputReport:
+    """Return what is known of an output and its runs.
 
     Raises
     ------
@@ -318,56 +300,53 @@ def read_past(output: str) -> OutputReport:
     )
 
 
-def showable(past: OutputReport, show: Callable[[OutputReport], object]) -> OutputReport:
-    """Return an output with the runs of which ``show`` can make something.
+def showable(report: OutputReport, show: Callable[[OutputReport], object]) -> OutputReport:
+    """Return a report with the runs that ``show`` can show.
 
-    A checksum says that a story is as it was written, not by whom: others may write there.
+    The checksum of a journal says that it is as it was written, not that a run wrote it: others
+    may have access to the output.
     """
-    runs = tuple(run for run in past.runs if _can(show, replace(past, runs=(run,))))
-    if len(runs) < len(past.runs):
-        left_out = len(past.runs) - len(runs)
-        logger.warning("%d runs are left out: their stories hold nothing that fits", left_out)
-    return replace(past, runs=runs)
+    runs = tuple(run for run in report.runs if _can_show(show, replace(report, runs=(run,))))
+    if len(runs) < len(report.runs):
+        logger.warning(
+            "%d runs are left out: their journals do not hold what a run writes",
+            len(report.runs) - len(runs),
+        )
+    return replace(report, runs=runs)
 
 
-def _can(show: Callable[[OutputReport], object], past: OutputReport) -> bool:
+def _can_show(show: Callable[[OutputReport], object], report: OutputReport) -> bool:
     try:
-        show(past)
-    except ODD:
+        show(report)
+    except UNFIT_JOURNAL_ERRORS:
         return False
     return True
 
 
 def _is_dated(run: RecordedRun) -> bool:
-    """Return whether a story says when its run began."""
+    """Return whether a journal says when its run began."""
     try:
         return bool(run.started)
-    except ODD:
+    except UNFIT_JOURNAL_ERRORS:
         return False
 
 
-def _work(row: Mapping[str, Any]) -> float:
+def _share_seconds(row: Mapping[str, Any]) -> float:
+    """Return a layer's seconds of one share per group."""
     return float(row["share"]) * int(row["groups"])
 
 
-def _measured(
-    plan: Mapping[str, Any],
-    row: Mapping[str, Any] | None,
-    busy: float,
-    about: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return what was measured of a layer, beside its plan."""
+def _measured(row: Mapping[str, Any] | None, busy: float) -> dict[str, Any]:
+    """Return what was measured of a layer, None where nothing was."""
     if row is None or not row["groups"]:
-        return {"groups": 0}
-    share = float(row["share"])
-    work = plan["multiply_adds"] * about["batch"] / max(1, about["delta"])
+        names = ("decodes", "seconds", "slowest", "share", "part_measured")
+        return {"groups": 0, **dict.fromkeys(names)}
+    settled = row["settled"]
     return {
         "groups": row["groups"],
         "decodes": row["solved"],
-        "erasures": row["erased"],
-        "seconds": row["settled_seconds"] / row["settled"] if row["settled"] else None,
-        "slowest": row["slowest"] / row["settled"] if row["settled"] else None,
-        "share": share,
-        "rate": work / share if share > 0 else None,
-        "part_measured": _work(row) / busy if busy > 0 else None,
+        "seconds": row["settled_seconds"] / settled if settled else None,
+        "slowest": row["slowest"] / settled if settled else None,
+        "share": float(row["share"]),
+        "part_measured": _share_seconds(row) / busy if busy > 0 else None,
     }

@@ -1,53 +1,107 @@
-"""The report on a terminal: tables."""
+"""The report on a terminal: tables, and what a run's numbers say in sentences."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ...formatting import duration, percent, rounded, times
-from .conclusion import conclusion, state_words
+from ...formatting import count, duration, percent, rounded, times
+from ..stragglers import WorkerView, verdict
 from .recorded_run import OutputReport, RecordedRun
 
-WIDTH = 110
-"""Columns where nobody says how many there are."""
+NO_TERMINAL_COLUMNS = 110
+"""Columns where standard output is no terminal."""
 
-SHOWN_RUNS = 20
-SHOWN_WORKERS = 20
-SHOWN_FAILURES = 20
+MAX_RUNS = 20
+MAX_WORKERS = 20
+MAX_FAILURES = 20
+
+MIN_SAVED_SECONDS = 0.05
+"""Saved waiting that is mentioned."""
+
+MIN_TAIL_RATIO = 1.05
+"""How much later the slowest share must be than its group, to be mentioned."""
 
 
-def print_report(past: OutputReport, console: Console | None = None) -> None:
+def print_report(report: OutputReport, console: Console | None = None) -> None:
     """Print what is known of an output's runs, the latest in detail."""
     console = console or Console()
     if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
-    status = past.status
+        console.width = max(console.width, NO_TERMINAL_COLUMNS)
+    status = report.status
     console.print(
-        f"[bold]{escape(past.output)}[/bold]: {status.blocks_done} of {status.blocks_total} blocks "
-        f"done, {status.blocks_missing} missing, {status.blocks_failed} failed",
+        f"[bold]{escape(report.output)}[/bold]: {status.blocks_done} of {status.blocks_total} "
+        f"blocks done, {status.blocks_missing} missing, {status.blocks_failed} failed",
         highlight=False,
     )
-    if not past.runs:
-        console.print("No run has left a story: the output was made by an older version.")
+    if not report.runs:
+        console.print("No run has left a journal: the output was made by an older version.")
         return
-    console.print(_runs(past.runs[:SHOWN_RUNS]))
-    latest = past.runs[0]
+    console.print(_runs(report.runs[:MAX_RUNS]))
+    latest = report.runs[0]
     console.print(f"\n[bold]Run {latest.run}[/bold], {latest.started}", highlight=False)
     for sentence in conclusion(latest):
         console.print(escape(sentence), highlight=False)
-    if latest.expected_of_run:
-        console.print(_planned(latest))
+    if latest.expected:
+        console.print(_expected(latest))
     if latest.workers:
         console.print(_workers(latest))
     if any(layer["groups"] for layer in latest.layers):
         console.print(_layers(latest))
-    for block, reason in past.failures[:SHOWN_FAILURES]:
+    for block, reason in report.failures[:MAX_FAILURES]:
         console.print(f"block {block} failed: {escape(reason)}", highlight=False)
-    if len(past.failures) > SHOWN_FAILURES:
-        console.print(f"and {len(past.failures) - SHOWN_FAILURES} more failed")
+    if len(report.failures) > MAX_FAILURES:
+        console.print(f"and {len(report.failures) - MAX_FAILURES} more failed")
+
+
+def conclusion(run: RecordedRun) -> Iterator[str]:
+    """Yield what a colleague should know of a run, in a few sentences."""
+    yield (
+        f"{count(run.number('images_done') or 0)} images in {duration(run.seconds)}, "
+        f"{run.images_per_second:,.1f} a second, with {run.about['workers']} workers."
+    )
+    if run.error:
+        yield f"It ended with an error: {run.error}."
+    if run.state in ("interrupted", "cut off"):
+        yield f"It was {run.state}; the same command continues it."
+    erasures, decodes = run.number("erasures") or 0, run.number("decodes") or 0
+    groups = run.number("groups") or 0
+    if not groups:
+        return
+    sentence = (
+        f"{count(erasures)} shares were not waited for; in {count(decodes)} of {count(groups)} "
+        "groups something was solved for"
+    )
+    tail = run.tail(0.99)
+    if tail is not None and tail[1] > MIN_TAIL_RATIO * tail[0]:
+        sentence += (
+            f". 99 of 100 groups were there after {duration(tail[0])}; with the slowest share "
+            f"it would have been {duration(tail[1])} at least"
+        )
+    yield sentence + "."
+    saved = "there was hardly anything to wait for"
+    if run.saved >= MIN_SAVED_SECONDS:
+        saved = f"it saved {duration(run.saved)} of waiting, at least"
+    yield f"The insurance cost {percent(run.number('extra_work'))} more arithmetic; {saved}."
+    yield verdict(worker_views(run))
+
+
+def worker_views(run: RecordedRun) -> list[WorkerView]:
+    """Return what is known of each worker of a run, the slowest first."""
+    names = ("address", "done", "erased", "lost", "late", "worst", "pace")
+    return [
+        WorkerView(
+            **{name: row[name] for name in names},
+            overdue=row.get("overdue", 0),
+            gone=str(row["gone"] or ""),
+            gone_for=-1.0,
+        )
+        for row in run.workers
+    ]
 
 
 def _table(*names: str, title: str = "") -> Table:
@@ -64,10 +118,6 @@ def _table(*names: str, title: str = "") -> Table:
     return table
 
 
-def _whole(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"
-
-
 def _runs(runs: tuple[RecordedRun, ...]) -> Table:
     table = _table(
         "began", "ended", "blocks", "time", "images/s", "erased", "decoded", "extra",
@@ -76,35 +126,35 @@ def _runs(runs: tuple[RecordedRun, ...]) -> Table:
         number = run.number
         table.add_row(
             run.started[5:19],
-            state_words(run.state),
-            _whole(number("blocks_done")),
+            escape(run.ending),
+            count(number("blocks_done")),
             duration(run.seconds),
             rounded(run.images_per_second),
-            *(_whole(number(name)) for name in ("erasures", "decodes")),
+            *(count(number(name)) for name in ("erasures", "decodes")),
             percent(number("extra_work")),
         )
     return table
 
 
-def _planned(run: RecordedRun) -> Table:
+def _expected(run: RecordedRun) -> Table:
     table = _table("", "planned", "measured", title="The whole run: plan and measurement")
-    for name, expected, found in run.expected_of_run:
-        table.add_row(name, expected, found)
+    for cells in run.expected:
+        table.add_row(*cells)
     return table
 
 
 def _workers(run: RecordedRun) -> Table:
     names = ("worker", "shares", "erased", "pace", "late", "worst", "ended")
     table = _table(*names, title="Workers, the slowest first")
-    for row in run.workers[:SHOWN_WORKERS]:
+    for worker in worker_views(run)[:MAX_WORKERS]:
         table.add_row(
-            escape(row["address"]),
-            _whole(row["done"]),
-            _whole(row["erased"]),
-            times(row["pace"]),
-            duration(row["late_mean"]) if row["erased"] else "–",
-            duration(row["worst"]) if row["erased"] else "–",
-            row["gone"] or "",
+            escape(worker.address),
+            count(worker.done),
+            count(worker.erased),
+            times(worker.pace),
+            duration(worker.late_mean if worker.erased else None),
+            duration(worker.worst if worker.erased else None),
+            escape(worker.gone),
         )
     return table
 
@@ -116,15 +166,14 @@ def _layers(run: RecordedRun) -> Table:
     )  # fmt: skip
     for row in run.layers:
         code = "whole" if row["code"] is None else f"{row['k_a']}×{row['k_b']} {row['split']}"
-        measured = bool(row["groups"])
         table.add_row(
             f"{row['layer']} {escape(row['name'])}",
             code,
-            _whole(row["groups"]) if measured else "–",
-            _whole(row["decodes"]) if measured else "–",
-            duration(row["seconds"]) if measured else "–",
-            duration(row["slowest"]) if measured else "–",
+            count(row["groups"] or None),
+            count(row["decodes"]),
+            duration(row["seconds"]),
+            duration(row["slowest"]),
             percent(row["part"]),
-            percent(row["part_measured"]) if measured else "–",
+            percent(row["part_measured"]),
         )
     return table
