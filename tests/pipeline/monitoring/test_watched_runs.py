@@ -162,7 +162,9 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             )
             page.open(where.url + "/fcdcc")
             assert "No coded run so far" in page.value("document.body.innerText")
-            running = pool.submit(run, config(files, output, where), stopping)
+            # Eager: groups that the stopped workers have a plain share of must be decoded.
+            job = config(files, output, where, redundancy="eager")
+            running = pool.submit(run, job, stopping)
             page.wait_for("!!document.querySelector('#state[data-state=running]')")
             assert stopping.stopped.wait(60)
             sentence = page.wait_for(
