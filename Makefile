@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FUZZ_SECONDS ?= 300
+# Test files run in so many processes. A file's tests share clusters and run in order in one
+# process; files are taken in the order of their names, so that short ones come last.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The tests that docs/faults.md names.
 FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/runtime/test_retries.py \
@@ -13,7 +17,7 @@ FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/
   tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long chaos fuzz licences sbom lint format docs bench clean
+.PHONY: help env demo test test-ci test-long chaos fuzz licences sbom lint format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,13 +34,16 @@ demo: $(READY) ## classify real images with two of six workers stopped in the mi
 	$(BIN)/fcdcc demo
 
 test: $(READY) ## run the test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-ci: $(READY) ## the long tests that continuous integration runs, too
+	$(PYTEST) -m 'long and ci'
 
 test-long: $(READY) ## run the long tests, too
-	$(BIN)/python -m pytest -m 'long or not long'
+	$(PYTEST) -m 'long or not long'
 
 chaos: $(READY) ## every fault of docs/faults.md, and 200 seeded runs with faults at random moments
-	$(BIN)/python -m pytest $(FAULTS) -m 'long or not long'
+	$(PYTEST) $(FAULTS) -m 'long or not long'
 
 fuzz: $(READY) ## all fuzzed entry points, FUZZ_SECONDS each
 	FCDCC_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -m 'long or not long'

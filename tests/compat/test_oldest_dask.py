@@ -16,9 +16,15 @@ from fcdcc.pipeline.anyk.scheduler import dask_contract as contract
 
 ROOT = Path(__file__).parents[2]
 TESTS = (
-    *(f"anyk/test_{name}.py" for name in ("contract", "plugin", "doubles", "nodes", "fallback")),
-    *(f"test_{name}.py" for name in ("graph", "inference")),
+    "anyk/scheduler/test_dask_contract.py",
+    "anyk/scheduler/test_anyk_plugin.py",
+    "anyk/state_machine/test_backup_tasks.py",
+    "anyk/test_tasks.py",
+    "anyk/test_client_loop.py",
+    "graph/test_graph.py",
+    "runtime/test_infer.py",
 )
+"""In ``tests/pipeline``: what depends on the version of Dask."""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,7 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_the_plugin_works_with_the_oldest_dask(oldest: Path) -> None:
     layers = [str(ROOT / layer) for layer in ("coding", "storage", "pipeline")]
@@ -46,6 +53,10 @@ def test_the_plugin_works_with_the_oldest_dask(oldest: Path) -> None:
         cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_the_files_are_there() -> None:
+    assert [name for name in TESTS if not (ROOT / "tests" / "pipeline" / name).exists()] == []
 
 
 def test_what_is_asked_for_is_what_was_tested() -> None:

@@ -65,6 +65,7 @@ def add_crops(folder: Path, first: int, count: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.ci
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
 def test_two_thousand_photos_twice_by_the_schedule(tmp_path: Path) -> None:
