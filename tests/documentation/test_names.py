@@ -30,7 +30,7 @@ DOTTED = re.compile(rf"(?:fcdcc|coding|storage|{'|'.join(ROOMS)})(?:\.\w+)+")
 WITH_ROOMS = ("CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md")
 """Pages on which names begin in a layer or a room, not only in ``fcdcc``."""
 
-FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|toml|md|sh|svg|png|jsonl?)|(?:[\w.-]+/)+")
+FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|toml|md|sh|html|css|svg|png|jsonl?)|(?:[\w.-]+/)+")
 PLACES = (ROOT, PIPELINE, *(source.parent for source in SOURCES))
 NOT_NAMES = ("fcdcc.anyk.", "fcdcc.stall-", "fcdcc.scheduler-", "fcdcc.calibration-")  # of Dask's
 
