@@ -17,10 +17,10 @@ class Callbacks:
         self.seconds, self._depth = 0.0, 0
         for name in ("update_graph", "transition", "add_worker", "remove_worker"):
             self._measure(plugin, name, 1.0)
-        for name in ("_settle", "_tick", "_look_at_workers"):
+        for name in ("_settle", "_tick", "_update_running_workers"):
             self._measure(plugin, name, 1.0)
         self._measure(plugin, "_follow", -1.0)
-        plugin._ticker.callback = plugin._tick  # it holds the method as it was
+        plugin._clock.callback = plugin._tick  # it has kept the unmeasured method
 
     def _measure(self, plugin: Any, name: str, sign: float) -> None:
         function = getattr(plugin, name)

@@ -1,9 +1,9 @@
 """Tail latency and extra work by simulation, and what the state machine costs on large clusters.
 
-The real state machine on imagined workers (``fcdcc.pipeline.anyk.simulation``): n = 20 shares a
-layer on 60 workers, three layers at a time; a layer is 16 seconds of work. Shares take shifted
-exponential times, heavy-tailed ones, or the racks of four fail together: each stops without a
-word once in five minutes, and is replaced a minute later.
+The real state machine on simulated workers (``tests/simulation``): n = 20 shares a layer on 60
+workers, three layers at a time; a layer is 16 seconds of work. Shares take shifted exponential
+times, heavy-tailed ones, or the racks of four fail together: each stops silently once in five
+minutes, and is replaced a minute later.
 
     python benchmarks/simulate.py [--groups 400] [--figure docs/figures/gamma.svg]
     python benchmarks/simulate.py --scale [--workers 10,100,1000,10000] [--scale-groups 5000]
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ import matplotlib.pyplot as plt
 
 from fcdcc.pipeline.anyk.state_machine.events import Event, GroupsAdded, Tick, WorkerJoined
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from simulation import (
     HeavyTail,
     Nothing,
@@ -52,7 +55,7 @@ Make = Callable[[int], SimulatedBlock]
 
 
 def racks_fail(cluster: SimulatedCluster, until: float) -> None:
-    """Let racks stop without a word, and others come in their places."""
+    """Let racks stop silently, and others replace them."""
     random, fresh = Random(7), 0
     for rack in range(WORKERS // RACK):
         names = [f"w{RACK * rack + i}" for i in range(RACK)]
@@ -68,13 +71,13 @@ def racks_fail(cluster: SimulatedCluster, until: float) -> None:
 
 
 def stop(cluster: SimulatedCluster, name: str) -> None:
-    """Stop a worker, if it is there."""
+    """Stop a worker, unless it is gone."""
     if name in cluster.workers:
         cluster.stop(name)
 
 
 def run(policy: Policy, make: Make, times: Times, racks: bool, groups: int) -> Outcome:
-    """Run so many layers."""
+    """Run so many layers on a simulated cluster."""
     cluster = SimulatedCluster(policy, times)
     for number in range(WORKERS):
         cluster.join(f"w{number}", f"rack{number // RACK}")
@@ -105,7 +108,7 @@ def uncoded(block: int) -> SimulatedBlock:
 
 
 def rows(times: Times, racks: bool, groups: int) -> Iterator[tuple[str, int | None, Outcome]]:
-    """Yield what was run, with which γ (None if it has none), and what came of it."""
+    """Yield the name, γ (None if it has none) and outcome of every run."""
     yield "uncoded", None, run(Nothing(), uncoded, times, racks, groups)
     yield "every task twice", None, run(AnyKState(), twice, times, racks, groups)
     yield "copies after 3 × median", None, run(TaskSpeculation(), uncoded, times, racks, groups)
@@ -166,28 +169,28 @@ def _draw(axes: Any, what: str, points: list[tuple[int | None, float, float]]) -
 def scale(workers: list[int], groups: int) -> None:
     """Print what an event costs on clusters of these sizes, and what a group needs in memory.
 
-    Once in the midst of the simulator's own work, which takes the caches away from the state
-    machine, and once alone: the same events are told to another one, the shortest of three times.
-    Beside it, what it costs to find a worker by its address and read one number of it.
+    Once between the simulator's own work, which displaces the state machine from the processor's
+    caches, and once alone: the same events are handed to another one, the shortest of three times.
+    Also, what it costs to find a worker by its address and read one number of it.
     """
-    print("workers  groups   events  µs an event  alone  ns a find  µs a look each  bytes a group")
+    print("workers  groups   events  µs an event  alone  ns a find  µs a tick each  bytes a group")
     for count in workers:
         state = AnyKState(record=True)
         cluster = SimulatedCluster(state, ShiftedExponential(1))
         for number in range(count):
             cluster.join(f"w{number}", f"rack{number // RACK}")
         outcome = cluster.outcome
-        outcome.events, outcome.deciding = 0, 0.0
+        outcome.events, outcome.event_seconds = 0, 0.0
         state.events = []
         gc.collect()
         gc.freeze()
         cluster.run((one_layer(b, 6, 4, standby=True) for b in range(groups)), max(1, count // 5))
-        each = 1e6 * outcome.deciding / outcome.events
-        look = 1e6 * outcome.looking / max(1, outcome.looks) / count
+        each = 1e6 * outcome.event_seconds / outcome.events
+        tick = 1e6 * outcome.tick_seconds / max(1, outcome.ticks) / count
         print(f"{count:7} {groups:7} {outcome.events:8} {each:12.2f}", end="", flush=True)
         alone = 1e6 * min(replayed(count, state.events) for _ in range(3))
         find = 1e9 * min(finding(state) for _ in range(3))
-        print(f" {alone:6.2f} {find:10.0f} {look:15.2f} {memory():14.0f}", flush=True)
+        print(f" {alone:6.2f} {find:10.0f} {tick:15.2f} {memory():14.0f}", flush=True)
         gc.unfreeze()
 
 
@@ -209,20 +212,20 @@ def replayed(workers: int, events: list[Event]) -> float:
     gc.collect()
     gc.freeze()
     taken, before = 0.0, 0
-    looks = [number for number, event in enumerate(events) if isinstance(event, Tick)]
-    for look in (*looks, len(events)):
+    ticks = [number for number, event in enumerate(events) if isinstance(event, Tick)]
+    for tick in (*ticks, len(events)):
         start = thread_time()
-        for event in events[before:look]:
+        for event in events[before:tick]:
             state.handle(event)
         taken += thread_time() - start
-        for event in events[look : look + 1]:
+        for event in events[tick : tick + 1]:
             state.handle(event)
-        before = look + 1
-    return taken / (len(events) - len(looks))
+        before = tick + 1
+    return taken / (len(events) - len(ticks))
 
 
 def memory(groups: int = 500) -> float:
-    """Return the bytes that the state machine keeps of a group of six shares in flight."""
+    """Return the bytes that the state machine holds for a group of six shares in flight."""
     state = AnyKState()
     cluster = SimulatedCluster(state)
     for number in range(10):
@@ -238,7 +241,7 @@ def memory(groups: int = 500) -> float:
 
 
 def state_only(state: AnyKState, block: SimulatedBlock) -> None:
-    """Tell a state machine of a block, without a cluster."""
+    """Add a block to a state machine, without a cluster."""
     list(state.handle(GroupsAdded(0.0, block.groups)))
 
 

@@ -18,12 +18,14 @@ from __future__ import annotations
 import argparse
 import random
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -40,6 +42,8 @@ from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from simulation import Outcome, SimulatedBlock, SimulatedCluster, simulated
 from simulation.traces import draw
 

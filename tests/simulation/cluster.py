@@ -137,11 +137,11 @@ class SimulatedCluster:
         answer = self.policy.handle(event)
         taken = perf_counter() - start
         if isinstance(event, events.Tick):
-            self.outcome.looks += 1
-            self.outcome.looking += taken
+            self.outcome.ticks += 1
+            self.outcome.tick_seconds += taken
         else:
             self.outcome.events += 1
-            self.outcome.deciding += taken
+            self.outcome.event_seconds += taken
         return answer
 
     def _flush(self) -> None:

@@ -1,4 +1,4 @@
-"""What a simulated run was."""
+"""The outcome of a simulated run."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ __all__ = ["Outcome"]
 
 @dataclass
 class Outcome:
-    """What a simulated run was.
-
-    Seconds are those of the simulated clock, but for ``deciding`` and ``looking``: the time that
-    the state machine took on this machine for ``events`` events, and for ``looks`` looks at the
-    clock, which are no events of the cluster's. ``done`` is the work that workers did,
-    in seconds of speed 1, given up halfway or not, ``useful`` what it would be without
-    redundancy.
-    """
+    """The outcome of a simulated run; seconds of the simulated clock, unless said otherwise."""
 
     seconds: float = 0.0
+    """From the first block to the last result."""
     blocks: list[float] = field(default_factory=list)
+    """Seconds of each block."""
     groups: list[float] = field(default_factory=list)
+    """Seconds of each group, from its first assigned share to its last node."""
     done: float = 0.0
+    """Work that workers did, given up halfway or not, in seconds of a worker of speed 1."""
     useful: float = 0.0
+    """The same without redundancy."""
     events: int = 0
-    deciding: float = 0.0
-    looks: int = 0
-    looking: float = 0.0
+    """Number of events other than ticks."""
+    event_seconds: float = 0.0
+    """Real seconds that the state machine took for them on this machine."""
+    ticks: int = 0
+    tick_seconds: float = 0.0
+    """Real seconds that the state machine took for ticks on this machine."""
     recomputed: int = 0
+    """Number of tasks that were computed again."""
 
     @property
     def extra_work(self) -> float:
