@@ -224,8 +224,8 @@ def imagined(
     build = bench.graphs("images", form, "simulated")[1]
     times = Recorded(known, names, seed, **slow)
     cluster = SimulatedCluster(
-        AnyKState(), times, hop=known.before / 2, answer=known.before / 2, ask=0.02,
-        solving=times.solving,
+        AnyKState(), times, start_delay=known.before / 2, result_delay=known.before / 2,
+        check_interval=0.02, solve_times=times.solving,
     )  # fmt: skip
     for address in names:
         cluster.join(address, "here")

@@ -1,8 +1,8 @@
-"""The any-k state machine on a cluster that is only imagined: thousands of workers in seconds.
+"""The any-k state machine on a simulated cluster: thousands of workers in seconds.
 
 :mod:`.cluster` does what Dask's scheduler and workers do, as far as the state machine can tell,
 on a clock of its own; the state machine is the real one. :mod:`.graphs` has the tasks,
-:mod:`.traces` how long they take and who fails, :mod:`.policies` what a user has instead.
+:mod:`.traces` says how long they take, :mod:`.policies` has the alternatives to the state machine.
 """
 
 from __future__ import annotations

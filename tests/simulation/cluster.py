@@ -1,11 +1,11 @@
 """A simulated scheduler and its workers: Dask, as far as the any-k state machine can tell.
 
-The events of a run are those that :mod:`..scheduler_plugin` would tell, in the same order, and
-the instructions are carried out as :mod:`..edits` would. What takes time is a task on its
-worker, the *hop* before it (messages, inputs that come from elsewhere) and the way back. A
-worker's thread does one task at a time, earlier blocks first. A share that was given up keeps
-its thread until it asks the next time whether it is wanted. A stopped worker keeps what it
-holds: who needs that waits until the worker is removed; then it is made again.
+The events of a run are those that the scheduler plugin would pass on, in the same order, and the
+instructions are carried out as :mod:`fcdcc.pipeline.anyk.scheduler.graph_edits` does. Time passes
+while a worker runs a task, before it (messages, inputs from other workers) and after it (the way of
+the result). A worker has one thread and runs earlier blocks first. A share that was given up keeps
+the thread until it checks the next time whether it is still needed. A stopped worker keeps what it
+holds: tasks that need it wait until the worker is removed, and then it is computed again.
 """
 
 from __future__ import annotations
@@ -25,40 +25,38 @@ from simulation.policies import Policy
 from simulation.tasks import Open, State, Task, Worker
 from simulation.traces import Steady, Times
 
-__all__ = ["SimulatedCluster"]
-
 
 class SimulatedCluster:
-    """Workers, and a scheduler that asks ``policy`` what to do.
+    """Workers, and a scheduler that does what ``policy`` decides.
 
     Parameters
     ----------
     policy
-        Usually an :class:`fcdcc.pipeline.anyk.state.AnyKState`.
+        Usually an :class:`fcdcc.pipeline.anyk.state_machine.state.AnyKState`.
     times
-        How much longer than nominal a task takes on a worker.
-    hop
-        Seconds between the assignment of a task and its start, when its worker is free.
-    answer
-        Seconds between the end of a task and when the scheduler knows.
-    ask
-        Seconds between two times that a share asks whether it is still wanted.
+        How many times longer than nominal a task takes on a worker.
+    start_delay
+        Seconds between the assignment of a task and its start, if its worker is free.
+    result_delay
+        Seconds between the end of a task and the moment at which the scheduler knows.
+    check_interval
+        Seconds between two times that a share checks whether it is still needed.
     tick, heartbeat
-        Seconds between two looks at the clock, and two heartbeats of a worker.
-    solving
-        How many seconds more a node takes a worker when it has to solve for what is not there.
+        Seconds between two ticks of the scheduler's clock, and between two heartbeats of a worker.
+    solve_times
+        How many seconds longer a node takes on a worker if it has to solve for missing shares.
     """
 
     def __init__(
         self,
         policy: Policy,
         times: Times | None = None,
-        hop: float = 0.0,
-        answer: float = 0.0,
-        ask: float = 0.05,
+        start_delay: float = 0.0,
+        result_delay: float = 0.0,
+        check_interval: float = 0.05,
         tick: float = 0.25,
         heartbeat: float = 0.5,
-        solving: Times | None = None,
+        solve_times: Times | None = None,
     ) -> None:
         self.policy = policy
         self.now = 0.0
@@ -67,9 +65,10 @@ class SimulatedCluster:
         self.outcome = Outcome()
         self.on_block: Callable[[int], None] | None = None
         self._times = times or Steady()
-        self._solving = solving
-        self._hop, self._answer, self._ask = hop, answer, ask
-        self._tick, self._heartbeat = tick, heartbeat
+        self._solve_times = solve_times
+        self._start_delay, self._result_delay = start_delay, result_delay
+        self._check_interval = check_interval
+        self._tick_interval, self._heartbeat = tick, heartbeat
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._groups: dict[Key, Open] = {}
@@ -81,16 +80,16 @@ class SimulatedCluster:
     # ----------------------------------------------------------------- running
 
     def join(self, address: str, host: str | None = None) -> None:
-        """Let a worker join now."""
+        """Add a worker now."""
         self.workers[address] = Worker(address, host or address)
-        self._tell(events.WorkerJoined(self.now, address, host or address, 1))
+        self._report(events.WorkerJoined(self.now, address, host or address, 1))
         for key in list(self._orphans):
             del self._orphans[key]
             if key in self.tasks:
                 self._assign(self.tasks[key])
 
     def at(self, when: float, action: Callable[..., None], *args: Any) -> None:
-        """Do something at a time."""
+        """Call a function at a simulated time."""
         heapq.heappush(self._agenda, (when, next(self._numbers), action, args))
 
     def run(
@@ -100,7 +99,10 @@ class SimulatedCluster:
         limit: float = float("inf"),
         between: float = 0.0,
     ) -> Outcome:
-        """Run so many at a time, the first ``between`` seconds apart, to the end or ``limit``."""
+        """Run blocks until all are finished or the time is ``limit``.
+
+        ``in_flight`` blocks run at a time; the first of them begin ``between`` seconds apart.
+        """
         self._upcoming = iter(blocks)
         begin = self.now
         for number, block in enumerate(itertools.islice(self._upcoming, in_flight)):
@@ -110,31 +112,31 @@ class SimulatedCluster:
             else:
                 self._submit(block)
         self._flush()
-        self.at(self.now + self._tick, self._look)
+        self.at(self.now + self._tick_interval, self._tick)
         while (self._begun or self._coming) and self._agenda and self._agenda[0][0] <= limit:
             self.now, _, action, args = heapq.heappop(self._agenda)
             action(*args)
             self._flush()
-        self._agenda = [entry for entry in self._agenda if entry[2] != self._look]
+        self._agenda = [entry for entry in self._agenda if entry[2] != self._tick]
         heapq.heapify(self._agenda)
         self.outcome.seconds = self.now - begin
         return self.outcome
 
     @property
     def unfinished(self) -> int:
-        """Number of blocks that were begun and are not finished."""
+        """Number of blocks that have begun and are not finished."""
         return len(self._begun)
 
-    # ---------------------------------------------------------- telling, deciding
+    # ------------------------------------------------------ events and instructions
 
-    def _tell(self, event: events.Event) -> None:
-        """Tell what happened; only places and holds may be answered in the middle of it."""
+    def _report(self, event: events.Event) -> None:
+        """Hand an event to the policy; its answer may only place or hold shares."""
         for instruction in self._handle(event):
             self._follow(instruction)
 
     def _handle(self, event: events.Event) -> Iterable[events.Instruction]:
         start = perf_counter()
-        answer = self.policy.handle(event)
+        instructions = self.policy.handle(event)
         taken = perf_counter() - start
         if isinstance(event, events.Tick):
             self.outcome.ticks += 1
@@ -142,23 +144,23 @@ class SimulatedCluster:
         else:
             self.outcome.events += 1
             self.outcome.event_seconds += taken
-        return answer
+        return instructions
 
     def _flush(self) -> None:
-        """Let the state machine settle, as often as that has consequences."""
+        """Let the policy decide until it has nothing to decide."""
         while self.policy.unsettled:
             for instruction in list(self._handle(events.Settle(self.now))):
                 self._follow(instruction)
 
-    def _look(self) -> None:
-        news = tuple(self._news(worker) for worker in self.workers.values())
+    def _tick(self) -> None:
+        observations = tuple(self._observation(worker) for worker in self.workers.values())
         for instruction in list(
-            self._handle(events.Tick(self.now, self._tick, self._heartbeat, news))
+            self._handle(events.Tick(self.now, self._tick_interval, self._heartbeat, observations))
         ):
             self._follow(instruction)
-        self.at(self.now + self._tick, self._look)
+        self.at(self.now + self._tick_interval, self._tick)
 
-    def _news(self, worker: Worker) -> events.WorkerObservation:
+    def _observation(self, worker: Worker) -> events.WorkerObservation:
         alive = self.now if worker.stopped is None else worker.stopped
         heartbeat = alive - alive % self._heartbeat
         needed = bool(worker.processing or worker.holds)
@@ -181,13 +183,13 @@ class SimulatedCluster:
             if task.state is State.WAITING and not task.missing:
                 self._assign(task)
         elif isinstance(instruction, events.DisconnectNode):
-            self._cut(self.tasks[instruction.node], instruction)
+            self._disconnect(self.tasks[instruction.node], instruction)
         elif isinstance(instruction, events.RemoveWorker):
             self.lose(instruction.worker)
         elif isinstance(instruction, events.StartBackup):
-            self._double(self.tasks[instruction.task], instruction.backup, instruction.worker)
+            self._start_backup(self.tasks[instruction.task], instruction.backup, instruction.worker)
         elif isinstance(instruction, events.UseBackup):
-            self._adopt(self.tasks[instruction.task], self.tasks[instruction.backup])
+            self._use_backup(self.tasks[instruction.task], self.tasks[instruction.backup])
         elif isinstance(instruction, events.CancelBackup) and instruction.backup in self.tasks:
             self._forget(self.tasks[instruction.backup])
 
@@ -195,7 +197,7 @@ class SimulatedCluster:
         return (self.tasks[key] for key in task.inputs)
 
     def _serves(self, task: Task) -> bool:
-        """Return whether a task only prepares the images of one share, and goes along with it."""
+        """Return whether a task only prepares the images of one share, and runs where that does."""
         users = [key for key in task.dependents if not str(key[0]).startswith("parity")]  # type: ignore[index] # a tuple: a real block's key
         return task.kind == "task" and not task.inputs and len(users) == 1
 
@@ -233,7 +235,7 @@ class SimulatedCluster:
                 (share.key for share in group.shares), (node.key for node in group.nodes)
             ):
                 self._groups[key] = record
-        self._tell(events.GroupsAdded(self.now, block.groups))
+        self._report(events.GroupsAdded(self.now, block.groups))
         self.tasks[block.last].wanted = True
         for task in fresh:
             self._wait(task)
@@ -242,7 +244,7 @@ class SimulatedCluster:
                 self._assign(task)
 
     def _wait(self, task: Task) -> None:
-        """Let a task wait for its inputs."""
+        """Put a task into the state WAITING."""
         task.state, task.worker = State.WAITING, None
         task.missing = {
             key: None for key in task.inputs if self.tasks[key].state is not State.MEMORY
@@ -255,14 +257,14 @@ class SimulatedCluster:
         """Report what became of a task, if the policy wants to know it."""
         if task.kind != "task" or state == "started" or self.policy.tracks(task.key):
             stop = self.now if state == "done" else 0.0
-            self._tell(
+            self._report(
                 events.TaskChanged(self.now, task.key, task.kind, state, worker, start, stop)
             )
 
     # ------------------------------------------------------------------- working
 
     def _assign(self, task: Task) -> None:
-        """Choose a worker for a task whose inputs are there, and send it."""
+        """Choose a worker for a task whose inputs are computed, and send it."""
         worker = self._choose(task)
         if worker is None:
             self._orphans[task.key] = None
@@ -274,7 +276,7 @@ class SimulatedCluster:
         if group is not None and group.start is None:
             group.start = self.now
         self._notify(task, "started", worker.address)
-        self.at(self.now + self._hop, self._arrive, task, task.attempt)
+        self.at(self.now + self._start_delay, self._arrive, task, task.attempt)
 
     def _choose(self, task: Task) -> Worker | None:
         placed = self.workers.get(task.place or "")
@@ -288,7 +290,7 @@ class SimulatedCluster:
         return min(fit, key=lambda worker: len(worker.processing), default=None)
 
     def _arrive(self, task: Task, attempt: int) -> None:
-        """Put a task into its worker's queue, if its inputs can be had."""
+        """Put a task into its worker's queue, unless an input is on a stopped worker."""
         if task.attempt != attempt or task.state is not State.PROCESSING:
             return
         worker = self.workers[task.worker or ""]
@@ -296,12 +298,12 @@ class SimulatedCluster:
             if other.worker != worker.address:
                 holder = self.workers.get(other.worker or "")
                 if holder is not None and holder.stopped is not None:
-                    return  # it hangs, until that worker is removed
+                    return  # it waits until that worker is removed
         heapq.heappush(worker.queue, (task.priority, attempt, task.key))
-        self._work(worker)
+        self._run_next(worker)
 
-    def _work(self, worker: Worker) -> None:
-        """Begin the next task, if the worker has nothing to do."""
+    def _run_next(self, worker: Worker) -> None:
+        """Begin the next task of a worker that runs none."""
         while worker.queue and worker.running is None and worker.stopped is None:
             _, attempt, key = heapq.heappop(worker.queue)
             task = self.tasks.get(key)
@@ -314,12 +316,12 @@ class SimulatedCluster:
     def _taken(self, task: Task, worker: Worker) -> float:
         """Return how many seconds a task takes a worker."""
         more = 0.0
-        if task.solves and self._solving is not None:
-            more = self._solving(task.key, worker.address)
+        if task.solves and self._solve_times is not None:
+            more = self._solve_times(task.key, worker.address)
         return task.seconds * self._times(task.key, worker.address) + more
 
     def _end(self, worker: Worker, task: Task, attempt: int, taken: float) -> None:
-        """End what a thread does: with a result, unless it was given up or the worker stands."""
+        """End the task of a thread, with a result unless it was given up or the worker stopped."""
         if worker.running is None or worker.running[:2] != (task, attempt):
             return
         if worker.stopped is not None:
@@ -329,14 +331,14 @@ class SimulatedCluster:
         spent = min(1.0, (self.now - start) / taken) if taken else 1.0
         self.outcome.done += spent * task.seconds
         if task.attempt == attempt and task.state is State.PROCESSING:
-            if self._answer:
-                self.at(self.now + self._answer, self._finish, task, attempt, start)
+            if self._result_delay:
+                self.at(self.now + self._result_delay, self._finish, task, attempt, start)
             else:
                 self._finish(task, attempt, start)
-        self._work(worker)
+        self._run_next(worker)
 
     def _finish(self, task: Task, attempt: int, start: float) -> None:
-        """Take note of a result."""
+        """Note a result at the scheduler."""
         if task.attempt != attempt or task.state is not State.PROCESSING:
             return
         worker = self.workers[task.worker or ""]
@@ -353,7 +355,7 @@ class SimulatedCluster:
                 if not other.missing and not other.held:
                     self._assign(other)
         for other in list(self._inputs(task)):
-            self._let_go(other)
+            self._release_if_unneeded(other)
         if task.key in self._begun:
             self._end_block(task.key)
 
@@ -378,24 +380,24 @@ class SimulatedCluster:
             self._coming += 1
             self._submit(following)
 
-    # ----------------------------------------------------- letting go, starting again
+    # ------------------------------------------------------ releasing, computing again
 
-    def _let_go(self, task: Task) -> None:
-        """Release a result that nobody waits for any more."""
+    def _release_if_unneeded(self, task: Task) -> None:
+        """Release a result that no task waits for any more."""
         waits = (State.WAITING, State.PROCESSING)
         if task.state is not State.MEMORY or task.wanted:
             return
         if any(self.tasks[key].state in waits for key in task.dependents):
             return
-        if task.is_twin:
+        if task.is_backup:
             self._forget(task)
             return
-        self._leave(task)
+        self._take_back(task)
         task.state = State.RELEASED
         self._notify(task, "released")
 
-    def _leave(self, task: Task) -> None:
-        """Take a task, or its result, from its worker; a thread that is busy stays so a while."""
+    def _take_back(self, task: Task) -> None:
+        """Take a task, or its result, from its worker; a busy thread stays busy for a while."""
         worker = self.workers.get(task.worker or "")
         task.attempt += 1
         if worker is not None:
@@ -405,56 +407,56 @@ class SimulatedCluster:
                 attempt, start = worker.running[1:]
                 taken = self._taken(task, worker)
                 worker.ghost = True
-                end = min(self.now + self._ask, start + taken)
+                end = min(self.now + self._check_interval, start + taken)
                 self.at(end, self._end, worker, task, attempt, taken)
         task.worker = None
 
     def _forget(self, task: Task) -> None:
         """Delete a task."""
         if task.state is not State.FORGOTTEN:
-            self._leave(task)
+            self._take_back(task)
             task.state = State.FORGOTTEN
             for key in task.inputs:
                 if key in self.tasks:
                     self.tasks[key].dependents.pop(task.key, None)
-                    self._let_go(self.tasks[key])
+                    self._release_if_unneeded(self.tasks[key])
             del self.tasks[task.key]
             for key in task.dependents:
                 self.tasks[key].inputs.pop(task.key, None)
             if task.kind != "task" or self.policy.tracks(task.key):
-                self._tell(events.Forgotten(self.now, task.key))
+                self._report(events.Forgotten(self.now, task.key))
 
-    def _cut(self, node: Task, cut: events.DisconnectNode) -> None:
-        node.solves = not node.plain or not node.plain <= set(cut.survivors)
-        for key in cut.shares:
+    def _disconnect(self, node: Task, instruction: events.DisconnectNode) -> None:
+        node.solves = not node.plain or not node.plain <= set(instruction.survivors)
+        for key in instruction.shares:
             share = self.tasks[key]
             node.inputs.pop(key, None)
             node.missing.pop(key, None)
             share.dependents.pop(node.key, None)
             if not share.dependents:
-                self._leave(share)
+                self._take_back(share)
                 share.state = State.RELEASED
-                self._tell(events.TaskChanged(self.now, key, "share", "released"))
+                self._report(events.TaskChanged(self.now, key, "share", "released"))
                 self._forget(share)
         if node.state is State.WAITING and not node.missing:
             self._assign(node)
 
-    def _again(self, task: Task) -> None:
-        """Compute something again, with all that it needs and that is not there any more."""
-        self._leave(task)
+    def _compute_again(self, task: Task) -> None:
+        """Compute a task again, with those of its inputs that have been released."""
+        self._take_back(task)
         self.outcome.recomputed += 1
         self._notify(task, "released")
         for other in list(self._inputs(task)):
             if other.state is State.RELEASED:
-                self._again(other)
+                self._compute_again(other)
         self._wait(task)
         if not task.missing and not task.held:
             self._assign(task)
 
-    def _double(self, task: Task, backup: Key, worker: str) -> None:
+    def _start_backup(self, task: Task, backup: Key, worker: str) -> None:
         copy = Task(
             backup, "task", task.block, task.seconds, task.priority, dict(task.inputs),
-            place=worker, wanted=True, is_twin=True,
+            place=worker, wanted=True, is_backup=True,
         )  # fmt: skip
         self.tasks[backup] = copy
         for key in copy.inputs:
@@ -463,11 +465,11 @@ class SimulatedCluster:
         if not copy.missing:
             self._assign(copy)
 
-    def _adopt(self, task: Task, backup: Task) -> None:
+    def _use_backup(self, task: Task, backup: Task) -> None:
         if task.state is not State.PROCESSING or backup.state is not State.MEMORY:
             return
         place = backup.worker
-        self._leave(task)
+        self._take_back(task)
         task.inputs[backup.key] = None
         backup.dependents[task.key] = None
         backup.wanted = False
@@ -478,11 +480,11 @@ class SimulatedCluster:
     # -------------------------------------------------------------------- faults
 
     def stop(self, address: str) -> None:
-        """Stop a worker: it does nothing and answers nobody, and nobody is told."""
+        """Stop a worker: it runs nothing and sends nothing, and the scheduler does not know."""
         self.workers[address].stopped = self.now
 
     def lose(self, address: str, expected: bool = False) -> None:
-        """Let a worker be gone, with all that it holds."""
+        """Remove a worker with all that it holds."""
         worker = self.workers.pop(address, None)
         if worker is None:
             return
@@ -490,7 +492,7 @@ class SimulatedCluster:
             task, _, start = worker.running
             taken = self._taken(task, worker)
             self.outcome.done += min(1.0, (self.now - start) / taken) * task.seconds
-        self._tell(events.WorkerLeft(self.now, address, expected))
+        self._report(events.WorkerLeft(self.now, address, expected))
         lost = [self.tasks[key] for key in worker.holds]
         for task in lost:
             task.state, task.worker = State.RELEASED, None
@@ -500,16 +502,16 @@ class SimulatedCluster:
                 for key in task.dependents
             )
             if task.state is State.RELEASED and (wants or task.wanted):
-                self._again(task)
+                self._compute_again(task)
             elif task.state is State.RELEASED:
                 self._notify(task, "released")
         for key in list(worker.processing):
             if key in self.tasks and self.tasks[key].worker == address:
-                self._again(self.tasks[key])
-        self._unhang()
+                self._compute_again(self.tasks[key])
+        self._send_waiting_again()
 
-    def _unhang(self) -> None:
-        """Send again what waited for inputs on a worker that is gone."""
+    def _send_waiting_again(self) -> None:
+        """Assign tasks again that waited for inputs on a worker that is gone."""
         for worker in self.workers.values():
             for key in list(worker.processing):
                 task = self.tasks[key]
@@ -517,5 +519,5 @@ class SimulatedCluster:
                     running = worker.running is not None and worker.running[0] is task
                     queued = any(entry[2] == key for entry in worker.queue)
                     if not running and not queued:
-                        self._leave(task)
+                        self._take_back(task)
                         self._wait(task)

@@ -1,4 +1,4 @@
-"""Graphs for a simulated cluster: made by hand, or those of real blocks without their functions."""
+"""Graphs for a simulated cluster: simple ones, or those of real blocks without their functions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from fcdcc.pipeline.anyk.scheduler.groups import find_groups
 from fcdcc.pipeline.anyk.state_machine.events import GroupSpec, NodeSpec, Readiness, ShareSpec
 from fcdcc.pipeline.anyk.tasks import AnyK
 
-__all__ = ["SimulatedBlock", "SimulatedTask", "chain", "one_layer", "simulated"]
-
 RUN = "simulated"
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTask:
-    """What a task needs, and how many seconds it takes a worker of speed 1."""
+    """The inputs of a task, and how many seconds it takes a worker of speed 1."""
 
     inputs: tuple[Key, ...]
     seconds: float
@@ -29,9 +27,9 @@ class SimulatedTask:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedBlock:
-    """The graph of a block; with the result of ``last`` it is finished.
+    """The graph of a block. The block is finished when ``last`` is done.
 
-    ``useful`` is the work in seconds of speed 1 that the block is without any redundancy.
+    ``useful`` is the work of the block without redundancy, in seconds of a worker of speed 1.
     """
 
     number: int
@@ -70,7 +68,7 @@ def one_layer(
 def chain(
     block: int, n: int, delta: int, layers: int, seconds: float = 1.0, part: float = 0.0
 ) -> SimulatedBlock:
-    """Return layers one after the other whose parts stay where they are, as in a run by images.
+    """Return consecutive layers whose parts stay on their workers, as in blocks split by images.
 
     A plain share needs its part of the layer before, parity all of them; parity is on standby.
     """

@@ -1,4 +1,4 @@
-"""Who decides in a simulated cluster: the any-k state machine, or what a user has instead."""
+"""What decides in a simulated cluster: the any-k state machine, or an alternative to it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from fcdcc.pipeline.anyk.state_machine import events
 from fcdcc.pipeline.anyk.state_machine.events import Event, Instruction
 from fcdcc.pipeline.anyk.state_machine.speculation import BackupTasks
 
-__all__ = ["Nothing", "Oracle", "Policy", "TaskSpeculation"]
-
 
 class Policy(Protocol):
-    """Decides: events in, instructions out, as the any-k state machine does."""
+    """Takes events and returns instructions, as the any-k state machine does."""
 
     @property
     def unsettled(self) -> bool:
-        """Whether :class:`.messages.Settle` may have an answer."""
+        """Whether the answer to ``Settle`` may be an instruction."""
         ...
 
     def handle(self, event: Event) -> Iterable[Instruction]:
@@ -29,12 +27,12 @@ class Policy(Protocol):
         ...
 
     def tracks(self, key: Key) -> bool:
-        """Return whether it wants to know what becomes of a task that is no share or node."""
+        """Return whether changes of a task that is no share or node are to be reported."""
         ...
 
 
 class Nothing:
-    """Dask as it is: whoever needs a result waits for it; a silent worker goes after 5 minutes."""
+    """Plain Dask: all results are waited for, and a silent worker is removed after 5 minutes."""
 
     unsettled = False
 
@@ -42,23 +40,23 @@ class Nothing:
         self._lifetime = lifetime
 
     def handle(self, event: Event) -> Iterable[Instruction]:
-        """Remove who has been silent for too long, and nothing else."""
+        """Remove workers that have been silent for too long, and do nothing else."""
         if isinstance(event, events.Tick):
             return self._removed(event)
         return ()
 
     def _removed(self, tick: events.Tick) -> Iterator[Instruction]:
-        for news in tick.workers:
-            if tick.now - news.heartbeat > self._lifetime:
-                yield events.RemoveWorker(news.worker, "worker-ttl")
+        for worker in tick.workers:
+            if tick.now - worker.heartbeat > self._lifetime:
+                yield events.RemoveWorker(worker.worker, "worker-ttl")
 
     def tracks(self, key: Key) -> bool:
-        """Return that nothing is of interest."""
+        """Return false."""
         return False
 
 
 class TaskSpeculation(Nothing):
-    """Copies of what takes longer than ``factor`` times the median, as map-reduce does it."""
+    """Backup tasks of what takes longer than ``factor`` times the median, as in MapReduce."""
 
     def __init__(self, factor: float = 3.0, known: int = 5, lifetime: float = 300.0) -> None:
         super().__init__(lifetime)
@@ -68,18 +66,18 @@ class TaskSpeculation(Nothing):
         self._backup_tasks = BackupTasks()
 
     @property
-    def unsettled(self) -> bool:  # type: ignore[override] # there a constant, here not
-        """Whether a copy is done, or not needed any more."""
+    def unsettled(self) -> bool:  # type: ignore[override] # a constant there
+        """Whether a backup task is done, or not needed any more."""
         return self._backup_tasks.unsettled
 
     def tracks(self, key: Key) -> bool:
-        """Return that everything is of interest."""
+        """Return true."""
         return True
 
     def handle(self, event: Event) -> Iterable[Instruction]:
-        """Note what runs how long, and copy what is late."""
+        """Note how long tasks run, and start backups of late ones."""
         if isinstance(event, events.Tick):
-            return [*self._removed(event), *self._copies(event)]
+            return [*self._removed(event), *self._start_backups(event)]
         if isinstance(event, events.Settle):
             return list(self._backup_tasks.settle())
         self._note(event)
@@ -99,11 +97,11 @@ class TaskSpeculation(Nothing):
                 self._taken.append(event.now - since)
         self._backup_tasks.note(event.key, state)
 
-    def _copies(self, tick: events.Tick) -> Iterator[Instruction]:
+    def _start_backups(self, tick: events.Tick) -> Iterator[Instruction]:
         if len(self._taken) < self._known:
             return
         limit = self._factor * median(self._taken)
-        busy = {news.worker: news.processing for news in tick.workers}
+        busy = {worker.worker: worker.processing for worker in tick.workers}
         for key, (worker, since) in list(self._running.items()):
             if tick.now - since > limit and not self._backup_tasks.knows(key):
                 other = min((w for w in busy if w != worker), key=busy.__getitem__, default=None)
@@ -118,38 +116,40 @@ class Oracle:
     Parameters
     ----------
     seconds
-        Says how long a share will take a worker, from now.
+        Says how many seconds a share will take a worker.
+    delta
+        How many shares of a group are started.
     """
 
     def __init__(self, seconds: Callable[[Key, str], float], delta: int) -> None:
         self._seconds, self._delta = seconds, delta
         self._workers: list[str] = []
-        self._cuts: list[Instruction] = []
+        self._disconnections: list[Instruction] = []
         self._given = 0
 
     @property
     def unsettled(self) -> bool:
-        """Whether shares are to be given up."""
-        return bool(self._cuts)
+        """Whether nodes are to be disconnected from shares."""
+        return bool(self._disconnections)
 
     def tracks(self, key: Key) -> bool:
-        """Return that nothing is of interest."""
+        """Return false."""
         return False
 
     def handle(self, event: Event) -> Iterable[Instruction]:
-        """Place the shares, and hold all but the fastest."""
+        """Place the fastest shares, and hold the others."""
         if isinstance(event, events.WorkerJoined):
             self._workers.append(event.worker)
         elif isinstance(event, events.WorkerLeft):
             self._workers.remove(event.worker)
         elif isinstance(event, events.GroupsAdded):
-            return [answer for group in event.groups for answer in self._chosen(group)]
+            return [item for group in event.groups for item in self._place(group)]
         elif isinstance(event, events.Settle):
-            cuts, self._cuts = self._cuts, []
-            return cuts
+            disconnections, self._disconnections = self._disconnections, []
+            return disconnections
         return ()
 
-    def _chosen(self, group: events.GroupSpec) -> Iterator[Instruction]:
+    def _place(self, group: events.GroupSpec) -> Iterator[Instruction]:
         places = {}
         for share in group.shares:
             places[share.key] = self._workers[self._given % len(self._workers)]
@@ -162,6 +162,6 @@ class Oracle:
         for node in group.nodes:
             kept = {key for _, key in node.edges} & set(ordered[: self._delta])
             survivors = tuple(p for p, key in node.edges if key in kept)
-            self._cuts.append(
+            self._disconnections.append(
                 events.DisconnectNode(node.key, tuple(ordered[self._delta :]), survivors)
             )

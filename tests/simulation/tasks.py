@@ -1,4 +1,4 @@
-"""What a simulated scheduler remembers: tasks and workers."""
+"""The tasks and workers of a simulated cluster."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from dask.typing import Key
 
 from fcdcc.pipeline.anyk.state_machine.events import TaskKind
 
-__all__ = ["Open", "Priority", "State", "Task", "Worker"]
-
 Priority: TypeAlias = tuple[int, int]
-"""Block and place in its graph: the smaller goes first."""
+"""Number of the block and place in its graph: the smallest runs first."""
 
 
 class State(StrEnum):
-    """Where a task stands, in Dask's words."""
+    """State of a task, in Dask's words."""
 
     WAITING = "waiting"
     PROCESSING = "processing"
@@ -28,10 +26,22 @@ class State(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A task; ``attempt`` tells an answer from a stale one.
+    """A task.
 
-    ``plain`` are the positions with which an any-k node has nothing to solve for, ``solves``
-    says that it runs without them.
+    Parameters
+    ----------
+    missing
+        Its inputs that have no result yet.
+    place
+        The worker that it was placed on.
+    wanted
+        Whether a client wants its result.
+    attempt
+        Counts assignments, so that a stale result can be told from a current one.
+    plain
+        The positions with which an any-k node has nothing to solve for.
+    solves
+        Whether the node runs without some of these.
     """
 
     key: Key
@@ -47,7 +57,7 @@ class Task:
     place: str | None = None
     held: bool = False
     wanted: bool = False
-    is_twin: bool = False
+    is_backup: bool = False
     attempt: int = 0
     plain: frozenset[int] = frozenset()
     solves: bool = False
@@ -55,7 +65,7 @@ class Task:
 
 @dataclass(slots=True)
 class Open:
-    """A group: its nodes without a result so far, and when its first task was assigned."""
+    """A group that is not complete: its nodes without a result, and when its first task began."""
 
     nodes: set[Key]
     start: float | None = None
@@ -65,8 +75,9 @@ class Open:
 class Worker:
     """A worker with one thread.
 
-    ``queue`` are the tasks whose inputs it has, ``running`` what its thread is busy with: the
-    task, its attempt, and when that began; ``stopped`` since when it neither works nor answers.
+    ``queue`` has the tasks whose inputs it has, ``running`` the task that its thread is busy with,
+    the attempt and when it began; ``ghost`` says that this task was given up. ``stopped`` is when
+    the worker was stopped.
     """
 
     address: str

@@ -1,10 +1,10 @@
-"""How long tasks take, as the literature on stragglers draws it.
+"""How long tasks take: distributions from the literature on stragglers.
 
 Shifted exponential: Lee, Lam, Pedarsani, Papailiopoulos and Ramchandran, "Speeding up
-distributed machine learning using codes" (2018): a part of the time is certain, the rest has no
-memory. Heavy tail: Pareto, as in Ananthanarayanan and others, "Reining in the outliers in
-map-reduce clusters" (2010), and Dean and Barroso, "The tail at scale" (2013). A draw belongs to a
-task and a worker, whoever asks and when, so that all policies meet the same luck.
+distributed machine learning using codes" (2018): a part of the time is fixed, the rest is
+exponential. Heavy tail: Pareto, as in Ananthanarayanan and others, "Reining in the outliers in
+map-reduce clusters" (2010), and Dean and Barroso, "The tail at scale" (2013). A draw depends
+only on the task and the worker, so that all policies get the same times.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import Protocol
 
 from dask.typing import Key
 
-__all__ = ["HeavyTail", "ShiftedExponential", "SlowShares", "Steady", "Times", "draw"]
-
 
 class Times(Protocol):
     """Says how many times longer than nominal a task takes on a worker."""
@@ -29,7 +27,7 @@ class Times(Protocol):
 
 
 def draw(seed: int, key: Key, worker: str) -> float:
-    """Return a number from 0 to 1, without 1, that belongs to a task on a worker.
+    """Return a number from 0 to 1, without 1, that depends on a task and a worker.
 
     >>> draw(1, "a", "w") == draw(1, "a", "w") != draw(2, "a", "w")
     True
@@ -40,7 +38,7 @@ def draw(seed: int, key: Key, worker: str) -> float:
 
 @dataclass(frozen=True)
 class Steady:
-    """Every task takes its time, on a worker of speed 1; others have their own speeds."""
+    """Every task takes its nominal time on a worker of speed 1; ``speeds`` has other speeds."""
 
     speeds: Mapping[str, float] = field(default_factory=dict)
 
@@ -51,7 +49,7 @@ class Steady:
 
 @dataclass(frozen=True)
 class SlowShares:
-    """A part of all shares, drawn at random, takes ``factor`` times as long; nothing else does."""
+    """A fraction ``part`` of all shares takes ``factor`` times as long."""
 
     seed: int
     part: float = 0.1
@@ -66,7 +64,7 @@ class SlowShares:
 
 @dataclass(frozen=True)
 class ShiftedExponential:
-    """``certain`` of the time, and an exponential one of mean ``1 − certain`` on top."""
+    """``certain`` times the nominal time, plus an exponential time of mean ``1 − certain``."""
 
     seed: int
     certain: float = 0.5
