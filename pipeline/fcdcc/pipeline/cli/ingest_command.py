@@ -15,7 +15,7 @@ from fcdcc.storage.ingestion import Labels, Progress
 from fcdcc.storage.ingestion import ingest as ingest_folder
 from fcdcc.storage.pictures import Colour, Fit
 
-from ..monitoring.progress import count
+from ..monitoring.progress import show_count
 
 _SIZE = re.compile(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?")
 MAX_NAMED_FILES = 20
@@ -118,5 +118,5 @@ def ingest(folder: str, output: str, progress: bool | None, as_json: bool, **opt
 @contextmanager
 def _progress_bar(progress: bool | None) -> Iterator[Progress]:
     """Show a progress bar; yield the function that updates it."""
-    with count("pictures", progress) as update:
+    with show_count("pictures", progress) as update:
         yield lambda done, total, bad: update(done, total, f"{bad} left out" if bad else "")

@@ -7,9 +7,8 @@ beside them as HTML and keep their size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import templates
 from ..formatting import rounded
@@ -110,8 +109,3 @@ def staircase(places: Sequence[float]) -> str:
         path += f"L{x:.1f} {height:.1f}L{x:.1f} {top:.1f}"
         height = top
     return f"{path}L{WIDTH} {height:.1f}"
-
-
-def conditions_of(shown: Mapping[str, Any]) -> ConditionStrip | None:
-    """Return the strip for the member ``conditions`` of what the page shows."""
-    return condition_strip(shown["last"], shown["max"], shown["limit"])

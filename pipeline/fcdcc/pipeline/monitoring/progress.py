@@ -208,7 +208,7 @@ def watch(progress: bool | None) -> Iterator[Watcher]:
 
 
 @contextmanager
-def count(what: str, progress: bool | None) -> Iterator[Callable[[int, int, str], None]]:
+def show_count(what: str, progress: bool | None) -> Iterator[Callable[[int, int, str], None]]:
     """Show how many of something are done, where :func:`watch` would show a run.
 
     What it yields takes how many are done, how many there are, and a remark.

@@ -35,7 +35,7 @@ from ..halo import Rows
 from ..model.interpreter import network_shapes
 from ..model.network import Network
 from ..monitoring.progress import RunProgress, Watcher, watch
-from ..monitoring.record.recorder import RunRecorder, keep
+from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary
 from ..options import JobConfig
 from ..planner.bands import reading_note, row_axis
@@ -314,7 +314,7 @@ class _JobRun:
             outcomes = run_blocks(client, jobs, plan.in_flight, POLL_SECONDS, retry, with_plugin)
             with (
                 translate_connection_loss(client),
-                keep(client, self._store, self._id, job.config, plan, band_plan) as recorder,
+                recording(client, self._store, self._id, job.config, plan, band_plan) as recorder,
                 span("fcdcc", self._id),
             ):
                 with closing(outcomes):  # cancels the blocks in flight if the run is interrupted

@@ -16,7 +16,7 @@ from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from fcdcc.pipeline.monitoring.dashboard.collector import RECORDS, RunCollector
 from fcdcc.pipeline.monitoring.dashboard.page import live, page
 from fcdcc.pipeline.monitoring.dashboard.run_statistics import RunStatistics
-from fcdcc.pipeline.monitoring.dashboard.snapshot import snapshot
+from fcdcc.pipeline.monitoring.dashboard.service import snapshot
 from fcdcc.pipeline.monitoring.stragglers import WorkerView, ranked, slow_ones, verdict
 from simulation import SimulatedCluster, Steady, one_layer
 

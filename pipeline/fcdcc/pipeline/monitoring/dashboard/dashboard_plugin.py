@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
-from . import metrics, routes
+from . import metrics, page
 from .service import EXCHANGE, REFRESH_SECONDS, SERVICE, MonitoringService
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class DashboardPlugin(SchedulerPlugin):
         ticker = PeriodicCallback(service.look, REFRESH_SECONDS * 1000)
         scheduler.periodic_callbacks[SERVICE] = ticker
         ticker.start()
-        for add in (routes.install, metrics.register):
+        for add in (page.install, metrics.register):
             try:
                 add(scheduler)
             except Exception as error:  # noqa: BLE001 - a run must not fail for it

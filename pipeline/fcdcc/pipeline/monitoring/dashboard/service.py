@@ -1,4 +1,8 @@
-"""The service on the scheduler that collects what happens in the runs, and answers for it."""
+"""The service on the scheduler that collects what happens in the runs.
+
+It answers the runs themselves (:meth:`MonitoringService.exchange`), and says what the page, the
+JSON and the metrics show (:func:`snapshot`).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed.metrics import time
 
+from fcdcc.coding import __version__
+
 from ...anyk import AnyKPlugin
+from ...anyk.state_machine.history import Counters
 from ...anyk.state_machine.state import AnyKState
-from ..stragglers import slow_ones
-from .collector import RECORDS, RunCollector
-from .snapshot import snapshot
+from ..stragglers import WorkerView, ranked, slow_ones, verdict
+from .collector import RECORDS, CollectedRun, RunCollector
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
@@ -34,7 +40,17 @@ REFRESH_SECONDS = 1.0
 """Time between two looks at the runs; what is shown is at most so old."""
 
 MAX_WORKERS = 500
+"""Workers whose sums a run is sent for its journal."""
+
 MAX_LAYERS = 500
+"""Layers whose sums a run is sent, and that are shown."""
+
+MAX_SHOWN_WORKERS = 200
+MAX_PACES = 2_000
+MAX_GROUPS = 120
+
+SILENT_RUN_SECONDS = 15.0
+"""A run that has not reported for so long is called silent instead of running."""
 
 T = TypeVar("T")
 
@@ -163,3 +179,117 @@ def _fields(record: Any) -> dict[str, Any]:
         for name in record.__slots__
         if name not in ("durations", "parity_durations")
     }
+
+
+def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
+    """Return what there is to see now, as dictionaries, lists, strings and finite numbers.
+
+    It has the same members whether a run is going on or none ever was; its size is bounded.
+    """
+    known = collector.current()
+    workers = ranked(collector.workers(known, now))
+    counters = Counters() if known is None else known.counters
+    status = {} if known is None else known.status
+    return {
+        "version": __version__,
+        "time": now,
+        "sentence": verdict(workers),
+        "run": _run_row(known, now),
+        "counters": asdict(counters),
+        "totals": asdict(collector.state.history.totals()),
+        "blocks_done_total": collector.blocks_done,
+        "layers": [] if known is None else _layer_rows(known),
+        "groups": [] if known is None else _group_rows(known),
+        "saved": _saved(known),
+        "conditions": _conditions(status),
+        "ghosts": sum(worker.ghosts for worker in workers),
+        "workers_total": len(collector.state.workers.by_address),
+        "workers": [_worker_row(worker) for worker in workers[:MAX_SHOWN_WORKERS]],
+        "paces": [_pace_row(worker) for worker in workers if not worker.gone][:MAX_PACES],
+    }
+
+
+def _run_row(known: CollectedRun | None, now: float) -> dict[str, Any]:
+    """Return what is known of a run's blocks."""
+    status = {} if known is None else known.status
+    names = ("blocks_total", "blocks_done", "blocks_skipped", "blocks_failed", "blocks_in_flight")
+    blocks = {name: int(status.get(name, 0)) for name in names}
+    images = int(status.get("images_done", 0))
+    seconds = float(status.get("seconds", 0.0))
+    rate = blocks["blocks_done"] / seconds if seconds > 0 else 0.0
+    left = blocks["blocks_total"] - sum(blocks[name] for name in names[1:4])
+    state = str(status.get("state", "" if known is None else "unknown"))
+    if known is not None and state == "running" and now - known.status_at > SILENT_RUN_SECONDS:
+        state = "silent"
+    return {
+        "id": "" if known is None else known.run,
+        "state": state,
+        **{name: str(status.get(name, "")) for name in ("output", "model", "redundancy", "code")},
+        **{name: status.get(name) for name in ("n", "delta", "extra_work", "corrupt_shares")},
+        **blocks,
+        "images_done": images,
+        "seconds": seconds,
+        "blocks_per_second": rate,
+        "images_per_second": images / seconds if seconds > 0 else 0.0,
+        "seconds_left": left / rate if state == "running" and rate > 0 else None,
+    }
+
+
+def _layer_rows(known: CollectedRun) -> list[dict[str, Any]]:
+    """Return a row per layer: its groups, and their times in seconds on average."""
+    names = known.status.get("layers", {})
+    return [
+        {
+            "layer": number,
+            "name": str(names.get(str(number), "")),
+            "groups": facts.groups,
+            "decodes": facts.solved,
+            "erasures": facts.erased,
+            "seconds": facts.settled_seconds / facts.settled if facts.settled else 0.0,
+            "slowest": facts.slowest / facts.settled if facts.settled else 0.0,
+            "share": facts.typical("share"),
+        }
+        for number, facts in sorted(known.statistics.layers.items())[:MAX_LAYERS]
+    ]
+
+
+def _group_rows(known: CollectedRun) -> list[list[Any]]:
+    """Return the latest groups: layer, block, seconds, slowest, solved, erased."""
+    latest = list(known.statistics.settled)[-MAX_GROUPS:]
+    return [
+        [g.layer, g.block, round(g.seconds, 4), round(g.slowest_seconds, 4), g.solved, g.erased]
+        for g in latest
+    ]
+
+
+def _saved(known: CollectedRun | None) -> dict[str, float]:
+    """Return the seconds of waiting that were saved: summed over groups, and on the clock."""
+    if known is None:
+        return {"group_seconds": 0.0, "seconds": 0.0}
+    return {"group_seconds": known.statistics.saved, "seconds": known.statistics.saved_so_far()}
+
+
+def _conditions(status: dict[str, Any]) -> dict[str, Any]:
+    """Return the condition numbers of decodes: the limit, the largest and the latest."""
+    return {
+        "limit": status.get("condition_limit"),
+        "max": status.get("max_condition_number"),
+        "last": list(status.get("conditions", ()))[-MAX_GROUPS:],
+    }
+
+
+def _worker_row(worker: WorkerView) -> dict[str, Any]:
+    """Return all about a worker; its pace is also under the name ``learned_pace``."""
+    return {
+        **vars(worker),
+        "learned_pace": worker.pace,
+        "late_mean": worker.late_mean,
+        "trouble": worker.trouble,
+        "slow": worker.is_slow,
+    }
+
+
+def _pace_row(worker: WorkerView) -> list[Any]:
+    """Return what the map of workers needs of one: address, pace, ghosts, silence, slow."""
+    pace = None if worker.pace is None else round(worker.pace, 3)
+    return [worker.address, pace, worker.ghosts, round(worker.silent, 1), worker.is_slow]

@@ -302,7 +302,7 @@ class RunRecorder:
 
 
 @contextmanager
-def keep(
+def recording(
     client: Client,
     store: PredictionStore,
     run: str,
