@@ -1,10 +1,10 @@
-"""What plans promise, beside what happens: bytes, memory and time; and whether they are the best.
+"""Compare plans with their runs: bytes, memory and time; and with plans made by hand.
 
-Six worker processes over TCP, one thread each, measured first (--calibrate). Then, for each
-network, the plan by images, the plan by rows and the one that the planner likes best, each over
-the same stored images: bytes between workers, the most memory of a worker process, seconds.
-With --grid the plan that the planner likes best is run in turn with plans made by hand; rounds
-are interleaved, and a figure is the median over the rounds.
+It measures the speeds of six worker processes (TCP, one thread each), and then runs three plans
+for each network over the same stored images: by images, by rows and the planner's choice. It
+prints the planned and the measured bytes between workers, memory of the largest worker process
+and seconds. With --grid it runs the planner's choice in turn with plans made by hand. Rounds are
+interleaved, and a figure is the median over the rounds.
 
     python benchmarks/planned.py [--models vgg16 resnet50 unet] [--size 112] [--grid]
 """
@@ -79,13 +79,13 @@ class Measured:
     parity: int
 
 
-def begin() -> None:
-    """Look at the memory of this process from now on."""
+def watch_memory() -> None:
+    """Measure the memory of this process from now on."""
     PeakMemory.start()
 
 
-def end() -> int:
-    """Return the most memory since :func:`begin`."""
+def peak_memory() -> int:
+    """Return the most memory since :func:`watch_memory`."""
     peak = PeakMemory.peak()
     PeakMemory.stop()
     return peak
@@ -99,16 +99,16 @@ class Bench:
         self.network = network
         self.source = source
 
-    def fresh(self) -> None:
-        """Start the worker processes again, with nothing of what ran before."""
+    def restart(self) -> None:
+        """Start the worker processes anew, without anything that ran before."""
         self.client.restart()
         self.client.run(one_thread)
 
     def run(self, plan: Plan) -> Measured:
-        """Run all images by a plan."""
+        """Run a plan over all images."""
         executable, run = Executable(self.network, plan), uuid.uuid4().hex[:8]
         plugin = ExecutablePlugin(executable, run, 1)
-        self.client.run(begin)
+        self.client.run(watch_memory)
         install(self.client, plugin)
         before, start = sum(self.client.run(sent).values()), time.perf_counter()
         for outcome in run_blocks(self.client, self._jobs(executable, run), plan.in_flight, 0.5):
@@ -116,7 +116,7 @@ class Bench:
                 raise outcome.error
         taken = time.perf_counter() - start
         moved = sum(self.client.run(sent).values()) - before
-        peak = max(self.client.run(end).values())
+        peak = max(self.client.run(peak_memory).values())
         uninstall(self.client, plugin)
         counters = anyk_report(self.client, run, timeline=False)["counters"]
         return Measured(taken, moved, peak, counters["parity_started"])
@@ -133,26 +133,26 @@ class Bench:
                 spec = ReadImages(start + first, start + last, pad_to, rows)
                 return Task(key, reading.read, self.source, PREPARATION, spec)
 
-            given = Block(executable.ref, run, block, count, reader)
-            graph = build_block(self.network, plan, given)
+            content = Block(executable.ref, run, block, count, reader)
+            graph = build_block(self.network, plan, content)
             last = Task(f"answer-{run}-{block}", common.same, graph.prediction)
             yield BlockJob(block, {**graph.tasks, last.key: last}, last.key)
 
 
 def compare(bench: Bench, name: str, workers: WorkerPool, speeds: Speeds, rounds: int) -> None:
-    """Print what was planned and what came of it."""
-    for label, asked in (
+    """Print planned and measured figures side by side."""
+    for label, given in (
         ("as planned", {}),
         ("by images", {"split": "images", "batch": 16}),
         ("by rows", {"split": "rows", "batch": 16}),
     ):
-        options = PlanOptions.of(**asked)
+        options = PlanOptions.of(**given)
         begun = time.perf_counter()
         plan = choose_plan(
             bench.network, bench.source.image_shape, options, bench.source.images, workers, speeds
         )
         planning = time.perf_counter() - begun
-        bench.fresh()
+        bench.restart()
         bench.run(plan)
         found = [bench.run(plan) for _ in range(rounds)]
         expected = forecast(bench.network, plan, workers, speeds, bench.source.images)
@@ -175,12 +175,12 @@ def compare(bench: Bench, name: str, workers: WorkerPool, speeds: Speeds, rounds
 def grid(bench: Bench, name: str, workers: WorkerPool, speeds: Speeds, rounds: int) -> None:
     """Print how the planner's choice compares with plans made by hand."""
     shape, images = bench.source.image_shape, bench.source.images
-    asked = {"the planner's": {}, **GRID}
+    rows = {"the planner's": {}, **GRID}
     plans = {
         label: choose_plan(
             bench.network, shape, PlanOptions.of(**options), images, workers, speeds
         )
-        for label, options in asked.items()
+        for label, options in rows.items()
     }  # fmt: skip
     for plan in plans.values():
         bench.run(plan)
