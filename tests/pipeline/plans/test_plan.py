@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,13 @@ def test_a_plan_in_a_notebook(files: Files) -> None:
     assert shown.count("<tr") == 1 + len(plan.layers)
     assert "first" in shown
     assert "Plain data-parallel inference" in shown
+
+
+def test_names_of_a_model_are_no_markup(files: Files) -> None:
+    plan = planned(files, split="rows")
+    first = replace(plan.layers[0], name="<script>alert(1)</script>[bold]")
+    named = replace(plan, layers=(first, *plan.layers[1:]))
+    assert "<script>" not in named._repr_html_()
+    assert "&lt;script&gt;alert(1)" in named._repr_html_()
+    assert "<script>alert(1)</script>[bold]" in str(named)
+    assert "[bold]" in "\n".join(printed(named, 200))

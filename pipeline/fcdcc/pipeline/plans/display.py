@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .. import templates
 from ..formatting import amount, duration
 from .forecast import Forecast, LayerForecast
 from .plan import LayerPlan, Plan, Redundancy
@@ -342,28 +342,12 @@ def _table(plan: Plan, width: int) -> Table:
 
 def plan_html(plan: Plan) -> str:
     """Return a plan as HTML, as notebooks show it."""
-    head = "".join(
-        f'<th style="text-align: {"left" if c.left else "right"}">{html.escape(c.name)}</th>'
-        for c in COLUMNS
-    )
-    rows = "".join(
-        "<tr"
-        + ("" if row.layer.code is not None else ' style="opacity: 0.6"')
-        + ">"
-        + "".join(
-            f'<td style="text-align: {"left" if c.left else "right"}">'
-            f"{html.escape(c.cell(row))}</td>"
-            for c in COLUMNS
-        )
-        + "</tr>"
-        for row in _rows(plan)
-    )
-    totals = "".join(
-        f"<div><b>{html.escape(name)}:</b> {html.escape(value)}</div>"
-        for name, value in _totals(plan)
-    )
-    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(plan))
-    return (
-        f"<div><p><b>{html.escape(_title(plan))}</b></p><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table>{totals}{said}</div>"
+    return templates.render(
+        __package__,
+        "plan.html",
+        title=_title(plan),
+        columns=COLUMNS,
+        rows=_rows(plan),
+        totals=_totals(plan),
+        sentences=_sentences(plan),
     )
