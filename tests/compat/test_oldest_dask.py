@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TESTS = (
     "anyk/scheduler/test_dask_contract.py",
     "anyk/scheduler/test_anyk_plugin.py",
-    "anyk/state_machine/test_backup_tasks.py",
+    "anyk/state_machine/test_speculation.py",
     "anyk/test_tasks.py",
     "anyk/test_client_loop.py",
     "graph/test_graph.py",

@@ -1,15 +1,73 @@
-"""A late result of a task that was made elsewhere in the meantime harms nobody."""
+"""What transitions of Dask's tasks mean to the state machine; stale results are ignored."""
 
 from __future__ import annotations
 
 from threading import Event
 from typing import Any
 
+import pytest
 from dask._task_spec import Task
 
 from fcdcc.pipeline.anyk import AnyK
 from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.anyk.scheduler.transitions import Change, task_event
+from fcdcc.pipeline.anyk.state_machine.events import (
+    Forgotten,
+    TaskChanged,
+    TaskKind,
+    TaskStatus,
+)
 from support.anyk_cluster import Running
+
+KINDS: tuple[TaskKind, ...] = ("share", "node", "task")
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("waiting", ("waiting", "waiting", "waiting")),
+        ("queued", (None, "started", "waiting")),
+        ("no-worker", (None, "started", "waiting")),
+        ("processing", ("started", "started", "started")),
+        ("memory", ("done", "done", "done")),
+        ("released", ("released", "released", "released")),
+        ("erred", ("erred", "erred", "erred")),
+    ],
+)
+def test_states_of_dask_mean_states_of_the_state_machine(
+    state: str, expected: tuple[TaskStatus | None, ...]
+) -> None:
+    worker = "w" if state in ("processing", "memory") else ""
+    for kind, status in zip(KINDS, expected, strict=True):
+        event = task_event(Change(1.0, "key", state, worker), kind)
+        if status is None:
+            assert event is None
+            continue
+        times = (1.0, 1.0) if (kind, status) == ("share", "done") else ()
+        assert event == TaskChanged(1.0, "key", kind, status, worker, *times)
+
+
+def test_a_share_without_a_worker_is_neither_started_nor_done() -> None:
+    for state in ("processing", "memory"):
+        assert task_event(Change(1.0, "key", state), "share") is None
+        assert task_event(Change(1.0, "key", state), "task") is None
+        assert task_event(Change(1.0, "key", state), "node") is not None
+
+
+def test_a_task_that_dask_deletes_is_forgotten() -> None:
+    for kind in KINDS:
+        assert task_event(Change(1.0, "key", "forgotten"), kind) == Forgotten(1.0, "key")
+
+
+def test_a_share_is_timed_by_its_last_computation() -> None:
+    spans = [
+        {"action": "transfer", "start": 1.0, "stop": 2.0},
+        {"action": "compute", "start": 2.0, "stop": 3.0},
+        {"action": "compute", "start": 4.0, "stop": 6.0},
+    ]
+    event = task_event(Change(9.0, "key", "memory", "w", spans), "share")
+    assert event == TaskChanged(9.0, "key", "share", "done", "w", start=4.0, stop=6.0)
+
 
 HELD: dict[str, Event] = {}
 
@@ -30,7 +88,7 @@ def twice(value: int) -> int:
     return 2 * value
 
 
-def test_an_input_that_was_fetched_stays_when_its_late_first_result_is_reported(
+def test_a_stale_result_of_a_task_does_not_remove_its_copies(
     running: Running,
 ) -> None:
     read, node = task_key("read", "r", 0, 0), task_key("part", "r", 0, 0)

@@ -1,0 +1,223 @@
+"""Which workers answer, how fast they are, and which of them get seats."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcdcc.pipeline.anyk.state_machine import events
+from fcdcc.pipeline.anyk.state_machine.invariants import check_state
+from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine.workers import (
+    PACE_SHARES,
+    STRAGGLER_PACE,
+    FixedSilence,
+    WorkerRecord,
+    median_pace,
+)
+from support.anyk_model import ModelDask
+
+
+def silent(machine: AnyKState, now: float, seen: dict[str, float], needed: bool = True) -> set[str]:
+    """Report a tick at which workers were last heard of at these times; return those removed."""
+    observed = tuple(events.WorkerObservation(w, at, at, 0, needed) for w, at in seen.items())
+    instructions = machine.handle(events.Tick(now, 0.25, 0.5, observed))
+    return {item.worker for item in instructions if isinstance(item, events.RemoveWorker)}
+
+
+def with_workers(*names: str, delivered: bool = True) -> AnyKState:
+    machine = AnyKState(FixedSilence(silent_after=3.0, grace=15.0))
+    for name in names:
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+        if delivered:
+            machine.handle(events.TaskChanged(0.0, "other", "share", "done", name, 0.0, 0.0))
+    return machine
+
+
+def ticks(machine: AnyKState, until: float, seen: dict[str, float], **kw: bool) -> set[str]:
+    """Report ticks from 0 on; workers whose time is infinite are heard of at every tick."""
+    gone: set[str] = set()
+    for step in range(1, int(until / 0.25) + 1):
+        now = step * 0.25
+        gone |= silent(machine, now, {w: min(at, now) for w, at in seen.items()}, **kw)
+    return gone
+
+
+FOREVER = float("inf")
+
+
+def test_a_needed_worker_that_stays_silent_is_removed() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 3.0, {"a": 0.0, "b": FOREVER}) == set()
+    assert silent(machine, 3.25, {"a": 0.0, "b": 3.25}) == {"a"}
+    assert silent(machine, 3.5, {"a": 0.0, "b": 3.5}) == set()  # once
+
+
+def test_a_worker_that_is_not_needed_may_be_silent() -> None:
+    assert ticks(with_workers("a", "b"), 60.0, {"a": 0.0, "b": FOREVER}, needed=False) == set()
+
+
+def test_a_worker_without_any_result_yet_has_longer() -> None:
+    machine = with_workers("a", "b", delivered=False)
+    assert ticks(machine, 15.0, {"a": 0.0, "b": FOREVER}) == set()
+    assert silent(machine, 15.25, {"a": 0.0, "b": 15.25}) == {"a"}
+
+
+def test_time_in_which_the_scheduler_was_blocked_is_no_silence() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 2.0, {"a": FOREVER, "b": FOREVER}) == set()
+    # The event loop was blocked for ten seconds; no heartbeat was read meanwhile.
+    assert silent(machine, 12.0, {"a": 2.0, "b": 12.0}) == set()
+    assert silent(machine, 12.25, {"a": 2.0, "b": 12.25}) == set()
+    for step in range(1, 12):
+        gone = silent(machine, 12.25 + step * 0.25, {"a": 2.0, "b": 12.25 + step * 0.25})
+    assert gone == {"a"}
+
+
+def test_if_no_worker_is_heard_of_none_is_removed() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 60.0, {"a": 0.0, "b": 0.0}) == set()
+
+
+def test_with_rarer_heartbeats_workers_have_longer() -> None:
+    machine = with_workers("a", "b")
+    for step in range(1, 28):
+        now = step * 0.25
+        observed = (
+            events.WorkerObservation("a", 0.0, 0.0, 0, True),
+            events.WorkerObservation("b", now, now, 0, True),
+        )
+        assert machine.handle(events.Tick(now, 0.25, 2.0, observed)) == ()
+
+
+def test_a_worker_that_is_not_running_yet_gets_no_seats() -> None:
+    machine = AnyKState()
+    for name in ("a", "b"):
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+    machine.handle(events.WorkerJoined(0.0, "c", "c", 1, running=False))
+    shares = tuple(events.ShareSpec(f"s{p}", p, p) for p in range(3))
+    edges = tuple((p, f"s{p}") for p in range(3))
+    group = events.GroupSpec("r", 0, 0, 0, shares, (events.NodeSpec("node", edges, 2),))
+    placed = machine.handle(events.GroupsAdded(0.0, (group,)))
+    assert {item.worker for item in placed if isinstance(item, events.PlaceShare)} == {"a", "b"}
+    check_state(machine)
+    # When it takes tasks, it gets a share that has not started.
+    placed = machine.handle(events.WorkerStatus(9.0, "c", True))
+    assert {item.worker for item in placed if isinstance(item, events.PlaceShare)} == {"c"}
+    check_state(machine)
+
+
+def test_a_worker_that_begins_to_take_tasks_is_heard_of() -> None:
+    machine = with_workers("a", "b", delivered=False)
+    assert ticks(machine, 14.0, {"a": 0.0, "b": FOREVER}) == set()
+    machine.handle(events.WorkerStatus(14.0, "a", True))
+    for step in range(1, 60):
+        assert silent(machine, 14.0 + step * 0.25, {"a": 0.0, "b": 14.0 + step * 0.25}) == set()
+
+
+def heard(machine: AnyKState, gap: float, until: float) -> float:
+    """Report heartbeats of "a" and "b" every ``gap`` seconds; return the time of the last."""
+    now = last = 0.0
+    while now < until:
+        now += 0.251  # clocks do not tick exactly
+        last = now if now - last >= gap else last
+        assert silent(machine, now, {"a": last, "b": last}) == set()
+    return last
+
+
+@pytest.mark.parametrize(("gap", "least", "most"), [(0.5, 3.0, 3.5), (1.5, 6.0, 6.5)])
+def test_the_silence_that_is_allowed_is_learned_from_the_heartbeats_of_a_worker(
+    gap: float, least: float, most: float
+) -> None:
+    machine = AnyKState()
+    for name in ("a", "b"):
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+        machine.handle(events.TaskChanged(0.0, "other", "task", "done", name))
+    now = last = heard(machine, gap, 20.0)
+    gone: set[str] = set()
+    while not gone:
+        now += 0.25
+        gone = silent(machine, now, {"a": last, "b": now})
+    assert gone == {"a"}
+    assert least <= now - last <= most
+
+
+def test_the_silence_that_is_allowed_is_learned_from_other_workers_too() -> None:
+    machine = AnyKState()
+    for name in ("a", "b"):
+        machine.handle(events.WorkerJoined(0.0, name, name, 1))
+        machine.handle(events.TaskChanged(0.0, "other", "task", "done", name))
+    last = heard(machine, 0.5, 10.0)
+    # All workers are busy now; "b" is heard of after two seconds.
+    for step in range(1, 9):
+        assert silent(machine, last + step * 0.25, {"a": last, "b": last}) == set()
+    for step in range(9, 24):  # up to 5.75 seconds; otherwise 3 would be the limit
+        assert silent(machine, last + step * 0.25, {"a": last, "b": last + step * 0.25}) == set()
+
+
+def test_shares_of_a_group_are_on_different_workers_and_move_when_one_leaves() -> None:
+    dask = ModelDask(f"w{i}" for i in range(8))
+    for layer in range(3):
+        dask.add(block=5, n=6, enough=4, layer=layer)
+    places = {key: share.place for key, share in dask.shares.items()}
+    by_layer = [{p: places["share-r", layer, 5, p] for p in range(6)} for layer in range(3)]
+    assert by_layer[0] == by_layer[1] == by_layer[2]
+    assert len(set(by_layer[0].values())) == 6
+    lost = by_layer[0][3]
+    assert lost is not None
+    dask.leave(lost)
+    moved = {key[3]: share.place for key, share in dask.shares.items()}
+    assert {p for p in range(6) if moved[p] != by_layer[0][p]} == {3}
+    assert len(set(moved.values())) == 6
+
+
+def test_new_groups_avoid_workers_with_ghosts() -> None:
+    dask = ModelDask(f"w{i}" for i in range(5))
+    dask.add(block=0, n=4, enough=3)
+    for key in dask.startable():
+        dask.start(key)
+    slow = dask.shares["share-r", 0, 0, 3].worker
+    for position in range(3):
+        dask.finish(("share-r", 0, 0, position))
+    dask.settle()
+    for block in range(1, 6):
+        dask.add(block=block, n=4, enough=3)
+        assert slow not in {s.place for k, s in dask.shares.items() if k[2] == block}
+    assert slow is not None
+    observed = tuple(events.WorkerObservation(w, 2.0, 2.0, 0, True) for w in dask.workers)
+    dask.report(events.Tick(2.0, 0.25, 0.5, observed))
+    places = set()
+    for block in range(6, 11):
+        dask.add(block=block, n=4, enough=3)
+        places |= {s.place for k, s in dask.shares.items() if k[2] == block}
+    assert slow in places
+
+
+def record(*ratios: float) -> WorkerRecord:
+    """Return a worker whose latest shares took these multiples of the usual time."""
+    worker = WorkerRecord("w", "host", 1, seen=0.0, last_result=0.0)
+    for ratio in ratios:
+        worker.add_share_ratio(ratio)
+    return worker
+
+
+def test_one_slow_share_makes_no_straggler() -> None:
+    assert record(9.0).known_pace is None
+    assert not record(9.0).is_straggler
+    assert not record(1.0, 9.0).is_straggler
+    assert record(9.0, 9.0).is_straggler
+
+
+@pytest.mark.parametrize("pace", [0.5, 1.0, STRAGGLER_PACE, STRAGGLER_PACE + 0.1])
+def test_a_straggler_is_slower_than_the_limit_by_its_latest_shares(pace: float) -> None:
+    worker = record(*[9.0] * 30, *[pace] * PACE_SHARES)
+    assert worker.pace == worker.known_pace == median_pace([pace] * PACE_SHARES) == pace
+    assert worker.is_straggler == (pace > STRAGGLER_PACE)
+
+
+def test_a_straggler_without_results_is_forgiven() -> None:
+    worker = record(*[9.0] * PACE_SHARES)
+    for _ in range(PACE_SHARES):
+        assert worker.is_straggler or worker.known_pace is None
+        worker.forgive(now=30.0)
+    assert worker.known_pace is None
+    assert not worker.is_straggler
