@@ -52,7 +52,7 @@ from support.stored import fill, make_output
 Target: TypeAlias = Callable[[bytes, Path], None]
 
 MODEL = (None, 3, 8, 8)
-STORY = Path(__file__).parents[1] / "fuzz" / "story.json"
+JOURNAL = Path(__file__).parents[1] / "fuzz" / "journal.json"
 
 
 class Net(nn.Module):
@@ -231,7 +231,7 @@ def in_output(*names: str) -> Target:
     return target
 
 
-def story(data: bytes, folder: Path) -> None:
+def journal(data: bytes, folder: Path) -> None:
     """Report on a run by what it left beside the output, with a checksum that fits."""
     in_output(".fcdcc/runs/a.json")(sealed(data), folder)
 
@@ -282,7 +282,7 @@ TARGETS: dict[str, Target] = {
     "group": image_group,
     "output": in_output("zarr.json"),
     "array": in_output("prediction/zarr.json"),
-    "story": story,
+    "journal": journal,
     "speeds": speeds,
     "chunk": chunk,
     "picture": picture,
@@ -350,7 +350,7 @@ def samples() -> dict[str, list[bytes]]:
         "group": [json.dumps(ome).encode()],
         "output": [group],
         "array": [array],
-        "story": [STORY.read_bytes()],
+        "journal": [JOURNAL.read_bytes()],
         "speeds": [json.dumps(measured).encode()],
         "chunk": chunks,
         "picture": pictures,

@@ -320,8 +320,8 @@ def test_what_is_watched_shows_no_secrets(
         update={"output": url, "model": str(model)}))  # fmt: skip
     told = fcdcc("report", url, "--html", tmp_path / "report.html")
     assert told.exit_code == 0, told.output
-    stories = (tmp_path / "out.zarr/.fcdcc/runs").glob("*.json")
-    texts = [story.read_text("utf-8") for story in stories]
+    journals = (tmp_path / "out.zarr/.fcdcc/runs").glob("*.json")
+    texts = [journal.read_text("utf-8") for journal in journals]
     texts += [quiet_place.get(path) for path in ("/fcdcc", "/json/fcdcc.json", "/metrics")]
     texts.append((tmp_path / "report.html").read_text("utf-8"))
     assert len(texts) == 5

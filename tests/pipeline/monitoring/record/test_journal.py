@@ -18,7 +18,7 @@ from support.stored import fill, make_output
 OLD = Path(__file__).parent / "data" / "journal-schema-1.json"
 """Left by a run of version 0.1 in which two of six workers were stopped and removed."""
 
-WRITTEN_BY_OTHERS = Path(__file__).parents[3] / "fuzz" / "story.json"
+WRITTEN_BY_OTHERS = Path(__file__).parents[3] / "fuzz" / "journal.json"
 
 
 def write_journal(output: Path, name: str, members: dict[str, Any], **changes: Any) -> None:
