@@ -128,7 +128,9 @@ def test_damaged_inputs_are_used_or_refused(name: str, seed: int, junk: bytes | 
 def test_for_long(name: str) -> None:
     seconds = os.environ.get("FCDCC_FUZZ_SECONDS", "30")
     command = [sys.executable, __file__, name, seconds]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = os.pathsep.join(filter(None, sys.path))  # as pytest was configured
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
