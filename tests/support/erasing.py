@@ -10,11 +10,11 @@ from dask._task_spec import DataNode, GraphNode, Task
 from dask.typing import Key
 
 from fcdcc.pipeline.anyk import ERASED, AnyK
-from fcdcc.pipeline.graph import Reader
+from fcdcc.pipeline.graph import ImageReader
 from fcdcc.pipeline.halo import Rows
 
 
-def reading(images: torch.Tensor) -> Reader:
+def reading(images: torch.Tensor) -> ImageReader:
     """Return a reader of images that are in memory, (n, C, *space)."""
 
     def reader(key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:

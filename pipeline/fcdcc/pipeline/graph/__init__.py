@@ -15,12 +15,12 @@ from ..halo import Rows
 from ..model.network import Network
 from ..plans.plan import Plan
 from ..plans.row_layout import row_layout
-from .block_graph import Block, BlockGraph, Reader
+from .block_graph import Block, BlockGraph, ImageReader
 from .by_images import build_by_images
 from .by_rows import build_by_rows
 from .gathered import build_gathered
 
-__all__ = ["Block", "BlockGraph", "Reader", "RetryMode", "build_block", "build_retry"]
+__all__ = ["Block", "BlockGraph", "ImageReader", "RetryMode", "build_block", "build_retry"]
 
 RetryMode: TypeAlias = Literal["recheck", "uncoded"]
 """How a block is computed again: with all its shares made and checked, or without a code."""

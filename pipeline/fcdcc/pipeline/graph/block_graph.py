@@ -27,13 +27,13 @@ ValueRef: TypeAlias = TaskRef | Task
 """A value as an argument of a task: a task's result, or one taken out of it by name."""
 
 ExecutableSource: TypeAlias = ExecutableRef | Executable | TaskRef
-"""What tasks refer to: held by the workers, or itself a task of the same graph."""
+"""What tasks refer to: an executable that the workers keep, or a task of the same graph."""
 
 Kernel: TypeAlias = Callable[..., Any]
 
 
-class Reader(Protocol):
-    """Says how a run of a block's images is read."""
+class ImageReader(Protocol):
+    """Makes the tasks that read a block's images."""
 
     def __call__(
         self, key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None, /
@@ -53,13 +53,13 @@ class Block:
     Parameters
     ----------
     executable
-        What the tasks refer to: the workers hold it, or it is a task of the same graph.
+        What the tasks refer to: the workers keep it, or it is a task of the same graph.
     run, number
-        Stand in the task keys.
+        Of the run and of the block, as in the task keys.
     images
         Images in this block.
     reader
-        Says how runs of them are read.
+        Makes the tasks that read them.
     first_position
         Positions in the task keys begin here; a block that is done again has others.
     allowed_workers
@@ -70,7 +70,7 @@ class Block:
     run: str
     number: int
     images: int
-    reader: Reader
+    reader: ImageReader
     first_position: int = 0
     allowed_workers: Collection[str] = ()
 
@@ -81,10 +81,16 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockGraph:
-    """The tasks of one block, and its prediction as an argument for the task that wants it.
+    """The tasks of one block.
 
-    ``checks`` are what compares the shares of a layer: the prediction holds when all of them
-    are done.
+    Parameters
+    ----------
+    tasks
+        By their keys.
+    prediction
+        The block's prediction, as an argument for the task that writes it.
+    checks
+        Tasks that compare the shares of a layer: the prediction is right when all are done.
     """
 
     tasks: Mapping[Key, GraphNode]

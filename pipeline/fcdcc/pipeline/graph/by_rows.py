@@ -100,7 +100,7 @@ class _RowGraphBuilder(GraphBuilder):
 
         group = self.add_group(layer, make_share)
         for part, rows in enumerate(self._layout.ranges(unit.outputs[0]) or ()):
-            if rows.size or part == 0:  # the first one tells others its batch
+            if rows.size or part == 0:  # a value without rows has one strip, for its batch
                 spec = PartOutput(number, part, self.images)
                 node = self.part(group, part, row_kernels.strip_output, spec)
                 self._strips[part].add(node, *unit.outputs)

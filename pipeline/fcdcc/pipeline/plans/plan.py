@@ -138,7 +138,7 @@ class LayerPlan:
         return self.code is None and self.reason == PART_OF_NEXT_SHARE
 
     def slices(self, images: int) -> int:
-        """Return how many slices a share is computed in, to stop in between if nobody wants it.
+        """Return how many slices a share is computed in: it may stop between two of them.
 
         A slice is copied to its place, which costs little beside a convolution with many
         multiply-adds for each number that it makes.

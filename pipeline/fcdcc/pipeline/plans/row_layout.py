@@ -109,8 +109,6 @@ class RowLayout:
     band
         The rows of the prediction that a block makes; None for all of them. Only of a network
         without barriers.
-    found
-        The network, analysed, where that has been done.
 
     Attributes
     ----------
@@ -125,16 +123,10 @@ class RowLayout:
         If a value's shape cannot be found out.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        plan: Plan,
-        band: Rows | None = None,
-        found: NetworkRows | None = None,
-    ) -> None:
+    def __init__(self, network: Network, plan: Plan, band: Rows | None = None) -> None:
         self.network = network
         self.parts = plan.delta
-        self._found = analysed(network, plan.image_shape) if found is None else found
+        self._found = analysed(network, plan.image_shape)
         self._rows = _rows_of(self._found, band)
         # By convolution: its first input and output row here, which its geometry counts from.
         self._first: dict[int, tuple[int, int]] = {}

@@ -1,8 +1,8 @@
 """A network with its plan, ready to run: what every worker keeps for as long as a run lasts.
 
 Tasks carry an :class:`ExecutableRef`, a few bytes; the executable itself is loaded once per
-worker by :class:`fcdcc.pipeline.executable_plugin.ExecutablePlugin`. It holds the weights, and
-the coded filters, which are made when a share first needs them and kept from then on (paper,
+worker by :class:`~fcdcc.pipeline.worker.executable_plugin.ExecutablePlugin`. It has the weights and
+the coded filters. Filters are encoded when a share first needs them, and kept from then on (paper,
 section IV: filters are encoded once).
 """
 
@@ -21,13 +21,13 @@ from fcdcc.coding import CodedConv
 
 from ..errors import PlanError
 from ..halo import Rows
-from ..model.network import ConvStage, GlueStage, Network
+from ..model.network import ConvStage, Network
 from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 
-BANDS_KEPT = 16
-"""Bands whose strips a process remembers: more than are in flight."""
+MAX_BANDS_KEPT = 16
+"""Bands whose layouts a process keeps: more than are in flight."""
 
 
 class Executable:
@@ -51,12 +51,12 @@ class Executable:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this executable from any other."""
+        """A hash that identifies this executable: that of its plan, which names the network."""
         return self.plan.fingerprint
 
     @cached_property
     def rows(self) -> RowLayout:
-        """Which strips there are, where they stay put."""
+        """Which strips there are, in a plan whose strips stay with their workers."""
         return RowLayout(self.network, self.plan)
 
     def image_unit(self, number: int) -> FusedStages:
@@ -68,7 +68,7 @@ class Executable:
         return {unit.number: unit for unit in image_units(self.network, self.plan.coded_layers)}
 
     def at(self, band: Rows) -> Executable:
-        """Return what runs for some rows of the prediction, with the same coded filters."""
+        """Return the executable for some rows of the prediction; it has the same coded filters."""
         with self._lock:
             found = self._bands.get(band)
         if found is None:
@@ -78,13 +78,13 @@ class Executable:
             found._lock, found._filters = self._lock, self._filters
             with self._lock:
                 self._bands[band] = found
-                for old in list(self._bands)[:-BANDS_KEPT]:
+                for old in list(self._bands)[:-MAX_BANDS_KEPT]:
                     del self._bands[old]
         return found
 
     @property
     def ref(self) -> ExecutableRef:
-        """What tasks carry in its place."""
+        """What tasks carry in place of this executable."""
         return ExecutableRef(self.fingerprint)
 
     def convolution(self, layer: int) -> ConvStage:
@@ -92,13 +92,6 @@ class Executable:
         stage = self.network.stages[layer]
         if not isinstance(stage, ConvStage):
             raise PlanError(f"layer {layer} is glue; expected a convolution")
-        return stage
-
-    def glue(self, layer: int) -> GlueStage:
-        """Return the glue with this layer number."""
-        stage = self.network.stages[layer]
-        if not isinstance(stage, GlueStage):
-            raise PlanError(f"layer {layer} is a convolution; expected glue")
         return stage
 
     def coded(self, layer: int) -> CodedConv:
@@ -142,17 +135,15 @@ class Executable:
     def reduction(self, layer: int) -> int:
         """Return how many products are added up for one entry of a layer's shares.
 
-        Those of the convolutions that are not coded and may stand before it in a share are
-        added.
+        It includes the products of the convolutions that are not coded and may stand in front of
+        it in the same share.
         """
-        coded = self.plan.coded_layers
         total = 0
         for stage in self.network.convolutions:
-            total = (
-                0
-                if stage.index < layer and stage.index in coded
-                else (total + math.prod(self.weight(stage.index).shape[1:]))
-            )
+            if stage.index < layer and stage.index in self.plan.coded_layers:
+                total = 0
+                continue
+            total += math.prod(self.weight(stage.index).shape[1:])
             if stage.index == layer:
                 break
         return total
@@ -173,39 +164,41 @@ class ExecutableRef:
 
 
 _executables: dict[str, tuple[Executable, int]] = {}
+"""By fingerprint: the executables of this process, and how often each must be dropped."""
+
 _executables_lock = Lock()
 
 
 def hold(executable: Executable) -> ExecutableRef:
-    """Keep an executable in this process until :func:`drop`, as often as it was held."""
+    """Keep an executable in this process until :func:`drop` is called as often as this function."""
     with _executables_lock:
-        executable, count = _executables.get(executable.fingerprint, (executable, 0))
-        _executables[executable.fingerprint] = (executable, count + 1)
+        first, count = _executables.get(executable.fingerprint, (executable, 0))
+        _executables[executable.fingerprint] = (first, count + 1)
     return executable.ref
 
 
 def drop(ref: ExecutableRef) -> None:
-    """Undo one :func:`hold`; unknown ones are ignored."""
+    """Undo one call of :func:`hold`; an executable that is not kept is ignored."""
     with _executables_lock:
-        executable = _executables.pop(ref.fingerprint, None)
-        if executable is not None and executable[1] > 1:
-            _executables[ref.fingerprint] = (executable[0], executable[1] - 1)
+        executable, count = _executables.pop(ref.fingerprint, (None, 0))
+        if executable is not None and count > 1:
+            _executables[ref.fingerprint] = (executable, count - 1)
 
 
 def find(ref: ExecutableRef | Executable) -> Executable:
-    """Return the executable that a task names.
+    """Return the executable that a task refers to.
 
     Raises
     ------
     PlanError
-        If this process does not hold it.
+        If this process does not keep it.
     """
     if isinstance(ref, Executable):
         return ref
     with _executables_lock:
-        executable = _executables.get(ref.fingerprint)
+        executable, _ = _executables.get(ref.fingerprint, (None, 0))
     if executable is not None:
-        return executable[0] if ref.band is None else executable[0].at(ref.band)
+        return executable if ref.band is None else executable.at(ref.band)
     raise PlanError(
         f"this process holds no executable {ref.fingerprint[:12]}; expected the run's worker "
         "plugin to have loaded it: is the run that this task belongs to still going on?"

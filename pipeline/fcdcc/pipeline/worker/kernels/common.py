@@ -41,7 +41,7 @@ NamedArrays = Mapping[str, Array]
 
 
 def same(value: Array, *checks: Finding) -> Array:  # noqa: ARG001 - what is waited for
-    """Return a value under another key, when all that checks it is done."""
+    """Return a value under another key, once all checks of it are done."""
     return value
 
 
