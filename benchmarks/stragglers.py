@@ -42,8 +42,7 @@ from pacing import Pacing, Stretch, set_trace
 from torch import nn
 
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report
-from fcdcc.pipeline.anyk import client_loop as fallback
+from fcdcc.pipeline.anyk import AnyKPlugin, anyk_report, client_loop
 from fcdcc.pipeline.anyk.scheduler.anyk_plugin import NAME
 from fcdcc.pipeline.graph import Block, build_block
 from fcdcc.pipeline.options import PlanOptions
@@ -142,7 +141,7 @@ class Bench:
         def submit(block: int) -> Any:
             tasks, last = build(block)
             if form == WITHOUT:
-                return fallback.submit(self.client, tasks, last, -block)
+                return client_loop.submit(self.client, tasks, last, -block)
             return self.client.get(tasks, last, sync=False, priority=-block)
 
         if warm:

@@ -13,7 +13,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.anyk.scheduler import anyk_plugin as scheduler_plugin
+from fcdcc.pipeline.anyk.scheduler import anyk_plugin
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.storage import verify
 from support.fork_server import start_program
@@ -160,7 +160,7 @@ def test_a_clock_that_jumps_takes_no_worker_away(
         return clock() + offset[0]
 
     monkeypatch.setattr(distributed.scheduler, "time", moved)
-    monkeypatch.setattr(scheduler_plugin, "time", moved)
+    monkeypatch.setattr(anyk_plugin, "time", moved)
     output = tmp_path / "out.zarr"
     summary = run(job(files, output, scheduler), At(3, lambda: offset.__setitem__(0, jump)))
     assert summary.status == "complete"

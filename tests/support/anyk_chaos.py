@@ -26,11 +26,11 @@ from support.anyk_graphs import Kind, network, process_id
 
 KINDS: list[Kind] = ["gathered", "parts", "parts and parity at once"]
 FEWEST = 3
-"""So many workers are left alone."""
+"""Number of workers that have no faults."""
 
 
 class Target:
-    """What can happen to the workers of a cluster; each is a fault at one moment."""
+    """The faults that the workers of a cluster can have."""
 
     def __init__(self, running: Running, draw: random.Random) -> None:
         self.running = running
@@ -39,11 +39,11 @@ class Target:
 
     @property
     def workers(self) -> list[str]:
-        """The workers that are there and have no fault that lasts."""
+        """The workers that are there and have no lasting fault."""
         return [w for w in sorted(self.running.scheduler.workers) if w not in self.lost]
 
     def pick(self) -> str | None:
-        """Return a worker that something may happen to, if enough others are left."""
+        """Return a worker that may have a fault, if enough others are left."""
         workers = self.workers
         return self.draw.choice(workers) if len(workers) > FEWEST else None
 
@@ -59,15 +59,15 @@ class Target:
             self.running.client.run(hold_up, seconds=1.5, workers=[worker], on_error="ignore")
 
     def happen(self, fault: str) -> None:
-        """Let something happen."""
+        """Cause a fault."""
         getattr(self, fault.replace(" ", "_"))()
 
     def repair(self) -> None:
-        """Undo what lasts; what was lost is lost."""
+        """Undo lasting faults; lost workers stay lost."""
 
 
 class Threads(Target):
-    """Workers that are threads: stopped is one that neither works nor is heard of."""
+    """Workers in this process: a stopped one runs nothing and sends no heartbeats."""
 
     faults = ("kill", "kill", "stop", "stop", "proceed", "slow", "slow", "retire", "join")
 
@@ -208,7 +208,7 @@ def real(draw: random.Random, client: Client, model: Model, expected: Any, pixel
 
 
 def run_with_faults(target: Target, faults: Iterable[str], check: Check) -> list[str]:
-    """Let one to three faults happen at random moments, and check answers and clean-up."""
+    """Cause one to three faults at random moments; check results and that nothing is left."""
     draw, running = target.draw, target.running
     happened = []
     try:

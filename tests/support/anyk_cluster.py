@@ -1,4 +1,4 @@
-"""A cluster with the any-k plugin, and what tests ask about it."""
+"""A cluster with the any-k plugin, and checks of it for tests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ VALIDATION = {
     "distributed.scheduler.worker-ttl": None,
     "distributed.admin.tick.limit": "1h",
     "distributed.comm.timeouts.connect": "10s",
-    # A local cluster closes the nanny of a worker that is away so long after it was lost,
-    # be it because it was lost again.
+    # A local cluster closes the nanny of a worker this long after the worker was lost, even if
+    # the nanny has started another one meanwhile.
     "distributed.deploy.lost-worker-timeout": "1h",
 }
 
@@ -64,7 +64,7 @@ class Errors(logging.Handler):
 
 
 class Running:
-    """A cluster with the plugin, and what tests ask about it."""
+    """A cluster with the plugin, and checks of it."""
 
     def __init__(self, cluster: LocalCluster, client: Client, errors: Errors) -> None:
         self.cluster = cluster
@@ -91,15 +91,15 @@ class Running:
             sleep(0.01)
 
     def wait_until_empty(self) -> None:
-        """Wait until neither the scheduler nor the plugin nor a worker remembers any task."""
+        """Wait until neither the scheduler nor the plugin nor a worker knows any task."""
         nothing = dict.fromkeys(("groups", "shares", "nodes", "blocks", "tasks", "doubles"), 0)
         self.wait_until(lambda: not self.scheduler.tasks, "the scheduler has no tasks")
         self.wait_until(lambda: anyk_alive(self.client) == nothing, "the plugin has no tasks")
 
     def check(self, losses: bool = False) -> None:
-        """Check that nothing went wrong that nobody would have been told about.
+        """Check that there were no errors, in the plugin or in the logs.
 
-        With ``losses``, what Dask says about workers that were lost is as it should be.
+        With ``losses``, errors that Dask logs about lost workers are expected.
         """
         assert self.report()["failures"] == []
         assert self.plugin.failures.count == 0

@@ -1,6 +1,6 @@
-"""Small graphs with any-k nodes, and shares that are slow on command.
+"""Small graphs with any-k nodes whose shares are slow when a test wants it.
 
-It is a module of its own so that worker processes can import the functions.
+Worker processes import the functions from here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ N, ENOUGH = 6, 4
 
 
 def make_input(block: int) -> np.ndarray:
-    """Return something that tells the blocks apart."""
+    """Return an array of the block's number."""
     return np.full(8, float(block))
 
 
 def make_share(value: np.ndarray, position: int, gate: str | None, seconds: float = 0.0) -> Any:
-    """Return a share, after some seconds, and not before the file ``gate`` is there.
+    """Return a share after some seconds, and not before the file ``gate`` exists.
 
-    It asks all the time whether it is still wanted.
+    It checks all the time whether it is still needed.
     """
     still_wanted = wanted()
     until = time.monotonic() + seconds
@@ -45,7 +45,7 @@ def make_share(value: np.ndarray, position: int, gate: str | None, seconds: floa
 
 
 def blind_share(value: np.ndarray, position: int, gate: str) -> Any:
-    """Return a share when the file ``gate`` is there, and never ask; say when it begins."""
+    """Return a share when the file ``gate`` exists, without checks; touch a file when it begins."""
     Path(f"{gate}.begun").touch()
     while not Path(gate).exists():
         time.sleep(0.002)
@@ -53,10 +53,10 @@ def blind_share(value: np.ndarray, position: int, gate: str) -> Any:
 
 
 def slow_once(function: Callable[..., Any], once: str | None, *args: Any) -> Any:
-    """Return what a function returns; the first who tries waits until the file ``once`` is there.
+    """Return what a function returns; the first call waits until the file ``once`` exists.
 
-    ``once`` with ``.begun`` and ``.ended`` appended gets a letter for everybody who begins
-    and who ends.
+    The files ``once`` with ``.begun`` and ``.ended`` get a letter for every call that begins and
+    ends.
     """
     if once is None:
         return function(*args)
@@ -85,19 +85,19 @@ def fail(value: np.ndarray, position: int) -> Any:
 
 
 def decode(there: Mapping[int, np.ndarray], seconds: float = 0.0) -> tuple[float, tuple[int, ...]]:
-    """Return the block's number, which every share tells, and the positions that are there."""
+    """Return the block's number, which every share has, and the positions of the shares."""
     time.sleep(seconds)
     (block,) = {float(value[0]) / (position + 1) for position, value in there.items()}
     return block, tuple(there)
 
 
 def process_id() -> int:
-    """Return the id of the process that asks."""
+    """Return the id of this process."""
     return os.getpid()
 
 
 def do_nothing() -> None:
-    """Return."""
+    """Do nothing."""
 
 
 @dataclass
@@ -126,7 +126,7 @@ def gathered(
     """Return a block whose single any-k node needs any ``enough`` of ``n`` shares.
 
     Shares at the positions ``slow`` take half a second longer than ``seconds``; those at the
-    positions ``blind`` never ask whether they are wanted.
+    positions ``blind`` never check whether they are needed.
     """
     graph = GraphOf(block, run)
     times = {position: seconds + (0.5 if position in slow else 0.0) for position in range(n)}
@@ -188,10 +188,10 @@ Kind = Literal["gathered", "parts", "parts and parity at once"]
 
 
 def network(block: int, layers: int, kind: Kind, slow: Callable[[], bool]) -> GraphOf:
-    """Return a block that goes through several layers of one kind and ends with its number.
+    """Return a block of several layers of one kind whose result is its number.
 
     A plain share needs one part of the layer before, a parity share all of them. ``slow`` is
-    asked for every share whether it takes half a second.
+    called for every share and says whether it takes half a second.
     """
     graph = GraphOf(block)
     read = task_key("read", "r", 0, block)
@@ -238,11 +238,11 @@ def _first_of(keys: Sequence[Key]) -> Task:
 
 
 def rejoin(there: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Return what :func:`make_input` made, which every share tells."""
+    """Return what :func:`make_input` made, from the shares."""
     return np.full(8, decode(there)[0])
 
 
 def number_of(parts: Sequence[np.ndarray]) -> float:
-    """Return a block's number, which all its parts must tell."""
+    """Return a block's number, which all its parts must have."""
     (number,) = {float(part[0]) for part in parts}
     return number

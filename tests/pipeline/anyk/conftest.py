@@ -24,7 +24,7 @@ def errors() -> Iterator[Errors]:
 
 
 class Later:
-    """A rule by which nobody is late before the test says so."""
+    """A rule by which workers are late as soon as the test sets ``now``, and never before."""
 
     now = False
 
@@ -34,7 +34,7 @@ class Later:
 
 @pytest.fixture
 def later(running: Running, monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Lateness and silence as the test wants it, however busy the machine is."""
+    """A cluster on which no worker is late or quiet unless the test says so."""
     rule = Later()
     monkeypatch.setattr(running.plugin.state.lateness, "rule", rule)
     monkeypatch.setattr(workers, "QUIET_HEARTBEATS", 1e9)
@@ -44,7 +44,7 @@ def later(running: Running, monkeypatch: pytest.MonkeyPatch) -> Later:
 @pytest.fixture(scope="module")
 def threads() -> Iterator[tuple[LocalCluster, Client]]:
     """Six workers of one thread in this process, under validation, with the plugin."""
-    # Where a share runs is what the plugin says, so that tests can tell.
+    # Without stealing, so that shares run where the plugin places them.
     settings = {**VALIDATION, "distributed.scheduler.work-stealing": False}
     with (
         dask.config.set(settings),
@@ -57,7 +57,7 @@ def threads() -> Iterator[tuple[LocalCluster, Client]]:
 
 @pytest.fixture
 def running(threads: tuple[LocalCluster, Client], errors: Errors) -> Iterator[Running]:
-    """The cluster of worker threads, empty; after the test it must be empty and unharmed."""
+    """The cluster of worker threads; after the test it must be empty and without errors."""
     running = Running(*threads, errors)
     for run in list(running.plugin.state.history.runs):
         running.plugin.state.history.drop(run)

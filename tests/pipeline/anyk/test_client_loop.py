@@ -1,4 +1,4 @@
-"""Any-k where the scheduler does not take the plugin: the same answers, nobody waits."""
+"""Any-k without the plugin: the same results, and late shares are not waited for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig
 from fcdcc.pipeline import run as jobs_run
-from fcdcc.pipeline.anyk import Share
-from fcdcc.pipeline.anyk import client_loop as fallback
+from fcdcc.pipeline.anyk import Share, client_loop
 from fcdcc.pipeline.anyk.keys import task_key
-from fcdcc.pipeline.anyk.scheduler import dask_contract as contract
+from fcdcc.pipeline.anyk.scheduler import dask_contract
 from fcdcc.pipeline.runtime import job
 from fcdcc.storage import verify
 from support.anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
@@ -41,8 +40,8 @@ def running(cluster: tuple[LocalCluster, Client]) -> Iterator[Running]:
     running.wait_until(lambda: not running.scheduler.tasks, "the scheduler has no tasks")
 
 
-def run(running: Running, graph: GraphOf) -> fallback.ClientRun:
-    return fallback.submit(running.client, graph.tasks, graph.results[-1], -graph.block)
+def run(running: Running, graph: GraphOf) -> client_loop.ClientRun:
+    return client_loop.submit(running.client, graph.tasks, graph.results[-1], -graph.block)
 
 
 def test_shares_that_are_late_are_not_waited_for_and_stop(running: Running, tmp_path: Path) -> None:
@@ -61,7 +60,7 @@ def test_shares_that_are_late_are_not_waited_for_and_stop(running: Running, tmp_
 
 
 @pytest.mark.parametrize("kind", ["gathered", "parts"])
-def test_layers_follow_each_other(running: Running, kind: str) -> None:
+def test_layers_run_one_after_the_other(running: Running, kind: str) -> None:
     slow = iter(range(1_000))
     graphs = [network(b, 3, kind, lambda: next(slow) % 9 == 0) for b in range(6)]  # type: ignore[arg-type] # one of the kinds
     runs = [run(running, graph) for graph in graphs]
@@ -75,7 +74,7 @@ def test_a_part_is_solved_for_where_its_share_is_late(running: Running, tmp_path
     assert ENOUGH - 1 not in there
 
 
-def test_a_loss_of_a_worker_is_made_good(running: Running, tmp_path: Path) -> None:
+def test_shares_of_a_lost_worker_are_computed_again(running: Running, tmp_path: Path) -> None:
     gates = {position: str(tmp_path / "gate") for position in range(N)}
     made = run(running, gathered(7, gates))
     running.wait_until(
@@ -87,7 +86,7 @@ def test_a_loss_of_a_worker_is_made_good(running: Running, tmp_path: Path) -> No
     assert made.result(timeout=60)[0] == 7.0
 
 
-def test_an_error_is_told(running: Running) -> None:
+def test_an_error_is_raised(running: Running) -> None:
     graph = gathered(0)
     key = task_key("share", "r", 0, 0, 0)
     graph.tasks[key] = Share(key, fail, None, 0)
@@ -101,7 +100,7 @@ def test_an_error_is_told(running: Running) -> None:
     assert told == [made]
 
 
-def test_what_is_cancelled_is_forgotten(running: Running, tmp_path: Path) -> None:
+def test_a_cancelled_run_is_forgotten(running: Running, tmp_path: Path) -> None:
     never = {position: str(tmp_path / "never") for position in range(N)}
     made = run(running, gathered(0, never))
     made.cancel()
@@ -112,7 +111,7 @@ def test_a_job_runs_where_the_scheduler_refuses_the_plugin(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(contract, "breaches", lambda: ["it is another"])
+    monkeypatch.setattr(dask_contract, "breaches", lambda: ["it is another"])
     monkeypatch.setattr(job.logger, "warning", lambda text, *args: told.append(text % args))
     summary = jobs_run(
         JobConfig(

@@ -60,7 +60,7 @@ def lose(draw: random.Random, cluster: LocalCluster, client: Client, _: object) 
 
 
 def retire(draw: random.Random, cluster: LocalCluster, client: Client, _: object) -> None:
-    """Ask a worker to leave."""
+    """Retire a worker."""
     workers = list(cluster.scheduler.workers)
     if len(workers) > 2:
         client.retire_workers([draw.choice(workers)])
@@ -74,7 +74,7 @@ def join(draw: random.Random, cluster: LocalCluster, client: Client, _: object) 
 def forget(
     draw: random.Random, cluster: LocalCluster, client: Client, futures: dict[int, Future]
 ) -> None:
-    """Lose interest in a block."""
+    """Release the future of a block."""
     if len(futures) > 1:
         del futures[draw.choice(list(futures))]
 

@@ -69,7 +69,7 @@ def test_two_of_six_workers(six: Running, how: signal.Signals, build: Any) -> No
             six.wait_until(
                 lambda: set(victims) <= set(six.report()["workers_lost"]), "both are known as lost"
             )
-        # A stopped worker that nothing was needed from is left alone.
+        # A stopped worker that was not needed is not removed.
     finally:
         for address in victims:
             with suppress(ProcessLookupError):

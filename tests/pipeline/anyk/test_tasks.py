@@ -29,7 +29,7 @@ def make_node(**options: Any) -> AnyK:
 GIVEN = {"a": 10, "b": 20, "c": 30, "y": 40}
 
 
-def test_the_function_gets_positions_with_values_and_then_the_rest() -> None:
+def test_the_function_gets_the_values_by_position_and_the_other_arguments() -> None:
     node = make_node()
     assert node.dependencies == {"a", "b", "c", "y"}
     assert node.shares == {0: "a", 2: "b", 5: "c"}
@@ -61,18 +61,18 @@ def test_a_node_survives_pickling_and_copying(erased: bool) -> None:
     node = make_node(own=2)
     if erased:
         node = node.substitute({"a": DataNode("a", ERASED)})
-    for backup in (pickle.loads(pickle.dumps(node)), node.copy()):
-        assert type(backup) is AnyK
-        assert backup == node
-        assert backup.dependencies == node.dependencies
-        assert backup(GIVEN) == node(GIVEN)
+    for copy in (pickle.loads(pickle.dumps(node)), node.copy()):
+        assert type(copy) is AnyK
+        assert copy == node
+        assert copy.dependencies == node.dependencies
+        assert copy(GIVEN) == node(GIVEN)
 
 
-def test_erased_stays_itself_between_processes() -> None:
+def test_erased_is_the_same_object_after_pickling() -> None:
     assert pickle.loads(pickle.dumps(ERASED)) is ERASED
 
 
-def test_a_token_tells_nodes_apart() -> None:
+def test_different_nodes_have_different_tokens() -> None:
     variants = [
         make_node(),
         make_node(own=0),
@@ -119,7 +119,7 @@ def test_a_sequence_of_shares_is_numbered() -> None:
         ({"plain": [9]}, r"plain names \[9\]"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_arguments_that_do_not_fit_together_are_refused(changes: dict[str, Any], said: str) -> None:
     given = {"shares": {0: "a", 1: "b"}, "enough": 1} | changes
     shares, enough = given.pop("shares"), given.pop("enough")
     with pytest.raises(AnyKError, match=said):
@@ -128,13 +128,13 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], said: st
 
 @pytest.mark.parametrize("get", [get_sync, get_threaded])
 @pytest.mark.parametrize("build", [gathered, in_parts])
-def test_without_a_cluster_all_shares_are_there(get: Any, build: Any) -> None:
+def test_without_a_cluster_a_node_gets_all_shares(get: Any, build: Any) -> None:
     graph = build(3)
     assert get(graph.tasks, graph.results) == tuple((3.0, tuple(range(N))) for _ in graph.results)
 
 
 def as_array(graph: Any) -> da.Array:
-    """Wrap a graph as a Dask array that has more to do behind its any-k node."""
+    """Return a Dask array with tasks after the any-k node of a graph."""
     key = ("decoded", 0)
     tasks = {**graph.tasks, key: Task(key, np.atleast_1d, TaskRef(("first", 0)))}
     tasks["first", 0] = Task(("first", 0), itemgetter(0), TaskRef(graph.results[0]))

@@ -13,43 +13,43 @@ from support.anyk_cluster import Running
 from support.anyk_graphs import GraphOf, gathered
 
 
-def ask() -> bool:
+def is_wanted() -> bool:
     return wanted()()
 
 
-def ask_from_another_thread() -> list[bool]:
-    question = wanted()
+def is_wanted_in_another_thread() -> list[bool]:
+    still_wanted = wanted()
     answers: list[bool] = []
-    thread = Thread(target=lambda: answers.append(question()))
+    thread = Thread(target=lambda: answers.append(still_wanted()))
     thread.start()
     thread.join()
     return answers
 
 
 def placed(running: Running, graph: GraphOf) -> list[set[str] | None]:
-    """Return where the shares of a graph may run, by the scheduler; None if it knows nothing."""
+    """Return the workers that each share of a graph is placed on; None if it is not known."""
     tasks = [running.scheduler.tasks.get(key) for key in graph.shares.values()]
     return [task and task.worker_restrictions for task in tasks]
 
 
 def test_outside_a_worker_everything_is_wanted() -> None:
     assert wanted()()
-    assert get({"x": (ask,)}, "x")
+    assert get({"x": (is_wanted,)}, "x")
 
 
 def test_a_running_task_is_wanted(running: Running) -> None:
-    assert running.client.submit(ask, pure=False).result()
-    assert running.client.submit(ask_from_another_thread, pure=False).result() == [True]
+    assert running.client.submit(is_wanted, pure=False).result()
+    assert running.client.submit(is_wanted_in_another_thread, pure=False).result() == [True]
 
 
-def test_abandoning_is_no_failure() -> None:
+def test_an_abandoned_share_is_rescheduled() -> None:
     with pytest.raises(Reschedule, match="share 3"), abandonable():
         raise Abandoned("share 3")
     with pytest.raises(ZeroDivisionError), abandonable():
         raise ZeroDivisionError
 
 
-def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
+def test_a_share_that_never_checks_becomes_a_ghost_and_its_worker_is_avoided(
     running: Running, tmp_path: Path, later: object
 ) -> None:
     stuck, other = str(tmp_path / "stuck"), str(tmp_path / "other")
@@ -58,12 +58,10 @@ def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
     running.wait_until(Path(f"{stuck}.begun").exists, "the share runs")
     Path(other).touch()
     assert future.result(timeout=120) == (0.0, (0, 1, 2, 3, 4))
-    [has_cancelled_tasks] = [
-        r["worker"] for r in running.report()["timeline"] if r["state"] == "erased"
-    ]
+    [haunted] = [r["worker"] for r in running.report()["timeline"] if r["state"] == "erased"]
     workers = running.plugin.state.workers.by_address
-    assert workers[has_cancelled_tasks].avoid_rank
-    assert [w for w, worker in workers.items() if worker.avoid_rank] == [has_cancelled_tasks]
+    assert workers[haunted].avoid_rank
+    assert [w for w, worker in workers.items() if worker.avoid_rank] == [haunted]
     # With five others to choose from, no share of a group of five is placed on it.
     futures = []
     for block in range(1, 6):
@@ -72,13 +70,13 @@ def test_a_share_that_never_asks_keeps_its_worker_a_ghost(
         running.wait_until(lambda five=five: all(placed(running, five)), "all are placed")
         places = placed(running, five)
         used = {worker for place in places for worker in place or ()}
-        assert used == workers.keys() - {has_cancelled_tasks}
-    # When the thread is free, the next heartbeats tell.
+        assert used == workers.keys() - {haunted}
+    # When the thread is free, a heartbeat says so.
     Path(stuck).touch()
     for item in futures:
         item.result(timeout=120)
     waiting = gathered(9, {0: str(tmp_path / "third")}, n=5, enough=5)
     futures += running.client.get(waiting.tasks, waiting.results, sync=False)
-    running.wait_until(lambda: not workers[has_cancelled_tasks].avoid_rank, "the ghost has gone")
+    running.wait_until(lambda: not workers[haunted].avoid_rank, "the ghost has gone")
     Path(tmp_path / "third").touch()
     futures[-1].result(timeout=120)

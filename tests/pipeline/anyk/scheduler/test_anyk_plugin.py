@@ -48,21 +48,21 @@ def compute(client: Client, graph: GraphOf) -> list[tuple[float, tuple[int, ...]
     return [future.result(timeout=120) for future in submit(client, graph)]
 
 
-def tell(what: object, path: str, _: object) -> object:
-    """Write something into a file when an input is there; slow enough to be overtaken."""
+def log(what: object, path: str, _: object) -> object:
+    """Append a line to a file, slowly, so that tasks could change their order."""
     sleep(0.02)
     return append(what, path)
 
 
 def take_tasks(yes: bool, dask_worker: Worker) -> None:
-    """Let a worker take tasks, or none whatever memory it has."""
+    """Let a worker take tasks, or pause it, whatever memory it uses."""
     pause = dask.config.get("distributed.worker.memory.pause")
     dask_worker.memory_manager.memory_pause_fraction = pause if yes else False
     dask_worker.status = Status.running if yes else Status.paused
 
 
 def closed(folder: Path, positions: Any, block: int = 0) -> dict[int, str]:
-    """Return gates that are not open."""
+    """Return files that do not exist: shares wait for them."""
     return {position: str(folder / f"{block}-{position}") for position in positions}
 
 
@@ -79,23 +79,23 @@ def test_300_times_nobody_waits_for_a_share_that_does_not_come(
 
 
 def test_what_other_workers_wait_for_runs_before_shares(running: Running, tmp_path: Path) -> None:
-    told = str(tmp_path / "told")
+    logged = str(tmp_path / "log")
     graph = GraphOf(0)
     read = task_key("read", "r", 0, 0)
     graph.tasks[read] = Task(read, str, tmp_path)
     for position in range(N):
         encode = task_key("encode", "r", 0, 0, position)
-        graph.tasks[encode] = Task(encode, tell, position, told, TaskRef(read))
+        graph.tasks[encode] = Task(encode, log, position, logged, TaskRef(read))
         share = task_key("share" if position < ENOUGH else "parity", "r", 0, 0, position)
-        graph.tasks[share] = Share(share, tell, "share", told, TaskRef(encode))
+        graph.tasks[share] = Share(share, log, "share", logged, TaskRef(encode))
         graph.shares[position] = share
     node = task_key("decode", "r", 0, 0)
     graph.tasks[node] = AnyK(node, len, graph.shares, ENOUGH)
     [worker, *_] = running.scheduler.workers
     assert running.client.get(graph.tasks, node, workers=[worker]) >= ENOUGH
-    first = Path(told).read_text().splitlines()[:N]
+    first = Path(logged).read_text().splitlines()[:N]
     assert sorted(first) == [str(position) for position in range(N)]
-    assert set(first[ENOUGH:]) == {"4", "5"}, "what serves parity alone was not last"
+    assert set(first[ENOUGH:]) == {"4", "5"}, "tasks that serve parity alone were not last"
 
 
 def test_many_blocks_in_flight_with_slow_shares_everywhere(running: Running) -> None:
@@ -113,7 +113,7 @@ def test_many_blocks_in_flight_with_slow_shares_everywhere(running: Running) -> 
     assert counters["erasures"] >= 45
 
 
-def test_a_share_that_nobody_waits_for_leaves_its_thread(running: Running, tmp_path: Path) -> None:
+def test_a_share_that_was_given_up_frees_its_thread(running: Running, tmp_path: Path) -> None:
     compute(running.client, gathered(0, closed(tmp_path, (2, 5))))
     records = running.report()["timeline"]
     left = [record["worker"] for record in records if record["state"] == "erased"]
@@ -124,7 +124,9 @@ def test_a_share_that_nobody_waits_for_leaves_its_thread(running: Running, tmp_p
         del task
 
 
-def test_the_timeline_tells_of_every_share_where_and_when(running: Running, tmp_path: Path) -> None:
+def test_the_timeline_has_the_worker_and_the_times_of_every_share(
+    running: Running, tmp_path: Path
+) -> None:
     for block in range(6):
         compute(running.client, gathered(block, closed(tmp_path, (1,))))
     report = running.report()
@@ -137,14 +139,14 @@ def test_the_timeline_tells_of_every_share_where_and_when(running: Running, tmp_
         assert record["state"] in ("done", "erased")
         workers[record["block"]][record["worker"]] += 1
         positions.setdefault(record["worker"], set()).add(record["position"])
-    # Every share of a block is on a worker of its own, and no worker always has the same.
+    # The shares of a block are on different workers, and no worker always has the same position.
     assert all(set(counts.values()) == {1} for counts in workers.values())
     assert all(len(seen) > 1 for seen in positions.values())
     assert [g["block"] for g in report["groups"]] == list(range(6))
     assert all(g["solved"] and g["stop"] >= g["start"] for g in report["groups"])
 
 
-def test_without_erasures_all_is_as_without_the_plugin(running: Running) -> None:
+def test_blocks_without_slow_shares_have_the_same_results(running: Running) -> None:
     futures = [submit(running.client, gathered(block)) for block in range(20)]
     for block, [future] in enumerate(futures):
         number, there = future.result(timeout=120)
@@ -153,7 +155,7 @@ def test_without_erasures_all_is_as_without_the_plugin(running: Running) -> None
     del futures, future
 
 
-def test_a_part_needs_its_own_share_alone(running: Running, tmp_path: Path) -> None:
+def test_a_part_runs_when_its_own_share_is_done(running: Running, tmp_path: Path) -> None:
     gates = closed(tmp_path, range(1, N))
     futures = submit(running.client, in_parts(0, gates))
     assert futures[0].result(timeout=120) == (0.0, (0,))
@@ -165,7 +167,7 @@ def test_a_part_needs_its_own_share_alone(running: Running, tmp_path: Path) -> N
     assert running.report()["counters"]["groups"] == 1
 
 
-def test_shares_whose_workers_take_no_tasks_run_where_there_is_one_that_does(
+def test_shares_whose_workers_take_no_tasks_run_on_one_that_does(
     running: Running, tmp_path: Path
 ) -> None:
     gate = str(tmp_path / "gate")
@@ -189,7 +191,9 @@ def test_shares_whose_workers_take_no_tasks_run_where_there_is_one_that_does(
     running.check()
 
 
-def test_parity_on_standby_rests_while_nothing_is_late(running: Running, later: object) -> None:
+def test_parity_on_standby_does_not_run_while_nothing_is_late(
+    running: Running, later: object
+) -> None:
     futures = [submit(running.client, in_parts(block, seconds=0.05)) for block in range(12)]
     for block, parts in enumerate(futures):
         for position, part in enumerate(parts):
@@ -203,7 +207,7 @@ def test_parity_on_standby_rests_while_nothing_is_late(running: Running, later: 
     assert counters["parity_started"] == 0
 
 
-def test_parity_on_standby_steps_in_for_a_share_that_is_late(
+def test_parity_on_standby_replaces_a_late_share(
     running: Running, tmp_path: Path, later: Any
 ) -> None:
     futures = submit(running.client, in_parts(0, closed(tmp_path, (2,))))
@@ -216,7 +220,7 @@ def test_parity_on_standby_steps_in_for_a_share_that_is_late(
     assert 2 not in there
     assert len(there) >= ENOUGH
     counters = running.report()["counters"]
-    assert counters["parity_started"] == 1  # one for one
+    assert counters["parity_started"] == 1  # one for one late share
     assert counters["decodes"] == counters["groups"] == 1
     assert counters["erasures"] >= 1
     del futures
@@ -263,7 +267,7 @@ def test_strips_are_prepared_where_their_shares_are(
         )
         graph.tasks[rows] = Task(rows, np.copy, TaskRef(read))
         graph.tasks[first] = Task(first, np.copy, TaskRef(rows))
-        beside = task_key("glue", "r", 0, 0, max(position - 1, 0))  # a whole strip of a neighbour's
+        beside = task_key("glue", "r", 0, 0, max(position - 1, 0))  # the whole strip of a neighbour
         graph.tasks[second] = Task(second, add, TaskRef(first), TaskRef(beside))
         glue[position] = second
     for position, share in graph.shares.items():
@@ -302,7 +306,7 @@ def held(running: Running) -> list[Any]:
     return [w.state.tasks or w.data for w in running.cluster.workers.values()]
 
 
-def test_survivors_that_are_lost_before_decoding_are_made_again(
+def test_survivors_that_are_lost_before_decoding_are_computed_again(
     running: Running, tmp_path: Path, later: object
 ) -> None:
     graph = gathered(0, closed(tmp_path, (4, 5)), seconds=0.05)
@@ -339,7 +343,7 @@ def first_of(keys: Any) -> Any:
     return Task(None, itemgetter(0), List(*(TaskRef(key) for key in keys)))
 
 
-def test_a_share_that_somebody_else_needs_is_not_given_up(running: Running, tmp_path: Path) -> None:
+def test_a_share_that_other_tasks_need_is_not_given_up(running: Running, tmp_path: Path) -> None:
     graph = gathered(0, closed(tmp_path, (0, 5)))
     also = task_key("glue", "r", 0, 0)
     graph.tasks[also] = Task(also, itemgetter(0), TaskRef(graph.shares[0]))
@@ -353,7 +357,7 @@ def test_a_share_that_somebody_else_needs_is_not_given_up(running: Running, tmp_
     del futures
 
 
-def test_a_held_share_that_somebody_else_needs_runs(running: Running) -> None:
+def test_a_share_on_standby_that_a_client_needs_runs(running: Running) -> None:
     graph = in_parts(0)
     parity = graph.shares[N - 1]
     future = running.client.get(graph.tasks, [parity], sync=False)
@@ -369,7 +373,7 @@ def test_a_graph_that_is_submitted_again_leaves_nothing_behind(
     graph = gathered(0, closed(tmp_path, (1, 3)))
     first = submit(running.client, graph)
     assert first[0].result(timeout=120) == (0.0, (0, 2, 4, 5))
-    logging.getLogger("distributed.scheduler").setLevel(logging.ERROR)  # it warns, rightly
+    logging.getLogger("distributed.scheduler").setLevel(logging.ERROR)  # it warns, as it should
     again = key = None
     try:
         key = task_key("glue", "r", 0, 0)
@@ -383,7 +387,9 @@ def test_a_graph_that_is_submitted_again_leaves_nothing_behind(
     del first, again
 
 
-def test_a_block_that_nobody_wants_any_more_is_no_erasure(running: Running, tmp_path: Path) -> None:
+def test_shares_of_a_block_that_is_released_are_no_erasures(
+    running: Running, tmp_path: Path
+) -> None:
     futures = submit(running.client, gathered(0, closed(tmp_path, range(1, N))))
     running.wait_until(
         lambda: len(running.report()["timeline"]) == 1, "one share of the group is done"
@@ -427,7 +433,7 @@ def test_an_optimised_dask_array(running: Running, tmp_path: Path, kept: bool) -
     assert running.report()["counters"]["erasures"] == (2 if kept else 0)
 
 
-def test_where_the_user_wants_it(running: Running) -> None:
+def test_workers_that_the_user_chose_are_respected(running: Running) -> None:
     graph = gathered(0)
     address = next(iter(running.scheduler.workers))
     [future] = running.client.get(graph.tasks, graph.results, workers=[address], sync=False)
@@ -484,7 +490,9 @@ def test_history_is_kept_per_run_until_it_is_dropped(running: Running) -> None:
     assert anyk_report(running.client, "never")["counters"]["groups"] == 0
 
 
-def test_what_fails_in_a_hook_is_told(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_hook_is_reported_and_harms_no_task(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(event: object) -> None:
         raise ZeroDivisionError("made to fail")
 
@@ -500,7 +508,7 @@ def test_what_fails_in_a_hook_is_told(running: Running, monkeypatch: pytest.Monk
     running.errors.messages.clear()
 
 
-def test_a_plugin_travels_with_its_settings() -> None:
+def test_a_pickled_plugin_keeps_its_settings() -> None:
     with dask.config.set({"fcdcc.anyk.silent-after": "7s", "fcdcc.anyk.grace": 20}):
         plugin = pickle.loads(pickle.dumps(AnyKPlugin()))
     assert (plugin.rule.silent_after, plugin.rule.grace) == (7.0, 20.0)
@@ -528,14 +536,16 @@ def test_without_the_plugin_every_share_is_waited_for(fresh: Running) -> None:
         graph = build(4)
         assert compute(fresh.client, graph) == [(4.0, tuple(range(N)))] * len(graph.results)
     level = logging.getLogger("distributed.core").level
-    logging.getLogger("distributed.core").setLevel(logging.ERROR)  # it warns that nobody answers
+    logging.getLogger("distributed.core").setLevel(logging.ERROR)  # it warns of unknown handlers
     assert anyk_report(fresh.client, "r")["counters"] == {}
     assert anyk_alive(fresh.client) == {}
     logging.getLogger("distributed.core").setLevel(level)
     assert fresh.errors.messages == []
 
 
-def test_a_plugin_that_comes_late_finds_what_is_there(errors: Errors, tmp_path: Path) -> None:
+def test_a_plugin_that_is_registered_late_takes_up_running_graphs(
+    errors: Errors, tmp_path: Path
+) -> None:
     with (
         dask.config.set(VALIDATION),
         threaded_cluster(2, threads=N) as cluster,
@@ -601,7 +611,7 @@ def test_the_plugin_can_be_replaced(fresh: Running, tmp_path: Path) -> None:
     assert REPORT in fresh.scheduler.handlers
 
 
-def test_with_fewer_workers_than_shares_they_double_up_evenly(errors: Errors) -> None:
+def test_with_fewer_workers_than_shares_all_have_equally_many(errors: Errors) -> None:
     with (
         dask.config.set(VALIDATION),
         threaded_cluster(3) as cluster,
@@ -616,5 +626,5 @@ def test_with_fewer_workers_than_shares_they_double_up_evenly(errors: Errors) ->
         small.check()
 
 
-def test_decode_is_what_it_says() -> None:
+def test_the_decode_function_of_these_tests() -> None:
     assert decode({0: np.full(1, 3.0), 4: np.full(1, 15.0)}) == (3.0, (0, 4))

@@ -1,4 +1,4 @@
-"""What the plugin relies on in Dask: checked here, and told in words when it changes."""
+"""Dask has what the plugin relies on, and a change of it is reported in words."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from distributed import Client
 from distributed.scheduler import Scheduler, SchedulerState
 
 from fcdcc.pipeline.anyk import AnyKPlugin, UnsupportedDaskError
-from fcdcc.pipeline.anyk.scheduler import dask_contract as contract
+from fcdcc.pipeline.anyk.scheduler import dask_contract
 from support.anyk_cluster import Errors, threaded_cluster
 
 
 def test_dask_is_as_the_plugin_needs_it() -> None:
-    found = contract.breaches()
+    found = dask_contract.breaches()
     assert not found, (
         "this version of Dask differs from what the any-k plugin relies on; read "
         "anyk/scheduler/graph_edits.py against distributed/scheduler.py: " + "; ".join(found)
     )
-    contract.check_contract()
+    dask_contract.check_contract()
 
 
 class LesserTask:
@@ -41,11 +41,11 @@ def without_close(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_slots(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract, "TaskState", LesserTask)
+    patch.setattr(dask_contract, "TaskState", LesserTask)
 
 
 def without_cancelling(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract, "WorkerTaskStateState", str)
+    patch.setattr(dask_contract, "WorkerTaskStateState", str)
 
 
 def without_queue(patch: pytest.MonkeyPatch) -> None:
@@ -53,19 +53,19 @@ def without_queue(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_block_fusion(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract, "Task", object)
+    patch.setattr(dask_contract, "Task", object)
 
 
 def with_another_substitute(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract.AnyK, "substitute", lambda node, subs: node)
+    patch.setattr(dask_contract.AnyK, "substitute", lambda node, subs: node)
 
 
 def with_other_arguments(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract.AnyK, "substitute", Task.copy)
+    patch.setattr(dask_contract.AnyK, "substitute", Task.copy)
 
 
 def older(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contract, "version", lambda _: "2025.5.1")
+    patch.setattr(dask_contract, "version", lambda _: "2025.5.1")
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def older(patch: pytest.MonkeyPatch) -> None:
         (older, r"older than 2025\.7\.0"),
     ],
 )
-def test_a_change_is_told_in_words(change: Any, words: str) -> None:
+def test_a_change_is_reported_in_words(change: Any, words: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         change(patch)
         with pytest.raises(UnsupportedDaskError, match=words):
-            contract.check_contract()
-    contract.check_contract()
+            dask_contract.check_contract()
+    dask_contract.check_contract()
 
 
-def test_a_scheduler_that_does_not_fit_refuses_the_plugin(
+def test_the_plugin_refuses_a_scheduler_that_differs(
     errors: Errors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with threaded_cluster(1) as cluster, Client(cluster) as client:

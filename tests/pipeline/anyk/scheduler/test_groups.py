@@ -41,7 +41,7 @@ def test_keys_say_which_run_layer_and_block() -> None:
     assert {share.position for share in group.shares if share.held} == {4, 5}
 
 
-def test_a_share_is_held_only_if_every_node_agrees_and_nobody_else_needs_it() -> None:
+def test_a_share_is_held_only_if_it_is_standby_for_all_its_nodes_and_not_needed_otherwise() -> None:
     shares = {p: task_key("share", "r", 0, 0, p) for p in range(3)}
     willing = AnyK("a", dict, shares, 1, standby=[1, 2])
     partly = AnyK("b", dict, shares, 1, standby=[2])
