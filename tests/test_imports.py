@@ -1,4 +1,4 @@
-"""No modules of the pipeline import each other in a circle, type-only imports included.
+"""Modules of the pipeline: no circles of imports, type-only imports included; no name used twice.
 
 At run time Python finds most circles itself. Those of imports under ``TYPE_CHECKING`` harm nothing
 at run time, but two modules that need each other's types cannot be understood separately.
@@ -7,6 +7,7 @@ at run time, but two modules that need each other's types cannot be understood s
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -79,3 +80,16 @@ def test_a_circle_of_imports_for_types_is_found(tmp_path: Path, statement: str) 
     assert set(found) == {"lib.a", "lib.b", "lib.c"}
     assert found[0] == found[-1]
     assert all(target in needs[module] for module, target in pairwise(found))
+
+
+def test_no_module_has_the_name_of_another() -> None:
+    names = Counter(path.stem for path in modules(SOURCE, PACKAGE).values())
+    assert {name for name, uses in names.items() if uses > 1} == {"__init__", "errors"}
+
+
+def test_no_public_class_has_the_name_of_another() -> None:
+    names: Counter[str] = Counter()
+    for path in modules(SOURCE, PACKAGE).values():
+        tree = ast.parse(path.read_text("utf-8"))
+        names.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, uses in names.items() if uses > 1 and not name.startswith("_")] == []

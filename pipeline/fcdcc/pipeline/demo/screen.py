@@ -26,7 +26,7 @@ BAR_CHARACTERS, OTHER_CHARACTERS, MIN_FACTS_CHARACTERS = 16, 30, 12
 
 
 @dataclass
-class Step:
+class ShownStep:
     """A step of the demo that runs now; ``done`` is printed when it is over."""
 
     done: str
@@ -41,7 +41,7 @@ class Step:
 
 
 @contextmanager
-def show_step(console: Console, doing: str, total: int | None = None) -> Iterator[Step]:
+def show_step(console: Console, doing: str, total: int | None = None) -> Iterator[ShownStep]:
     """Show a step of ``total`` parts, or of unknown length, while it runs; leave one line of it."""
     counted = [BarColumn(BAR_CHARACTERS), MofNCompleteColumn(table_column=Column(no_wrap=True))]
     begun = time.monotonic()
@@ -58,7 +58,7 @@ def show_step(console: Console, doing: str, total: int | None = None) -> Iterato
     ) as progress:
         room = console.width - len(doing) - OTHER_CHARACTERS
         task = progress.add_task(escape(doing), total=total, facts="")
-        step = Step(doing, progress, task, max(MIN_FACTS_CHARACTERS, room))
+        step = ShownStep(doing, progress, task, max(MIN_FACTS_CHARACTERS, room))
         yield step
     seconds = time.monotonic() - begun
     console.print(

@@ -49,7 +49,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Tick:
+class AxisTick:
     """An upright line, in units of the drawing from its left end."""
 
     x: float
@@ -61,7 +61,7 @@ class Tick:
 class ConditionStrip:
     """Condition numbers along a logarithmic axis from 1 to ``top``."""
 
-    ticks: tuple[Tick, ...]
+    ticks: tuple[AxisTick, ...]
     sentence: str
     top: float
 
@@ -86,10 +86,10 @@ def condition_strip(
     values = [value for value in some if value is not None and value >= 1]
     top = max([10.0, *values, *([limit * 1.5] if limit else [])])
     scale = WIDTH / math.log10(top)
-    ticks = [Tick(scale * math.log10(value), rounded(value)) for value in values]
+    ticks = [AxisTick(scale * math.log10(value), rounded(value)) for value in values]
     sentence = f"largest of all {rounded(largest)}"
     if limit:
-        ticks.append(Tick(scale * math.log10(limit), f"limit {rounded(limit)}", "limit"))
+        ticks.append(AxisTick(scale * math.log10(limit), f"limit {rounded(limit)}", "limit"))
         sentence += f"; one more share is waited for above {rounded(limit)}"
     return ConditionStrip(tuple(ticks), sentence, top)
 

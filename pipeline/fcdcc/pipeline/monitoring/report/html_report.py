@@ -85,7 +85,7 @@ class TimeWindow:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class TimelineChart:
     """A lane per worker with its shares, in the order in which they are drawn.
 
     Parameters
@@ -185,7 +185,7 @@ def _windows(run: RecordedRun) -> list[TimeWindow]:
     ]
 
 
-def _timeline(run: RecordedRun, window: TimeWindow) -> Timeline:
+def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
     """Return the lanes of a window: those with the most odd shares if there are too many."""
     shares: dict[str, list[ShareRecord]] = defaultdict(list)
     ghosts: dict[str, list[ShareRecord]] = defaultdict(list)
@@ -204,7 +204,7 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> Timeline:
     lane = _Lane(run.begin, window, layers)
     length = window.end - window.begin
     moments = [window.begin + i * length / (AXIS_MARKS - 1) for i in range(AXIS_MARKS)]
-    return Timeline(
+    return TimelineChart(
         window.title,
         tuple((w, tuple(lane.spans(shares[w], ghosts[w], gone.get(w)))) for w in sorted(chosen)),
         tuple(clock(max(0.0, moment - run.begin)) for moment in moments),
