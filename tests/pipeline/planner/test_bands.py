@@ -54,18 +54,18 @@ def band_of(
     network: Network, plan: Plan, images: torch.Tensor, band: Rows, erased: int = 0, seed: int = 0
 ) -> tuple[np.ndarray[Any, Any], Rows]:
     """Compute a band, and return it with the rows of the image that were read."""
-    asked: list[Rows] = []
+    rows_read: list[Rows] = []
 
     def reader(key: Key, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:
         assert rows is not None
-        asked.append(rows)
+        rows_read.append(rows)
         return reading(images)(key, start, stop, pad_to, rows)
 
     executable = Executable(network, plan).at(band)
     graph = build_block(network, plan, Block(executable, "r", 0, len(images), reader), band)
     last = Task("prediction", lambda values: values, graph.prediction)
     made = dask.get(erase({**graph.tasks, last.key: last}, erased, seed), last.key)
-    (rows,) = asked
+    (rows,) = rows_read
     return made, rows
 
 
@@ -180,8 +180,8 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     assert larger > plan.band > smaller
     assert choose_plan(network, shape, PlanOptions(), in_bands=False).band is None
     assert not plan.warnings
-    (told,) = choose_plan(network, shape, PlanOptions(band=64)).warnings
-    assert "bands of 64 of 8192 rows are" in told
+    (warning,) = choose_plan(network, shape, PlanOptions(band=64)).warnings
+    assert "bands of 64 of 8192 rows are" in warning
 
 
 def test_small_images_stay_whole() -> None:
@@ -206,8 +206,8 @@ def test_a_network_that_needs_all_rows_says_so_and_is_refused_where_it_does_not_
     assert "global pooling" in (barrier_in(analysed(network, shape)) or "")
     plan = choose_plan(network, shape, PlanOptions(memory="64GiB"))
     assert plan.band is None
-    (told,) = (text for text in plan.warnings if "stays whole" in text)
-    assert "global pooling" in told
+    (warning,) = (text for text in plan.warnings if "stays whole" in text)
+    assert "global pooling" in warning
     with pytest.raises(PlanError, match=r"takes .* GiB at once .* global pooling\. Use workers"):
         choose_plan(network, shape, PlanOptions(memory="2GiB"))
     with pytest.raises(PlanError, match=r"--band 64: blocks hold whole images here: .* pooling"):

@@ -122,7 +122,7 @@ def test_more_shares_than_rows_are_gathered(files: Files) -> None:
     network = open_model(files.model).network
     plan = choose_plan(network, SHAPE, PlanOptions.of(n=44, tolerate=4, split="rows"))
     assert plan.form == "gathered"  # 40 strips of 16 rows there are none
-    assert any("every layer is gathered" in told for told in plan.warnings)
+    assert any("every layer is gathered" in warning for warning in plan.warnings)
 
 
 def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, scheduler: str) -> None:
@@ -140,9 +140,9 @@ def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, schedule
     assert found["planned"].keys() == {"seconds", "bytes_sent", "extra_work", "peak_memory"}
     assert found["planned"]["seconds"] > 0
     assert found["peak_memory"] is None or found["peak_memory"] > 0  # it comes with a heartbeat
-    told = runner.invoke(main, ["report", str(output)])
-    assert "planned" in told.output
-    assert "sent between workers" in told.output
+    report = runner.invoke(main, ["report", str(output)])
+    assert "planned" in report.output
+    assert "sent between workers" in report.output
 
 
 def test_measured_speeds_are_kept_and_used(
