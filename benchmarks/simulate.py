@@ -115,7 +115,7 @@ def rows(times: Times, racks: bool, groups: int) -> Iterator[tuple[str, int | No
     for gamma in GAMMAS:
         yield "eager", gamma, run(AnyKState(), coded(gamma, False), times, racks, groups)
         yield "standby", gamma, run(AnyKState(), coded(gamma, True), times, racks, groups)
-        if not racks:  # nobody knows when a rack will fail
+        if not racks:  # it cannot be known when a rack will fail
             policy = Oracle(times, N - gamma)
             yield "oracle", gamma, run(policy, coded(gamma, False), times, racks, groups)
 

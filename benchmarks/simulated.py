@@ -1,14 +1,13 @@
-"""Simulated runs beside real ones, to see whether the simulator says what a cluster would do.
+"""Simulated runs compared with real ones: whether the simulator predicts what a cluster does.
 
-A cluster as in ``stragglers.py`` runs healthy blocks. What is taken from that: the seconds of its
-tasks, by stage and layer, how long after its inputs a task began on a worker that had nothing to
-do, and how long after the one before where it stood in a queue. Parity and decoding, of which a
-healthy run has none, are measured by themselves. What is slow takes ten times what it takes when
-nothing else runs: it sleeps most of that, and so others do not hold it up. The simulator draws from
-these, and is told who is slow, stopped or killed, and when killed workers were replaced. Then both
-run the traces: seconds of the whole run, mean and 90th percentile of the time of a coded group, and
-how many cores other processes kept busy during the real runs. Where that is more than 0.2, the run
-is done again, twice at most.
+A cluster as in ``stragglers.py`` runs healthy blocks. They give the seconds of tasks by stage and
+layer, how long after its inputs a task began on an idle worker, and how long after the task before
+it in a queue. Parity and decoding, which a healthy run does not need, are measured separately. A
+slow task takes ten times what it takes when nothing else runs: it sleeps most of that, so other
+tasks do not delay it. The simulator draws from these times, and gets which workers are slow,
+stopped or killed, and when killed ones were replaced. Then both run the traces and are compared by
+the seconds of the whole run and the mean and 90th percentile of the time of a coded group. If other
+processes keep more than 0.2 cores busy during a real run, it is repeated, at most twice.
 
     python benchmarks/simulated.py [--traces healthy,random,…] [--forms "ours, standby;ours, eager"]
 """
@@ -53,18 +52,18 @@ TRIES, DISTURBED = 3, 0.2
 Place = tuple[str, int]
 """Stage and layer."""
 Seconds = Mapping[Place, Sequence[float]]
-"""What tasks took."""
+"""The seconds that tasks took, by stage and layer."""
 
 
 def place_of(key: Any) -> Place:
-    """Return with which tasks one is compared."""
+    """Return the stage and layer of a task."""
     known = parse_key(key[:4])
     return ("", 0) if known is None else (known.stage, known.layer)
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a healthy run says: seconds of tasks, before one begins, and between two of a queue.
+    """Times of a healthy run: of tasks, before one begins, and between two of a queue.
 
     ``undisturbed`` are the seconds with one block at a time. What it does not say: the seconds of
     parity and of decoding, with what they fetch.
@@ -79,7 +78,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Recorded:
-    """How long tasks take: as recorded, drawn anew; who is slow is drawn as ``pacing.py`` does."""
+    """Draws the times of tasks from recorded ones, and which are slow as ``pacing.py`` does."""
 
     known: Known
     names: Mapping[str, Any]
@@ -93,7 +92,7 @@ class Recorded:
         return known.between + self._drawn(known.seconds, known.undisturbed, key, worker)
 
     def solving(self, key: Key, worker: str) -> float:
-        """Return the seconds that a node takes more when it has to decode."""
+        """Return how many seconds longer a node takes when it has to decode."""
         return self._drawn(self.known.decoding, self.known.decoding, key, worker)
 
     def _drawn(self, usual: Seconds, undisturbed: Seconds, key: Key, worker: str) -> float:
@@ -116,7 +115,7 @@ def recorded(
     parity: Seconds,
     decoding: Seconds,
 ) -> Known:
-    """Run healthy blocks and return what they say."""
+    """Run healthy blocks and return their times."""
     bench.trace()
     bench.client.get_task_stream()  # from now on it is recorded
     begin = time.time()
@@ -155,11 +154,11 @@ def recorded(
 
 
 def seconds_alone(
-    bench: Bench, form: str, asked: Callable[[dict[Any, Any]], dict[Any, Any]], blocks: int = 4
+    bench: Bench, form: str, select: Callable[[dict[Any, Any]], dict[Any, Any]], blocks: int = 4
 ) -> dict[Place, list[float]]:
-    """Return how long tasks take to their end, with what they fetch, when nothing else runs.
+    """Return the seconds of tasks, including the transfer of inputs, when nothing else runs.
 
-    ``asked`` makes them from the graph of a block.
+    ``select`` takes or makes them from the graph of a block.
     """
     executable, build = bench.graphs("images", form, "alone")
     plugin = ExecutablePlugin(executable, "alone", 1)
@@ -169,7 +168,7 @@ def seconds_alone(
     wanted: set[Any] = set()
     for block in range(blocks):
         tasks, _ = build(block)
-        fresh = asked(tasks)
+        fresh = select(tasks)
         tasks |= fresh
         wait(bench.client.get(culled(tasks, fresh), list(fresh), sync=False))
         wanted |= fresh.keys() if block else set()  # the first block warms up
@@ -183,9 +182,9 @@ def seconds_alone(
     return seconds
 
 
-def culled(tasks: Mapping[Any, Any], asked: Iterable[Any]) -> dict[Any, Any]:
-    """Return the tasks that some need, and these."""
-    left, found = list(asked), {}
+def culled(tasks: Mapping[Any, Any], wanted: Iterable[Any]) -> dict[Any, Any]:
+    """Return some tasks and those that they need."""
+    left, found = list(wanted), {}
     while left:
         key = left.pop()
         if key in tasks and key not in found:
@@ -195,12 +194,12 @@ def culled(tasks: Mapping[Any, Any], asked: Iterable[Any]) -> dict[Any, Any]:
 
 
 def parity_tasks(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the tasks that make parity."""
+    """Return the parity tasks of a block."""
     return {key: task for key, task in tasks.items() if place_of(key)[0] == "parity"}
 
 
 def decoding_tasks(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the first part of every layer, without its own share and all but one of parity."""
+    """Return the first part of every layer, without its own share and with one parity share."""
     found = {}
     for key, node in tasks.items():
         if isinstance(node, AnyK) and node.own == 0:
@@ -209,7 +208,7 @@ def decoding_tasks(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
     return found
 
 
-def imagined(
+def simulate(
     bench: Bench,
     form: str,
     known: Known,
@@ -220,7 +219,7 @@ def imagined(
     then: Callable[[SimulatedCluster], None] | None = None,
     **slow: Any,
 ) -> Outcome:
-    """Run the same blocks on an imagined cluster with workers of the same addresses and names."""
+    """Run the same blocks on a simulated cluster with workers of the same addresses and names."""
     build = bench.graphs("images", form, "simulated")[1]
     times = Recorded(known, names, seed, **slow)
     cluster = SimulatedCluster(
@@ -250,7 +249,7 @@ def imagined(
 
 
 def cpu_of_others() -> float:
-    """Return the CPU seconds of all processes on this machine but ours, up to now."""
+    """Return the CPU seconds so far of all processes on this machine but ours."""
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - times.iowait
     me = psutil.Process()
@@ -263,7 +262,7 @@ def cpu_of_others() -> float:
 
 
 def undisturbed(bench: Bench, form: str, blocks: int, **how: Any) -> tuple[float, float]:
-    """Run blocks, again if others kept the machine busy; return seconds and others' cores."""
+    """Run blocks, again if the machine was busy; return seconds and cores of other processes."""
     for _ in range(1 if "then" in how else TRIES):
         before = cpu_of_others()
         seconds = bench.ours("images", form, blocks, **how)
@@ -274,14 +273,14 @@ def undisturbed(bench: Bench, form: str, blocks: int, **how: Any) -> tuple[float
 
 
 class Real(NamedTuple):
-    """The seconds of real runs, and of their groups; cores that others kept busy meanwhile."""
+    """The seconds of real runs and of their groups; cores that other processes kept busy."""
 
     seconds: list[float]
     groups: list[float]
     others: list[float]
 
     def add(self, bench: Bench, form: str, blocks: int, **how: Any) -> None:
-        """Run blocks, and one before to warm up."""
+        """Run blocks, after one to warm up, and add their times."""
         seconds, others = undisturbed(bench, form, blocks, warm=True, **how)
         self.others.append(others)
         self.seconds.append(seconds)
@@ -300,7 +299,7 @@ def show(trace: str, form: str, real: Real, simulations: Sequence[Outcome]) -> N
 
 
 def compare(bench: Bench, trace: str, form: str, known: Known, options: argparse.Namespace) -> None:
-    """Run one trace, really and imagined."""
+    """Run one trace on the real and on a simulated cluster."""
     slow = {"share": 0.1 if trace in ("random", "latency") else 0.0, "workers": trace == "workers"}
     blocks, in_flight = options.blocks, 8
     if trace == "latency":
@@ -328,14 +327,14 @@ def compare(bench: Bench, trace: str, form: str, known: Known, options: argparse
             bench.trace(seed=seed, **slow)
             real.add(bench, form, blocks, in_flight=in_flight)
     outcomes = [
-        imagined(bench, form, known, names, blocks, in_flight, seed, then, **slow)
+        simulate(bench, form, known, names, blocks, in_flight, seed, then, **slow)
         for seed in options.seeds
     ]
     show(trace, form, real, outcomes)
 
 
 class Back:
-    """Notes after how many seconds there are new workers in place of those that were killed."""
+    """Records after how many seconds killed workers were replaced."""
 
     def __init__(self, bench: Bench) -> None:
         self._workers = bench.cluster.scheduler.workers
@@ -343,7 +342,7 @@ class Back:
         self.after: list[float] = []
 
     def watching(self, lose: Callable[[], None]) -> Callable[[], None]:
-        """Return what does ``lose`` and then looks for them, without being waited for."""
+        """Return a function that calls ``lose`` and records the new workers in a thread."""
 
         def act() -> None:
             lose()

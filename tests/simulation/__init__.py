@@ -1,6 +1,6 @@
 """The any-k state machine on a simulated cluster: thousands of workers in seconds.
 
-:mod:`.cluster` does what Dask's scheduler and workers do, as far as the state machine can tell,
+:mod:`.cluster` does what Dask's scheduler and workers do, as far as the state machine can observe,
 on a clock of its own; the state machine is the real one. :mod:`.graphs` has the tasks,
 :mod:`.traces` says how long they take, :mod:`.policies` has the alternatives to the state machine.
 """

@@ -1,4 +1,4 @@
-"""A simulated scheduler and its workers: Dask, as far as the any-k state machine can tell.
+"""A simulated scheduler and its workers: Dask, as far as the any-k state machine can observe.
 
 The events of a run are those that the scheduler plugin would pass on, in the same order, and the
 instructions are carried out as :mod:`fcdcc.pipeline.anyk.scheduler.graph_edits` does. Time passes

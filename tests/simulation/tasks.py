@@ -37,7 +37,7 @@ class Task:
     wanted
         Whether a client wants its result.
     attempt
-        Counts assignments, so that a stale result can be told from a current one.
+        Counts assignments, to distinguish a stale result from a current one.
     plain
         The positions with which an any-k node has nothing to solve for.
     solves

@@ -1,4 +1,4 @@
-"""The state machine on imagined clusters: every run ends, and nothing is left of it."""
+"""The state machine on simulated clusters: every run ends, and nothing is left of it."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def cluster(
     return made
 
 
-def check_empty(imagined: SimulatedCluster, state: AnyKState) -> None:
+def check_empty(simulation: SimulatedCluster, state: AnyKState) -> None:
     check_state(state)
-    assert imagined.unfinished == 0
-    assert imagined.tasks == {}
+    assert simulation.unfinished == 0
+    assert simulation.tasks == {}
     known = state.registry
     assert (known.shares, known.nodes, known.groups, known.blocks) == ({}, {}, {}, {})
     assert len(state.backup_tasks) == 0
     assert {worker.load for worker in state.workers.by_address.values()} <= {0}
 
 
-def dear_parity(key: Key, worker: str) -> float:
+def expensive_parity(key: Key, worker: str) -> float:
     """Return how much longer a task takes: parity four times, and a tenth of all shares ten."""
     stage = key[0] if isinstance(key, tuple) else key
     return SlowShares(1)(key, worker) * (4.0 if str(stage).startswith("parity") else 1.0)
@@ -66,32 +66,34 @@ def dear_parity(key: Key, worker: str) -> float:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_whoever_is_slow_stops_or_leaves_every_block_ends(data: st.DataObject) -> None:
+def test_every_block_ends_with_workers_that_are_slow_stop_or_leave(data: st.DataObject) -> None:
     state = AnyKState()
-    times = data.draw(st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1), dear_parity]))
-    imagined = cluster(state, data.draw(st.integers(3, 9)), times)
+    times = data.draw(
+        st.sampled_from([Steady(), ShiftedExponential(1), HeavyTail(1), expensive_parity])
+    )
+    simulation = cluster(state, data.draw(st.integers(3, 9)), times)
     moments = st.floats(0.0, 20.0)
     for number, fault in enumerate(
         data.draw(st.lists(st.sampled_from(["stop", "kill", "retire", "join"]), max_size=4))
     ):
         when = data.draw(moments)
         if fault == "join":
-            imagined.at(when, imagined.join, f"fresh{number}")
-        elif number < len(imagined.workers) - 1:
-            action = imagined.stop if fault == "stop" else imagined.lose
-            imagined.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
+            simulation.at(when, simulation.join, f"fresh{number}")
+        elif number < len(simulation.workers) - 1:
+            action = simulation.stop if fault == "stop" else simulation.lose
+            simulation.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
     layers = data.draw(st.integers(0, 3))
     make = (lambda b: chain(b, 6, 4, layers)) if layers else (lambda b: one_layer(b, 6, 4))
-    outcome = imagined.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
+    outcome = simulation.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
     assert len(outcome.blocks) == 12
-    check_empty(imagined, state)
+    check_empty(simulation, state)
 
 
 def run(policy: Policy, times: Times, blocks: list[SimulatedBlock]) -> Outcome:
     return cluster(policy, 24, times).run(blocks, 1)
 
 
-def test_nobody_waits_for_a_slow_share() -> None:
+def test_slow_shares_are_not_waited_for() -> None:
     times = SlowShares(seed=1)
     coded = [one_layer(b, 8, 6) for b in range(150)]
     ours = run(AnyKState(), times, coded)
@@ -105,13 +107,13 @@ def test_nobody_waits_for_a_slow_share() -> None:
     assert 0.0 < ours.extra_work <= 2 / 6 + 1e-6
 
 
-def test_where_parity_is_dear_late_shares_run_again() -> None:
+def test_where_parity_is_expensive_late_shares_get_backup_tasks() -> None:
     state = AnyKState()
-    imagined = cluster(state, 12, dear_parity)
-    imagined.run((chain(block, 6, 4, 1) for block in range(150)), 1)
-    check_empty(imagined, state)
+    simulation = cluster(state, 12, expensive_parity)
+    simulation.run((chain(block, 6, 4, 1) for block in range(150)), 1)
+    check_empty(simulation, state)
     counters = state.history.totals()
-    # Until it is known what parity takes it is started, and when a share's twin is slow as well.
+    # Until it is known what parity takes it is started, and if the backup is slow as well.
     assert counters.doubles_used > 30
     assert counters.parity_started < counters.doubles_used / 2
 
@@ -121,13 +123,13 @@ def test_standby_costs_nothing_while_all_is_well() -> None:
     assert outcome.extra_work == pytest.approx(0.0)
 
 
-def test_work_is_shared_out_by_speed() -> None:
+def test_faster_workers_get_more_shares() -> None:
     speeds = {"w0": 1.0, "w1": 1.0, "w2": 0.5, "w3": 0.5, "w4": 0.25, "w5": 0.25}
     state = AnyKState()
-    imagined = cluster(state, 6, Steady(speeds), hosts=1)
+    simulation = cluster(state, 6, Steady(speeds), hosts=1)
     done: Counter[str] = Counter()
     blocks = [chain(b, 6, 4, 3) for b in range(150)]
-    outcome = imagined.run(blocks, 8)
+    outcome = simulation.run(blocks, 8)
     for record in state.history.run("simulated").shares:
         done[record.worker] += record.state == "done"
     bound = outcome.useful / sum(speeds.values())
@@ -153,11 +155,11 @@ def test_the_graph_of_a_real_block_runs_as_well(files: Files) -> None:
         tasks = {**graph.tasks, last.key: last}
         blocks.append(simulated(block, tasks, last.key, lambda _: 0.1, is_plain))
     state = AnyKState()
-    imagined = cluster(state, 6)
-    outcome = imagined.run(blocks, 2)
+    simulation = cluster(state, 6)
+    outcome = simulation.run(blocks, 2)
     assert len(outcome.blocks) == 5
     assert outcome.extra_work == pytest.approx(0.0)
-    check_empty(imagined, state)
+    check_empty(simulation, state)
 
 
 def is_plain(key: Key) -> bool:

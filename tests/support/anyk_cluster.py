@@ -103,5 +103,5 @@ class Running:
         """
         assert self.report()["failures"] == []
         assert self.plugin.failures.count == 0
-        told = [m for m in self.errors.messages if not (losses and m.startswith(LOSSES))]
-        assert told == [], told
+        errors = [m for m in self.errors.messages if not (losses and m.startswith(LOSSES))]
+        assert errors == [], errors

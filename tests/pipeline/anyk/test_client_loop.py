@@ -90,14 +90,14 @@ def test_an_error_is_raised(running: Running) -> None:
     graph = gathered(0)
     key = task_key("share", "r", 0, 0, 0)
     graph.tasks[key] = Share(key, fail, None, 0)
-    told = []
+    ended = []
     made = run(running, graph)
-    made.add_done_callback(told.append)
+    made.add_done_callback(ended.append)
     with pytest.raises(ArithmeticError, match="share 0 cannot be computed"):
         made.result(timeout=60)
     assert made.status == "error"
     assert isinstance(made.exception(), ArithmeticError)
-    assert told == [made]
+    assert ended == [made]
 
 
 def test_a_cancelled_run_is_forgotten(running: Running, tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_a_cancelled_run_is_forgotten(running: Running, tmp_path: Path) -> None:
 def test_a_job_runs_where_the_scheduler_refuses_the_plugin(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    warnings: list[str] = []
     monkeypatch.setattr(dask_contract, "breaches", lambda: ["it is another"])
-    monkeypatch.setattr(job.logger, "warning", lambda text, *args: told.append(text % args))
+    monkeypatch.setattr(job.logger, "warning", lambda text, *args: warnings.append(text % args))
     summary = jobs_run(
         JobConfig(
             model=str(files.model),
@@ -125,4 +125,4 @@ def test_a_job_runs_where_the_scheduler_refuses_the_plugin(
     assert summary.status == "complete"
     np.testing.assert_allclose(predictions(tmp_path / "out.zarr"), files.expected, atol=1e-5)
     assert verify(tmp_path / "out.zarr") == []
-    assert any("cannot be registered" in line and "parity always" in line for line in told)
+    assert any("cannot be registered" in line and "parity always" in line for line in warnings)

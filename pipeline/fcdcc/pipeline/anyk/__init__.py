@@ -6,7 +6,7 @@
     scheduler/        the scheduler plugin: connects Dask to the state machine
     state_machine/    all decisions, without Dask and without a clock
     worker            what a share does on its worker: stop early, report wrong shares
-    queries           what a client can ask the plugin
+    queries           what clients can query from the plugin
     client_loop       the same without the plugin, by a loop in the client
 """
 

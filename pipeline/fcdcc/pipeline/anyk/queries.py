@@ -1,4 +1,4 @@
-"""What a client can ask the scheduler about any-k groups, and how the plugin answers."""
+"""Queries of clients about any-k groups, and how the plugin answers them on the scheduler."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class SchedulerRPC:
     failures
         Tracebacks of errors inside the plugin.
     catch_up
-        Called before every answer, to tell the state machine of what has happened so far.
+        Called before every answer, so that the state machine knows what has happened so far.
     """
 
     def __init__(

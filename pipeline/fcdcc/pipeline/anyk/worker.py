@@ -1,4 +1,4 @@
-"""What a task does on its worker: ask whether it is still needed, and report wrong shares.
+"""What a task does on its worker: check whether it is still needed, and report wrong shares.
 
 A share that was given up goes on running, because Dask cannot stop a thread, and its worker has
 less room for others meanwhile: it is a *ghost*. A share that is computed in slices can end early:

@@ -181,7 +181,7 @@ def test_shares_whose_workers_take_no_tasks_run_on_one_that_does(
     assert len(placed) == N
     try:
         running.client.run(take_tasks, False)
-        running.wait_until(lambda: not scheduler.running, "nobody takes tasks")
+        running.wait_until(lambda: not scheduler.running, "no worker takes tasks")
         Path(gate).touch()
         running.wait_until(lambda: len(scheduler.unrunnable) == N, "all shares wait for a worker")
         running.client.run(take_tasks, True, workers=[min(placed)])

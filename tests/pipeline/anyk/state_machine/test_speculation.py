@@ -274,7 +274,7 @@ def slow_once_decode(there: Any, once: str | None) -> Any:
 
 
 @pytest.mark.parametrize("slow", ["read", "decode", "glue", "write"])
-def test_nobody_waits_for_a_single_task_on_a_slow_worker(
+def test_a_single_task_on_a_slow_worker_is_not_waited_for(
     running: Running, tmp_path: Path, slow: str
 ) -> None:
     for block in range(4):  # to learn the usual times

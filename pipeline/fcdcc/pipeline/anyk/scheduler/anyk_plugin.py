@@ -70,7 +70,7 @@ MAX_TRACEBACKS = 20
 """Number of tracebacks of errors inside the plugin that are kept, the latest."""
 
 _UNEXPECTED = ("handle-worker-cleanup", "worker-send-comm-fail", "send-all-comm-fail")
-"""How Dask's stimulus ids begin when a worker left that was not asked to."""
+"""How Dask's stimulus ids begin when a worker left unexpectedly."""
 
 
 class Failures:
@@ -245,7 +245,7 @@ class AnyKPlugin(SchedulerPlugin):
         """Take note that a worker is gone."""
         with self.failures.caught("remove_worker"):
             self._result_times.pop(worker, None)
-            self._handle(events.WorkerLeft(time(), worker, _was_asked_to_leave(stimulus_id)))
+            self._handle(events.WorkerLeft(time(), worker, _left_as_expected(stimulus_id)))
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Take note of what a task has found out about shares."""
@@ -370,7 +370,7 @@ class AnyKPlugin(SchedulerPlugin):
             if self.state.knows_share(key):
                 known = self.state.workers.by_address
                 for address in [a for a in known if a not in self.scheduler.workers]:
-                    expected = _was_asked_to_leave(stimulus_id)
+                    expected = _left_as_expected(stimulus_id)
                     self._handle(events.WorkerLeft(time(), address, expected))
 
     def _is_needed(self, address: str) -> bool:
@@ -501,8 +501,8 @@ class AnyKPlugin(SchedulerPlugin):
             await self.scheduler.remove_worker(worker, close=False, stimulus_id=stimulus_id)
 
 
-def _was_asked_to_leave(stimulus_id: str) -> bool:
-    """Return whether a worker that left was asked to, by the stimulus id that Dask gives."""
+def _left_as_expected(stimulus_id: str) -> bool:
+    """Return whether a worker left in order, by the stimulus id that Dask gives."""
     return not stimulus_id.startswith(_UNEXPECTED)
 
 

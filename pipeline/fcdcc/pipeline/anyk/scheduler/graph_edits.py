@@ -176,7 +176,7 @@ def start_backup(scheduler: Scheduler, task: TaskState, backup: Key, worker: str
 def use_backup_result(task: TaskState, backup: TaskState) -> Recs:
     """Take a task from its worker, and let it return the result of its backup instead.
 
-    It keeps its inputs, because a worker that remembers the task was told of them.
+    It keeps its inputs, because a worker that remembers the task expects them.
 
     Raises
     ------

@@ -186,7 +186,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class WorkerLeft:
-    """A worker is gone; ``expected`` if it was asked to leave."""
+    """A worker is gone; ``expected`` if it was retired or closed in order."""
 
     now: float
     worker: str
@@ -268,7 +268,7 @@ class SharesReported:
 
 @dataclass(frozen=True)
 class RunDropped:
-    """The history of a run will not be asked for any more."""
+    """The history of a run is not needed any more."""
 
     now: float
     run: str

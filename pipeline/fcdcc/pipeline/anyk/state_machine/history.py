@@ -4,7 +4,7 @@
 in the scheduler, on the dashboard, in the record of a run and in its report. They are flat, and
 their fields are numbers and strings.
 
-A run is forgotten when a client asks for it, or when :data:`MAX_RUNS` others have been active
+A run is forgotten when a client drops it, or when :data:`MAX_RUNS` others have been active
 since. Of a long run the oldest records are dropped first, and of a run fewer are kept as soon as
 another has begun. The counters are exact in any case.
 """
@@ -93,7 +93,7 @@ class Counters:
     shares_lost: int = 0
     """Shares that had to be computed again because their worker left."""
     workers_lost: int = 0
-    """Workers that left without having been asked to."""
+    """Workers that left unexpectedly."""
     tasks_doubled: int = 0
     """Late tasks that got a backup task."""
     doubles_used: int = 0

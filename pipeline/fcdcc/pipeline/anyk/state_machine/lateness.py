@@ -45,7 +45,7 @@ SHARE = "share"
 """The stage of shares. How fast workers are is learned from these."""
 
 PARITY = "parity"
-"""The stage of parity shares, where their keys tell them apart from other shares."""
+"""The stage of parity shares, if their keys distinguish them from other shares."""
 
 EXPENSIVE_RATIO = 1.5
 """Parity is expensive if it takes more than this many times as long as other shares."""

@@ -53,7 +53,7 @@ class _Pair:
     task_state: TaskStatus = "started"
     backup_state: TaskStatus = "waiting"
     used: bool = False
-    """Whether the task was told to use the backup's result."""
+    """Whether the instruction to use the backup's result was given."""
 
 
 class BackupTasks:

@@ -39,7 +39,7 @@ from outside, so the worker may still be busy with it.
 A node keeps its connections to the survivors. If one of them is lost before the node ran, Dask
 computes it again, and the node waits for it. A node that was ever sent to a worker is not
 disconnected from anything more, because a worker that remembers the task would wait for the inputs
-that it was told of first.
+that the first message named.
 
 When decisions are made
     Where a share runs has to be decided before Dask chooses a worker for it, so an event may be

@@ -126,7 +126,7 @@ class WorkerRecord:
     longest_gap: float = 0.0
     """The largest of ``gaps``."""
     removing: bool = False
-    """Whether its removal has been asked for."""
+    """Whether the instruction to remove it was given."""
     distrusted: bool = False
     """Whether it returned wrong shares in too many blocks (:mod:`.distrust`)."""
     unfit: bool = False
@@ -263,7 +263,7 @@ class LearnedSilence:
         between heartbeats are known.
     grace
         Seconds for a worker that has returned nothing yet. Also the most that is ever allowed,
-        unless ``heartbeats`` asks for more.
+        unless ``heartbeats`` requires more.
     heartbeats
         Number of heartbeats that must have been missed at least.
     """
