@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, run
-from fcdcc.pipeline.prediction_format import StoredForm
 from fcdcc.pipeline.runtime.output import write_block
+from fcdcc.pipeline.stored_forms import StoredForm
 from fcdcc.storage import (
     BlockLayout,
     Fingerprint,

@@ -28,7 +28,7 @@ TEXTS = {
     "halo": ("everywhere", "input rows for a range of output rows"),
     "options": ("client", "the options of a job, checked"),
     "model": ("client, workers", "from a .pt2 file to a Network"),
-    "prediction_format": ("client, workers", "what is stored of every image"),
+    "stored_forms": ("client, workers", "what is stored of every image"),
     "anyk": (
         "scheduler, workers",
         "any-k nodes: tasks and keys, state machine, scheduler plugin, client loop",

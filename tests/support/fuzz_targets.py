@@ -39,7 +39,7 @@ from fcdcc.pipeline.planner.cost.known_workers import read_speeds, save_speeds
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import DEFAULTS
 from fcdcc.pipeline.plans.plan import Plan
-from fcdcc.pipeline.prediction_format import StoredForm, class_names
+from fcdcc.pipeline.stored_forms import StoredForm, class_names
 from fcdcc.storage import BlockLayout, open_images
 from fcdcc.storage.checksummed_json import seal
 from fcdcc.storage.objects import open_folder

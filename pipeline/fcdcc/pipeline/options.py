@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from .errors import OptionError
-from .prediction_format import StoredForm
+from .stored_forms import StoredForm
 
 
 def _as_tuple(value: object) -> object:

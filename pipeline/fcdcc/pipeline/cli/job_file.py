@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ..errors import OptionError, one_line
 from ..options import CommandOptions, JobConfig
-from ..prediction_format import read_text
+from ..stored_forms import read_text
 
 PATH_OPTIONS = frozenset(
     {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json", "plan"}

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..options import CommandOptions, JobConfig
-from .click_options import options_of
+from .click_adapter import options_of
 from .command_output import STDOUT, check_can_write, log_to_stderr, write_result
 from .job_file import read_options
 

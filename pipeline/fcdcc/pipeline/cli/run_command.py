@@ -8,7 +8,7 @@ import click
 
 from ..monitoring.summary import Summary
 from ..options import CommandOptions, JobConfig
-from .click_options import options_of
+from .click_adapter import options_of
 from .command_output import check_can_write, log_to_stderr, write_result
 from .job_file import read_options
 from .process_exit import ExitCode

@@ -42,7 +42,7 @@ from ..planner.bands import reading_note, row_axis
 from ..planner.cost.known_workers import KnownWorkers
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
-from ..prediction_format import StoredForm
+from ..stored_forms import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from ..worker.kernels import reading

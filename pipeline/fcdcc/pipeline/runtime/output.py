@@ -32,7 +32,7 @@ from ..errors import OptionError
 from ..model.network import Network
 from ..options import JobConfig
 from ..plans.plan import Plan
-from ..prediction_format import CLASS_DIM, StoredForm, class_names
+from ..stored_forms import CLASS_DIM, StoredForm, class_names
 from ..worker.share_checks import Finding
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.errors import OptionError
-from fcdcc.pipeline.prediction_format import StoredForm
+from fcdcc.pipeline.stored_forms import StoredForm
 from support.small import IMAGES, Files, make_files
 
 SCORES = hnp.arrays(
