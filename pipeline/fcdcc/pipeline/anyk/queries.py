@@ -26,7 +26,7 @@ FORGET = "fcdcc_anyk_forget"
 
 
 class RunTotals(TypedDict):
-    """The counters of a run, and the workers and wrong shares; all of it is short."""
+    """The counters of a run, the workers that it lost, and its wrong shares."""
 
     counters: dict[str, int]
     workers_removed: list[str]
@@ -49,9 +49,10 @@ class Report(RunTotals):
 
 
 def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
-    """Return what the plugin knows of a run; empty if it does not know it or is not installed.
+    """Return the plugin's record of a run; empty if there is none, or no plugin.
 
-    The history is bounded: of very long runs the oldest shares are missing, not the counters.
+    The history is bounded: for very long runs the counters are complete, but the oldest shares
+    are missing.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ class SchedulerRPC:
         self._catch_up = catch_up
 
     def install(self, scheduler: Scheduler) -> None:
-        """Answer the calls that come to a scheduler."""
+        """Register the handlers with a scheduler."""
         scheduler.handlers[REPORT] = self.report
         scheduler.handlers[ALIVE] = self.alive
         scheduler.handlers[FORGET] = self.forget

@@ -1,4 +1,4 @@
-"""The output of a job: its arrays and coordinates, its identity, and the writing of a block."""
+"""The output of a job: its arrays, coordinates and fingerprint, and the writing of a block."""
 
 from __future__ import annotations
 
@@ -128,7 +128,10 @@ class PredictionSpec:
         names = None
         if config.classes is not None:
             if not shape:
-                raise OptionError("--classes for a model that gives one number per image")
+                raise OptionError(
+                    "--classes for a model that predicts one number per image, without classes: "
+                    "leave --classes out"
+                )
             names = class_names(config.classes, shape[0])
         return cls(form, tuple(arrays), names)
 
@@ -162,7 +165,7 @@ def create_output(
 
 
 def make_room(config: JobConfig) -> None:
-    """With ``--restart``, rename the output that another job left, so that a new one fits."""
+    """With ``--restart``, rename an existing output, so that its name is free for a new one."""
     if not config.restart:
         return
     with suppress(DamageError):

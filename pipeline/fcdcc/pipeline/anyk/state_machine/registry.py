@@ -96,8 +96,11 @@ class NodeState:
     edges: dict[int, Key]
     """The shares that it is connected to, by position."""
     enough: int | Readiness
+    """How many shares it needs, or a predicate over their positions."""
     own: int | None
+    """Position of the share that alone is its result; None if there is none."""
     plain: frozenset[int]
+    """Positions of the plain shares."""
     state: NodeStatus = NodeStatus.IDLE
     sent: bool = False
     """Whether it was ever sent to a worker, which then knows its inputs."""

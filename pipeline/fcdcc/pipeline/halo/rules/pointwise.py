@@ -45,7 +45,7 @@ def broadcast(call: Call) -> Aligned:
     ndim = call.result.ndim
     axes = {ndim - o.ndim + o.axis for o in call.operands if o.axis is not None}
     if len(axes) != 1:
-        raise NotLocalError("the rows of one operand meet another axis of the other")
+        raise NotLocalError("broadcasting matches the rows of one operand with another axis")
     (axis,) = axes
     rows = int(call.result.shape[axis])
     found = (_broadcast_source(o, axis - (ndim - o.ndim), rows) for o in call.operands)
@@ -71,7 +71,7 @@ def _batch_norm(call: Call) -> RowOperation:
 
 
 class _FirstOfSeveral(Aligned):
-    """The other results are statistics of the whole tensor."""
+    """An operator of which only the first result is by rows; the others are statistics."""
 
     @property
     def first_only(self) -> bool:

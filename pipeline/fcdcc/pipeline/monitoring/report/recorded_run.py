@@ -29,11 +29,12 @@ logger = logging.getLogger(__name__)
 UNFIT_JOURNAL_ERRORS = (
     ArithmeticError, AttributeError, LookupError, OSError, TemplateError, TypeError, ValueError,
 )  # fmt: skip
-"""What showing a journal raises that does not hold what a run writes."""
+"""Errors that may arise from showing a journal that no run wrote, with other fields or types."""
 
 MIN_SILENT_SECONDS = 20.0
 MAX_MISSED_WRITES = 3.0
-"""A run is cut off if it has not written for so many of its intervals and so many seconds."""
+"""A run counts as cut off if its last write is older than ``MIN_SILENT_SECONDS`` plus
+``MAX_MISSED_WRITES`` times its interval of writing."""
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("time", "seconds", duration),
@@ -41,7 +42,7 @@ EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("extra work", "extra_work", percent),
     ("most memory of a worker", "peak_memory", lambda size: amount(size, "B")),
 )
-"""What the plan expects of a run: for people, its name in the summary, and how it is written."""
+"""What a plan forecasts of a run: label, name in the summary, and function that formats it."""
 
 _STATES = {
     "complete": "complete",
@@ -72,7 +73,7 @@ class RecordedRun:
 
     @property
     def state(self) -> str:
-        """How it ended; ``running`` if it goes on, ``cut off`` if it stopped writing."""
+        """How it ended; ``running`` if it has not, ``cut off`` if it stopped writing."""
         state = str(self.members["state"])
         silent = time.time() - float(self.members["updated"])
         patience = MIN_SILENT_SECONDS + MAX_MISSED_WRITES * float(self.members["every"])
@@ -90,14 +91,14 @@ class RecordedRun:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it is over at its rate; None while there is no rate."""
+        """Seconds until it ends, at its present rate; None until it has computed a block."""
         names = ("blocks_done", "blocks_skipped", "blocks_failed")
         done, skipped, failed = (int(self.status.get(name, 0)) for name in names)
         left = int(self.status.get("blocks_total", 0)) - done - skipped - failed
         return left * self.seconds / done if done else None
 
     def running(self) -> dict[str, Any] | None:
-        """Return how far it is; None if it is not going on now."""
+        """Return its progress; None if it is not running now."""
         if self.state != "running":
             return None
         return {
@@ -129,7 +130,7 @@ class RecordedRun:
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """What it last reported of its blocks."""
+        """The numbers of its blocks and images when it last wrote."""
         found: Mapping[str, Any] = self.members["told"]
         return found
 
@@ -141,7 +142,7 @@ class RecordedRun:
 
     @property
     def events(self) -> Sequence[Mapping[str, Any]]:
-        """Late groups, and workers that were gone."""
+        """Events of late groups and of workers that left or were lost."""
         found: Sequence[Mapping[str, Any]] = self.members["events"]
         return found
 
@@ -167,7 +168,7 @@ class RecordedRun:
 
     @cached_property
     def done_shares(self) -> list[ShareRecord]:
-        """The shares that are recorded of those that were done: the first and the latest."""
+        """The recorded shares that have a result: the first and the latest of the run."""
         return recorded_shares(self.members, "shares")
 
     @cached_property
@@ -211,7 +212,7 @@ class RecordedRun:
 
     @property
     def expected(self) -> list[tuple[str, str, str]]:
-        """What the plan expected and what was measured, for people; none in old journals."""
+        """Label, forecast and measurement of each expected field; empty for old journals."""
         summary = self.members["summary"]
         expected = summary.get("planned") if isinstance(summary, Mapping) else None
         if not isinstance(expected, Mapping):
@@ -224,11 +225,15 @@ class RecordedRun:
 
     @property
     def saved(self) -> float:
-        """Seconds on the clock for which some group would have waited, at least."""
+        """Seconds of the run in which at least one group would have waited for a given-up share."""
         return float(self.facts.get("saved_at_once", 0.0))
 
     def tail(self, part: float) -> tuple[float, float] | None:
-        """Return a quantile of the groups' seconds, without and with their slowest shares."""
+        """Return quantile ``part`` of the groups' seconds, and of those with the slowest shares.
+
+        The second is how long groups would take that wait for all their shares. None if fewer
+        than two groups are recorded.
+        """
         groups = self.groups
         if len(groups) < 2:
             return None
@@ -260,7 +265,7 @@ class OutputReport:
 
 
 def read_running(output: str) -> dict[str, Any] | None:
-    """Return how far the run is that is writing an output now; None if there is none.
+    """Return the progress of the run that is writing an output now; None if there is none.
 
     Raises
     ------
@@ -332,12 +337,12 @@ def _is_dated(run: RecordedRun) -> bool:
 
 
 def _share_seconds(row: Mapping[str, Any]) -> float:
-    """Return a layer's seconds of one share per group."""
+    """Return the seconds of a usual share of a layer times the layer's groups."""
     return float(row["share"]) * int(row["groups"])
 
 
 def _measured(row: Mapping[str, Any] | None, busy: float) -> dict[str, Any]:
-    """Return what was measured of a layer, None where nothing was."""
+    """Return the measurements of a layer, with None for what was not measured."""
     if row is None or not row["groups"]:
         names = ("decodes", "seconds", "slowest", "share", "part_measured")
         return {"groups": 0, **dict.fromkeys(names)}

@@ -1,9 +1,9 @@
 """The constants of the cost model, measured on the workers of a cluster in a few seconds.
 
-It times operations as layers have them, one after the other, so that each finds its weights and
-values where those of a network lie, on one worker and on all at once (which share cores, caches and
-memory); arrays that go from worker to worker; and tasks that do nothing. What tasks and fetches
-cost is read off the CPU clocks of the processes, which do not count the time of other processes.
+It times operations of typical layers, in turn, so that caches hold as little of their weights and
+values as in a network, on one worker and on all at once (which share cores, caches and memory);
+arrays that go from worker to worker; and tasks that do nothing. What tasks and fetches cost is read
+off the CPU clocks of the processes, which do not count the time of other processes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONVOLUTIONS = (
 """Convolutions that are timed: channels in and out, height and width, kernel."""
 
 GLUE = (64, 112)
-"""The glue that is timed between them: channels, and height and width."""
+"""The elementwise operation that is timed after these convolutions: channels, height and width."""
 
 BATCH = 4
 """Images that these operations are timed with."""
@@ -50,7 +50,7 @@ BATCH = 4
 SECONDS_PER_OPERATION = 0.1
 
 REPETITIONS = 3
-"""How often operations, and ways between workers, are timed: the best time counts."""
+"""How often operations, and transfers between workers, are timed: the best time counts."""
 
 SENT_BYTES = 16 * 2**20
 """Size of an array that goes from one worker to the next."""
@@ -59,20 +59,20 @@ HOPS = 12
 """Tasks in a chain of which each is on another worker than the one before it."""
 
 CHAIN_STEPS = 8
-"""Tasks in a chain that tells what tasks cost."""
+"""Tasks in each of the chains that measure the overhead of tasks."""
 
 MAX_CHAINS = 64
-"""Such chains at most: else two for each slot of a worker."""
+"""Most such chains; there are two for each slot of a worker if that is fewer."""
 
 CHAIN_VALUE_BYTES = 2**16
-"""Size of what the tasks of these chains make."""
+"""Size of the result of each task in these chains."""
 
 IDLE_SECONDS = 0.5
-"""For how long the processes are watched while nothing runs, for what they need anyway."""
+"""How long the CPU use of idle processes is measured, to be subtracted from what is measured."""
 
 
 class _Timing(NamedTuple):
-    """A measured operation: what it had to do, and its seconds."""
+    """A measured operation: its work, and its seconds."""
 
     work: Work
     seconds: float
@@ -89,7 +89,10 @@ class _Overhead(NamedTuple):
 
 
 class _Clocks(NamedTuple):
-    """CPU seconds of the processes: of all workers, the scheduler, and both; and the time."""
+    """CPU seconds of all workers, of the scheduler, and of both; and the time on the clock.
+
+    ``both`` counts a process once that is a worker and the scheduler.
+    """
 
     workers: float
     scheduler: float
@@ -121,7 +124,7 @@ def calibrate(
     client
         Connected to the cluster. Nothing else should be running on it.
     workers
-        The workers, as far as they are known.
+        Number of the workers and of their slots.
     torch_threads
         Threads of one operation.
     report
@@ -130,7 +133,7 @@ def calibrate(
     Raises
     ------
     Exception
-        Whatever a task of these raises on a worker.
+        If a measurement raises it on a worker.
     """
     with client.as_current():
         return _measured(client, workers, torch_threads, report)
@@ -182,7 +185,8 @@ def _fitted(timings: Sequence[_Timing]) -> tuple[float, float]:
     costs, *_ = np.linalg.lstsq(known, np.ones(len(known)), rcond=None)
     if costs[0] > 0 and costs[1] > 0:
         return float(1 / costs[0]), float(1 / costs[1])
-    # Another process took a core from some operation: each rate from the operations it decides.
+    # Times were disturbed by another process: take medians instead, the rate of multiply-adds
+    # from the convolutions and that of bytes from the other operation.
     return float(np.median(known[known[:, 0] > 0, 0])), float(np.median(known[known[:, 0] == 0, 1]))
 
 
@@ -200,7 +204,7 @@ def _operations(
 
 
 def _operate(begin: float, torch_threads: int) -> list[_Timing]:
-    """Time operations in turn, from the moment on at which all tasks begin."""
+    """Time operations in turn, beginning at ``begin`` (seconds since the epoch)."""
     torch.set_num_threads(torch_threads)
     made = [_convolution(*shape) for shape in CONVOLUTIONS] + [_glue(*GLUE)]
     taken: list[list[float]] = [[] for _ in made]
@@ -233,7 +237,7 @@ def _convolution(
 
 def _glue(channels: int, size: int) -> tuple[Work, Callable[[], object]]:
     x = torch.randn(BATCH, channels, size, size)
-    return Work(touched=5 * x.nbytes), lambda: torch.relu(x + x)  # three arrays, and two
+    return Work(touched=5 * x.nbytes), lambda: torch.relu(x + x)  # + touches 3, relu 2
 
 
 def _overhead(
@@ -247,7 +251,8 @@ def _overhead(
     _graph(client, chains, idle, meet=False)  # the first one opens connections, too
     plain, few = _graph(client, chains, idle, meet=False)
     met, many = _graph(client, chains, idle, meet=True)
-    # Both had as many tasks; where cores are busy some chains of the first change workers, too.
+    # Both graphs have the same number of tasks. Chains that do not meet fetch values, too, when
+    # Dask moves a task to a worker that is less busy.
     fetch = max(0.0, met.workers - plain.workers) / max(many - few, 1)
     together = plain.both if _same_machine(client) else plain.workers
     task = max(together - few * fetch, 0.0) / (chains * CHAIN_STEPS)
@@ -260,9 +265,9 @@ def _overhead(
 
 
 def _graph(client: Client, chains: int, idle: _Clocks, *, meet: bool) -> tuple[_Clocks, int]:
-    """Return what chains of tasks cost, and how many values they fetched.
+    """Return the time that chains of tasks take, and how many values their tasks fetch.
 
-    Where chains ``meet``, every task needs the one before it in the next chain, too.
+    If chains ``meet``, every task also needs the previous task of the next chain.
     """
     name = f"calibrate-{uuid4().hex[:8]}"
     tasks: dict[Key, Task] = {}
@@ -285,7 +290,7 @@ def _graph(client: Client, chains: int, idle: _Clocks, *, meet: bool) -> tuple[_
 def _link_speeds(
     client: Client, addresses: Sequence[str], idle: _Clocks, parallel: float
 ) -> tuple[float, float]:
-    """Return bytes per second of a core, and of the link, from each worker to the next."""
+    """Return bytes per second that a core copies, and that a link between workers carries."""
     copied, link = [], []
     for _ in range(REPETITIONS):
         made = [
@@ -302,7 +307,7 @@ def _link_speeds(
         spent = _clocks(client).since(before)
         cores = max(spent.without(idle).workers, 1e-6)
         copied.append(cores / (len(addresses) * SENT_BYTES))
-        # What the cores need for it is not counted again as time on the link.
+        # The time of the cores is in ``copied`` already.
         link.append(max(spent.now - cores / min(parallel, len(addresses)), 1e-6) / SENT_BYTES)
     return 1 / min(copied), 1 / min(link)
 
@@ -321,7 +326,7 @@ def _on_workers(client: Client, function: Callable[..., Answer]) -> dict[str, An
 
 
 def _clock() -> tuple[tuple[str, int], float]:
-    """Return which process this is, and its seconds so far."""
+    """Return which process this is, and its CPU seconds so far."""
     return (socket.gethostname(), os.getpid()), time.process_time()
 
 

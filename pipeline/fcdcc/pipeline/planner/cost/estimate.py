@@ -1,4 +1,4 @@
-"""From a network, a plan and workers to a :class:`~fcdcc.pipeline.plans.forecast.Forecast`."""
+"""Make a :class:`~fcdcc.pipeline.plans.forecast.Forecast` of a network, a plan and workers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ from .simulation import BlockTasks, SimulatedRun, block_tasks, simulate
 from .task_costs import TaskCost, block_costs, read_work
 
 SIMULATED_ROUNDS = 3
-"""How many times as many blocks are simulated as are in flight; their pace is then that of all."""
+"""Blocks that are simulated for each block in flight; longer runs are taken to go on at the rate
+of these."""
 
 MAX_SIMULATED_WORKERS = 24
-"""A larger cluster is simulated with so many workers, or 2 n, and as many blocks for each."""
+"""Most workers that are simulated, or 2 n if that is more. A larger cluster is scaled down to
+these, with the same number of blocks for each worker."""
 
 WEIGHT_COPIES = 3.0
 """Copies of the weights in a worker: as they came over the network, in use, and about once more in
@@ -88,7 +90,7 @@ def forecast(
         peak_memory=speeds.memory_at_rest
         + WEIGHT_COPIES * profile.weights
         + used
-        + min(used, MAX_KEPT_BYTES),  # as much as was needed is kept when it is free
+        + min(used, MAX_KEPT_BYTES),  # freed memory that the allocator keeps
         plain_seconds=_plain_seconds(network, profile, plan, workers, speeds, images),
         tasks=tasks,
         layers=layers,
@@ -98,7 +100,7 @@ def forecast(
 
 
 def _block_sizes(plan: Plan, images: int | None, bands: int, most: int) -> list[int]:
-    """Return the images of each of the first ``most`` blocks, or of all if there are fewer."""
+    """Return the number of images of each block, of the first ``most`` blocks at most."""
     if images is None or images * bands >= most * plan.batch:
         return [plan.batch] * most
     last = images % plan.batch
@@ -120,14 +122,14 @@ class _BlockModel:
     Attributes
     ----------
     bands
-        Blocks that hold the same images.
+        Number of blocks that hold the same images, each for another band of rows.
     plan
-        The plan, with every convolution as the band of a block has it.
+        The plan, with the geometry that every convolution has in one band.
     """
 
     def __init__(self, network: Network, plan: Plan, profile: Profile, speeds: Speeds) -> None:
         self.bands, self._band = 1, None
-        if plan.band is not None:  # one in the middle, which has neighbours on both sides
+        if plan.band is not None:  # model the middle band, which has neighbours on both sides
             rows = analysed(network, plan.image_shape).layouts[network.output].rows
             size = min(plan.band, rows)
             self.bands, start = ceil(rows / plan.band), (rows - size) // 2
@@ -146,11 +148,11 @@ class _BlockModel:
         return self._block(images).tasks
 
     def costs(self, images: int) -> dict[Key, TaskCost]:
-        """Return what each of its tasks costs."""
+        """Return what each task of such a block costs."""
         return self._block(images).costs
 
     def parity_memory(self, images: int) -> float:
-        """Return the bytes of the largest task on standby: what it is given, makes and needs."""
+        """Return the bytes of the largest task on standby: inputs, result and workspace."""
         graph, costs, _ = self._block(images)
         nodes = (node for node in graph.values() if isinstance(node, AnyK))
         standby = {node.shares[position] for node in nodes for position in node.standby}
@@ -214,8 +216,9 @@ def _plain_seconds(
 ) -> float:
     """Return how long plain data-parallel inference takes: one task for each block.
 
-    It takes few images in smaller blocks, so that every worker has something to do. Of many images
-    the pace counts, as it does for a plan: the last round of blocks need not be a whole one.
+    If there are few images, blocks are smaller, so that every worker has one. If there are many,
+    the time is the number of blocks divided by their rate, as in the forecast of a plan: no worker
+    is taken to be idle in the last round.
     """
     total = images or plan.batch * workers.count
     places = workers.count * workers.slots
