@@ -1,4 +1,4 @@
-"""The errors of the pipeline; see :mod:`fcdcc.coding.errors` for the rules."""
+"""The errors of the pipeline; :mod:`fcdcc.coding.errors` explains how errors are designed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a whole network: every stage analysed, and ranges followed through several."""
+"""The rows of a whole network: which input rows a range needs through one or several stages."""
 
 from __future__ import annotations
 
@@ -134,14 +134,14 @@ def needed_between(
     found
         The network, analysed.
     wanted
-        (start, stop) of values between stages.
+        (start, stop) rows of values between stages, by the value's name.
     given
         Values to stop at, in addition to the network's input.
 
     Returns
     -------
     (start, stop) of the given values and of the network's input, all rows if there is a
-    barrier in between; None for values without rows. Those that are not needed are left out.
+    barrier in between; None for values without rows. Values that are not needed are left out.
     """
     kept = {found.network.input, *given}
     asked = _asked(found, wanted, kept)
@@ -149,7 +149,7 @@ def needed_between(
 
 
 def ranges_for(found: NetworkRows, wanted: Mapping[str, tuple[int, int]]) -> dict[str, Rows | None]:
-    """Return the rows of every value between stages that rows of some of them need.
+    """Return the rows of every value between stages that the wanted rows of some values need.
 
     Parameters
     ----------
@@ -159,8 +159,8 @@ def ranges_for(found: NetworkRows, wanted: Mapping[str, tuple[int, int]]) -> dic
     Returns
     -------
     (start, stop) of the wanted values and of all values that they are computed from, the
-    network's input included, with all rows between those that several stages need; None for
-    values without rows. Those that are not needed are left out.
+    network's input included: one range that covers the rows for all stages that read the value;
+    None for values without rows. Values that are not needed are left out.
     """
     return _asked(found, wanted, {found.network.input})
 

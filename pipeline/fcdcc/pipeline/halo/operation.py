@@ -49,7 +49,7 @@ class Operand:
     def rows_at(self) -> int:
         """The row axis of an operand that has one."""
         if self.axis is None:
-            raise NotLocalError("it expects rows where a value has none")
+            raise NotLocalError("it needs the rows of a value that has none")
         return self.axis
 
     @property

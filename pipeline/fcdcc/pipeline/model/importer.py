@@ -1,4 +1,4 @@
-"""From an archive to a :class:`~fcdcc.pipeline.model.network.Network`.
+"""Make a :class:`~fcdcc.pipeline.model.network.Network` of an archive.
 
 The passes, in order: read the graph as one sequence of steps; drop steps that do nothing in
 inference; compute constants; replace steps that change their arguments; recognise convolutions;
@@ -40,7 +40,7 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
     Raises
     ------
     ModelError
-        If the model cannot be run here; the message says why.
+        If the pipeline cannot run the model; the message says why.
     """
     network: Network = as_model_errors(source, _network, read_program(archive, source), fold)
     return network

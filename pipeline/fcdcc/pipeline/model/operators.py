@@ -66,7 +66,7 @@ _INTERNAL_ATEN = words(
     _weight_norm _weight_norm_interface
     """
 )
-# Files, printing, memory that is not the argument's own.
+# Operators that open files, or access memory that is not the argument's own.
 _FORBIDDEN_ATEN = words(
     """
     from_file data set set_ resize resize_ resize_as resize_as_ record_stream
@@ -96,7 +96,7 @@ _FRESH_COMPOSITES = words(
 
 
 def operator_name(target: str) -> str:
-    """Return our name of an operator as ``torch.export`` writes it.
+    """Return the name in a network of an operator, given its name in ``torch.export``.
 
     >>> operator_name("torch.ops.aten.relu.default")
     'aten.relu.default'
@@ -228,7 +228,7 @@ def bound_arguments(step: Step) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def needs_device(name: str) -> bool:
-    """Return whether the operator makes a tensor out of numbers, on a device to be named."""
+    """Return whether the operator makes a tensor from numbers only, on a ``device`` argument."""
     found = schema(name)
     if found is None:
         return False

@@ -9,8 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from .network import ConvStage, Ref, Step
 
-# The passes of the import work on a sequence of these. The index of a ConvStage in it is not
-# meaningful yet.
+# The passes of the import work on a sequence of items. A ConvStage in it has no valid index yet.
 Item: TypeAlias = Step | ConvStage
 AnyItem = TypeVar("AnyItem", Step, Item)
 

@@ -131,8 +131,8 @@ waited for (2.0 s late on average).'
     if not known:
         return "No worker has computed a share yet."
     last = max(known, key=_pace)
-    return f"Nobody is slow: the slowest, {last.address}, takes {_pace(last):.1f} times the usual \
-time."
+    return f"No worker is slow: the slowest, {last.address}, takes {_pace(last):.1f} times the \
+usual time."
 
 
 def slow_ones(workers: Sequence[WorkerView]) -> str:
@@ -185,7 +185,7 @@ def _why_stuck(workers: Sequence[WorkerView]) -> str:
     it, has, holds = ("it", "has", "holds") if len(workers) == 1 else ("they", "have", "hold")
     ghosts = sum(worker.ghosts for worker in workers)
     shares = "a share" if ghosts == 1 else f"{ghosts} shares"
-    held = f"{shares} that nobody waits for any more"
+    held = f"{shares} that no task needs any more"
     if silent > 0:
         return f"{it} {has} not answered for {silent:.1f} s" + (
             f" and {holds} {held}" if ghosts else ""

@@ -25,10 +25,11 @@ DEFAULT_COLUMNS = 120
 MAX_LAYERS_SHOWN = 200
 
 MAX_LAYERS_NAMED = 6
-"""Layers named in a sentence; of the others it says how many there are."""
+"""Most layers that a sentence names; it counts the others."""
 
 FREE_RATIO = 1.02
-"""A plan that takes at most so many times as long as plain inference is said to cost nothing."""
+"""A plan is said to cost nothing if it takes at most this many times as long as plain
+inference."""
 
 SPARE_SHARES: dict[Redundancy, str] = {
     "eager": "all shares of a layer start at once",
@@ -69,13 +70,13 @@ def _layer_line(layer: LayerPlan) -> str:
 
 
 def losses(plan: Plan) -> str:
-    """Return what may be lost of every coded layer at a time."""
+    """Return a sentence on how many shares, workers and machines may be lost at a time."""
     if not plan.coded_layers:
-        return "Nothing is coded: the work of a worker that is lost is done again."
+        return "No layer is coded: the work of a lost worker is computed again."
     if plan.redundancy == "off" or not plan.tolerate:
         return (
-            "Nothing is spare: a share that is late is waited for, and one that is lost is done "
-            "again elsewhere."
+            "There is no redundancy: layers wait for late shares, and lost shares are computed "
+            "again on another worker."
         )
     said = f"Any {plan.delta} of the {plan.n} shares of a coded layer suffice"
     found = plan.forecast
@@ -87,7 +88,7 @@ def losses(plan: Plan) -> str:
     where = (
         f"of {workers.hosts} machines {_number(hosts)}"
         if workers.hosts > 1
-        else "the machine itself must stay"
+        else "but the one machine must not be lost"
     )
     said += f": of {workers.count} workers {_number(lost)} may be lost at a time, {where}."
     if workers.count < plan.n and plan.tolerate > lost:
@@ -112,9 +113,9 @@ def comparison(plan: Plan) -> str:
     said = f"Plain data-parallel inference takes about {duration(plain)} for {what}, this plan "
     said += duration(planned)
     if planned <= FREE_RATIO * plain:
-        return f"{said}: the insurance costs nothing while all is well."
+        return f"{said}: redundancy costs nothing while all workers are healthy."
     if not plan.coded_layers or plan.redundancy == "off" or not plan.tolerate:
-        return f"{said} and insures nothing: plain inference is the better choice."
+        return f"{said} and tolerates no loss: plain inference is the better choice."
     return (
         f"{said}: plain is the better choice unless workers that stall, die or are slow would "
         f"cost it more than {duration(planned - plain)}."
@@ -122,11 +123,11 @@ def comparison(plan: Plan) -> str:
 
 
 def _planned_seconds(plan: Plan, found: Forecast) -> tuple[float, str]:
-    """Return the seconds for the images that plain inference is timed for, and which they are."""
+    """Return the plan's seconds for the images of ``plain_seconds``, and these in words."""
     if found.images is None:
         count = found.workers.count * plan.batch
         blocks = found.workers.count * found.bands
-        return found.block_seconds * blocks, f"{count} images of many"
+        return found.block_seconds * blocks, f"every {count} images"
     images = "1 image" if found.images == 1 else f"{found.images} images"
     return found.seconds_of(found.images, plan.batch), images
 
@@ -145,7 +146,7 @@ def not_coded(plan: Plan) -> Iterator[str]:
 
 
 def _sentences(plan: Plan) -> Iterator[str]:
-    """Yield what a reader should know beside the numbers."""
+    """Yield sentences on tolerated losses, plain inference, uncoded layers, and warnings."""
     yield losses(plan)
     compared = comparison(plan)
     if compared:
@@ -198,7 +199,7 @@ def _cost(cell: Callable[[LayerForecast, Plan], str]) -> Callable[[_Row], str]:
 
 
 def _of_task(cell: Callable[[LayerForecast, Plan], str]) -> Callable[[_Row], str]:
-    """Return a cell that has a dash where the layer has no task of its own, too."""
+    """Return a cell that also has a dash where the layer has no task of its own."""
     known = _cost(cell)
     return lambda row: "–" if row.layer.is_part_of_next_share else known(row)
 
@@ -224,8 +225,8 @@ COLUMNS = (
     _Column("memory", _of_task(lambda cost, _: amount(cost.memory, "B"))),
     _Column("condition", _condition),
 )
-"""Work: of the network's own. Sent: between workers, for an image. Memory: of the costliest
-task. Condition: the worst number that a tolerated loss leaves."""
+"""Work: per cent of the multiply-adds of the uncoded network. Sent: bytes between workers for an
+image. Memory: of the largest task. Condition: the worst number after a tolerated loss."""
 
 
 def _rows(plan: Plan) -> Iterator[_Row]:
@@ -238,7 +239,7 @@ def _rows(plan: Plan) -> Iterator[_Row]:
 
 
 def _images(plan: Plan) -> float:
-    """Return the images of a block, of which it may be a band."""
+    """Return the images of a block; a fraction if it holds one band of its images."""
     return plan.batch / (1 if plan.forecast is None else plan.forecast.bands)
 
 

@@ -1,4 +1,4 @@
-"""What a plan will cost, and on which workers: values that are saved with it."""
+"""The cost forecast of a plan and the workers that it is for: values that are saved with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Work:
-    """What a task or a stage has to do.
+    """The work of a task or a stage.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Work:
     fixed: float = 0.0
 
     def times(self, factor: float) -> Work:
-        """Return the work for so many images, or for a part of the rows."""
+        """Return the work for ``factor`` images, or for this part of the rows."""
         return Work(self.multiply_adds * factor, self.touched * factor, self.fixed)
 
     def __add__(self, other: Work) -> Work:
@@ -39,10 +39,10 @@ class Work:
 
 
 def convolution_work(multiply_adds: float, values: float, weights: float) -> Work:
-    """Return the work of a convolution of so many bytes of inputs and outputs, and of weights.
+    """Return the work of a convolution with ``values`` bytes of inputs and outputs.
 
-    It brings inputs, outputs and weights into an order of its own: values are touched twice,
-    weights read, written and read (benchmarks/operations.py).
+    A convolution copies inputs, outputs and weights (``weights`` bytes) into another memory layout:
+    values are touched twice, weights are read, written and read (benchmarks/operations.py).
     """
     return Work(multiply_adds, 2 * values, 3 * weights)
 
@@ -60,24 +60,24 @@ class Speeds:
     multiply_adds
         Multiply-adds of a convolution per second in float32, of one task while no other runs.
     touched
-        Bytes per second that an operation reads and writes beside its multiply-adds.
+        Bytes per second that an operation reads and writes; adds to the time of multiply-adds.
     task
-        Seconds of a core that a task costs beside its work, the scheduler's included where it
-        shares the machine of the workers.
+        Seconds of a core that a task costs in addition to its work, including the scheduler's if
+        it is on the machine of the workers.
     scheduler
         Seconds that a task costs the scheduler, which handles one at a time.
     fetch
-        Seconds of a core for each value that is fetched from another worker, however large it is:
-        both ends together.
+        Seconds of a core for each value that is fetched from another worker, whatever its size,
+        summed over sender and receiver.
     copied
-        Bytes per second of a core that go from one worker to another, both ends together.
+        Bytes sent between workers per second of core time, of sender and receiver together.
     link
         Bytes per second between two workers while all of them send.
     hop
-        Seconds that a value is on its way, however small, beside what cores do for it.
+        Latency in seconds of a value between two workers, in addition to the time of cores.
     parallel
-        How many tasks run at once as fast as one alone: the number of tasks at a time, or of
-        cores where several workers share them.
+        How many tasks run at once, each as fast as one alone: the number of slots, or of cores if
+        there are fewer.
     memory_at_rest
         Bytes of a worker process that is idle.
     source
@@ -97,17 +97,17 @@ class Speeds:
     source: Literal["default", "measured"] = "default"
 
     def seconds(self, work: Work, itemsize: int) -> float:
-        """Return the seconds that work takes which is alone on the machine."""
+        """Return the seconds that work takes on a core while no other task runs."""
         slower = itemsize / MEASURED_DTYPE_BYTES
         moved = work.touched + work.fixed
         return slower * work.multiply_adds / self.multiply_adds + moved / self.touched
 
     def fetching(self, values: int, size: float) -> float:
-        """Return the seconds of a core that it costs to fetch some values of so many bytes."""
+        """Return the seconds of a core for fetching ``values`` values of ``size`` bytes in all."""
         return values * self.fetch + size / self.copied
 
     def travelling(self, size: float) -> float:
-        """Return for how long values of so many bytes are on their way between two cores."""
+        """Return the seconds that values of ``size`` bytes are on the link between two workers."""
         return self.hop + size / self.link
 
 
@@ -129,7 +129,7 @@ class WorkerPool:
     count
         How many.
     slots
-        Tasks at a time of each.
+        Tasks that each runs at a time.
     hosts
         Machines that they are on.
     memory
@@ -145,7 +145,7 @@ class WorkerPool:
     in_one_process: bool = False
 
     def lost(self, shares: int, tolerate: int) -> int:
-        """Return how many workers may be lost of a group with so many shares.
+        """Return how many workers may be lost if a group has ``shares`` shares.
 
         >>> [WorkerPool(count).lost(6, 2) for count in (12, 6, 3, 2)]
         [2, 2, 1, 0]
@@ -168,9 +168,9 @@ class LayerForecast:
     multiply_adds
         Of the shares that start, or of the convolution where it is not coded.
     bytes_sent
-        Bytes that go to the workers for it, from others.
+        Bytes that its tasks fetch from other workers.
     memory
-        Bytes of its largest task: what it makes, and what it needs while it runs.
+        Bytes of its largest task: its result, and its workspace.
     condition
         The worst condition number that a tolerated loss leaves; None where nothing is coded.
     """
@@ -203,7 +203,7 @@ class Forecast:
     block_multiply_adds
         Of a block: all shares that start, and what is not coded.
     extra_work
-        What of these is more than the network needs, as a part of that.
+        (multiply-adds of the plan − uncoded) / uncoded.
     peak_memory
         Bytes of the process of the worker that needs most.
     plain_seconds
@@ -214,7 +214,7 @@ class Forecast:
     layers
         Each convolution.
     bands
-        Blocks that hold the same images, each another band of them.
+        Number of blocks that hold the same images, each for another band of rows.
     parity_memory
         Bytes that a worker needs in addition while it computes a share of parity on standby,
         which it does when another share is late or lost.
@@ -236,11 +236,11 @@ class Forecast:
     parity_memory: float = 0.0
 
     def blocks(self, images: int, batch: int) -> int:
-        """Return how many blocks so many images are."""
+        """Return the number of blocks of a run over ``images`` images."""
         return -(-images // batch) * self.bands
 
     def seconds(self, blocks: float) -> float:
-        """Return how long so many blocks take, a smaller one at the end being a part of one.
+        """Return the seconds for a number of blocks; a fraction is a smaller last block.
 
         >>> made = Forecast(WorkerPool(2), Speeds(), None, (2.0, 2.5), 1.0, 0, 0, 0, 0, 0, 0, ())
         >>> made.seconds(0), made.seconds(1), made.seconds(4), made.seconds(3.5)
@@ -251,12 +251,12 @@ class Forecast:
         return self.ends[-1] + (blocks - len(self.ends)) * self.block_seconds
 
     def seconds_of(self, images: int, batch: int) -> float:
-        """Return how long so many images take in blocks of so many."""
+        """Return the seconds for ``images`` images in blocks of ``batch``."""
         return self.seconds(images / batch * self.bands)
 
 
 def expected_of_run(forecast: Forecast, blocks: int) -> dict[str, float]:
-    """Return what is expected of a run of so many blocks, by the names of its summary."""
+    """Return the forecast of a run of ``blocks`` blocks, by the names of its summary."""
     return {
         "seconds": round(forecast.seconds(blocks), 3),
         "bytes_sent": round(forecast.block_bytes * blocks),

@@ -181,8 +181,8 @@ def test_the_sentence_names_the_one_that_does_not_answer() -> None:
         WorkerView("tcp://c:1", done=9, pace=1.0, silent=2.0, ghosts=1, stuck=1.5),
     ]
     assert verdict(workers) == (
-        "tcp://c:1 is the slow one: it has not answered for 2.0 s and holds a share that nobody "
-        "waits for any more."
+        "tcp://c:1 is the slow one: it has not answered for 2.0 s and holds a share that no task "
+        "needs any more."
     )
     assert [worker.address for worker in ranked(workers)] == ["tcp://c:1", "tcp://b:1", "tcp://a:1"]
     assert slow_ones(workers) == "tcp://c:1 (silent for 2.0 s)"
@@ -190,7 +190,7 @@ def test_the_sentence_names_the_one_that_does_not_answer() -> None:
 
 def test_the_sentence_says_so_when_nobody_is_slow_and_when_somebody_left() -> None:
     even = [WorkerView("tcp://a:1", done=9, pace=1.1), WorkerView("tcp://b:1", done=9, pace=1.0)]
-    assert verdict(even).startswith("Nobody is slow: the slowest, tcp://a:1, takes 1.1 times")
+    assert verdict(even).startswith("No worker is slow: the slowest, tcp://a:1, takes 1.1 times")
     gone = WorkerView("tcp://c:1", done=3, gone="removed", gone_for=7.0)
     assert verdict([*even, gone]) == "tcp://c:1 was removed for not answering, 7 s ago."
     assert slow_ones(even) == ""

@@ -1,8 +1,8 @@
-"""What the plugin relies on inside Dask, checked in one place and reported in words.
+"""Check that Dask has the internal interfaces that the any-k plugin needs.
 
 The plugin changes the scheduler's own state (:mod:`.graph_edits`), which is not a public interface
-of Dask. So before it works for a scheduler it checks that everything it relies on is still there,
-and refuses with a list of what is not.
+of Dask. So before it is installed, this module checks that everything that it uses exists, and
+raises an error that lists what is missing.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TASK = {
     "dependents": "the tasks that need it",
     "waiting_on": "the inputs that are not there yet",
     "waiters": "the tasks that wait for it",
-    "who_wants": "the clients that asked for it",
+    "who_wants": "the clients that requested it",
     "who_has": "the workers that hold its result",
     "processing_on": "the worker that it was assigned to",
     "run_spec": "the graph node that is sent to the worker",
     "run_id": "whether it was ever sent to a worker",
-    "annotations": "what the user said about it",
+    "annotations": "the annotations of the user",
     "priority": "when it runs, compared with others",
     "worker_restrictions": "the workers that it may run on",
     "host_restrictions": "the hosts that it may run on",
@@ -101,7 +101,7 @@ def check_contract() -> None:
 
 
 def breaches() -> list[str]:
-    """Return in words what in Dask is not as the plugin needs it; empty if all is well."""
+    """Return a message for each thing that the plugin needs and Dask lacks."""
     return [
         *_version(),
         *_attributes(),
@@ -189,7 +189,7 @@ def _worker_side() -> list[str]:
 
 
 def _graph_nodes() -> list[str]:
-    """Try on a graph node what the plugin does with it."""
+    """Check that data can be put in place of an input of a graph node, as the plugin does."""
     if not hasattr(Task, "block_fusion"):
         return ["a graph node cannot refuse to be merged ('block_fusion')"]
     try:

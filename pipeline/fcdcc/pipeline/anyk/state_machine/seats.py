@@ -1,10 +1,10 @@
 """Which worker gets which seat of a block.
 
 A seat is a place for the shares of one position, layer after layer. The shares of a group should
-be on different workers, or one lost worker takes several of them along. So every seat gets a worker
+be on different workers, so that a lost worker loses only one of them. So every seat gets a worker
 of its own while there are enough, and hosts have equally many seats as far as possible. Workers
-that are busy with ghosts or do not answer come last. Among the others a seat goes where its work
-will be finished first, by the work that the worker has and by its pace. The parity seats are
+that are busy with ghosts or do not answer come last. Among the others, a seat goes to the worker
+that will finish its work first, by the work that it has and by its pace. The parity seats are
 assigned last, and so go to the slowest. Every block begins at another worker, so that equal workers
 take turns.
 """
@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 EXTRA_SEAT_WEIGHT = 2
-"""For every seat of the block that a worker has already, another one counts as if the worker had
-this many more seats' work to do."""
+"""A further seat of the same block counts as this many additional seats' work for each seat of the
+block that the worker has already."""
 
 
 class _Addressed(Protocol):
@@ -40,7 +40,7 @@ class Seatable(NamedTuple):
     Parameters
     ----------
     avoid_rank
-        How much other workers are preferred, 0 to 2.
+        Workers with a lower rank are preferred; 0 to 2.
     load
         Number of shares that it has yet to compute.
     pace
@@ -91,7 +91,7 @@ def assign(
     taken
         Seats that are filled already, by addresses among the workers.
     workers
-        In the order of :func:`interleave`. Without workers no seat is filled.
+        The workers, in the order of :func:`interleave`. Without workers no seat is filled.
     rotation
         Index of the worker that seat 0 is given to if all workers are equal.
     parity

@@ -1,7 +1,8 @@
 """Run a command at given times in the foreground: one run at a time, each in its own process.
 
-A separate process leaves nothing behind, whatever happens in it. A time during the previous
-run is skipped. One run makes up for all times that were missed because the machine slept.
+When a process ends, even by a crash, its memory and threads are free for the next run. A time
+during the previous run is skipped. One run makes up for all times that were missed because the
+machine slept.
 """
 
 from __future__ import annotations

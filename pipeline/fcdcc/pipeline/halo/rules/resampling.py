@@ -4,7 +4,8 @@ The position of an output row in the source depends on the sizes of the whole te
 operator cannot be applied to a strip directly. Along the rows this module resamples, with the
 weights that the operator has on a tensor of that size; the other axes are left to the operator.
 The weights are measured: the operator is run on a few columns of zeros and ones (row i is one
-in column i mod T, with T taps), so its behaviour at borders and its rounding are reproduced.
+in column i mod T, for taps + 1 columns), so its behaviour at borders and its rounding are
+reproduced. The taps are the source rows that one row of the result can depend on.
 """
 
 from __future__ import annotations

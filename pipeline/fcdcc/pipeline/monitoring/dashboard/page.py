@@ -31,7 +31,7 @@ PAGE = "fcdcc"
 """Path of the page, and its name in the menu."""
 
 JSON = "json/fcdcc.json"
-"""Path of what the page shows, as JSON."""
+"""Path of the JSON with the data of the page."""
 
 REFRESH_MILLISECONDS = 1000
 """Time between two updates of the page in the browser."""
@@ -43,7 +43,7 @@ MAX_LAYERS = 60
 """Layers in the table of the page."""
 
 BEHINDHAND_PACE = 1.2
-"""The pace from which on a worker's square has a colour of its own."""
+"""From this pace on, a worker's square on the map has the colour of a slower one."""
 
 _STATES = {
     "running": "is running",
@@ -51,7 +51,7 @@ _STATES = {
     "incomplete": "is over; some blocks failed",
     "interrupted": "was interrupted",
     "failed": "ended with an error",
-    "silent": "has not said anything for a while",
+    "silent": "has not reported for a while",
 }
 
 
@@ -71,7 +71,7 @@ def page(extra: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
 
 @cache
 def _with_frame() -> jinja2.Environment:
-    """Return the templates of this package and of Dask, where values may be missing."""
+    """Return the templates of this package and of Dask; Dask's may use undefined variables."""
     frame = jinja2.FileSystemLoader(Path(utils.__file__).parent / "templates")
     room = __package__.rpartition(".")[0]
     return templates.environment(room, frame, undefined=jinja2.Undefined)
@@ -100,7 +100,7 @@ def _values(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _about(run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a run is, in a few words each."""
+    """Yield the model, output, code and redundancy of a run, as far as they are known."""
     if run["model"]:
         yield run["model"]
     if run["output"]:
@@ -112,7 +112,7 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _mood(shown: Mapping[str, Any]) -> str:
-    """Return the class of the sentence: whether a worker is in trouble, or nothing is known."""
+    """Return the CSS class of the sentence on stragglers: bad, neutral, or nothing known."""
     workers = shown["workers"]
     if any(w["silent"] > 0 or w["slow"] or w["gone"] in ("removed", "lost") for w in workers):
         return "say bad"
@@ -120,13 +120,13 @@ def _mood(shown: Mapping[str, Any]) -> str:
 
 
 def _squares(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the class and the label of each worker's square on the map."""
+    """Yield the CSS class and the label of each worker's square on the map."""
     for address, pace, ghosts, silent, slow in shown["paces"]:
         yield square_class(pace, ghosts, silent, slow), f"{address}: {times(pace)}, {ghosts} ghosts"
 
 
 def square_class(pace: float | None, ghosts: int, silent: float, slow: bool) -> str:
-    """Return the class of a worker's square on the map; '' while nothing is known of it.
+    """Return the CSS class of a worker's square on the map; '' if its pace is unknown.
 
     >>> square_class(1.0, 0, 0.0, False), square_class(None, 0, 0.0, False)
     ('even', '')
@@ -154,7 +154,7 @@ class _Handler(utils.RequestHandler):
         return found
 
     def set_default_headers(self) -> None:
-        """Forbid that the answer is kept: it is out of date at once."""
+        """Forbid caching of the answer."""
         self.set_header("Cache-Control", "no-store")
 
 
@@ -209,7 +209,7 @@ def _menu(scheduler: Scheduler) -> dict[str, Any]:
 
 
 def _prefix(application: Application) -> str:
-    """Return what stands before all paths, by a path of Dask's own that is there."""
+    """Return the prefix of all paths of the server, found from one of Dask's own paths."""
     known = "json/counts.json"
     for rule in _rules(application):
         path = str(rule.matcher.regex.pattern).rstrip("$")

@@ -1,4 +1,4 @@
-"""Statistics of one run: the records of its shares and groups go in, sums come out.
+"""Statistics of one run: sums over the records of its shares and groups.
 
 Everything is bounded: what is kept grows with the numbers of workers and layers, not with the
 length of a run.
@@ -7,7 +7,7 @@ length of a run.
 not known. But its worker is busy with it for a while longer: until the worker begins its next
 share, as long as it reports cancelled tasks or does not answer, or until it leaves. The time from
 the moment at which the share was given up until then is its lateness: its group would have waited
-for at least so long. A share that nobody has seen to be computed any longer has the lateness 0.
+for at least this long. The lateness is 0 if the worker was not seen busy with the share any more.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from ...anyk.state_machine.history import GroupRecord, Log, ShareRecord
 GROUP_SECONDS_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
-"""Upper ends of the classes in which groups are counted by their seconds; the last is open."""
+"""Upper bounds of the buckets in which groups are counted by their seconds; one more bucket has
+none."""
 
 MAX_WORKERS = 2_000
 MAX_LAYERS = 2_000
 
 MAX_OPEN_GROUPS = 4_000
-"""Groups that are not completed, or whose erasures' lateness is not known."""
+"""Most groups kept that are not complete, or have an erasure whose lateness is not known yet."""
 
 MAX_HELD_SHARES = 5_000
-"""Erasures whose lateness is not known."""
+"""Most erasures kept whose lateness is not known yet."""
 
 RECENT_GROUPS = 500
 MAX_GHOSTS = 2_000
 
 MAX_SAVED_INTERVALS = 64
-"""Intervals of saved waiting that later ones may still be joined with."""
+"""Latest intervals of saved waiting that are kept, to be joined with later ones that overlap."""
 
 RECENT_DURATIONS = 33
-"""Shares of a layer whose median is its typical duration."""
+"""Latest shares of a layer of whose durations the median is the typical one."""
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class WorkerFacts:
     late, worst
         Lateness of its erased shares in seconds: the sum, and the largest.
     overdue
-        Its erased shares that were late by more than what shares of their layer take.
+        Its erased shares whose lateness exceeds the typical duration of shares of their layer.
     seen
         The time of its last record, in seconds since the epoch.
     gone
@@ -78,7 +79,7 @@ class WorkerFacts:
 
 @dataclass(slots=True)
 class LayerFacts:
-    """What became of one layer's groups.
+    """Sums over the groups of one layer.
 
     Parameters
     ----------
@@ -89,10 +90,10 @@ class LayerFacts:
     settled
         Groups of which the lateness of all shares is known.
     settled_seconds, slowest
-        ``seconds`` of these, and the same up to the result of the slowest share, or to when it
-        would have come at the earliest.
+        ``seconds`` of these groups, and the same up to the result of their slowest share, or to the
+        earliest time at which it can have come.
     buckets
-        Groups by their seconds, in the classes of :data:`GROUP_SECONDS_BUCKETS`.
+        Number of groups in each bucket of :data:`GROUP_SECONDS_BUCKETS`.
     durations, parity_durations
         Seconds that the latest shares, and the latest parity shares, took.
     """
@@ -116,7 +117,7 @@ class LayerFacts:
         self.buckets[bisect_left(GROUP_SECONDS_BUCKETS, record.seconds)] += 1
 
     def typical(self, stage: str) -> float:
-        """Return the median of what the latest shares of a stage took, in seconds."""
+        """Return the median duration of the latest shares of a stage, in seconds."""
         some = self.parity_durations if stage == "parity" else self.durations
         return median(some) if some else 0.0
 
@@ -149,7 +150,7 @@ class _OpenGroup:
     record: GroupRecord | None = None
 
     def settled(self) -> GroupRecord | None:
-        """Return its record with all fields, or None if something is still to come."""
+        """Return its record with all fields, or None if these are not known yet."""
         if self.record is None or any(erasure.freed is None for erasure in self.erasures):
             return None
         freed = [e.freed for e in self.erasures if not e.is_parity and e.freed is not None]
@@ -175,7 +176,7 @@ class RunStatistics:
         self.ghosts: Log[ShareRecord] = Log(MAX_GHOSTS)
         """Erased shares whose lateness is known and is not zero, in the state ``ghost``."""
         self.saved = 0.0
-        """Seconds that groups did not wait, summed over groups."""
+        """Seconds that groups would have waited for erased shares, at least; summed over groups."""
         self._seen_stuck: Mapping[str, float] = {} if seen_stuck is None else seen_stuck
         self._saved_intervals: list[tuple[float, float]] = []
         self._saved_before = 0.0
@@ -186,7 +187,7 @@ class RunStatistics:
     # ------------------------------------------------------------------ records
 
     def add_share(self, record: ShareRecord) -> None:
-        """Take a share's record."""
+        """Add a share's record."""
         worker, layer = self._worker(record.worker), self._layer(record.layer)
         worker.seen = max(worker.seen, record.stop)
         if record.state == "done":
@@ -206,7 +207,7 @@ class RunStatistics:
             worker.lost += 1
 
     def add_group(self, record: GroupRecord) -> None:
-        """Take a group's record; those of its shares came before."""
+        """Add a group's record, after those of its shares."""
         self._layer(record.layer).add(record)
         key = (record.layer, record.block)
         group = self._open.setdefault(key, _OpenGroup())
@@ -214,7 +215,7 @@ class RunStatistics:
         self._settle(key, group)
 
     def leave(self, address: str, how: str, now: float) -> None:
-        """Note that a worker is gone: what it was busy with is over."""
+        """Note that a worker is gone, which ends the lateness of its erased shares."""
         self._worker(address).gone = how
         for erasure in self._held.pop(address, []):
             self._end(erasure, max(now, erasure.record.stop))
@@ -239,17 +240,17 @@ class RunStatistics:
         return [*self._held]
 
     def pending(self, address: str) -> tuple[float, float]:
-        """Return the lateness so far of what a worker is busy with: the sum, and the largest."""
+        """Return the lateness so far of a worker's erased shares: the sum, and the largest."""
         late = [self._last_seen(e) - e.record.stop for e in self._held.get(address, ())]
         return sum(late), max(late, default=0.0)
 
     @property
     def saved_at_once(self) -> float:
-        """``saved`` on the clock: what several groups did not wait at a time counts once."""
+        """``saved`` as time on the clock: seconds that several groups save together count once."""
         return self._saved_before + _length(self._saved_intervals)
 
     def saved_so_far(self) -> float:
-        """Return ``saved_at_once`` with what workers are busy with now."""
+        """Return ``saved_at_once``, including shares whose lateness still grows."""
         held = [e for some in self._held.values() for e in some if not e.is_parity]
         intervals = self._saved_intervals
         for erasure in held[:MAX_SAVED_INTERVALS]:
@@ -264,12 +265,12 @@ class RunStatistics:
         self._group(record.layer, record.block).erasures.append(erasure)
         self._held.setdefault(record.worker, []).append(erasure)
         self._held_count += 1
-        if self._held_count > MAX_HELD_SHARES:  # nothing more will be learned of so old ones
+        if self._held_count > MAX_HELD_SHARES:  # treat the lateness of all as known
             for address in self.holders:
                 self.free(address)
 
     def _end_earlier(self, record: ShareRecord) -> None:
-        """Note that a worker returned a share: it is free of what was given up before."""
+        """End the lateness of a worker's shares that were given up before this one was done."""
         held = self._held.get(record.worker)
         if not held:
             return
@@ -291,7 +292,7 @@ class RunStatistics:
         return max(record.stop, self._seen_stuck.get(record.worker, 0.0))
 
     def _end(self, erasure: _Erasure, freed: float) -> None:
-        """Note when a worker was free of an erased share."""
+        """Record when a worker stopped being busy with an erased share, and its lateness."""
         record = erasure.record
         erasure.freed = freed
         self._held_count -= 1
@@ -311,13 +312,13 @@ class RunStatistics:
             self._settle(key, group)
 
     def _save(self, begin: float, end: float) -> None:
-        """Note that a group did not wait from one moment to another."""
+        """Add an interval in which a group would have waited for an erased share."""
         self._saved_intervals = _joined(self._saved_intervals, begin, end)
         if len(self._saved_intervals) > MAX_SAVED_INTERVALS:
             self._saved_before += _length([self._saved_intervals.pop(0)])
 
     def _settle(self, key: tuple[int, int], group: _OpenGroup) -> None:
-        """Close a group of which everything is known."""
+        """Add a group to the sums, if its record and the lateness of all its shares are known."""
         record = group.settled()
         if record is None:
             return
@@ -364,7 +365,7 @@ def _length(intervals: Iterable[tuple[float, float]]) -> float:
 def _joined(
     intervals: list[tuple[float, float]], begin: float, end: float
 ) -> list[tuple[float, float]]:
-    """Return intervals that do not overlap, in order, with one more.
+    """Return the union of sorted disjoint intervals and one more, sorted and disjoint.
 
     >>> _joined([(0.0, 1.0), (4.0, 5.0)], 0.5, 2.0)
     [(0.0, 2.0), (4.0, 5.0)]

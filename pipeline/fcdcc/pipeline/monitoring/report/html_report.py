@@ -29,20 +29,22 @@ MAX_FAILURES = 200
 MAX_EVENT_ROWS = 60
 
 MAX_PLACES = 6
-"""Places that are named of equal events one after the other."""
+"""Successive equal events are one row; it names at most this many places where they happened."""
 
 MAX_LANES = 40
 """Workers in a timeline."""
 
 MIN_GAP = 0.0007
-"""Spans of a kind that are nearer than this part of the width are drawn as one."""
+"""Spans of the same kind are drawn as one if the gap is less than this part of the width."""
 
 MAX_KEY_LAYERS = 4
 """Layers that have colours of their own."""
 
 MIN_GROUP_SECONDS = 1e-3
+"""Least end of the axis on which groups' seconds are drawn."""
+
 MAX_SECONDS_RATIO = 1e4
-"""Of the axis on which groups' seconds are drawn: its end at least, and its end by its start."""
+"""Largest ratio of the end of that axis to its start."""
 
 AXIS_MARKS = 5
 
@@ -51,9 +53,9 @@ _EVENTS = {
     "doubled": "a single task was late: it was started again elsewhere",
     "removed": "a worker did not answer and was removed",
     "lost": "a worker was lost",
-    "retired": "a worker left as it was asked to",
+    "retired": "a worker left as requested",
     "corrupt-share": "a wrong share was found and left out",
-    "mismatch": "shares contradicted each other: the block was done again",
+    "mismatch": "shares contradicted each other: the block was computed again",
     "not-finite": "NaN or infinity arose",
 }
 
@@ -108,7 +110,10 @@ class TimelineChart:
 
 @dataclass(frozen=True)
 class Latency:
-    """How many groups were there by when: curves of a class and a path, and marks of the axis."""
+    """Cumulative counts of groups by their seconds.
+
+    ``curves`` are pairs of a CSS class and an SVG path; ``marks`` are the labels of the axis.
+    """
 
     curves: tuple[tuple[str, str], ...]
     marks: tuple[str, ...]
@@ -148,7 +153,7 @@ def _summary_cells(run: RecordedRun) -> Iterator[str]:
 
 
 def _tiles(run: RecordedRun) -> Iterator[tuple[str, str]]:
-    """Yield the large numbers, each with what it is."""
+    """Yield the main numbers of a run as text, each with its label."""
     number = run.number
     yield count(number("blocks_done")), "blocks done"
     yield count(number("blocks_failed")), "blocks failed"
@@ -186,7 +191,7 @@ def _windows(run: RecordedRun) -> list[TimeWindow]:
 
 
 def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
-    """Return the lanes of a window: those with the most odd shares if there are too many."""
+    """Return the lanes of a window, if too many those with the most given-up or lost shares."""
     shares: dict[str, list[ShareRecord]] = defaultdict(list)
     ghosts: dict[str, list[ShareRecord]] = defaultdict(list)
     for records, by_worker in ((run.shares, shares), (run.ghosts, ghosts)):
@@ -238,7 +243,7 @@ class _Lane:
         yield from _merged(self._span(s.start, s.stop, self._kind(s)) for s in done)
         for ghost in ghosts:
             place = f"layer {ghost.layer}, block {ghost.block}, share {ghost.position}"
-            label = f"{place}: nobody waits for it any more"
+            label = f"{place}: it is not needed any more"
             yield self._span(ghost.start, ghost.stop, "ghost", label)
         mark = 0.002 * (self.window.end - self.window.begin)
         for share in odd:
@@ -259,7 +264,7 @@ def _name(share: ShareRecord) -> str:
 
 
 def _merged(spans: Iterable[Span]) -> Iterator[Span]:
-    """Join spans of a kind between which no gap could be seen."""
+    """Join successive spans of the same kind whose gap is too small to be seen."""
     last: Span | None = None
     for span in spans:
         if last is not None and last.kind == span.kind and span.left - last.right < MIN_GAP:
@@ -282,7 +287,7 @@ def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
         yield "f-share", f"and so on, {len(used)} layers"
     yield "f-parity", "parity"
     yield "f-waited", "given to the worker, and given up later"
-    yield "f-ghost", "ghost: the worker is stuck with it, nobody waits"
+    yield "f-ghost", "ghost: the worker is still busy with it, no task needs it"
     yield "f-lost", "lost with the worker"
     yield "f-away", "worker not there any more"
 
@@ -291,7 +296,7 @@ def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
 
 
 def _latency(run: RecordedRun) -> Latency | None:
-    """Return how many groups were there by when, with and without the slowest share."""
+    """Return the counts of groups by their seconds, with and without the slowest share."""
     groups = run.groups
     if len(groups) < 2:
         return None
@@ -332,7 +337,7 @@ def _plan_of(row: Mapping[str, Any]) -> str:
 
 
 def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
-    """Yield when something happened, what and where; equal events one after the other are one."""
+    """Yield time, kind and places of each event; successive events of one kind are one row."""
     for name, group in groupby(run.events, key=lambda event: str(event["event"])):
         events = list(group)
         what = _EVENTS.get(name, name) + (f" ({len(events)} times)" if len(events) > 1 else "")
