@@ -275,7 +275,7 @@ def _draw_faults(lanes: Axes, blocks: Axes, timeline: Timeline, figure_width: fl
 
 
 def _labelled_together(timeline: Timeline, within: float) -> list[list[Fault]]:
-    """Return the faults of a kind that happened within so many seconds together, latest first."""
+    """Return groups of faults of one kind within ``within`` seconds, the latest group first."""
     groups: list[list[Fault]] = []
     for fault in sorted(timeline.faults, key=lambda fault: (fault.kind, fault.moment)):
         first = groups[-1][0] if groups else None

@@ -22,7 +22,7 @@ from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT
 from .results import DemoResult
 
 BAR_CHARACTERS, OTHER_CHARACTERS, MIN_FACTS_CHARACTERS = 16, 30, 12
-"""Widths on a line of progress: the bar; all but the name of the step and the facts; the facts."""
+"""Widths on a line of progress: of the bar, of spinner, bar and counts together, of the facts."""
 
 
 @dataclass

@@ -26,10 +26,10 @@ RetryMode: TypeAlias = Literal["recheck", "uncoded"]
 """How a block is computed again: with all its shares made and checked, or without a code."""
 
 ATTEMPT_STRIDE = 1_000_000
-"""Positions in the task keys of one attempt differ by so much from those of the next.
+"""Offset of the positions in task keys from one attempt at a block to the next.
 
-A worker may still run a task of an earlier attempt, and must not give its result for one of the
-same key.
+A worker may still run a task of an earlier attempt. With another key, its result is not taken for
+that of this attempt.
 """
 
 

@@ -100,10 +100,10 @@ class BlockGraph:
 
 @dataclass(frozen=True)
 class Decodable:
-    """The readiness of a layer: the shares that are there decode, and well.
+    """The readiness of a layer: whether the shares that are done can be decoded accurately.
 
-    Where δ shares would cost too many digits of the dtype, it waits for one more, and for
-    ``at_least`` so many in any case.
+    If decoding from δ shares would lose too many digits of the dtype, it waits for one more; and
+    in any case for ``at_least`` shares.
     """
 
     code: Code

@@ -156,7 +156,7 @@ class _InNotebook(Quiet):
     """A bar in a notebook, which is drawn again in its place; this process must serve one."""
 
     def __init__(self) -> None:
-        display: Any = sys.modules["IPython"].display  # IPython publishes no types to us
+        display: Any = sys.modules["IPython"].display  # IPython has no type hints
         self._html = display.HTML
         self._handle = display.display(self._html(""), display_id=True)
         self._limit = _RateLimit(REDRAW_SECONDS)
@@ -231,14 +231,14 @@ def show_count(what: str, progress: bool | None) -> Iterator[Callable[[int, int,
 
 
 class _RateLimit:
-    """Does something once in so many seconds at most."""
+    """Calls a function at most once per ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._next = 0.0
 
     def call(self, action: Callable[[], None], *, now: bool) -> None:
-        """Do something if it is time, or in any case if ``now``."""
+        """Call ``action`` if enough time has passed, or in any case if ``now``."""
         if now or time.monotonic() >= self._next:
             self._next = time.monotonic() + self._seconds
             action()

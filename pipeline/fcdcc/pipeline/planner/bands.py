@@ -1,12 +1,12 @@
 """Bands: images too large to be computed at once, some rows of the prediction at a time.
 
-A band is a run of rows of a dense prediction. What it needs of every value on the way back to
-the image is found by the row arithmetic (:mod:`fcdcc.pipeline.halo`), exactly, down to the rows of
-the image that are read; what two bands both need is computed twice::
+A band is a run of rows of a dense prediction. The row arithmetic (:mod:`fcdcc.pipeline.halo`) finds
+exactly which rows of every value it needs, back to the rows of the image that are read; rows that
+two bands need are computed twice::
 
     image        ████████████████████████████████
     band 0       ▓▓▓▓▓▓▓▓▓▓▒▒                            ▓ rows of the prediction
-    band 1               ▒▒▓▓▓▓▓▓▓▓▓▓▒▒                  ▒ rows that its edges see beyond them
+    band 1               ▒▒▓▓▓▓▓▓▓▓▓▓▒▒                  ▒ further rows that its edges need
     band 2                         ▒▒▓▓▓▓▓▓▓▓▓▓
 
 A band is a block: read, computed by strips that stay put (:mod:`fcdcc.pipeline.plans.row_layout`),
@@ -35,15 +35,15 @@ MAX_IMAGE_BYTES = 2 * 2**30
 """An image whose values take more than this at once is computed in bands, if it can be."""
 
 MAX_BAND_BYTES = 2 * 2**30
-"""What bands may take of a worker, unless ``--memory`` says what there is."""
+"""Memory of a worker that bands may use, unless ``--memory`` is given."""
 
 BAND_COPIES = 5
-"""How often a worker may have the values of a band at once, measured with parity that always
-runs: what was sent to it, what is put together and computed, and the copies that the library of
-convolutions makes in layouts of its own. With nothing spare it has strips of them."""
+"""Copies of a band's values that a worker may hold at once, measured with parity that always runs:
+values that it received, values that it joins and computes, and copies in other memory layouts
+inside convolutions. Without redundancy it holds strips of them only."""
 
 PROCESS_BYTES = 400 * 2**20
-"""What a worker process takes by itself: Python, PyTorch, Dask."""
+"""Memory of an idle worker process: Python, PyTorch, Dask."""
 
 REPEATED_WORK_WARNING = 0.25
 """Part of the work that is done twice, for the edges of bands, above which the plan warns."""
@@ -54,7 +54,7 @@ BANDS_IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class Bands:
-    """What a block's images are cut into.
+    """The bands of an image.
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ def _needed(found: NetworkRows, start: int, stop: int) -> dict[str, Rows]:
 
 
 def _bands(found: NetworkRows, band: int, rows: int) -> Bands:
-    """Return bands of so many rows, with the work of one in the middle."""
+    """Return bands of ``band`` rows, with the work of one in the middle."""
     middle = (rows - band) // 2
     needed = _needed(found, middle, middle + band)
     whole = made = 0.0

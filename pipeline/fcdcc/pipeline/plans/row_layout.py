@@ -359,7 +359,7 @@ class RowLayout:
         return ConvRows(stage.index, out, found._replace(rows=rows))
 
     def _never_empty(self, stage: ConvStage, rows: Rows) -> Rows:
-        """Return input rows of a convolution, or one beside them: a value tells its batch."""
+        """Return a convolution's input rows; if none, one near them, which has the batch size."""
         there = self._rows.get(stage.input) or Rows(0, 1)
         near = never_empty(Rows(rows.start - there.start, rows.stop - there.start), there.size)
         return Rows(near.start + there.start, near.stop + there.start)

@@ -132,14 +132,14 @@ class RunCounters:
             self._peak_memory = max(self._peak_memory, worker["metrics"].get(PEAK_MEMORY, 0))
 
     def progress(self, extra_work: float = 0.0, slow: str = "") -> RunProgress:
-        """Return how far the run is, with facts that only the recorder of the run has.
+        """Return the progress of the run.
 
         Parameters
         ----------
         extra_work
-            As in the summary, so far.
+            As in the summary, so far; the recorder of the run has it.
         slow
-            The workers that are late, in words.
+            The slow workers, in words; the recorder has these, too.
         """
         counters = self._counters
         left = self._layout.blocks - self._done - self._skipped - len(self.failed)

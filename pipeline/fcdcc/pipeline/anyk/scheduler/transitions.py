@@ -36,7 +36,7 @@ _COMMON: dict[str, TaskStatus] = {
     "released": "released",
     "erred": "erred",
 }
-# A share that waits for a worker is not news. A node that does has all of its shares.
+# For a share, waiting for a worker is no change of status. A node that does has all of its shares.
 _STATUS: dict[TaskKind, dict[str, TaskStatus]] = {
     "share": _COMMON,
     "node": {**_COMMON, "queued": "started", "no-worker": "started"},

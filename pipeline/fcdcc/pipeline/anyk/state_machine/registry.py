@@ -34,7 +34,7 @@ class ShareStatus(StrEnum):
     DONE = "done"
     """Its result is in a worker's memory."""
     LOST = "lost"
-    """It was started or done, is not any more, and is still needed: Dask computes it again."""
+    """It was started or done, was then lost, and is still needed: Dask computes it again."""
     ERASED = "erased"
     """It was started, and given up before there was a result."""
     RELEASED = "released"

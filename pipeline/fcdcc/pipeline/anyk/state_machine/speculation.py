@@ -11,10 +11,11 @@ arrives first is used. There is one backup of a task at a time::
     task     started ──────── ─ ─ ▶ taken back ─▶ started where the backup is ─▶ done
     backup        └─ started ─────▶ done          the task takes its result
 
-Whatever the late worker returns after that, Dask ignores as it does any stale result. The
-backup needs the inputs that the task has, so nothing is computed again for it, and both see
-the same values. Only tasks of ours (:mod:`fcdcc.pipeline.anyk.keys`) get one: they are pure,
-and a write stores the same bytes in the same place, or nothing if the block is recorded already.
+Whatever the late worker returns after that, Dask ignores as it does any stale result. The backup
+needs the inputs that the task has, so nothing is computed again for it, and both see the same
+values. Only tasks with keys of this package (:mod:`fcdcc.pipeline.anyk.keys`) get one: they are
+pure, and a write stores the same bytes in the same place, or nothing if the block is recorded
+already.
 
 A share gets a backup task in two cases. The first is in place of parity, if parity is known to take
 much longer than the share, as it does where a block is split by images, and the share's worker is

@@ -1,7 +1,7 @@
 """What the scheduler knows of the runs, collected so that it can be shown.
 
 A :class:`RunCollector` reads the any-k history and the state of the workers once a second, and
-whenever something is shown; runs report how far they are (:mod:`..record.recorder`). It changes
+whenever something is shown; runs report their progress (:mod:`..record.recorder`). It changes
 nothing in the scheduler. Time is an argument, so that tests can reach every state without a
 cluster.
 """
@@ -23,10 +23,10 @@ MAX_RUNS = 8
 """Runs that are remembered."""
 
 MAX_LAYERS = 200
-"""Layers that are counted apart over all runs."""
+"""Most layers with counts of their own over all runs."""
 
 MAX_WORKERS = 100
-"""Workers whose erasures are counted apart over all runs."""
+"""Most workers with an erasure count of their own over all runs."""
 
 OTHER_LAYERS = -1
 """The layer under which layers beyond :data:`MAX_LAYERS` are counted."""
@@ -38,7 +38,7 @@ MAX_RECORDS = 5_000
 """Records of each kind in one answer to a run."""
 
 RECORDS = ("shares", "groups", "settled", "events", "ghosts")
-"""The kinds of records that a run is sent."""
+"""The kinds of records that are sent to a run."""
 
 _DEPARTURES = ("removed", "lost", "retired")
 _OF_SHARES = ("done", "erased", "lost", "late", "worst", "overdue")
@@ -116,7 +116,7 @@ class RunCollector:
             )
 
     def refresh(self, now: float) -> None:
-        """Take in what has happened since the last time."""
+        """Collect the records since the last call."""
         for name, history in self.state.history.runs.items():
             known = self._run(name)
             if self._is_new(known, history):
@@ -125,7 +125,7 @@ class RunCollector:
         self._look_at_ghosts(now)
 
     def report_status(self, run: str, status: Mapping[str, Any], now: float) -> None:
-        """Take what a run reports of itself: see :meth:`.RunRecorder.observe`."""
+        """Store the status that a run reports: see :meth:`.RunRecorder.observe`."""
         known = self._run(run)
         before = known.status
         known.status, known.status_at = dict(status), now
@@ -145,12 +145,12 @@ class RunCollector:
 
     @staticmethod
     def _is_new(known: CollectedRun, history: RunHistory) -> bool:
-        """Return whether a history has records that were not taken yet."""
+        """Return whether a history has records that are not in the statistics yet."""
         seen = (known.seen_shares, known.seen_groups, known.seen_events)
         return seen != (history.shares.total, history.groups.total, history.events.total)
 
     def _take(self, known: CollectedRun, history: RunHistory) -> None:
-        """Take the new records of a run."""
+        """Add the new records of a run to the statistics."""
         statistics = known.statistics
         for share in history.shares.since(known.seen_shares):
             statistics.add_share(share)
@@ -202,7 +202,7 @@ class RunCollector:
     # ------------------------------------------------------------------ showing
 
     def current(self) -> CollectedRun | None:
-        """Return the run in which something happened last; None if there was none."""
+        """Return the run with the latest record; None if there is none."""
         return next(reversed(self.runs.values()), None)
 
     def workers(self, known: CollectedRun | None, now: float) -> list[WorkerView]:
@@ -240,9 +240,9 @@ class RunCollector:
         return views
 
     def records_since(self, run: str, seen: Mapping[str, int]) -> dict[str, Any]:
-        """Return a run's records after the first so many of each kind, a bounded number.
+        """Return a run's records after the first ``seen`` of each kind, a bounded number.
 
-        ``seen`` of the answer says where to go on, and ``more`` whether there is more.
+        The member ``seen`` of the answer is for the next call; ``more`` is whether more are left.
         """
         history = self.state.history.look(run)
         known = self.runs.get(run)
@@ -273,5 +273,5 @@ def _places(ghosts: Mapping[Any, float], run: str) -> Iterator[tuple[int, int, i
 
 
 def _of_shares(facts: WorkerFacts | None) -> dict[str, Any]:
-    """Return the part of a worker's view that its shares decide."""
+    """Return the fields of a :class:`WorkerView` that are sums over the worker's shares."""
     return {} if facts is None else {name: getattr(facts, name) for name in _OF_SHARES}

@@ -1,7 +1,7 @@
 """The service on the scheduler that collects what happens in the runs.
 
-It answers the runs themselves (:meth:`MonitoringService.exchange`), and says what the page, the
-JSON and the metrics show (:func:`snapshot`).
+It exchanges reports and records with the clients of the runs (:meth:`MonitoringService.exchange`),
+and makes the data of the page, the JSON and the metrics (:func:`snapshot`).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ TOPIC = "fcdcc"
 """Topic of the scheduler's event log: erasures, late groups, workers that are gone."""
 
 REFRESH_SECONDS = 1.0
-"""Time between two looks at the runs; what is shown is at most so old."""
+"""Time between two collections of records, and largest age of what is shown."""
 
 MAX_WORKERS = 500
-"""Workers whose sums a run is sent for its journal."""
+"""Most workers whose sums are sent to a run for its journal."""
 
 MAX_LAYERS = 500
-"""Layers whose sums a run is sent, and that are shown."""
+"""Most layers whose sums are sent to a run for its journal, and shown."""
 
 MAX_SHOWN_WORKERS = 200
 MAX_PACES = 2_000
@@ -56,10 +56,10 @@ T = TypeVar("T")
 
 
 class MonitoringService:
-    """Collects the runs of a scheduler, and counts what that costs.
+    """Collects the records of the runs of a scheduler, and counts the CPU time of that.
 
-    What is collected comes from the any-k plugin that is registered when it is looked at; until
-    there is one, nothing is known of any run.
+    The records come from the any-k plugin that is registered at the time; without one there are
+    none.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -73,7 +73,7 @@ class MonitoringService:
         self._slow = (0.0, "")
 
     def timed(self, action: Callable[[], T]) -> T:
-        """Do something and count its CPU time."""
+        """Call a function and count its CPU time."""
         before = clock.thread_time()
         try:
             return action()
@@ -81,24 +81,24 @@ class MonitoringService:
             self.cpu_seconds += clock.thread_time() - before
 
     def refreshed(self) -> RunCollector:
-        """Return all that is known of the runs now."""
+        """Return the collector with all records up to now."""
         plugin = self._scheduler.plugins.get(AnyKPlugin.name)
         if isinstance(plugin, AnyKPlugin):
             plugin.catch_up()
-            if plugin.state is not self._collector.state:  # it was registered anew
+            if plugin.state is not self._collector.state:  # the plugin was registered again
                 self._collector.follow(plugin.state)
         self._collector.refresh(time())
         return self._collector
 
     def look(self) -> None:
-        """Take in what has happened; called every :data:`REFRESH_SECONDS`."""
+        """Collect new records; called every :data:`REFRESH_SECONDS`."""
         try:
             self.timed(self.refreshed)
         except Exception:
-            logger.exception("looking at the runs failed; what is shown may be out of date")
+            logger.exception("collecting records of runs failed; the page may be out of date")
 
     def shown(self) -> dict[str, Any]:
-        """Return what there is to see; the same object for all requests within half a second."""
+        """Return the snapshot to show; the same object for all requests within half a second."""
         now = time()
         if self._shown is None or now - self._shown["time"] > REFRESH_SECONDS / 2:
             self._shown = snapshot(self.refreshed(), now)
@@ -108,7 +108,7 @@ class MonitoringService:
         return self._shown
 
     def drawn(self, draw: Callable[[dict[str, Any]], str]) -> str:
-        """Return what there is to see, drawn once for all requests within half a second."""
+        """Return the snapshot as HTML, drawn once for all requests within half a second."""
         shown = self.shown()
         if self._drawn[0] != shown["time"]:
             self._drawn = (shown["time"], draw(shown))
@@ -117,18 +117,18 @@ class MonitoringService:
     async def exchange(
         self, run: str, status: dict[str, Any], seen: dict[str, int], summary: bool = False
     ) -> dict[str, Any]:
-        """Take what a run reports of itself, and answer with its records since the last time.
+        """Store the status that a run reports, and return its records since the last time.
 
         Parameters
         ----------
         run
             Its id.
         status
-            What the page and the metrics show of it.
+            Numbers and names of the run that the page and the metrics show.
         seen
-            How many records of each kind it has.
+            How many records of each kind the run has received.
         summary
-            Whether it wants the sums over all records, which may be long.
+            Whether to return the sums over all records, too, which may be long.
         """
         return self.timed(lambda: self._exchange(run, status, seen, summary))
 
@@ -182,9 +182,9 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
-    """Return what there is to see now, as dictionaries, lists, strings and finite numbers.
+    """Return the present state to show, as dictionaries, lists, strings and finite numbers.
 
-    It has the same members whether a run is going on or none ever was; its size is bounded.
+    It has the same members with and without a run; its size is bounded.
     """
     known = collector.current()
     workers = ranked(collector.workers(known, now))

@@ -38,16 +38,16 @@ from .work_counter import WorkCounter
 logger = logging.getLogger(__name__)
 
 WRITE_SECONDS = 5.0
-"""Time between two writings of the journal, if these take no time."""
+"""Least time between two writings of the journal."""
 
 MAX_WRITE_RATIO = 300.0
-"""A writing is followed by at least so many times what it took without another."""
+"""After a writing, at least this many times its duration pass before the next one."""
 
 MAX_LAYERS = 500
 """Layers of the plan that are in the journal."""
 
 MAX_DRAIN_REQUESTS = 200
-"""Requests for the records that the scheduler still has at the end of a run."""
+"""Most requests at the end of a run for the records that the scheduler still has."""
 
 PACKAGES = ("dask", "distributed", "torch", "zarr", "numpy", "xarray", "numcodecs", "bokeh")
 """Packages whose versions are in the journal."""

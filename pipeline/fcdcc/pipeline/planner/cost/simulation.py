@@ -1,11 +1,11 @@
-"""Simulates some blocks: the tasks of their graphs on workers that have nothing but a speed.
+"""Simulates some blocks: the tasks of their graphs on workers that only have a speed.
 
 The rules are those of a healthy cluster. A task starts when all that it needs is there, on
 the worker of its seat, or else on one of those that have what it needs: the one that can begin
 first by Dask's estimate. Earlier blocks come first. Workers share cores
-(:attr:`~fcdcc.pipeline.plans.forecast.Speeds.parallel`): where more tasks run at once, or values
-are fetched, all of that is slower. Parity on standby does not start. A value is freed when the last
-task that needs it is done.
+(:attr:`~fcdcc.pipeline.plans.forecast.Speeds.parallel`): if more tasks and fetches run at once, all
+of them are slower. Parity on standby does not start. A value is freed when the last task that needs
+it is done.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _positions_awaited(node: AnyK) -> Collection[int]:
 def simulate(
     blocks: Sequence[BlockTasks], in_flight: int, workers: int, slots: int, speeds: Speeds
 ) -> SimulatedRun:
-    """Return what a cluster does with blocks, so many at a time.
+    """Return the result of simulating blocks on a cluster.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ class _SimulatedCluster:
             self._compute(number, worker, task.seconds, fetches=False)
 
     def _compute(self, number: int, worker: int, seconds: float, *, fetches: bool) -> None:
-        """Occupy a core for so many seconds, or for longer where there are too few of them."""
+        """Occupy a core for ``seconds``, or for longer if more tasks run than there are cores."""
         self._running += 1
         heapq.heappush(self._computing, (self._worked + seconds, number, worker, fetches))
 

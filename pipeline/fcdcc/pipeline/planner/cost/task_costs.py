@@ -1,8 +1,8 @@
-"""What each task of a block's graph has to do, and what it makes: read off the graph itself.
+"""The work, result size and workspace of each task of a block, from the block's Dask graph.
 
-A plan is judged by the very tasks that will run, whatever form the graph has. What a task is for
-stands in the :data:`~fcdcc.pipeline.worker.kernels.task_specs.TaskSpec` among its arguments. A
-task without one costs nothing but a copy and makes as much as it reads.
+So the forecast of a plan is for the tasks that will run, in every form of graph. The
+:data:`~fcdcc.pipeline.worker.kernels.task_specs.TaskSpec` among the arguments of a task says what
+it computes. A task without one is taken for a copy of its inputs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from .profile import Profile
 
 
 class ValueSize(NamedTuple):
-    """How large a value is that a task makes: its bytes, and its rows if it has some."""
+    """Size of a value that a task makes: its bytes, and its rows if it has some."""
 
     bytes: float
     rows: int = 0
@@ -215,13 +215,13 @@ class _TaskCosts:
         return cost.result if isinstance(cost.result, ValueSize) else ValueSize(cost.bytes)
 
     def _of_images(self, name: str, images: float) -> ValueSize:
-        """Return how large a value is for so many images."""
+        """Return the size of a value for ``images`` images."""
         shape = self._profile.shapes.get(name, ())
         rows = shape[2] if len(shape) > 2 else 0
         return ValueSize(images * self._profile.image_bytes.get(name, 0.0), rows)
 
     def _of_rows(self, name: str, rows: int | None, images: float) -> ValueSize:
-        """Return how large so many rows of a value are for so many images."""
+        """Return the size of ``rows`` rows of a value for ``images`` images; None: all of it."""
         if name not in self._profile.shapes:
             return ValueSize(0.0)
         size = images * self._profile.image_bytes[name]
@@ -236,14 +236,17 @@ class _TaskCosts:
     # ------------------------------------------------------------------ stages
 
     def _stages(self, stages: Sequence[int], images: float) -> tuple[Work, float]:
-        """Return what stages do for so many whole images, and the bytes they need meanwhile."""
+        """Return the work of stages for ``images`` whole images, and their workspace in bytes."""
         spent = Work()
         for index in stages:
             spent += self._profile.work[index].times(images)
         return spent, self._workspace([(index, images) for index in stages])
 
     def _workspace(self, stages: Sequence[tuple[int, float]]) -> float:
-        """Return the most bytes that stages need in turn, each for so many images."""
+        """Return the most bytes that stages need while they run in turn.
+
+        Each stage comes with the number of images that it runs for, which may be a fraction.
+        """
         known, most = self._profile.image_bytes, 0.0
         inside = [self._network.stages[index] for index, _ in stages]
         last = {name: number for number, stage in enumerate(inside) for name in stage.inputs}
@@ -265,7 +268,7 @@ class _TaskCosts:
     # -------------------------------------------------------------- any form
 
     def _read(self, spec: ReadImages) -> TaskCost:
-        """Return what it costs to read images: bytes become numbers, and are scaled."""
+        """Return the cost of reading images: converting and scaling the stored numbers."""
         name, images = self._network.input, float(spec.pad_to)
         all_rows = self._profile.rows(name, 2)
         count = all_rows if spec.rows is None else spec.rows.size
@@ -273,13 +276,13 @@ class _TaskCosts:
         return TaskCost(_reading(made.bytes), made, made.bytes)
 
     def _part_output(self, spec: PartOutput, task: Task) -> TaskCost:
-        """Return what a part costs where nothing is lost: it is its own share, as that is."""
+        """Return the cost of a part if nothing is lost: it returns its own share unchanged."""
         if not isinstance(task, AnyK):
             raise TypeError(f"the part {task.key!r} is no any-k node")
         return TaskCost(Work(), self._size_of(TaskRef(task.shares[spec.part])))
 
     def _coded_share(self, layer: LayerPlan, position: int, images: int) -> TaskCost:
-        """Return what a share costs that is coded, or gathered, of so many images of a block."""
+        """Return the cost of a parity share, or of a share of a gathered layer."""
         cost = share_cost(layer.coded_conv, position, images)
         itemsize = self._profile.itemsize
         made = ValueSize(cost.download * itemsize)
@@ -290,7 +293,7 @@ class _TaskCosts:
     # ------------------------------------------------------- parts are images
 
     def _run_unit(self, unit: FusedStages) -> TaskCost:
-        """Return what a unit costs for one run of images."""
+        """Return the cost of a unit for one run of images."""
         spent, workspace = self._stages(unit.stages, self._per_part)
         return TaskCost(spent, self._outputs(unit.outputs, self._per_part), workspace)
 
@@ -306,7 +309,7 @@ class _TaskCosts:
     @property
     def _layout(self) -> RowLayout:
         if self._rows is None:
-            raise TypeError("strips in a graph without any")
+            raise TypeError("a task for strips in a block that is not split by rows")
         return self._rows
 
     def _strip_share(self, spec: StripShare) -> TaskCost:
@@ -342,11 +345,11 @@ class _TaskCosts:
     def _strip(
         self, unit: FusedStages, part: int | None, images: float, steps: Sequence[RowStep]
     ) -> tuple[Work, float]:
-        """Return what steps of a unit do for a strip, or for all rows, and need meanwhile."""
+        """Return the work and the workspace of a unit's steps for a strip, or for all rows."""
         spent, workspace = Work(), 0.0
         for name, rows in self._layout.needs(unit, part).items():
             size = self._of_rows(name, rows.size if rows else None, images).bytes
-            workspace += size  # put together from pieces
+            workspace += size  # the input, joined from pieces
             spent += Work(touched=2 * size)
         parts = [self._part_of_stage(step) for step in steps]
         for index, part_of_rows in parts:
@@ -355,7 +358,7 @@ class _TaskCosts:
         return spent, workspace + made
 
     def _part_of_stage(self, step: RowStep) -> tuple[int, float]:
-        """Return the stage of a step, and which part of its rows is made."""
+        """Return the stage of a step, and the fraction of its rows that the step computes."""
         if isinstance(step, ConvRows):
             name = self._convolution(step.layer).output
             return step.layer, step.out.size / self._profile.rows(name, 2)
@@ -366,7 +369,7 @@ class _TaskCosts:
         return self._stage_of[next(iter(step.wanted))], max(parts)
 
     def _whole(self, unit: FusedStages) -> TaskCost:
-        """Return what a unit costs that runs once, on values put together from strips."""
+        """Return the cost of a unit that runs once, on values that are joined from strips."""
         spent, workspace = self._stages(unit.stages, self._images)
         given = sum(self._of_images(name, self._images).bytes for name in unit.inputs)
         return TaskCost(spent, self._outputs(unit.outputs, self._images), workspace + given)
@@ -401,15 +404,15 @@ class _TaskCosts:
 
 
 def read_work(profile: Profile, network: Network, images: float) -> Work:
-    """Return what it is to read so many whole images."""
+    """Return the work of reading ``images`` whole images."""
     return _reading(images * profile.image_bytes[network.input])
 
 
 def _reading(size: float) -> Work:
-    """Return what it is to read so many bytes: stored numbers become others, and are scaled."""
+    """Return the work of reading ``size`` bytes: converting and scaling the stored numbers."""
     return Work(touched=4 * size)
 
 
 def _values(args: Iterable[Any]) -> list[TaskRef | Task]:
-    """Return the arguments of a task that other tasks make."""
+    """Return the arguments of a task that are results of other tasks."""
     return [arg for arg in args if isinstance(arg, TaskRef | Task)]

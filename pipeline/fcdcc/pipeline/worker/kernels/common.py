@@ -89,7 +89,7 @@ def stage_outputs(
 
 
 def check_wanted(is_wanted: Callable[[], bool]) -> None:
-    """Stop a task between two stages, or slices, that nobody waits for any more.
+    """Stop a task between two stages, or slices, if its result is not needed any more.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def check_wanted(is_wanted: Callable[[], bool]) -> None:
         If ``is_wanted`` returns False.
     """
     if not is_wanted():
-        raise Abandoned("nobody waits for this share any more")
+        raise Abandoned("this share is not needed any more")
 
 
 # ----------------------------------------------------------------------- shares

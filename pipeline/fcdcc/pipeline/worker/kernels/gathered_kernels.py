@@ -45,7 +45,7 @@ def encode(ref: ExecutableOrRef, spec: EncodeInput | GatheredShare, value: Array
 def share(ref: ExecutableOrRef, spec: GatheredShare, coded_input: Array) -> ShareMessage:
     """Return one share: the coded inputs convolved with the coded filters.
 
-    It runs in slices, and stops between two of them if nobody waits for it any more.
+    It runs in slices, and stops between two of them if it is not needed any more.
     """
     executable, layer = find(ref), spec.layer
     with abandonable(), torch.inference_mode():

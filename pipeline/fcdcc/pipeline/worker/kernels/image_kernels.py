@@ -32,7 +32,7 @@ from .task_specs import ImageGlue, ImageParity, ImageShare, JoinRuns, PartOutput
 def share(ref: ExecutableOrRef, spec: ImageShare, *inputs: Array) -> ShareMessage:
     """Return a systematic share, bias included: the unit's work for one run of images.
 
-    It stops between two stages, or slices of its convolution, if nobody waits for it.
+    It stops between two stages, or slices of its convolution, if it is not needed any more.
     """
     executable, is_wanted = find(ref), wanted()
     unit = executable.image_unit(spec.unit)

@@ -72,7 +72,7 @@ def share(ref: ExecutableOrRef, spec: StripShare, *arrays: Array) -> ShareMessag
     """Return a plain share, bias included: a unit's work for one strip.
 
     It is (images, N, rows, …) for the rows of the strip that are not certainly zero. Between
-    two stages, or slices of the convolution, it stops if nobody waits for it.
+    two stages, or slices of the convolution, it stops if it is not needed.
     """
     executable, is_wanted = find(ref), wanted()
     unit, position = executable.rows.unit(spec.unit), spec.position

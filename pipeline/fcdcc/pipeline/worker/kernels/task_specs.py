@@ -94,7 +94,7 @@ class DecodeLayer:
 
 @dataclass(frozen=True, slots=True)
 class RecheckShares:
-    """Find the wrong ones among all shares of a layer, of a block of so many images."""
+    """Find the wrong ones among all shares of a layer, for a block of ``images`` images."""
 
     layer: int
     images: int
@@ -102,7 +102,7 @@ class RecheckShares:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRightShares:
-    """Make the output of a layer from the shares that are right, of so many images."""
+    """Make the output of a layer for ``images`` images from the shares that are right."""
 
     layer: int
     images: int
@@ -166,7 +166,7 @@ class JoinRuns:
 
 @dataclass(frozen=True, slots=True)
 class StripShare:
-    """Run a unit for one strip of rows of a block of so many images; its result is a share."""
+    """Run a unit for one strip of rows of ``images`` images; its result is a share."""
 
     unit: int
     position: int
