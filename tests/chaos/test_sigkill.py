@@ -25,7 +25,7 @@ import xarray as xr
 
 from fcdcc.storage import OutputError, open_predictions, verify
 from support.schedulers import own_cluster
-from support.small import IMAGES, Files, make_files
+from support.small import IMAGES, Files
 
 BATCH = 2
 BLOCKS = IMAGES // BATCH
@@ -33,11 +33,6 @@ IN_FLIGHT = 2
 PATIENCE = 240.0
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
 
 
 @dataclass

@@ -20,17 +20,12 @@ from support.fork_server import start_program
 from support.jobs import predictions
 from support.proxy import Proxy
 from support.schedulers import own_cluster
-from support.small import IMAGES, Files, make_files
+from support.small import IMAGES, Files
 
 BATCH = 2
 BLOCKS = IMAGES // BATCH
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
 
 
 class At(Quiet):

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.errors import OptionError
 from fcdcc.pipeline.stored_forms import StoredForm
-from support.small import IMAGES, Files, make_files
+from support.small import IMAGES, Files
 
 SCORES = hnp.arrays(
     np.float32,
@@ -59,11 +59,6 @@ def test_what_is_no_number_has_no_class() -> None:
 def test_other_forms_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match=r"--store.*top:K"):
         JobConfig.of(model="m", input="i", output="o", store=text)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,7 @@ from click.testing import CliRunner, Result
 from fcdcc.pipeline.cli import main
 from fcdcc.pipeline.model import open_model
 from fcdcc.storage import hold
-from support.small import SHAPE, Files, make_files
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
+from support.small import SHAPE, Files
 
 
 def fcdcc(*arguments: object) -> Result:
@@ -93,7 +88,7 @@ def half_of_tls(files: Files, folder: Path) -> list[object]:
 
 
 def too_many_losses(files: Files, folder: Path) -> list[object]:
-    return [files.model, files.images, "--n", 40, "--tolerate", 20, "--code", "crme"]
+    return [files.model, files.images, "--n", 28, "--tolerate", 16, "--code", "crme"]
 
 
 BAD: dict[Callable[[Files, Path], list[object]], str] = {

@@ -33,16 +33,11 @@ from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.runtime.plugins import register_plugins
 from support.browser import browser, chromium
 from support.jobs import fcdcc
-from support.small import Files, make_files
+from support.small import Files
 
 pytestmark = pytest.mark.cluster
 
 SECRET = "s3cret-token"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("small"))
 
 
 @dataclass(frozen=True)
