@@ -37,30 +37,42 @@ def run_steps(
     ModelError
         If a step cannot run on values of these shapes.
     """
-    held: dict[str, Any] = {name: values[name] for name in stage.inputs}
-    device = next((value.device for value in held.values()), torch.device("cpu"))
-
-    def lookup(ref: Ref) -> Any:
-        return held[ref.name] if ref.name in held else tensors[ref.name]
-
+    known: dict[str, Any] = {name: values[name] for name in stage.inputs}
     with torch.no_grad():
         for step, dead in zip(stage.steps, _dead_after(stage), strict=True):
-            held[step.name] = _run(step, lookup, device)
+            known[step.name] = run_step(step, known, tensors)
             for name in dead:
-                del held[name]
-    return {name: held[name] for name in stage.outputs}
+                del known[name]
+    return {name: known[name] for name in stage.outputs}
 
 
-def _run(step: Step, lookup: Any, device: torch.device) -> Any:
+def run_step(step: Step, values: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Return what one step computes.
+
+    Parameters
+    ----------
+    step
+        The step.
+    values
+        Values by name, those that the step reads among them.
+    tensors
+        The network's tensors by name, on the same device as the values.
+
+    Raises
+    ------
+    ModelError
+        If the step cannot run on values of these shapes.
+    """
+
     def leaf(value: Any) -> Any:
         if isinstance(value, Ref):
-            return lookup(value)
+            return values[value.name] if value.name in values else tensors[value.name]
         # Values are on the device of this run, not on that of the export.
-        return device if isinstance(value, torch.device) else value
+        return _device(values) if isinstance(value, torch.device) else value
 
     args, kwargs = convert(step.args, leaf), convert(step.kwargs, leaf)
     if needs_device(step.op):
-        kwargs["device"] = device
+        kwargs["device"] = _device(values)
     try:
         return resolve(step.op)(*args, **kwargs)
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
@@ -69,6 +81,12 @@ def _run(step: Step, lookup: Any, device: torch.device) -> Any:
             f"{step!r:.200} cannot run on values of the shapes {shapes}: {one_line(error)}; "
             "expected images of a size that the model was exported for"
         ) from error
+
+
+def _device(values: Mapping[str, Any]) -> torch.device:
+    """Return the device of the first tensor; the CPU where there is none."""
+    tensors = (value for value in values.values() if isinstance(value, torch.Tensor))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _dead_after(stage: GlueStage) -> list[list[str]]:

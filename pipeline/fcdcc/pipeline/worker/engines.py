@@ -1,0 +1,485 @@
+"""Engines: how a worker computes a run of stages of a network.
+
+Between two coded points a task runs many operations in a row. An engine turns such a run of
+stages into a *program* once per worker, and the program is then called for every batch. All
+engines compute the same function; they differ in speed, and in the last bits of the answers.
+
+``eager``
+    Every operation by itself, as PyTorch runs a module.
+``fused``
+    Two-dimensional convolutions in float32 run in oneDNN, through PyTorch, with weights that
+    are packed once, the activation or the residual sum that follows fused into them, and
+    activations in the memory format ``channels_last``. No compiler is needed. Everything else
+    runs as in ``eager``.
+
+The fused engine calls internal operators of PyTorch (``torch.ops.mkldnn``). Before it is used
+the first time, :func:`fused_is_available` checks on small tensors that they give the answers of
+the public operators; where they do not, or do not exist, ``eager`` takes its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fcdcc.coding import Abandoned
+
+from ..model.interpreter import run_step
+from ..model.network import ConvStage, Network, Ref, Step
+
+logger = logging.getLogger(__name__)
+
+EngineName: TypeAlias = Literal["eager", "fused"]
+
+PACKED_BATCH_SIZES = 2
+"""Packed copies of one weight that are kept: for full batches, and for the last of a block."""
+
+CONTRACT_TOLERANCE = 1e-4
+"""Largest difference from the public operators, relative to the largest value, that the check
+of the fused operators accepts on its small tensors."""
+
+
+@dataclass(frozen=True)
+class FusedActivation:
+    """An activation as oneDNN's fused convolution names it."""
+
+    name: str
+    scalars: tuple[float, ...] = ()
+    algorithm: str = ""
+
+
+NO_ACTIVATION = FusedActivation("none")
+
+_ACTIVATIONS = {
+    "aten.relu.default": "relu",
+    "aten.sigmoid.default": "sigmoid",
+    "aten.tanh.default": "tanh",
+    "aten.silu.default": "swish",
+    "aten.hardswish.default": "hardswish",
+    "aten.hardsigmoid.default": "hardsigmoid",
+}
+"""Activations without parameters, by their names in a network and in oneDNN."""
+
+_RESHAPES = {"aten.view.default": "aten.reshape.default"}
+"""Operators that demand a memory layout, and those that do the same for every layout."""
+
+_LAYOUT_READERS = frozenset({"aten.view.dtype", "aten.as_strided.default"})
+"""Operators whose result depends on the memory layout: a run that has one runs eagerly."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a program: a convolution or a step, with what is fused into it.
+
+    Parameters
+    ----------
+    output, inputs
+        Names of the value that it makes and of the values that it reads.
+    work
+        What it computes.
+    activation
+        Applied to the result of a convolution.
+    residual
+        A value that is added to the result of a convolution before the activation.
+    last_used
+        Values that no later operation reads.
+    """
+
+    output: str
+    inputs: tuple[str, ...]
+    work: ConvStage | Step
+    activation: FusedActivation = NO_ACTIVATION
+    residual: str | None = None
+    last_used: tuple[str, ...] = ()
+
+
+class Program:
+    """A run of stages that is ready to be called, on one batch after another.
+
+    Parameters
+    ----------
+    network
+        The network; its tensors are not changed.
+    stages
+        Indices of the stages, in the order in which they run.
+    outputs
+        Names of the values that are returned.
+    engine
+        ``fused`` or ``eager``.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        stages: Sequence[int],
+        outputs: Collection[str],
+        engine: EngineName = "eager",
+    ) -> None:
+        self._tensors = network.tensors
+        operations = _operations(network, stages)
+        readers = {op.work.op for op in operations if isinstance(op.work, Step)} & _LAYOUT_READERS
+        self.is_fused = engine == "fused" and not readers and fused_is_available()
+        if self.is_fused:
+            operations = _fused(operations, outputs, self._tensors)
+        self.operations = _with_last_uses(operations, outputs)
+        self._outputs = tuple(outputs)
+        self._packed: dict[str, PackedConvolution] = {}
+        if self.is_fused:
+            for operation in self.operations:
+                stage = operation.work
+                if isinstance(stage, ConvStage) and can_be_packed(stage, self._tensors):
+                    self._packed[operation.output] = PackedConvolution(
+                        stage, self._tensors, operation.activation
+                    )
+
+    def __call__(
+        self, values: Mapping[str, Tensor], is_wanted: Callable[[], bool] = lambda: True
+    ) -> dict[str, Tensor]:
+        """Return the outputs by name.
+
+        Parameters
+        ----------
+        values
+            The inputs by name, images along axis 0; they are not changed.
+        is_wanted
+            Asked between two operations.
+
+        Raises
+        ------
+        Abandoned
+            When the result is not wanted any more.
+        """
+        known = dict(values)
+        if self.is_fused:
+            known = {name: _channels_last(value) for name, value in known.items()}
+        for operation in self.operations:
+            if isinstance(operation.work, Step):
+                known[operation.output] = run_step(operation.work, known, self._tensors)
+            else:
+                if not is_wanted():
+                    raise Abandoned("this share is not needed any more")
+                known[operation.output] = self._convolve(operation, operation.work, known)
+            for name in operation.last_used:
+                del known[name]
+        return {name: known[name] for name in self._outputs}
+
+    def _convolve(
+        self, operation: Operation, stage: ConvStage, known: Mapping[str, Tensor]
+    ) -> Tensor:
+        value = known[stage.input]
+        packed = self._packed.get(operation.output)
+        if packed is None:
+            return convolve(stage, value, self._tensors)
+        return packed(value, None if operation.residual is None else known[operation.residual])
+
+
+class PackedConvolution:
+    """A two-dimensional convolution with its weight in the layout that oneDNN prefers.
+
+    That layout depends on the sizes of the input, so the weight is packed when the first batch
+    arrives, and again for another batch size; :data:`PACKED_BATCH_SIZES` of them are kept.
+    """
+
+    def __init__(
+        self,
+        stage: ConvStage,
+        tensors: Mapping[str, Tensor],
+        activation: FusedActivation,
+    ) -> None:
+        self._weight = tensors[stage.weight]
+        self._bias = None if stage.bias is None else tensors[stage.bias]
+        self._stride, self._dilation = list(stage.stride), list(stage.dilation)
+        self._groups = stage.groups
+        self._pad_before, self._padding = _paddings(stage)
+        self._activation = activation
+        self._packed: dict[tuple[int, ...], Tensor] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, value: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return the convolution of (B, C, H, W), bias, residual and activation included."""
+        if self._pad_before:
+            value = functional.pad(value, self._pad_before)
+        weight = self._weight_for(tuple(value.shape))
+        geometry = (self._padding, self._stride, self._dilation, self._groups)
+        activation = self._activation
+        if residual is None:
+            result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                value, weight, self._bias, *geometry,
+                activation.name, list(activation.scalars), activation.algorithm,
+            )  # fmt: skip
+            return result
+        if residual.shape != self._output_shape(value):  # the sum repeats one of its operands
+            result = torch.ops.mkldnn._convolution_pointwise(
+                value, weight, self._bias, *geometry, "none", [], ""
+            )
+            result = result + residual
+            return functional.relu(result) if activation == _RELU else result
+        unary = None if activation == NO_ACTIVATION else activation.name
+        residual = _channels_last(residual)
+        summed: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            value, residual, weight, self._bias, *geometry, "add", 1.0, unary, [], None
+        )
+        return summed
+
+    def _output_shape(self, value: Tensor) -> tuple[int, ...]:
+        """Return the shape of the convolution of a value that is padded before."""
+        geometry = zip(
+            value.shape[2:], self._weight.shape[2:], self._padding, self._stride, self._dilation,
+            strict=True,
+        )  # fmt: skip
+        space = (
+            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, padding, stride, dilation in geometry
+        )
+        return (value.shape[0], self._weight.shape[0], *space)
+
+    def _weight_for(self, shape: tuple[int, ...]) -> Tensor:
+        with self._lock:
+            packed = self._packed.get(shape)
+            if packed is None:
+                reorder: Any = (
+                    torch._C._nn.mkldnn_reorder_conv2d_weight
+                )  # its stub lacks an argument
+                packed = reorder(
+                    self._weight.to_mkldnn(), self._padding, self._stride, self._dilation,
+                    self._groups, list(shape),
+                )  # fmt: skip
+                if len(self._packed) >= PACKED_BATCH_SIZES:
+                    self._packed.pop(next(iter(self._packed)))
+                self._packed[shape] = packed
+        return packed
+
+
+def convolve(stage: ConvStage, value: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return a convolution of (B, C, *space), bias included, by PyTorch's public operators."""
+    pad_before, padding = _paddings(stage)
+    if pad_before:
+        value = functional.pad(value, pad_before)
+    bias = None if stage.bias is None else tensors[stage.bias]
+    return _CONVOLUTIONS[len(stage.stride)](
+        value, tensors[stage.weight], bias, stage.stride, padding, stage.dilation, stage.groups
+    )
+
+
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
+    1: functional.conv1d,
+    2: functional.conv2d,
+    3: functional.conv3d,
+}
+
+
+def _paddings(stage: ConvStage) -> tuple[list[int], list[int]]:
+    """Return what is padded before the convolution, as torch's pad takes it, and within it."""
+    if all(before == after for before, after in stage.padding):
+        return [], [before for before, _ in stage.padding]
+    uneven = [size for pair in reversed(stage.padding) for size in pair]
+    return uneven, [0] * len(stage.padding)
+
+
+def can_be_packed(stage: ConvStage, tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether the fused engine has a packed form of a convolution."""
+    weight = tensors[stage.weight]
+    return len(stage.stride) == 2 and weight.dtype == torch.float32 and weight.numel() > 0
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    """Return a value of four axes with its channels last in memory, others as they are."""
+    if value.ndim != 4 or not value.is_floating_point():
+        return value
+    return value.contiguous(memory_format=torch.channels_last)
+
+
+def _operations(network: Network, stages: Sequence[int]) -> list[Operation]:
+    """Return the operations of some stages in order, nothing fused."""
+    found = []
+    for index in stages:
+        stage = network.stages[index]
+        if isinstance(stage, ConvStage):
+            found.append(Operation(stage.output, (stage.input,), stage))
+        else:
+            for step in stage.steps:
+                inputs = tuple(n for n in step.references if n not in network.tensors)
+                found.append(Operation(step.name, inputs, step))
+    return found
+
+
+def _with_last_uses(operations: Sequence[Operation], outputs: Collection[str]) -> list[Operation]:
+    """Return the operations, each with the values that can be dropped after it."""
+    last = {op.output: index for index, op in enumerate(operations)}
+    for index, op in enumerate(operations):
+        last.update(dict.fromkeys(op.inputs, index))
+    dropped: dict[int, list[str]] = {}
+    for name, index in last.items():
+        if name not in outputs:
+            dropped.setdefault(index, []).append(name)
+    return [
+        Operation(
+            op.output, op.inputs, op.work, op.activation, op.residual, tuple(dropped.get(i, ()))
+        )
+        for i, op in enumerate(operations)
+    ]
+
+
+def _fused(
+    operations: Sequence[Operation], outputs: Collection[str], tensors: Mapping[str, Tensor]
+) -> list[Operation]:
+    """Return the operations with activations and residual sums fused into convolutions."""
+    uses = Counter(name for op in operations for name in op.inputs)
+    uses.update(outputs)
+    reader = {name: index for index, op in enumerate(operations) for name in op.inputs}
+    made_at = {op.output: index for index, op in enumerate(operations)}
+
+    def only_reader(name: str) -> int | None:
+        """Return the index of the operation that alone reads a value, if there is just one."""
+        return reader[name] if uses[name] == 1 and name in reader else None
+
+    fused_away: set[int] = set()
+    found = []
+    for index, op in enumerate(operations):
+        if index in fused_away:
+            continue
+        if isinstance(op.work, Step):
+            found.append(_any_layout(op))
+            continue
+        made, residual, activation = op.output, None, NO_ACTIVATION
+        following = only_reader(made) if can_be_packed(op.work, tensors) else None
+        if following is not None:
+            residual = _residual(operations[following], made)
+            if residual is not None and made_at.get(residual, -1) > index:
+                residual = None  # it is computed later: that convolution may take in the sum
+        if residual is not None and following is not None:
+            fused_away.add(following)
+            made = operations[following].output
+            following = only_reader(made)
+            # No other activation may follow a sum within one call of oneDNN.
+            if following is not None and _activation(operations[following]) != _RELU:
+                following = None
+        if following is not None and (known := _activation(operations[following])) is not None:
+            fused_away.add(following)
+            made, activation = operations[following].output, known
+        inputs = op.inputs if residual is None else (*op.inputs, residual)
+        found.append(Operation(made, inputs, op.work, activation, residual))
+    return found
+
+
+_RELU = FusedActivation("relu")
+
+
+def _residual(operation: Operation, made: str) -> str | None:
+    """Return the value that an operation adds to ``made``, if it is a plain sum of two values."""
+    step = operation.work
+    if not isinstance(step, Step) or step.op != "aten.add.Tensor" or step.kwargs:
+        return None
+    if len(step.args) != 2 or not all(isinstance(arg, Ref) for arg in step.args):
+        return None
+    others = [name for name in operation.inputs if name != made]
+    return others[0] if len(others) == 1 and len(operation.inputs) == 2 else None
+
+
+def _activation(operation: Operation) -> FusedActivation | None:
+    """Return the activation that an operation is, if it can be fused."""
+    step = operation.work
+    if not isinstance(step, Step) or not step.args or not isinstance(step.args[0], Ref):
+        return None
+    if step.op in _ACTIVATIONS and len(step.args) == 1 and not step.kwargs:
+        return FusedActivation(_ACTIVATIONS[step.op])
+    if step.op == "aten.hardtanh.default" and not step.kwargs:
+        low, high = (*step.args[1:], -1.0, 1.0)[:2] if len(step.args) != 2 else (step.args[1], 1.0)
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            return FusedActivation("hardtanh", (float(low), float(high)))
+    if step.op == "aten.leaky_relu.default" and not step.kwargs:
+        slope = step.args[1] if len(step.args) > 1 else 0.01
+        if isinstance(slope, int | float):
+            return FusedActivation("leaky_relu", (float(slope),))
+    if step.op == "aten.gelu.default" and len(step.args) == 1:
+        algorithm = step.kwargs.get("approximate", "none")
+        if set(step.kwargs) <= {"approximate"} and algorithm in ("none", "tanh"):
+            return FusedActivation("gelu", (), str(algorithm))
+    return None
+
+
+def _any_layout(operation: Operation) -> Operation:
+    """Return an operation that takes its input in whichever memory layout it has."""
+    step = operation.work
+    if not isinstance(step, Step) or step.op not in _RESHAPES:
+        return operation
+    replaced = Step(step.name, _RESHAPES[step.op], step.args, step.kwargs)
+    return Operation(operation.output, operation.inputs, replaced)
+
+
+@lru_cache(maxsize=1)
+def fused_is_available() -> bool:
+    """Return whether PyTorch's oneDNN operators are there and give right answers.
+
+    They are internal to PyTorch and may change with a release, so they are tried on small
+    tensors once per process.
+    """
+    try:
+        with torch.inference_mode():
+            return all(_contract_holds(*case) for case in _contract_cases())
+    except Exception as error:  # noqa: BLE001 - an internal operator may raise anything
+        logger.info("the fused engine is not available (%r): eager takes its place", error)
+        return False
+
+
+def _contract_cases() -> list[tuple[FusedActivation, bool, int]]:
+    names = sorted({*_ACTIVATIONS.values(), "none"})
+    plain = [(FusedActivation(name), False, 1) for name in names]
+    return [
+        *plain,
+        (FusedActivation("hardtanh", (0.0, 6.0)), False, 1),
+        (FusedActivation("leaky_relu", (0.1,)), False, 1),
+        (FusedActivation("gelu", (), "none"), False, 1),
+        (FusedActivation("gelu", (), "tanh"), False, 1),
+        (NO_ACTIVATION, True, 1),
+        (_RELU, True, 1),
+        (_RELU, False, 8),
+    ]
+
+
+_PUBLIC: dict[str, Callable[..., Tensor]] = {
+    "none": lambda value: value,
+    "relu": functional.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "swish": functional.silu,
+    "hardswish": functional.hardswish,
+    "hardsigmoid": functional.hardsigmoid,
+    "hardtanh": functional.hardtanh,
+    "leaky_relu": functional.leaky_relu,
+    "gelu": lambda value, approximate: functional.gelu(value, approximate=approximate),
+}
+
+
+def _contract_holds(activation: FusedActivation, has_residual: bool, groups: int) -> bool:
+    """Return whether a fused convolution agrees with the public operators on small tensors."""
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn((2, 8, 9, 7), generator=generator)
+    tensors = {
+        "weight": torch.randn((16, 8 // groups, 3, 3), generator=generator),
+        "bias": torch.randn(16, generator=generator),
+    }
+    stage = ConvStage(
+        0, "check", "x", "y", "weight", "bias", (2, 1), ((1, 1), (0, 0)), (1, 1), groups
+    )
+    expected = convolve(stage, value, tensors)
+    residual = torch.randn(expected.shape, generator=generator) if has_residual else None
+    if residual is not None:
+        expected = expected + residual
+    arguments: tuple[Any, ...] = activation.scalars
+    if activation.algorithm:
+        arguments = (activation.algorithm,)
+    expected = _PUBLIC[activation.name](expected, *arguments)
+    packed = PackedConvolution(stage, tensors, activation)
+    found = packed(_channels_last(value), None if residual is None else _channels_last(residual))
+    largest = float(expected.abs().max())
+    return float((found - expected).abs().max()) <= CONTRACT_TOLERANCE * largest
