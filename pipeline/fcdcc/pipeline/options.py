@@ -122,6 +122,12 @@ class PlanOptions(_Options):
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="data type of the computation"
     )
+    engine: Literal["auto", "eager", "fused"] = Field(
+        "auto",
+        description="how a worker computes between coded points. eager: operation by operation; "
+        "fused: convolutions with packed weights and fused activations; auto: the fastest that "
+        "needs nothing but PyTorch",
+    )
     objective: Literal["time", "paper"] = Field(
         "time",
         description="what the plan minimises. time: the time of the run; paper: communication and "

@@ -173,3 +173,26 @@ def test_no_input_is_changed(tmp_path: object) -> None:
     before = batch.clone()
     program(network, "fused")({network.input: batch})
     assert torch.equal(batch, before)
+
+
+@pytest.mark.parametrize("engine", ["eager", "fused"])
+def test_large_batches_are_computed_in_runs_of_images(
+    engine: engines.EngineName, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(Sums(), (3, 9, 11), tmp_path)
+    batch = torch.randn(7, 3, 9, 11)
+    run = program(network, engine)
+    with torch.inference_mode():
+        whole = run({network.input: batch})[network.output]
+        sizes = []
+        convolve = Program._convolve
+
+        def counted(self: Program, operation: object, stage: object, known: dict) -> torch.Tensor:
+            sizes.append(len(known[stage.input]))
+            return convolve(self, operation, stage, known)
+
+        monkeypatch.setattr(Program, "_convolve", counted)
+        monkeypatch.setattr(engines, "MICRO_BATCH_BYTES", 3 * 8 * 9 * 11 * 4)
+        in_runs = run({network.input: batch})[network.output]
+    assert set(sizes) == {2, 3}
+    torch.testing.assert_close(in_runs, whole, atol=1e-5, rtol=1e-5)

@@ -40,7 +40,7 @@ from .job_plan import workers_of_current_client
 from .output import prediction_dims
 from .plugins import register_plugins
 
-OPTIONS_BESIDE_PLAN = frozenset({"scale", "mean", "std", "limit"})
+OPTIONS_BESIDE_PLAN = frozenset({"scale", "mean", "std", "limit", "engine"})
 """Options that a plan does not contain, and that may be given together with one."""
 
 Images: TypeAlias = "xr.DataArray | da.Array | NDArray[Any]"
@@ -110,7 +110,7 @@ def infer(
     _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
     shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
-    predictions = _predictions(Executable(network, plan), preparation, first, shape)
+    predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, shape)
     return _labelled(predictions, first)
 
 

@@ -250,7 +250,7 @@ class _JobRun:
         self._cluster = cluster
         self._counters = counters
         self._progress = progress
-        self._executable = Executable(job.network, job.plan)
+        self._executable = Executable(job.network, job.plan, job.config.engine)
         self._id = _new_run_id()
 
     def complete(self, pending: Sequence[int]) -> Summary:

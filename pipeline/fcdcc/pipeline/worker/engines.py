@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -38,10 +39,15 @@ from ..model.network import ConvStage, Network, Ref, Step
 
 logger = logging.getLogger(__name__)
 
-EngineName: TypeAlias = Literal["eager", "fused"]
+EngineName: TypeAlias = Literal["auto", "eager", "fused"]
+"""``auto`` is the fastest that needs nothing but PyTorch: ``fused``."""
 
 PACKED_BATCH_SIZES = 2
 """Packed copies of one weight that are kept: for full batches, and for the last of a block."""
+
+MICRO_BATCH_BYTES = 64 * 2**20
+"""Bytes of the largest value of a program, from which on a batch is split: values of few images
+stay in the caches, and a task that is not wanted any more ends soon."""
 
 CONTRACT_TOLERANCE = 1e-4
 """Largest difference from the public operators, relative to the largest value, that the check
@@ -114,7 +120,7 @@ class Program:
     outputs
         Names of the values that are returned.
     engine
-        ``fused`` or ``eager``.
+        Which one runs it.
     """
 
     def __init__(
@@ -122,16 +128,17 @@ class Program:
         network: Network,
         stages: Sequence[int],
         outputs: Collection[str],
-        engine: EngineName = "eager",
+        engine: EngineName = "auto",
     ) -> None:
         self._tensors = network.tensors
         operations = _operations(network, stages)
         readers = {op.work.op for op in operations if isinstance(op.work, Step)} & _LAYOUT_READERS
-        self.is_fused = engine == "fused" and not readers and fused_is_available()
+        self.is_fused = engine != "eager" and not readers and fused_is_available()
         if self.is_fused:
             operations = _fused(operations, outputs, self._tensors)
         self.operations = _with_last_uses(operations, outputs)
         self._outputs = tuple(outputs)
+        self._image_bytes = 0.0
         self._packed: dict[str, PackedConvolution] = {}
         if self.is_fused:
             for operation in self.operations:
@@ -153,14 +160,34 @@ class Program:
         is_wanted
             Asked between two operations.
 
+        A batch whose largest value would have more than :data:`MICRO_BATCH_BYTES` is computed
+        in several runs of images.
+
         Raises
         ------
         Abandoned
             When the result is not wanted any more.
         """
+        batch = _batch_of(values)
+        runs = (
+            1 if batch is None else min(batch, ceil(batch * self._image_bytes / MICRO_BATCH_BYTES))
+        )
+        if batch is None or runs <= 1:
+            return self._run(values, is_wanted)
+        split = {name: value.tensor_split(runs) for name, value in values.items()}
+        made = [
+            self._run({name: pieces[run] for name, pieces in split.items()}, is_wanted)
+            for run in range(runs)
+        ]
+        return {name: torch.cat([outputs[name] for outputs in made]) for name in self._outputs}
+
+    def _run(
+        self, values: Mapping[str, Tensor], is_wanted: Callable[[], bool]
+    ) -> dict[str, Tensor]:
         known = dict(values)
-        if self.is_fused:
+        if self.is_fused and len(self.operations) > 1:
             known = {name: _channels_last(value) for name, value in known.items()}
+        largest = 0
         for operation in self.operations:
             if isinstance(operation.work, Step):
                 known[operation.output] = run_step(operation.work, known, self._tensors)
@@ -168,9 +195,22 @@ class Program:
                 if not is_wanted():
                     raise Abandoned("this share is not needed any more")
                 known[operation.output] = self._convolve(operation, operation.work, known)
+            made = known[operation.output]
+            if isinstance(made, Tensor):
+                largest = max(largest, made.nbytes)
             for name in operation.last_used:
                 del known[name]
-        return {name: known[name] for name in self._outputs}
+        outputs = {name: known[name] for name in self._outputs}
+        self._note_size(values, outputs, largest)
+        return outputs
+
+    def _note_size(
+        self, values: Mapping[str, Tensor], outputs: Mapping[str, Tensor], largest: int
+    ) -> None:
+        """Note the bytes of the largest value for each image, where batches can be split."""
+        batch = _batch_of(values)
+        if batch and all(output.ndim and len(output) == batch for output in outputs.values()):
+            self._image_bytes = largest / batch
 
     def _convolve(
         self, operation: Operation, stage: ConvStage, known: Mapping[str, Tensor]
@@ -289,6 +329,12 @@ def can_be_packed(stage: ConvStage, tensors: Mapping[str, Tensor]) -> bool:
     """Return whether the fused engine has a packed form of a convolution."""
     weight = tensors[stage.weight]
     return len(stage.stride) == 2 and weight.dtype == torch.float32 and weight.numel() > 0
+
+
+def _batch_of(values: Mapping[str, Tensor]) -> int | None:
+    """Return the number of images in a batch, if all values have the same along axis 0."""
+    sizes = {len(value) if value.ndim else None for value in values.values()}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from ..model.network import ConvStage, Network
 from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
+from .engines import EngineName, Program
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
@@ -39,11 +40,15 @@ class Executable:
         With tensors of the plan's dtype.
     plan
         Made for this network.
+    engine
+        How runs of stages are computed: :mod:`.engines`.
     """
 
-    def __init__(self, network: Network, plan: Plan) -> None:
+    def __init__(self, network: Network, plan: Plan, engine: EngineName = "auto") -> None:
         self.network = network
         self.plan = plan
+        self.engine = engine
+        self._programs: dict[tuple[tuple[int, ...], tuple[str, ...]], Program] = {}
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
         self._bands: dict[Rows, Executable] = {}
@@ -67,15 +72,25 @@ class Executable:
     def _image_units(self) -> dict[int, FusedStages]:
         return {unit.number: unit for unit in image_units(self.network, self.plan.coded_layers)}
 
+    def program(self, stages: tuple[int, ...], outputs: tuple[str, ...]) -> Program:
+        """Return the program that computes ``outputs`` from whole values, made once."""
+        with self._lock:
+            found = self._programs.get((stages, outputs))
+            if found is None:
+                found = Program(self.network, stages, outputs, self.engine)
+                self._programs[stages, outputs] = found
+        return found
+
     def at(self, band: Rows) -> Executable:
         """Return the executable for some rows of the prediction; it has the same coded filters."""
         with self._lock:
             found = self._bands.get(band)
         if found is None:
             layout = RowLayout(self.network, self.plan, band)
-            found = Executable(self.network, layout.plan)
+            found = Executable(self.network, layout.plan, self.engine)
             found.rows = layout
             found._lock, found._filters = self._lock, self._filters
+            found._programs = self._programs
             with self._lock:
                 self._bands[band] = found
                 for old in list(self._bands)[:-MAX_BANDS_KEPT]:
@@ -148,8 +163,8 @@ class Executable:
                 break
         return total
 
-    def __reduce__(self) -> tuple[type[Executable], tuple[Network, Plan]]:
-        return Executable, (self.network, self.plan)
+    def __reduce__(self) -> tuple[type[Executable], tuple[Network, Plan, EngineName]]:
+        return Executable, (self.network, self.plan, self.engine)
 
 
 @dataclass(frozen=True, slots=True)

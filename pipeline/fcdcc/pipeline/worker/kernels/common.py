@@ -17,8 +17,6 @@ from torch import Tensor
 from fcdcc.coding import Abandoned, Code
 from fcdcc.coding.conditioning import is_enough
 
-from ...model.interpreter import run_steps
-from ...model.network import GlueStage
 from ..executable import Executable, ExecutableRef, find
 from ..share_checks import (
     Finding,
@@ -80,12 +78,8 @@ def stage_outputs(
 ) -> dict[str, Tensor]:
     """Return what one stage makes of whole values."""
     stage = executable.network.stages[index]
-    if isinstance(stage, GlueStage):
-        given = {name: values[name] for name in stage.inputs}
-        return run_steps(stage, given, executable.network.tensors)
-    geometry = executable.plan.layer(index).geometry
-    output = geometry.convolve(values[stage.input], executable.weight(index))
-    return {stage.output: add_bias(output, executable.bias(index))}
+    given = {name: values[name] for name in stage.inputs}
+    return executable.program((index,), stage.outputs)(given)
 
 
 def check_wanted(is_wanted: Callable[[], bool]) -> None:

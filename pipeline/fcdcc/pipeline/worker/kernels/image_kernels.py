@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from fcdcc.coding.slicing import runs
 
 from ...anyk import abandonable, wanted
 from ...plans.fused_stages import FusedStages
@@ -19,9 +17,7 @@ from .common import (
     ExecutableOrRef,
     NamedArrays,
     add_bias,
-    check_wanted,
     recovered,
-    stage_outputs,
     to_array,
     to_arrays,
     to_tensor,
@@ -32,14 +28,18 @@ from .task_specs import ImageGlue, ImageParity, ImageShare, JoinRuns, PartOutput
 def share(ref: ExecutableOrRef, spec: ImageShare, *inputs: Array) -> ShareMessage:
     """Return a systematic share, bias included: the unit's work for one run of images.
 
-    It stops between two stages, or slices of its convolution, if it is not needed any more.
+    It stops between two operations if it is not needed any more.
     """
     executable, is_wanted = find(ref), wanted()
     unit = executable.image_unit(spec.unit)
+    convolution = executable.convolution(unit.number)
+    checked = executable.plan.verify != "off"
+    outputs = (convolution.output, convolution.input) if checked else (convolution.output,)
     with abandonable(), torch.inference_mode():
-        value = _entering(executable, unit, inputs, is_wanted)
-        result = to_array(_convolve(executable, unit.number, value, is_wanted))
-        return as_message(executable, unit.number, spec.position, result, value)
+        values = executable.program(unit.stages, outputs)(_named(unit, inputs), is_wanted)
+        result = to_array(values[convolution.output])
+        entering = values.get(convolution.input)
+        return as_message(executable, unit.number, spec.position, result, entering)
 
 
 def parity(ref: ExecutableOrRef, spec: ImageParity, *inputs: Array) -> ShareMessage:
@@ -80,8 +80,8 @@ def glue(ref: ExecutableOrRef, spec: ImageGlue, *inputs: Array) -> Array | Named
     executable = find(ref)
     unit = executable.image_unit(spec.unit)
     with torch.inference_mode():
-        values = _run(executable, unit.stages, _named(unit, inputs), wanted(), unit.outputs)
-        return to_arrays(values, unit.outputs)
+        program = executable.program(unit.stages, unit.outputs)
+        return to_arrays(program(_named(unit, inputs), wanted()), unit.outputs)
 
 
 def join_runs(spec: JoinRuns, *parts: Array) -> Array:
@@ -97,39 +97,7 @@ def _entering(
 ) -> Tensor:
     """Return what enters the coded convolution at the end of a unit."""
     name = executable.convolution(unit.number).input
-    return _run(executable, unit.stages[:-1], _named(unit, inputs), is_wanted, (name,))[name]
-
-
-def _run(
-    executable: Executable,
-    stages: Sequence[int],
-    values: dict[str, Tensor],
-    is_wanted: Callable[[], bool],
-    kept: Collection[str],
-) -> dict[str, Tensor]:
-    """Run stages in order; ``values`` are taken over, and of all only those kept are left."""
-    last = {name: index for index in stages for name in executable.network.stages[index].inputs}
-    for index in stages:
-        check_wanted(is_wanted)
-        stage = executable.network.stages[index]
-        values |= stage_outputs(executable, index, values)
-        for name in {*stage.inputs, *stage.outputs}:
-            if name not in kept and last.get(name, index) <= index:
-                del values[name]
-    return values
-
-
-def _convolve(
-    executable: Executable, layer: int, value: Tensor, is_wanted: Callable[[], bool]
-) -> Tensor:
-    """Return the convolution of some images, bias added."""
-    planned = executable.plan.layer(layer)
-    weight, bias = executable.weight(layer), executable.bias(layer)
-    made = []
-    for run in runs(len(value), planned.slices(len(value) * executable.plan.delta)):
-        check_wanted(is_wanted)
-        made.append(planned.geometry.convolve(value[run], weight, bias))
-    return made[0] if len(made) == 1 else torch.cat(made)
+    return executable.program(unit.stages[:-1], (name,))(_named(unit, inputs), is_wanted)[name]
 
 
 def _named(unit: FusedStages, inputs: Sequence[Array]) -> dict[str, Tensor]:
