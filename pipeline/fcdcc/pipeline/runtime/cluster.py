@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any
 
 import dask.config
@@ -16,6 +19,7 @@ from distributed import Client, LocalCluster, Nanny
 from distributed.comm.addressing import get_address_host_port
 from distributed.comm.core import CommClosedError
 from distributed.security import Security
+from distributed.utils import get_mp_context
 
 from fcdcc.coding.errors import FcdccError
 
@@ -42,6 +46,21 @@ PRELOAD = [
 Importing torch takes seconds. A worker that imported it after joining would not answer
 meanwhile, and on a busy machine would be taken for one that has stopped.
 """
+
+FORK_SERVER = "forkserver"
+"""How worker processes of a local cluster start, where the operating system can: as forks of a
+server process that has imported Dask and PyTorch once."""
+
+FORK_SERVER_IMPORTS = [
+    "distributed.nanny",
+    "distributed.dashboard.worker",
+    "fcdcc.pipeline.worker.kernels",
+]
+"""Modules that the server imports. None of them may start a thread or change a signal's handler:
+forks would inherit that."""
+
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Environment variables of numerical libraries, which read them when they are imported."""
 
 RECONNECT_PAUSE_SECONDS = 1.0
 """Pause between two attempts to reach a scheduler, or two counts of its workers."""
@@ -247,8 +266,40 @@ def _local_cluster(config: JobConfig) -> Iterator[LocalCluster]:
             )
 
 
+def start_fork_server(config: JobConfig) -> None:
+    """Start the server that a job's worker processes are forked from; again changes nothing.
+
+    It imports Dask and PyTorch while this process goes on. Jobs on a running cluster or on threads
+    need none.
+    """
+    settings = _start_method(config)
+    if config.scheduler is not None or not settings:
+        return
+    with dask.config.set(settings):
+        context = get_mp_context()  # Dask's own list of modules, which is set here, lacks ours
+    context.set_forkserver_preload(FORK_SERVER_IMPORTS)
+    unset = [name for name in THREAD_COUNTS if name not in os.environ]
+    os.environ.update(dict.fromkeys(unset, "1"))  # as Dask sets them for workers that it spawns
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in unset:
+            del os.environ[name]
+
+
+def _start_method(config: JobConfig) -> dict[str, str]:
+    """Return Dask's setting for how worker processes start; empty to leave Dask's default.
+
+    Only POSIX systems can fork; elsewhere each worker process imports everything itself.
+    """
+    if not config.processes or FORK_SERVER not in multiprocessing.get_all_start_methods():
+        return {}
+    return {"distributed.worker.multiprocessing-method": FORK_SERVER}
+
+
 def _start_local(config: JobConfig) -> LocalCluster:
     """Start a cluster on this machine, with its dashboard on the next free port."""
+    start_fork_server(config)
     handlers = [h for name in ("distributed", "bokeh") for h in logging.getLogger(name).handlers]
     levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():

@@ -48,7 +48,7 @@ from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from ..worker.kernels import reading
 from ..worker.kernels.task_specs import ReadImages
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
-from .cluster import Cluster, open_cluster, translate_connection_loss
+from .cluster import Cluster, open_cluster, start_fork_server, translate_connection_loss
 from .job_plan import apply_saved_plan, forecast_of_run, job_plan, known_workers, open_job
 from .output import (
     PredictionSpec,
@@ -95,6 +95,8 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
     job = _check_job(apply_saved_plan(config))
     config = job.config
     stored = _stored_run(job)
+    if stored is None:
+        start_fork_server(config)  # it imports PyTorch while the plan is made
     with ExitStack() as stack:
         cluster = None
         if config.calibrate or (stored is None and config.scheduler is not None):
