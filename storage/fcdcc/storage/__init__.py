@@ -36,7 +36,7 @@ from .outputs import (
     salvage_predictions,
     set_aside,
 )
-from .predictions import PredictionStore
+from .prediction_store import PredictionStore
 from .preparation import Preparation
 from .records import BlockRecord
 from .runs import StoredRun

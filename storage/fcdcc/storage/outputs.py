@@ -16,7 +16,7 @@ from .layout import BlockLayout
 from .locations import normalise, shown
 from .metadata import Coordinate, make_contents
 from .objects import open_folder
-from .predictions import PredictionStore
+from .prediction_store import PredictionStore
 from .records import Chunk
 from .runs import (
     CONTENTS,

@@ -141,7 +141,7 @@ def stopped_before_its_record(monkeypatch: pytest.MonkeyPatch, write: Callable[[
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fcdcc.storage.predictions.write_record", killed)
+        patch.setattr("fcdcc.storage.prediction_store.write_record", killed)
         with pytest.raises(KeyboardInterrupt):
             write()
 
