@@ -10,12 +10,12 @@ from fcdcc.coding import Abandoned
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.worker import engines
-from fcdcc.pipeline.worker.engines import Program, fused_is_available
+from fcdcc.pipeline.worker.engines import StageProgram, fused_is_available
 from zoo import ZOO, build, images, save
 
 
-def program(network: Network, engine: engines.EngineName) -> Program:
-    return Program(network, range(len(network.stages)), (network.output,), engine)
+def program(network: Network, engine: engines.EngineName) -> StageProgram:
+    return StageProgram(network, range(len(network.stages)), (network.output,), engine)
 
 
 def network_of(module: nn.Module, shape: tuple[int, ...], folder: object) -> Network:
@@ -185,13 +185,15 @@ def test_large_batches_are_computed_in_runs_of_images(
     with torch.inference_mode():
         whole = run({network.input: batch})[network.output]
         sizes = []
-        convolve = Program._convolve
+        convolve = StageProgram._convolve
 
-        def counted(self: Program, operation: object, stage: object, known: dict) -> torch.Tensor:
+        def counted(
+            self: StageProgram, operation: object, stage: object, known: dict
+        ) -> torch.Tensor:
             sizes.append(len(known[stage.input]))
             return convolve(self, operation, stage, known)
 
-        monkeypatch.setattr(Program, "_convolve", counted)
+        monkeypatch.setattr(StageProgram, "_convolve", counted)
         monkeypatch.setattr(engines, "MICRO_BATCH_BYTES", 3 * 8 * 9 * 11 * 4)
         in_runs = run({network.input: batch})[network.output]
     assert set(sizes) == {2, 3}

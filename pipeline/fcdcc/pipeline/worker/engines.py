@@ -83,7 +83,7 @@ _LAYOUT_READERS = frozenset({"aten.view.dtype", "aten.as_strided.default"})
 
 
 @dataclass(frozen=True)
-class Operation:
+class ProgramOperation:
     """One operation of a program: a convolution or a step, with what is fused into it.
 
     Parameters
@@ -108,7 +108,7 @@ class Operation:
     last_used: tuple[str, ...] = ()
 
 
-class Program:
+class StageProgram:
     """A run of stages that is ready to be called, on one batch after another.
 
     Parameters
@@ -213,7 +213,7 @@ class Program:
             self._image_bytes = largest / batch
 
     def _convolve(
-        self, operation: Operation, stage: ConvStage, known: Mapping[str, Tensor]
+        self, operation: ProgramOperation, stage: ConvStage, known: Mapping[str, Tensor]
     ) -> Tensor:
         value = known[stage.input]
         packed = self._packed.get(operation.output)
@@ -344,21 +344,23 @@ def _channels_last(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last)
 
 
-def _operations(network: Network, stages: Sequence[int]) -> list[Operation]:
+def _operations(network: Network, stages: Sequence[int]) -> list[ProgramOperation]:
     """Return the operations of some stages in order, nothing fused."""
     found = []
     for index in stages:
         stage = network.stages[index]
         if isinstance(stage, ConvStage):
-            found.append(Operation(stage.output, (stage.input,), stage))
+            found.append(ProgramOperation(stage.output, (stage.input,), stage))
         else:
             for step in stage.steps:
                 inputs = tuple(n for n in step.references if n not in network.tensors)
-                found.append(Operation(step.name, inputs, step))
+                found.append(ProgramOperation(step.name, inputs, step))
     return found
 
 
-def _with_last_uses(operations: Sequence[Operation], outputs: Collection[str]) -> list[Operation]:
+def _with_last_uses(
+    operations: Sequence[ProgramOperation], outputs: Collection[str]
+) -> list[ProgramOperation]:
     """Return the operations, each with the values that can be dropped after it."""
     last = {op.output: index for index, op in enumerate(operations)}
     for index, op in enumerate(operations):
@@ -368,7 +370,7 @@ def _with_last_uses(operations: Sequence[Operation], outputs: Collection[str]) -
         if name not in outputs:
             dropped.setdefault(index, []).append(name)
     return [
-        Operation(
+        ProgramOperation(
             op.output, op.inputs, op.work, op.activation, op.residual, tuple(dropped.get(i, ()))
         )
         for i, op in enumerate(operations)
@@ -376,8 +378,8 @@ def _with_last_uses(operations: Sequence[Operation], outputs: Collection[str]) -
 
 
 def _fused(
-    operations: Sequence[Operation], outputs: Collection[str], tensors: Mapping[str, Tensor]
-) -> list[Operation]:
+    operations: Sequence[ProgramOperation], outputs: Collection[str], tensors: Mapping[str, Tensor]
+) -> list[ProgramOperation]:
     """Return the operations with activations and residual sums fused into convolutions."""
     uses = Counter(name for op in operations for name in op.inputs)
     uses.update(outputs)
@@ -413,14 +415,14 @@ def _fused(
             fused_away.add(following)
             made, activation = operations[following].output, known
         inputs = op.inputs if residual is None else (*op.inputs, residual)
-        found.append(Operation(made, inputs, op.work, activation, residual))
+        found.append(ProgramOperation(made, inputs, op.work, activation, residual))
     return found
 
 
 _RELU = FusedActivation("relu")
 
 
-def _residual(operation: Operation, made: str) -> str | None:
+def _residual(operation: ProgramOperation, made: str) -> str | None:
     """Return the value that an operation adds to ``made``, if it is a plain sum of two values."""
     step = operation.work
     if not isinstance(step, Step) or step.op != "aten.add.Tensor" or step.kwargs:
@@ -431,7 +433,7 @@ def _residual(operation: Operation, made: str) -> str | None:
     return others[0] if len(others) == 1 and len(operation.inputs) == 2 else None
 
 
-def _activation(operation: Operation) -> FusedActivation | None:
+def _activation(operation: ProgramOperation) -> FusedActivation | None:
     """Return the activation that an operation is, if it can be fused."""
     step = operation.work
     if not isinstance(step, Step) or not step.args or not isinstance(step.args[0], Ref):
@@ -453,13 +455,13 @@ def _activation(operation: Operation) -> FusedActivation | None:
     return None
 
 
-def _any_layout(operation: Operation) -> Operation:
+def _any_layout(operation: ProgramOperation) -> ProgramOperation:
     """Return an operation that takes its input in whichever memory layout it has."""
     step = operation.work
     if not isinstance(step, Step) or step.op not in _RESHAPES:
         return operation
     replaced = Step(step.name, _RESHAPES[step.op], step.args, step.kwargs)
-    return Operation(operation.output, operation.inputs, replaced)
+    return ProgramOperation(operation.output, operation.inputs, replaced)
 
 
 @lru_cache(maxsize=1)

@@ -25,7 +25,7 @@ from ..model.network import ConvStage, Network
 from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
-from .engines import EngineName, Program
+from .engines import EngineName, StageProgram
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
@@ -48,7 +48,7 @@ class Executable:
         self.network = network
         self.plan = plan
         self.engine = engine
-        self._programs: dict[tuple[tuple[int, ...], tuple[str, ...]], Program] = {}
+        self._programs: dict[tuple[tuple[int, ...], tuple[str, ...]], StageProgram] = {}
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
         self._bands: dict[Rows, Executable] = {}
@@ -72,12 +72,12 @@ class Executable:
     def _image_units(self) -> dict[int, FusedStages]:
         return {unit.number: unit for unit in image_units(self.network, self.plan.coded_layers)}
 
-    def program(self, stages: tuple[int, ...], outputs: tuple[str, ...]) -> Program:
+    def program(self, stages: tuple[int, ...], outputs: tuple[str, ...]) -> StageProgram:
         """Return the program that computes ``outputs`` from whole values, made once."""
         with self._lock:
             found = self._programs.get((stages, outputs))
             if found is None:
-                found = Program(self.network, stages, outputs, self.engine)
+                found = StageProgram(self.network, stages, outputs, self.engine)
                 self._programs[stages, outputs] = found
         return found
 
