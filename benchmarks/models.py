@@ -10,7 +10,7 @@ from torch import nn
 
 from fcdcc.pipeline import Model, open_model
 
-__all__ = ["MODELS", "exported", "resnet50", "unet", "vgg16"]
+__all__ = ["MODELS", "exported", "mobilenet_v3_small", "resnet50", "unet", "vgg16"]
 
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """The convolutions of VGG-16, 0 being a pooling."""
@@ -98,7 +98,65 @@ def unet(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, which
     return _UNet().eval()
 
 
-MODELS = {"vgg16": vgg16, "resnet50": resnet50, "unet": unet}
+class _Gate(nn.Module):
+    """Squeeze-excitation: a weight for each channel, from the mean over its pixels."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = torch.relu(self.reduce(nn.functional.adaptive_avg_pool2d(x, 1)))
+        return x * nn.functional.hardsigmoid(self.expand(weights))
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(
+        self, inputs: int, wide: int, outputs: int, kernel: int, stride: int, gate: int, swish: bool
+    ) -> None:
+        super().__init__()
+        activation: type[nn.Module] = nn.Hardswish if swish else nn.ReLU
+        layers: list[nn.Module] = []
+        if wide != inputs:
+            layers += [*_conv(inputs, wide, 1), activation()]
+        layers += [*_conv(wide, wide, kernel, stride, groups=wide), activation()]
+        if gate:
+            layers.append(_Gate(wide, gate))
+        self.body = nn.Sequential(*layers, *_conv(wide, outputs, 1))
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x) if self.adds else self.body(x)
+
+
+MOBILENET_V3_SMALL = (
+    (16, 16, 16, 3, 2, 8, False), (16, 72, 24, 3, 2, 0, False), (24, 88, 24, 3, 1, 0, False),
+    (24, 96, 40, 5, 2, 24, True), (40, 240, 40, 5, 1, 64, True), (40, 240, 40, 5, 1, 64, True),
+    (40, 120, 48, 5, 1, 32, True), (48, 144, 48, 5, 1, 40, True), (48, 288, 96, 5, 2, 72, True),
+    (96, 576, 96, 5, 1, 144, True), (96, 576, 96, 5, 1, 144, True),
+)  # fmt: skip
+"""Howard et al. 2019, table 2: channels in, widened and out, kernel, stride, channels of the gate
+(0 for none), and whether the activation is hardswish."""
+
+
+def mobilenet_v3_small(size: int) -> nn.Module:  # noqa: ARG001 - as the others, which need it
+    """Return MobileNetV3-small."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *_conv(3, 16, 3, 2), nn.Hardswish(),
+        *(_InvertedResidual(*block) for block in MOBILENET_V3_SMALL),
+        *_conv(96, 576, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(576, 1024), nn.Hardswish(), nn.Linear(1024, CLASSES),
+    ).eval()  # fmt: skip
+
+
+MODELS = {
+    "vgg16": vgg16,
+    "resnet50": resnet50,
+    "unet": unet,
+    "mobilenet_v3_small": mobilenet_v3_small,
+}
 
 
 def exported(module: nn.Module, size: int) -> Model:
@@ -110,6 +168,8 @@ def exported(module: nn.Module, size: int) -> Model:
     return open_model(stored.getvalue())
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+def _conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(outputs)]
