@@ -15,8 +15,8 @@ together, and, with ``--stop``, what happens when one worker process gets SIGSTO
 ``dask``        ``dask.array.map_blocks`` on a LocalCluster of one worker per core
 ``ray``         Ray Data's ``map_batches`` with one actor per core
 ``onnxruntime``, ``openvino``   a loop over the network exported to ONNX, with all cores
-``ours``        ``fcdcc run`` with its defaults; ``ours-off`` with ``--redundancy off``;
-                ``ours-eager`` and ``ours-compile`` with these engines
+``ours``        ``fcdcc run`` with its defaults; ``ours-cores`` with one worker per core;
+                ``ours-off`` also with ``--redundancy off``; ``ours-eager`` also with this engine
 
 Batches have 32 images everywhere but in ``ours``, which plans its own. Torch uses one thread in
 worker processes and all cores where there is one process. Answers are compared with those of the
@@ -241,11 +241,12 @@ IN_PYTHON: dict[str, Callable[[Work, Clock], NDArray[np.float32]]] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }
-OURS: dict[str, list[str]] = {
-    "ours": [],
-    "ours-off": ["--redundancy", "off"],
-    "ours-eager": ["--engine", "eager"],
-    "ours-compile": ["--engine", "compile"],
+ONE_PER_CORE = ("--workers", "{cores}")
+OURS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "ours-cores": ONE_PER_CORE,
+    "ours-off": (*ONE_PER_CORE, "--redundancy", "off"),
+    "ours-eager": (*ONE_PER_CORE, "--engine", "eager"),
 }
 
 
@@ -331,7 +332,8 @@ def command_of(name: str, work: Work, output: Path) -> list[str]:
         return [
             str(Path(sys.executable).parent / "fcdcc"), "run", str(folder / "model.pt2"),
             str(folder / "images.zarr"), str(output / "out.zarr"), "--json",
-            str(output / "summary.json"), "--dashboard-address", "127.0.0.1:0", *OURS[name],
+            str(output / "summary.json"), "--dashboard-address", "127.0.0.1:0",
+            *(option.format(cores=work.cores) for option in OURS[name]),
         ]  # fmt: skip
     return [
         sys.executable, __file__, "--child", name, "--folder", str(work.folder), "--network",
