@@ -242,7 +242,7 @@ class JobConfig(PlanOptions):
 
 
 class CommandOptions(_Options):
-    """Options of a command itself: its result file and its logs."""
+    """Options of a command that do not belong to the job: its result file and its logs."""
 
     json_file: str | None = Field(
         None,

@@ -37,9 +37,9 @@ class RunTotals(TypedDict):
 class Report(RunTotals):
     """What happened in a run.
 
-    ``timeline`` and ``groups`` have the fields of :class:`.history.ShareRecord` and
-    :class:`.history.GroupRecord`. ``failures`` are tracebacks of errors inside the plugin, over all
-    runs: Dask only logs them, and a healthy plugin has none.
+    ``timeline`` and ``groups`` have the fields of :class:`.state_machine.history.ShareRecord` and
+    :class:`.state_machine.history.GroupRecord`. ``failures`` are tracebacks of errors inside the
+    plugin, over all runs: Dask only logs them, and a healthy plugin has none.
     """
 
     timeline: list[dict[str, Any]]

@@ -14,7 +14,7 @@ from .job_file import read_options
 from .process_exit import ExitCode
 
 MAX_NAMED_BLOCKS = 20
-"""Failed blocks that the last line of the command names."""
+"""Most failed blocks that the last line of the command names."""
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """The Dask graph of one block of images, static and right for every Dask scheduler.
 
-Where the any-k plugin runs, what needs any δ of n shares starts as soon as they are there
+With the any-k plugin, a task that needs any δ of n shares starts as soon as δ are done
 (:mod:`fcdcc.pipeline.anyk`). Three forms: :mod:`.gathered` serves every code and split;
 :mod:`.by_images` leaves runs of images with their workers, :mod:`.by_rows` strips of rows.
 """
@@ -54,9 +54,9 @@ def build_retry(
     attempt: int,
     allowed_workers: Collection[str] = (),
 ) -> BlockGraph:
-    """Return the graph of a block that is done again because its shares were not right.
+    """Return the graph of a block that is computed again, after wrong or not finite shares.
 
-    A band is done in strips again: wrong shares of it are noticed in every layer, and not
+    A band is computed in strips again: its wrong shares are detected in every layer, but not
     located.
 
     Parameters
@@ -75,6 +75,6 @@ def build_retry(
         return build_gathered(network, plan, block, mode)
     if mode == "uncoded":
         plan = replace(plan, redundancy="off", verify="off")
-    else:  # nothing that is in doubt goes without a check
+    else:  # check every layer, since its shares are in doubt
         plan = replace(plan, verify="all")
     return build_by_rows(network, row_layout(network, plan, band), block)

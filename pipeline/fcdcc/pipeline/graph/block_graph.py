@@ -27,7 +27,7 @@ ValueRef: TypeAlias = TaskRef | Task
 """A value as an argument of a task: a task's result, or one taken out of it by name."""
 
 ExecutableSource: TypeAlias = ExecutableRef | Executable | TaskRef
-"""What tasks refer to: an executable that the workers keep, or a task of the same graph."""
+"""How tasks refer to the executable: by its reference, if workers keep it, or by a task."""
 
 Kernel: TypeAlias = Callable[..., Any]
 
@@ -150,7 +150,8 @@ class GraphBuilder:
     Attributes
     ----------
     images
-        Images in every value: those of the block, and of zeros for a network with a fixed batch.
+        Images in every value: those of the block, and zeros up to the batch of a network with a
+        fixed one.
     """
 
     def __init__(self, network: Network, plan: Plan, block: Block) -> None:
@@ -162,11 +163,11 @@ class GraphBuilder:
         self.checks: list[TaskRef] = []
 
     def graph(self, prediction: ValueRef) -> BlockGraph:
-        """Return what was made."""
+        """Return the finished graph."""
         return BlockGraph(self.tasks, prediction, tuple(self.checks))
 
     def add(self, task: Task) -> TaskRef:
-        """Add a task whose result is no value of the network; return what stands for it."""
+        """Add a task whose result is no value of the network; return a reference to it."""
         self.tasks[task.key] = task
         return TaskRef(task.key)
 
@@ -241,7 +242,7 @@ class GraphBuilder:
         group
             The shares.
         enough
-            What it waits for instead of what the plan says.
+            When it is ready; by default as the plan requires.
         plain
             The positions with which there is nothing to solve for; by default the uncoded ones.
         """
@@ -263,7 +264,7 @@ class GraphBuilder:
         )
 
     def add_check(self, group: ShareGroup, images: int) -> None:
-        """Add what compares the shares of a layer, if the plan waits for more than it needs."""
+        """Add a task that checks shares of a layer, if the plan waits for more than it needs."""
         if self.plan.verify == "all":
             spec = CheckShares(group.layer.layer, images)
             self.checks.append(self.add(self.node("check", group, common.check_shares, spec)))

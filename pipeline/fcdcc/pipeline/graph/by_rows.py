@@ -7,11 +7,11 @@
           └─ …               ╲ ╱      └─ …                ╲ ╱
                            parity                       parity
 
-A systematic share is the convolution of one strip of rows, with all that stands in front of
-it. Its part is the share itself, or decoded from any δ of the group; so it stays where it
-was made. The neighbours take the rows that they need beyond their own, which are cut by tasks of
-their own, since Dask moves whole values. What needs all rows runs once, on gathered strips, and
-what follows is split again. A layer that the plan codes in the gathered form is gathered.
+A systematic share is the convolution of one strip of rows, with all that stands in front of it. Its
+part is the share itself, or decoded from any δ of the group; so it stays where it was made. The
+neighbours take the rows that they need beyond their own, which are cut by tasks of their own, since
+Dask moves whole values. Stages that need all rows run once, on gathered strips; their results are
+split again. A layer that the plan codes in the gathered form is gathered.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build_by_rows(network: Network, layout: RowLayout, block: Block) -> BlockGra
 
 
 class _RowGraphBuilder(GraphBuilder):
-    """Builds one block. A value is in one place, or each of its strips is."""
+    """Builds one block. A value is on one worker as a whole, or in strips."""
 
     def __init__(self, network: Network, layout: RowLayout, block: Block) -> None:
         super().__init__(network, layout.plan, block)
@@ -123,7 +123,7 @@ class _RowGraphBuilder(GraphBuilder):
     # ------------------------------------------------------------------ inputs
 
     def _inputs(self, unit: FusedStages, part: int) -> list[ValueRef]:
-        """Return what a strip's task is given: its own strips, and rows of others."""
+        """Return the inputs of a strip's task: its own strips, and rows of others."""
         found = []
         for piece in self._layout.pieces(unit, part):
             if piece.part == part:
@@ -135,22 +135,22 @@ class _RowGraphBuilder(GraphBuilder):
         return found
 
     def _all_inputs(self, unit: FusedStages) -> Iterator[ValueRef]:
-        """Yield all of every input of a unit.
+        """Yield all of every input of a unit, for parity.
 
-        Parity is given strips with what else their tasks have made: cut out, they would be made
-        whether it starts or not.
+        It reads the results of the strips' tasks as they are: tasks that cut rows out would run
+        even if parity does not start.
         """
         for name, _, part in self._layout.pieces(unit, None):
             yield self._placed[name] if part is None else self._strips[part][name]
 
     def _all_alone(self, unit: FusedStages) -> Iterator[ValueRef]:
-        """Yield all of every input of a unit, strips without what else their tasks have made."""
+        """Yield all of every input of a unit: strips, without other results of their tasks."""
         for piece in self._layout.pieces(unit, None):
             is_placed = piece.part is None
             yield self._placed[piece.name] if is_placed else self._travelling(piece, unit.number)
 
     def _travelling(self, piece: Piece, number: int) -> ValueRef:
-        """Return a piece for another worker: a strip that its task makes alone, or rows cut out."""
+        """Return a piece for another worker: a strip, if it is its task's only result, or rows."""
         name, rows, part = piece
         if rows is None:
             raise TypeError(f"value {name!r} without rows is not cut")

@@ -93,7 +93,7 @@ def add_gathered(builder: GraphBuilder, layer: LayerPlan, value: ValueRef) -> Ta
 
 
 def add_rechecked(builder: GraphBuilder, layer: LayerPlan, value: ValueRef) -> Task:
-    """Add all shares of a layer and what finds the wrong ones; return what decodes the others."""
+    """Add all shares of a layer and a check that finds wrong ones; return the node that decodes."""
     number, n = layer.layer, layer.coded_conv.code.n
 
     def make_share(position: int) -> Share:

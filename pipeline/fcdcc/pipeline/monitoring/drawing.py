@@ -1,7 +1,8 @@
-"""What the HTML of the page and of the report is made from: templates, and the places of drawings.
+"""Templates and drawings for the HTML of the page and of the report.
 
-Drawings are SVG that is stretched to the width that there is. So they hold no letters: these stand
-beside them as HTML and keep their size.
+Drawings are SVG that is
+stretched to the width of the page. So they contain no text: labels are HTML beside them, which
+keeps its size.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ WIDTH = 1000
 """Units of a drawing from its left to its right end."""
 
 MIN_SPAN_WIDTH = 0.8
-"""Units that a span is wide at least, so that it stays visible."""
+"""Least width of a span in units of the drawing, so that it stays visible."""
 
 CURVE_HEIGHT = 120
 MAX_CURVE_STEPS = 400
@@ -95,10 +96,10 @@ def condition_strip(
 
 
 def staircase(places: Sequence[float]) -> str:
-    """Return the distribution of some places from 0 to 1 as the path of an SVG.
+    """Return the cumulative distribution of some values from 0 to 1 as the path of an SVG.
 
-    The path rises from left to right: at each place it has the height of the part of all places
-    that are not behind it.
+    The path rises from left to right: at each x its height is the fraction of the values that are
+    at most x.
     """
     ordered = sorted(places)
     step = max(1, len(ordered) // MAX_CURVE_STEPS)

@@ -1,4 +1,4 @@
-"""How far a run is, and how that is shown: on terminals, in logs and in notebooks."""
+"""The progress of a run, and how it is shown: on terminals, in logs and in notebooks."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class RunProgress:
 
 
 class Watcher(Protocol):
-    """What a run calls to show how far it is."""
+    """The interface through which a run shows its progress."""
 
     def step(self, what: str) -> None:
         """Show what is done before the first block."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ..anyk.state_machine.workers import STRAGGLER_PACE
 
 MIN_SHARES = 5
-"""Shares of a run that a worker must have had before it is called slow."""
+"""Least number of shares of a run that a worker must have had to be called slow."""
 
 STUCK_SECONDS = 1.0
-"""Age from which on the ghost of a worker is mentioned."""
+"""Age in seconds from which on the ghost of a worker is mentioned."""
 
 GONE_MENTIONED_SECONDS = 600.0
-"""For how long a worker that is gone is mentioned."""
+"""Seconds for which a worker that is gone is mentioned."""
 
 MAX_NAMED_WORKERS = 3
 MAX_WORKERS_IN_LINE = 2
@@ -89,7 +89,7 @@ class WorkerView:
 
     @property
     def trouble(self) -> float:
-        """What the workers are ranked by: the larger, the more of a straggler."""
+        """The sort key of workers: the larger, the slower."""
         waiting = 10.0 * max(self.silent, self.stuck)
         known = self.pace is not None and self.done + self.erased >= MIN_SHARES
         pace = self.pace if known and self.pace is not None else 1.0

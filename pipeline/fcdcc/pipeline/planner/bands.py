@@ -149,11 +149,11 @@ def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: 
     found
         The network.
     rows
-        The rows there are of each value; see :func:`~fcdcc.pipeline.halo.ranges_for`.
+        The rows that are computed of each value; see :func:`~fcdcc.pipeline.halo.ranges_for`.
     batch, dtype
         Images, and the type of their values.
 
-    Every result counts as a tensor of its own, views too, and is gone after its last use.
+    Every result counts as a separate tensor, even a view, and is freed after its last use.
     """
     scale = batch * np.dtype(dtype).itemsize
     steps = list(_steps(found, rows))
@@ -194,7 +194,7 @@ def _values_of(
     shape: tuple[int, ...],
     outputs: tuple[str, ...] = (),
 ) -> float:
-    """Return the numbers of a value per image, of the rows that there are.
+    """Return how many numbers a value has per image, in the rows that are computed.
 
     A value inside a stage has as large a part of its rows as the stage's outputs have.
     """
@@ -210,7 +210,7 @@ def _values_of(
 
 
 def _room(options: PlanOptions) -> int | None:
-    """Return the bytes that a worker has for values; None if nothing says so."""
+    """Return the bytes that a worker has for values; None if unknown."""
     memory = options.memory
     if memory is None and isinstance(options, JobConfig) and options.scheduler is None:
         memory = int(MEMORY_LIMIT) // (options.workers or options.n)
@@ -227,7 +227,7 @@ def _refusal(options: PlanOptions) -> str | None:
 
 
 def _whole_images(why_not: str, whole: int, room: int | None, options: PlanOptions) -> Bands:
-    """Return that images stay whole, if they fit.
+    """Return the bands of whole images (none), if they fit.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""One way to run a network: from a few numbers to the plan of every convolution.
+"""Make the plan of every convolution from the few numbers of a candidate.
 
-Which of these ways is best is for :mod:`.search` to find.
+:mod:`.search` finds the best candidate.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ time that planning takes."""
 
 @dataclass(frozen=True)
 class PlanningProblem:
-    """What is to be run, on what images, with which options and speeds."""
+    """The network, images, options and speeds that a plan is made for."""
 
     network: Network
     image_shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class PlanningProblem:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a plan decides.
+    """The numbers that determine a plan.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ class Candidate:
     in_flight
         Blocks at a time.
     share_work
-        Multiply-adds that come together before a convolution is coded, in strips of rows; in runs
-        of images :data:`IMAGE_SHARE_FACTOR` times as many. Where parts stay with their workers,
-        the convolutions in between belong to the share of the next that is.
+        Multiply-adds since the last coded convolution after which the next one is coded, in strips
+        of rows; in runs of images :data:`IMAGE_SHARE_FACTOR` times as many. Where parts stay with
+        their workers, the convolutions in between belong to the share of the next that is.
     bands
         What the images are cut into.
     """

@@ -1,7 +1,7 @@
-"""From a network, the shape of its images and options to the best :class:`Plan`.
+"""Find the best :class:`Plan` of a network for the shape of its images, options and workers.
 
-Candidates are simulated (:mod:`.cost`) on the workers that there are. The first of them is what
-experience says is best; another one must be better by more than the error of the simulation.
+Candidates are simulated (:mod:`.cost`) on these workers. The first of them is the usual plan;
+another one is chosen only if it is better by more than the error of the simulation.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ MAX_BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
 
 MAX_BATCH = 64
-"""Images of a planned block at most, so that finished work is recorded often."""
+"""Most images of a planned block, so that finished work is recorded often."""
 
 MIN_IN_FLIGHT = 4
-"""Blocks in flight at least, so that workers find work while a block is decoded."""
+"""Least number of blocks in flight, so that workers have work while a block is decoded."""
 
 MIN_WORK_PER_OVERHEAD = 33.0
 """Minimum ratio of a share's compute time to the overhead of its task."""
 
 SHARE_WORK_FACTORS = (1.0, 0.25, 1 / 16)
-"""Parts of that work that are tried, too. With less work in a share, more layers are coded. Strips
-then compute fewer rows twice, and parity of runs of images repeats fewer layers in front of it."""
+"""Fractions of the usual work of a share that are tried, too. With less work in a share, more
+layers are coded. Strips then compute fewer rows twice, and parity of runs of images repeats fewer
+layers in front of it."""
 
 MIN_GAIN = 0.05
-"""By so large a part of its time another plan must be faster than the usual one."""
+"""Another plan must be faster than the usual one by more than this fraction of its time."""
 
 TIE_TOLERANCE = 0.02
-"""Plans whose times differ by less than this part are equal; the one with least memory is taken."""
+"""Plans whose times differ by less than this fraction count as equal; the one with least memory is
+chosen."""
 
 MAX_MEMORY_PART = 0.7
 """Part of the workers' memory that a plan may use; above it Dask begins to write to disk."""
@@ -100,7 +102,7 @@ def choose_plan(
     workers
         The workers that run it; by default n workers of unknown memory.
     speeds
-        What is known of their speed.
+        Their speeds, if known.
     in_bands
         Whether images that are too large to be computed at once may be cut.
 
@@ -187,7 +189,7 @@ def _check_batch(problem: PlanningProblem) -> None:
 
 
 def _usual(problem: PlanningProblem, images: int | None, workers: WorkerPool) -> Candidate:
-    """Return what experience says: images where blocks hold enough of them, else rows."""
+    """Return the usual split: by images if blocks hold enough of them, else by rows."""
     options, fixed = problem.options, problem.fixed_batch
     batch = fixed or options.batch or _planned_batch(problem)
     whole = PARTS_PER_SHARE * options.delta
@@ -233,7 +235,7 @@ def _planned_batch(problem: PlanningProblem) -> int:
 
 
 def _share_work(speeds: Speeds) -> float:
-    """Return the multiply-adds of a share beside which the overhead of its tasks is small."""
+    """Return the least multiply-adds of a share for a small overhead of its task."""
     return MIN_WORK_PER_OVERHEAD * speeds.task * speeds.multiply_adds
 
 
@@ -275,7 +277,7 @@ class _Search:
         Raises
         ------
         FcdccError
-            Why the first one cannot be, if none can.
+            The error of the first candidate, if none is possible.
         """
         seen: set[Plan] = set()
         error: FcdccError | None = None
@@ -330,7 +332,7 @@ class _Search:
         return replace(plan, forecast=found)
 
     def _smaller(self, candidates: Iterable[Candidate], least: Plan) -> Plan:
-        """Return a plan that fits because fewer or smaller blocks are worked on at a time.
+        """Return a plan with fewer or smaller blocks at a time that fits the memory.
 
         Raises
         ------
@@ -350,7 +352,7 @@ class _Search:
         return self._allowed is None or _memory(plan) <= self._allowed
 
     def _seconds(self, plan: Plan) -> float:
-        """Return how long all images take; of many images, for one."""
+        """Return the seconds for all images; if their number is unknown, for one."""
         if plan.forecast is None:
             return np.inf
         if self._images is None:
@@ -359,7 +361,7 @@ class _Search:
 
 
 def _with_share_work(candidate: Candidate, factors: Iterable[float]) -> Iterator[Candidate]:
-    """Yield a candidate with parts of the work that comes together in a share."""
+    """Yield variants of a candidate with a fraction of the work in each share."""
     for factor in factors:
         yield replace(candidate, share_work=factor * candidate.share_work)
 

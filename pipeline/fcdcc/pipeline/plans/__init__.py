@@ -1,8 +1,8 @@
 """Plans as values: how a network is run, what it will cost, and how both are shown.
 
-:mod:`.plan` is the plan, :mod:`.forecast` its cost on some workers and :mod:`.display` what people
-see of both. :mod:`.fused_stages` and :mod:`.row_layout` say which stages and which rows each task
-of a block computes; workers derive that from the plan themselves.
+:mod:`.plan` is the plan, :mod:`.forecast` its cost on some workers and :mod:`.display` shows both.
+:mod:`.fused_stages` and :mod:`.row_layout` say which stages and which rows each task of a block
+computes; workers derive that from the plan themselves.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ becomes part of that task::
     unit 1: conv*          unit 2: relu, conv, relu, conv*          unit 3: relu, pool, linear
 
 A unit ends with a coded convolution, whose result is a share, or with a stage whose values several
-tasks read. The stages in front of a coded convolution belong to its share: a share that is late is
-covered whole, with all of them.
+tasks read. The stages in front of a coded convolution belong to its share: parity of a late share
+covers all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 from ..model.network import Network
 
 OUTSIDE = -1
-"""Reads the prediction; the number of no stage."""
+"""Stands for the reader of the prediction, which is no stage."""
 
 
 UnitKind: TypeAlias = Literal["share", "glue", "whole", "gathered"]

@@ -28,8 +28,8 @@ Redundancy = Literal["eager", "standby", "off"]
 Split = Literal["rows", "images"]
 
 Form = Literal["gathered", "rows", "images"]
-"""What the tasks of a block are made for: each layer as a whole, which is gathered on one worker
-and decoded there; strips of rows, or runs of images, which stay with their workers."""
+"""How the blocks are computed: each layer gathered and decoded on one worker; or strips of rows, or
+runs of images, that stay with their workers."""
 
 Verify = Literal["off", "spare", "all"]
 
@@ -40,7 +40,7 @@ PLAN_FORMAT = 3
 dropped the placement, which always gave position i the seat i."""
 
 PART_OF_NEXT_SHARE = "part of the share of the next coded layer"
-"""The reason of a convolution without a code of its own whose loss is covered all the same."""
+"""The reason why a convolution has no code of its own: shares of a later one compute it."""
 
 SLICE_MULTIPLY_ADDS = 8e9
 """Multiply-adds after which a share checks whether it is still wanted: about 200 ms."""
@@ -49,10 +49,10 @@ SHALLOW_SLICE_MULTIPLY_ADDS = 1e10
 """The same for a convolution whose outputs are sums of fewer than :data:`DEEP_SUM` products."""
 
 DEEP_SUM = 1000
-"""Products per output from which on copying a slice to its place costs little beside it."""
+"""Products per output from which on the cost of copying a slice into the result is small."""
 
 MAX_SLICES = 16
-"""Slices that a share is cut into at most."""
+"""Most slices that a share is cut into."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class LayerPlan:
     split
         What the input's parts are: runs of output rows, or of the block's images.
     reason
-        Why it is run this way, where there is something to say.
+        Why it is not coded, or why it is gathered; '' if there is no reason to give.
     in_place
         Whether the strips of the output stay with the workers that made them. Otherwise they
         are gathered on one worker after the layer.
@@ -182,7 +182,7 @@ class Plan:
     format
         The version that it is saved in.
     objective
-        What it is best at, of what could have been planned.
+        The criterion by which it was chosen among candidates.
     forecast
         What it costs on the workers that it was made for; None in plans of older versions.
     """
@@ -246,7 +246,7 @@ class Plan:
         return self.n - self.tolerate
 
     def shares_started(self, layer: LayerPlan) -> range:
-        """Return the positions of a layer that are in the graph: n, or δ with nothing spare."""
+        """Return the positions of a layer that are in the graph: n, or δ without redundancy."""
         if layer.code is None:
             return range(0)
         spare = self.redundancy != "off"
@@ -267,7 +267,7 @@ class Plan:
     def shares_of_part(
         self, layer: LayerPlan, shares: Mapping[int, Key], part: int
     ) -> dict[int, Key]:
-        """Return the shares that a part can be made from: only its own with nothing spare."""
+        """Return the shares that a part can be made from: only its own without redundancy."""
         if self.redundancy == "off" and part in layer.uncoded:
             return {part: shares[part]}
         return dict(shares)
@@ -289,7 +289,7 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that decides the answers and how they are computed."""
+        """A hash of all that determines the predictions and how they are computed."""
         decides = replace(self, forecast=None, warnings=())
         return hashlib.sha256(decides.to_json().encode()).hexdigest()
 

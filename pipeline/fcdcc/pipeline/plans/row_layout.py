@@ -1,8 +1,8 @@
 """Which rows each task of a block makes, and which it needs, where strips of rows stay put.
 
-Where a convolution is coded in place, δ workers each have a strip of its output. What follows is
-done to each strip where it lies, as long as it can be done row by row; a strip's neighbours send
-only the rows that the next convolution, or pooling, sees beyond its own::
+Where a convolution is coded in place, δ workers each have a strip of its output. Later stages run
+on each strip on the same worker, as long as they are local to rows; the neighbours of a strip send
+only the rows that the next convolution or pooling needs beyond the strip::
 
     conv* ─ relu ─ pool ─ conv* ─ relu ─ mean ─ linear               * coded in place
 
@@ -18,8 +18,8 @@ where the strips are gathered.
 
 Where a block is a *band*, some rows of the prediction of an image that is too large to be computed
 at once, every value is only the rows of it that the band needs, and the strips are strips of these.
-Rows keep their numbers in the whole value. A convolution is that of the rows that the band has,
-padded where the image ends, and coded as such.
+Rows keep their numbers in the whole value. A convolution has the geometry of the band's rows, is
+padded only where the image ends, and is coded with this geometry.
 
 A :class:`RowLayout` follows from the network, its plan and the band alone: workers make it
 themselves, and tasks need not carry it.
@@ -52,7 +52,8 @@ from .fused_stages import FusedStages, UnitKind, fuse_stages, values_read
 from .plan import LayerPlan, Plan
 
 _StageKind: TypeAlias = UnitKind | Literal["mixed"]
-"""What a stage becomes a unit of; ``mixed``: one whole unit, and one for each strip."""
+"""The kind of unit that a stage becomes; ``mixed``: a whole unit, and one that runs for each
+strip."""
 
 _JOINS: Mapping[_StageKind, frozenset[_StageKind]] = {
     "glue": frozenset({"share", "glue"}),
@@ -67,7 +68,7 @@ Needs: TypeAlias = Mapping[str, Rows | None]
 class Piece(NamedTuple):
     """An argument of a task: a value, or rows of it.
 
-    The array may have further rows behind these: a share has as many as its longest neighbour.
+    The array may have further rows after these: all shares have as many rows as the longest strip.
 
     Parameters
     ----------
@@ -94,11 +95,11 @@ class ConvRows:
 
 
 RowStep: TypeAlias = ConvRows | RowPlan
-"""What is done for a strip by one stage."""
+"""One stage of a strip's task."""
 
 
 class RowLayout:
-    """Which strips there are of which value, and the units that make them.
+    """The strips of each value, and the units that make them.
 
     Parameters
     ----------
@@ -176,17 +177,17 @@ class RowLayout:
         return self._planned(unit, part)[1]
 
     def steps(self, unit: FusedStages, part: int | None) -> tuple[RowStep, ...]:
-        """Return what a unit does for a strip, in order; a share's convolution comes last.
+        """Return the steps of a unit for a strip, in order; a share's convolution comes last.
 
-        For ``None``, what it does for all rows at once.
+        For ``None``, the steps for all rows at once.
         """
         return self._planned(unit, part)[0]
 
     def pieces(self, unit: FusedStages, part: int | None) -> tuple[Piece, ...]:
-        """Return what the task of a unit is given, in the order of its arguments.
+        """Return the inputs of a unit's task, in the order of its arguments.
 
-        The task of a strip is given the strips that it has itself, and the rows that it needs of
-        others. For ``None``: all of every input.
+        The task of a strip reads its own strips, and the rows that it needs of others. For
+        ``None``: all of every input.
         """
         if part is None:
             return tuple(piece for name in unit.inputs for piece in self.all_pieces(name))
@@ -196,7 +197,7 @@ class RowLayout:
         )
 
     def all_pieces(self, name: str) -> Iterator[Piece]:
-        """Yield all of a value: what is in one place, or its strips."""
+        """Yield all pieces of a value: the value itself if it is in one place, or its strips."""
         ranges = self.ranges(name)
         if ranges is None:
             yield Piece(name, self.band_rows(name), None)
@@ -216,7 +217,7 @@ class RowLayout:
                 yield Piece(name, has if part == own else Rows(start, stop), part)
 
     def barrier(self, unit: FusedStages) -> GlueStage | None:
-        """Return what a whole unit runs of a stage of which the rest is done strip by strip."""
+        """Return the part of a stage that a whole unit runs, if the rest runs strip by strip."""
         found = self._found.stages.get(unit.number)
         if found is None or set(unit.outputs) == set(found.stage.outputs):
             return None
@@ -258,7 +259,7 @@ class RowLayout:
         return "whole"
 
     def _can_be_cut(self, name: str) -> bool:
-        """Return whether what is made of a value is made strip by strip, where it can be."""
+        """Return whether stages that read a value run strip by strip if they can."""
         return name in self._ranges or name == self.network.input
 
     def _strips_of(self, name: str, inputs: Iterable[str]) -> tuple[Rows, ...]:
@@ -292,7 +293,7 @@ class RowLayout:
                 yield from self._mixed_units(stages, last)
 
     def _mixed_units(self, stages: tuple[int, ...], last: Stage) -> Iterator[FusedStages]:
-        """Yield what needs all rows once, and what is local to rows for each strip."""
+        """Yield a whole unit for steps that need all rows, and a unit of strips for the others."""
         outputs = self._found.stages[last.index].outputs
         local = {name: found for name, found in outputs.items() if isinstance(found, RowLocal)}
         required = (name for found in local.values() for name in found.requires)
@@ -348,7 +349,7 @@ class RowLayout:
         return self._ranges[name][part]
 
     def _conv_rows(self, stage: ConvStage, out: Rows, whole: bool) -> ConvRows:
-        """Return what some output rows are made from; or all of them, and all the input."""
+        """Return the input rows of some output rows; or all of both."""
         layer = self.plan.layer(stage.index)
         first_in, first_out = self._first.get(stage.index, (0, 0))
         if whole:
@@ -373,7 +374,7 @@ class RowLayout:
         """Return a convolution as the band has it, and note where its rows begin."""
         stage, geometry = self.network.stages[layer.layer], layer.geometry
         out = self._rows.get(stage.outputs[0])
-        if out is None:  # it has no rows, like all that is made from it
+        if out is None:  # it has no rows, nor have the values made from it
             return layer
         found = _window(layer, out)
         if not out.size or not found.rows.size:

@@ -1,4 +1,4 @@
-"""From arrays to arrays: :func:`plan` and :func:`infer`.
+"""Predictions of arrays as lazy arrays: :func:`plan` and :func:`infer`.
 
 ``infer`` returns a lazy :class:`xarray.DataArray`. Its graph contains everything it needs,
 including the network, and so runs with any Dask scheduler. On a cluster with the any-k plugin

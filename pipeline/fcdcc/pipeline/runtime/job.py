@@ -374,7 +374,7 @@ class _JobRun:
             logger.error("%s", error)
 
     def _warn_of_stall(self, guard: StallGuard, now: float) -> None:
-        """Log what the run waits for, if nothing has moved for a long time."""
+        """Log the tasks that the run waits for, if nothing has moved for a long time."""
         tasks = None
         if guard.wants_tasks(now):
             tasks = waiting_tasks(self._cluster.client, self._id)
@@ -429,7 +429,7 @@ class _JobRun:
 
 
 def _new_run_id() -> str:
-    """Return an id for task keys, which tells the tasks of this run from those of others."""
+    """Return an id for task keys, by which the tasks of runs are distinguished."""
     return uuid.uuid4().hex[:8]
 
 

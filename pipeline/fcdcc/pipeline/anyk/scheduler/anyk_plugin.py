@@ -1,7 +1,7 @@
 """The scheduler plugin: passes what happens on to the state machine, and carries out its answers.
 
 All decisions are made in :mod:`..state_machine.state`, all changes of Dask's own state are made in
-:mod:`.graph_edits`. What is here is the order of things::
+:mod:`.graph_edits`. This module decides when they are called::
 
     Dask's scheduler ── hooks ──▶ plugin ── events ──▶ state machine
            ▲                        │ ▲                     │
@@ -11,8 +11,8 @@ The hooks run in the middle of the scheduler's transitions, where nothing but th
 may be changed. Everything else is decided and done in a callback of the event loop, when the
 scheduler has finished.
 
-A change of a task is only put into a list at first, because handing over many changes at once costs
-a fraction of handing over each. The list is handed to the state machine before any other event,
+A change of a task is only put into a list at first, because handing over many changes at once is
+much cheaper than one by one. The list is handed to the state machine before any other event,
 decision or answer, and at the latest at the next tick.
 """
 

@@ -66,8 +66,8 @@ def run_stranded(scheduler: Scheduler, ours: Collection[Key]) -> Recs:
 def forbid_stealing(scheduler: Scheduler, task: TaskState) -> None:
     """Keep a task that was just assigned from being stolen by another worker.
 
-    Its inputs are on its worker. To move them because the worker has much to do costs more time on
-    the network than it saves, and late tasks are handled otherwise.
+    Its inputs are on its worker. Moving them because the worker is busy costs more time on the
+    network than it saves, and late tasks get backup tasks.
     """
     stealing = scheduler.extensions.get("stealing")
     if stealing is not None:

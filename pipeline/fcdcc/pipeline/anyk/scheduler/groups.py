@@ -9,9 +9,9 @@ run on one worker, the one of their seat, so that only the rows which neighbours
                 │                          │
                halo                       halo ─ …
 
-Dask by itself chooses a worker for every such task anew, and sends a whole strip to a worker that
-holds a few of its rows and happens to have less to do. There are lanes where the nodes have a share
-of their own (``AnyK.own``), so that a part stays where its share was computed.
+Dask alone chooses a worker for every such task separately, and may send a whole strip to a less
+busy worker that holds only a few of its rows. There are lanes where the nodes have a share of their
+own (``AnyK.own``), so that a part stays where its share was computed.
 """
 
 from __future__ import annotations

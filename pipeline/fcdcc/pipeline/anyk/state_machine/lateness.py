@@ -5,10 +5,9 @@ taken back. It may wait in a queue on the worker, so the age of its tasks does n
 worker is late. Its *stall* does: how many seconds it has had something to do and returned nothing.
 
 What is usual is learned from the same quantity at the moment of a result: how long the worker had
-been stalled when the result arrived. That contains the transfer of inputs and what a busy machine
-adds, so that like is compared with like. How fast a worker is (its pace) is learned from the time
-alone that it spent computing shares. Either is learned per :class:`TaskCategory`: run, layer and
-stage.
+been stalled when the result arrived. Both include the transfer of inputs and delays of a busy
+machine, so they can be compared. How fast a worker is (its pace) is learned from the time alone
+that it spent computing shares. Either is learned per :class:`TaskCategory`: run, layer and stage.
 """
 
 from __future__ import annotations
@@ -89,8 +88,7 @@ class LateByHistory:
         If another worker is idle it is late after ``idle_factor`` times the 90th percentile, if
         that is shorter.
     floor
-        Seconds that are added in either case: so long a machine that other programs use may keep a
-        worker waiting.
+        Seconds that are added in either case, for delays by other programs on the machine.
     samples
         Number of times that must be known.
     """

@@ -98,7 +98,7 @@ class BackupTasks:
 
     @staticmethod
     def may_run_twice(key: Key) -> bool:
-        """Return whether a task is one of ours, which are pure."""
+        """Return whether a task has a key of this package; such tasks are pure."""
         return parse_key(key) is not None
 
     def start(self, key: Key, worker: str) -> StartBackup:
@@ -126,7 +126,7 @@ class BackupTasks:
         self._numbers.pop(key, None)
 
     def settle(self) -> Iterator[UseBackup | CancelBackup]:
-        """Decide what becomes of the pairs that changed."""
+        """Use or cancel the backups whose own state, or whose task's, has changed."""
         changed, self._changed = self._changed, {}
         for key in changed:
             pair = self._pairs.get(key)
@@ -150,7 +150,7 @@ class BackupTasks:
 
 
 class Speculation:
-    """Chooses what is started in place of what is late, and where."""
+    """Chooses the shares and backup tasks that start in place of late tasks, and their workers."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Speculation:
         )
 
     def replace_late(self, late: set[str], now: float) -> Iterator[Instruction]:
-        """Start elsewhere what others wait for at workers that are late or quiet."""
+        """Start replacements on other workers for needed tasks at late or quiet workers."""
         workers, lateness = self._workers, self._lateness
         quiet = {address for address, worker in workers.by_address.items() if worker.quiet}
         stuck = late | {address for address in quiet if lateness.has_tasks(address)}
@@ -294,7 +294,7 @@ class Speculation:
     def _back_up_tasks(
         self, address: str, stuck: set[str], given: dict[str, int], free: list[str], now: float
     ) -> Iterator[Instruction]:
-        """Start backups of what exists once, and of shares that nothing else can replace."""
+        """Start backups of tasks other than shares, and of shares that nothing else can replace."""
         for key, _ in list(self._lateness.tasks_of(address)):
             if self._backup_tasks.knows(key) or not self._backup_tasks.may_run_twice(key):
                 continue

@@ -41,7 +41,7 @@ def cut(
     tensors
         The names that stand for tensors of the model.
     sizes
-        Of values, as far as known; see :attr:`Network.sizes`.
+        Of values, as far as known; see :attr:`~fcdcc.pipeline.model.network.Network.sizes`.
     """
     numbers = _numbers(items)
     groups = _grouped(items, numbers)

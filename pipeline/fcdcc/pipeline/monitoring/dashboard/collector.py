@@ -125,7 +125,7 @@ class RunCollector:
         self._look_at_ghosts(now)
 
     def report_status(self, run: str, status: Mapping[str, Any], now: float) -> None:
-        """Store the status that a run reports: see :meth:`.RunRecorder.observe`."""
+        """Store the status of a run; see :meth:`..record.recorder.RunRecorder.observe`."""
         known = self._run(run)
         before = known.status
         known.status, known.status_at = dict(status), now

@@ -1,7 +1,7 @@
 """Prometheus metrics at ``/metrics`` of the scheduler, in the default registry.
 
 Dask's handler has a list of collectors, and sets the ``server`` of each to the scheduler whose
-metrics are requested; so several schedulers can live in one process. Ours is one of them.
+metrics are requested; so several schedulers can run in one process. This module adds one collector.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_WORKERS = 100
-"""Workers that have gauges of their own."""
+"""Most workers that have gauges of their own."""
 
 
 class Metrics(Collector):
-    """Collects what the monitoring service of one scheduler knows."""
+    """Makes metrics from the snapshot of a scheduler's monitoring service."""
 
     def __init__(self, server: Scheduler) -> None:
         self.server = server
@@ -104,7 +104,7 @@ def _by_layer(layers: dict[int, LayerFacts], groups: int, decodes: int) -> Itera
 
 
 def _workers(collector: RunCollector) -> Iterator[Metric]:
-    """Yield the gauges of workers, and what the latest run has saved."""
+    """Yield the gauges of workers, and of the waiting saved in the latest run."""
     pace = GaugeMetricFamily(
         "fcdcc_worker_pace",
         "Time that a worker's shares take, as a multiple of what is usual, in the latest run",
@@ -139,7 +139,7 @@ def register(scheduler: Scheduler) -> None:
     """Serve the metrics at ``/metrics``; again, or for another scheduler, changes nothing."""
     handler = core.PrometheusHandler
     present = handler._collectors
-    if present is None:  # the first request makes all of them
+    if present is None:  # Dask makes all collectors at the first request
         kinds: list[Any] = core.COLLECTORS
         if Metrics not in kinds:
             kinds.append(Metrics)

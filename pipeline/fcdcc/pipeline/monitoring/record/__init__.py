@@ -1,1 +1,1 @@
-"""The record of a run: its journal, and who writes it."""
+"""The record of a run: its journal, and the recorder that writes it."""

@@ -1,4 +1,4 @@
-"""The journal of a run: what it leaves beside its output for ``fcdcc report``.
+"""The journal of a run: a file in its output, which ``fcdcc report`` reads.
 
 A journal is one JSON object of a few hundred kilobytes at most, however long the run. Shares and
 groups are the records of the any-k history (:mod:`...anyk.state_machine.history`), as rows of
@@ -25,11 +25,11 @@ SCHEMA = 1
 
 FIRST_SHARES = 2_000
 LAST_SHARES = 4_000
-"""Shares that are kept of those that were done."""
+"""Most records of done shares that are kept."""
 
 FIRST_ODD_SHARES = 1_000
 LAST_ODD_SHARES = 1_000
-"""Shares that are kept of those that were not done, and of ghosts."""
+"""Most records of other shares, and of ghosts, that are kept."""
 
 FIRST_GROUPS = 500
 LAST_GROUPS = 2_500
@@ -69,7 +69,7 @@ def _odd_shares() -> Sample:
 
 @dataclass
 class RunJournal:
-    """What is known of one run, as it goes on.
+    """The record of one run while it runs.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class RunJournal:
     begin
         When it began, in seconds since the epoch.
     about
-        What the run was: names, options, versions; plain values without credentials.
+        Names, options and versions of the run: plain values without credentials.
     layers
         A row per layer of the plan.
     state
@@ -88,7 +88,7 @@ class RunJournal:
     updated
         When it was last written, in seconds since the epoch.
     every
-        In how many seconds it should be written again.
+        Seconds until it should be written again.
     summary
         The summary of the run, once it is over.
     status
@@ -208,10 +208,10 @@ def recorded_shares(members: Mapping[str, Any], name: str) -> list[ShareRecord]:
     members
         The journal.
     name
-        ``shares``, ``odd_shares`` or ``ghosts``. A journal does not say of which stage ghosts
-        were: theirs is ''.
+        ``shares``, ``odd_shares`` or ``ghosts``. A journal does not have the stage of ghosts: it is
+        '' for these.
     """
-    from ...anyk.state_machine.history import ShareRecord  # loads Dask, which `status` needs not
+    from ...anyk.state_machine.history import ShareRecord  # it loads Dask; `status` works without
 
     begin, workers = float(members["begin"]), members["workers"]
 

@@ -64,7 +64,7 @@ class RunUpdate:
     settled
         Groups again, once the lateness of all their shares is known.
     events
-        Late groups, and workers that are gone.
+        Events of late groups and of workers that left.
     ghosts
         Shares that were given up, with when their workers were free of them.
     totals
@@ -169,7 +169,7 @@ class RunRecorder:
     plan
         How it computes.
     band_of
-        As for :class:`.WorkCounter`.
+        As for :class:`.work_counter.WorkCounter`.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ def recording(
 ) -> Iterator[RunRecorder]:
     """Record a run while the body runs; its journal is written however the body ends.
 
-    ``band_of`` is as for :class:`.WorkCounter`.
+    ``band_of`` is as for :class:`.work_counter.WorkCounter`.
     """
     journal = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
     recorder = RunRecorder(client, store, journal, plan, band_of)
@@ -325,7 +325,7 @@ def recording(
 
 
 def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
-    """Return what a run was, without credentials."""
+    """Return names, options and versions of a run, without credentials."""
     versions: dict[str, Json] = {"fcdcc": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:

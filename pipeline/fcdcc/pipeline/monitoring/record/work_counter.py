@@ -17,10 +17,10 @@ from ...plans.plan import LayerPlan, Plan
 from ...worker.kernels.common import survivors_used
 
 MAX_OPEN_GROUPS = 20_000
-"""Groups that are not completed and are still counted apart."""
+"""Most groups that are not completed and are tracked one by one."""
 
 RECENT_CONDITIONS = 100
-"""Condition numbers that are kept."""
+"""Most condition numbers that are kept, the latest."""
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class WorkCounter:
             self._take_group(group)
 
     def close(self) -> None:
-        """Count the shares of groups that were not completed, or that came after that."""
+        """Count the shares of groups that are not completed, or that ended after their group."""
         self._executed += sum(group.executed for group in self._open.values())
         self._open.clear()
 

@@ -61,7 +61,7 @@ class RecordedRun:
     Parameters
     ----------
     members
-        Its journal, as :class:`.RunJournal` writes it.
+        Its journal, as :class:`..record.journal.RunJournal` writes it.
     """
 
     members: Mapping[str, Any]

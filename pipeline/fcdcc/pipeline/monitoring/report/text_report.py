@@ -14,17 +14,17 @@ from ..stragglers import WorkerView, verdict
 from .recorded_run import OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
-"""Columns where standard output is no terminal."""
+"""Width in columns if standard output is no terminal."""
 
 MAX_RUNS = 20
 MAX_WORKERS = 20
 MAX_FAILURES = 20
 
 MIN_SAVED_SECONDS = 0.05
-"""Saved waiting that is mentioned."""
+"""Least seconds of saved waiting that are mentioned."""
 
 MIN_TAIL_RATIO = 1.05
-"""How much later the slowest share must be than its group, to be mentioned."""
+"""How many times later than its group the slowest share must be, to be mentioned."""
 
 
 def print_report(report: OutputReport, console: Console | None = None) -> None:
@@ -59,7 +59,7 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
 
 
 def conclusion(run: RecordedRun) -> Iterator[str]:
-    """Yield what a colleague should know of a run, in a few sentences."""
+    """Yield sentences that sum up a run: speed, end, erasures, saved waiting, slow workers."""
     yield (
         f"{count(run.number('images_done') or 0)} images in {duration(run.seconds)}, "
         f"{run.images_per_second:,.1f} a second, with {run.about['workers']} workers."
@@ -73,20 +73,20 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     if not groups:
         return
     sentence = (
-        f"{count(erasures)} shares were not waited for; in {count(decodes)} of {count(groups)} "
-        "groups something was solved for"
+        f"{count(erasures)} shares were not waited for; {count(decodes)} of {count(groups)} groups "
+        "were decoded"
     )
     tail = run.tail(0.99)
     if tail is not None and tail[1] > MIN_TAIL_RATIO * tail[0]:
         sentence += (
-            f". 99 of 100 groups were there after {duration(tail[0])}; with the slowest share "
+            f". 99 of 100 groups were completed within {duration(tail[0])}; with the slowest share "
             f"it would have been {duration(tail[1])} at least"
         )
     yield sentence + "."
     saved = "there was hardly anything to wait for"
     if run.saved >= MIN_SAVED_SECONDS:
         saved = f"it saved {duration(run.saved)} of waiting, at least"
-    yield f"The insurance cost {percent(run.number('extra_work'))} more arithmetic; {saved}."
+    yield f"Redundancy cost {percent(run.number('extra_work'))} more arithmetic; {saved}."
     yield verdict(worker_views(run))
 
 

@@ -1,11 +1,11 @@
 """What is known of the workers that a plan is for: how many, how large and how fast.
 
 They are described by a scheduler, or by the options of a job before its local cluster is started.
-Measured speeds are kept in a file of the user's: measured once, used by later plans. It is
-``calibration.json`` in the folder ``fcdcc`` of the user's caches (``$XDG_CACHE_HOME``, else
-``~/.cache``), or what Dask's configuration value ``fcdcc.calibration-file`` names. It has an entry
-for every cluster: the scheduler's address, or, for clusters on this machine, its name and how the
-workers were started. Losing it costs a calibration.
+Measured speeds are kept in a file of the user, for later plans. It is ``calibration.json`` in the
+folder ``fcdcc`` of the user's caches (``$XDG_CACHE_HOME``, else ``~/.cache``), or what Dask's
+configuration value ``fcdcc.calibration-file`` names. It has an entry for every cluster: the
+scheduler's address, or, for clusters on this machine, its name and how the workers were started. If
+it is lost, speeds can be measured again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CALIBRATION_FORMAT = 2
 """The version of the file; others are not read."""
 
 MAX_CLUSTERS_KEPT = 100
-"""Clusters in the file at most: those that were measured last."""
+"""Most clusters in the file; the latest measured are kept."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class KnownWorkers:
         return replace(self, measured=speeds)
 
     def speeds(self) -> Speeds:
-        """Return what was measured on them before, else the defaults."""
+        """Return the speeds that were measured on them before, else the defaults."""
         found = self.measured or read_speeds(self.name)
         if found is not None:
             return found
@@ -77,7 +77,7 @@ class KnownWorkers:
 
 
 def workers_of_options(config: JobConfig) -> KnownWorkers:
-    """Return what the local cluster of a job will be, before it is started."""
+    """Return the workers of the local cluster that a job will start."""
     count = config.workers or config.n
     memory = _share_of_machine(count)
     workers = WorkerPool(
@@ -110,9 +110,9 @@ def workers_of_client(client: Client, torch_threads: int = 1) -> KnownWorkers | 
 
 
 def _share_of_machine(workers: int) -> int:
-    """Return what each worker may use where all of them share this machine.
+    """Return the bytes that each worker may use if all of them share this machine.
 
-    Dask's own limits of local workers add up to more than there is.
+    Dask's own limits of local workers may add up to more than its memory.
     """
     return min(int(MEMORY_LIMIT), int(psutil.virtual_memory().total)) // workers
 
@@ -148,7 +148,7 @@ def calibration_file() -> Path:
 def read_speeds(cluster: str) -> Speeds | None:
     """Return the speeds that were measured on a cluster; None where none were.
 
-    A file that cannot be read costs a line in the log, and counts as none.
+    A file that cannot be read is logged and ignored.
     """
     entry = _entries().get(cluster)
     if entry is None:

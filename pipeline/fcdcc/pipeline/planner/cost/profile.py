@@ -1,4 +1,4 @@
-"""What each stage of a network has to do for one image, found without computing anything."""
+"""The work of each stage of a network for one image, found without computing values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW_FACTOR = 10.0
 1 to 1.6 GB/s, where sums and concatenations have 36 to 45)."""
 
 CHANNEL_BLOCK = 16
-"""Channels that a convolution computes together: it makes no fewer (benchmarks/operations.py)."""
+"""Channels that a convolution computes together; fewer take as long (benchmarks/operations.py)."""
 
 PROFILED_BATCH = 2
 """Images that a network is profiled with, if its batch is not fixed."""
@@ -34,7 +34,7 @@ PROFILED_BATCH = 2
 
 @dataclass(frozen=True)
 class Profile:
-    """What the cost model knows of a network.
+    """The quantities of a network that the cost model uses.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Profile:
 
 @lru_cache(maxsize=4)
 def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
-    """Return what a network has to do for an image of shape (C, *space).
+    """Return the profile of a network for an image of shape (C, *space).
 
     Raises
     ------
@@ -106,7 +106,7 @@ def _metered(
     tensors: Mapping[str, torch.Tensor],
     batch: int,
 ) -> tuple[Work, float]:
-    """Return what glue has to do for an image, and the most bytes that it needs at once."""
+    """Return the work of glue for an image, and the most bytes that it needs at once."""
     meter = _Meter(tensors.values(), sum(map(_bytes, inputs.values())))
     with meter:
         run_steps(stage, inputs, tensors)
@@ -120,7 +120,7 @@ def _ordered(given: float, made: float, channels: int) -> float:
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types there
-    """Adds up what the operations under it would do."""
+    """Adds up the work of the operations that run under it."""
 
     def __init__(self, weights: Iterable[torch.Tensor], given: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above

@@ -126,7 +126,7 @@ def _layer_and_position(key: Key) -> tuple[int, int]:
 
 
 def _positions_awaited(node: AnyK) -> Collection[int]:
-    """Return the positions that a node waits for where nothing is lost."""
+    """Return the positions that a node waits for if nothing is lost."""
     if node.own is not None:
         return (node.own,)
     there = [position for position in node.positions if position not in node.standby]
@@ -182,7 +182,7 @@ class _SimulatedCluster:
         self._workers_of: list[list[int]] = []
         self._memory = [0.0] * workers
         self._load = [0.0] * workers
-        # With p tasks computing at once the clock of their work goes at min(1, parallel / p).
+        # While p tasks compute at once, each does min(1, parallel / p) seconds of work per second.
         self._now = self._worked = 0.0
 
     def go(self, in_flight: int) -> None:
@@ -207,7 +207,7 @@ class _SimulatedCluster:
                 self._send(number)
 
     def _step(self) -> None:
-        """Go to the next moment at which something happens."""
+        """Advance to the time of the next event: the end of a computation, a fetch or a hop."""
         pace = min(1.0, self._speeds.parallel / self._running) if self._running else 1.0
         done = (
             self._now + (self._computing[0][0] - self._worked) / pace if self._computing else None

@@ -69,11 +69,11 @@ class TaskCost:
     Parameters
     ----------
     work
-        What it has to do.
+        Its multiply-adds and bytes.
     result
         What it makes.
     workspace
-        Bytes that it needs while it runs, beside what it is given.
+        Bytes that it needs while it runs, in addition to inputs and result.
     """
 
     work: Work
@@ -102,11 +102,11 @@ def block_costs(
     Parameters
     ----------
     network, plan
-        What the graph is of; where the block is a band, the plan of the band.
+        The network and plan of the graph; for a band, the plan of the band.
     layout
-        Its strips, where they stay put.
+        Its strips; None if it is not split by rows.
     profile
-        What the stages have to do.
+        The work of the stages.
     tasks
         The graph.
     images
@@ -126,7 +126,7 @@ _NOTHING = TaskCost(Work(), ValueSize(0.0))
 
 
 class _TaskCosts:
-    """The costs found so far, and how the next is found from its task."""
+    """Finds the costs of tasks one by one, and keeps those that were found."""
 
     def __init__(
         self,
@@ -194,17 +194,17 @@ class _TaskCosts:
     # ------------------------------------------------------------------ values
 
     def _copy(self, task: Task) -> TaskCost:
-        """Return what it costs to copy all that a task is given."""
+        """Return the cost of copying all inputs of a task."""
         given = self._given(task)
         return TaskCost(Work(touched=2 * given.bytes), given)
 
     def _given(self, task: Task) -> ValueSize:
-        """Return all that a task is given, together."""
+        """Return the total size of a task's inputs."""
         given = [self._size_of(value) for value in _values(task.args)]
         return ValueSize(sum(one.bytes for one in given), sum(one.rows for one in given))
 
     def _size_of(self, value: TaskRef | Task) -> ValueSize:
-        """Return how large an argument of a task is."""
+        """Return the size of an argument of a task."""
         if isinstance(value, Task):  # one of several values by name
             ref, name = value.args
             result = self.costs[ref.key].result

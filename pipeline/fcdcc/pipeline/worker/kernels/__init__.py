@@ -1,6 +1,6 @@
 """What the tasks of a block do on a worker: a module for each form of graph.
 
-:mod:`.task_specs` has what each task is for, :mod:`.common` what the forms share, and
+:mod:`.task_specs` describes each task, :mod:`.common` what the forms share, and
 :mod:`.reading` how images are read. Workers preload this package, which imports PyTorch before the
 first task arrives.
 """

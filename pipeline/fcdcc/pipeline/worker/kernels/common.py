@@ -38,7 +38,7 @@ NamedArrays = Mapping[str, Array]
 # ---------------------------------------------------------------------- kernels
 
 
-def same(value: Array, *checks: Finding) -> Array:  # noqa: ARG001 - what is waited for
+def same(value: Array, *checks: Finding) -> Array:  # noqa: ARG001 - the task depends on them
     """Return a value under another key, once all checks of it are done."""
     return value
 

@@ -1,7 +1,7 @@
 """What the tasks of the gathered form do, where every layer is decoded on one worker.
 
-The last two are those of a block that is done again with all its shares, because they contradicted
-each other: see :mod:`fcdcc.pipeline.graph.gathered`.
+The last two kernels are for a block that is computed again with all its shares, because they
+contradicted each other: see :mod:`fcdcc.pipeline.graph.gathered`.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def encode_and_share(ref: ExecutableOrRef, spec: GatheredShare, value: Array) ->
 
 
 def decode(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: DecodeLayer) -> Array:
-    """Return the output of a layer split by rows, bias added, from the shares that are there.
+    """Return the output of a layer split by rows, bias added, from the shares that are done.
 
-    The first that suffice are used, uncoded ones before parity: what else has arrived in the
-    meantime costs time, unless shares are to be checked against each other.
+    The first that suffice are decoded, uncoded ones before parity. Further shares are used only
+    for checks, because they cost time.
     """
     images = len(share_values(next(iter(shares.values()))))
     executable = find(ref)
@@ -85,7 +85,7 @@ def recheck(
     Raises
     ------
     WrongSharesError
-        If some are, and which cannot be found out: as many as may be lost, or more.
+        If some are wrong and cannot be located, because there are γ or more of them.
     NotFiniteError
         If they hold values that are not finite because the images led to them.
     """
@@ -96,7 +96,7 @@ def recheck(
     if verdict.consistent:
         return Finding(layer, name)
     left = len(shares) - len(verdict.wrong)
-    # δ shares or fewer never contradict each other: without one more they prove nothing.
+    # δ shares or fewer never contradict each other, so they cannot be checked.
     if not verdict.located or left <= executable.coded(layer).code.recovery_threshold:
         raise_wrong_shares(executable, layer, shares, verdict)
     wrong = tuple((position, _worker_of(shares[position])) for position in verdict.wrong)

@@ -1,4 +1,4 @@
-"""What the tasks of a block do whose strips stay put: see :mod:`fcdcc.pipeline.graph.by_rows`.
+"""Kernels of blocks whose strips stay with their workers: see :mod:`fcdcc.pipeline.graph.by_rows`.
 
 A task is given pieces of the values that it reads: strips, and rows cut out of others. The layout
 says which rows of which value each of them is; the task puts together what it needs of them.
@@ -48,7 +48,7 @@ from .task_specs import (
 
 
 class _RowsOf(NamedTuple):
-    """A value at hand, and which of its rows it is; None for a value that has none."""
+    """An array, and which rows of a value it holds; None for a value without rows."""
 
     value: Tensor
     rows: Rows | None

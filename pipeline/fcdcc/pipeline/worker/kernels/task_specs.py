@@ -1,4 +1,4 @@
-"""What a task of a block's graph is for: a small value for each kind of task.
+"""Descriptions of the tasks of a block's graph: a small value for each kind of task.
 
 The graph makes it, the kernel on the worker takes it, and the cost model reads it, each by the
 names of its fields. It travels with every task, so it holds numbers and no more: which stages a
@@ -238,5 +238,5 @@ TaskSpec: TypeAlias = (
 
 
 def find_spec(arguments: Iterable[object]) -> TaskSpec | None:
-    """Return what a task with these arguments is for; None if none of them says so."""
+    """Return the task's description among its arguments; None if there is none."""
     return next((value for value in arguments if isinstance(value, TaskSpec)), None)
