@@ -63,4 +63,5 @@ def running(threads: tuple[LocalCluster, Client], errors: Errors) -> Iterator[Ru
         running.plugin.state.history.drop(run)
     yield running
     running.wait_until_empty()
+    running.wait_until_workers_are_empty()
     running.check()

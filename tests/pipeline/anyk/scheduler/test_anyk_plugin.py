@@ -335,7 +335,10 @@ def decode_when(there: Any, gate: str) -> Any:
 
 
 async def lose_data(scheduler: Any, task: Any) -> None:
+    """Remove a result from all its workers, as if they had lost it."""
+    free = {"op": "free-keys", "keys": [task.key], "stimulus_id": "lost"}
     for worker in list(task.who_has):
+        scheduler.stream_comms[worker.address].send(free)
         scheduler.release_worker_data(task.key, worker.address, "lost")
 
 
