@@ -9,7 +9,7 @@ rows [c, d) of its input, found by going backwards through the steps.
     convolution   rows  5 … 22
       relu        rows  5 … 22
       max_pool    rows  3 … 11    (3 rows at stride 2, 1 row of padding: 2·3 − 1 … 2·10 + 2)
-      bilinear    rows  8 … 20    asked for
+      bilinear    rows  8 … 20    requested
 
 >>> from fcdcc.pipeline.model.network import GlueStage, Ref, Step
 >>> steps = (

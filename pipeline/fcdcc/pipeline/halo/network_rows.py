@@ -144,8 +144,8 @@ def needed_between(
     barrier in between; None for values without rows. Values that are not needed are left out.
     """
     kept = {found.network.input, *given}
-    asked = _asked(found, wanted, kept)
-    return {name: rows for name, rows in asked.items() if name in kept}
+    requested = _requested(found, wanted, kept)
+    return {name: rows for name, rows in requested.items() if name in kept}
 
 
 def ranges_for(found: NetworkRows, wanted: Mapping[str, tuple[int, int]]) -> dict[str, Rows | None]:
@@ -162,35 +162,35 @@ def ranges_for(found: NetworkRows, wanted: Mapping[str, tuple[int, int]]) -> dic
     network's input included: one range that covers the rows for all stages that read the value;
     None for values without rows. Values that are not needed are left out.
     """
-    return _asked(found, wanted, {found.network.input})
+    return _requested(found, wanted, {found.network.input})
 
 
-def _asked(
+def _requested(
     found: NetworkRows, wanted: Mapping[str, tuple[int, int]], kept: Collection[str]
 ) -> dict[str, Rows | None]:
     """Return the rows of all values that are needed, going backwards no further than ``kept``."""
     network = found.network
-    asked: dict[str, Rows | None] = {name: Rows(*rows) for name, rows in wanted.items()}
+    requested: dict[str, Rows | None] = {name: Rows(*rows) for name, rows in wanted.items()}
 
-    def ask(name: str, rows: Rows | None) -> None:
-        layout, before = found.layouts[name], asked.get(name)
+    def request(name: str, rows: Rows | None) -> None:
+        layout, before = found.layouts[name], requested.get(name)
         if layout.axis is None:
-            asked[name] = None
+            requested[name] = None
         else:
             rows = rows or Rows(0, layout.rows)
-            asked[name] = hull(before, rows) if before else rows
+            requested[name] = hull(before, rows) if before else rows
 
     for stage in reversed(network.stages):
-        outputs = [name for name in stage.outputs if name in asked and name not in kept]
+        outputs = [name for name in stage.outputs if name in requested and name not in kept]
         if not outputs:
             continue
         if isinstance(stage, ConvStage):
-            ask(stage.input, _conv_needs(found, stage, asked[stage.output]))
+            request(stage.input, _conv_needs(found, stage, requested[stage.output]))
             continue
-        ranges = {name: asked[name] for name in outputs}
+        ranges = {name: requested[name] for name in outputs}
         for name, rows in _glue_needs(found, found.stages[stage.index], ranges).items():
-            ask(name, rows)
-    return asked
+            request(name, rows)
+    return requested
 
 
 def _glue_needs(

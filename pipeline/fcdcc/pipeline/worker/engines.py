@@ -158,7 +158,7 @@ class StageProgram:
         values
             The inputs by name, images along axis 0; they are not changed.
         is_wanted
-            Asked between two operations.
+            Called between two operations.
 
         A batch whose largest value would have more than :data:`MICRO_BATCH_BYTES` is computed
         in several runs of images.

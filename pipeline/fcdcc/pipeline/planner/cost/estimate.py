@@ -144,7 +144,7 @@ class _BlockModel:
         self._blocks: dict[int, _ModelledBlock] = {}
 
     def tasks(self, images: int) -> BlockTasks:
-        """Return the tasks of a block of so many images."""
+        """Return the tasks of a block of ``images`` images."""
         return self._block(images).tasks
 
     def costs(self, images: int) -> dict[Key, TaskCost]:
