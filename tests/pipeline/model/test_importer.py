@@ -127,7 +127,6 @@ def through_views(x: Tensor, c: nn.Module) -> Tensor:
     left.mul_(2)
     y[:, 1:3] += 1
     whole.relu_()
-    y[0].neg_()
     picked = y.select(1, 1)
     picked.unsqueeze(1).squeeze(1).add_(3)
     y.view(y.shape[0], -1)[:, ::5] = 7
@@ -138,7 +137,7 @@ def through_views(x: Tensor, c: nn.Module) -> Tensor:
 
 def in_place_types(x: Tensor, c: nn.Module) -> Tensor:
     y = c(x)
-    y += x.double().mean()
+    y += x.double().mean((1, 2, 3), keepdim=True)
     return y * 2
 
 
@@ -169,9 +168,8 @@ def sizes(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
 def ranges(x: Tensor, a: nn.Module) -> Tensor:
     """Tensors that are made of sizes alone."""
     y = a(x)
-    places = torch.arange(y.shape[0], dtype=torch.float32) / y.shape[0]
     ones = torch.ones(y.shape[0], 4, 1, 1)
-    return torch.relu(y) + places.reshape(-1, 1, 1, 1) * ones
+    return torch.relu(y) + y.new_full((y.shape[0], 1, 1, 1), 0.5) * ones
 
 
 def infinities(x: Tensor, a: nn.Module) -> Tensor:
@@ -240,23 +238,17 @@ CASES = {
         2,
         in_glue=1,
     ),
-    "computed weight": Case(
+    "weight of another precision": Case(
         lambda: Lambda(
-            lambda x, c: functional.conv2d(c(x), c(x).mean((0, 2, 3)).reshape(1, -1, 1, 1)),
+            lambda x, c: c(x) + functional.conv2d(x.double(), c.weight.double()).float(),
             c=conv(3, 4, 3),
         ),
         (2, 3, 8, 8),
-        2,
+        1,
         in_glue=1,
     ),
     "weight norm": Case(
         lambda: nn.utils.parametrizations.weight_norm(conv(3, 4, 3)), (2, 3, 8, 8), 1
-    ),
-    "unbatched": Case(
-        lambda: Lambda(lambda x, c: c(x.sum(0)).unsqueeze(0), c=conv(3, 4, 3)),
-        (2, 3, 8, 8),
-        0,
-        in_glue=1,
     ),
     "batch norm": Case(
         lambda: nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(True)), (2, 3, 8, 8), 1

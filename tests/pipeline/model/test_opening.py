@@ -17,7 +17,10 @@ def test_models_of_two_precisions_run_in_both() -> None:
     def mixed(x: Tensor, c: nn.Module) -> Tensor:
         y = c(x)
         return (
-            y.to(torch.float32) + torch.zeros(4, 1, 1) + torch.full((1,), 0.1) + y.mean().double()
+            y.to(torch.float32)
+            + torch.zeros(4, 1, 1)
+            + torch.full((1,), 0.1)
+            + y.mean((1, 2, 3), keepdim=True).double()
         )
 
     module = ready(Lambda(mixed, c=conv(3, 4, 3)))

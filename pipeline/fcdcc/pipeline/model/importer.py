@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..errors import ModelError
+from .budget import ImportBudget
+from .image_analysis import analyse_images
 from .network import Network, network_fingerprint
 from .passes.constants import fold_constants
 from .passes.convolution_stages import fold_batch_norms_into, recognise_convolutions
@@ -42,11 +44,13 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
     ModelError
         If the pipeline cannot run the model; the message says why.
     """
-    network: Network = as_model_errors(source, _network, read_program(archive, source), fold)
+    budget = ImportBudget()
+    program = read_program(archive, source, budget)
+    network: Network = as_model_errors(source, _network, program, fold, budget)
     return network
 
 
-def _network(program: Program, fold: bool) -> Network:
+def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
     images = program.metas[program.input]
     if images.dtype not in _REAL:
         raise ModelError(
@@ -58,16 +62,25 @@ def _network(program: Program, fold: bool) -> Network:
             f"the model takes an input of shape {images.sizes}; expected (batch, C, *space)"
         )
     steps, output = simplified(program.steps, program.output, program.metas)
-    steps, tensors = fold_constants(steps, program.tensors, output)
-    steps, output, metas = functional_steps(steps, program.tensors, program.metas, output)
-    steps = in_plain_form(live_items(steps, output), metas)
+    steps, output, metas = functional_steps(steps, program.tensors, program.metas, output, budget)
+    needed = live_items(steps, output)
+    names = {step.name for step in needed}
+    unused = [step for step in steps if step.name not in names]
+    steps = in_plain_form(needed, metas)
+    steps, tensors = fold_constants(
+        live_items(steps, output), program.tensors, output, budget, unused
+    )
     items = recognise_convolutions(steps, tensors, metas, program.modules, images.dtype)
     items = live_items(items, output)
     if fold:
         items, tensors, output = fold_batch_norms_into(items, tensors, output)
     shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
     sizes = {name: meta.sizes for name, meta in metas.items()}
-    return _assembled(items, output, tensors, sizes, program.input, shape, images.dtype)
+    network = _assembled(items, output, tensors, sizes, program.input, shape, images.dtype)
+    space = shape[1:]
+    if all(size is not None for size in space):
+        analyse_images(network, [size for size in space if size is not None])
+    return network
 
 
 def fold_batch_norms(network: Network) -> Network:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..errors import ModelError, one_line
+from .image_analysis import shapes_of
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import needs_device, resolve
 from .rewriting import convert
-from .symbolic_shapes import recorded_shapes
 
 
 def run_steps(
@@ -135,20 +135,13 @@ def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tu
     ModelError
         If the network does not take images of this shape.
     """
-    if (recorded := recorded_shapes(network, tuple(input_shape))) is not None:
-        return recorded
-    tensors = {name: tensor.to("meta") for name, tensor in network.tensors.items()}
-    images = torch.empty(tuple(input_shape), dtype=network.input_dtype, device="meta")
-    values = _run_stages(network, tensors, images, keep=True)
-    return {name: tuple(value.shape) for name, value in values.items()}
+    return shapes_of(network, input_shape)
 
 
 def _run_stages(
     network: Network,
     tensors: Mapping[str, torch.Tensor],
     images: torch.Tensor,
-    *,
-    keep: bool = False,
 ) -> dict[str, torch.Tensor]:
     values = {network.input: images}
     readers: dict[str, int] = {network.output: 1}
@@ -162,7 +155,7 @@ def _run_stages(
             values.update(run_steps(stage, values, tensors))
         for name in stage.inputs:
             readers[name] -= 1
-            if not readers[name] and not keep:
+            if not readers[name]:
                 del values[name]
     return values
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,10 +67,19 @@ class Step:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    @property
+    @cached_property
     def references(self) -> tuple[str, ...]:
         """The names that its arguments refer to, in order; a name may occur twice."""
+        if not self.kwargs and all(type(argument) is Ref for argument in self.args):
+            return tuple(argument.name for argument in self.args)
         return (*references(self.args), *references(self.kwargs))
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.name, self.op, self.args, self.kwargs
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        names = ("name", "op", "args", "kwargs")
+        self.__dict__.update(zip(names, state, strict=True))
 
     def __repr__(self) -> str:
         arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]

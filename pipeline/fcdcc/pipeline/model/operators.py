@@ -1,14 +1,14 @@
 """Which operators a network may use, and what they are.
 
 A network names its operators as text: ``aten.relu.default``, ``operator.getitem``. Only
-operators that :func:`resolve` returns are ever called: functional ATen operators, and
-arithmetic on numbers for sizes. An operator may only compute its outputs from its inputs: it
-draws no random numbers, changes no argument and opens no file.
+operators that :func:`resolve` returns are ever called: those of
+:mod:`~fcdcc.pipeline.model.operator_list`, and arithmetic on numbers for sizes. Model files may
+also name operators that change an argument (``relu_``) if the operator without the underscore
+is on the list; the importer replaces them.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,6 +18,8 @@ import torch
 
 from ..errors import ModelError, UnsafeModelError
 from .network import Step
+from .numbers_of_sizes import NUMBER_OPERATORS, number_function
+from .operator_list import CALLED, READ_ONLY
 
 
 def words(text: str) -> frozenset[str]:
@@ -29,56 +31,13 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Arithmetic on sizes, as torch.export writes it.
-_NUMBERS: dict[str, Callable[..., object]] = {
-    **{
-        f"operator.{name}": getattr(operator, name)
-        for name in (
-            *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos"),
-            *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "lshift", "rshift"),
-        )
-    },
-    "math.trunc": math.trunc,
-    "torch.sym_int": torch.sym_int,
-    "torch.sym_float": torch.sym_float,
-    "torch.sym_not": torch.sym_not,
-    "torch.sym_max": torch.sym_max,
-    "torch.sym_min": torch.sym_min,
-    "torch.sym_ite": torch.sym_ite,
-}
-_PLAIN: dict[str, Callable[..., object]] = {**_NUMBERS, "operator.getitem": operator.getitem}
-
-# ATen names that begin with an underscore are internal; these occur in exported networks.
-_INTERNAL_ATEN = words(
-    """
-    __and__ __lshift__ __or__ __rshift__ __xor__
-    _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar
-    _assert_tensor_metadata _batch_norm_no_update _conv_depthwise2d _convolution
-    _convolution_mode _functional_assert_async _functional_assert_scalar
-    _fused_rms_norm _local_scalar_dense _log_softmax _native_batch_norm_legit
-    _native_batch_norm_legit_functional _native_batch_norm_legit_no_training
-    _native_multi_head_attention _pad_circular _pad_enum _prelu_kernel _reshape_alias
-    _reshape_alias_copy _reshape_copy _safe_softmax _scaled_dot_product_attention_math
-    _scaled_dot_product_flash_attention_for_cpu _softmax _stack _to_copy
-    _transform_bias_rescale_qkv _transformer_encoder_layer_fwd _unsafe_index
-    _unsafe_index_put _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
-    _weight_norm _weight_norm_interface
-    """
-)
-# Operators that open files, or access memory that is not the argument's own.
-_FORBIDDEN_ATEN = words(
-    """
-    from_file data set set_ resize resize_ resize_as resize_as_ record_stream
-    quantized_gru quantized_lstm sparse_resize_ sparse_resize_and_clear_
-    """
-)
+_GETITEM = "operator.getitem"
 _RANDOM_ATEN = words(
     """
     bernoulli bernoulli_ binomial cauchy cauchy_ exponential exponential_ geometric
-    geometric_ log_normal log_normal_ multinomial normal normal_ normal_functional poisson
-    rand rand_like randint randint_like randn randn_like random random_ randperm uniform
-    uniform_
+    geometric_ log_normal log_normal_ multinomial native_dropout normal normal_
+    normal_functional poisson rand rand_like randint randint_like randn randn_like random
+    random_ randperm uniform uniform_
     """
 )
 # Composite operators whose schema does not say that they may return a view of an argument.
@@ -112,56 +71,92 @@ def operator_name(target: str) -> str:
 
 @lru_cache(maxsize=4096)
 def resolve(name: str) -> Callable[..., Any]:
-    """Return the function of one operator.
+    """Return the function of one operator of the list.
 
     Raises
     ------
     UnsafeModelError
-        If the name is not one of an ATen operator or of arithmetic on sizes, or if the
-        operator does more than compute its outputs.
+        If the operator is not on the list.
     ModelError
         If it draws random numbers, or this version of torch does not have it.
     """
-    if name in _PLAIN:
-        return _PLAIN[name]
+    if name == _GETITEM:
+        return operator.getitem
+    if name in NUMBER_OPERATORS:
+        return number_function(name)
+    if name.removeprefix("aten.") not in CALLED:
+        _aten(name)  # its error says more
+        raise UnsafeModelError(f"the operator {name!r} is not one that may be called")
     return _aten(name)
 
 
+@lru_cache(maxsize=4096)
+def check_operator(name: str) -> None:
+    """Refuse an operator that a model file may not name.
+
+    Raises
+    ------
+    UnsafeModelError, ModelError
+        As for :func:`resolve`.
+    """
+    if name != _GETITEM and name not in NUMBER_OPERATORS:
+        _aten(name)
+
+
+def _may_be_named(packet: str, overload: str) -> bool:
+    """Return whether a model may name an ATen operator."""
+    name = f"{packet}.{overload}"
+    if name in CALLED or name in READ_ONLY:
+        return True
+    return (
+        packet.endswith("_")
+        and not packet.startswith("__")
+        and f"{packet.removesuffix('_')}.{overload}" in CALLED
+    )
+
+
+@lru_cache(maxsize=4096)
 def _aten(name: str) -> torch._ops.OpOverload[..., Any]:
     namespace, _, rest = name.partition(".")
     packet_name, _, overload = rest.partition(".")
     if namespace != "aten" or not packet_name.isidentifier() or not overload.isidentifier():
         raise UnsafeModelError(
-            f"the model uses the operator {name!r}; expected ATen operators and arithmetic on "
+            f"the model uses the operator {name!r:.100}; expected ATen operators and arithmetic on "
             "sizes only: replace custom operators by PyTorch's own before the export"
-        )
-    internal = packet_name.startswith("_") and packet_name not in _INTERNAL_ATEN
-    if packet_name in _FORBIDDEN_ATEN or internal:
-        raise UnsafeModelError(
-            f"the model uses the operator {name!r}, which is not one that a network may use"
         )
     if packet_name in _RANDOM_ATEN:
         raise ModelError(
             f"the model draws random numbers ({name}); expected a network that computes the "
             "same each time: call model.eval() before the export, or take that step out"
         )
+    if packet_name.startswith("_") and not _may_be_named(packet_name, overload):
+        raise _not_listed(name)
     qualified = f"aten::{packet_name}"
     registered = torch._C._dispatch_has_kernel(
         qualified if overload == "default" else f"{qualified}.{overload}"
     )
     if not registered:
         raise ModelError(
-            f"this version of PyTorch ({torch.__version__}) has no operator {name!r}; "
+            f"this version of PyTorch ({torch.__version__}) has no operator {name!r:.100}; "
             "export the model again with this version"
         )
+    if not _may_be_named(packet_name, overload):
+        raise _not_listed(name)
     packet = getattr(torch.ops.aten, packet_name)
     found: torch._ops.OpOverload[..., Any] = getattr(packet, overload)
     return found
 
 
+def _not_listed(name: str) -> UnsafeModelError:
+    return UnsafeModelError(
+        f"the model uses the operator {name!r:.100}, which is not on the list of operators that a "
+        "network may use: write the model with other operators before the export"
+    )
+
+
 def schema(name: str) -> torch.FunctionSchema | None:
     """Return the schema of an ATen operator; None for arithmetic on sizes."""
-    if name in _PLAIN:
+    if name == _GETITEM or name in NUMBER_OPERATORS:
         return None
     return _aten(name)._schema
 
@@ -189,7 +184,7 @@ def may_alias(name: str) -> bool:
     """Return whether an output may share memory with an argument."""
     found = schema(name)
     if found is None:
-        return name == "operator.getitem"
+        return name == _GETITEM
     if any(argument.alias_info is not None for argument in found.arguments):
         return True
     qualified = found.name + (f".{found.overload_name}" if found.overload_name else "")
@@ -204,8 +199,17 @@ def is_number(name: str) -> bool:
     """Return whether the operator makes a number (or several) rather than tensors."""
     found = schema(name)
     if found is None:
-        return name in _NUMBERS
+        return name in NUMBER_OPERATORS
     return not any("Tensor" in str(result.type) for result in found.returns)
+
+
+@lru_cache(maxsize=4096)
+def _formal_arguments(name: str) -> tuple[tuple[str, bool, Any], ...]:
+    """Return (name, keyword only, default) of each argument of an ATen operator."""
+    return tuple(
+        (argument.name, argument.kwarg_only, argument.default_value)
+        for argument in _aten(name)._schema.arguments
+    )
 
 
 def bound_arguments(step: Step) -> dict[str, Any]:
@@ -214,15 +218,13 @@ def bound_arguments(step: Step) -> dict[str, Any]:
     >>> bound_arguments(Step("y", "aten.leaky_relu.default", (1.0,), {}))
     {'self': 1.0, 'negative_slope': 0.01}
     """
-    found = _aten(step.op)._schema
+    args, kwargs = step.args, step.kwargs
     bound: dict[str, Any] = {}
-    for position, argument in enumerate(found.arguments):
-        if position < len(step.args) and not argument.kwarg_only:
-            bound[argument.name] = step.args[position]
-        elif argument.name in step.kwargs:
-            bound[argument.name] = step.kwargs[argument.name]
+    for position, (name, keyword_only, default) in enumerate(_formal_arguments(step.op)):
+        if position < len(args) and not keyword_only:
+            bound[name] = args[position]
         else:
-            bound[argument.name] = argument.default_value
+            bound[name] = kwargs.get(name, default)
     return bound
 
 

@@ -19,13 +19,18 @@ class NameSource:
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
+        self._next: dict[str, int] = {}
 
     def fresh(self, name: str) -> str:
         """Return the name, with a number appended if it is in use."""
-        if name in self._taken:
-            name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._taken)
-        self._taken.add(name)
-        return name
+        own = name
+        if own in self._taken:
+            numbers = count(self._next.get(name, 1))
+            number = next(i for i in numbers if f"{name}_{i}" not in self._taken)
+            self._next[name] = number + 1
+            own = f"{name}_{number}"
+        self._taken.add(own)
+        return own
 
 
 def convert(value: Any, function: Callable[[Any], Any]) -> Any:

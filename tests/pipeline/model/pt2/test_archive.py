@@ -441,7 +441,8 @@ def test_tensors_of_absurd_shapes_are_refused(
         open_model(edited(plain, WEIGHTS, edit))
 
 
-def test_absurd_constants_are_not_computed(plain: bytes) -> None:
+@pytest.mark.parametrize("is_read", [True, False])
+def test_constants_that_fill_the_memory_are_not_computed(plain: bytes, is_read: bool) -> None:
     def edit(program: Any) -> None:
         graph = program["graph_module"]["graph"]
         graph["nodes"].insert(
@@ -455,9 +456,18 @@ def test_absurd_constants_are_not_computed(plain: bytes) -> None:
             },
         )
         graph["tensor_values"]["large"] = graph["tensor_values"]["x"]
+        if is_read:
+            relu = next(n for n in graph["nodes"] if n["target"] == "torch.ops.aten.relu.default")
+            relu["target"] = "torch.ops.aten.add.Tensor"
+            other = {"name": "other", "arg": {"as_tensor": {"name": "large"}}, "kind": 1}
+            relu["inputs"].append(other)
 
-    with pytest.raises(ModelError, match="expected at most"):
-        open_model(edited(plain, GRAPH, edit))
+    data = edited(plain, GRAPH, edit)
+    if is_read:
+        with pytest.raises(ModelError, match=r"'large' takes .* bytes"):
+            open_model(data)
+    else:
+        open_model(data)
 
 
 def test_another_version_of_the_format_is_refused(plain: bytes) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ...errors import ModelError
+from ..budget import ImportBudget
 from ..network import Ref, Step
 from ..operators import (
     bound_arguments,
@@ -120,6 +121,7 @@ def functional_steps(
     own_tensors: Collection[str],
     metas: Mapping[str, TensorMeta],
     output: str,
+    budget: ImportBudget,
 ) -> tuple[list[Step], str, Mapping[str, TensorMeta]]:
     """Return the steps without any that changes its arguments.
 
@@ -131,6 +133,8 @@ def functional_steps(
         Of a program; see :class:`fcdcc.pipeline.model.pt2.program.Program`.
     own_tensors
         The model's parameters and buffers, which no step may change.
+    budget
+        How many steps there may be.
 
     Raises
     ------
@@ -142,7 +146,7 @@ def functional_steps(
     """
     if all(is_functional(step.op) for step in steps):
         return list(steps), output, metas
-    rewriter = _Rewriter(steps, own_tensors, metas, output)
+    rewriter = _Rewriter(steps, own_tensors, metas, output, budget)
     for index, step in enumerate(steps):
         rewriter.rewrite(index, step)
     return rewriter.steps, rewriter.read(output).name, rewriter.metas
@@ -155,8 +159,10 @@ class _Rewriter:
         own_tensors: Collection[str],
         metas: Mapping[str, TensorMeta],
         output: str,
+        budget: ImportBudget,
     ) -> None:
         self.steps: list[Step] = []
+        self.budget = budget
         self.own_tensors = own_tensors
         self.metas = dict(metas)
         self.names = NameSource(name for step in steps for name in (step.name, *step.references))
@@ -221,6 +227,7 @@ class _Rewriter:
             if id(other) in seen:
                 continue
             seen.add(id(other))
+            self.budget.take_steps()
             pending.extend(other.doubtful)
             if other.last_use > index:
                 raise AliasError(_unknown_alias(step))
@@ -243,6 +250,7 @@ class _Rewriter:
             sources.append(self._again(link, sources[-1]))
         after = view.ref
         for place in reversed(range(len(view.chain))):
+            self.budget.take_steps()
             name = self._fresh_like(f"{step.name}_base", originals[place])
             back = _write_back(view.chain[place], sources[place], after, name)
             if back is None:
@@ -262,6 +270,7 @@ class _Rewriter:
         return view.ref
 
     def _again(self, link: Step, source: Ref) -> Ref:
+        self.budget.take_steps()
         name = self._fresh_like(link.name, link.name)
         self.steps.append(Step(name, link.op, (source, *link.args[1:]), link.kwargs))
         return Ref(name)

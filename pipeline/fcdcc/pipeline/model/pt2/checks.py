@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import ModelError, UnsafeModelError
-from ..operators import operator_name, resolve, words
+from ..operators import check_operator, operator_name, words
 
 # Operators whose argument is a graph that can replace them.
 WRAPPERS = frozenset({"higher_order.wrap_with_set_grad_enabled", "higher_order.wrap_with_autocast"})
@@ -81,7 +81,7 @@ def _check_operator(target: Any) -> None:
                 "operators: write the model without it before the export"
             )
         return
-    resolve(name)
+    check_operator(name)
 
 
 def check_expression(text: Any) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, TypeAlias
 
 import torch
 
 from ...errors import ModelError
+from ..budget import ImportBudget
 from ..network import Ref, Step
 from ..operators import operator_name, schema
+from ..rewriting import NameSource
 from .archive import SCALAR_TYPES, Archive, Json, as_model_errors
 from .checks import WRAPPERS
 
@@ -84,7 +85,7 @@ class Program:
     modules: Mapping[str, str] = field(repr=False)
 
 
-def read_program(archive: Archive, source: str) -> Program:
+def read_program(archive: Archive, source: str, budget: ImportBudget) -> Program:
     """Return the model in an archive.
 
     Raises
@@ -93,11 +94,11 @@ def read_program(archive: Archive, source: str) -> Program:
         If it has several inputs or outputs, changes its own buffers, or uses something that
         cannot be run here.
     """
-    program: Program = as_model_errors(source, _read, archive)
+    program: Program = as_model_errors(source, _read, archive, budget)
     return program
 
 
-def _read(archive: Archive) -> Program:
+def _read(archive: Archive, budget: ImportBudget) -> Program:
     module = archive.program["graph_module"]
     graph, signature = module["graph"], module["signature"]
     taken = {*graph["tensor_values"], *(str(node.get("name")) for node in graph["nodes"])}
@@ -107,7 +108,7 @@ def _read(archive: Archive) -> Program:
             f"the model takes {len(images)} tensors ({', '.join(images) or 'none'}); expected one "
             "tensor of images: wrap it in a module whose forward takes only that"
         )
-    reader = _GraphReader(used={*tensors, *images})
+    reader = _GraphReader({*tensors, *images}, budget)
     reader.read(graph, scope)
     return Program(
         steps=tuple(reader.steps),
@@ -126,15 +127,14 @@ def _read_inputs(
     scope: Scope = {}
     tensors: dict[str, torch.Tensor] = {}
     images: list[str] = []
+    names = NameSource(taken)
     for spec in specs:
         ((kind, entry),) = spec.items()
         if kind in _TENSOR_INPUTS:
             full_name = str(entry[_TENSOR_INPUTS[kind]])
             if full_name not in archive.tensors:
                 raise ModelError(f"the file has no values for {full_name!r}: it is incomplete")
-            name = full_name
-            while name in taken or name in tensors:
-                name = f"{name}.value"
+            name = names.fresh(full_name)
             tensors[name] = archive.tensors[full_name]
             scope[str(entry["arg"]["name"])] = Ref(name)
         elif kind == "user_input" and "as_tensor" in entry["arg"]:
@@ -181,17 +181,21 @@ def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
 class _GraphReader:
     """Collects the steps of a graph and of the graphs inside it."""
 
-    def __init__(self, used: set[str]) -> None:
+    def __init__(self, used: set[str], budget: ImportBudget) -> None:
+        self._budget = budget
+        self._depth = 0
         self.steps: list[Step] = []
         self.metas: dict[str, TensorMeta] = {}
         self.modules: dict[str, str] = {}
-        self._used = used
+        self._names = NameSource(used)
 
     def read(self, graph: Json, scope: Scope) -> None:
         """Append the steps of one graph, and add the values of its names to ``scope``."""
         for name, value in scope.items():
             if isinstance(value, Ref) and name in graph["tensor_values"]:
                 self.metas.setdefault(value.name, _tensor_meta(graph["tensor_values"][name]))
+        self._budget.take_steps(len(graph["nodes"]))
+        self._budget.enter(self._depth)
         for node in graph["nodes"]:
             op = operator_name(str(node["target"]))
             if op in WRAPPERS:
@@ -204,7 +208,7 @@ class _GraphReader:
         outputs = node["outputs"]
         single = len(outputs) == 1 and not isinstance(_content(outputs[0]), list)
         name = _defined_name(outputs[0]) if single else None
-        own = self._fresh(name or node.get("name") or op.split(".")[1])
+        own = self._names.fresh(name or node.get("name") or op.split(".")[1])
         self.steps.append(Step(own, op, args, kwargs))
         self._remember_module(own, node)
         if name is not None:
@@ -218,7 +222,7 @@ class _GraphReader:
         for index, item in enumerate(items):
             inner = _content(item) if set(item) & _LISTS else None
             name = _defined_name(item)
-            own = self._fresh(name or f"{whole}_{index}")
+            own = self._names.fresh(name or f"{whole}_{index}")
             self.steps.append(Step(own, "operator.getitem", (Ref(whole), index), {}))
             if inner is not None:
                 self._unpack(own, inner, graph, scope)
@@ -246,7 +250,9 @@ class _GraphReader:
             name = _defined_name(formal)
             if name is not None:
                 inner[name] = _read_argument(actual, scope)
+        self._depth += 1
         self.read(graph, inner)
+        self._depth -= 1
         outputs = node["outputs"]
         if len(outputs) == 1 and isinstance(_content(outputs[0]), list):
             outputs = _content(outputs[0])
@@ -260,12 +266,6 @@ class _GraphReader:
         parts = stack.rsplit(";", 1)[-1].split(",")
         if len(parts) >= 3 and parts[1] and "_from_metadata_hook" not in parts[1]:
             self.modules[step] = parts[1]
-
-    def _fresh(self, name: str) -> str:
-        if name in self._used:
-            name = next(n for i in count(1) if (n := f"{name}_{i}") not in self._used)
-        self._used.add(name)
-        return name
 
 
 def _tensor_meta(meta: Json) -> TensorMeta:

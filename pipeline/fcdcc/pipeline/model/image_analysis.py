@@ -1,0 +1,273 @@
+"""Proves, before a network runs, that it treats images one by one and that its steps can run.
+
+The rules of :mod:`~fcdcc.pipeline.model.image_rules` are applied to each step in order. Each
+value gets its shape, its type and its image axis, or the step is refused with the reason. So
+whatever :func:`analyse_images` returns without an error may be split by images, and a batch may
+be padded: no prediction changes.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from ..errors import ModelError
+from .image_rules import RULES
+from .image_rules.facts import (
+    MAX_ELEMENTS,
+    ArgumentsError,
+    Call,
+    Facts,
+    NotPerImageError,
+    Result,
+    as_integer,
+    constant_facts,
+)
+from .image_rules.types import check_types
+from .image_rules.windows import convolved_size
+from .network import ConvStage, GlueStage, Network, Ref, Step
+from .numbers_of_sizes import NUMBER_OPERATORS, number_of_batch
+from .operators import bound_arguments
+
+Lookup: TypeAlias = Callable[[str], Any]
+
+ALONE = "expected a network that computes the prediction of each image from that image alone"
+
+
+def step_facts(step: Step, lookup: Lookup, batch: int | None) -> tuple[Result, int]:
+    """Return what is known about the result of a step, and its work.
+
+    Parameters
+    ----------
+    step
+        The step; none that changes its arguments.
+    lookup
+        Returns the facts of a value by its name.
+    batch
+        The number of images, if the model takes no other; else None.
+
+    Returns
+    -------
+    The facts, and multiply-adds or comparisons beyond one for each element of the result.
+
+    Raises
+    ------
+    ModelError
+        If the step cannot run on such values or does not treat images one by one.
+    """
+    try:
+        if step.op == "operator.getitem":
+            return _member(_resolved(step.args, lookup)), 0
+        if step.op in NUMBER_OPERATORS:
+            return number_of_batch(step.op, tuple(_resolved(step.args, lookup))), 0
+        _, packet, overload = step.op.split(".")
+        bound = bound_arguments(step)
+        for name, value in bound.items():
+            if type(value) is Ref:
+                bound[name] = lookup(value.name)
+            elif isinstance(value, (list, tuple)):
+                bound[name] = _resolved(value, lookup)
+        call = Call(packet, overload, bound, batch)
+        check_types(call)
+        return RULES[packet](call), call.work
+    except NotPerImageError as error:
+        raise ModelError(
+            f"the step %{step.name} ({step.op}) does not treat the images of a batch one by one: "
+            f"{error}; {ALONE}"
+        ) from error
+    except ArgumentsError as error:
+        raise ModelError(
+            f"the step {step!r:.200} cannot run: {error}; expected a network as torch.export "
+            "writes it, and images of a size that it was exported for"
+        ) from error
+
+
+def _resolved(values: Sequence[Any], lookup: Lookup) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, Ref):
+            found.append(lookup(value.name))
+        elif isinstance(value, (list, tuple)):
+            found.append(_resolved(value, lookup))
+        else:
+            found.append(value)
+    return found
+
+
+def _member(arguments: Sequence[Any]) -> Any:
+    if len(arguments) != 2 or not isinstance(arguments[0], (list, tuple)):
+        raise ArgumentsError("it takes a member of something that is no list")
+    place = as_integer(arguments[1], "index")
+    if not -len(arguments[0]) <= place < len(arguments[0]):
+        raise ArgumentsError(f"it takes member {place} of {len(arguments[0])}")
+    return arguments[0][place]
+
+
+_ANALYSED: weakref.WeakKeyDictionary[Network, dict[tuple[int, ...], Mapping[str, Any]]] = (
+    weakref.WeakKeyDictionary()
+)
+_KEPT_SIZES = 8
+
+
+def analyse_images(network: Network, space: Sequence[int]) -> Mapping[str, Any]:
+    r"""Return what is known about every value of a network.
+
+    Parameters
+    ----------
+    network
+        The network.
+    space
+        (C, \*space) of the images.
+
+    Returns
+    -------
+    :class:`Facts` of tensors by their names, and numbers and lists of facts.
+
+    Raises
+    ------
+    ModelError
+        If the network does not take images of this shape, or if it is not proven that it
+        treats images one by one.
+    """
+    known = _ANALYSED.setdefault(network, {})
+    key = tuple(space)
+    if key not in known:
+        found = _Analysis(network, key).run()
+        while len(known) >= _KEPT_SIZES:
+            known.pop(next(iter(known)))
+        known[key] = found
+    return known[key]
+
+
+def shapes_of(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    r"""Return the shape of every value that passes between stages.
+
+    Parameters
+    ----------
+    network
+        The network.
+    input_shape
+        (batch, C, \*space) of the images.
+
+    Raises
+    ------
+    ModelError
+        See :func:`analyse_images`; also if the model takes batches of another size only.
+    """
+    images, *space = input_shape
+    fixed = network.input_shape[0]
+    if fixed is not None and images != fixed:
+        raise ModelError(f"the model takes batches of {fixed} images only, not of {images}")
+    found = analyse_images(network, space)
+    names = [network.input, *(name for stage in network.stages for name in stage.outputs)]
+    return {name: shape_in_batch(found[name], images) for name in names}
+
+
+def shape_in_batch(facts: Facts, images: int) -> tuple[int, ...]:
+    """Return the shape of a value for a number of images."""
+    return tuple(
+        size * images if axis == facts.axis else size for axis, size in enumerate(facts.sizes)
+    )
+
+
+class _Analysis:
+    def __init__(self, network: Network, space: tuple[int, ...]) -> None:
+        self.network = network
+        batch = network.input_shape[0]
+        # A batch of one image cannot mix images, and has no axis of them.
+        self.batch = batch
+        axis = None if batch == 1 else 0
+        self.values: dict[str, Any] = {network.input: Facts((1, *space), network.input_dtype, axis)}
+        if not all(size > 0 for size in space):
+            raise ModelError(f"images of shape {space}; expected one pixel or more")
+
+    def run(self) -> Mapping[str, Any]:
+        for stage in self.network.stages:
+            if isinstance(stage, ConvStage):
+                self.values[stage.output] = self._convolved(stage)
+            else:
+                self._glue(stage)
+        self._check_prediction()
+        return self.values
+
+    def _lookup(self, name: str) -> Any:
+        found = self.values.get(name)
+        if found is None:
+            found = self.values[name] = constant_facts(self.network.tensors[name])
+        return found
+
+    def _glue(self, stage: GlueStage) -> None:
+        for step in stage.steps:
+            self.values[step.name], _ = step_facts(step, self._lookup, self.batch)
+        for name in stage.outputs:
+            if not isinstance(self.values[name], Facts):
+                raise ModelError(f"%{name} passes between stages; expected a tensor")
+
+    def _convolved(self, stage: ConvStage) -> Facts:
+        x = self._lookup(stage.input)
+        weight = self.network.tensors[stage.weight]
+        bias = None if stage.bias is None else self.network.tensors[stage.bias]
+        try:
+            return _convolution(stage, x, weight, bias)
+        except ArgumentsError as error:
+            raise ModelError(
+                f"the convolution {stage.name} cannot take values of shape {x.sizes} for one "
+                f"image: {error}; expected images of a size that the model was exported for"
+            ) from error
+        except NotPerImageError as error:
+            raise ModelError(
+                f"the convolution {stage.name} does not treat the images of a batch one by one: "
+                f"{error}; {ALONE}"
+            ) from error
+
+    def _check_prediction(self) -> None:
+        found = self.values[self.network.output]
+        axis = 0 if self.batch != 1 else None
+        if not found.sizes or found.axis != axis or found.sizes[0] != 1:
+            raise ModelError(
+                f"the prediction has the shape {_in_words(found)}; expected one entry for each "
+                "image along the first axis"
+            )
+
+
+def _convolution(
+    stage: ConvStage, x: Facts, weight: torch.Tensor, bias: torch.Tensor | None
+) -> Facts:
+    ndim = len(stage.stride)
+    if weight.ndim != ndim + 2 or x.ndim != ndim + 2:
+        raise ArgumentsError(f"it has filters of shape {tuple(weight.shape)}")
+    if x.axis not in (None, 0):
+        raise NotPerImageError("its operand has the images along an axis of channels or space")
+    if x.dtype != weight.dtype:
+        raise ArgumentsError(f"it has filters of {weight.dtype} for values of {x.dtype}")
+    if min(stage.stride) < 1 or min(stage.dilation) < 1 or stage.groups < 1:
+        raise ArgumentsError(f"it has stride {stage.stride} and dilation {stage.dilation}")
+    if min(min(pair) for pair in stage.padding) < 0:
+        raise ArgumentsError(f"it has padding {stage.padding}")
+    filters, channels, *kernel = weight.shape
+    if channels * stage.groups != x.sizes[1] or filters % stage.groups or min(weight.shape) < 1:
+        raise ArgumentsError(
+            f"it has filters of shape {tuple(weight.shape)} in {stage.groups} groups for "
+            f"{x.sizes[1]} channels"
+        )
+    if bias is not None and (tuple(bias.shape) != (filters,) or bias.dtype != x.dtype):
+        raise ArgumentsError(f"it has a bias of shape {tuple(bias.shape)} for {filters} filters")
+    padding = [before + after for before, after in stage.padding]
+    axes = zip(x.sizes[2:], kernel, stage.stride, padding, stage.dilation, strict=True)
+    sizes = [convolved_size(*axis) for axis in axes]
+    if min(sizes) < 1 or math.prod(sizes) * filters > MAX_ELEMENTS:
+        raise ArgumentsError(f"its result would have the shape {(filters, *sizes)}")
+    return Facts((x.sizes[0], filters, *sizes), x.dtype, x.axis, x.outer)
+
+
+def _in_words(found: Any) -> str:
+    if not isinstance(found, Facts):
+        return "of a number"
+    sizes = [str(size) for size in found.sizes]
+    if found.axis is not None:
+        sizes[found.axis] = f"{found.sizes[found.axis]} × images"
+    return f"({', '.join(sizes)})"
