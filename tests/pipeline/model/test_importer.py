@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -16,10 +16,9 @@ from torch.nn import functional
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.errors import ModelError, UnsafeModelError
 from fcdcc.pipeline.model.importer import fold_batch_norms, import_network
-from fcdcc.pipeline.model.interpreter import network_shapes, run_network
+from fcdcc.pipeline.model.interpreter import network_shapes, run_network, run_stages
 from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
 from fcdcc.pipeline.model.pt2.archive import read_archive
-from fcdcc.pipeline.model.symbolic_shapes import recorded_shapes
 from support.modules import Lambda, Residual, conv, ready
 from support.pt2 import GRAPH, edited, pt2
 from zoo import ZOO, ZooEntry, build, images, save
@@ -335,8 +334,8 @@ def test_shapes_are_found_without_computing(case: Case) -> None:
     network = imported(data)
     shape = (3, *case.shape[1:])
     shapes = network_shapes(network, shape)
-    assert recorded_shapes(network, shape) == shapes
-    assert network_shapes(replace(network, sizes={}), shape) == shapes
+    values = run_stages(network, network.tensors, torch.zeros(shape), keep=True)
+    assert {name: tuple(value.shape) for name, value in values.items()} == shapes
     assert shapes[network.input] == shape
     with torch.no_grad():
         assert shapes[network.output] == module(torch.zeros(shape)).shape
@@ -392,7 +391,8 @@ def test_well_known_networks_are_imported_exactly(entry: ZooEntry, tmp_path: Any
     check_stages(folded)
     shapes = network_shapes(folded, x.shape)
     assert shapes[folded.output] == expected.shape
-    assert network_shapes(replace(folded, sizes={}), x.shape) == shapes
+    values = run_stages(folded, folded.tensors, x, keep=True)
+    assert {name: tuple(value.shape) for name, value in values.items()} == shapes
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     assert len(folded.convolutions) == sum(isinstance(m, convolutions) for m in module.modules())
 
@@ -452,7 +452,6 @@ def test_sizes_that_are_free_are_computed() -> None:
     module = nn.Sequential(conv(3, 4, 3, stride=2), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
     network = imported(pt2(module, (2, 3, 20, 20), {0: DYNAMIC, 2: DYNAMIC, 3: DYNAMIC}))
     for shape in ((3, 3, 17, 24), (1, 3, 30, 11)):
-        assert recorded_shapes(network, shape) is None
         with torch.no_grad():
             expected = module(torch.zeros(shape)).shape
         assert network_shapes(network, shape)[network.output] == expected

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -34,6 +35,14 @@ from .numbers_of_sizes import NUMBER_OPERATORS, number_of_batch
 from .operators import bound_arguments
 
 Lookup: TypeAlias = Callable[[str], Any]
+
+ARRAY_TYPES = frozenset(
+    {
+        *(torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+    }
+)
+"""Types of values that pass between workers: those that NumPy has too."""
 
 ALONE = "expected a network that computes the prediction of each image from that image alone"
 
@@ -107,13 +116,30 @@ def _member(arguments: Sequence[Any]) -> Any:
     return arguments[0][place]
 
 
-_ANALYSED: weakref.WeakKeyDictionary[Network, dict[tuple[int, ...], Mapping[str, Any]]] = (
+@dataclass(frozen=True)
+class ImageAnalysis:
+    """What is known about a network for images of one size.
+
+    Parameters
+    ----------
+    values
+        :class:`Facts` of tensors by their names, and numbers and lists of facts.
+    work
+        Multiply-adds or comparisons of steps for one image, where they are more than the
+        elements that the step reads and makes.
+    """
+
+    values: Mapping[str, Any]
+    work: Mapping[str, int]
+
+
+_ANALYSED: weakref.WeakKeyDictionary[Network, dict[tuple[int, ...], ImageAnalysis]] = (
     weakref.WeakKeyDictionary()
 )
 _KEPT_SIZES = 8
 
 
-def analyse_images(network: Network, space: Sequence[int]) -> Mapping[str, Any]:
+def analyse_images(network: Network, space: Sequence[int]) -> ImageAnalysis:
     r"""Return what is known about every value of a network.
 
     Parameters
@@ -122,10 +148,6 @@ def analyse_images(network: Network, space: Sequence[int]) -> Mapping[str, Any]:
         The network.
     space
         (C, \*space) of the images.
-
-    Returns
-    -------
-    :class:`Facts` of tensors by their names, and numbers and lists of facts.
 
     Raises
     ------
@@ -162,7 +184,7 @@ def shapes_of(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[i
     fixed = network.input_shape[0]
     if fixed is not None and images != fixed:
         raise ModelError(f"the model takes batches of {fixed} images only, not of {images}")
-    found = analyse_images(network, space)
+    found = analyse_images(network, space).values
     names = [network.input, *(name for stage in network.stages for name in stage.outputs)]
     return {name: shape_in_batch(found[name], images) for name in names}
 
@@ -182,17 +204,18 @@ class _Analysis:
         self.batch = batch
         axis = None if batch == 1 else 0
         self.values: dict[str, Any] = {network.input: Facts((1, *space), network.input_dtype, axis)}
+        self.work: dict[str, int] = {}
         if not all(size > 0 for size in space):
             raise ModelError(f"images of shape {space}; expected one pixel or more")
 
-    def run(self) -> Mapping[str, Any]:
+    def run(self) -> ImageAnalysis:
         for stage in self.network.stages:
             if isinstance(stage, ConvStage):
                 self.values[stage.output] = self._convolved(stage)
             else:
                 self._glue(stage)
         self._check_prediction()
-        return self.values
+        return ImageAnalysis(self.values, self.work)
 
     def _lookup(self, name: str) -> Any:
         found = self.values.get(name)
@@ -202,10 +225,18 @@ class _Analysis:
 
     def _glue(self, stage: GlueStage) -> None:
         for step in stage.steps:
-            self.values[step.name], _ = step_facts(step, self._lookup, self.batch)
+            self.values[step.name], work = step_facts(step, self._lookup, self.batch)
+            if work:
+                self.work[step.name] = work
         for name in stage.outputs:
-            if not isinstance(self.values[name], Facts):
-                raise ModelError(f"%{name} passes between stages; expected a tensor")
+            found = self.values[name]
+            if not isinstance(found, Facts):
+                raise ModelError(f"%{name} is {found!r:.60}, and other steps need a tensor")
+            if found.dtype not in ARRAY_TYPES:
+                raise ModelError(
+                    f"%{name} is of {found.dtype}, which does not pass between workers; expected "
+                    "float32 or float64 at convolutions: cast it before them in the model"
+                )
 
     def _convolved(self, stage: ConvStage) -> Facts:
         x = self._lookup(stage.input)
@@ -231,6 +262,11 @@ class _Analysis:
             raise ModelError(
                 f"the prediction has the shape {_in_words(found)}; expected one entry for each "
                 "image along the first axis"
+            )
+        if found.dtype.is_complex:
+            raise ModelError(
+                f"the prediction is of {found.dtype}; expected real numbers: return its parts or "
+                "its absolute values"
             )
 
 

@@ -23,6 +23,7 @@ from .passes.simplification import in_plain_form, simplified
 from .pt2.archive import Archive, as_model_errors
 from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
+from .symbolic_shapes import check_recorded
 
 _REAL = (torch.float32, torch.float64)
 
@@ -79,7 +80,8 @@ def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
     network = _assembled(items, output, tensors, sizes, program.input, shape, images.dtype)
     space = shape[1:]
     if all(size is not None for size in space):
-        analyse_images(network, [size for size in space if size is not None])
+        found = analyse_images(network, [size for size in space if size is not None])
+        check_recorded(found.values, metas, program.input, shape[0])
     return network
 
 

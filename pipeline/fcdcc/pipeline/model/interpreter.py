@@ -117,7 +117,7 @@ def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
     ModelError
         If the network does not take images of this shape.
     """
-    return _run_stages(network, network.tensors, images)[network.output]
+    return run_stages(network, network.tensors, images)[network.output]
 
 
 def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -138,11 +138,14 @@ def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tu
     return shapes_of(network, input_shape)
 
 
-def _run_stages(
+def run_stages(
     network: Network,
     tensors: Mapping[str, torch.Tensor],
     images: torch.Tensor,
+    *,
+    keep: bool = False,
 ) -> dict[str, torch.Tensor]:
+    """Run all stages; return the values that are left, all of them with ``keep``."""
     values = {network.input: images}
     readers: dict[str, int] = {network.output: 1}
     for stage in network.stages:
@@ -155,7 +158,7 @@ def _run_stages(
             values.update(run_steps(stage, values, tensors))
         for name in stage.inputs:
             readers[name] -= 1
-            if not readers[name]:
+            if not readers[name] and not keep:
                 del values[name]
     return values
 

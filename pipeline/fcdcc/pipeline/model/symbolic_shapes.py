@@ -1,21 +1,25 @@
-"""Shapes of values, from the symbolic shapes that the export recorded.
+"""Compares the shapes and types that a file records with those that values have.
 
-If only the batch size of the images is free, every recorded shape consists of numbers and
-expressions in one symbol, the batch size, and substituting a number for the symbol gives the
-shape. If other sizes are free as well, the recorded shapes do not decide whether the network
-takes images of a given size, and :func:`recorded_shapes` returns None.
+The importer relies on recorded shapes where it decides which values share memory and which
+sizes are equal. If only the batch size of the images is free, every recorded size is a number or
+an expression in one symbol, the batch size. Expressions with other symbols are not compared.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from functools import reduce
 from operator import add, floordiv, mod, mul, sub
 from typing import Any
 
-from .network import Network
+from ..errors import ModelError
+from .image_analysis import shape_in_batch
+from .image_rules.facts import Facts
 from .pt2.checks import check_expression
+from .pt2.program import TensorMeta
 
+_EXAMPLE_IMAGES = 7
 _OPERATORS = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.FloorDiv: floordiv, ast.Mod: mod}
 _FUNCTIONS = {"Add": add, "Mul": mul, "Max": max, "Min": min, "FloorDiv": floordiv, "Mod": mod}
 
@@ -24,37 +28,64 @@ class _UnknownError(Exception):
     """An expression with a part that cannot be evaluated here."""
 
 
-def recorded_shapes(
-    network: Network, input_shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]] | None:
-    """Return the shape of every value that passes between stages.
+def check_recorded(
+    values: Mapping[str, Any],
+    recorded: Mapping[str, TensorMeta],
+    images: str,
+    batch: int | None,
+) -> None:
+    """Refuse a file that records other shapes or types of values than they have.
 
     Parameters
     ----------
-    network
-        The network.
-    input_shape
-        (batch, C, *space) of the images.
+    values
+        What is known about each value; see :func:`.image_analysis.analyse_images`.
+    recorded
+        What the file says about values.
+    images
+        The name of the input.
+    batch
+        The number of images, if the model takes no other; else None.
 
-    Returns
-    -------
-    The shapes by name, or None where the recorded ones do not decide them.
+    Raises
+    ------
+    ModelError
+        If the file says something else. Sizes that it gives as expressions are compared as far
+        as they depend on the batch alone.
     """
-    names = [network.input, *(name for stage in network.stages for name in stage.outputs)]
-    recorded = network.sizes.get(network.input, ())
-    batch = recorded[0] if recorded else None
-    if any(name not in network.sizes for name in names) or recorded[1:] != input_shape[1:]:
-        return None
-    if isinstance(batch, int) and batch != input_shape[0]:
-        return None
+    first = recorded[images].sizes[0]
+    example = _EXAMPLE_IMAGES if batch is None else batch
     try:
-        symbols = {_symbol(batch): input_shape[0]} if isinstance(batch, str) else {}
-        shapes = {
-            name: tuple(_value(size, symbols) for size in network.sizes[name]) for name in names
-        }
+        symbols = {_symbol(first): example} if isinstance(first, str) else {}
+    except _UnknownError:
+        symbols = {}
+    known: dict[str, int | None] = {}
+    for name, meta in recorded.items():
+        found = values.get(name)
+        if not isinstance(found, Facts):
+            continue
+        shape = shape_in_batch(found, example)
+        fits = len(shape) == len(meta.sizes) and meta.dtype == found.dtype
+        for size, own in zip(meta.sizes, shape, strict=False):
+            if isinstance(size, str):
+                if size not in known:
+                    known[size] = _value_or_none(size, symbols)
+                fits = fits and known[size] in (None, own)
+            else:
+                fits = fits and size == own
+        if not fits:
+            raise ModelError(
+                f"the file records the shape {meta.sizes} and the type {meta.dtype} for %{name}, "
+                f"which has the shape {shape} and the type {found.dtype} for {example} images: "
+                "it is damaged, or was not written by torch.export.save"
+            )
+
+
+def _value_or_none(text: str, symbols: dict[str, int]) -> int | None:
+    try:
+        return _evaluated(_parsed(text), symbols)
     except _UnknownError:
         return None
-    return shapes if all(size > 0 for shape in shapes.values() for size in shape) else None
 
 
 def _symbol(text: str) -> str:
@@ -65,10 +96,6 @@ def _symbol(text: str) -> str:
     if isinstance(tree, ast.Call) and _name(tree) == "Symbol":
         return str(_constant(tree.args[0]))
     raise _UnknownError(text)
-
-
-def _value(size: int | str, symbols: dict[str, int]) -> int:
-    return size if isinstance(size, int) else _evaluated(_parsed(size), symbols)
 
 
 def _parsed(text: str) -> ast.expr:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
-
-from ...model.interpreter import network_shapes, run_steps
-from ...model.network import ConvStage, GlueStage, Network
+from ...model.image_analysis import ImageAnalysis, analyse_images
+from ...model.image_rules.facts import Facts
+from ...model.interpreter import network_shapes
+from ...model.network import ConvStage, GlueStage, Network, Step
+from ...model.operators import words
 from ...plans.forecast import Work, convolution_work
 
 SLOW_OPERATIONS = ("pool", "upsample", "softmax")
@@ -27,6 +23,32 @@ SLOW_FACTOR = 10.0
 
 CHANNEL_BLOCK = 16
 """Channels that a convolution computes together; fewer take as long (benchmarks/operations.py)."""
+
+PLACE_BYTES = 8
+"""Bytes of the place of a maximum, which pooling writes beside it."""
+
+PRODUCTS = words(
+    """
+    matmul mm bmm linalg_matmul mv addmm baddbmm linear einsum scaled_dot_product_attention
+    _scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu lstm gru
+    rnn_tanh rnn_relu conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    convolution _convolution
+    """
+)
+"""Operators whose multiply-adds count; those of others are as many as they read and write."""
+
+REORDERING_VIEWS = words("permute transpose t swapaxes swapdims movedim moveaxis mT numpy_T unfold")
+VIEWS = words(
+    """
+    alias detach select slice narrow squeeze unsqueeze expand expand_as broadcast_to diagonal
+    chunk split split_with_sizes tensor_split unbind view_as_real view_as_complex getitem
+    sym_size sym_numel as_strided
+    """
+)
+VIEWS_IN_ORDER = words(
+    "view reshape reshape_as view_as flatten unflatten ravel contiguous to type_as"
+)
+"""Operators that copy only values that are not in the order of their axes in memory."""
 
 PROFILED_BATCH = 2
 """Images that a network is profiled with, if its batch is not fixed."""
@@ -77,7 +99,7 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
     shapes = network_shapes(network, (batch, *image_shape))
     itemsize = network.input_dtype.itemsize
     image_bytes = {name: prod(shape) * itemsize / batch for name, shape in shapes.items()}
-    meta = {name: tensor.to("meta") for name, tensor in network.tensors.items()}
+    analysis = analyse_images(network, image_shape)
     work, workspace = {}, {}
     for stage in network.stages:
         if isinstance(stage, ConvStage):
@@ -91,25 +113,19 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
                 image_bytes[stage.input], image_bytes[stage.output], weight.shape[0]
             )
         else:
-            inputs = {
-                name: torch.empty(shapes[name], dtype=network.input_dtype, device="meta")
-                for name in stage.inputs
-            }
-            work[stage.index], workspace[stage.index] = _metered(stage, inputs, meta, batch)
+            found = _glue_work(network, stage, analysis, batch)
+            work[stage.index], workspace[stage.index] = found
     weights = sum(tensor.numel() * tensor.itemsize for tensor in network.tensors.values())
     return Profile(image_bytes, shapes, work, workspace, weights, itemsize)
 
 
-def _metered(
-    stage: GlueStage,
-    inputs: Mapping[str, torch.Tensor],
-    tensors: Mapping[str, torch.Tensor],
-    batch: int,
+def _glue_work(
+    network: Network, stage: GlueStage, analysis: ImageAnalysis, batch: int
 ) -> tuple[Work, float]:
     """Return the work of glue for an image, and the most bytes that it needs at once."""
-    meter = _Meter(tensors.values(), sum(map(_bytes, inputs.values())))
-    with meter:
-        run_steps(stage, inputs, tensors)
+    meter = _Meter(network, stage, analysis, batch)
+    for place, step in enumerate(stage.steps):
+        meter.count(place, step)
     work = Work(meter.multiply_adds / batch, meter.touched / batch, meter.fixed)
     return work, meter.peak / batch
 
@@ -119,60 +135,102 @@ def _ordered(given: float, made: float, channels: int) -> float:
     return given + made * (-(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK / max(channels, 1))
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types there
-    """Adds up the work of the operations that run under it."""
+class _Meter:
+    """Adds up what the steps of a stage do, from the shapes of their operands and results."""
 
-    def __init__(self, weights: Iterable[torch.Tensor], given: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # as above
+    def __init__(
+        self, network: Network, stage: GlueStage, analysis: ImageAnalysis, batch: int
+    ) -> None:
         self.multiply_adds = self.touched = self.fixed = 0.0
-        self.peak = self._bytes_alive = float(given)
-        self._weights = {_storage(weight) for weight in weights}
+        self._values = analysis.values
+        self._work = analysis.work
+        self._weights = network.tensors
+        self._batch = batch
+        self.peak = self._bytes_alive = float(sum(map(self._bytes, stage.inputs)))
+        # Values that are views count as the value whose memory they show.
+        self._memory_of = {name: name for name in stage.inputs}
+        self._out_of_order: set[str] = set()
+        last = {name: len(stage.steps) for name in (*stage.inputs, *stage.outputs)}
+        for place, step in reversed(list(enumerate(stage.steps))):
+            if step.references and self._is_view(step):
+                shown = step.references[0]
+                last[shown] = max(last.get(shown, 0), last.get(step.name, place))
+            for name in step.references:
+                last[name] = max(last.get(name, 0), place)
+        self._freed: dict[int, list[str]] = {}
+        for name, place in last.items():
+            self._freed.setdefault(place, []).append(name)
+        self._alive: dict[str, float] = {}
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if func.is_view:
-            return out
-        slow = SLOW_FACTOR if any(word in str(func) for word in SLOW_OPERATIONS) else 1.0
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-        self.touched += slow * sum(map(_bytes, made))
-        for leaf in made:
-            self._count(leaf)
-        for leaf in tree_leaves((args, kwargs)):
-            if not isinstance(leaf, torch.Tensor):
-                continue
-            if _storage(leaf) in self._weights:
-                self.fixed += _bytes(leaf)
-            else:
-                self.touched += slow * _bytes(leaf)
-        count = flop_registry.get(func.overloadpacket)
-        if count is not None:
-            self.multiply_adds += count(*args, **kwargs, out_val=out) / 2
-            if "conv" in str(func):
-                own = _ordered(_bytes(args[0]), _bytes(out), out.shape[1])
-                self.peak = max(self.peak, self._bytes_alive + own)
-        return out
+    def count(self, place: int, step: Step) -> None:
+        """Add what one step does."""
+        if not self._is_view(step):
+            slow = SLOW_FACTOR if self._is_slow(step) else 1.0
+            size = self._bytes(step.name)
+            if "max_pool" in step.op and isinstance(self._values[step.name], Facts):
+                size += size / self._values[step.name].dtype.itemsize * PLACE_BYTES
+            self.touched += slow * size
+            for name in step.references:
+                if name in self._weights:
+                    self.fixed += self._bytes(name)
+                else:
+                    self.touched += slow * self._bytes(name)
+            self._alive[step.name] = size
+            self._bytes_alive += size
+            self.peak = max(self.peak, self._bytes_alive)
+            self._count_products(step, size)
+        for name in self._freed.get(place, ()):
+            self._bytes_alive -= self._alive.pop(name, 0.0)
 
-    def _count(self, made: torch.Tensor) -> None:
-        """Count the memory of a result until it is freed."""
-        size = _bytes(made)
-        self._bytes_alive += size
-        self.peak = max(self.peak, self._bytes_alive)
-        weakref.finalize(made, self._release, size)
+    def _is_slow(self, step: Step) -> bool:
+        if "adaptive_avg" in step.op and isinstance(self._values[step.name], Facts):
+            made, given = self._values[step.name], self._values[step.references[0]]
+            # Pooling of everything is a mean.
+            return bool(made.elements != made.sizes[-3] * made.sizes[0] or given.ndim < 4)
+        return any(word in step.op for word in SLOW_OPERATIONS)
 
-    def _release(self, size: int) -> None:
-        self._bytes_alive -= size
+    def _count_attention(self, step: Step) -> None:
+        """Add the scores of attention, which are written and pass through a softmax."""
+        query, key = (self._values[name] for name in step.references[:2])
+        images = 1 if query.axis is None else self._batch
+        scores = query.elements // query.sizes[-1] * key.sizes[-2] * images * query.dtype.itemsize
+        self.touched += (2 + 2 * SLOW_FACTOR) * scores
+        self.peak = max(self.peak, self._bytes_alive + 2 * scores)
 
+    def _count_products(self, step: Step, size: float) -> None:
+        packet = step.op.split(".")[1]
+        if "attention" in packet:
+            self._count_attention(step)
+        if packet in PRODUCTS:
+            self.multiply_adds += self._work.get(step.name, 0) * self._batch
+        if "conv" in packet:
+            made = self._values[step.name]
+            own = _ordered(self._bytes(step.references[0]), size, made.sizes[1])
+            self.peak = max(self.peak, self._bytes_alive + own)
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.itemsize
+    def _is_view(self, step: Step) -> bool:
+        """Return whether a step makes no new values; note values that are not in order."""
+        packet = step.op.split(".")[1]
+        source = step.references[0] if step.references else ""
+        if packet in REORDERING_VIEWS:
+            self._out_of_order.add(step.name)
+            return True
+        if packet in VIEWS:
+            if source in self._out_of_order:
+                self._out_of_order.add(step.name)
+            return True
+        if packet in VIEWS_IN_ORDER:
+            return source not in self._out_of_order
+        return not isinstance(self._values[step.name], (Facts, list))
 
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    def _bytes(self, name: str) -> int:
+        found = self._values.get(name)
+        if isinstance(found, Facts):
+            images = 1 if found.axis is None else self._batch
+            return found.elements * images * found.dtype.itemsize
+        if isinstance(found, list):
+            return sum(
+                f.elements * (1 if f.axis is None else self._batch) * f.dtype.itemsize
+                for f in found
+            )
+        return 0
