@@ -28,11 +28,11 @@ from .image_rules.facts import (
     as_integer,
     constant_facts,
 )
-from .image_rules.types import check_types
+from .image_rules.types import check_kinds, check_types
 from .image_rules.windows import convolved_size
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .numbers_of_sizes import NUMBER_OPERATORS, number_of_batch
-from .operators import bound_arguments
+from .operators import argument_kinds, bound_arguments
 
 Lookup: TypeAlias = Callable[[str], Any]
 
@@ -81,6 +81,7 @@ def step_facts(step: Step, lookup: Lookup, batch: int | None) -> tuple[Result, i
             elif isinstance(value, (list, tuple)):
                 bound[name] = _resolved(value, lookup)
         call = Call(packet, overload, bound, batch)
+        check_kinds(call, argument_kinds(step.op))
         check_types(call)
         return RULES[packet](call), call.work
     except NotPerImageError as error:

@@ -204,6 +204,18 @@ def is_number(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def argument_kinds(name: str) -> tuple[tuple[str, str, Any], ...]:
+    """Return (name, type in the schema, default) of each argument of an ATen operator.
+
+    An argument without a default has the default ``...``.
+    """
+    return tuple(
+        (a.name, str(a.real_type), a.default_value if a.has_default_value() else ...)
+        for a in _aten(name)._schema.arguments
+    )
+
+
+@lru_cache(maxsize=4096)
 def _formal_arguments(name: str) -> tuple[tuple[str, bool, Any], ...]:
     """Return (name, keyword only, default) of each argument of an ATen operator."""
     return tuple(

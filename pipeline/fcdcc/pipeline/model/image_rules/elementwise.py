@@ -15,6 +15,7 @@ from .facts import (
     Result,
     Rule,
     broadcast,
+    check_fits,
     in_floating_point,
     keeps_image_axis,
     kind,
@@ -71,7 +72,8 @@ def _arithmetic(call: Call) -> torch.dtype:
     """Return the promoted type of operands; ``alpha`` and ``value`` do not widen it."""
     named = call.arguments.items()
     found = promoted([v for name, v in named if name not in ("alpha", "value", "decimals")])
-    if kind(found) == 0 and call.packet in ("sub", "subtract", "rsub"):
+    minus = call.packet in ("sub", "subtract", "rsub")
+    if minus and (kind(found) == 0 or isinstance(call["other"], bool)):
         raise ArgumentsError("it subtracts truth values")
     return found
 
@@ -101,9 +103,13 @@ def _division(call: Call) -> torch.dtype:
 def _inside(call: Call) -> Result:
     """Operators whose result has the shape of ``self``: the others are broadcast to it."""
     x = call.tensor()
+    mask = call.arguments.get("mask")
+    if mask is not None and call.tensor("mask").dtype != torch.bool:
+        raise ArgumentsError("its mask is not of truth values")
     sizes, axis, outer = broadcast(operands_of(call), call.batch)
     if sizes != x.sizes or axis != x.axis:
         raise ArgumentsError(f"it writes values of shape {sizes} into a tensor of {x.sizes}")
+    check_fits(call.arguments.get("value"), x.dtype)
     return made(sizes, x.dtype, axis, outer)
 
 
@@ -118,6 +124,7 @@ def _filled(call: Call) -> Result:
             raise ArgumentsError("it fills a tensor with one that has axes")
         if value.axis is not None:
             raise NotPerImageError("it fills a tensor with a value that depends on an image")
+    check_fits(value, x.dtype)
     return like(x, x.sizes)
 
 
@@ -201,6 +208,8 @@ def _glu(call: Call) -> Result:
 def _rrelu(call: Call) -> Result:
     if call["training"] is not False:
         raise ArgumentsError("it draws random numbers: call model.eval() before the export")
+    if not call["lower"] <= call["upper"]:
+        raise ArgumentsError(f"it has slopes from {call['lower']} to {call['upper']}")
     return like(call.tensor(), call.tensor().sizes)
 
 
@@ -223,6 +232,32 @@ def _bucketize(call: Call) -> Result:
 def _elementwise_truth(call: Call) -> Result:
     sizes, axis, outer = broadcast(operands_of(call), call.batch)
     return made(sizes, torch.bool, axis, outer)
+
+
+def _of_one_type(typed: Typed) -> Rule:
+    """Return the rule of an operator whose operands must be of one type."""
+
+    def rule(call: Call) -> Result:
+        operands = operands_of(call)
+        if any(operand.dtype != operands[0].dtype for operand in operands):
+            types = ", ".join(str(operand.dtype) for operand in operands)
+            raise ArgumentsError(f"it combines values of the types {types}")
+        return _elementwise(typed)(call)
+
+    return rule
+
+
+def _bitwise(call: Call) -> Result:
+    for value in call.arguments.values():
+        if not isinstance(value, (Facts, int)):
+            raise ArgumentsError(f"it combines the bits of {value!r:.40}")
+    return _elementwise(_promoted)(call)
+
+
+def _rounded(call: Call) -> Result:
+    if "decimals" in call.arguments:
+        call.integer("decimals")
+    return _same(call)
 
 
 _same = _elementwise(_same_type)
@@ -266,8 +301,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         names("""
         maximum minimum fmax fmin fmod remainder floor_divide pow hypot logaddexp
-        bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ heaviside clamp_max clamp_min
-        lerp
+        clamp_max clamp_min
         """),
         _elementwise(_promoted),
     ),
@@ -277,6 +311,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("masked_fill", "copy"), _inside),
     **dict.fromkeys(("fill", "zero"), _filled),
     **dict.fromkeys(("to", "_to_copy", "type_as"), _cast),
+    **dict.fromkeys(("heaviside", "lerp"), _of_one_type(_promoted)),
+    **dict.fromkeys(names("bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__"), _bitwise),
+    "isclose": _of_one_type(lambda call: torch.bool),  # noqa: ARG005  # whatever it compares
+    "round": _rounded,
     "real": _part_of_complex,
     "imag": _imaginary,
     "complex": _complex,
@@ -284,7 +322,7 @@ RULES: dict[str, Rule] = {
     "view_as_real": _view_as_real,
     "view_as_complex": _view_as_complex,
     "prelu": _prelu,
-    "_prelu_kernel": _same,
+    "_prelu_kernel": _of_one_type(_same_type),
     "glu": _glu,
     "rrelu": _rrelu,
     "one_hot": _one_hot,

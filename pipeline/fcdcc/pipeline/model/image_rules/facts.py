@@ -153,6 +153,13 @@ class Call:
             raise ArgumentsError(f"its argument {name!r} has {len(numbers)} numbers, not {count}")
         return [as_integer(number, name, least) for number in numbers]
 
+    def exactly(self, name: str, count: int, least: int | None = None) -> list[int]:
+        """Return an argument that must be a list of so many integers."""
+        found = self.arguments[name]
+        if not isinstance(found, (list, tuple)) or len(found) != count:
+            raise ArgumentsError(f"its argument {name!r} is {found!r:.60}, not {count} numbers")
+        return self.integers(name, count, least)
+
     def flag(self, name: str) -> bool:
         """Return an argument that must be true or false."""
         found = self.arguments[name]
@@ -248,6 +255,16 @@ def like(x: Facts, sizes: Sequence[int], axis: int | None = None) -> Facts:
     check_elements(sizes)
     moved = x.axis if axis is None else axis
     return Facts(tuple(sizes), x.dtype, None if x.axis is None else moved, x.outer)
+
+
+def check_fits(value: Any, dtype: torch.dtype) -> None:
+    """Refuse a number that a type of integers cannot hold."""
+    if kind(dtype) == 1 and isinstance(value, (int, float)):
+        limits = torch.iinfo(dtype)
+        if not limits.min <= value <= limits.max:
+            raise ArgumentsError(f"it writes {value} into values of {dtype}")
+    elif isinstance(value, complex) and not dtype.is_complex:
+        raise ArgumentsError(f"it writes {value} into values of {dtype}")
 
 
 def is_uniform(x: Facts, axis: int) -> bool:

@@ -20,6 +20,7 @@ from .facts import (
     Result,
     Rule,
     broadcast,
+    check_fits,
     keeps_image_axis,
     like,
     made,
@@ -46,7 +47,7 @@ def _index(call: Call) -> Facts:
         raise ArgumentsError(f"it has {len(given)} indices for {x.ndim} axes")
     indices = [_places(index) for index in given if index is not None]
     keeps_image_axis(x, axes, "picks places")
-    if any(x.sizes[axis] == 0 for axis in axes):
+    if not x.elements:
         raise ArgumentsError(f"it picks places of a tensor of shape {x.sizes}")
     sizes, image, outer = broadcast(indices, call.batch)
     if x.axis is not None and image is not None:
@@ -160,7 +161,7 @@ def _gather(call: Call) -> Result:
 
 def _take_along(call: Call) -> Result:
     x, index = call.tensor(), _places(call.tensor("indices"), only_long=True)
-    if call["dim"] is None or x.ndim != index.ndim or not x.ndim:
+    if call["dim"] is None or x.ndim != index.ndim or not x.ndim or not x.elements:
         raise ArgumentsError(f"it picks places of shape {index.sizes} of {x.sizes}")
     axis = call.axis_of("dim", x.ndim)
     keeps_image_axis(x, [axis], "picks places")
@@ -190,6 +191,8 @@ def _scatter(call: Call) -> Result:
         operands.append(source)
     elif isinstance(call["value"], BatchSize):
         raise NotPerImageError("its argument 'value' depends on the number of images")
+    else:
+        check_fits(call["value"], x.dtype)
     _same_images(operands)
     if any(index.sizes[a] > x.sizes[a] for a in range(x.ndim) if a != axis):
         raise ArgumentsError(f"it writes to places of shape {index.sizes} of {x.sizes}")
@@ -208,6 +211,7 @@ def _index_write(call: Call) -> Result:
     if call.packet == "index_fill":
         if isinstance(call["value"], BatchSize):
             raise NotPerImageError("its argument 'value' depends on the number of images")
+        check_fits(call["value"], x.dtype)
         return like(x, x.sizes)
     source = call.tensor("source")
     expected = (*x.sizes[:axis], index.elements, *x.sizes[axis + 1 :])

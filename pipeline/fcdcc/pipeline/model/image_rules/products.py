@@ -209,6 +209,8 @@ def _attention(call: Call) -> Result:
     ndims = {query.ndim, key.ndim, value.ndim}
     if min(ndims) < 2 or len(ndims) > 1 or (whole and ndims != {4}):
         raise ArgumentsError(f"it attends to {query.sizes}, {key.sizes}, {value.sizes}")
+    if "flash" in call.packet and query.sizes[-1] != value.sizes[-1]:
+        raise ArgumentsError(f"it attends to {query.sizes}, {key.sizes}, {value.sizes}")
     if query.sizes[-1] != key.sizes[-1] or key.sizes[-2] != value.sizes[-2]:
         raise ArgumentsError(f"it attends to {query.sizes}, {key.sizes}, {value.sizes}")
     if not (query.elements and key.elements and value.elements):

@@ -64,6 +64,8 @@ def _reduction(what: str, result: str = "same", needs_elements: bool = False) ->
     def rule(call: Call) -> Result:
         x = call.tensor()
         axes = _reduced_axes(call, x)
+        if call.packet == "logsumexp" and call["dim"] == []:
+            raise ArgumentsError("it names no axis")
         keeps_image_axis(x, axes, what)
         if needs_elements and any(x.sizes[axis] == 0 for axis in axes if x.sizes):
             raise ArgumentsError(f"it {what} over no elements: its operand has {x.sizes}")
@@ -186,6 +188,9 @@ def _topk(call: Call) -> Result:
     return [like(x, sizes), made(sizes, torch.int64, x.axis, x.outer)]
 
 
+HALF = (torch.float16, torch.bfloat16)
+
+
 def _channels(call: Call, x: Facts, name: str, count: int, axis: int) -> None:
     """Check a list of numbers for each channel; it may hold those of the images side by side."""
     found = call.optional(name)
@@ -193,7 +198,7 @@ def _channels(call: Call, x: Facts, name: str, count: int, axis: int) -> None:
         return
     if found.ndim != 1 or found.sizes[0] != count:
         raise ArgumentsError(f"its argument {name!r} has the shape {found.sizes}, not ({count},)")
-    if found.dtype not in (x.dtype, torch.float32):
+    if found.dtype != x.dtype and not (x.dtype in HALF and found.dtype == torch.float32):
         raise ArgumentsError(f"its argument {name!r} is of {found.dtype}, its operand of {x.dtype}")
     along = x.axis == axis
     if found.axis is not None and not (along and found.outer == x.outer):
@@ -204,7 +209,7 @@ def _channels(call: Call, x: Facts, name: str, count: int, axis: int) -> None:
 
 def _batch_norm(call: Call) -> Result:
     x = call.tensor("input")
-    if x.ndim < 2 or kind(x.dtype) != 2:
+    if x.ndim < 2 or kind(x.dtype) != 2 or not x.elements:
         raise ArgumentsError(f"it normalises a tensor of shape {x.sizes}, {x.dtype}")
     for name in ("weight", "bias", "running_mean", "running_var"):
         _channels(call, x, name, x.sizes[1], 1)
@@ -212,7 +217,9 @@ def _batch_norm(call: Call) -> Result:
     training = call.arguments.get("training", call.arguments.get("use_input_stats", False))
     if call.packet == "_native_batch_norm_legit" and call.overload == "no_stats":
         statistics = [False, False]
-    if training is not False or call.packet == "_native_batch_norm_legit":
+    if call.packet == "_native_batch_norm_legit" and training is not True:
+        raise ArgumentsError("it normalises by statistics that it does not have")
+    if training is not False:
         if any(statistics):
             raise ArgumentsError(
                 "it changes running statistics: call model.eval() before the export"
@@ -256,7 +263,8 @@ def _layer_norm(call: Call) -> Result:
             continue
         if found.axis is not None:
             raise NotPerImageError(f"its argument {name!r} depends on the images")
-        if found.sizes != shape or found.dtype not in (x.dtype, torch.float32):
+        half = x.dtype in HALF and found.dtype == torch.float32
+        if found.sizes != shape or not (half or found.dtype == x.dtype):
             raise ArgumentsError(f"its argument {name!r} has the shape {found.sizes}, not {shape}")
     found_x = like(x, x.sizes)
     statistics = made([*x.sizes[:first], *[1] * len(shape)], x.dtype, x.axis, x.outer)
@@ -304,7 +312,7 @@ def _fft(call: Call) -> Result:
     keeps_image_axis(x, axes, "transforms")
     given = call.arguments.get("n", call.arguments.get("s"))
     wanted = [None] * len(axes) if given is None else given if isinstance(given, list) else [given]
-    if len(wanted) != len(axes) or not axes or not x.sizes:
+    if len(wanted) != len(axes) or not axes or not x.sizes or not x.elements:
         raise ArgumentsError(f"it transforms the axes {axes} to the sizes {wanted}")
     if call["norm"] not in (None, "forward", "backward", "ortho"):
         raise ArgumentsError(f"its argument 'norm' is {call['norm']!r:.40}")
@@ -315,7 +323,7 @@ def _fft(call: Call) -> Result:
         if isinstance(size, BatchSize):
             raise NotPerImageError("it transforms to a size that depends on the number of images")
         own = sizes[axis]
-        if size is None or size == -1:
+        if size is None or (size == -1 and given is None):
             size = 2 * (own - 1) if inverse_real and axis == last else own
         if not isinstance(size, int) or size < 1:
             raise ArgumentsError(f"it transforms axis {axis} to {size} entries")
@@ -344,6 +352,8 @@ def _fft_shift(call: Call) -> Result:
     x = call.tensor()
     axes = list(range(x.ndim)) if call["dim"] is None else call.axes_of("dim", x.ndim)
     keeps_image_axis(x, axes, "rolls")
+    if not axes:
+        raise ArgumentsError("it rolls no axis")
     return like(x, x.sizes)
 
 

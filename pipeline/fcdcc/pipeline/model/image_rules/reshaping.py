@@ -23,6 +23,7 @@ from .facts import (
     as_integer,
     broadcast,
     check_elements,
+    check_fits,
     is_uniform,
     keeps_image_axis,
     like,
@@ -160,7 +161,7 @@ def _swapped(x: Facts, one: int, other: int) -> Facts:
 
 def _transpose_matrix(call: Call) -> Result:
     x = call.tensor()
-    if call.packet in ("t", "numpy_T") and x.ndim > 2:
+    if (call.packet in ("t", "numpy_T") and x.ndim > 2) or (call.packet == "mT" and x.ndim < 2):
         raise ArgumentsError(f"it transposes a tensor with {x.ndim} axes; expected a matrix")
     return x if x.ndim < 2 else _swapped(x, x.ndim - 2, x.ndim - 1)
 
@@ -319,8 +320,8 @@ def _triangle(call: Call) -> Result:
 
 def _pixel_shuffle(call: Call) -> Result:
     x = call.tensor()
-    if x.ndim < 3:
-        raise ArgumentsError(f"it rearranges a tensor with {x.ndim} axes; expected 3 or more")
+    if x.ndim < 3 or not x.elements:
+        raise ArgumentsError(f"it rearranges a tensor of shape {x.sizes}; expected 3 axes or more")
     keeps_image_axis(x, [x.ndim - 3, x.ndim - 2, x.ndim - 1], "rearranges")
     *before, channels, rows, columns = x.sizes
     if call.packet == "pixel_shuffle":
@@ -391,8 +392,10 @@ def _with_image_axis(x: Facts, source: Facts, batch: int | None) -> Iterator[Fac
 def _slice_bounds(call: Call, size: int) -> tuple[int, int]:
     """Return (start, length) of a slice of an axis that is not the image axis."""
     start, end, step = call["start"], call["end"], call.integer("step", 1)
+    if step >= MAX_RANGE:
+        raise ArgumentsError(f"it takes every {step}th entry")
     first = 0 if start is None else as_integer(start, "start")
-    last = size if end is None else as_integer(min(end, TO_THE_END), "end")
+    last = size if end is None else as_integer(end, "end")
     first = min(max(first + size if first < 0 else first, 0), size)
     last = min(max(last + size if last < 0 else last, first), size)
     return first, -(-(last - first) // step)
@@ -496,9 +499,9 @@ def _split(call: Call) -> Result:
 def _chunk(call: Call) -> Result:
     x, axis, size = _split_axis(call)
     chunks = call.integer("chunks", 1)
-    each = max(-(-size // chunks), 1)
-    if size // each > MAX_PARTS:
+    if chunks > MAX_PARTS:
         raise ArgumentsError(f"it splits {size} entries into {chunks} parts")
+    each = max(-(-size // chunks), 1)
     return _parts(x, axis, [min(each, size - s) for s in range(0, size, each)] or [0] * chunks)
 
 
@@ -608,6 +611,8 @@ def _meshgrid(call: Call) -> Result:
         sizes[0], sizes[1] = sizes[1], sizes[0]
     elif call.arguments.get("indexing", "ij") not in ("ij", "xy"):
         raise ArgumentsError(f"its argument 'indexing' is {call['indexing']!r:.40}")
+    if any(o.dtype != operands[0].dtype for o in operands):
+        raise ArgumentsError("it makes a grid of tensors of different types")
     return [made(sizes, o.dtype) for o in operands]
 
 
@@ -618,6 +623,10 @@ def _padded(call: Call) -> Result:
         raise ArgumentsError(f"it pads a tensor with {x.ndim} axes by {amounts}")
     mode = _pad_mode(call)
     ndim = len(amounts) // 2
+    if call.packet[-1] == "d" and call.packet[-2] in "123" and ndim != int(call.packet[-2]):
+        raise ArgumentsError(f"it pads {call.packet[-2]} axes by {amounts}")
+    if mode != "constant" and not x.elements:
+        raise ArgumentsError(f"it pads a tensor of shape {x.sizes} ({mode})")
     if mode != "constant" and not (1 <= ndim <= 3 and x.ndim in (ndim + 1, ndim + 2)):
         raise ArgumentsError(f"it pads a tensor with {x.ndim} axes by {amounts} ({mode})")
     sizes = list(x.sizes)
@@ -706,6 +715,7 @@ def _created(call: Call) -> Result:
         raise NotPerImageError("its argument 'fill_value' depends on the number of images")
     base = call.arguments.get("self")
     default = base.dtype if isinstance(base, Facts) else _type_of_number(call, value)
+    check_fits(value, call.dtype(default))
     return made(sizes, call.dtype(default), axis)
 
 
@@ -729,11 +739,16 @@ def _created_like(call: Call) -> Result:
     _plain_layout(call)
     if isinstance(call.arguments.get("fill_value"), BatchSize):
         raise NotPerImageError("its argument 'fill_value' depends on the number of images")
+    check_fits(call.arguments.get("fill_value"), call.dtype(x.dtype))
     return made(x.sizes, call.dtype(x.dtype), x.axis, x.outer)
 
 
 MAX_RANGE = 1 << 31
 """Elements that a range of numbers may have."""
+
+
+MAX_NUMBER = 1 << 53
+"""Numbers of a range are smaller: all integers below have a floating-point number."""
 
 
 def _range(call: Call) -> Result:
@@ -744,7 +759,7 @@ def _range(call: Call) -> Result:
         default if value is None else value for value, default in zip(given, (0, 0, 1), strict=True)
     )
     numbers = (start, end, step)
-    if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers) or not step:
+    if not all(isinstance(n, (int, float)) and abs(n) < MAX_NUMBER for n in numbers) or not step:
         raise ArgumentsError(f"it counts from {start} to {end} in steps of {step}")
     count = (end - start) / step
     if not 0 <= count <= MAX_RANGE:
@@ -781,7 +796,7 @@ def _triangle_indices(call: Call) -> Result:
     rows, columns = call.integer("row", 0), call.integer("col", 0)
     offset = call.integer("offset")
     check_elements([rows, columns])
-    if max(rows, columns) > 1 << 20:
+    if max(rows, columns, abs(offset)) > 1 << 20:
         raise ArgumentsError(f"it lists a triangle of {rows} x {columns}")
     lower = sum(min(max(i + offset + 1, 0), columns) for i in range(rows))
     if call.packet == "triu_indices":

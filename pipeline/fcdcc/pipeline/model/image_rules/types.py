@@ -6,9 +6,12 @@ table was measured, and a test measures it again with the PyTorch that is instal
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 
-from .facts import ArgumentsError, Call, Facts, names
+from .facts import ArgumentsError, BatchSize, Call, Facts, NotPerImageError, names
 
 # One letter for each group of types.
 _GROUPS: dict[torch.dtype, str] = {
@@ -41,7 +44,7 @@ _TAKEN: dict[str, str] = {
     **dict.fromkeys(
         names("""
         amax amin arctan2 atan2 clamp clamp_max clamp_min copysign cummax cummin deg2rad digamma
-        erf erfc erfinv floor_divide fmax fmin fmod ge greater greater_equal gt heaviside
+        erf erfc erfinv fmax fmin fmod ge greater greater_equal gt heaviside
         isneginf isposinf le less less_equal lgamma logit lt max maximum min minimum nanmean
         nansum rad2deg remainder sign signbit special_erf special_logit special_xlogy xlogy
         """),
@@ -49,7 +52,7 @@ _TAKEN: dict[str, str] = {
     ),
     **dict.fromkeys(
         names("""
-        argmax argmin bucketize ceil clip fix floor relu relu6 round threshold trunc
+        argmax argmin bucketize ceil clip fix floor floor_divide relu relu6 round threshold trunc
         """),
         "hfi",
     ),
@@ -74,7 +77,54 @@ _TAKEN: dict[str, str] = {
     ),
     **dict.fromkeys(names("_upsample_bicubic2d_aa _upsample_bilinear2d_aa avg_pool3d"), "f"),
 }
+_INTEGER = (int, BatchSize)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "Tensor": (Facts,),
+    "int": _INTEGER,
+    "float": (int, float),
+    "bool": (bool,),
+    "number": (int, float, complex),
+    "str": (str,),
+    "ScalarType": (torch.dtype,),
+    "Layout": (torch.layout,),
+    "MemoryFormat": (torch.memory_format,),
+    "Device": (torch.device,),
+    "Generator": (),
+}
 _BY_MODE = {"div": "hfib", "divide": "hfib"}
+
+
+def check_kinds(call: Call, kinds: Iterable[tuple[str, str, Any]]) -> None:
+    """Refuse arguments of another kind than the operator's schema says.
+
+    Kernels take types, layouts and memory formats as plain numbers and trust them.
+
+    Parameters
+    ----------
+    kinds
+        (name, kind, default) of each argument.
+    """
+    for name, kind, default in kinds:
+        value = call.arguments[name]
+        if value is default:
+            continue
+        if isinstance(value, BatchSize) and ("number" in kind or kind == "Tensor"):
+            raise NotPerImageError(f"its argument {name!r} depends on the number of images")
+        # A number may stand for a tensor without axes; rules that need a tensor refuse it.
+        number = kind == "Tensor" and isinstance(value, (int, float, complex))
+        if not number and not _is_of_kind(value, kind):
+            raise ArgumentsError(f"its argument {name!r} is {value!r:.60}; expected {kind}")
+
+
+def _is_of_kind(value: Any, kind: str) -> bool:
+    if kind.startswith("Optional["):
+        return value is None or _is_of_kind(value, kind[9:-1])
+    if kind.startswith("List["):
+        inner = kind[5:-1]
+        return isinstance(value, (list, tuple)) and all(_is_of_kind(v, inner) for v in value)
+    if isinstance(value, bool) and kind in ("int", "float"):
+        return False
+    return isinstance(value, _KINDS[kind])
 
 
 def check_types(call: Call) -> None:

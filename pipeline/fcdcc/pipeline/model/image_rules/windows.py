@@ -63,6 +63,8 @@ def _convolution(call: Call) -> Result:
             f"it has filters of shape {weight.sizes}; expected 1 to 3 axes of space"
         )
     _images_first(x, ndim)
+    if "convolution" in call.packet and x.ndim != ndim + 2:
+        raise ArgumentsError(f"it takes a tensor of shape {x.sizes}; expected a batch")
     transposed = "conv_transpose" in call.packet or bool(call.arguments.get("transposed"))
     stride = small(call.integers("stride", ndim, 1), "stride")
     dilation = small(call.integers("dilation", ndim, 1), "dilation")
@@ -111,7 +113,7 @@ def _convolution(call: Call) -> Result:
             ]
         else:
             both = [2 * p for p in small(call.integers("padding", ndim, 0), "padding")]
-        if any(call.arguments.get("output_padding") or ()):
+        if "output_padding" in call.arguments and any(call.exactly("output_padding", ndim, 0)):
             raise ArgumentsError("it has output padding without being transposed")
         axes = zip(space, kernel, stride, both, dilation, strict=True)
         sizes = [convolved_size(*axis) for axis in axes]
@@ -151,6 +153,10 @@ def _pool(call: Call) -> Result:
         count = (last + (s - 1 if ceil else 0)) // s + 1
         # The last window must begin inside the input or the padding before it.
         sizes.append(count - (ceil and (count - 1) * s >= n + p))
+    if call.packet == "avg_pool3d" and any(
+        k > n for k, n in zip(kernel, x.sizes[-3:], strict=True)
+    ):
+        raise ArgumentsError(f"its window {list(kernel)} is larger than {x.sizes[-3:]}")
     found = like(x, [*x.sizes[:-ndim], *sizes])
     call.work = found.elements * math.prod(kernel)
     if "with_indices" in call.packet:
@@ -188,7 +194,7 @@ def _upsample(call: Call) -> Result:
     if call["output_size"] is not None:
         if factors is not None:
             raise ArgumentsError("it is given both a size and a factor")
-        sizes = small(call.integers("output_size", ndim, 1), "output_size")
+        sizes = small(call.exactly("output_size", ndim, 1), "output_size")
     else:
         if not isinstance(factors, (list, tuple)) or len(factors) != ndim:
             raise ArgumentsError(f"it resamples by the factors {factors!r:.60}")
@@ -254,15 +260,15 @@ def _affine_grid(call: Call) -> Result:
 def _windows_as_columns(call: Call) -> Result:
     """``im2col`` and ``col2im``: windows as columns of a matrix, and their sums."""
     x = call.tensor()
-    kernel = small(call.integers("kernel_size", 2, 1), "kernel_size")
-    dilation = small(call.integers("dilation", 2, 1), "dilation")
-    padding = small(call.integers("padding", 2, 0), "padding")
-    stride = small(call.integers("stride", 2, 1), "stride")
+    kernel = small(call.exactly("kernel_size", 2, 1), "kernel_size")
+    dilation = small(call.exactly("dilation", 2, 1), "dilation")
+    padding = small(call.exactly("padding", 2, 0), "padding")
+    stride = small(call.exactly("stride", 2, 1), "stride")
     if kind(x.dtype) != 2 or not x.elements:
         raise ArgumentsError(f"it takes windows of a tensor of shape {x.sizes}, {x.dtype}")
     opened = call.packet == "im2col"
     _images_first(x, 2 if opened else 1)
-    space = x.sizes[-2:] if opened else small(call.integers("output_size", 2, 1), "output_size")
+    space = x.sizes[-2:] if opened else small(call.exactly("output_size", 2, 1), "output_size")
     axes = zip(space, kernel, stride, [2 * p for p in padding], dilation, strict=True)
     windows = math.prod(convolved_size(*axis) for axis in axes)
     if opened:
@@ -278,7 +284,7 @@ def _windows_as_columns(call: Call) -> Result:
 
 def _weight_norm(call: Call) -> Result:
     v, g = call.tensor("v"), call.tensor("g")
-    axis = call.axis_of("dim", v.ndim) if call["dim"] != -1 else None
+    axis = call.integer("dim", 0)
     if v.axis is not None or g.axis is not None:
         raise NotPerImageError("its weights depend on the images")
     if axis not in (0, v.ndim - 1) or not v.elements:
