@@ -64,7 +64,7 @@ def _reduction(what: str, result: str = "same", needs_elements: bool = False) ->
     def rule(call: Call) -> Result:
         x = call.tensor()
         axes = _reduced_axes(call, x)
-        if call.packet == "logsumexp" and call["dim"] == []:
+        if call.packet in ("logsumexp", "all", "any") and call.arguments.get("dim") == []:
             raise ArgumentsError("it names no axis")
         keeps_image_axis(x, axes, what)
         if needs_elements and any(x.sizes[axis] == 0 for axis in axes if x.sizes):
