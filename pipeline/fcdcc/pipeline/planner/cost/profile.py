@@ -147,12 +147,12 @@ class _Meter:
         self._weights = network.tensors
         self._batch = batch
         self.peak = self._bytes_alive = float(sum(map(self._bytes, stage.inputs)))
-        # Values that are views count as the value whose memory they show.
-        self._memory_of = {name: name for name in stage.inputs}
         self._out_of_order: set[str] = set()
+        self._views = {step.name for step in stage.steps if self._is_view(step)}
+        # A value is alive as long as one of its views is.
         last = {name: len(stage.steps) for name in (*stage.inputs, *stage.outputs)}
         for place, step in reversed(list(enumerate(stage.steps))):
-            if step.references and self._is_view(step):
+            if step.references and step.name in self._views:
                 shown = step.references[0]
                 last[shown] = max(last.get(shown, 0), last.get(step.name, place))
             for name in step.references:
@@ -164,7 +164,7 @@ class _Meter:
 
     def count(self, place: int, step: Step) -> None:
         """Add what one step does."""
-        if not self._is_view(step):
+        if step.name not in self._views:
             slow = SLOW_FACTOR if self._is_slow(step) else 1.0
             size = self._bytes(step.name)
             if "max_pool" in step.op and isinstance(self._values[step.name], Facts):
