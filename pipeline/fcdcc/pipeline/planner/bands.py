@@ -11,7 +11,8 @@ two bands need are computed twice::
 
 A band is a block: read, computed by strips that stay put (:mod:`fcdcc.pipeline.plans.row_layout`),
 written and recorded by itself. So the memory of a worker is that of a band, however large the
-image. Where a stage needs all rows, there are no bands: such a network takes whole images, or none.
+image. A network with a stage that needs all rows has no bands: it takes whole images, and refuses
+images that are too large for a worker.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
         If an image does not fit a worker and cannot be cut into bands, or the options name a band
         where there are none.
     """
-    # Whole images come in as small blocks as the network takes; only then are they too large.
+    # Images are too large if even the smallest block is: one image, or the network's fixed batch.
     single = found.network.input_shape[0] or 1
     whole = peak_bytes(found, _all_rows(found), single, options.dtype)
     room = _room(options)
@@ -262,7 +263,9 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, room: int | N
         budget = min(budget, MAX_BAND_BYTES)
 
     def need(band: int) -> float:
-        # Strips of all bands in flight, sent and computed; the prediction or parity of one.
+        # Of each band in flight a worker holds a strip (1/δ of the band) twice: as it received it
+        # and as it computes with it. It also holds one whole band: one copy for the
+        # prediction, or BAND_COPIES copies if parity may run.
         middle = (rows - band) // 2
         peak = peak_bytes(found, _needed(found, middle, middle + band), batch, options.dtype)
         whole = 1 if options.redundancy == "off" else BAND_COPIES

@@ -39,8 +39,8 @@ MIN_WORK_PER_OVERHEAD = 33.0
 
 SHARE_WORK_FACTORS = (1.0, 0.25, 1 / 16)
 """Fractions of the usual work of a share that are tried, too. With less work in a share, more
-layers are coded. Strips then compute fewer rows twice, and parity of runs of images repeats fewer
-layers in front of it."""
+layers are coded, and fewer uncoded ones lie between two coded ones. Strips then compute fewer rows
+twice, and a parity share of a block that is split by images repeats fewer uncoded layers."""
 
 MIN_GAIN = 0.05
 """Another plan must be faster than the usual one by more than this fraction of its time."""

@@ -5,8 +5,8 @@
   block without bands. Otherwise the block is computed without the workers in doubt; if all
   workers are in doubt, by one subset of them after another, until the shares of one subset agree
   (:func:`worker_subsets_to_try`).
-- The shares hold NaN or infinity: the block is computed without a code, which keeps every image
-  apart from the others.
+- The shares hold NaN or infinity: the block is computed without a code, so that decoding does not
+  spread them from one image to others.
 """
 
 from __future__ import annotations

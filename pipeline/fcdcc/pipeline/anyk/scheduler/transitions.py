@@ -36,7 +36,8 @@ _COMMON: dict[str, TaskStatus] = {
     "released": "released",
     "erred": "erred",
 }
-# For a share, waiting for a worker is no change of status. A node that does has all of its shares.
+# A task in the states "queued" and "no-worker" has its inputs and waits for a worker. A share in them
+# keeps its status; a node in them needs no further share, so it counts as started.
 _STATUS: dict[TaskKind, dict[str, TaskStatus]] = {
     "share": _COMMON,
     "node": {**_COMMON, "queued": "started", "no-worker": "started"},
@@ -64,7 +65,7 @@ def task_event(change: Change, kind: TaskKind) -> Event | None:
 def current_events(task: TaskState, kind: TaskKind) -> list[Event]:
     """Return the events that lead to the present state of a task that Dask knew already."""
     now, events = time(), list[Event]()
-    if kind == "node" and task.run_id is not None:  # a worker may know it
+    if kind == "node" and task.run_id is not None:  # it was sent to a worker, maybe earlier
         events.append(TaskChanged(now, task.key, kind, "started"))
     if kind == "share" and task.state == "memory" and task.who_has:
         worker = next(iter(task.who_has)).address

@@ -121,7 +121,7 @@ class LateByHistory:
 
 
 def _quantile(ordered: Sequence[float], part: float) -> float:
-    """Return the smallest value that at least this part of the values do not exceed."""
+    """Return the smallest value such that more than this part of the values are not above it."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 

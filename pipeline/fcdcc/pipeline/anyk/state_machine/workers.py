@@ -61,7 +61,7 @@ GHOST_DOUBT_SECONDS = 0.1
 
 ALL_CANDIDATES = 16
 """Number of workers up to which all are candidates for the seats of a block. In larger clusters
-twice as many as the block has seats are, other ones for every block, so that seating costs as much
+twice as many as the block has seats are, others for every block, so that seating costs as much
 with ten thousand workers as with ten and the seats are hardly worse (Mitzenmacher, "The power of
 two choices in randomized load balancing", 2001)."""
 
@@ -513,7 +513,9 @@ class Workers:
     # ------------------------------------------------------------------- ticks
 
     def observe(self, tick: Tick) -> list[WorkerRecord]:
-        """Note which workers were heard of; return those that count as gone and are needed.
+        """Note which workers were heard of; return those that now count as gone.
+
+        Only workers that run or hold tasks of graphs with any-k nodes are returned.
 
         If the tick is late, the scheduler was not listening for so long, and that time does
         not count as silence. If no worker at all is heard of, none counts as gone.

@@ -71,7 +71,7 @@ class _TransposedConvolution(RowOperation):
     before: int
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
-        """See :meth:`RowOperation.needs`: at least one row, which may not be used."""
+        """See :meth:`RowOperation.needs`; one row, for its batch size, if none is needed."""
         return (self._reached(out),)
 
     def _reached(self, out: Rows) -> Rows:
@@ -114,7 +114,7 @@ def _convolution(call: Call) -> RowOperation:
     if x.ndim != ndim + 2:
         raise NotLocalError("a convolution of one image without a batch")
     if place == -1:
-        raise NotLocalError("a convolution of rows as channels")
+        raise NotLocalError("a convolution that takes rows as channels")
     if place < 0:
         return aligned(call, x, source.axis)
     stride = per_dimension(call["stride"], ndim)

@@ -34,7 +34,7 @@ class _Shifted(RowOperation):
         return Rows(first, max(min(stop, self.source.rows), first))
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
-        """See :meth:`RowOperation.needs`: at least one row, which may not be used."""
+        """See :meth:`RowOperation.needs`; one row, for its batch size, if none is needed."""
         return (never_empty(self._span(out), self.source.rows),)
 
 
@@ -191,7 +191,7 @@ def _pixel_shuffle(call: Call) -> RowOperation:
     x = call.main()
     source = source_of(x)
     if source.axis == x.ndim - 3:
-        raise NotLocalError("it shuffles rows as channels")
+        raise NotLocalError("a channel shuffle that takes rows as channels")
     factor = (
         1
         if source.axis < x.ndim - 3

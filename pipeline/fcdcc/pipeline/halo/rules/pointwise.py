@@ -66,7 +66,7 @@ def _batch_norm(call: Call) -> RowOperation:
     if call.arguments.get("training", False):
         raise NotLocalError("batch normalisation by the statistics of its input")
     if x.axis == 1:
-        raise NotLocalError("batch normalisation of rows as channels")
+        raise NotLocalError("a batch normalisation that takes rows as channels")
     return aligned(call, x, x.rows_at)
 
 
@@ -115,7 +115,7 @@ def _along_axis(call: Call) -> RowOperation:
 def _channel_shuffle(call: Call) -> RowOperation:
     x = call.main()
     if x.rows_at == 1:
-        raise NotLocalError("it shuffles rows as channels")
+        raise NotLocalError("a channel shuffle that takes rows as channels")
     return aligned(call, x, x.rows_at)
 
 

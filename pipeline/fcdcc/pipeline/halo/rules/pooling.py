@@ -69,7 +69,7 @@ class Windowed(RowOperation):
         )
 
     def needs(self, out: Rows) -> tuple[Rows, ...]:
-        """See :meth:`RowOperation.needs`: at least one row, which may not be used."""
+        """See :meth:`RowOperation.needs`; one row, for its batch size, if none is needed."""
         return (never_empty(self.window(out).rows, self.source.rows),)
 
     def padded(self, x: torch.Tensor, out: Rows, value: float) -> torch.Tensor:
