@@ -36,8 +36,8 @@ _COMMON: dict[str, TaskStatus] = {
     "released": "released",
     "erred": "erred",
 }
-# A task in the states "queued" and "no-worker" has its inputs and waits for a worker. A share in them
-# keeps its status; a node in them needs no further share, so it counts as started.
+# A task in the states "queued" and "no-worker" has its inputs and waits for a worker. A share keeps
+# its status then; a node needs no further share then, so it counts as started.
 _STATUS: dict[TaskKind, dict[str, TaskStatus]] = {
     "share": _COMMON,
     "node": {**_COMMON, "queued": "started", "no-worker": "started"},
