@@ -26,7 +26,7 @@ MAX_CURVE_STEPS = 400
 
 def render(name: str, /, **values: object) -> str:
     """Return a template of this package as HTML; all values are escaped."""
-    return templates.render(__package__, name, **values)
+    return templates.render(__name__.rpartition(".")[0], name, **values)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def condition_strip(
     if not some:
         return None
     values = [value for value in some if value is not None and value >= 1]
-    top = max([10.0, *values, *([limit * 1.5] if limit else [])])
+    limits = [limit * 1.5] if limit else []
+    top = max(10.0, *values, *limits)
     scale = WIDTH / math.log10(top)
     ticks = [AxisTick(scale * math.log10(value), rounded(value)) for value in values]
     sentence = f"largest of all {rounded(largest)}"

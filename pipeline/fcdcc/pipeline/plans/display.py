@@ -344,7 +344,7 @@ def _table(plan: Plan, width: int) -> Table:
 def plan_html(plan: Plan) -> str:
     """Return a plan as HTML, as notebooks show it."""
     return templates.render(
-        __package__,
+        __name__.rpartition(".")[0],
         "plan.html",
         title=_title(plan),
         columns=COLUMNS,

@@ -286,10 +286,7 @@ class PackedConvolution:
         with self._lock:
             packed = self._packed.get(shape)
             if packed is None:
-                reorder: Any = (
-                    torch._C._nn.mkldnn_reorder_conv2d_weight
-                )  # its stub lacks an argument
-                packed = reorder(
+                packed = _INTERNAL._nn.mkldnn_reorder_conv2d_weight(
                     self._weight.to_mkldnn(), self._padding, self._stride, self._dilation,
                     self._groups, list(shape),
                 )  # fmt: skip
@@ -323,6 +320,10 @@ def _paddings(stage: ConvStage) -> tuple[list[int], list[int]]:
         return [], [before for before, _ in stage.padding]
     uneven = [size for pair in reversed(stage.padding) for size in pair]
     return uneven, [0] * len(stage.padding)
+
+
+_INTERNAL: Any = torch._C
+"""Its stubs lack a module, and an argument of the function that packs weights."""
 
 
 def can_be_packed(stage: ConvStage, tensors: Mapping[str, Tensor]) -> bool:

@@ -47,7 +47,7 @@ class Executable:
     def __init__(self, network: Network, plan: Plan, engine: EngineName = "auto") -> None:
         self.network = network
         self.plan = plan
-        self.engine = engine
+        self.engine: EngineName = engine
         self._programs: dict[tuple[tuple[int, ...], tuple[str, ...]], StageProgram] = {}
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}

@@ -73,7 +73,7 @@ def page(extra: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
 def _with_frame() -> jinja2.Environment:
     """Return the templates of this package and of Dask; Dask's may use undefined variables."""
     frame = jinja2.FileSystemLoader(Path(utils.__file__).parent / "templates")
-    room = __package__.rpartition(".")[0]
+    room = __name__.rpartition(".")[0].rpartition(".")[0]
     return templates.environment(room, frame, undefined=jinja2.Undefined)
 
 

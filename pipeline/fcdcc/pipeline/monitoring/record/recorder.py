@@ -132,7 +132,7 @@ def exchange(
         return await request(run=run, status=dict(status), seen=dict(last.seen), summary=summary)
 
     try:
-        answer = client.sync(call)
+        answer: Any = client.sync(call)
         if answer is not None:  # Dask answers None to a request that it does not know
             return _update(answer)
     except Exception as error:  # noqa: BLE001 - the run goes on without it

@@ -331,9 +331,10 @@ class _TaskCosts:
             ranges = self._layout.ranges(name)
             if ranges is not None and ranges[part].size:
                 made[name] = self._of_rows(name, ranges[part].size, self._images)
-        if len(unit.outputs) > 1:
+        if len(unit.outputs) != 1:
             return TaskCost(spent, made, workspace)
-        return TaskCost(spent, made.get(unit.outputs[0], ValueSize(0.0)), workspace)
+        [only] = unit.outputs
+        return TaskCost(spent, made.get(only, ValueSize(0.0)), workspace)
 
     def _strip_parity(self, spec: StripParity) -> TaskCost:
         unit = self._layout.unit(spec.unit)
