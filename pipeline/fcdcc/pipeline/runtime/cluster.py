@@ -186,6 +186,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     with dask.config.set(DASK_SETTINGS):
         if config.scheduler is None:
             with (
+                dask.config.set(_start_method(config)),
                 _silenced_dask_loggers(),
                 _local_cluster(config) as local,
                 Client(local, set_as_default=False) as client,
