@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from fcdcc.pipeline.model.image_rules import RULES
+from fcdcc.pipeline.model.image_rules.element_types import check_kinds, check_types
 from fcdcc.pipeline.model.image_rules.facts import (
     ArgumentsError,
     BatchSize,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
 )
-from fcdcc.pipeline.model.image_rules.types import check_kinds, check_types
 from fcdcc.pipeline.model.network import Step
 from fcdcc.pipeline.model.operator_list import CALLED
 from fcdcc.pipeline.model.operators import argument_kinds, bound_arguments, resolve
@@ -55,14 +55,14 @@ def facts_of(call: Sample) -> Any:
     kwargs = {name: known(value) for name, value in call.kwargs.items()}
     step = Step("y", f"aten.{call.op}", tuple(map(known, call.args)), kwargs)
     packet, _, overload = call.op.partition(".")
-    checked = Call(packet, overload, bound_arguments(step))
+    checked = OperatorCall(packet, overload, bound_arguments(step))
     check_kinds(checked, argument_kinds(step.op))
     check_types(checked)
     return RULES[packet](checked)
 
 
 def run(call: Sample, images: Any) -> Any:
-    """Call the operator."""
+    """OperatorCall the operator."""
     args, kwargs = call.arguments(images)
     with torch.no_grad():
         return resolve(f"aten.{call.op}")(*args, **kwargs)

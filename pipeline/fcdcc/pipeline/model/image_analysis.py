@@ -18,21 +18,21 @@ import torch
 
 from ..errors import ModelError
 from .image_rules import RULES
+from .image_rules.element_types import check_kinds, check_types
 from .image_rules.facts import (
     MAX_ELEMENTS,
     ArgumentsError,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
     Result,
     as_integer,
     constant_facts,
 )
-from .image_rules.types import check_kinds, check_types
 from .image_rules.windows import convolved_size
 from .network import ConvStage, GlueStage, Network, Ref, Step
-from .numbers_of_sizes import NUMBER_OPERATORS, number_of_batch
 from .operators import argument_kinds, bound_arguments
+from .size_arithmetic import NUMBER_OPERATORS, number_of_batch
 
 Lookup: TypeAlias = Callable[[str], Any]
 
@@ -80,7 +80,7 @@ def step_facts(step: Step, lookup: Lookup, batch: int | None) -> tuple[Result, i
                 bound[name] = lookup(value.name)
             elif isinstance(value, (list, tuple)):
                 bound[name] = _resolved(value, lookup)
-        call = Call(packet, overload, bound, batch)
+        call = OperatorCall(packet, overload, bound, batch)
         check_kinds(call, argument_kinds(step.op))
         check_types(call)
         return RULES[packet](call), call.work
@@ -159,7 +159,7 @@ def analyse_images(network: Network, space: Sequence[int]) -> ImageAnalysis:
     known = _ANALYSED.setdefault(network, {})
     key = tuple(space)
     if key not in known:
-        found = _Analysis(network, key).run()
+        found = _ImageAxisAnalysis(network, key).run()
         while len(known) >= _KEPT_SIZES:
             known.pop(next(iter(known)))
         known[key] = found
@@ -197,7 +197,7 @@ def shape_in_batch(facts: Facts, images: int) -> tuple[int, ...]:
     )
 
 
-class _Analysis:
+class _ImageAxisAnalysis:
     def __init__(self, network: Network, space: tuple[int, ...]) -> None:
         self.network = network
         batch = network.input_shape[0]

@@ -18,8 +18,8 @@ import torch
 
 from ..errors import ModelError, UnsafeModelError
 from .network import Step
-from .numbers_of_sizes import NUMBER_OPERATORS, number_function
 from .operator_list import CALLED, READ_ONLY
+from .size_arithmetic import NUMBER_OPERATORS, number_function
 
 
 def words(text: str) -> frozenset[str]:

@@ -9,9 +9,9 @@ import torch
 from .facts import (
     ArgumentsError,
     BatchSize,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
     Result,
     Rule,
     broadcast,
@@ -25,10 +25,10 @@ from .facts import (
     promoted,
 )
 
-Typed = Callable[[Call], torch.dtype]
+Typed = Callable[[OperatorCall], torch.dtype]
 
 
-def operands_of(call: Call) -> list[Facts]:
+def operands_of(call: OperatorCall) -> list[Facts]:
     """Return the tensors of a step, after a check that no number depends on the batch."""
     found: list[Facts] = []
     for name, value in call.arguments.items():
@@ -42,33 +42,33 @@ def operands_of(call: Call) -> list[Facts]:
 
 
 def _elementwise(typed: Typed) -> Rule:
-    def rule(call: Call) -> Result:
+    def rule(call: OperatorCall) -> Result:
         sizes, axis, outer = broadcast(operands_of(call), call.batch)
         return made(sizes, typed(call), axis, outer)
 
     return rule
 
 
-def _same_type(call: Call) -> torch.dtype:
+def _same_type(call: OperatorCall) -> torch.dtype:
     """Return the type of the first tensor: parameters of activations do not widen it."""
     return operands_of(call)[0].dtype
 
 
-def _squared(call: Call) -> torch.dtype:
+def _squared(call: OperatorCall) -> torch.dtype:
     dtype = operands_of(call)[0].dtype
     return torch.int64 if dtype == torch.bool else dtype
 
 
-def _angle(call: Call) -> torch.dtype:
+def _angle(call: OperatorCall) -> torch.dtype:
     dtype = _in_floating_point(call)
     return dtype.to_real() if dtype.is_complex else dtype
 
 
-def _promoted(call: Call) -> torch.dtype:
+def _promoted(call: OperatorCall) -> torch.dtype:
     return promoted(call.arguments.values())
 
 
-def _arithmetic(call: Call) -> torch.dtype:
+def _arithmetic(call: OperatorCall) -> torch.dtype:
     """Return the promoted type of operands; ``alpha`` and ``value`` do not widen it."""
     named = call.arguments.items()
     found = promoted([v for name, v in named if name not in ("alpha", "value", "decimals")])
@@ -78,29 +78,29 @@ def _arithmetic(call: Call) -> torch.dtype:
     return found
 
 
-def _in_floating_point(call: Call) -> torch.dtype:
+def _in_floating_point(call: OperatorCall) -> torch.dtype:
     return in_floating_point(_promoted(call))
 
 
-def _real(call: Call) -> torch.dtype:
+def _real(call: OperatorCall) -> torch.dtype:
     dtype = _promoted(call)
     return dtype.to_real() if dtype.is_complex else dtype
 
 
-def _where(call: Call) -> torch.dtype:
+def _where(call: OperatorCall) -> torch.dtype:
     if call.tensor("condition").dtype != torch.bool:
         raise ArgumentsError("its condition is not of truth values")
     return promoted([call["self"], call["other"]])
 
 
-def _division(call: Call) -> torch.dtype:
+def _division(call: OperatorCall) -> torch.dtype:
     rounding = call.arguments.get("rounding_mode")
     if rounding not in (None, "floor", "trunc"):
         raise ArgumentsError(f"its argument 'rounding_mode' is {rounding!r:.40}")
     return _promoted(call) if rounding else _in_floating_point(call)
 
 
-def _inside(call: Call) -> Result:
+def _inside(call: OperatorCall) -> Result:
     """Operators whose result has the shape of ``self``: the others are broadcast to it."""
     x = call.tensor()
     mask = call.arguments.get("mask")
@@ -113,7 +113,7 @@ def _inside(call: Call) -> Result:
     return made(sizes, x.dtype, axis, outer)
 
 
-def _filled(call: Call) -> Result:
+def _filled(call: OperatorCall) -> Result:
     """``fill`` and ``zero``: the shape of ``self`` with one number."""
     x = call.tensor()
     value = call.arguments.get("value", 0)
@@ -128,13 +128,13 @@ def _filled(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _clamp(call: Call) -> Result:
+def _clamp(call: OperatorCall) -> Result:
     if call["min"] is None and call["max"] is None:
         raise ArgumentsError("it has neither a lower nor an upper bound")
     return _elementwise(_promoted)(call)
 
 
-def _cast(call: Call) -> Result:
+def _cast(call: OperatorCall) -> Result:
     x = call.tensor()
     other = call.arguments.get("other")
     operands_of(call)
@@ -146,18 +146,18 @@ def _cast(call: Call) -> Result:
     return made(x.sizes, dtype, x.axis, x.outer)
 
 
-def _part_of_complex(call: Call) -> Result:
+def _part_of_complex(call: OperatorCall) -> Result:
     x = call.tensor()
     return made(x.sizes, x.dtype.to_real() if x.dtype.is_complex else x.dtype, x.axis, x.outer)
 
 
-def _imaginary(call: Call) -> Result:
+def _imaginary(call: OperatorCall) -> Result:
     if not call.tensor().dtype.is_complex:
         raise ArgumentsError("it takes the imaginary part of real numbers")
     return _part_of_complex(call)
 
 
-def _complex(call: Call) -> Result:
+def _complex(call: OperatorCall) -> Result:
     operands = operands_of(call)
     sizes, axis, outer = broadcast(operands, call.batch)
     first = operands[0].dtype
@@ -166,14 +166,14 @@ def _complex(call: Call) -> Result:
     return made(sizes, first.to_complex(), axis, outer)
 
 
-def _view_as_real(call: Call) -> Result:
+def _view_as_real(call: OperatorCall) -> Result:
     x = call.tensor()
     if not x.dtype.is_complex:
         raise ArgumentsError("it takes the parts of real numbers")
     return made((*x.sizes, 2), x.dtype.to_real(), x.axis, x.outer)
 
 
-def _view_as_complex(call: Call) -> Result:
+def _view_as_complex(call: OperatorCall) -> Result:
     x = call.tensor()
     if x.dtype not in (torch.float32, torch.float64) or not x.sizes or x.sizes[-1] != 2:
         raise ArgumentsError(f"it takes pairs of numbers, not {x.sizes} of {x.dtype}")
@@ -182,7 +182,7 @@ def _view_as_complex(call: Call) -> Result:
     return made(x.sizes[:-1], x.dtype.to_complex(), x.axis, x.outer)
 
 
-def _prelu(call: Call) -> Result:
+def _prelu(call: OperatorCall) -> Result:
     x, weight = call.tensor(), call.tensor("weight")
     if weight.axis is not None:
         raise NotPerImageError("its slopes depend on the images")
@@ -194,7 +194,7 @@ def _prelu(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _glu(call: Call) -> Result:
+def _glu(call: OperatorCall) -> Result:
     x = call.tensor()
     axis = call.axis_of("dim", x.ndim)
     keeps_image_axis(x, [axis], "multiplies halves")
@@ -205,7 +205,7 @@ def _glu(call: Call) -> Result:
     return like(x, sizes)
 
 
-def _rrelu(call: Call) -> Result:
+def _rrelu(call: OperatorCall) -> Result:
     if call["training"] is not False:
         raise ArgumentsError("it draws random numbers: call model.eval() before the export")
     if not call["lower"] <= call["upper"]:
@@ -213,7 +213,7 @@ def _rrelu(call: Call) -> Result:
     return like(call.tensor(), call.tensor().sizes)
 
 
-def _one_hot(call: Call) -> Result:
+def _one_hot(call: OperatorCall) -> Result:
     x = call.tensor()
     classes = call.integer("num_classes", 1)
     if x.dtype != torch.int64:
@@ -221,7 +221,7 @@ def _one_hot(call: Call) -> Result:
     return made((*x.sizes, classes), torch.int64, x.axis, x.outer)
 
 
-def _bucketize(call: Call) -> Result:
+def _bucketize(call: OperatorCall) -> Result:
     x, limits = call.tensor(), call.tensor("boundaries")
     if limits.ndim != 1 or limits.axis is not None:
         raise ArgumentsError("its boundaries are not one list of constants")
@@ -229,7 +229,7 @@ def _bucketize(call: Call) -> Result:
     return made(x.sizes, dtype, x.axis, x.outer)
 
 
-def _elementwise_truth(call: Call) -> Result:
+def _elementwise_truth(call: OperatorCall) -> Result:
     sizes, axis, outer = broadcast(operands_of(call), call.batch)
     return made(sizes, torch.bool, axis, outer)
 
@@ -237,7 +237,7 @@ def _elementwise_truth(call: Call) -> Result:
 def _of_one_type(typed: Typed) -> Rule:
     """Return the rule of an operator whose operands must be of one type."""
 
-    def rule(call: Call) -> Result:
+    def rule(call: OperatorCall) -> Result:
         operands = operands_of(call)
         if any(operand.dtype != operands[0].dtype for operand in operands):
             types = ", ".join(str(operand.dtype) for operand in operands)
@@ -247,14 +247,14 @@ def _of_one_type(typed: Typed) -> Rule:
     return rule
 
 
-def _bitwise(call: Call) -> Result:
+def _bitwise(call: OperatorCall) -> Result:
     for value in call.arguments.values():
         if not isinstance(value, (Facts, int)):
             raise ArgumentsError(f"it combines the bits of {value!r:.40}")
     return _elementwise(_promoted)(call)
 
 
-def _rounded(call: Call) -> Result:
+def _rounded(call: OperatorCall) -> Result:
     if "decimals" in call.arguments:
         call.integer("decimals")
     return _same(call)

@@ -92,7 +92,7 @@ Result: TypeAlias = "Facts | Number | list[Facts]"
 Arguments: TypeAlias = Mapping[str, Any]
 
 
-class Call:
+class OperatorCall:
     """One operator with what is known about its arguments.
 
     Parameters
@@ -191,7 +191,7 @@ class Call:
         yield from _each(self.arguments.values())
 
 
-Rule: TypeAlias = Callable[[Call], Result]
+Rule: TypeAlias = Callable[[OperatorCall], Result]
 
 
 def _each(values: Any) -> Iterator[Facts]:
@@ -399,7 +399,7 @@ def promoted(values: Iterable[Any]) -> torch.dtype:
         if found is None:
             found = dtype_here
         elif kind(dtype_here) > kind(found):
-            found = torch.promote_types(found, dtype_here) if kind(found) == 2 else dtype_here
+            found = found.to_complex() if kind(found) == 2 else dtype_here
     return found or torch.float32
 
 

@@ -14,9 +14,9 @@ import torch
 from .facts import (
     ArgumentsError,
     BatchSize,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
     Result,
     Rule,
     broadcast,
@@ -35,7 +35,7 @@ def _places(x: Facts, only_long: bool = False) -> Facts:
     return x
 
 
-def _index(call: Call) -> Facts:
+def _index(call: OperatorCall) -> Facts:
     """``x[:, places, …]``: all places at once, where the first of them stands."""
     x = call.tensor()
     given = list(call["indices"])
@@ -67,7 +67,9 @@ def _index(call: Call) -> Facts:
     return made(whole, x.dtype, None if image is None else len(before) + image, outer)
 
 
-def _without_masks(call: Call, x: Facts, given: Sequence[Facts | None]) -> list[Facts | None]:
+def _without_masks(
+    call: OperatorCall, x: Facts, given: Sequence[Facts | None]
+) -> list[Facts | None]:
     """Return indices with each constant mask as the places where it is true."""
     found: list[Facts | None] = []
     for index in given:
@@ -86,7 +88,7 @@ def _without_masks(call: Call, x: Facts, given: Sequence[Facts | None]) -> list[
     return found
 
 
-def _index_put(call: Call) -> Result:
+def _index_put(call: OperatorCall) -> Result:
     x, values = call.tensor(), call.tensor("values")
     if values.dtype != x.dtype:
         raise ArgumentsError(f"it writes {values.dtype} into {x.dtype}")
@@ -109,7 +111,7 @@ def _index_put(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _index_select(call: Call) -> Result:
+def _index_select(call: OperatorCall) -> Result:
     x, index = call.tensor(), _places(call.tensor("index"))
     if index.ndim > 1 or not x.ndim:
         raise ArgumentsError(f"it picks places of shape {index.sizes} of {x.sizes}")
@@ -123,7 +125,7 @@ def _index_select(call: Call) -> Result:
     return like(x, sizes)
 
 
-def _embedding(call: Call) -> Result:
+def _embedding(call: OperatorCall) -> Result:
     weight, index = call.tensor("weight"), _places(call.tensor("indices"))
     if weight.ndim != 2 or not weight.elements:
         raise ArgumentsError(f"it has a table of shape {weight.sizes}")
@@ -146,7 +148,7 @@ def _same_images(operands: Sequence[Facts]) -> None:
             raise NotPerImageError("it reads some images of a batch")
 
 
-def _gather(call: Call) -> Result:
+def _gather(call: OperatorCall) -> Result:
     x, index = call.tensor(), _places(call.tensor("index"), only_long=True)
     if x.ndim != index.ndim or not x.ndim:
         raise ArgumentsError(f"it picks places of shape {index.sizes} of {x.sizes}")
@@ -159,7 +161,7 @@ def _gather(call: Call) -> Result:
     return made(index.sizes, x.dtype, index.axis, index.outer)
 
 
-def _take_along(call: Call) -> Result:
+def _take_along(call: OperatorCall) -> Result:
     x, index = call.tensor(), _places(call.tensor("indices"), only_long=True)
     if call["dim"] is None or x.ndim != index.ndim or not x.ndim or not x.elements:
         raise ArgumentsError(f"it picks places of shape {index.sizes} of {x.sizes}")
@@ -175,7 +177,7 @@ def _take_along(call: Call) -> Result:
     return made(whole, x.dtype, image, outer)
 
 
-def _scatter(call: Call) -> Result:
+def _scatter(call: OperatorCall) -> Result:
     x, index = call.tensor(), _places(call.tensor("index"), only_long=True)
     if x.ndim != index.ndim or not x.ndim:
         raise ArgumentsError(f"it writes to places of shape {index.sizes} of {x.sizes}")
@@ -199,7 +201,7 @@ def _scatter(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _index_write(call: Call) -> Result:
+def _index_write(call: OperatorCall) -> Result:
     """``index_add``, ``index_copy`` and ``index_fill`` at constant places of one axis."""
     x, index = call.tensor(), _places(call.tensor("index"), only_long=True)
     if index.ndim != 1 or not x.ndim:
@@ -221,7 +223,7 @@ def _index_write(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _number_of(call: Call) -> Result:
+def _number_of(call: OperatorCall) -> Result:
     """Return the number in a constant of one element; other tensors have none before a run."""
     x = call.tensor()
     if x.constant is None or x.elements != 1:

@@ -10,9 +10,9 @@ import torch
 
 from .facts import (
     ArgumentsError,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
     Result,
     Rule,
     broadcast,
@@ -28,7 +28,7 @@ def _checked_types(operands: Sequence[Facts]) -> None:
         raise ArgumentsError(f"it multiplies {', '.join(str(o.dtype) for o in operands)}")
 
 
-def _independent(call: Call, name: str) -> Facts | None:
+def _independent(call: OperatorCall, name: str) -> Facts | None:
     """Return an optional tensor that must be the same for all images."""
     found = call.optional(name)
     if found is not None and found.axis is not None:
@@ -36,7 +36,7 @@ def _independent(call: Call, name: str) -> Facts | None:
     return found
 
 
-def product(call: Call, x: Facts, y: Facts) -> Facts:
+def product(call: OperatorCall, x: Facts, y: Facts) -> Facts:
     """Return the facts of a matrix product, batches of matrices broadcast."""
     _checked_types([x, y])
     if not x.ndim or not y.ndim:
@@ -70,7 +70,7 @@ def product(call: Call, x: Facts, y: Facts) -> Facts:
     return found
 
 
-def _matmul(call: Call) -> Result:
+def _matmul(call: OperatorCall) -> Result:
     x, y = call.tensor(), call.tensor("mat2" if "mat2" in call.arguments else "other")
     ndim = {"mm": 2, "bmm": 3}.get(call.packet)
     if ndim is not None:
@@ -81,14 +81,14 @@ def _matmul(call: Call) -> Result:
     return product(call, x, y)
 
 
-def _matrix_vector(call: Call) -> Result:
+def _matrix_vector(call: OperatorCall) -> Result:
     x, y = call.tensor(), call.tensor("vec")
     if x.ndim != 2 or y.ndim != 1:
         raise ArgumentsError(f"it multiplies the shapes {x.sizes} and {y.sizes}")
     return product(call, x, y)
 
 
-def _product_and_sum(call: Call) -> Result:
+def _product_and_sum(call: OperatorCall) -> Result:
     """``addmm`` and ``baddbmm``: a sum of a tensor and a matrix product."""
     names = ("mat1", "mat2") if call.packet == "addmm" else ("batch1", "batch2")
     ndim = 2 if call.packet == "addmm" else 3
@@ -109,7 +109,7 @@ def _product_and_sum(call: Call) -> Result:
     return found
 
 
-def _linear(call: Call) -> Result:
+def _linear(call: OperatorCall) -> Result:
     x, weight, bias = call.tensor("input"), call.tensor("weight"), _independent(call, "bias")
     if weight.axis is not None:
         raise NotPerImageError("its weights depend on the images")
@@ -129,7 +129,7 @@ _EQUATION = re.compile(r"[A-Za-z., ]+(->[A-Za-z. ]*)?")
 _MAX_EQUATION_CHARACTERS = 200
 
 
-def _einsum(call: Call) -> Result:
+def _einsum(call: OperatorCall) -> Result:
     operands, equation = call.tensors("tensors"), call["equation"]
     if (
         not isinstance(equation, str)
@@ -193,7 +193,7 @@ def _labels(term: str, ndim: int) -> list[str | int]:
     return [*before, *range(named - ndim, 0), *after]
 
 
-def _attention(call: Call) -> Result:
+def _attention(call: OperatorCall) -> Result:
     query, key, value = (call.tensor(name) for name in ("query", "key", "value"))
     _checked_types([query, key, value])
     if kind(query.dtype) != 2:
@@ -259,7 +259,7 @@ def _grouped(query: Facts, batch: Facts, f: Facts) -> Facts:
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
-def _recurrent(call: Call) -> Result:
+def _recurrent(call: OperatorCall) -> Result:
     x = call.tensor("input")
     if x.ndim != 3 or kind(x.dtype) != 2 or not x.elements:
         raise ArgumentsError(f"it reads sequences of shape {x.sizes}, {x.dtype}")

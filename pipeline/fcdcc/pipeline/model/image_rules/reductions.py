@@ -11,9 +11,9 @@ from .elementwise import operands_of
 from .facts import (
     ArgumentsError,
     BatchSize,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
     Result,
     Rule,
     as_axis,
@@ -28,7 +28,7 @@ from .facts import (
 )
 
 
-def _reduced_axes(call: Call, x: Facts) -> list[int]:
+def _reduced_axes(call: OperatorCall, x: Facts) -> list[int]:
     """Return the axes that a step reduces; all of them where none are named."""
     dims = call.arguments.get("dim")
     if dims is None or dims == []:
@@ -61,7 +61,7 @@ def _reduction(what: str, result: str = "same", needs_elements: bool = False) ->
         Whether it has no value over no elements.
     """
 
-    def rule(call: Call) -> Result:
+    def rule(call: OperatorCall) -> Result:
         x = call.tensor()
         axes = _reduced_axes(call, x)
         if call.packet in ("logsumexp", "all", "any") and call.arguments.get("dim") == []:
@@ -83,7 +83,7 @@ def _reduction(what: str, result: str = "same", needs_elements: bool = False) ->
     return rule
 
 
-def _type_of(call: Call, x: Facts, result: str) -> torch.dtype:
+def _type_of(call: OperatorCall, x: Facts, result: str) -> torch.dtype:
     if result == "truth":
         return torch.uint8 if x.dtype == torch.uint8 else torch.bool
     if result == "places":
@@ -102,7 +102,7 @@ def _type_of(call: Call, x: Facts, result: str) -> torch.dtype:
     return in_floating_point(x.dtype) if result == "float" else x.dtype
 
 
-def _extremum(call: Call) -> Result:
+def _extremum(call: OperatorCall) -> Result:
     if "other" in call.arguments:
         operands = operands_of(call)
         sizes, axis, outer = broadcast(operands, call.batch)
@@ -110,13 +110,13 @@ def _extremum(call: Call) -> Result:
     return _reduction("takes an extremum", needs_elements=True)(call)
 
 
-def _with_mean(call: Call) -> Result:
+def _with_mean(call: OperatorCall) -> Result:
     """``std_mean`` and ``var_mean``."""
     found = _mean(call)
     return [_variance(call), found]  # type: ignore[list-item]  # both are tensors
 
 
-def _variance(call: Call) -> Result:
+def _variance(call: OperatorCall) -> Result:
     return _in_real_numbers(_reduction("takes a variance", "real")(call))
 
 
@@ -126,7 +126,7 @@ def _in_real_numbers(found: Result) -> Facts:
     return made(found.sizes, real, found.axis, found.outer)
 
 
-def _norm(call: Call) -> Result:
+def _norm(call: OperatorCall) -> Result:
     order = call.arguments.get("ord", call.arguments.get("p", 2))
     if isinstance(order, BatchSize):
         raise NotPerImageError("its order depends on the number of images")
@@ -142,7 +142,7 @@ def _norm(call: Call) -> Result:
 def _along_axis(what: str, result: str = "same") -> Rule:
     """Return the rule of an operator that keeps the shape and combines values along an axis."""
 
-    def rule(call: Call) -> Result:
+    def rule(call: OperatorCall) -> Result:
         x = call.tensor()
         axis = call.axis_of("dim", x.ndim)
         keeps_image_axis(x, [axis], what)
@@ -158,13 +158,13 @@ def _along_axis(what: str, result: str = "same") -> Rule:
     return rule
 
 
-def _running_extremum(call: Call) -> Result:
+def _running_extremum(call: OperatorCall) -> Result:
     x = call.tensor()
     keeps_image_axis(x, [call.axis_of("dim", x.ndim)], "takes a running extremum")
     return [like(x, x.sizes), made(x.sizes, torch.int64, x.axis, x.outer)]
 
 
-def _sorted(call: Call) -> Result:
+def _sorted(call: OperatorCall) -> Result:
     x = call.tensor()
     keeps_image_axis(x, [call.axis_of("dim", x.ndim)], "sorts")
     if x.dtype.is_complex:
@@ -174,7 +174,7 @@ def _sorted(call: Call) -> Result:
     return places if call.packet == "argsort" else [like(x, x.sizes), places]
 
 
-def _topk(call: Call) -> Result:
+def _topk(call: OperatorCall) -> Result:
     x = call.tensor()
     axis = call.axis_of("dim", x.ndim)
     keeps_image_axis(x, [axis], "takes the largest")
@@ -191,7 +191,7 @@ def _topk(call: Call) -> Result:
 HALF = (torch.float16, torch.bfloat16)
 
 
-def _channels(call: Call, x: Facts, name: str, count: int, axis: int) -> None:
+def _channels(call: OperatorCall, x: Facts, name: str, count: int, axis: int) -> None:
     """Check a list of numbers for each channel; it may hold those of the images side by side."""
     found = call.optional(name)
     if found is None:
@@ -207,7 +207,7 @@ def _channels(call: Call, x: Facts, name: str, count: int, axis: int) -> None:
         raise NotPerImageError("it has numbers of its own for each image")
 
 
-def _batch_norm(call: Call) -> Result:
+def _batch_norm(call: OperatorCall) -> Result:
     x = call.tensor("input")
     if x.ndim < 2 or kind(x.dtype) != 2 or not x.elements:
         raise ArgumentsError(f"it normalises a tensor of shape {x.sizes}, {x.dtype}")
@@ -234,7 +234,7 @@ def _batch_norm(call: Call) -> Result:
     return [found, kept, kept]
 
 
-def _instance_norm(call: Call) -> Result:
+def _instance_norm(call: OperatorCall) -> Result:
     x = call.tensor("input")
     if x.ndim < 3 or kind(x.dtype) != 2 or math.prod(x.sizes[2:]) == 0:
         raise ArgumentsError(f"it normalises a tensor of shape {x.sizes}, {x.dtype}")
@@ -250,7 +250,7 @@ def _instance_norm(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _layer_norm(call: Call) -> Result:
+def _layer_norm(call: OperatorCall) -> Result:
     x = call.tensor("input")
     shape = tuple(call.integers("normalized_shape", None, 0))
     first = x.ndim - len(shape)
@@ -273,7 +273,7 @@ def _layer_norm(call: Call) -> Result:
     return [found_x, statistics] if call.packet == "_fused_rms_norm" else found_x
 
 
-def _group_norm(call: Call) -> Result:
+def _group_norm(call: OperatorCall) -> Result:
     x = call.tensor("input")
     groups = call.integer("num_groups" if "num_groups" in call.arguments else "group", 1)
     if x.ndim < 2 or kind(x.dtype) != 2 or x.sizes[1] % groups or not x.elements:
@@ -293,7 +293,7 @@ def _group_norm(call: Call) -> Result:
     return [like(x, x.sizes), statistics, statistics]
 
 
-def _cosine_similarity(call: Call) -> Result:
+def _cosine_similarity(call: OperatorCall) -> Result:
     operands = [call.tensor("x1"), call.tensor("x2")]
     sizes, axis, outer = broadcast(operands, call.batch)
     x = made(sizes, promoted(operands), axis, outer)
@@ -304,7 +304,7 @@ def _cosine_similarity(call: Call) -> Result:
     return without(x, [reduced], False, x.dtype)
 
 
-def _fft(call: Call) -> Result:
+def _fft(call: OperatorCall) -> Result:
     """Fourier transforms over axes that are not the images'."""
     x = call.tensor()
     name = call.packet.removeprefix("fft_")
@@ -340,7 +340,7 @@ def _fft(call: Call) -> Result:
     return found
 
 
-def _fft_axes(call: Call, x: Facts) -> list[int]:
+def _fft_axes(call: OperatorCall, x: Facts) -> list[int]:
     if call["dim"] is not None:
         return call.axes_of("dim", x.ndim)
     if call.arguments.get("s") is not None:
@@ -348,7 +348,7 @@ def _fft_axes(call: Call, x: Facts) -> list[int]:
     return list(range(x.ndim))
 
 
-def _fft_shift(call: Call) -> Result:
+def _fft_shift(call: OperatorCall) -> Result:
     x = call.tensor()
     axes = list(range(x.ndim)) if call["dim"] is None else call.axes_of("dim", x.ndim)
     keeps_image_axis(x, axes, "rolls")

@@ -12,10 +12,10 @@ from .facts import (
     TO_THE_END,
     ArgumentsError,
     BatchSize,
-    Call,
     Facts,
     NotPerImageError,
     Number,
+    OperatorCall,
     Result,
     Rule,
     align_images,
@@ -91,19 +91,19 @@ def _image_axis_of_fixed(x: Facts, sizes: Sequence[Any], batch: int) -> tuple[in
     raise NotPerImageError("it joins entries of different images along an axis")
 
 
-def _reshape(call: Call) -> Result:
+def _reshape(call: OperatorCall) -> Result:
     name = "size" if "size" in call.arguments else "shape"
     return reshaped(call.tensor(), call[name], call.batch)
 
 
-def _as_other(call: Call) -> Result:
+def _as_other(call: OperatorCall) -> Result:
     """``reshape_as`` and ``view_as``."""
     other = call.tensor("other")
     wanted = [size_of(other, axis, call.batch) for axis in range(other.ndim)]
     return reshaped(call.tensor(), wanted, call.batch)
 
 
-def _flatten(call: Call) -> Result:
+def _flatten(call: OperatorCall) -> Result:
     x = call.tensor()
     start, end = call.axis_of("start_dim", x.ndim), call.axis_of("end_dim", x.ndim)
     if start > end:
@@ -118,11 +118,11 @@ def _flatten(call: Call) -> Result:
     return reshaped(x, [*sizes[:start], joined, *sizes[end + 1 :]], call.batch)
 
 
-def _ravel(call: Call) -> Result:
+def _ravel(call: OperatorCall) -> Result:
     return reshaped(call.tensor(), [-1], call.batch)
 
 
-def _unflatten(call: Call) -> Result:
+def _unflatten(call: OperatorCall) -> Result:
     x = call.tensor()
     axis = call.axis_of("dim", x.ndim)
     sizes = [size_of(x, place, call.batch) for place in range(x.ndim)]
@@ -140,12 +140,12 @@ def permuted(x: Facts, order: Sequence[int]) -> Facts:
     return like(x, [x.sizes[place] for place in order], axis)
 
 
-def _permute(call: Call) -> Result:
+def _permute(call: OperatorCall) -> Result:
     x = call.tensor()
     return permuted(x, call.axes_of("dims", x.ndim))
 
 
-def _transpose(call: Call) -> Result:
+def _transpose(call: OperatorCall) -> Result:
     x = call.tensor()
     names = ("dim0", "dim1") if "dim0" in call.arguments else ("axis0", "axis1")
     one, other = (call.axis_of(name, x.ndim) for name in names)
@@ -159,14 +159,14 @@ def _swapped(x: Facts, one: int, other: int) -> Facts:
     return permuted(x, order)
 
 
-def _transpose_matrix(call: Call) -> Result:
+def _transpose_matrix(call: OperatorCall) -> Result:
     x = call.tensor()
     if (call.packet in ("t", "numpy_T") and x.ndim > 2) or (call.packet == "mT" and x.ndim < 2):
         raise ArgumentsError(f"it transposes a tensor with {x.ndim} axes; expected a matrix")
     return x if x.ndim < 2 else _swapped(x, x.ndim - 2, x.ndim - 1)
 
 
-def _movedim(call: Call) -> Result:
+def _movedim(call: OperatorCall) -> Result:
     x = call.tensor()
     source, destination = call.axes_of("source", x.ndim), call.axes_of("destination", x.ndim)
     if len(source) != len(destination):
@@ -176,7 +176,7 @@ def _movedim(call: Call) -> Result:
     return permuted(x, [order[a] if a in order else next(others) for a in range(x.ndim)])
 
 
-def _unsqueeze(call: Call) -> Result:
+def _unsqueeze(call: OperatorCall) -> Result:
     x = call.tensor()
     axis = as_axis(call["dim"], x.ndim + 1)
     moved = None if x.axis is None else x.axis + (axis <= x.axis)
@@ -189,7 +189,7 @@ def without_axes(x: Facts, gone: Sequence[int]) -> Facts:
     return like(x, [size for axis, size in enumerate(x.sizes) if axis not in gone], moved)
 
 
-def _squeeze(call: Call) -> Result:
+def _squeeze(call: OperatorCall) -> Result:
     x = call.tensor()
     if "dim" in call.arguments:
         axes = call.axes_of("dim", x.ndim)
@@ -203,14 +203,14 @@ def _squeeze(call: Call) -> Result:
     return without_axes(x, gone)
 
 
-def _expand(call: Call) -> Result:
+def _expand(call: OperatorCall) -> Result:
     if call.packet == "expand_as":
         other = call.tensor("other")
         return _expanded(call, [size_of(other, a, call.batch) for a in range(other.ndim)], other)
     return _expanded(call, list(call["size"]))
 
 
-def _expanded(call: Call, wanted: list[Any], other: Facts | None = None) -> Facts:
+def _expanded(call: OperatorCall, wanted: list[Any], other: Facts | None = None) -> Facts:
     x, batch = call.tensor(), call.batch
     shift = len(wanted) - x.ndim
     if shift < 0:
@@ -241,7 +241,7 @@ def _expanded(call: Call, wanted: list[Any], other: Facts | None = None) -> Fact
     return made(sizes, x.dtype, axis, outer)
 
 
-def _repeat(call: Call) -> Result:
+def _repeat(call: OperatorCall) -> Result:
     x = call.tensor()
     repeats = list(call["repeats" if "repeats" in call.arguments else "dims"])
     if call.packet == "tile":
@@ -268,7 +268,7 @@ def _repeat(call: Call) -> Result:
     return made(sizes, x.dtype, axis, outer)
 
 
-def _repeat_interleave(call: Call) -> Result:
+def _repeat_interleave(call: OperatorCall) -> Result:
     x = call.tensor()
     count = call.integer("repeats", 1)
     if call["dim"] is None:
@@ -286,7 +286,7 @@ def _repeat_interleave(call: Call) -> Result:
 
 
 def _along(what: str, argument: str = "dims") -> Rule:
-    def rule(call: Call) -> Result:
+    def rule(call: OperatorCall) -> Result:
         x = call.tensor()
         axes = call.axes_of(argument, x.ndim)
         keeps_image_axis(x, axes, what)
@@ -295,7 +295,7 @@ def _along(what: str, argument: str = "dims") -> Rule:
     return rule
 
 
-def _roll(call: Call) -> Result:
+def _roll(call: OperatorCall) -> Result:
     x = call.tensor()
     shifts, dims = call.integers("shifts"), call["dims"]
     if not dims:
@@ -309,7 +309,7 @@ def _roll(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _triangle(call: Call) -> Result:
+def _triangle(call: OperatorCall) -> Result:
     x = call.tensor()
     if x.ndim < 2:
         raise ArgumentsError(f"it takes a triangle of a tensor with {x.ndim} axes")
@@ -318,7 +318,7 @@ def _triangle(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _pixel_shuffle(call: Call) -> Result:
+def _pixel_shuffle(call: OperatorCall) -> Result:
     x = call.tensor()
     if x.ndim < 3 or not x.elements:
         raise ArgumentsError(f"it rearranges a tensor of shape {x.sizes}; expected 3 axes or more")
@@ -335,7 +335,7 @@ def _pixel_shuffle(call: Call) -> Result:
     return like(x, [*before, channels * factor**2, rows // factor, columns // factor])
 
 
-def _channel_shuffle(call: Call) -> Result:
+def _channel_shuffle(call: OperatorCall) -> Result:
     x = call.tensor()
     groups = call.integer("groups", 1)
     if x.ndim < 3 or x.sizes[1] % groups:
@@ -344,7 +344,7 @@ def _channel_shuffle(call: Call) -> Result:
     return like(x, x.sizes)
 
 
-def _diagonal(call: Call) -> Facts:
+def _diagonal(call: OperatorCall) -> Facts:
     x = call.tensor()
     one, other = call.axis_of("dim1", x.ndim), call.axis_of("dim2", x.ndim)
     offset = call.integer("offset")
@@ -359,14 +359,14 @@ def _diagonal(call: Call) -> Facts:
     return like(left, [*left.sizes, length])
 
 
-def _scatter_into(view_of: Callable[[Call], Facts]) -> Rule:
+def _scatter_into(view_of: Callable[[OperatorCall], Facts]) -> Rule:
     """Return the rule of an operator that puts ``src`` in the place of a view of ``self``."""
 
-    def rule(call: Call) -> Result:
+    def rule(call: OperatorCall) -> Result:
         source = call.tensor("src")
         for x in _with_image_axis(call.tensor(), source, call.batch):
             view = view_of(
-                Call(call.packet, call.overload, {**call.arguments, "self": x}, call.batch)
+                OperatorCall(call.packet, call.overload, {**call.arguments, "self": x}, call.batch)
             )
             if source.sizes != view.sizes:
                 continue
@@ -389,7 +389,7 @@ def _with_image_axis(x: Facts, source: Facts, batch: int | None) -> Iterator[Fac
             yield Facts(tuple(sizes), x.dtype, axis, source.outer)
 
 
-def _slice_bounds(call: Call, size: int) -> tuple[int, int]:
+def _slice_bounds(call: OperatorCall, size: int) -> tuple[int, int]:
     """Return (start, length) of a slice of an axis that is not the image axis."""
     start, end, step = call["start"], call["end"], call.integer("step", 1)
     if step >= MAX_RANGE:
@@ -401,7 +401,7 @@ def _slice_bounds(call: Call, size: int) -> tuple[int, int]:
     return first, -(-(last - first) // step)
 
 
-def _slice(call: Call) -> Facts:
+def _slice(call: OperatorCall) -> Facts:
     x = call.tensor()
     if not x.sizes:
         raise ArgumentsError("it slices a tensor without axes")
@@ -413,7 +413,7 @@ def _slice(call: Call) -> Facts:
     return like(x, [*x.sizes[:axis], length, *x.sizes[axis + 1 :]])
 
 
-def _all_images(call: Call, x: Facts) -> None:
+def _all_images(call: OperatorCall, x: Facts) -> None:
     """Refuse a slice of the image axis unless it takes all of it."""
     start, end = call["start"], call["end"]
     whole = size_of(x, x.axis or 0, call.batch)
@@ -424,7 +424,7 @@ def _all_images(call: Call, x: Facts) -> None:
         raise NotPerImageError("it takes some images of a batch")
 
 
-def _narrow(call: Call) -> Result:
+def _narrow(call: OperatorCall) -> Result:
     x = call.tensor()
     axis = call.axis_of("dim", x.ndim)
     if not isinstance(call["start"], int):
@@ -442,7 +442,7 @@ def _narrow(call: Call) -> Result:
     return like(x, [*x.sizes[:axis], length, *x.sizes[axis + 1 :]])
 
 
-def _select(call: Call) -> Facts:
+def _select(call: OperatorCall) -> Facts:
     x = call.tensor()
     if not x.sizes:
         raise ArgumentsError("it selects from a tensor without axes")
@@ -455,7 +455,7 @@ def _select(call: Call) -> Facts:
     return without_axes(x, [axis])
 
 
-def _unbind(call: Call) -> Result:
+def _unbind(call: OperatorCall) -> Result:
     x = call.tensor()
     if not x.sizes:
         raise ArgumentsError("it unbinds a tensor without axes")
@@ -472,7 +472,7 @@ def _parts(x: Facts, axis: int, lengths: Sequence[int]) -> list[Facts]:
     return [like(x, [*x.sizes[:axis], n, *x.sizes[axis + 1 :]]) for n in lengths]
 
 
-def _split_axis(call: Call) -> tuple[Facts, int, int]:
+def _split_axis(call: OperatorCall) -> tuple[Facts, int, int]:
     x = call.tensor()
     if not x.sizes:
         raise ArgumentsError("it splits a tensor without axes")
@@ -481,7 +481,7 @@ def _split_axis(call: Call) -> tuple[Facts, int, int]:
     return x, axis, x.sizes[axis]
 
 
-def _split(call: Call) -> Result:
+def _split(call: OperatorCall) -> Result:
     x, axis, size = _split_axis(call)
     wanted = call["split_size" if "split_size" in call.arguments else "split_sizes"]
     if isinstance(wanted, (list, tuple)):
@@ -496,7 +496,7 @@ def _split(call: Call) -> Result:
     return _parts(x, axis, lengths)
 
 
-def _chunk(call: Call) -> Result:
+def _chunk(call: OperatorCall) -> Result:
     x, axis, size = _split_axis(call)
     chunks = call.integer("chunks", 1)
     if chunks > MAX_PARTS:
@@ -505,7 +505,7 @@ def _chunk(call: Call) -> Result:
     return _parts(x, axis, [min(each, size - s) for s in range(0, size, each)] or [0] * chunks)
 
 
-def _tensor_split(call: Call) -> Result:
+def _tensor_split(call: OperatorCall) -> Result:
     x, axis, size = _split_axis(call)
     if "sections" in call.arguments:
         sections = call.integer("sections", 1)
@@ -519,7 +519,7 @@ def _tensor_split(call: Call) -> Result:
     return _parts(x, axis, [max(b - a, 0) for a, b in zip(starts, stops, strict=True)])
 
 
-def _joined(call: Call, operands: list[Facts], axis: int) -> Facts:
+def _joined(call: OperatorCall, operands: list[Facts], axis: int) -> Facts:
     """Return the facts of tensors side by side along an axis that is not the images'."""
     first = max(operands, key=lambda operand: operand.axis is not None)
     ndim = first.ndim
@@ -550,7 +550,7 @@ def _joined(call: Call, operands: list[Facts], axis: int) -> Facts:
     return made(sizes, dtype, image, outer)
 
 
-def _cat(call: Call) -> Result:
+def _cat(call: OperatorCall) -> Result:
     operands = call.tensors("tensors")
     ndim = max(operand.ndim for operand in operands)
     if ndim == 0:
@@ -558,13 +558,13 @@ def _cat(call: Call) -> Result:
     return _joined(call, operands, as_axis(call["dim"], ndim))
 
 
-def _stack(call: Call) -> Result:
+def _stack(call: OperatorCall) -> Result:
     operands = call.tensors("tensors")
     axis = as_axis(call["dim"], max(operand.ndim for operand in operands) + 1)
     return _stacked(call, operands, axis)
 
 
-def _stacked(call: Call, operands: list[Facts], axis: int) -> Facts:
+def _stacked(call: OperatorCall, operands: list[Facts], axis: int) -> Facts:
     if any(axis > operand.ndim for operand in operands):
         raise ArgumentsError(f"it stacks tensors of the shapes {[o.sizes for o in operands]}")
     wider = [
@@ -584,7 +584,7 @@ def _stacked(call: Call, operands: list[Facts], axis: int) -> Facts:
     return _joined(call, constants, axis)
 
 
-def _stack_by_name(call: Call) -> Result:
+def _stack_by_name(call: OperatorCall) -> Result:
     """``hstack``, ``vstack``, ``dstack`` and ``column_stack`` of tensors with enough axes."""
     operands = call.tensors("tensors")
     least = {"hstack": 1, "vstack": 2, "dstack": 3, "column_stack": 2}[call.packet]
@@ -594,13 +594,13 @@ def _stack_by_name(call: Call) -> Result:
     return _joined(call, operands, place[call.packet])
 
 
-def _broadcast_tensors(call: Call) -> Result:
+def _broadcast_tensors(call: OperatorCall) -> Result:
     operands = call.tensors("tensors")
     sizes, axis, outer = broadcast(operands, call.batch)
     return [made(sizes, operand.dtype, axis, outer) for operand in operands]
 
 
-def _meshgrid(call: Call) -> Result:
+def _meshgrid(call: OperatorCall) -> Result:
     operands = call.tensors("tensors")
     if any(o.axis is not None for o in operands):
         raise NotPerImageError("it makes a grid of the images of a batch")
@@ -616,7 +616,7 @@ def _meshgrid(call: Call) -> Result:
     return [made(sizes, o.dtype) for o in operands]
 
 
-def _padded(call: Call) -> Result:
+def _padded(call: OperatorCall) -> Result:
     x = call.tensor()
     amounts = call.integers("pad" if "pad" in call.arguments else "padding")
     if len(amounts) % 2 or len(amounts) > 2 * x.ndim:
@@ -648,7 +648,7 @@ def _padded(call: Call) -> Result:
     return like(x, sizes)
 
 
-def _pad_mode(call: Call) -> str:
+def _pad_mode(call: OperatorCall) -> str:
     if call.packet == "pad":
         mode = call["mode"]
         if mode not in ("constant", "reflect", "replicate", "circular"):
@@ -658,7 +658,7 @@ def _pad_mode(call: Call) -> str:
     return kinds[call.packet.partition("_")[0]]
 
 
-def _unfold(call: Call) -> Result:
+def _unfold(call: OperatorCall) -> Result:
     x = call.tensor()
     if not x.sizes:
         raise ArgumentsError("it takes windows of a tensor without axes")
@@ -671,7 +671,7 @@ def _unfold(call: Call) -> Result:
     return like(x, [*x.sizes[:axis], count, *x.sizes[axis + 1 :], size])
 
 
-def _as_strided(call: Call) -> Result:
+def _as_strided(call: OperatorCall) -> Result:
     """By position in memory, of a tensor whose elements are in order.
 
     The first axis must be the images, and all other axes must stay inside one image.
@@ -697,7 +697,7 @@ def _as_strided(call: Call) -> Result:
     return made([1, *inside], x.dtype, 0)
 
 
-def _created(call: Call) -> Result:
+def _created(call: OperatorCall) -> Result:
     """Tensors of one number: the same for every image along an axis of images."""
     sizes: list[int] = []
     axis: int | None = None
@@ -719,7 +719,7 @@ def _created(call: Call) -> Result:
     return made(sizes, call.dtype(default), axis)
 
 
-def _type_of_number(call: Call, value: Any) -> torch.dtype:
+def _type_of_number(call: OperatorCall, value: Any) -> torch.dtype:
     if call.packet != "full":
         return torch.float32
     if isinstance(value, bool):
@@ -729,12 +729,12 @@ def _type_of_number(call: Call, value: Any) -> torch.dtype:
     return torch.complex64 if isinstance(value, complex) else torch.float32
 
 
-def _plain_layout(call: Call) -> None:
+def _plain_layout(call: OperatorCall) -> None:
     if call.arguments.get("layout") not in (None, torch.strided):
         raise ArgumentsError("it makes a tensor that is not strided")
 
 
-def _created_like(call: Call) -> Result:
+def _created_like(call: OperatorCall) -> Result:
     x = call.tensor()
     _plain_layout(call)
     if isinstance(call.arguments.get("fill_value"), BatchSize):
@@ -751,7 +751,7 @@ MAX_NUMBER = 1 << 53
 """Numbers of a range are smaller: all integers below have a floating-point number."""
 
 
-def _range(call: Call) -> Result:
+def _range(call: OperatorCall) -> Result:
     given = [call.arguments.get(name) for name in ("start", "end", "step")]
     if any(isinstance(value, BatchSize) for value in given):
         raise NotPerImageError("it numbers the images of a batch")
@@ -770,7 +770,7 @@ def _range(call: Call) -> Result:
     return made([int(length)], call.dtype(torch.int64 if whole else torch.float32))
 
 
-def _linspace(call: Call) -> Result:
+def _linspace(call: OperatorCall) -> Result:
     for name in ("start", "end"):
         if not isinstance(call[name], (int, float)):
             raise ArgumentsError(f"its argument {name!r} is {call[name]!r:.40}")
@@ -778,21 +778,21 @@ def _linspace(call: Call) -> Result:
     return made([call.integer("steps", 0)], call.dtype(torch.float32))
 
 
-def _eye(call: Call) -> Result:
+def _eye(call: OperatorCall) -> Result:
     rows = call.integer("n", 0)
     columns = call.integer("m", 0) if "m" in call.arguments else rows
     _plain_layout(call)
     return made([rows, columns], call.dtype(torch.float32))
 
 
-def _scalar_tensor(call: Call) -> Result:
+def _scalar_tensor(call: OperatorCall) -> Result:
     if isinstance(call["s"], BatchSize):
         raise NotPerImageError("its argument 's' depends on the number of images")
     _plain_layout(call)
     return made([], call.dtype(torch.float32))
 
 
-def _triangle_indices(call: Call) -> Result:
+def _triangle_indices(call: OperatorCall) -> Result:
     rows, columns = call.integer("row", 0), call.integer("col", 0)
     offset = call.integer("offset")
     check_elements([rows, columns])
@@ -806,7 +806,7 @@ def _triangle_indices(call: Call) -> Result:
     return made([2, lower], call.dtype(torch.int64))
 
 
-def _size(call: Call) -> Result:
+def _size(call: OperatorCall) -> Result:
     x = call.tensor()
     axis = call.axis_of("dim", x.ndim)
     if not x.sizes:
@@ -814,7 +814,7 @@ def _size(call: Call) -> Result:
     return size_of(x, axis, call.batch)
 
 
-def _numel(call: Call) -> Result:
+def _numel(call: OperatorCall) -> Result:
     x = call.tensor()
     if x.axis is None:
         return x.elements

@@ -9,9 +9,9 @@ import torch
 
 from .facts import (
     ArgumentsError,
-    Call,
     Facts,
     NotPerImageError,
+    OperatorCall,
     Result,
     Rule,
     align_images,
@@ -53,7 +53,7 @@ def convolved_size(size: int, kernel: int, stride: int, padding: int, dilation: 
     return found
 
 
-def _convolution(call: Call) -> Result:
+def _convolution(call: OperatorCall) -> Result:
     x, weight = call.tensor("input"), call.tensor("weight")
     ndim = weight.ndim - 2
     if call.packet[-2:] in ("1d", "2d", "3d") and ndim != int(call.packet[-2]):
@@ -124,7 +124,7 @@ def _convolution(call: Call) -> Result:
     return found
 
 
-def _pool(call: Call) -> Result:
+def _pool(call: OperatorCall) -> Result:
     ndim = int(next(c for c in call.packet if c in "123"))
     x = call.tensor()
     _images_first(x, ndim)
@@ -164,7 +164,7 @@ def _pool(call: Call) -> Result:
     return found
 
 
-def _adaptive_pool(call: Call) -> Result:
+def _adaptive_pool(call: OperatorCall) -> Result:
     ndim = int(next(c for c in call.packet if c in "123"))
     x = call.tensor()
     _images_first(x, ndim)
@@ -182,7 +182,7 @@ def _adaptive_pool(call: Call) -> Result:
     return found
 
 
-def _upsample(call: Call) -> Result:
+def _upsample(call: OperatorCall) -> Result:
     ndim = int(next(c for c in call.packet if c in "123"))
     x = call.tensor("input" if "input" in call.arguments else "self")
     if x.ndim != ndim + 2:
@@ -217,7 +217,7 @@ def _scaled(size: int, factor: object) -> int:
     return int(size * factor)
 
 
-def _grid_sample(call: Call) -> Result:
+def _grid_sample(call: OperatorCall) -> Result:
     x, grid = call.tensor("input"), call.tensor("grid")
     ndim = x.ndim - 2
     fits = ndim in (2, 3) and grid.ndim == x.ndim and grid.sizes[-1] == ndim
@@ -242,7 +242,7 @@ def _grid_sample(call: Call) -> Result:
     return found
 
 
-def _affine_grid(call: Call) -> Result:
+def _affine_grid(call: OperatorCall) -> Result:
     theta = call.tensor("theta")
     sizes = list(call["size"])
     ndim = len(sizes) - 2
@@ -257,7 +257,7 @@ def _affine_grid(call: Call) -> Result:
     return made([theta.sizes[0], *space, ndim], theta.dtype, theta.axis, theta.outer)
 
 
-def _windows_as_columns(call: Call) -> Result:
+def _windows_as_columns(call: OperatorCall) -> Result:
     """``im2col`` and ``col2im``: windows as columns of a matrix, and their sums."""
     x = call.tensor()
     kernel = small(call.exactly("kernel_size", 2, 1), "kernel_size")
@@ -282,7 +282,7 @@ def _windows_as_columns(call: Call) -> Result:
     return found
 
 
-def _weight_norm(call: Call) -> Result:
+def _weight_norm(call: OperatorCall) -> Result:
     v, g = call.tensor("v"), call.tensor("g")
     axis = call.integer("dim", 0)
     if v.axis is not None or g.axis is not None:

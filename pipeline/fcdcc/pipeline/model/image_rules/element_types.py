@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .facts import ArgumentsError, BatchSize, Call, Facts, NotPerImageError, names
+from .facts import ArgumentsError, BatchSize, Facts, NotPerImageError, OperatorCall, names
 
 # One letter for each group of types.
 _GROUPS: dict[torch.dtype, str] = {
@@ -44,15 +44,16 @@ _TAKEN: dict[str, str] = {
     **dict.fromkeys(
         names("""
         amax amin arctan2 atan2 clamp clamp_max clamp_min copysign cummax cummin deg2rad digamma
-        erf erfc erfinv fmax fmin fmod ge greater greater_equal gt heaviside
+        erf erfc erfinv fmax fmin ge greater greater_equal gt heaviside
         isneginf isposinf le less less_equal lgamma logit lt max maximum min minimum nanmean
-        nansum rad2deg remainder sign signbit special_erf special_logit special_xlogy xlogy
+        nansum rad2deg sign signbit special_erf special_logit special_xlogy xlogy
         """),
         "hfib",
     ),
     **dict.fromkeys(
         names("""
-        argmax argmin bucketize ceil clip fix floor floor_divide relu relu6 round threshold trunc
+        argmax argmin bucketize ceil clip fix floor floor_divide fmod relu relu6 remainder round
+        threshold trunc
         """),
         "hfi",
     ),
@@ -91,10 +92,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "Device": (torch.device,),
     "Generator": (),
 }
-_BY_MODE = {"div": "hfib", "divide": "hfib"}
+_BY_MODE = {"div": "hfi", "divide": "hfi"}
 
 
-def check_kinds(call: Call, kinds: Iterable[tuple[str, str, Any]]) -> None:
+def check_kinds(call: OperatorCall, kinds: Iterable[tuple[str, str, Any]]) -> None:
     """Refuse arguments of another kind than the operator's schema says.
 
     Kernels take types, layouts and memory formats as plain numbers and trust them.
@@ -127,7 +128,7 @@ def _is_of_kind(value: Any, kind: str) -> bool:
     return isinstance(value, _KINDS[kind])
 
 
-def check_types(call: Call) -> None:
+def check_types(call: OperatorCall) -> None:
     """Refuse values of a type that the kernels of an operator do not take."""
     taken = _TAKEN.get(call.packet, _ALL)
     if call.overload.endswith("_mode") and call.arguments.get("rounding_mode") is not None:
@@ -148,7 +149,7 @@ def check_types(call: Call) -> None:
         raise ArgumentsError(f"it makes values of {wanted}")
 
 
-def _check(call: Call, dtype: torch.dtype, taken: str) -> None:
+def _check(call: OperatorCall, dtype: torch.dtype, taken: str) -> None:
     group = _GROUPS.get(dtype)
     if group is None and call.packet in _CASTS:
         return

@@ -81,6 +81,8 @@ def number_function(name: str) -> Callable[..., Number]:
     def checked(*values: Any) -> Number:
         try:
             return _checked(function(*map(_checked, values)))
+        except ModelError:
+            raise
         except (ArithmeticError, ValueError, TypeError) as error:
             raise ModelError(f"a size of the model cannot be computed ({name}): {error}") from error
 
