@@ -46,6 +46,7 @@ from fcdcc.storage.objects import open_folder
 from fcdcc.storage.pictures import PictureForm, read_picture
 from fcdcc.storage.records import BlockRecord, read_records, record_name
 from fcdcc.storage.runs import read_run
+from support.operator_programs import check_images_apart, opened, random_model
 from support.pt2 import CONSTANTS, GRAPH, WEIGHTS, packed, pt2, records
 from support.stored import fill, make_output
 
@@ -76,10 +77,17 @@ def model_file() -> bytes:
 
 
 def model(data: bytes, _: Path) -> None:
-    """Open a model file, and plan it."""
+    """Open a model file, plan it and run it, image by image."""
     network = open_model(data).network
     if network.input_shape[1:] == MODEL[1:]:
-        network_shapes(network, (2, 3, 8, 8))
+        images = network.input_shape[0] or 2
+        network_shapes(network, (images, 3, 8, 8))
+        check_images_apart(network, (3, 8, 8))
+
+
+def operators(data: bytes, _: Path) -> None:
+    """Open and run a model of operators of the list that the bytes choose."""
+    opened(random_model(int.from_bytes(data[:64], "big")))
 
 
 def in_archive(record: str) -> Target:
@@ -267,6 +275,7 @@ def picture(data: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Target] = {
     "model": model,
+    "operators": operators,
     "graph": in_archive(GRAPH),
     "weights": in_archive(WEIGHTS),
     "constants": in_archive(CONSTANTS),
@@ -287,6 +296,20 @@ TARGETS: dict[str, Target] = {
     "chunk": chunk,
     "picture": picture,
 }
+
+
+def right_programs(count: int) -> list[bytes]:
+    """Return the bytes that choose the first so many programs that can be opened."""
+    found: list[bytes] = []
+    for seed in range(256):
+        try:
+            open_model(random_model(seed))
+        except FcdccError:
+            continue
+        found.append(bytes([seed]))
+        if len(found) == count:
+            break
+    return found
 
 
 @cache
@@ -335,6 +358,7 @@ def samples() -> dict[str, list[bytes]]:
     job = b'model = "m.pt2"\ninput = "i.zarr"\noutput = "o.zarr"\nn = 6\nmean = [0.5]\n'
     return {
         "model": [model_file()],
+        "operators": right_programs(8),
         "graph": [parts[GRAPH]],
         "weights": [parts[WEIGHTS]],
         "constants": [parts[CONSTANTS]],

@@ -33,15 +33,20 @@ def _argument(given: Any) -> dict[str, Any]:
     if given is None:
         return {"as_none": True}
     if isinstance(given, list):
+        if None in given:
+            return {"as_optional_tensors": [_argument(item) for item in given]}
         if given and isinstance(given[0], dict) and "as_tensor" in given[0]:
             return {"as_tensors": [item["as_tensor"] for item in given]}
         if given and any(isinstance(item, dict) for item in given):
             items = [
-                item["as_sym_int"] if isinstance(item, dict) else {"as_int": item} for item in given
+                item.get("as_sym_int", item) if isinstance(item, dict) else {"as_int": item}
+                for item in given
             ]
             return {"as_sym_ints": items}
         kind = "as_floats" if given and isinstance(given[0], float) else "as_ints"
         return {kind: given}
+    if isinstance(given, torch.device):
+        return {"as_device": {"type": given.type, "index": None}}
     if isinstance(given, torch.dtype):
         return {"as_scalar_type": _TYPES[given]}
     kinds = {bool: "as_bool", int: "as_int", float: "as_float", str: "as_string"}

@@ -50,7 +50,7 @@ def test_steps_that_replace_changes_through_views_are_counted() -> None:
     for i in range(400):
         nodes.append(node("aten.add_.Scalar", f"w{i}", value("base"), 1.0))
         nodes.append(node("aten.stack.default", f"s{i}", views))
-    with pytest.raises(ModelError, match="more than .* steps"):
+    with pytest.raises(ModelError, match=r"more than .* steps"):
         open_model(with_nodes(harmless(), nodes))
 
 
