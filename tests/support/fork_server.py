@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 
 import psutil
@@ -24,6 +25,8 @@ def use_fork_server() -> None:
     """Have Dask fork worker processes; to be called once, after the tests are collected."""
     from distributed.utils import get_mp_context
 
+    missing = [name for name in PRELOAD if find_spec(name) is None]
+    assert not missing, f"the server cannot import {missing}: mend PRELOAD"
     get_mp_context().set_forkserver_preload(PRELOAD)  # Dask has set a list of its own
 
 
