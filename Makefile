@@ -36,8 +36,8 @@ demo: $(READY) ## classify real images with two of six workers stopped in the mi
 test: $(READY) ## run the test suite
 	$(PYTEST)
 
-test-ci: $(READY) ## the long tests that continuous integration runs, too
-	$(PYTEST) -m 'long and ci'
+test-ci: $(READY) ## the long tests that continuous integration runs after `make test`
+	$(PYTEST) -m long --ignore=tests/fuzz
 
 test-long: $(READY) ## run the long tests, too
 	$(PYTEST) -m 'long or not long'

@@ -24,7 +24,7 @@ from support.small import IMAGES, make_files
 LIMIT = "700MB"
 WORKERS = 2
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.ci, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Small networks under one to three faults at random moments, with Dask's validation on.
 
-A few runs here, some more in continuous integration (``make test-ci``); ``make chaos`` has 170
-with worker threads and 30 with worker processes.
+A few runs here; ``make chaos`` has 170 with worker threads and 30 with worker processes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from support.anyk_graphs import gathered
 from support.small import SHAPE, make_files
 
 THREADS, PROCESSES = 170, 30
-CI_THREADS, CI_PROCESSES = 24, 5
 SHORT_THREADS, SHORT_PROCESSES = 4, 1
 
 Case = tuple[Model, Any, Any]
@@ -81,13 +79,11 @@ def test_processes(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" not in metafunc.fixturenames:
         return
-    few, ci, all_ = {
-        "test_threads": (SHORT_THREADS, CI_THREADS, THREADS),
-        "test_processes": (SHORT_PROCESSES, CI_PROCESSES, PROCESSES),
+    few, all_ = {
+        "test_threads": (SHORT_THREADS, THREADS),
+        "test_processes": (SHORT_PROCESSES, PROCESSES),
     }[metafunc.function.__name__]
-    seeds = [pytest.param(seed) for seed in range(few)]
-    seeds += [
-        pytest.param(seed, marks=[pytest.mark.long, pytest.mark.ci]) for seed in range(few, ci)
+    seeds = [
+        pytest.param(seed, marks=() if seed < few else pytest.mark.long) for seed in range(all_)
     ]
-    seeds += [pytest.param(seed, marks=pytest.mark.long) for seed in range(ci, all_)]
     metafunc.parametrize("seed", seeds)

@@ -176,10 +176,7 @@ def test_a_few_kills(files: Files, tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("seed", "redundancy"),
-    [pytest.param(11, "standby", marks=pytest.mark.ci), (12, "off"), (13, "eager")],
-)
+@pytest.mark.parametrize(("seed", "redundancy"), [(11, "standby"), (12, "off"), (13, "eager")])
 def test_thirty_kills(files: Files, tmp_path: Path, seed: int, redundancy: str) -> None:
     kinds = ["client", "all", "worker", "scheduler", "client", "all", "client", "scheduler"]
     chaos(files, tmp_path, [*kinds, "all", "client"], seed, redundancy)

@@ -116,8 +116,8 @@ def one_behind_a_proxy(folder: Path) -> Iterator[tuple[str, Behind]]:
     "kind",
     [
         "cut",
-        pytest.param("delay", marks=[pytest.mark.long, pytest.mark.ci]),
-        pytest.param("loss", marks=[pytest.mark.long, pytest.mark.ci]),
+        pytest.param("delay", marks=pytest.mark.long),
+        pytest.param("loss", marks=pytest.mark.long),
     ],
 )
 def test_a_bad_network_costs_time_and_nothing_else(files: Files, tmp_path: Path, kind: str) -> None:

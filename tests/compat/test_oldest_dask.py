@@ -42,7 +42,6 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_the_plugin_works_with_the_oldest_dask(oldest: Path) -> None:
     layers = [str(ROOT / layer) for layer in ("coding", "storage", "pipeline")]

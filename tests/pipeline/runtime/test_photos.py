@@ -65,7 +65,6 @@ def add_crops(folder: Path, first: int, count: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.ci
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
 def test_two_thousand_photos_twice_by_the_schedule(tmp_path: Path) -> None:
@@ -91,9 +90,10 @@ def test_two_thousand_photos_twice_by_the_schedule(tmp_path: Path) -> None:
         assert made["images"] == pictures
         assert [bad["name"] for bad in made["bad"]] == ["china/broken.jpg"]
         command = [sys.executable, "-m", "fcdcc.pipeline", "schedule", str(tmp_path / "job.toml")]
-        command += ["--cron", "* * * * *", "--now", "--runs", "2"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        assert said.count("the run ended with code 0") == 2
+        command += ["--cron", "* * * * *", "--runs", "1"]
+        for when in (["--now"], []):  # one after the other, however long the first takes
+            said = subprocess.run([*command, *when], capture_output=True, text=True, check=True)
+            assert said.stderr.count("the run ended with code 0") == 1
         summary = json.loads((tmp_path / "summary.json").read_text())  # of the second run
         assert (summary["status"], summary["blocks_done"]) == ("complete", 0)
         assert fcdcc("status", tmp_path / "out.zarr").exit_code == 0
