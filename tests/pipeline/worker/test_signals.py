@@ -113,10 +113,15 @@ def test_a_worker_process_that_is_told_to_end_hands_over_what_it_holds(files: Fi
 
 @pytest.mark.cluster
 def test_ctrl_c_is_left_to_the_client() -> None:
-    with (
-        LocalCluster(n_workers=1, preload=PRELOAD, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        ignored = client.run(lambda: signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
-    assert list(ignored.values()) == [True]
-    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    # A program that a shell starts in the background ignores SIGINT: not so this test.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            LocalCluster(n_workers=1, preload=PRELOAD, dashboard_address=":0") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            ignored = client.run(lambda: signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+        assert list(ignored.values()) == [True]
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
