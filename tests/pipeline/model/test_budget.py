@@ -54,6 +54,25 @@ def test_steps_that_replace_changes_through_views_are_counted() -> None:
         open_model(with_nodes(harmless(), nodes))
 
 
+def test_copies_of_numbers_for_many_stages_are_counted() -> None:
+    """Each stage computes the numbers that it needs."""
+    count, last = 400, "relu"
+    numbers = ["size", *(f"t{i}" for i in range(count))]
+    nodes = [node("aten.sym_size.int", "size", value("relu"), 0, makes=[number("size")])]
+    for old, new in pairwise(numbers):
+        nodes.append(node("operator.mul", new, number(old), 1, makes=[number(new)]))
+    recorded = {}
+    for i in range(count):
+        shape = [number(numbers[-1]), 4, 6, 6]
+        nodes.append(node("aten.reshape.default", f"r{i}", value(last), shape))
+        nodes.append(node("aten.conv2d.default", f"c{i}", value(f"r{i}"), value("filters")))
+        recorded |= {f"r{i}": "relu", f"c{i}": "relu"}
+        last = f"c{i}"
+    tensors = {"filters": torch.ones(4, 4, 1, 1)}
+    with pytest.raises(ModelError, match=r"more than .* steps"):
+        open_model(with_nodes(harmless(), nodes, tensors, {"relu": last}, recorded))
+
+
 def test_a_model_of_too_many_steps_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MAX_STEPS", 3)
     with pytest.raises(ModelError, match="more than 3 steps"):

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..errors import RowsError
+from ..errors import ModelError, RowsError
+from ..model.image_analysis import step_facts
+from ..model.image_rules.facts import Facts, constant_facts
 from ..model.network import GlueStage, Ref, Step
 from ..model.operators import bound_arguments, schema
 from ..model.rewriting import substitute
-from .meta_shapes import result_on_meta
 from .operation import Call, NotLocalError, Operand, RowOperation, Rule, numbered_arguments
 from .rules import axes, convolutions, padding, pointwise, pooling, resampling
 
@@ -140,8 +141,7 @@ def analyse(
 ) -> StageRows:
     """Find which outputs of a stage can be computed row by row.
 
-    No values are computed, only shapes, on PyTorch's meta device. A step without a rule needs
-    all rows of its operands.
+    No values are computed, only shapes. A step without a rule needs all rows of its operands.
 
     Parameters
     ----------
@@ -158,6 +158,20 @@ def analyse(
         If an input has no layout, or one whose row axis does not exist.
     """
     return _Analysis(stage, inputs, tensors).run()
+
+
+def _on_meta(found: Any) -> Any:
+    """Return tensors on the meta device instead of the facts about them."""
+    if isinstance(found, Facts):
+        return torch.empty(found.sizes, dtype=found.dtype, device="meta")
+    return [_on_meta(item) for item in found] if isinstance(found, list) else found
+
+
+def _as_facts(value: Any) -> Any:
+    """Return the facts about tensors on the meta device: the inverse of :func:`_on_meta`."""
+    if isinstance(value, torch.Tensor):
+        return Facts(tuple(value.shape), value.dtype)
+    return [_as_facts(item) for item in value] if isinstance(value, list) else value
 
 
 class _Unknown:
@@ -217,18 +231,19 @@ class _Analysis:
 
     def _result(self, step: Step) -> Any:
         """Return the step's result for whole values, on the meta device."""
-
-        def leaf(value: Any) -> Any:
-            if isinstance(value, Ref):
-                return self._value(value.name)
-            return torch.device("meta") if isinstance(value, torch.device) else value
-
         if any(self._value(name) is _UNKNOWN for name in step.references):
             return _UNKNOWN
         try:
-            return result_on_meta(step, leaf)
-        except Exception:  # noqa: BLE001  # any error of PyTorch: the shape is unknown
+            found, _ = step_facts(step, self._facts, None)
+        except ModelError:
             return _UNKNOWN
+        return _on_meta(found)
+
+    def _facts(self, name: str) -> Any:
+        """Return what is known about a value, which is the same for every batch here."""
+        if name in self.tensors:
+            return constant_facts(self.tensors[name])
+        return _as_facts(self._value(name))
 
     def _axis(self, step: Step) -> int | None:
         """Return the row axis of the step's result; record its row operation or its barrier."""
@@ -317,4 +332,5 @@ class _Analysis:
                 if source not in seen:
                     seen.add(source)
                     pending.append(source)
-        return tuple(sorted(found, key=list(steps).index))
+        order = {name: place for place, name in enumerate(steps)}
+        return tuple(sorted(found, key=order.__getitem__))

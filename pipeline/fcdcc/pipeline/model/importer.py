@@ -77,7 +77,7 @@ def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
         items, tensors, output = fold_batch_norms_into(items, tensors, output)
     shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
     sizes = {name: meta.sizes for name, meta in metas.items()}
-    network = _assembled(items, output, tensors, sizes, program.input, shape, images.dtype)
+    network = _assembled(items, output, tensors, sizes, program.input, shape, images.dtype, budget)
     space = shape[1:]
     if all(size is not None for size in space):
         found = analyse_images(network, [size for size in space if size is not None])
@@ -96,7 +96,7 @@ def fold_batch_norms(network: Network) -> Network:
         joined(network.stages), network.tensors, network.output
     )
     described = (network.input, network.input_shape, network.input_dtype)
-    return _assembled(items, output, tensors, network.sizes, *described)
+    return _assembled(items, output, tensors, network.sizes, *described, ImportBudget())
 
 
 def _assembled(
@@ -107,9 +107,10 @@ def _assembled(
     input_name: str,
     input_shape: tuple[int | None, ...],
     input_dtype: torch.dtype,
+    budget: ImportBudget,
 ) -> Network:
     live = live_items(items, output)
-    stages = cut(live, output, tensors, sizes)
+    stages = cut(live, output, tensors, sizes, budget)
     read = dict.fromkeys(name for item in joined(stages) for name in inputs_of(item))
     used = {name: tensors[name].contiguous() for name in read if name in tensors}
     passed = [input_name, *(name for stage in stages for name in stage.outputs)]

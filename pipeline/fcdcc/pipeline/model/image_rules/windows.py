@@ -148,11 +148,11 @@ def _pool(call: OperatorCall) -> Result:
     axes = zip(x.sizes[-ndim:], kernel, steps, padding, dilation, strict=True)
     for n, k, s, p, d in axes:
         last = n + 2 * p - d * (k - 1) - 1
-        if last < 0:
-            raise ArgumentsError(f"a window of {d * (k - 1) + 1} does not fit {n + 2 * p} entries")
         count = (last + (s - 1 if ceil else 0)) // s + 1
         # The last window must begin inside the input or the padding before it.
         sizes.append(count - (ceil and (count - 1) * s >= n + p))
+        if sizes[-1] < 1:
+            raise ArgumentsError(f"a window of {d * (k - 1) + 1} does not fit {n + 2 * p} entries")
     if call.packet == "avg_pool3d" and any(
         k > n for k, n in zip(kernel, x.sizes[-3:], strict=True)
     ):

@@ -17,11 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from ..budget import ImportBudget
 from ..network import ConvStage, GlueStage, Ref, Stage, Step
 from ..operators import is_number
 from ..rewriting import Item, NameSource, inputs_of, output_of, redirect_step
 
 Sizes: TypeAlias = tuple[int | str, ...]
+
+_USUAL_SOURCES = 16
+"""Tensors that a number may be computed from without counting as further steps."""
 
 
 def cut(
@@ -29,6 +33,7 @@ def cut(
     output: str,
     tensors: Iterable[str],
     sizes: Mapping[str, Sizes],
+    budget: ImportBudget,
 ) -> tuple[Stage, ...]:
     """Return the stages of a network, in an order in which they can run.
 
@@ -42,12 +47,13 @@ def cut(
         The names that stand for tensors of the model.
     sizes
         Of values, as far as known; see :attr:`~fcdcc.pipeline.model.network.Network.sizes`.
+    budget
+        How many steps there may be, copies of numbers for several stages included.
     """
     numbers = _numbers(items)
-    groups = _grouped(items, numbers)
-    builder = _StageBuilder(
-        numbers, frozenset(tensors), sizes, NameSource(output_of(i) for i in items)
-    )
+    groups = _grouped(items, numbers, budget)
+    names = NameSource(output_of(item) for item in items)
+    builder = _StageBuilder(numbers, frozenset(tensors), sizes, names, budget)
     stages = [builder.stage(group) for group in groups]
     read_elsewhere = {output}.union(*(stage.inputs for stage in stages))
     return tuple(_finished(stage, index, read_elsewhere) for index, stage in enumerate(stages))
@@ -71,9 +77,11 @@ def _finished(stage: Stage, index: int, read_elsewhere: set[str]) -> Stage:
     return replace(stage, index=index, outputs=outputs)
 
 
-def _grouped(items: Sequence[Item], numbers: Mapping[str, Step]) -> list[list[Item]]:
+def _grouped(
+    items: Sequence[Item], numbers: Mapping[str, Step], budget: ImportBudget
+) -> list[list[Item]]:
     """Return the items of each stage, number steps left out, in the order of the stages."""
-    sources = _sources(items, numbers)
+    sources = _sources(items, numbers, budget)
     latest: dict[str, int] = {}
     group_of: dict[str, _Group] = {}
     groups: list[_Group] = []
@@ -111,13 +119,16 @@ def _numbers(items: Sequence[Item]) -> dict[str, Step]:
     return numbers
 
 
-def _sources(items: Sequence[Item], numbers: Mapping[str, Step]) -> dict[str, tuple[str, ...]]:
+def _sources(
+    items: Sequence[Item], numbers: Mapping[str, Step], budget: ImportBudget
+) -> dict[str, tuple[str, ...]]:
     """Return, for each number, the tensors that it is computed from."""
     sources: dict[str, tuple[str, ...]] = {}
     for item in items:
         if output_of(item) in numbers:
             found = [source for ref in inputs_of(item) for source in sources.get(ref, (ref,))]
             sources[output_of(item)] = tuple(dict.fromkeys(found))
+            budget.take_steps(max(len(found) - _USUAL_SOURCES, 0))
     return sources
 
 
@@ -159,12 +170,14 @@ class _StageBuilder:
         tensors: frozenset[str],
         sizes: Mapping[str, Sizes],
         names: NameSource,
+        budget: ImportBudget,
     ) -> None:
         self.numbers = numbers
         self.tensors = tensors
         self.sizes = sizes
         self.names = names
         self.copied_numbers: set[str] = set()
+        self.budget = budget
 
     def stage(self, group: list[Item]) -> Stage:
         """Return a stage; the caller fills in its index and outputs."""
@@ -230,6 +243,7 @@ class _StageSteps:
                     pending.pop()
                 continue
             pending.pop()
+            self.builder.budget.take_steps()
             taken = current in self.builder.copied_numbers
             own = self.builder.names.fresh(current) if taken else current
             self.builder.copied_numbers.add(own)
