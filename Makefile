@@ -16,6 +16,11 @@ FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/
   tests/pipeline/monitoring/test_output_status.py tests/pipeline/runtime/test_job.py tests/pipeline/anyk/test_processes.py \
   tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py
 
+# The long tests that show what no short one does, in about ten minutes.
+LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
+  'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
+  tests/pipeline/runtime/test_photos.py
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-ci test-long chaos fuzz licences sbom lint format docs bench clean
 
@@ -37,7 +42,7 @@ test: $(READY) ## run the test suite
 	$(PYTEST)
 
 test-ci: $(READY) ## the long tests that continuous integration runs after `make test`
-	$(PYTEST) -m long --ignore=tests/fuzz
+	$(PYTEST) -m long $(LONG_IN_CI)
 
 test-long: $(READY) ## run the long tests, too
 	$(PYTEST) -m 'long or not long'
