@@ -24,6 +24,7 @@ import pytest
 import xarray as xr
 
 from fcdcc.storage import OutputError, open_predictions, verify
+from support.fork_server import worker_processes
 from support.schedulers import own_cluster
 from support.small import IMAGES, Files
 
@@ -85,14 +86,6 @@ def kill(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=PATIENCE)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if any("spawn_main" in a for a in child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
-
-
 def wait_for_moment(job: Job, process: subprocess.Popen[str], draw: random.Random) -> None:
     """Wait until some more blocks are recorded, or for some time of the start."""
     records = job.output / ".fcdcc" / "blocks"
@@ -124,9 +117,13 @@ def strike(job: Job, kind: str, draw: random.Random, folder: Path) -> str:
             _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
         return err
+    before = job.done()
     process = job.start()
     wait_for_moment(job, process, draw)
-    workers = workers_of(process)
+    workers = worker_processes(process.pid)
+    assert workers or job.done() == before or process.poll() is not None, (
+        "the workers were not found"
+    )
     if kind == "worker":
         kill(workers[:1])
         _, err = process.communicate(timeout=PATIENCE)

@@ -1,33 +1,32 @@
-"""Processes of test clusters are forked from a server that has already imported PyTorch and Dask.
+"""Worker processes of test clusters are forked, as those of a job's own cluster are.
 
-A new interpreter takes two seconds of CPU time for these imports, a fork next to none. Commands
-that tests start as users do (``python -m fcdcc.pipeline``) are not affected: their worker
-processes are started by Dask's default, ``spawn``.
+The server that they are forked from has imported PyTorch and Dask: a new interpreter takes two
+seconds of CPU time for that, a fork next to none.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 
 import psutil
 
-PRELOAD = ["distributed.nanny", "distributed.dashboard.worker", "fcdcc.pipeline.worker.kernels"]
-"""What the server imports; for other modules each process pays itself."""
-
 METHOD = "forkserver"
 
 
 def use_fork_server() -> None:
-    """Have Dask fork worker processes; to be called once, after the tests are collected."""
+    """Set what the server imports; to be called once, after the tests are collected."""
     from distributed.utils import get_mp_context
 
-    missing = [name for name in PRELOAD if find_spec(name) is None]
-    assert not missing, f"the server cannot import {missing}: mend PRELOAD"
-    get_mp_context().set_forkserver_preload(PRELOAD)  # Dask has set a list of its own
+    from fcdcc.pipeline.runtime.cluster import FORK_SERVER_IMPORTS
+
+    missing = [name for name in FORK_SERVER_IMPORTS if find_spec(name) is None]
+    assert not missing, f"the server cannot import {missing}"
+    get_mp_context().set_forkserver_preload(FORK_SERVER_IMPORTS)  # Dask has set a list of its own
 
 
 def settings() -> dict[str, str]:
@@ -38,11 +37,23 @@ def settings() -> dict[str, str]:
     }
 
 
-def worker_processes() -> list[psutil.Process]:
-    """Return the worker processes of all clusters that this process has started."""
-    found = psutil.Process().children(recursive=True)
-    ours = [p for p in found if any(METHOD in argument for argument in p.cmdline())]
-    return [process for process in ours if process.ppid() != os.getpid()]
+def worker_processes(client: int | None = None) -> list[psutil.Process]:
+    """Return the worker processes of all clusters that a process has started.
+
+    Parameters
+    ----------
+    client
+        The id of that process; None: this one. If it has ended there are none.
+    """
+    found: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(client).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                # The server's own parent is the client.
+                forked = any(METHOD in argument for argument in process.cmdline())
+                if forked and process.ppid() != (client or os.getpid()):
+                    found.append(process)
+    return found
 
 
 def start_program(module: str, *arguments: str) -> BaseProcess:
