@@ -3,6 +3,8 @@
 A block is encoded as an array of its own, whose chunks then get the names that belong to the
 block's place in the output. So the bytes are known before anything is stored: they can be
 checksummed, flushed, and stored by only the first of several writers.
+
+Zarr is imported when a chunk is encoded or decoded: ``fcdcc status`` does neither.
 """
 
 from __future__ import annotations
@@ -10,18 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.buffer import default_buffer_prototype
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
 
 from .checksummed_json import Json
 from .errors import DamageError, OutputError
 from .layout import BlockLayout, chunk_shape
+
+if TYPE_CHECKING:
+    import zarr
 
 __all__ = ["OutputArray", "add_array", "check_name", "decode", "encode"]
 
@@ -149,6 +150,8 @@ def add_array(
     attributes: Mapping[str, Json],
 ) -> zarr.Array[Any]:
     """Create an output array in a group."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     return group.create_array(
         array.name,
         shape=(images, *array.shape),
@@ -208,6 +211,8 @@ def decode(
     DamageError
         If a chunk is missing or its checksum is wrong.
     """
+    from zarr.buffer import default_buffer_prototype
+
     own = array.of_block(block, batch)
     files, memory = _memory_array(own, length, batch)
     buffer = default_buffer_prototype().buffer
@@ -242,6 +247,9 @@ def _is_number(dtype: str) -> bool:
 def _memory_array(
     array: OutputArray, length: int, batch: int
 ) -> tuple[dict[str, Any], zarr.Array[Any]]:
+    import zarr
+    from zarr.storage import MemoryStore
+
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files))
     return files, add_array(group, array, length, batch, "n", {})

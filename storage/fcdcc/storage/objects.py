@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
-
 from .errors import OutputError
 from .files import Folder, LocalFolder, inside
 from .locations import is_local, scrubbed, shown
@@ -33,6 +31,8 @@ class ObjectFolder(Folder):
     """
 
     def __init__(self, location: str) -> None:
+        import fsspec  # this takes a while, and folders on disks do not need it
+
         super().__init__(location)
         try:
             files, root = fsspec.core.url_to_fs(location)
@@ -147,6 +147,8 @@ class ObjectFolder(Folder):
 
     def rename(self, location: str) -> None:
         """Move the folder."""
+        import fsspec
+
         with self._reported():
             _, target = fsspec.core.url_to_fs(location)
             if self._files.exists(target):

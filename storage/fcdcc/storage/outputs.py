@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .checksummed_json import Json
 from .chunks import OutputArray
@@ -14,7 +15,6 @@ from .fingerprint import Fingerprint
 from .journals import damaged_journals
 from .layout import BlockLayout
 from .locations import normalise, shown
-from .metadata import Coordinate, make_contents
 from .objects import open_folder
 from .prediction_store import PredictionStore
 from .records import Chunk
@@ -30,6 +30,9 @@ from .runs import (
     read_run,
     write_copies,
 )
+
+if TYPE_CHECKING:
+    from .metadata import Coordinate
 
 __all__ = [
     "check_fingerprint",
@@ -114,6 +117,8 @@ def create_predictions(
         If something is there already, the values do not fit together, or it cannot be
         written.
     """
+    from .metadata import make_contents  # it imports Zarr, which reading an output does not need
+
     location = normalise(url)
     if not arrays or arrays[0].name != PREDICTION:
         raise OutputError(
@@ -230,6 +235,8 @@ def resize_predictions(
     OutputError
         If there are fewer images than before, or the files cannot be written.
     """
+    from .metadata import make_contents
+
     location = normalise(url)
     folder = open_folder(location)
     run = inspect_output(location)

@@ -8,16 +8,23 @@
     worker            what a share does on its worker: stop early, report wrong shares
     queries           what clients can query from the plugin
     client_loop       the same without the plugin, by a loop in the client
+
+Names are imported when they are first used, since ``fcdcc report`` reads records of the state
+machine and needs no Dask.
 """
 
 from __future__ import annotations
 
-from .queries import anyk_alive, anyk_forget, anyk_report
-from .scheduler.anyk_plugin import AnyKPlugin
-from .scheduler.dask_contract import UnsupportedDaskError
-from .state_machine.events import Readiness
-from .tasks import ERASED, AnyK, AnyKError, Share, any_k
-from .worker import abandonable, wanted
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .queries import anyk_alive, anyk_forget, anyk_report
+    from .scheduler.anyk_plugin import AnyKPlugin
+    from .scheduler.dask_contract import UnsupportedDaskError
+    from .state_machine.events import Readiness
+    from .tasks import ERASED, AnyK, AnyKError, Share, any_k
+    from .worker import abandonable, wanted
 
 __all__ = [
     "ERASED",
@@ -34,3 +41,29 @@ __all__ = [
     "anyk_report",
     "wanted",
 ]
+
+_MODULE_OF = {
+    "ERASED": "tasks",
+    "AnyK": "tasks",
+    "AnyKError": "tasks",
+    "AnyKPlugin": "scheduler.anyk_plugin",
+    "Readiness": "state_machine.events",
+    "Share": "tasks",
+    "UnsupportedDaskError": "scheduler.dask_contract",
+    "abandonable": "worker",
+    "any_k": "tasks",
+    "anyk_alive": "queries",
+    "anyk_forget": "queries",
+    "anyk_report": "queries",
+    "wanted": "worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

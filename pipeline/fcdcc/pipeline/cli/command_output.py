@@ -8,12 +8,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from ..errors import OptionError
-from ..options import LogFormat
+
+if TYPE_CHECKING:
+    from ..options import LogFormat
 
 STDOUT = "-"
 """Name that stands for standard output in place of a file."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import click
 
@@ -11,19 +12,57 @@ from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.errors import LockedError
 
 from ..errors import ClusterLostError
-from .codes_command import codes
-from .demo_command import demo
-from .ingest_command import ingest
-from .plan_command import plan
 from .process_exit import ExitCode, interruptible
-from .report_command import report
-from .run_command import run
-from .schedule_command import schedule
-from .status_command import status, verify
+
+
+class _Listed(NamedTuple):
+    """A command that is imported only when it is used.
+
+    Parameters
+    ----------
+    module
+        The module beside this one that has the command, under the name of the command.
+    summary
+        What the list of commands says of it.
+    """
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "run": _Listed("run_command", "Run MODEL over images and write predictions; continue a run."),
+    "plan": _Listed("plan_command", "Show what would run and what it costs; nothing runs."),
+    "status": _Listed("status_command", "Show which blocks are done, missing or failed, and why."),
+    "verify": _Listed("status_command", "Read every stored chunk and compare it with its record."),
+    "report": _Listed("report_command", "Report times, erasures, decodes and workers of the runs."),
+    "ingest": _Listed("ingest_command", "Make a Zarr array of the pictures in a folder."),
+    "codes": _Listed("codes_command", "Compare all codes: conditioning, error, cost."),
+    "schedule": _Listed("schedule_command", "Run a job at the times of a cron line."),
+    "demo": _Listed("demo_command", "Classify images while worker processes are stopped."),
+}
+"""All commands, in the order of the list."""
 
 
 class _CommandGroup(click.Group):
     """A group whose commands end with one line and an exit code on errors and interruptions."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command and return it; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[cmd_name].module}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of all commands, of which none is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an FcdccError becomes a line on standard error and an exit code."""
@@ -61,7 +100,3 @@ def main() -> None:
 
     Slow and lost workers do not delay it, up to a number of your choice.
     """
-
-
-for command in (run, plan, status, verify, report, ingest, codes, schedule, demo):
-    main.add_command(command)

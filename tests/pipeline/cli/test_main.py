@@ -1,0 +1,78 @@
+"""The list of commands, and what commands import: what only reads an output answers at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from fcdcc.pipeline.cli import main
+from support.jobs import fcdcc
+from support.small import Files
+
+TORCH = {"torch"}
+ENGINES = {"torch", "dask", "distributed", "zarr", "fsspec", "pydantic", "sympy", "pandas"}
+EVERYTHING = {*ENGINES, "numpy", "rich", "jinja2", "asyncio"}
+
+
+def imports_of(*command: object) -> set[str]:
+    """Return the modules that a command imports in a process of its own, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "fcdcc.pipeline", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.fixture(scope="module")
+def output(files: Files, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a job that has run."""
+    made = tmp_path_factory.mktemp("output") / "out.zarr"
+    done = fcdcc("run", files.model, files.images, made, "--scheduler", scheduler, "--limit", 4)
+    assert done.exit_code == 0, done.output
+    return made
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    assert not imports_of(*command) & EVERYTHING
+
+
+def test_help_of_a_command_does_not_import_torch() -> None:
+    assert not imports_of("run", "--help") & TORCH
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
+def test_what_reads_an_output_imports_neither_torch_nor_dask(command: str, output: Path) -> None:
+    assert not imports_of(command, output) & ENGINES
+
+
+def test_a_plan_does_not_need_the_compiler_of_torch(files: Files) -> None:
+    found = imports_of("plan", files.model, files.images)
+    assert "torch" in found
+    assert not {name for name in found if name.startswith(("torch._dynamo", "torch._inductor"))}
+
+
+def test_help_lists_every_command_and_all_can_be_loaded() -> None:
+    listed = CliRunner().invoke(main, ["--help"]).stdout
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert isinstance(command, click.Command)
+        assert command.name == name
+        assert f"\n  {name} " in listed
+
+
+def test_an_unknown_command_is_one_clear_line_and_code_2() -> None:
+    result = fcdcc("rum")
+    assert result.exit_code == 2
+    assert "rum" in result.stderr
+    assert "Traceback" not in result.output
