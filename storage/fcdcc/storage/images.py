@@ -94,6 +94,7 @@ def open_images(
         ids_name=None if single else _find_ids(location, path, found, axes.names),
         form=form_of(found),
         single=single,
+        image_chunk=1 if single else int(found.chunks[axes.order[0]]),
         row_chunk=int(found.chunks[axes.order[2] - single]),
         chunk_bytes=math.prod(found.chunks) * found.dtype.itemsize,
     )

@@ -7,6 +7,7 @@ and keeps it open.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -53,8 +54,8 @@ class ImageSource:
         another way, sources of the new one do not use the open old one.
     single
         Whether the stored array is one image, without the axis n.
-    row_chunk, chunk_bytes
-        Rows per stored chunk, and bytes of a chunk before compression.
+    image_chunk, row_chunk, chunk_bytes
+        Images and rows per stored chunk, and bytes of a chunk before compression.
     """
 
     url: str = field(repr=False)
@@ -67,6 +68,7 @@ class ImageSource:
     limit: int | None = None
     form: str = ""
     single: bool = False
+    image_chunk: int = 1
     row_chunk: int = 1
     chunk_bytes: int = 0
 
@@ -85,6 +87,11 @@ class ImageSource:
     def image_shape(self) -> tuple[int, ...]:
         """(c, *space) of one image."""
         return self.shape[1:]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image as it is stored, before compression."""
+        return math.prod(self.image_shape) * np.dtype(self.dtype).itemsize
 
     @property
     def channels(self) -> int:

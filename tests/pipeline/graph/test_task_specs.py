@@ -15,18 +15,18 @@ from dask._task_spec import Task
 
 import zoo
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.graph import Block, build_block, build_retry
+from fcdcc.pipeline.graph import Block, StoreReader, build_block, build_retry
 from fcdcc.pipeline.halo import Rows
 from fcdcc.pipeline.model.network import Network
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.cost.profile import profile_network
 from fcdcc.pipeline.planner.cost.task_costs import TaskCost, block_costs
 from fcdcc.pipeline.planner.search import choose_plan
+from fcdcc.pipeline.plans.chunks import StoredChunks
 from fcdcc.pipeline.plans.plan import Plan
 from fcdcc.pipeline.plans.row_layout import row_layout
 from fcdcc.pipeline.worker.executable import Executable
-from fcdcc.pipeline.worker.kernels import reading
-from fcdcc.pipeline.worker.kernels.task_specs import ReadImages, TaskSpec, find_spec
+from fcdcc.pipeline.worker.kernels.task_specs import TaskSpec, find_spec
 from support.planned import usual_plans
 
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -57,21 +57,23 @@ def planned(form: str) -> tuple[Network, Plan]:
         return network, choose_plan(network, zoo.ZOO[name].input_shape, PlanOptions.of(**options))
 
 
-def read(key: Any, start: int, stop: int, pad_to: int, rows: Rows | None = None) -> Task:
-    return Task(key, reading.read, None, None, ReadImages(start, stop, pad_to, rows))
+def reader(plan: Plan) -> StoreReader:
+    """Return a reader of images in chunks of three, which several parts need."""
+    return StoreReader.of(None, None, "t", 0, 0, plan, StoredChunks(3, 1000, 100))
 
 
 def tasks_of(form: str) -> Iterator[Task]:
     """Yield the tasks of a block in this form, and those of its being computed again."""
     network, plan = planned(form)
     band = None if plan.band is None else Rows(plan.band, 2 * plan.band)
+    read = reader(plan)
     block = Block(Executable(network, plan).ref, "t", 0, IMAGES, read)
     for graph in (
         build_block(network, plan, block, band),
         build_retry(network, plan, block, band, "recheck", 1),
         build_retry(network, plan, block, band, "uncoded", 2),
     ):
-        for task in graph.tasks.values():
+        for task in (*read.tasks.values(), *graph.tasks.values()):
             assert isinstance(task, Task)
             yield task
 
@@ -109,8 +111,9 @@ def costs_of(form: str, tasks: dict[Any, Task]) -> dict[Any, TaskCost]:
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "band"])
 def test_what_a_task_costs_is_not_read_from_where_its_arguments_stand(form: str) -> None:
     network, plan = planned(form)
+    read = reader(plan)
     block = Block(Executable(network, plan).ref, "t", 0, IMAGES, read)
-    tasks = dict(build_block(network, plan, block).tasks)
+    tasks = {**build_block(network, plan, block).tasks, **read.tasks}
     turned = {
         key: Task(key, task.func, *reversed(task.args)) if type(task) is Task else task
         for key, task in tasks.items()

@@ -89,7 +89,7 @@ def test_bad_data_fails_its_blocks_alone_and_the_next_run_does_them(
     assert "2 of 13 blocks failed (2, 3)" in first.stderr
     progress = open_predictions(output).progress()
     assert progress.failed.keys() == {2, 3}
-    assert "cannot be read at [8:12" in progress.failed[2]
+    assert "cannot be read at [8:16" in progress.failed[2]
 
     chunk.write_bytes(whole)
     second = fcdcc(*command)

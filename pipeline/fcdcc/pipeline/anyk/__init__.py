@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .scheduler.anyk_plugin import AnyKPlugin
     from .scheduler.dask_contract import UnsupportedDaskError
     from .state_machine.events import Readiness
-    from .tasks import ERASED, AnyK, AnyKError, Share, any_k
+    from .tasks import ERASED, AnyK, AnyKError, BackedUpTask, Share, any_k
     from .worker import abandonable, wanted
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "AnyK",
     "AnyKError",
     "AnyKPlugin",
+    "BackedUpTask",
     "Readiness",
     "Share",
     "UnsupportedDaskError",
@@ -47,6 +48,7 @@ _MODULE_OF = {
     "AnyK": "tasks",
     "AnyKError": "tasks",
     "AnyKPlugin": "scheduler.anyk_plugin",
+    "BackedUpTask": "tasks",
     "Readiness": "state_machine.events",
     "Share": "tasks",
     "UnsupportedDaskError": "scheduler.dask_contract",

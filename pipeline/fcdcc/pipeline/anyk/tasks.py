@@ -53,7 +53,38 @@ ERASED: Final[Literal[_Marker.ERASED]] = _Marker.ERASED
 ShareRef: TypeAlias = Key | TaskRef | GraphNode
 
 
-class Share(Task):
+class BackedUpTask(Task):
+    """A task with another one that makes the same value from fewer inputs, or from none.
+
+    If a backup of the task is started on another worker
+    (:mod:`.state_machine.speculation`), the other task runs there: the worker that is late may be
+    the one that holds the inputs.
+
+    Parameters
+    ----------
+    key, func, args, kwargs
+        As of any task.
+    backup
+        The other task, under any key; None if a backup is the same task again.
+    """
+
+    backup: Task | None
+    __slots__ = ("backup",)
+
+    def __init__(
+        self,
+        key: Key | None,
+        func: Callable[..., Any],
+        /,
+        *args: Any,
+        backup: Task | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(key, func, *args, **kwargs)
+        self.backup = backup
+
+
+class Share(BackedUpTask):
     """A task that Dask's optimisations neither rename nor merge with its neighbours."""
 
     __slots__ = ()

@@ -19,8 +19,17 @@ from .block_graph import Block, BlockGraph, ImageReader
 from .by_images import build_by_images
 from .by_rows import build_by_rows
 from .gathered import build_gathered
+from .store_reader import StoreReader
 
-__all__ = ["Block", "BlockGraph", "ImageReader", "RetryMode", "build_block", "build_retry"]
+__all__ = [
+    "Block",
+    "BlockGraph",
+    "ImageReader",
+    "RetryMode",
+    "StoreReader",
+    "build_block",
+    "build_retry",
+]
 
 RetryMode: TypeAlias = Literal["recheck", "uncoded"]
 """How a block is computed again: with all its shares made and checked, or without a code."""

@@ -30,6 +30,7 @@ from ..errors import PlanError
 from ..halo import NetworkRows, Rows, ranges_for
 from ..model.network import ConvStage
 from ..options import JobConfig, PlanOptions
+from ..plans.chunks import NOTED_READS, StoredChunks
 from ..plans.plan import Plan
 
 MAX_IMAGE_BYTES = 2 * 2**30
@@ -127,13 +128,23 @@ def row_axis(found: NetworkRows) -> int:
     return axis - 1
 
 
-def reading_note(source: ImageSource, plan: Plan) -> str | None:
-    """Return what is wrong with how the images are stored, in words, if they are read in bands.
+def reading_note(source: ImageSource, chunks: StoredChunks, plan: Plan) -> str | None:
+    """Return what is wrong with how the images are stored, in words, if anything is.
 
     A band reads the chunks that hold its rows, and chunks are unpacked whole.
     """
+    if plan.band is None:
+        reads = chunks.reads(plan.batch, plan.part_images)
+        if reads <= NOTED_READS:
+            return None
+        size = chunks.images * chunks.image_bytes
+        return (
+            f"the images are stored in chunks of {chunks.images}, {_gib(size)} each, which is too "
+            f"much for a worker to keep for several shares: every chunk is unpacked {reads:.1f} "
+            f"times; store them in chunks of {plan.part_images} images, or take a larger --batch"
+        )
     chunk, rows = source.row_chunk, source.shape[2]
-    if plan.band is None or chunk <= max(2 * plan.band, 1):
+    if chunk <= max(2 * plan.band, 1):
         return None
     return (
         f"the images are stored in chunks of {chunk} of their {rows} rows, "

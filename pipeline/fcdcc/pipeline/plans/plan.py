@@ -277,6 +277,11 @@ class Plan:
         parts = next((layer.code.k_a for layer in self.layers if layer.code), self.delta)
         return partition_images(images, parts).per_part * (parts // self.delta)
 
+    @property
+    def part_images(self) -> int:
+        """Images of a full block that one task reads."""
+        return self.images_per_share(self.batch) if self.form == "images" else self.batch
+
     # ---------------------------------------------------------- other versions
 
     def with_run_options(

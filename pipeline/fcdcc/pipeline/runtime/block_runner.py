@@ -26,11 +26,16 @@ _Pending: TypeAlias = "Future[Any] | ClientRun"
 
 @dataclass(frozen=True)
 class BlockJob:
-    """The whole graph of one block, and the key whose completion completes the block."""
+    """The whole graph of one block, and the key whose completion completes the block.
+
+    ``kept`` are tasks that are in the graph of the next block, too, whose results are kept until
+    that is sent; None if what the block before it kept is still needed.
+    """
 
     block: int
     tasks: dict[Key, GraphNode]
     key: Key
+    kept: tuple[Key, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,13 @@ class _BlockRunner:
         client: Client,
         poll_seconds: float,
         retry: Retry,
-        send: Callable[[Client, BlockJob], _Pending],
+        send: Callable[[Client, BlockJob], tuple[_Pending, list[Future[Any]]]],
     ) -> None:
         self._client = client
         self._poll_seconds = poll_seconds
         self._retry = retry
         self._send = send
+        self._kept: list[Future[Any]] = []
         self._any_succeeded = False
         self._deadly_blocks = 0
 
@@ -127,10 +133,12 @@ class _BlockRunner:
                 on_hold = self.is_futile or (bool(suspects) and not self._any_succeeded)
                 new = iter(()) if on_hold else waiting
                 for job in _next_jobs(retries, new, in_flight - len(active)):
-                    future = self._send(self._client, job)
+                    future, kept = self._send(self._client, job)
+                    self._kept = self._kept if job.kept is None else kept
                     active[job.block] = job, future
                     future.add_done_callback(partial(_enqueue, ended, job.block))
                 if not active:
+                    self._kept = []
                     return
                 try:
                     block = ended.get(timeout=self._poll_seconds)
@@ -187,15 +195,20 @@ def _enqueue(ended: SimpleQueue[int], block: int, _: object) -> None:
     ended.put(block)
 
 
-def _submit(client: Client, job: BlockJob) -> Future[Any]:
-    """Send the whole graph of a block to the scheduler; earlier blocks have priority."""
-    future = client.get(job.tasks, job.key, sync=False, priority=-job.block)
-    return cast("Future[Any]", future)
+def _submit(client: Client, job: BlockJob) -> tuple[Future[Any], list[Future[Any]]]:
+    """Send the whole graph of a block to the scheduler; earlier blocks have priority.
+
+    The futures are those of the block and of the tasks whose results are kept.
+    """
+    keys = [job.key, *(job.kept or ())]
+    futures = client.get(job.tasks, keys, sync=False, priority=-job.block)
+    future, *kept = cast("list[Future[Any]]", futures)
+    return future, kept
 
 
-def _run_from_client(client: Client, job: BlockJob) -> ClientRun:
+def _run_from_client(client: Client, job: BlockJob) -> tuple[ClientRun, list[Future[Any]]]:
     """Take a block through its layers from this process; earlier blocks have priority."""
-    return ClientRun(client, job.tasks, job.key, -job.block)
+    return ClientRun(client, job.tasks, job.key, -job.block), []
 
 
 def _outcome(block: int, future: _Pending) -> BlockOutcome:

@@ -12,7 +12,6 @@ from math import ceil
 
 import numpy as np
 from dask._task_spec import Task
-from dask.typing import Key
 from distributed import Client, span
 
 from fcdcc.storage import (
@@ -30,7 +29,7 @@ from fcdcc.storage import (
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
 from ..errors import ClusterLostError, PluginRefusedError
-from ..graph import Block, build_block, build_retry
+from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
 from ..model.interpreter import network_shapes
 from ..model.network import Network
@@ -38,18 +37,23 @@ from ..monitoring.progress import RunProgress, Watcher, watch
 from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary
 from ..options import JobConfig
-from ..planner.bands import reading_note, row_axis
+from ..planner.bands import row_axis
 from ..planner.cost.known_workers import KnownWorkers
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
 from ..stored_forms import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
-from ..worker.kernels import reading
-from ..worker.kernels.task_specs import ReadImages
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import Cluster, open_cluster, start_fork_server, translate_connection_loss
-from .job_plan import apply_saved_plan, forecast_of_run, job_plan, known_workers, open_job
+from .job_plan import (
+    apply_saved_plan,
+    forecast_of_run,
+    job_plan,
+    known_workers,
+    open_job,
+    stored_chunks,
+)
 from .output import (
     PredictionSpec,
     continued_plan,
@@ -105,9 +109,8 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
         workers = known_workers(config, cluster, progress)
         progress.step("planning")
         planned = _plan_job(job, stored, workers)
-        for warning in (*planned.plan.warnings, reading_note(job.source, planned.plan)):
-            if warning is not None:
-                logger.warning(warning)
+        for warning in planned.plan.warnings:
+            logger.warning(warning)
         with hold(config.output):
             found = _stored_run(job)
             if (found is None) != (stored is None):  # another run created or removed it meanwhile
@@ -253,6 +256,7 @@ class _JobRun:
         self._counters = counters
         self._progress = progress
         self._executable = Executable(job.network, job.plan, job.config.engine)
+        self._chunks = stored_chunks(job.config, job.source, job.plan)
         self._id = _new_run_id()
 
     def complete(self, pending: Sequence[int]) -> Summary:
@@ -302,6 +306,8 @@ class _JobRun:
             self._progress.step("sending the model to the workers")
             with_plugin = _has_plugins(client)
             install(client, plugin)
+        if not with_plugin:  # the loop in the client keeps nothing from one block to the next
+            self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)
         logger.info(
             "run %s begins: %d of %d blocks are to be computed, %d images each, %d at a time",
@@ -401,11 +407,10 @@ class _JobRun:
         start, stop = layout.bounds(block)
         rows = layout.rows_of(block)
         band = None if rows is None else Rows(*rows)
-
-        def read(key: Key, first: int, last: int, pad_to: int, some: Rows | None = None) -> Task:
-            images = ReadImages(start + first, start + last, pad_to, some)
-            return Task(key, reading.read, job.source, job.preparation, images)
-
+        chunks = self._chunks
+        if attempt.mode is not None:  # it runs alone, and reads its images once more
+            chunks = replace(chunks, shared=False)
+        read = StoreReader.of(job.source, job.preparation, self._id, block, start, job.plan, chunks)
         executable = replace(self._executable.ref, band=band)
         content = Block(executable, self._id, block, stop - start, read)
         if attempt.mode is None:
@@ -425,7 +430,8 @@ class _JobRun:
             attempt.notes,
             *graph.checks,
         )
-        return BlockJob(block, {**graph.tasks, write.key: write}, write.key)
+        kept = tuple(read.kept(stop - start)) if attempt.mode is None else None
+        return BlockJob(block, {**read.tasks, **graph.tasks, write.key: write}, write.key, kept)
 
 
 def _new_run_id() -> str:

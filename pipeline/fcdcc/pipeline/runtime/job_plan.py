@@ -18,6 +18,7 @@ from ..model import open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
 from ..options import JobConfig, PlanOptions
+from ..planner.bands import reading_note
 from ..planner.cost.calibration import calibrate
 from ..planner.cost.estimate import forecast
 from ..planner.cost.known_workers import (
@@ -27,6 +28,7 @@ from ..planner.cost.known_workers import (
     workers_of_options,
 )
 from ..planner.search import choose_plan, with_forecast
+from ..plans.chunks import StoredChunks
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
 from .cluster import Cluster, open_cluster
@@ -144,6 +146,22 @@ def job_plan(
     PlanError
         If the saved plan is for another model or other images, or no plan is possible.
     """
+    plan = _job_plan(config, network, source, workers)
+    note = reading_note(source, stored_chunks(config, source, plan), plan)
+    return plan if note is None else replace(plan, warnings=(*plan.warnings, note))
+
+
+def stored_chunks(config: JobConfig, source: ImageSource, plan: Plan) -> StoredChunks:
+    """Return how the images of a job are read by its plan."""
+    workers = None if plan.forecast is None else plan.forecast.workers
+    memory = None if workers is None else workers.memory
+    return StoredChunks.of(source, config.memory or memory)
+
+
+def _job_plan(
+    config: JobConfig, network: Network, source: ImageSource, workers: KnownWorkers
+) -> Plan:
+    """Return the plan of a job, without what is to be said about how its images are stored."""
     if config.plan is None:
         return choose_plan(
             network, source.image_shape, config, source.images,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dask._task_spec import Task, TaskRef
 
-from ..tasks import AnyK
+from ..tasks import AnyK, BackedUpTask
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -142,7 +142,10 @@ def disconnect(node: TaskState, shares: Iterable[TaskState]) -> Recs:
 
 
 def start_backup(scheduler: Scheduler, task: TaskState, backup: Key, worker: str) -> Recs:
-    """Add a backup of a running task: the same work, from the same inputs, on another worker.
+    """Add a backup of a running task: the same work on another worker.
+
+    It needs the same inputs, unless the task says how to do without them
+    (:class:`~fcdcc.pipeline.anyk.tasks.BackedUpTask`).
 
     :data:`BACKUP_CLIENT` wants it until :func:`release_backup`.
 
@@ -156,8 +159,9 @@ def start_backup(scheduler: Scheduler, task: TaskState, backup: Key, worker: str
         raise RuntimeError(
             f"{task!r} was to get the backup task {backup!r}, but it does not run or has that one"
         )
-    copy = scheduler.new_task(backup, spec.substitute({}, key=backup), "released")
-    for other in task.dependencies:
+    other_way = spec.backup if isinstance(spec, BackedUpTask) else None
+    copy = scheduler.new_task(backup, (other_way or spec).substitute({}, key=backup), "released")
+    for other in task.dependencies if other_way is None else ():
         copy.add_dependency(other)
     copy.priority = task.priority
     copy.annotations = task.annotations

@@ -193,7 +193,8 @@ def _is_own_share(share: TaskState) -> bool:
 def _alongside(user: Key, needs: Callable[[Key], Iterable[Key]]) -> Iterator[Key]:
     """Yield the tasks of a lane that come right before one of its tasks.
 
-    They are among the tasks that it needs; or they read images of which it needs some rows.
+    They are among the tasks that it needs; or they read images of which it needs some, or some
+    rows.
     """
     for key in needs(user):
         if _prepares(key, user):
@@ -208,7 +209,7 @@ def _prepares(key: Key, user: Key) -> bool:
     known, wanted = parse_key(key), parse_key(user)
     if known is None or wanted is None or known.position != wanted.position:
         return False
-    return known.stage in ("read", "glue") and wanted.stage in ("share", "glue")
+    return known.stage in ("read", "glue") and wanted.stage in ("share", "glue", "read")
 
 
 def _is_glue_on(key: Key, part: Key) -> bool:

@@ -37,6 +37,7 @@ from ...worker.kernels.task_specs import (
     JoinRuns,
     JoinStrips,
     PartOutput,
+    ReadChunk,
     ReadImages,
     RecheckShares,
     RunStage,
@@ -158,6 +159,8 @@ class _TaskCosts:
         match spec:
             case ReadImages():
                 return self._read(spec)
+            case ReadChunk():
+                return self._read_chunk(spec)
             case ImageShare():
                 return self._run_unit(self._image_units[spec.unit])
             case ImageGlue():
@@ -274,6 +277,12 @@ class _TaskCosts:
         count = all_rows if spec.rows is None else spec.rows.size
         made = ValueSize(images * self._profile.image_bytes[name] * count / all_rows, count)
         return TaskCost(_reading(made.bytes), made, made.bytes)
+
+    def _read_chunk(self, spec: ReadChunk) -> TaskCost:
+        """Return the part of the cost of reading a chunk that this block has to pay."""
+        images = spec.stop - spec.start
+        size = spec.size * min(1.0, self._images / images)
+        return TaskCost(Work(touched=2 * size), ValueSize(size, images))
 
     def _part_output(self, spec: PartOutput, task: Task) -> TaskCost:
         """Return the cost of a part if nothing is lost: it returns its own share unchanged."""

@@ -7,7 +7,7 @@ unit runs and which rows they need follow from the plan, which workers have.
 ================  ================================================  ================================
 stage in the key  value                                             kernels
 ================  ================================================  ================================
-read              :class:`ReadImages`                               ``reading``
+read              :class:`ReadImages`, :class:`ReadChunk`           ``reading``
 glue              :class:`RunStage`                                 ``common``
 encode            :class:`EncodeInput`                              ``gathered_kernels``
 share, parity     :class:`GatheredShare`                            ``gathered_kernels``
@@ -44,12 +44,27 @@ class ReadImages:
     """Read images start … stop − 1 of a store, and prepare them.
 
     Images of zeros follow up to ``pad_to``. With ``rows`` only these, of the first spatial axis.
+    With ``own`` only these images, (start, stop), are read from the store: the others are cut out
+    of chunks that other tasks have read.
     """
 
     start: int
     stop: int
     pad_to: int
     rows: Rows | None = None
+    own: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChunk:
+    """Read images start … stop − 1 of a store, ``size`` bytes, as they are stored.
+
+    Several tasks take some of them.
+    """
+
+    start: int
+    stop: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +213,10 @@ class WholeGlue:
 
 @dataclass(frozen=True, slots=True)
 class CutRows:
-    """Cut rows start … stop − 1 along an axis out of a value, for another worker."""
+    """Cut rows start … stop − 1 along an axis out of a value, for another worker.
+
+    Along axis 0 these are images.
+    """
 
     axis: int
     start: int
@@ -215,6 +233,7 @@ class JoinStrips:
 
 TaskSpec: TypeAlias = (
     ReadImages
+    | ReadChunk
     | TakeImages
     | RunStage
     | EncodeInput
