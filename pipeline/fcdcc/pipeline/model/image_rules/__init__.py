@@ -7,12 +7,23 @@ Each module has a table ``RULES`` from the name of an operator without its overl
 
 from __future__ import annotations
 
-from . import elementwise, indexing, products, reductions, reshaping, windows
+from . import (
+    constructors,
+    cutting_and_joining,
+    elementwise,
+    indexing,
+    products,
+    reductions,
+    reshaping,
+    windows,
+)
 from .facts import Rule
 
 RULES: dict[str, Rule] = {
     **elementwise.RULES,
     **reshaping.RULES,
+    **cutting_and_joining.RULES,
+    **constructors.RULES,
     **reductions.RULES,
     **windows.RULES,
     **products.RULES,
