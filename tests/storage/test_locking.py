@@ -147,7 +147,32 @@ def dead_process() -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("case", ["other host, stale", "this host, dead", "unreadable"])
+def own_lock(bucket: Any) -> dict[str, object]:
+    """What a lock says that this process holds."""
+    with hold("memory://lock/out"):
+        found = json.loads(bucket.cat_file(f"memory://lock/{LOCK}"))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_lock_object_of_another_container_holds_while_it_is_refreshed(bucket: Any) -> None:
+    """The restarted container has the same host name, and the same process number."""
+    left = {**own_lock(bucket), "boot": "another", "started": 1, "refreshed": ago(60)}
+    bucket.pipe_file(f"memory://lock/{LOCK}", json.dumps(left).encode())
+    with pytest.raises(LockedError, match=f"process {os.getpid()} on"), hold("memory://lock/out"):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "other host, stale",
+        "this host, dead",
+        "unreadable",
+        "this process number, another process",
+        "this process number, another container, stale",
+    ],
+)
 def test_the_lock_object_of_a_dead_run_is_taken_over(bucket: Any, case: str) -> None:
     left = {
         "other host, stale": {"host": "elsewhere", "pid": 7, "refreshed": ago(600)},
@@ -155,6 +180,12 @@ def test_the_lock_object_of_a_dead_run_is_taken_over(bucket: Any, case: str) -> 
             "host": socket.gethostname(), "pid": dead_process(), "refreshed": ago(1),
         },
         "unreadable": {"host": "elsewhere", "pid": 7, "refreshed": "yesterday"},
+        "this process number, another process": {
+            **own_lock(bucket), "started": 1, "refreshed": ago(1),
+        },
+        "this process number, another container, stale": {
+            **own_lock(bucket), "boot": "another", "refreshed": ago(600),
+        },
     }[case]  # fmt: skip
     bucket.pipe_file(f"memory://lock/{LOCK}", json.dumps(left).encode())
     with (

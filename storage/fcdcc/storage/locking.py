@@ -2,7 +2,10 @@
 
 A local output is locked by the operating system, which releases the lock when its holder ends.
 In an object store the lock is an object that its holder refreshes; another run takes it over if
-it was not refreshed for ``STALE_SECONDS`` or its process on this machine has ended. Object stores
+it was not refreshed for ``STALE_SECONDS``, or at once if its holder is a process of this machine
+that has ended. A process number alone does not name a process: in a container it is nearly always
+1. So a lock also says which boot of the machine and which container its holder belongs to, and
+when the holder started. Object stores
 have no real locks: this keeps two scheduled jobs apart, but fails if the clocks of two machines
 differ by minutes.
 """
@@ -132,7 +135,35 @@ def _refresh(folder: Folder, lock: str, mine: dict[str, object], done: threading
 
 
 def _me() -> dict[str, object]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": _now().isoformat()}
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "pid": pid,
+        "started": _start_ticks(pid),
+        "since": _now().isoformat(),
+    }
+
+
+def _boot() -> str | None:
+    """Return what names this boot of the machine and this container; None where it is unknown.
+
+    Two processes with the same answer number processes alike.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None where it is unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(fields.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _now() -> dt.datetime:
@@ -159,9 +190,11 @@ def _parse_object(folder: Folder, lock: str) -> dict[str, object] | None:
 
 
 def _is_dead(holder: dict[str, object]) -> bool:
-    pid = holder.get("pid")
-    if holder.get("host") == socket.gethostname() and isinstance(pid, int):
-        return not _is_running(pid)
+    pid, boot = holder.get("pid"), holder.get("boot")
+    is_here = holder.get("host") == socket.gethostname() and boot in (None, _boot())
+    if is_here and isinstance(pid, int):
+        started, found = holder.get("started"), _start_ticks(pid)
+        return not _is_running(pid) or (None not in (started, found) and started != found)
     try:
         refreshed = dt.datetime.fromisoformat(str(holder.get("refreshed")))
     except ValueError:
