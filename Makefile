@@ -19,7 +19,7 @@ FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/
 # The long tests that show what no short one does, in about ten minutes.
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
-  tests/pipeline/runtime/test_photos.py
+  tests/pipeline/runtime/test_photos.py tests/documentation/test_deploy.py
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-ci test-long chaos fuzz licences sbom lint format docs bench clean

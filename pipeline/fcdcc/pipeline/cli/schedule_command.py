@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -11,9 +13,19 @@ import click
 
 from ..errors import OptionError
 from ..options import JobConfig
-from .job_file import read_job_file
+from .job_file import PATH_OPTIONS, read_job_file
 from .scheduling.cron import parse_cron
-from .scheduling.unit_files import ScheduledJob, cron_unit, kubernetes_unit, systemd_unit
+from .scheduling.unit_files import (
+    Pod,
+    ScheduledJob,
+    check_container_paths,
+    cron_unit,
+    kubernetes_unit,
+    systemd_units,
+)
+
+MEMORY_SIZE = re.compile(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?")
+"""A size as Kubernetes writes it."""
 
 
 @click.command()
@@ -33,12 +45,30 @@ from .scheduling.unit_files import ScheduledJob, cron_unit, kubernetes_unit, sys
     help="print a unit file for this scheduler, and run nothing",
 )
 @click.option(
+    "--write",
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="with --print: write the unit to files in this folder instead",
+)
+@click.option(
     "--image", help="with --print kubernetes: the container image  [default: fcdcc:VERSION]"
 )
 @click.option(
     "--claim",
     metavar="NAME:/PATH",
-    help="with --print kubernetes: a volume claim, and the path where it is mounted",
+    help="with --print kubernetes: the volume claim with the job's files, and the path where it "
+    "is mounted; relative paths in JOB.toml start from there",
+)
+@click.option(
+    "--cpus",
+    type=click.IntRange(1, 1024),
+    help="with --print kubernetes: processors of the container  [default: 2]",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="with --print kubernetes: memory of the container  [default: 4Gi]",
 )
 def schedule(
     job: str,
@@ -47,8 +77,11 @@ def schedule(
     now: bool,
     runs: int | None,
     target: Literal["systemd", "cron", "kubernetes"] | None,
+    folder: Path | None,
     image: str | None,
     claim: str | None,
+    cpus: int | None,
+    memory: str | None,
 ) -> None:
     """Run the job in JOB.toml at the times of --cron, in the foreground, until it is stopped.
 
@@ -57,15 +90,30 @@ def schedule(
     """
     times = parse_cron(cron)
     _check_time_zone(timezone)
-    JobConfig.of(**read_job_file(job).job)
-    unit = ScheduledJob(Path(job).resolve(), times, timezone, sys.executable)
+    path = Path(job).resolve()
+    options = read_job_file(path)
+    JobConfig.of(**options.job)
+    unit = ScheduledJob(path, times, timezone, sys.executable)
+    if folder is not None and target is None:
+        raise OptionError("--write without --print: name the scheduler, as in --print systemd")
+    given = {"--image": image, "--claim": claim, "--cpus": cpus, "--memory": memory}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused and target != "kubernetes":
+        raise OptionError(f"{unused[0]} is for --print kubernetes only: leave it out")
     if target == "systemd":
-        click.echo(systemd_unit(unit), nl=False)
+        _print_or_write(systemd_units(unit), folder, "/etc/systemd/system")
     elif target == "cron":
-        click.echo(cron_unit(unit), nl=False)
+        _print_or_write({f"{unit.name}.cron": cron_unit(unit)}, folder)
     elif target == "kubernetes":
+        pod = _pod(image, claim, cpus, memory)
+        paths = {
+            name: str(value)
+            for name, value in {**options.job, **options.command}.items()
+            if name in PATH_OPTIONS and value is not None
+        }
+        check_container_paths(unit.job, paths, pod)
         text = unit.job.read_text(encoding="utf-8")
-        click.echo(kubernetes_unit(unit, text, image, _parse_claim(claim)), nl=False)
+        _print_or_write({f"{unit.name}.yaml": kubernetes_unit(unit, text, pod)}, folder)
     else:
         from .scheduling.foreground import cron_trigger, run_at_times
 
@@ -73,8 +121,51 @@ def schedule(
         run_at_times(unit.command, trigger, runs=runs, now=now, report=_print_line)
 
 
+def _print_or_write(files: Mapping[str, str], folder: Path | None, place: str = "") -> None:
+    """Print the files of a unit, or write them to a folder.
+
+    Parameters
+    ----------
+    files
+        Contents by file name.
+    folder
+        Where to write them; None to print them.
+    place
+        The folder that printed files belong to, for a comment above each; empty for no comment.
+
+    Raises
+    ------
+    OptionError
+        If one of the files exists with other contents, or cannot be written.
+    """
+    if folder is None:
+        printed = [f"# {place}/{name}\n{text}" if place else text for name, text in files.items()]
+        click.echo("\n".join(printed), nl=False)
+        return
+    for name, text in files.items():
+        path = folder / name
+        if path.exists() and path.read_bytes() != text.encode():
+            raise OptionError(
+                f"{path} exists and has other contents: move it away, or choose another folder"
+            )
+    for name, text in files.items():
+        try:
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OptionError(f"{folder / name} cannot be written: {error.strerror}") from error
+        _print_line(f"wrote {folder / name}")
+
+
 def _print_line(line: str) -> None:
     click.echo(f"fcdcc: {line}", err=True)
+
+
+def _pod(image: str | None, claim: str | None, cpus: int | None, memory: str | None) -> Pod:
+    """Return what a job needs of Kubernetes; options that are None keep their defaults."""
+    pod = Pod()
+    if memory is not None and not MEMORY_SIZE.fullmatch(memory):
+        raise OptionError(f"--memory {memory!r}; expected a size as Kubernetes writes it: 4Gi")
+    return Pod(image or pod.image, _parse_claim(claim), cpus or pod.cpus, memory or pod.memory)
 
 
 def _check_time_zone(name: str | None) -> None:

@@ -26,9 +26,10 @@ from fcdcc.pipeline.cli.scheduling.unit_files import (
     ScheduledJob,
     calendar_lines,
     cron_unit,
-    systemd_unit,
+    systemd_units,
 )
 from fcdcc.pipeline.errors import OptionError
+from fcdcc.storage.locking import STALE_SECONDS
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -151,7 +152,7 @@ def test_odd_paths_are_quoted() -> None:
     unescaped = line.removeprefix("0 2 * * * ").replace(r"\%", "%")
     assert line.count("%") == line.count(r"\%")
     assert shlex.split(unescaped)[:6] == unit("0 2 * * *", ODD).command
-    service = systemd_unit(unit("0 2 * * *", ODD))
+    service, _ = systemd_units(unit("0 2 * * *", ODD)).values()
     assert r"""/jobs/50%% \"off\" $$HOME 'x' \\n.toml""" in service
     with pytest.raises(OptionError, match="line breaks"):
         unit("0 2 * * *", "/jobs/a\nExecStart=evil.toml")
@@ -171,30 +172,114 @@ def test_kubernetes(tmp_path: Path) -> None:
     file = job_file(tmp_path)
     result = schedule(
         file, "--cron", "0 2 * * *", "--print", "kubernetes", "--timezone", "Europe/Zurich",
-        "--claim", "images:/data",
+        "--claim", "images:/data", "--cpus", "4", "--memory", "8Gi",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "{" not in result.stdout.replace("emptyDir: {}", "")  # as people write YAML
     config, job = yaml.safe_load_all(result.stdout)
     assert config["data"]["job.toml"] == file.read_text()
     assert job["metadata"]["name"] == config["metadata"]["name"] == "fcdcc-nightly-job"
     spec = job["spec"]
     assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Europe/Zurich")
     assert spec["concurrencyPolicy"] == "Forbid"
-    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    attempts = spec["jobTemplate"]["spec"]
+    pod = attempts["template"]["spec"]
     (container,) = pod["containers"]
+    assert container["command"][1:] == [
+        "-m", "fcdcc.pipeline", "run", "--config", "/data/Nightly job.toml",
+    ]  # fmt: skip
+    assert container["resources"]["limits"] == {"cpu": 4, "memory": "8Gi"}
+    places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert places["data"] == "/data"
+    assert places["job"] == "/data/Nightly job.toml"
+    assert {"name": "XDG_CACHE_HOME", "value": places["cache"]} in container["env"]
+    assert places.keys() == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_attempts_of_a_pod_outlast_the_lock_of_one_that_has_died(tmp_path: Path) -> None:
+    result = schedule(
+        job_file(tmp_path), "--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "a:/data"
+    )
+    _, job = yaml.safe_load_all(result.stdout)
+    attempts = job["spec"]["jobTemplate"]["spec"]
+    waits = [min(10 * 2**attempt, 360) for attempt in range(attempts["backoffLimit"])]
+    assert sum(waits) > STALE_SECONDS
+    (rule,) = attempts["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [2])
+
+
+@pytest.mark.parametrize(
+    ("text", "claim", "words"),
+    [
+        ('model = "m.pt2"\ninput = "in"\noutput = "out"\n', None, "give --claim NAME:/PATH"),
+        ('model = "/home/me/m.pt2"\ninput = "in"\noutput = "out"\n', "a:/data", "below /data"),
+        ('model = "../m.pt2"\ninput = "in"\noutput = "out"\n', "a:/data", "below /data"),
+    ],
+)
+def test_files_that_a_container_does_not_have_are_named(
+    tmp_path: Path, text: str, claim: str | None, words: str
+) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(text)
+    arguments = [file, "--cron", "0 2 * * *", "--print", "kubernetes"]
+    result = schedule(*arguments, *(["--claim", claim] if claim else []))
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "model = " in result.stderr
+
+
+def test_files_of_a_container_are_where_its_job_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('model = "/data/m.pt2"\ninput = "s3://bucket/in"\noutput = "s3://bucket/out"\n')
+    arguments = (file, "--cron", "0 2 * * *", "--print", "kubernetes")
+    assert schedule(*arguments, "--claim", "a:/data").exit_code == 0
+    file.write_text('model = "s3://b/m.pt2"\ninput = "s3://b/in"\noutput = "s3://b/out"\n')
+    result = schedule(*arguments)
+    assert result.exit_code == 0, result.output
+    _, job = yaml.safe_load_all(result.stdout)
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container["command"][-1] == "/etc/fcdcc/job.toml"
-    assert {mount["name"] for mount in container["volumeMounts"]} == {"job", "data"}
-    assert {volume["name"] for volume in pod["volumes"]} == {"job", "data"}
+
+
+@pytest.mark.parametrize("target", ["systemd", "cron", "kubernetes"])
+def test_units_are_written_to_a_folder_and_nothing_is_overwritten(
+    tmp_path: Path, target: str
+) -> None:
+    folder = tmp_path / "units"
+    folder.mkdir()
+    more = ["--claim", "images:/data"] if target == "kubernetes" else []
+    arguments = (
+        job_file(tmp_path), "--cron", "0 2 * * *", "--print", target, "--write", folder, *more,
+    )  # fmt: skip
+    for _ in range(2):  # the same again changes nothing
+        result = schedule(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stdout == ""
+    names = {
+        "systemd": {"fcdcc-nightly-job.service", "fcdcc-nightly-job.timer"},
+        "cron": {"fcdcc-nightly-job.cron"},
+        "kubernetes": {"fcdcc-nightly-job.yaml"},
+    }[target]
+    assert {path.name for path in folder.iterdir()} == names
+    for name in names:
+        assert f"wrote {folder / name}" in result.stderr
+        (folder / name).write_text("mine")
+    result = schedule(*arguments)
+    assert result.exit_code == 2
+    assert "exists and has other contents" in result.stderr
+    assert {path.read_text() for path in folder.iterdir()} == {"mine"}
+
+
+def test_cron_takes_no_time_zone_that_it_would_ignore() -> None:
+    with pytest.raises(OptionError, match="time zone of the machine"):
+        cron_unit(unit("0 2 * * *", timezone="Europe/Zurich"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_accepts_what_is_printed(tmp_path: Path) -> None:
-    printed = schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", "systemd").stdout
-    paths = []
-    for part in printed.split("# /etc/systemd/system/")[1:]:
-        name, _, text = part.partition("\n")
-        (tmp_path / name).write_text(text)
-        paths.append(str(tmp_path / name))
+def test_systemd_accepts_what_is_written(tmp_path: Path) -> None:
+    schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", "systemd", "--write", tmp_path)
+    paths = [str(path) for path in tmp_path.glob("fcdcc-nightly-job.*")]
+    assert len(paths) == 2
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *paths],
         capture_output=True, text=True, check=False,
@@ -208,6 +293,10 @@ def test_what_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert schedule(file, "--cron", "0 2 * *").exit_code == 2
     assert schedule(file, "--cron", "0 2 * * *", "--timezone", "Mars/North").exit_code == 2
     assert schedule(tmp_path / "none.toml", "--cron", "0 2 * * *").exit_code == 2
+    assert schedule(file, "--cron", "0 2 * * *", "--write", tmp_path).exit_code == 2
+    result = schedule(file, "--cron", "0 2 * * *", "--print", "systemd", "--cpus", "2")
+    assert result.exit_code == 2
+    assert "--cpus is for --print kubernetes" in result.stderr
     file.write_text("n = 2\n")
     result = schedule(file, "--cron", "0 2 * * *")
     assert result.exit_code == 2

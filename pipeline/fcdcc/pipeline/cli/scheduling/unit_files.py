@@ -6,12 +6,14 @@ codes. Paths are quoted as each scheduler requires.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import yaml
 
 from fcdcc.coding import __version__
 
@@ -19,9 +21,19 @@ from ...errors import OptionError
 from .cron import WEEKDAYS, CronTimes
 
 JOB_MOUNT_PATH = "/etc/fcdcc"
-"""Folder in the container where Kubernetes mounts the job file."""
+"""Folder in the container for the job file, where no volume claim is given."""
+
+CACHE_MOUNT_PATH = "/var/cache/fcdcc"
+"""Folder in the container for what a run keeps for later ones: measured speeds of workers."""
 
 JOB_FILE_NAME = "job.toml"
+
+POD_RETRIES = 6
+"""Kubernetes waits 10, 20, 40, 80, 160 and 300 seconds before these attempts. Together that is
+more than the 300 seconds after which the lock of a run that has died is taken over."""
+
+BAD_INPUT_EXIT_CODE = 2
+"""Exit code of a run that would fail in the same way again."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,12 @@ class ScheduledJob:
         return [self.python, "-m", "fcdcc.pipeline", "run", "--config", str(self.job)]
 
 
-def systemd_unit(unit: ScheduledJob) -> str:
-    """Return a service and its timer, each below a comment with its file name."""
+def systemd_units(unit: ScheduledJob) -> dict[str, str]:
+    """Return a service and its timer by their file names."""
     command = " ".join(_systemd_quoted(word) for word in unit.command)
     folder = str(unit.job.parent).replace("%", "%%")
     calendar = "\n".join(f"OnCalendar={line}" for line in calendar_lines(unit))
-    return f"""\
-# /etc/systemd/system/{unit.name}.service
+    service = f"""\
 [Unit]
 Description=fcdcc job {unit.job.stem.replace("%", "%%")}
 Wants=network-online.target
@@ -85,8 +96,8 @@ TimeoutStopSec=30
 KillMode=mixed
 # 3: another run holds the output
 SuccessExitStatus=3
-
-# /etc/systemd/system/{unit.name}.timer
+"""
+    timer = f"""\
 [Unit]
 Description=times of the fcdcc job {unit.job.stem.replace("%", "%%")}
 
@@ -98,6 +109,7 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 """
+    return {f"{unit.name}.service": service, f"{unit.name}.timer": timer}
 
 
 def calendar_lines(unit: ScheduledJob) -> list[str]:
@@ -124,63 +136,171 @@ def _systemd_quoted(word: str) -> str:
 
 
 def cron_unit(unit: ScheduledJob) -> str:
-    """Return lines for a crontab; the output of runs goes to a log file beside the job file."""
+    """Return a line for a crontab; the output of runs goes to a log file beside the job file.
+
+    Raises
+    ------
+    OptionError
+        If the job has a time zone: many crons, Debian's among them, know only the machine's.
+    """
+    if unit.timezone:
+        raise OptionError(
+            f"--timezone {unit.timezone} with --print cron: cron starts jobs by the time zone of "
+            "the machine; leave --timezone out and give --cron in that time, or use --print systemd"
+        )
     log = unit.job.with_suffix(".log")
     command = f"{shlex.join(unit.command)} >> {shlex.quote(str(log))} 2>&1"
     line = f"{unit.times.text} {command}".replace(
         "%", r"\%"
     )  # cron reads an unescaped % as a line break
-    zone = f"CRON_TZ={unit.timezone}\n" if unit.timezone else ""
-    return f"{zone}{line}\n"
+    return f"{line}\n"
 
 
-def kubernetes_unit(
-    unit: ScheduledJob, text: str, image: str | None, claim: tuple[str, str] | None
-) -> str:
-    """Return a ConfigMap with the job file and a CronJob that runs it, as YAML.
+@dataclass(frozen=True)
+class Pod:
+    """What a job needs of Kubernetes.
 
     Parameters
     ----------
-    text
-        Contents of the job file; its paths are valid inside the container.
     image
-        Container image with this package; by default ``fcdcc:<version>``.
+        Container image with this package.
     claim
-        Name and mount path of a volume claim; None without local data.
+        Name and mount path of the volume claim with the job's files; None where they are all in
+        object stores.
+    cpus
+        Processors; the job starts one local worker for each.
+    memory
+        Memory, as Kubernetes writes it.
     """
-    command = ["python", *unit.command[1:-1], f"{JOB_MOUNT_PATH}/{JOB_FILE_NAME}"]
-    mounts = [{"name": "job", "mountPath": JOB_MOUNT_PATH}]
-    volumes: list[dict[str, object]] = [{"name": "job", "configMap": {"name": unit.name}}]
-    if claim is not None:
-        mounts.append({"name": "data", "mountPath": claim[1]})
-        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": claim[0]}})
+
+    image: str = f"fcdcc:{__version__}"
+    claim: tuple[str, str] | None = None
+    cpus: int = 2
+    memory: str = "4Gi"
+
+
+def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
+    """Return a ConfigMap with the job file and a CronJob that runs it, as YAML.
+
+    The job file is mounted into the folder of the volume claim, so that its relative paths are
+    those of the claim.
+
+    Parameters
+    ----------
+    unit
+        The job and its times.
+    text
+        Contents of the job file.
+    pod
+        What the job needs.
+    """
+    folder = JOB_MOUNT_PATH if pod.claim is None else pod.claim[1]
+    job_file = PurePosixPath(folder) / unit.job.name
+    # Every later mount may lie inside an earlier one.
+    mounts: list[dict[str, object]] = [
+        {"name": "cache", "mountPath": CACHE_MOUNT_PATH},
+        {"name": "job", "mountPath": str(job_file), "subPath": JOB_FILE_NAME, "readOnly": True},
+    ]
+    volumes: list[dict[str, object]] = [
+        {"name": "cache", "emptyDir": {}},
+        {"name": "job", "configMap": {"name": unit.name}},
+    ]
+    if pod.claim is not None:
+        mounts.insert(0, {"name": "data", "mountPath": folder})
+        volumes.insert(0, {"name": "data", "persistentVolumeClaim": {"claimName": pod.claim[0]}})
     container = {
         "name": "run",
-        "image": image or f"fcdcc:{__version__}",
-        "command": command,
+        "image": pod.image,
+        "command": ["python", *unit.command[1:-1], str(job_file)],
+        "env": [
+            {"name": "HOME", "value": CACHE_MOUNT_PATH},
+            {"name": "XDG_CACHE_HOME", "value": CACHE_MOUNT_PATH},
+        ],
+        "resources": {
+            "requests": {"cpu": pod.cpus, "memory": pod.memory},
+            "limits": {"cpu": pod.cpus, "memory": pod.memory},
+        },
         "volumeMounts": mounts,
     }
-    pod = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 30,
-        "containers": [container],
-        "volumes": volumes,
+    template = {
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 30,
+            "containers": [container],
+            "volumes": volumes,
+        }
     }
+    bad_input = {"containerName": "run", "operator": "In", "values": [BAD_INPUT_EXIT_CODE]}
     spec: dict[str, object] = {"schedule": unit.times.text}
     if unit.timezone:
         spec["timeZone"] = unit.timezone
     spec |= {
         "concurrencyPolicy": "Forbid",
         "startingDeadlineSeconds": 3600,
-        "jobTemplate": {"spec": {"backoffLimit": 2, "template": {"spec": pod}}},
+        "jobTemplate": {
+            "spec": {
+                "backoffLimit": POD_RETRIES,
+                "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": bad_input}]},
+                "template": template,
+            }
+        },
     }
     metadata = {"name": unit.name}
-    first = {
+    config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata,
         "data": {JOB_FILE_NAME: text},
     }
-    second = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
-    # JSON is valid YAML, and its quoted strings cannot be mistaken for other types.
-    return "\n---\n".join(json.dumps(part, indent=2) for part in (first, second)) + "\n"
+    cron_job = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
+    parts = [config_map, cron_job]
+    return "---\n".join(yaml.dump(part, Dumper=_Dumper, sort_keys=False) for part in parts)
+
+
+def check_container_paths(job: Path, paths: Mapping[str, str], pod: Pod) -> None:
+    """Check that local files of a job can be in its container.
+
+    Parameters
+    ----------
+    job
+        The job file; relative paths start from its folder.
+    paths
+        Absolute paths and URLs in the job file, by option.
+    pod
+        What the job needs.
+
+    Raises
+    ------
+    OptionError
+        If a file is neither below the job file's folder nor below the claim's mount path.
+    """
+    for option, path in paths.items():
+        if "://" in path or path == "-":
+            continue
+        key = option.replace("_", "-")
+        if pod.claim is None:
+            raise OptionError(
+                f"{key} = {path!r} is a local file, which a container does not have: give "
+                "--claim NAME:/PATH with the volume claim that has it, or use URLs of object stores"
+            )
+        place = PurePosixPath(os.path.normpath(path))
+        if not (place.is_relative_to(job.parent) or place.is_relative_to(pod.claim[1])):
+            raise OptionError(
+                f"{key} = {path!r} is not in the claim, which is mounted at {pod.claim[1]}; "
+                f"expected a relative path, or one below {pod.claim[1]}"
+            )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as YAML's literal blocks, and repeats instead of aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class's signature
+        return True
+
+
+def _literal(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _literal)

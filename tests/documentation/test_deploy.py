@@ -1,0 +1,60 @@
+"""The examples of deployment name files, commands and options that there are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fcdcc.pipeline.options import JobConfig
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "examples/deploy"
+INSTRUCTIONS = {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "USER", "CMD"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile, each in one line, with their arguments."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    words = [line.partition(" ") for line in lines if line and not line.startswith("#")]
+    return [(first, rest) for first, _, rest in words]
+
+
+def test_the_dockerfile_copies_what_there_is_and_all_that_is_installed() -> None:
+    found = instructions()
+    assert {name for name, _ in found} <= INSTRUCTIONS
+    copied = {source for name, rest in found if name == "COPY" for source in rest.split()[:-1]}
+    assert all((ROOT / source).exists() for source in copied)
+    assert {"coding", "storage", "pipeline", "pyproject.toml", "constraints.txt"} <= copied
+    assert found[-1] == ("CMD", '["fcdcc", "--help"]')
+    assert ("USER", "fcdcc") in found
+
+
+def test_the_services_run_commands_with_options_that_there_are() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    build = services["scheduler"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+    command = services["job"]["command"]
+    assert command[:2] == ["fcdcc", "run"]
+    options = dict(word.removeprefix("--").split("=") for word in command if word.startswith("--"))
+    places = dict(zip(("model", "input", "output"), command[2:5], strict=True))
+    config = JobConfig.of(**places, **options)
+    assert config.n == services["worker"]["deploy"]["replicas"]
+    assert str(config.scheduler) in services["worker"]["command"]
+
+
+@pytest.mark.long
+def test_the_image_is_built_and_has_the_command() -> None:
+    docker = shutil.which("docker")
+    if (
+        docker is None
+        or subprocess.run([docker, "info"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("there is no builder of container images")
+    build = [docker, "build", "-q", "-f", str(DEPLOY / "Dockerfile"), str(ROOT)]
+    image = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
+    run = [docker, "run", "--rm", image, "fcdcc", "--version"]
+    assert "fcdcc" in subprocess.run(run, capture_output=True, text=True, check=True).stdout
