@@ -10,12 +10,13 @@ from ..options import CommandOptions, JobConfig
 from .click_adapter import options_of
 from .command_output import STDOUT, check_can_write, log_to_stderr, write_result
 from .job_file import read_options
+from .option_groups import GroupedCommand
 
 RUN_ONLY_OPTIONS = ("plan", "store", "classes", "restart")
 """Options that do not affect a plan."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("model", required=False)
 @click.argument("input", required=False)
 @click.option(

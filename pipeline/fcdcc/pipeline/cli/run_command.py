@@ -11,28 +11,35 @@ from ..options import CommandOptions, JobConfig
 from .click_adapter import options_of
 from .command_output import check_can_write, log_to_stderr, write_result
 from .job_file import read_options
+from .option_groups import GroupedCommand, job_file_template
 from .process_exit import ExitCode
 
 MAX_NAMED_BLOCKS = 20
 """Most failed blocks that the last line of the command names."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("model", required=False)
 @click.argument("input", required=False)
 @click.argument("output", required=False)
 @click.option(
     "--config", metavar="JOB.toml", help="read options from a job file; flags override it"
 )
+@click.option(
+    "--print-config", is_flag=True, help="print a job file with all options and their meaning"
+)
 @options_of(JobConfig, leave_out=("model", "input", "output"))
 @options_of(CommandOptions)
 @click.pass_context
-def run(ctx: click.Context, /, config: str | None, **flags: Any) -> None:
+def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: Any) -> None:
     """Run MODEL (.pt2) over the images in INPUT (Zarr) and write predictions to OUTPUT (Zarr).
 
     Run the same command again to continue where it stopped, to retry blocks that failed, and to
     add images that were appended to INPUT.
     """
+    if print_config:
+        click.echo(job_file_template(), nl=False)
+        ctx.exit(ExitCode.DONE)
     options = read_options(config, flags)
     command = CommandOptions.of(**options.command)
     log_to_stderr(command.log_level, command.log_format)

@@ -1,0 +1,124 @@
+"""Groups of options: the sections of a command's help and of the template of a job file."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+
+from ..options import ARGUMENTS, CommandOptions, JobConfig
+
+OPTION_GROUPS: dict[str, tuple[str, ...]] = {
+    "Common options": (
+        *("config", "print_config", "html_file"),
+        *("batch", "limit", "store", "classes", "workers", "scheduler", "restart", "progress"),
+    ),
+    "Images and their preparation": ("input_array", "scale", "mean", "std"),
+    "Insurance against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
+    "Computation": (
+        *("engine", "dtype", "torch_threads", "memory", "band", "in_flight"),
+        *("plan", "objective", "calibrate"),
+    ),
+    "Cluster": (
+        *("processes", "threads_per_worker", "dashboard_address"),
+        *("tls_ca_file", "tls_cert", "tls_key"),
+    ),
+    "Result and logs": ("json", "log_level", "log_format"),
+}
+"""The options of each group, the most common first. Those of no group come last."""
+
+OTHER_OPTIONS = "Other options"
+
+COMMENT_WIDTH = 78
+"""Characters of a line in the template of a job file."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of each group below its name."""
+        rows = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None and param.name is not None:
+                rows[param.name] = record
+        for title, names in OPTION_GROUPS.items():
+            found = [rows.pop(name) for name in names if name in rows]
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+        if rows:
+            with formatter.section(OTHER_OPTIONS):
+                formatter.write_dl(list(rows.values()))
+
+
+def job_file_template() -> str:
+    """Return a job file with every option, its meaning and its default, as comments.
+
+    It can be read as it is once the names of the model, the input and the output are right.
+    """
+    return "\n".join(_template_lines())
+
+
+def _template_lines() -> Iterator[str]:
+    fields = {
+        field.alias or name: field
+        for model in (JobConfig, CommandOptions)
+        for name, field in model.model_fields.items()
+    }
+    yield "# A job for `fcdcc run --config JOB.toml`. Relative paths start from the folder of this"
+    yield "# file, and options on the command line come before those here."
+    yield ""
+    examples = {"model": "model.pt2", "input": "images.zarr", "output": "predictions.zarr"}
+    for name in ARGUMENTS:
+        yield from _comment(fields.pop(name).description or "")
+        yield f"{name} = {json.dumps(examples[name])}"
+    for title, names in OPTION_GROUPS.items():
+        found = [name for name in names if name in fields]
+        if not found:
+            continue
+        yield ""
+        yield f"# ---- {title}"
+        for name in found:
+            field = fields.pop(name)
+            yield ""
+            yield from _comment(field.description or "")
+            yield f"# {name.replace('_', '-')} = {_shown_value(name, field)}"
+    yield ""
+
+
+def _comment(text: str) -> Iterator[str]:
+    for line in textwrap.wrap(text, COMMENT_WIDTH):
+        yield f"# {line}"
+
+
+EXAMPLES: dict[str, Any] = {
+    "batch": 32,
+    "limit": 1000,
+    "classes": "classes.txt",
+    "workers": 4,
+    "scheduler": "tcp://scheduler:8786",
+    "progress": True,
+    "input_array": "image",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "memory": "4GB",
+    "band": 512,
+    "in_flight": 4,
+    "plan": "plan.json",
+    "tls_ca_file": "ca.pem",
+    "tls_cert": "client.pem",
+    "tls_key": "client.key",
+    "json": "summary.json",
+}
+"""Values of options that have no default, for the template of a job file."""
+
+
+def _shown_value(name: str, field: FieldInfo) -> str:
+    """Return the default of an option as TOML, or an example where it has none."""
+    return json.dumps(EXAMPLES[name] if field.default is None else field.default)

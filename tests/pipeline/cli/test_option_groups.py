@@ -1,0 +1,53 @@
+"""Options are shown in groups, and a template of a job file can be printed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from fcdcc.pipeline.cli import main
+from fcdcc.pipeline.cli.job_file import read_job_file
+from fcdcc.pipeline.cli.option_groups import OPTION_GROUPS, OTHER_OPTIONS
+from fcdcc.pipeline.options import ARGUMENTS, CommandOptions, JobConfig
+
+
+def test_every_option_of_a_job_is_in_one_group() -> None:
+    grouped = list(itertools.chain(*OPTION_GROUPS.values()))
+    assert len(grouped) == len(set(grouped))
+    fields = {*JobConfig.option_names(), *CommandOptions.option_names()}
+    assert fields - set(grouped) == set(ARGUMENTS)
+
+
+def test_help_shows_the_common_options_first() -> None:
+    for command in ("run", "plan"):
+        shown = CliRunner().invoke(main, [command, "--help"]).output
+        titles = [title for title in (*OPTION_GROUPS, OTHER_OPTIONS) if f"\n{title}:\n" in shown]
+        assert titles == [*OPTION_GROUPS, OTHER_OPTIONS]
+        assert re.search(r"Common options:\n +--config", shown)
+        assert re.search(r"Other options:\n +-h, --help", shown)
+
+
+def test_the_template_is_a_job_file_with_every_option(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(main, ["run", "--print-config"])
+    assert printed.exit_code == 0
+    file = tmp_path / "job.toml"
+    file.write_text(printed.stdout)
+    assert read_job_file(file).job.keys() == {"model", "input", "output"}
+    # With every option as it stands in its comment, the file is still one that can be read.
+    lines = [re.sub(r"^# ([a-z-]+ = )", r"\1", line) for line in printed.stdout.splitlines()]
+    file.write_text("\n".join(lines))
+    read = read_job_file(file)
+    assert {*read.job, *read.command} == {
+        *JobConfig.option_names(), *CommandOptions.option_names(),
+    }  # fmt: skip
+    assert tomllib.loads(file.read_text())["scheduler"].startswith("tcp://")
+    defaults = {
+        name: field.default
+        for name, field in JobConfig.model_fields.items()
+        if field.default is not None and not field.is_required()
+    }
+    assert {name: read.job[name] for name in defaults} == defaults
