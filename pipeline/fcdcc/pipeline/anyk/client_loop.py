@@ -25,6 +25,7 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 from distributed import Client, Future
 
+from .queries import cluster_workers
 from .state_machine.events import used_positions
 from .tasks import AnyK
 
@@ -67,7 +68,7 @@ class ClientRun:
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[ClientRun], Any]] = []
-        self._workers: list[str] = list(client.scheduler_info(n_workers=-1)["workers"])
+        self._workers: list[str] = list(cluster_workers(client))
         with self._lock:
             self._send()
 

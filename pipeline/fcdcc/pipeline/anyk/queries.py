@@ -48,6 +48,33 @@ class Report(RunTotals):
     failures: list[str]
 
 
+def scheduler_identity(client: Client) -> dict[str, Any]:
+    """Return what a scheduler says of itself, with ``workers`` by their addresses.
+
+    ``Client.scheduler_info`` returns a cache. A thread of the client refreshes it every two
+    seconds without any workers, also in the moment between a call and its return.
+
+    Parameters
+    ----------
+    client
+        A synchronous client.
+    """
+    found: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)  # type: ignore[no-untyped-call] # no types
+    return found
+
+
+def cluster_workers(client: Client) -> dict[str, dict[str, Any]]:
+    """Return what a scheduler says of its workers, by their addresses.
+
+    Parameters
+    ----------
+    client
+        A synchronous client.
+    """
+    found: dict[str, dict[str, Any]] = scheduler_identity(client)["workers"]
+    return found
+
+
 def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
     """Return the plugin's record of a run; empty if there is none, or no plugin.
 

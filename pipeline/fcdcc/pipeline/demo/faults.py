@@ -18,6 +18,7 @@ import psutil
 from distributed import Client
 
 from ..anyk import anyk_report
+from ..anyk.queries import cluster_workers
 from ..anyk.state_machine.history import ShareRecord
 from ..monitoring.progress import Quiet, RunProgress
 from ..runtime.cluster import Cluster
@@ -116,7 +117,7 @@ class RunWatcher(Quiet):
         removed = set(anyk_report(client, self._run, timeline=False)["workers_removed"])
         self.cluster.replace_workers(removed - self._replaced)
         self._replaced |= removed
-        for address in client.scheduler_info(n_workers=-1)["workers"]:
+        for address in cluster_workers(client):
             if address not in self.names:
                 self._joined.append(Fault(self.names[address], time.time(), "joined"))
 

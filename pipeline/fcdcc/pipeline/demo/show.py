@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from ..anyk.queries import cluster_workers
 from ..model import open_model
 from ..monitoring.progress import Quiet
 from ..options import JobConfig
@@ -100,7 +101,7 @@ def run_demo(
             cluster = stack.enter_context(open_cluster(_config(folder, folder / HEALTHY_OUTPUT)))
             _warm_up(folder, cluster)
             step.done = f"{WORKERS} worker processes started, dashboard at {cluster.dashboard}"
-        names = WorkerNames(cluster.client.scheduler_info(n_workers=-1)["workers"])
+        names = WorkerNames(cluster_workers(cluster.client))
         setup = _Setup(folder, held_out, plain, cluster, names, console)
         healthy = _run(setup, HEALTHY_OUTPUT, ())
         stalled = _run(setup, STALLED_OUTPUT, STOPPED_WORKERS[:stall]) if stall else None

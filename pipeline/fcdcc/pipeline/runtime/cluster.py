@@ -23,6 +23,7 @@ from distributed.utils import get_mp_context
 
 from fcdcc.coding.errors import FcdccError
 
+from ..anyk.queries import cluster_workers
 from ..errors import ClusterError, ClusterLostError
 from ..options import JobConfig
 
@@ -98,11 +99,11 @@ class Cluster:
     @property
     def workers(self) -> int:
         """Number of workers that are registered with the scheduler now."""
-        return len(self.client.scheduler_info(n_workers=-1)["workers"])
+        return len(cluster_workers(self.client))
 
     def addresses(self) -> list[str]:
         """Return the addresses of the workers that accept tasks now."""
-        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        known = cluster_workers(self.client)
         return [address for address, worker in known.items() if worker["status"] == "running"]
 
     @property

@@ -13,6 +13,7 @@ from distributed import Client
 
 from fcdcc.storage import ImageSource, open_images
 
+from ..anyk.queries import cluster_workers
 from ..errors import OptionError, PlanError
 from ..model import open_model
 from ..model.network import Network
@@ -193,7 +194,7 @@ def forecast_of_run(
     """
     workers = workers_of_client(cluster.client, config.torch_threads)
     workers = workers or workers_of_options(config)
-    infos = cluster.client.scheduler_info(n_workers=-1)["workers"].values()
+    infos = cluster_workers(cluster.client).values()
     memory = [info["metrics"].get("memory", 0) for info in infos]
     speeds = workers.speeds()
     if any(memory):

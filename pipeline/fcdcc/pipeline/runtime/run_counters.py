@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fcdcc.coding import __version__
 from fcdcc.storage import BlockLayout
 
-from ..anyk.queries import RunTotals
+from ..anyk.queries import RunTotals, cluster_workers
 from ..monitoring.progress import RunProgress
 from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
@@ -127,7 +127,7 @@ class RunCounters:
 
     def finish(self, client: Client) -> None:
         """Fetch the bytes that workers have sent to each other, and their peaks of memory."""
-        for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        for address, worker in cluster_workers(client).items():
             self._bytes_sent[address] = worker["metrics"].get(BYTES_SENT, 0)
             self._peak_memory = max(self._peak_memory, worker["metrics"].get(PEAK_MEMORY, 0))
 

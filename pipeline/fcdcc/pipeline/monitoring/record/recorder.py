@@ -23,7 +23,7 @@ from fcdcc.storage import Json, PredictionStore
 from fcdcc.storage.journals import trim_journals, write_journal
 from fcdcc.storage.locations import shown
 
-from ...anyk.queries import RunTotals, anyk_report
+from ...anyk.queries import RunTotals, anyk_report, cluster_workers
 from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from ...errors import full_line
 from ...options import JobConfig
@@ -347,7 +347,7 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
         "band": plan.band,
         "in_flight": plan.in_flight,
         "store": config.store,
-        "workers": len(client.scheduler_info(n_workers=-1)["workers"]),
+        "workers": len(cluster_workers(client)),
         "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
     }

@@ -25,6 +25,7 @@ from distributed import Client, wait
 from distributed.worker import Worker
 from numpy.typing import NDArray
 
+from ...anyk.queries import cluster_workers
 from ...plans.forecast import Speeds, Work, WorkerPool, convolution_work
 from ...worker.memory import return_freed_memory
 
@@ -142,7 +143,7 @@ def calibrate(
 def _measured(
     client: Client, workers: WorkerPool, torch_threads: int, report: Callable[[str], None]
 ) -> Speeds:
-    addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+    addresses = list(cluster_workers(client))
     alone, together = [], []
     for number in range(1, REPETITIONS + 1):
         report(f"measuring one worker alone, {number} of {REPETITIONS}")

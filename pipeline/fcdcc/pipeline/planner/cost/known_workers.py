@@ -28,6 +28,7 @@ from distributed import Client
 from distributed.system import MEMORY_LIMIT
 from pydantic import TypeAdapter, ValidationError
 
+from ...anyk.queries import scheduler_identity
 from ...options import JobConfig
 from ...plans.forecast import DEFAULTS, Speeds, WorkerPool, on_this_machine
 
@@ -88,7 +89,7 @@ def workers_of_options(config: JobConfig) -> KnownWorkers:
 
 def workers_of_client(client: Client, torch_threads: int = 1) -> KnownWorkers | None:
     """Return the workers that a scheduler has now; None where there are none."""
-    info = client.scheduler_info(n_workers=-1)
+    info = scheduler_identity(client)
     found: list[Mapping[str, Any]] = list(info["workers"].values())
     if not found:
         return None
