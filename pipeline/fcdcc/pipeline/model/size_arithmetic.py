@@ -95,6 +95,8 @@ def number_of_batch(name: str, values: tuple[Any, ...]) -> Number | BatchSize:
         return number_function(name)(*values)
     if any(isinstance(value, BatchSize) and value.factor is None for value in values):
         return BatchSize(None)
+    # The number for one image is not needed, but arguments are refused that are wrong for it.
+    number_function(name)(*(v.factor if isinstance(v, BatchSize) else v for v in values))
     return _linear(name.partition(".")[2], values)
 
 

@@ -1,0 +1,228 @@
+"""Calls that the rules refuse, each with the reason that is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fcdcc.pipeline.model.image_rules.facts import ArgumentsError, NotPerImageError
+from support.operator_programs import facts_of
+from support.operator_samples import BOOL, COUNT, F32, F64, INT, Constant, Images, Sample
+
+X = Images((4, 6))
+MAPS = Images((4, 6, 6))
+LINE = Constant((6,))
+ROW = Constant((6, 3))
+PLACES = Images((4, 6), INT)
+
+MIXING: list[tuple[str, tuple[Any, ...], str]] = [
+    # products
+    ("matmul.default", (Constant((3, 2)), Images((5,), axis=0)), "multiplies the shapes"),
+    ("matmul.default", (Constant((3, 1)), Images((5,), axis=0)), "sums over the images"),
+    ("mm.default", (Images((6,)), Images((6,))), "multipl"),
+    ("matmul.default", (Images((6,)), Images((6,), axis=1)), "multiplies images by other images"),
+    ("linear.default", (X, Images((6,))), "weights depend on the images"),
+    ("linear.default", (Images((6,), axis=1), Constant((2, 1))), "sums over the images"),
+    ("linear.default", (X, Constant((2, 6)), Images((), F32)), "depends on the images"),
+    ("einsum.default", ("nc,nd->cd", [Images((6,)), Images((6,))]), "sums over the images"),
+    ("einsum.default", ("nc,md->ncmd", [Images((6,)), Images((6,))]), "meet other images"),
+    ("einsum.default", ("nc,nc->nc", [Images((6,)), Constant((3, 6))]), "values of its own"),
+    # indexing
+    ("index.Tensor", (X, [Constant((2,), INT)]), "picks places"),
+    ("index.Tensor", (X, [None, Images((), INT)]), "indices that depend on images"),
+    ("index.Tensor", (LINE, [Images((6,), BOOL)]), "picks places by a mask"),
+    ("index_select.default", (X, 0, Constant((2,), INT)), "picks places"),
+    ("index_select.default", (X, 1, Images((), INT)), "indices that depend on images"),
+    ("embedding.default", (Images((6,)), Images((), INT)), "table depends on the images"),
+    ("embedding.default", (ROW, Images((), INT), COUNT), "depends on the number of images"),
+    ("gather.default", (X, 0, PLACES), "picks places"),
+    ("gather.default", (Constant((5, 4, 6)), 1, PLACES), "meet other images"),
+    ("scatter.value", (X, 1, PLACES, COUNT), "depends on the number of images"),
+    ("index_fill.int_Scalar", (X, 1, Images((), INT), 1), "places that depend on images"),
+    ("index_fill.int_Scalar", (X, 1, Constant((2,), INT), COUNT), "the number of images"),
+    ("index_put.default", (X, [Images((4,), BOOL)], Constant((6,))), "by a mask across images"),
+    ("index_put.default", (LINE, [Images((), INT)], Constant((1,))), "writes to a constant"),
+    # cutting and joining
+    ("slice.Tensor", (X, 0, 1), "takes some images"),
+    ("slice.Tensor", (X, 0, 0, COUNT, 2), "takes some images"),
+    ("narrow.default", (X, 0, 0, 1), "takes some images"),
+    ("select.int", (X, 0, 0), "takes one image"),
+    ("unbind.int", (X, 0), "separates"),
+    ("split.Tensor", (X, 1, 0), "splits"),
+    ("cat.default", ([X, X], 0), "joins batches of images"),
+    ("cat.default", ([X, Constant((3, 4, 6))], 1), "values of its own"),
+    ("slice_scatter.default", (X, Images((4, 6)), 0, 1), "takes some images"),
+    ("meshgrid.default", ([Images(()), LINE],), "makes a grid of the images"),
+    ("constant_pad_nd.default", (X, [0, 0, 0, 0, 1, 1]), "pads"),
+    ("constant_pad_nd.default", (X, [1, 1], COUNT), "depends on the number of images"),
+    # reshaping
+    ("view.default", (X, [4, -1]), "joins entries of different images"),
+    ("view.default", (X, [COUNT, COUNT]), "two axes a size"),
+    ("view.default", (X, [3, 8]), "a batch of any size"),
+    ("view.default", (LINE, [COUNT, 2]), "a constant over the images"),
+    ("squeeze.default", (X,), "drops the batch axis"),
+    ("squeeze.dim", (X, 0), "drops the batch axis"),
+    ("expand.default", (X, [7, 4, 6]), "expands the batch axis"),
+    ("expand.default", (LINE, [COUNT]), "spreads values over the images"),
+    ("repeat.default", (X, [COUNT, 1, 1]), "once for each image"),
+    ("flip.default", (X, [0]), "turns the order"),
+    ("roll.default", (X, [1]), "rolls all elements"),
+    ("roll.default", (X, [1], [0]), "rolls"),
+    ("as_strided.default", (X, [2, 24], [24, 1]), "across images"),
+    ("as_strided.default", (X, [COUNT, 30], [24, 1]), "beyond an image"),
+    # constructors
+    ("zeros.default", ([COUNT, COUNT],), "depends on the number of images"),
+    ("full.default", ([2], COUNT), "depends on the number of images"),
+    ("zeros_like.default", (X,), ""),
+    ("arange.default", (COUNT,), "depends on the number of images"),
+    ("scalar_tensor.default", (COUNT,), "depends on the number of images"),
+]
+"""Operators, their arguments, and why they are not computed image by image; an empty reason is a
+call that is accepted, so that the table shows that not everything is refused."""
+
+IMPOSSIBLE: list[tuple[str, tuple[Any, ...], str]] = [
+    # products
+    ("matmul.default", (Constant((2, 3)), Constant((4, 2))), "multiplies the shapes"),
+    ("matmul.default", (Constant(()), LINE), "without axes"),
+    ("matmul.default", (ROW, Constant((3, 2), F64)), "it multiplies torch.float32, torch.float64"),
+    ("mm.default", (LINE, ROW), "multiplies the shapes"),
+    ("bmm.default", (ROW, ROW), "multiplies the shapes"),
+    ("bmm.default", (Constant((2, 3, 4)), Constant((1, 4, 2))), "multiplies the shapes"),
+    ("mv.default", (LINE, LINE), "multiplies the shapes"),
+    ("addmm.default", (LINE, LINE, ROW), "multiplies the shapes"),
+    ("addmm.default", (Constant((5, 3)), Constant((2, 6)), ROW), "its operands have the shapes"),
+    ("linear.default", (X, LINE), "weights of shape"),
+    ("linear.default", (X, Constant((2, 6)), Constant((3,))), "bias of shape"),
+    ("einsum.default", ("ij;k", [ROW]), "its equation is"),
+    ("einsum.default", ("ij,jk", [ROW]), "does not fit 1 tensors"),
+    ("einsum.default", ("ijk->i", [ROW]), "tensor with 2 axes"),
+    ("einsum.default", ("ij,jk->ik", [ROW, ROW]), "does not fit"),
+    ("einsum.default", ("ij->ii", [ROW]), "its equation is"),
+    ("scaled_dot_product_attention.default", (LINE, LINE, LINE), "attends to"),
+    ("scaled_dot_product_attention.default", (ROW, Constant((6, 4)), ROW), "attends to"),
+    ("scaled_dot_product_attention.default", (ROW, ROW, ROW, None, 0.5), "at random"),
+    ("scaled_dot_product_attention.default", (ROW, ROW, ROW, LINE), "mask of shape"),
+    (
+        "scaled_dot_product_attention.default",
+        (ROW, ROW, ROW, Constant((6, 6)), 0.0, True),
+        "causal and has a mask",
+    ),
+    # indexing
+    ("index.Tensor", (LINE, [None, Constant((2,), INT)]), "2 indices for 1 axes"),
+    ("index.Tensor", (LINE, [Constant((2,), F32)]), "takes places of"),
+    ("index.Tensor", (LINE, [Constant((2,), BOOL)]), "a mask of shape"),
+    ("index_put.default", (LINE, [Constant((2,), INT)], Constant((2,), F64)), "writes"),
+    (
+        "index_put.default",
+        (LINE, [Constant((2,), INT)], Constant((3,))),
+        "its operands have the shapes",
+    ),
+    ("index_select.default", (ROW, 0, Constant((2, 2), INT)), "picks places of shape"),
+    ("embedding.default", (LINE, Images((), INT)), "a table of shape"),
+    ("embedding.default", (ROW, Images((), INT), -1, False, True), "sparse gradients"),
+    ("gather.default", (X, 1, Constant((2,), INT)), "picks places of shape"),
+    ("gather.default", (X, 1, Images((4, 9), INT)), "picks places of shape"),
+    ("take_along_dim.default", (X, Images((4, 6), INT)), "picks places of shape"),
+    ("scatter.src", (X, 1, PLACES, Images((4, 6), F64)), "writes"),
+    ("scatter.src", (X, 1, PLACES, Images((3, 6))), "to places of shape"),
+    ("scatter.value", (X, 1, Images((4, 9), INT), 1.0), "writes to places of shape"),
+    ("index_add.default", (X, 1, Constant((2, 2), INT), X), "writes to places of shape"),
+    ("index_add.default", (X, 1, Constant((2,), INT), Images((3, 6))), "in place of"),
+    # cutting and joining
+    ("diagonal.default", (X, 0, 1, 1), "the diagonal of the axes"),
+    ("diagonal.default", (MAPS, 9, 2, 3), "takes diagonal"),
+    ("slice.Tensor", (Constant(()), 0), "without axes"),
+    ("slice.Tensor", (X, 1, None, None, 2**31), "entry"),
+    ("narrow.default", (X, 1, 3, 2), "takes 2 entries from 3 of 4"),
+    ("select.int", (X, 1, 4), "takes entry 4 of 4"),
+    ("split_with_sizes.default", (X, [1, 2], 1), "splits 4 entries into"),
+    ("chunk.default", (X, 2**20, 1), "splits 4 entries into"),
+    ("tensor_split.sections", (X, 2**20, 1), "splits 4 entries into"),
+    ("cat.default", ([LINE, ROW],), "joins tensors of the shapes"),
+    ("cat.default", ([Constant(()), Constant(())],), "without axes"),
+    ("cat.default", ([X, Images((4, 5))], 1), "joins tensors of the shapes"),
+    ("stack.default", ([LINE, Constant((5,))],), "joins tensors of the shapes"),
+    ("vstack.default", ([LINE, LINE],), "fewer than 2 axes"),
+    ("meshgrid.default", ([ROW],), "more than one axis"),
+    ("meshgrid.indexing", ([LINE], "yx"), "its argument 'indexing'"),
+    ("meshgrid.default", ([LINE, Constant((2,), F64)],), "different types"),
+    ("pad.default", (X, [1]), "pads a tensor with 3 axes"),
+    ("pad.default", (X, [1, 1], "mirror"), "its argument 'mode'"),
+    ("pad.default", (X, [6, 6], "reflect"), "pads 6 entries"),
+    ("pad.default", (X, [-9, 0]), "crops 6 entries"),
+    ("reflection_pad1d.default", (X, [1, 1, 1, 1]), "pads 1 axes"),
+    # reshaping
+    ("view.default", (LINE, [4, 2]), "6 elements the shape"),
+    ("flatten.using_ints", (X, 2, 1), "joins the axes 2 to 1"),
+    ("permute.default", (X, [0, 1, 1]), "names an axis twice"),
+    ("t.default", (X,), "transposes a tensor with 3 axes"),
+    ("movedim.intlist", (X, [1], [1, 2]), "moves the axes"),
+    ("expand.default", (X, [6]), "expands 3 axes to 1"),
+    ("expand.default", (LINE, [5]), "expands the shape"),
+    ("repeat.default", (X, [1]), "repeats 3 axes"),
+    ("roll.default", (X, [1, 2], [1]), "rolls the axes"),
+    ("tril.default", (LINE,), "takes a triangle"),
+    ("pixel_shuffle.default", (MAPS, 3), "spreads 4 channels"),
+    ("pixel_shuffle.default", (LINE, 2), "3 axes or more"),
+    ("pixel_unshuffle.default", (MAPS, 4), "collects 4 x 4 pixels"),
+    ("channel_shuffle.default", (MAPS, 3), "shuffles 3 groups"),
+    ("unfold.default", (X, 1, 5, 1), "windows of 5 of 4 entries"),
+    ("as_strided.default", (LINE, [4], [2]), "beyond the end of a tensor"),
+    ("as_strided.default", (LINE, [4], [2, 1]), "sizes and"),
+    # constructors
+    ("arange.start_step", (0, 4, 0), "counts from 0 to 4"),
+    ("arange.start_step", (4, 0, 1), "counts from 4 to 0"),
+    ("linspace.default", ("a", 1, 3), "start"),
+    ("tril_indices.default", (2**21, 2, 0), "lists a triangle"),
+]
+"""Operators, arguments that they do not take, and what is said of them."""
+
+
+def identifier(case: tuple[str, tuple[Any, ...], str]) -> str:
+    return f"{case[0]}: {case[2]}"
+
+
+@pytest.mark.parametrize("case", MIXING, ids=identifier)
+def test_calls_that_mix_images_are_refused(case: tuple[str, tuple[Any, ...], str]) -> None:
+    op, arguments, words = case
+    call = Sample(op, arguments)
+    if not words:
+        facts_of(call)
+        return
+    with pytest.raises((NotPerImageError, ArgumentsError), match=words):
+        facts_of(call)
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE, ids=identifier)
+def test_calls_that_cannot_run_are_refused(case: tuple[str, tuple[Any, ...], str]) -> None:
+    op, arguments, words = case
+    with pytest.raises((ArgumentsError, NotPerImageError), match=words):
+        facts_of(Sample(op, arguments))
+
+
+def test_recurrent_layers_are_checked() -> None:
+    x, state = Images((5, 6)), Images((1, 3), axis=1)
+    weights = [Constant((9, 6)), Constant((9, 3)), Constant((9,)), Constant((9,))]
+    rest = (True, 1, 0.0, False, False, True)
+    facts = facts_of(Sample("gru.input", (x, state, weights, *rest)))
+    assert facts[0].sizes == (1, 5, 3)
+    for changed, words in (
+        ((LINE, state, weights, *rest), "sequences of shape"),
+        ((x, state, weights[:3], *rest), "3 weights for 1 layers"),
+        ((x, state, [*weights[:3], Constant((8,))], *rest), "layer 0 has weights"),
+        ((x, Images((1, 4), axis=1), weights, *rest), "a state of shape"),
+        ((x, Constant((1, 1, 3)), weights, *rest), "not that of its images"),
+        ((x, state, weights, True, 1, 0.5, True, False, True), "at random"),
+        ((x, state, weights, True, 1, 0.0, False, False, False), "as a sequence"),
+    ):
+        with pytest.raises((ArgumentsError, NotPerImageError), match=words):
+            facts_of(Sample("gru.input", changed))
+
+
+def test_a_number_is_known_of_a_constant_of_one_element_only() -> None:
+    assert facts_of(Sample("item.default", (Constant((1,), torch.int64, 2),))) in (0, 1)
+    for value in (LINE, Images(())):
+        with pytest.raises(ArgumentsError, match="not known before the run"):
+            facts_of(Sample("item.default", (value,)))
