@@ -59,7 +59,8 @@ def scheduler_identity(client: Client) -> dict[str, Any]:
     client
         A synchronous client.
     """
-    found: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)  # type: ignore[no-untyped-call] # no types
+    scheduler: Any = client.scheduler  # it has no types
+    found: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)
     return found
 
 

@@ -26,6 +26,7 @@ from fcdcc.coding.errors import FcdccError
 from ..anyk.queries import cluster_workers
 from ..errors import ClusterError, ClusterLostError
 from ..options import JobConfig
+from .worker_versions import check_versions
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     Raises
     ------
     ClusterError
-        If the scheduler does not answer.
+        If the scheduler does not answer, or workers have another version of this package.
     """
     with dask.config.set(DASK_SETTINGS):
         if config.scheduler is None:
@@ -196,6 +197,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
         else:
             cluster = Cluster(_connect(config), None, config)
             try:
+                check_versions(cluster.client)
                 yield cluster
             finally:
                 _close(cluster.client)
