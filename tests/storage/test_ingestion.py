@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from fcdcc.pipeline.cli import main
-from fcdcc.storage import InputError, LockedError, OutputError, hold, ingestion, open_images
+from fcdcc.storage import InputError, LockedError, OutputError, hold, ingest_records, open_images
 from fcdcc.storage.ingestion import ingest
 from fcdcc.storage.pictures import PictureForm, read_picture
 
@@ -97,7 +97,7 @@ def test_pictures_that_came_later_go_to_the_end(folder: Path, tmp_path: Path) ->
 def test_an_interrupted_ingestion_is_continued(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(ingestion, "CHUNK_IMAGES", chunk)
+    monkeypatch.setattr(ingest_records, "CHUNK_IMAGES", chunk)
     whole = ingest(folder, tmp_path / "whole.zarr", size=(8, 8))
 
     def stop(done: int, total: int, bad: int) -> None:
@@ -137,8 +137,8 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def other_format(path: Path) -> None:
-    Image.fromarray(noise(8, 8, 3)).save(path, "GIF")
+def no_picture(path: Path) -> None:
+    path.write_text("not a picture")
 
 
 def pages(path: Path) -> None:
@@ -162,12 +162,12 @@ def link_nowhere(path: Path) -> None:
 BAD: dict[Callable[[Path], None], str] = {
     bomb: "50000 × 50000 pixels",
     cut: "cannot be read",
-    empty: "cannot be read",
-    other_format: "cannot be read",
+    empty: "is empty",
+    no_picture: "no picture of a format",
     pages: "several pages",
     deep: "32 bits",
     link_out: "leaves the folder",
-    link_nowhere: "cannot be read",
+    link_nowhere: "does not exist",
 }
 
 
@@ -228,19 +228,6 @@ def test_the_ways_to_fit(tmp_path: Path) -> None:
         read(resize=9)
 
 
-def test_pictures_are_turned_and_deep_ones_scaled(tmp_path: Path) -> None:
-    pixels = noise(6, 4, 3)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° clockwise
-    path = save(tmp_path / "turned.png", pixels, exif=exif)
-    made = read_picture(path, PictureForm(4, 6, fit="exact"))
-    np.testing.assert_array_equal(made, np.rot90(pixels, -1))
-    values = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
-    path = save(tmp_path / "deep.png", values)
-    made = read_picture(path, PictureForm(8, 8, fit="exact", colour="grey"))
-    np.testing.assert_array_equal(made[:, :, 0], values >> 8)
-
-
 def test_what_does_not_go(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     (tmp_path / "none").mkdir()
@@ -258,15 +245,90 @@ def test_what_does_not_go(folder: Path, tmp_path: Path) -> None:
         ingest(folder, folder, size=(8, 8))
 
 
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["ingest", *map(str, words)])
+
+
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     cut(folder / "cats" / "broken.png")
-    arguments = ["ingest", str(folder), str(tmp_path / "out.zarr"), "--size", "8x9"]
-    result = CliRunner().invoke(main, arguments)
+    arguments = (folder, tmp_path / "out.zarr", "--size", "8x9")
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
     assert "7 images of 8 × 9 × 3" in result.stdout
-    assert "left out cats/broken.png" in result.stderr
-    again = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
-    assert (again["images"], again["added"], again["bad"][0]["name"]) == (7, 0, "cats/broken.png")
-    assert CliRunner().invoke(main, [*arguments[:-1], "8x0"]).exit_code == 2
-    fatal = CliRunner().invoke(main, [*arguments[:2], str(tmp_path / "o"), "--bad", "fail"])
-    assert fatal.exit_code == 2
+    assert "7 new (3 png, 3 jpeg, 1 tiff)" in result.stdout
+    assert "left out cats/broken.png: it cannot be read" in result.stderr
+    assert "left out notes.txt: it is no picture" in result.stderr
+    again = json.loads(run(*arguments, "--json").stdout)
+    assert (again["images"], again["added"], again["unchanged"]) == (7, 0, 7)
+    assert [file["name"] for file in again["bad"]] == ["cats/broken.png"]
+    assert {file["name"]: file["bad"] for file in again["skipped_files"]} == {
+        "cats/broken.png": True, "notes.txt": False,
+    }  # fmt: skip
+    assert run(*arguments[:-1], "8x0").exit_code == 2
+    assert run(folder, tmp_path / "o", "--bad", "fail").exit_code == 2
+
+
+def test_the_command_says_what_changed(folder: Path, tmp_path: Path) -> None:
+    arguments = (folder, tmp_path / "out.zarr", "--size", "8")
+    run(*arguments)
+    (folder / "cats" / "0.png").unlink()
+    save(folder / "dogs" / "0.jpg", noise(40, 24, 3))
+    result = run(*arguments)
+    assert "0 new, 1 changed, 1 without a file" in result.stdout
+    assert "--remove-missing takes it out): cats/0.png" in result.stderr
+    made = json.loads(run(*arguments, "--remove-missing", "--json").stdout)
+    assert (made["removed"], made["missing"], made["unchanged"]) == (1, 0, 6)
+    assert made["removed_images"] == ["cats/0.png"]
+
+
+@pytest.mark.parametrize("size", [(), ("--size", "8")])
+def test_the_command_lists_all_reasons_when_nothing_came_in(
+    size: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    empty(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.heic").write_text("not read")
+    result = run(tmp_path / "in", tmp_path / "out.zarr", *size)
+    assert result.exit_code == 2
+    *reasons, last = result.stderr.splitlines()
+    assert [line.split(":")[1] for line in reasons] == [" left out a.png", " left out b.heic"]
+    assert "no picture that can be read (2 files left out)" in last
+    result = run(tmp_path / "in", tmp_path / "out.zarr", *size, "--json")
+    assert result.exit_code == 2
+    made = json.loads(result.stdout)
+    assert (made["images"], made["skipped"]) == (0, 2)
+    assert [file["name"] for file in made["bad"]] == ["a.png", "b.heic"]
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_what_the_reasons_advise_works(folder: Path, tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "link.png", noise(9, 9, 3))
+    (folder / "cats" / "link.png").symlink_to(tmp_path / "elsewhere" / "link.png")
+    (folder / "wolves").symlink_to(tmp_path / "elsewhere")
+    save(folder / "dogs" / "large.png", noise(90, 90, 3))
+    save(folder / "dogs" / "deep.png", noise(9, 9).astype(np.uint16))
+    pages(folder / "dogs" / "pages.tif")
+    save(folder / "top.png", noise(9, 9, 3))
+    arguments = [folder, tmp_path / "out.zarr", "--size", "8", "--max-pixels", "2000", "--json"]
+    advised = [
+        ["--labels", "none"], ["--follow-links"], ["--max-pixels", "100000"], ["--depth", "8"],
+        ["--pages"],
+    ]  # fmt: skip
+    made = json.loads(run(*arguments, "--labels", "folders").stdout)
+    said = " ".join(file["reason"] for file in made["bad"])
+    assert made["images"] == 7
+    for option in advised:
+        assert option[0] in said
+    arguments[1] = tmp_path / "other.zarr"
+    for number in range(len(advised) + 1):
+        extra = [word for option in advised[:number] for word in option]
+        last = json.loads(run(*arguments, "--labels", "none", *extra).stdout)
+    assert [file["name"] for file in last["skipped_files"]] == ["notes.txt"]
+    assert last["images"] == 14
+
+
+def test_names_cannot_control_the_terminal(folder: Path, tmp_path: Path) -> None:
+    empty(folder / "cats" / "\x1b[31mred\n.png")
+    result = run(folder, tmp_path / "out.zarr", "--size", "8")
+    assert "\x1b" not in result.stderr
+    assert "left out cats/�[31mred�.png" in result.stderr

@@ -69,6 +69,7 @@ def make_contents(
     images: int,
     coordinates: Sequence[Coordinate],
     kept: Contents | None = None,
+    coordinate_chunk: int | None = None,
 ) -> tuple[Contents, dict[str, bytes]]:
     """Return the files of an output with so many images that belong to no block.
 
@@ -83,6 +84,8 @@ def make_contents(
     kept
         The contents of the output before: its coordinates stay, unless they are given again
         or lie along ``run.dim``.
+    coordinate_chunk
+        Values per chunk of a coordinate; by default all, up to a limit.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def make_contents(
     sizes = _sizes(run, images)
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files), attributes=dict(run.attributes))
-    _add_coordinates(group, run, sizes, coordinates)
+    _add_coordinates(group, run, sizes, coordinates, coordinate_chunk)
     kept_texts, kept_blobs = _kept(run, kept, coordinates)
     labels = {c.name for c in coordinates} | {_array_of(name) for name in kept_texts}
     for array in run.arrays:
@@ -140,7 +143,11 @@ def _sizes(run: StoredRun, images: int) -> dict[str, int]:
 
 
 def _add_coordinates(
-    group: zarr.Group, run: StoredRun, sizes: Mapping[str, int], coordinates: Sequence[Coordinate]
+    group: zarr.Group,
+    run: StoredRun,
+    sizes: Mapping[str, int],
+    coordinates: Sequence[Coordinate],
+    chunk: int | None,
 ) -> None:
     taken = {array.name for array in run.arrays}
     for coordinate in coordinates:
@@ -165,7 +172,7 @@ def _add_coordinates(
         stored = group.create_array(
             coordinate.name,
             shape=values.shape,
-            chunks=(min(_COORDINATE_CHUNK, len(values)),),
+            chunks=(chunk or min(_COORDINATE_CHUNK, len(values)),),
             dtype=str if values.dtype.kind == "T" else values.dtype,
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             dimension_names=(coordinate.dim,),

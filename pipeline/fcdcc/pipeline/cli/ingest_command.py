@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, get_args
 
 import click
 
-from fcdcc.storage.ingestion import Labels, Progress
+from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Progress, SkippedFile
 from fcdcc.storage.ingestion import ingest as ingest_folder
 from fcdcc.storage.pictures import Colour, Fit
 
@@ -19,7 +19,7 @@ from ..monitoring.progress import show_count
 
 _SIZE = re.compile(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?")
 MAX_NAMED_FILES = 20
-"""Files left out that the command lists; ``--json`` lists all."""
+"""Files left out, or images without a file, that the command lists; ``--json`` lists all."""
 
 
 class _SizeType(click.ParamType[tuple[int, int]]):
@@ -46,11 +46,9 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 @click.option(
     "--fit",
     type=click.Choice(get_args(Fit)),
-    default="crop",
-    show_default=True,
-    help="how a picture of another size is fitted. crop: scale it to cover the size and cut out "
-    "the middle; stretch: scale height and width separately; pad: scale it to fit and fill the "
-    "rest with black; exact: treat it as a bad file",
+    help="how a picture of another size is fitted; by default crop, without --size exact. crop: "
+    "scale it to cover the size and cut out the middle; stretch: scale height and width "
+    "separately; pad: scale it to fit and fill the rest with black; exact: treat it as a bad file",
 )
 @click.option(
     "--resize",
@@ -58,11 +56,14 @@ class _SizeType(click.ParamType[tuple[int, int]]):
     help="with --fit crop: length of the shorter side before the cut",
 )
 @click.option(
-    "--colour",
-    type=click.Choice(get_args(Colour)),
-    default="rgb",
-    show_default=True,
-    help="colour channels of the images",
+    "--colour", type=click.Choice(get_args(Colour)), help="colour channels; by default rgb"
+)
+@click.option(
+    "--depth",
+    type=click.Choice(["8", "16"]),
+    callback=lambda _context, _option, value: None if value is None else int(value),
+    help="bits per channel; by default those of the first picture. 16: keep all bits, with white "
+    "at 65535; 8: scale pictures of 16 bits, with white at 255",
 )
 @click.option(
     "--labels",
@@ -71,6 +72,22 @@ class _SizeType(click.ParamType[tuple[int, int]]):
     show_default=True,
     help="class labels. folders: the first folder in a picture's path is its class; auto: "
     "folders, if every picture is in a folder; none: no labels",
+)
+@click.option(
+    "--pages",
+    is_flag=True,
+    default=None,
+    help="make an image of each page of a TIFF; otherwise a file with several pages is a bad file",
+)
+@click.option(
+    "--follow-links",
+    is_flag=True,
+    help="read links that leave FOLDER and links to folders; only if you trust who made the links",
+)
+@click.option(
+    "--remove-missing",
+    is_flag=True,
+    help="take out images whose files are no longer in FOLDER; otherwise they are named and stay",
 )
 @click.option(
     "--bad",
@@ -92,27 +109,88 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 @click.option("--progress/--no-progress", default=None, help="show a progress bar")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
 def ingest(folder: str, output: str, progress: bool | None, as_json: bool, **options: Any) -> None:
-    """Write the JPEG, PNG and TIFF files in FOLDER to a Zarr image array.
+    """Write the pictures in FOLDER to a Zarr image array.
 
-    Run the same command again to continue where it stopped, and to add new pictures.
+    All formats that Pillow reads by itself are taken, such as JPEG, PNG, TIFF, WebP, BMP and GIF.
+    Run the same command again to continue where it stopped: new pictures are added, and changed
+    ones are read again. Options that are not given stay as they were.
     """
-    with _progress_bar(progress) as report:
-        made = ingest_folder(folder, output, progress=report, **options)
-    for picture in made.bad[: None if as_json else MAX_NAMED_FILES]:
-        click.echo(f"fcdcc: left out {picture.name}: {picture.reason}", err=True)
+    try:
+        with _progress_bar(progress) as report:
+            made = ingest_folder(folder, output, progress=report, **options)
+    except NothingIngestedError as error:
+        if as_json:
+            click.echo(
+                json.dumps({"images": 0, "added": 0} | _skipped_json(error.skipped), indent=2)
+            )
+        else:
+            _show_skipped(error.skipped)
+        raise
     if as_json:
-        click.echo(json.dumps(asdict(made), indent=2))
-        return
-    if len(made.bad) > MAX_NAMED_FILES:
-        click.echo(
-            f"fcdcc: left out {len(made.bad) - MAX_NAMED_FILES} more; --json lists all", err=True
-        )
-    height, width, channels = made.shape
-    click.echo(
-        f"{made.images} images of {height} × {width} × {channels} in {output}, {made.added} new"
-        + (f", {len(made.classes)} classes" if made.classes else "")
-        + (f", {len(made.bad)} files left out" if made.bad else "")
+        click.echo(json.dumps(_as_json(made), indent=2))
+    else:
+        _show_skipped(made.skipped)
+        _show("kept without a file (--remove-missing takes it out):", made.missing)
+        _show("took out", made.removed)
+        click.echo(_summary(made, output))
+
+
+def _as_json(made: Ingested) -> dict[str, Any]:
+    """Return the result as JSON: numbers, and lists of names."""
+    lists = {name: getattr(made, name) for name in ("changed", "unchecked", "missing", "removed")}
+    return (
+        {"images": made.images, "added": made.added, "unchanged": made.unchanged}
+        | {name: len(images) for name, images in lists.items()}
+        | {"shape": made.shape, "dtype": made.dtype, "classes": made.classes}
+        | {"formats": made.formats, "compared": made.compared}
+        | {f"{name}_images": images for name, images in lists.items()}
+        | _skipped_json(made.skipped)
     )
+
+
+def _skipped_json(skipped: Sequence[SkippedFile]) -> dict[str, Any]:
+    bad = [{"name": file.name, "reason": file.reason} for file in skipped if file.bad]
+    return {"skipped": len(skipped), "skipped_files": [*map(asdict, skipped)], "bad": bad}
+
+
+def _show_skipped(skipped: Sequence[SkippedFile]) -> None:
+    """List the files that were left out, pictures first."""
+    ordered = sorted(skipped, key=lambda file: not file.bad)
+    _show("left out", [f"{file.name}: {file.reason}" for file in ordered])
+
+
+def _show(what: str, lines: Sequence[str]) -> None:
+    """Write one line for each file to standard error, up to a number."""
+    for line in lines[:MAX_NAMED_FILES]:
+        click.echo(f"fcdcc: {what} {_printable(line)}", err=True)
+    if len(lines) > MAX_NAMED_FILES:
+        click.echo(f"fcdcc: {what} {len(lines) - MAX_NAMED_FILES} more; --json lists all", err=True)
+
+
+def _printable(text: str) -> str:
+    """Return a text without characters that control a terminal: it contains names of files."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _summary(made: Ingested, output: str) -> str:
+    """Return the line that says what is stored now, and what changed."""
+    height, width, channels = made.shape
+    formats = ", ".join(f"{count} {name}" for name, count in made.formats.items())
+    parts = [
+        f"{made.images} images of {height} × {width} × {channels} in {output}",
+        f"{made.added} new" + (f" ({formats})" if formats else ""),
+    ]
+    parts += [f"{len(made.changed)} changed"] if made.changed else []
+    parts += [f"{len(made.removed)} taken out"] if made.removed else []
+    parts += [f"{len(made.missing)} without a file"] if made.missing else []
+    parts += [f"{len(made.unchecked)} whose file cannot be read"] if made.unchecked else []
+    parts += [f"{len(made.classes)} classes"] if made.classes else []
+    parts += [f"{len(made.skipped)} files left out"] if made.skipped else []
+    if made.dtype == "uint16":
+        parts.append("16 bits per channel, white is 65535")
+    if made.compared:
+        parts.append(f"{made.compared} read again, since an older version recorded no file times")
+    return ", ".join(parts)
 
 
 @contextmanager
