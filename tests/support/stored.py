@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from fcdcc.storage import Fingerprint, OutputArray, PredictionStore, create_predictions
+from fcdcc.storage.checksummed_json import seal
 
 LOGITS = OutputArray("prediction", (5,), "float32", ("class",))
 FINGERPRINT = Fingerprint.of({"model": "1f3a", "preparation": {"scale": "auto", "mean": []}})
@@ -47,3 +49,10 @@ def fill(store: PredictionStore) -> list[int]:
     for block in progress.pending:
         store.write(block, answers(store, block))
     return progress.pending
+
+
+def write_journal(output: Path, name: str, members: dict[str, Any], **changes: Any) -> None:
+    """Put the record of a run beside an output."""
+    file = output / ".fcdcc" / "runs" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(seal(members | changes) + b"\n")

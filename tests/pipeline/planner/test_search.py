@@ -142,7 +142,7 @@ def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, schedule
     assert found["peak_memory"] is None or found["peak_memory"] > 0  # it comes with a heartbeat
     report = runner.invoke(main, ["report", str(output)])
     assert "planned" in report.output
-    assert "sent between workers" in report.output
+    assert "bytes that workers sent to each other" in report.output
 
 
 def test_measured_speeds_are_kept_and_used(

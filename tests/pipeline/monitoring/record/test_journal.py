@@ -11,20 +11,13 @@ import pytest
 from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.monitoring.record.journal import RunJournal, recorded_groups, recorded_shares
 from fcdcc.pipeline.monitoring.report.recorded_run import RecordedRun
-from fcdcc.storage.checksummed_json import seal
 from support.jobs import fcdcc
-from support.stored import fill, make_output
+from support.stored import fill, make_output, write_journal
 
 OLD = Path(__file__).parent / "data" / "journal-schema-1.json"
 """Left by a run of version 0.1 in which two of six workers were stopped and removed."""
 
 WRITTEN_BY_OTHERS = Path(__file__).parents[3] / "fuzz" / "journal.json"
-
-
-def write_journal(output: Path, name: str, members: dict[str, Any], **changes: Any) -> None:
-    file = output / ".fcdcc" / "runs" / f"{name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(seal(members | changes) + b"\n")
 
 
 def test_the_report_reads_the_records_that_the_scheduler_made() -> None:

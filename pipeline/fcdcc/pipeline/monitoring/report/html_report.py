@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fcdcc.coding import __version__
 
@@ -37,8 +37,8 @@ MAX_LANES = 40
 MIN_GAP = 0.0007
 """Spans of the same kind are drawn as one if the gap is less than this part of the width."""
 
-MAX_KEY_LAYERS = 4
-"""Layers that have colours of their own."""
+MAX_KEY_LAYERS = 6
+"""Layers that have colours of their own; further layers have the same colours again."""
 
 MIN_GROUP_SECONDS = 1e-3
 """Least end of the axis on which groups' seconds are drawn."""
@@ -46,7 +46,11 @@ MIN_GROUP_SECONDS = 1e-3
 MAX_SECONDS_RATIO = 1e4
 """Largest ratio of the end of that axis to its start."""
 
-AXIS_MARKS = 5
+MAX_AXIS_MARKS = 7
+"""Most texts along an axis."""
+
+ROUND_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+"""Seconds between two marks of a timeline; multiples of these above and decimal parts below."""
 
 _EVENTS = {
     "late": "a group was late: its parity was started",
@@ -86,6 +90,13 @@ class TimeWindow:
     title: str = ""
 
 
+class AxisMark(NamedTuple):
+    """A text along an axis, and its place from 0 to 1."""
+
+    place: float
+    text: str
+
+
 @dataclass(frozen=True)
 class TimelineChart:
     """A lane per worker with its shares, in the order in which they are drawn.
@@ -97,14 +108,14 @@ class TimelineChart:
     lanes
         For each worker its address and its spans.
     marks
-        Texts along the axis.
+        Round times along the axis.
     left_out
         Workers that have no lane because there are too many.
     """
 
     title: str
     lanes: tuple[tuple[str, tuple[Span, ...]], ...]
-    marks: tuple[str, ...]
+    marks: tuple[AxisMark, ...]
     left_out: int
 
 
@@ -115,8 +126,9 @@ class Latency:
     ``curves`` are pairs of a CSS class and an SVG path; ``marks`` are the labels of the axis.
     """
 
+    groups: int
     curves: tuple[tuple[str, str], ...]
-    marks: tuple[str, ...]
+    marks: tuple[AxisMark, ...]
 
 
 def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
@@ -133,6 +145,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "strip": _condition_strip(run),
         "expected": run.expected,
         "workers": workers[:MAX_WORKERS],
+        "has_late_shares": any(worker.erased or worker.lost for worker in workers),
         "layers": [{**row, "plan": _plan_of(row)} for row in run.layers[:MAX_LAYERS]],
         "events": [*_event_rows(run)][-MAX_EVENT_ROWS:],
         "about": [*_about(run)],
@@ -207,14 +220,35 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
     }
     layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
     lane = _Lane(run.begin, window, layers)
-    length = window.end - window.begin
-    moments = [window.begin + i * length / (AXIS_MARKS - 1) for i in range(AXIS_MARKS)]
     return TimelineChart(
         window.title,
         tuple((w, tuple(lane.spans(shares[w], ghosts[w], gone.get(w)))) for w in sorted(chosen)),
-        tuple(clock(max(0.0, moment - run.begin)) for moment in moments),
+        tuple(round_times(window.begin - run.begin, window.end - run.begin)),
         len(shares) - len(chosen),
     )
+
+
+def round_times(begin: float, end: float) -> Iterator[AxisMark]:
+    """Yield marks at round times between two times, in seconds, of an axis that has both as ends.
+
+    >>> [mark.text for mark in round_times(0.0, 18.6)]
+    ['0 s', '5 s', '10 s', '15 s']
+    >>> [mark.text for mark in round_times(0.0, 0.42)]
+    ['0 s', '0.1 s', '0.2 s', '0.3 s', '0.4 s']
+    """
+    length = max(end - begin, 1e-9)
+    step = _round_step(length / (MAX_AXIS_MARKS - 1))
+    for number in range(math.ceil(begin / step - 1e-9), math.floor(end / step + 1e-9) + 1):
+        yield AxisMark((number * step - begin) / length, clock(number * step))
+
+
+def _round_step(least: float) -> float:
+    """Return the smallest round number of seconds that is at least so large."""
+    if least < 1:
+        power = 10.0 ** math.floor(math.log10(least))
+        return next(step * power for step in (1, 2, 5, 10) if step * power >= least)
+    below = [step for step in ROUND_STEPS if step >= least]
+    return float(below[0]) if below else 3600.0 * math.ceil(least / 3600)
 
 
 @dataclass(frozen=True)
@@ -251,7 +285,9 @@ class _Lane:
                 yield self._span(share.stop - mark, share.stop, "lost", f"{_name(share)}: lost")
 
     def _kind(self, share: ShareRecord) -> str:
-        return "parity" if share.stage == "parity" else f"l{self.layers[share.layer] % 4}"
+        return (
+            "parity" if share.stage == "parity" else f"l{self.layers[share.layer] % MAX_KEY_LAYERS}"
+        )
 
     def _span(self, start: float, stop: float, kind: str, label: str = "") -> Span:
         length = max(self.window.end - self.window.begin, 1e-9)
@@ -304,14 +340,29 @@ def _latency(run: RecordedRun) -> Latency | None:
     end = max(*slowest, MIN_GROUP_SECONDS)
     start = min(max(min(seconds), end / MAX_SECONDS_RATIO), end / 2)
     place = _logarithmic(start, end)
-    steps = [start * (end / start) ** (i / (AXIS_MARKS - 1)) for i in range(AXIS_MARKS)]
     return Latency(
+        len(groups),
         (
             ("slowest", staircase([place(value) for value in slowest])),
             ("group", staircase([place(value) for value in seconds])),
         ),
-        tuple(duration(step) for step in steps),
+        tuple(AxisMark(place(value), duration(value)) for value in round_values(start, end)),
     )
+
+
+def round_values(start: float, end: float) -> list[float]:
+    """Return round values between two values, for a logarithmic axis.
+
+    >>> round_values(0.056, 1.3)
+    [0.1, 0.2, 0.5, 1.0]
+    """
+    powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        found = [float(f"{step}e{power}") for power in powers for step in steps]
+        found = [value for value in found if start <= value <= end]
+        if len(found) <= MAX_AXIS_MARKS:
+            break
+    return found or [start, end]
 
 
 def _logarithmic(start: float, end: float) -> Callable[[float], float]:

@@ -38,7 +38,7 @@ MAX_MISSED_WRITES = 3.0
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("time", "seconds", duration),
-    ("sent between workers", "bytes_sent", lambda size: amount(size, "B")),
+    ("bytes that workers sent to each other", "bytes_sent", lambda size: amount(size, "B")),
     ("extra work", "extra_work", percent),
     ("most memory of a worker", "peak_memory", lambda size: amount(size, "B")),
 )

@@ -1,0 +1,82 @@
+"""The report as a page: axes with round marks, tables whose rows fit their heads."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcdcc.pipeline.monitoring.report.html_report import (
+    MAX_AXIS_MARKS,
+    round_times,
+    round_values,
+)
+from support.jobs import fcdcc
+from support.stored import fill, make_output, write_journal
+
+JOURNAL = Path(__file__).parents[3] / "fuzz" / "journal.json"
+"""Of a run in which two workers were stopped."""
+
+
+class Tables(HTMLParser):
+    """Collects for each row of each table which of its cells are drawings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[list[bool]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.rows.append([])
+        elif tag == "tr":
+            self.rows[-1].append([])
+        elif tag in ("td", "th"):
+            self.rows[-1][-1].append(("class", "drawn") in attrs)
+
+
+@given(st.floats(0, 1e5), st.floats(1e-3, 1e6))
+def test_times_along_an_axis_are_few_and_within_it(begin: float, length: float) -> None:
+    marks = list(round_times(begin, begin + length))
+    assert len(marks) <= MAX_AXIS_MARKS
+    places = [mark.place for mark in marks]
+    assert all(-1e-6 <= place <= 1 + 1e-6 for place in places)
+    assert places == sorted(set(places))
+
+
+@given(st.floats(1e-6, 1e3), st.floats(1.01, 1e4))
+def test_values_along_a_logarithmic_axis_are_round(start: float, ratio: float) -> None:
+    found = round_values(start, start * ratio)
+    assert found
+    assert all(start <= value <= start * ratio for value in found)
+    if len(found) > 2:
+        assert all(f"{value:e}"[0] in "125" for value in found)
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_head(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    write_journal(output, "a", members)
+    shown = fcdcc("report", output, "--html", "-").output
+    tables = Tables()
+    tables.feed(shown)
+    assert len(tables.rows) >= 5
+    for head, *rows in tables.rows:
+        assert rows
+        assert all(row == head for row in rows)
+    assert "not waited for</th>" in shown
+    for word in ("group", "ghost", "parity share"):
+        assert f"<dt>{word}</dt>" in shown
+
+
+def test_columns_for_late_shares_are_not_shown_where_none_was_late(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    for worker in members["facts"]["workers"]:
+        worker.update(erased=0, lost=0)
+    write_journal(output, "a", members, odd_shares=[], odd_shares_total=0)
+    shown = fcdcc("report", output, "--html", "-").output
+    assert "Workers, the slowest first" in shown
+    assert "not waited for</th>" not in shown
