@@ -31,6 +31,17 @@ class PlanError(FcdccError, ValueError):
     """A plan that cannot be made, or does not fit the model or images it is used for."""
 
 
+class PlanMemoryError(PlanError):
+    """A plan that needs more memory than a worker has.
+
+    ``needed`` are the bytes that a worker must have, so that the plan may use what it needs.
+    """
+
+    def __init__(self, message: str, needed: float) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
 class OptionError(FcdccError, ValueError):
     """An option, or a combination of options, that is invalid."""
 

@@ -14,7 +14,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -48,6 +50,31 @@ CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
 LogFormat = Literal["text", "json"]
+AUTO: Literal["auto"] = "auto"
+"""Value of ``n`` and ``tolerate`` that leaves the number to the planner."""
+
+MAX_SHARES = 4096
+"""Most shares of a coded layer."""
+
+
+NUMBER = "number"
+"""Tag of the numbers among the values of an option that may also be ``auto``."""
+
+
+def _kind_of_count(value: object) -> str:
+    """Return the tag of the member of :data:`ShareCount` that a value is checked as."""
+    return AUTO if value == AUTO else NUMBER
+
+
+# Each member has a tag, so that an error names the one that was meant.
+ShareCount = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_SHARES), Tag(NUMBER)] | Annotated[Literal["auto"], Tag(AUTO)],
+    Discriminator(_kind_of_count),
+]
+Tolerance = Annotated[
+    Annotated[int, Field(ge=0), Tag(NUMBER)] | Annotated[Literal["auto"], Tag(AUTO)],
+    Discriminator(_kind_of_count),
+]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0)]
 
@@ -89,14 +116,23 @@ def _message_of(item: Mapping[str, Any]) -> str:
         return f"{name}: there is no such option"
     if item["type"] == "missing":
         return f"{name} is needed"
+    if item["loc"][1:] == (NUMBER,):
+        message += ", or auto"
     return f"{name} was given as {item['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 class PlanOptions(_Options):
     """Options that determine the plan and the predictions."""
 
-    n: int = Field(6, ge=1, le=4096, description="shares per coded layer")
-    tolerate: int = Field(2, ge=0, description="γ: how many of the n shares may be lost")
+    n: ShareCount = Field(
+        AUTO,
+        description="shares per coded layer; auto: as many as there are workers, at most 6",
+    )
+    tolerate: Tolerance = Field(
+        AUTO,
+        description="γ: how many of the n shares may be lost; auto: what one of 2 or 3 workers "
+        "holds, or two of more; none with one worker",
+    )
     code: CodeName = Field("systematic", description="the code that the shares are made with")
     split: Literal["auto", "rows", "images"] = Field(
         "auto",
@@ -159,16 +195,17 @@ class PlanOptions(_Options):
 
     @model_validator(mode="after")
     def _some_shares_must_remain(self) -> Self:
-        if self.tolerate >= self.n:
+        most = MAX_SHARES if self.n == AUTO else self.n
+        if self.tolerate != AUTO and self.tolerate >= most:
             raise ValueError(
                 f"--tolerate {self.tolerate} of --n {self.n} shares leaves none to decode from: "
-                f"expected at most {self.n - 1}"
+                f"expected at most {most - 1}"
             )
         return self
 
     @model_validator(mode="after")
     def _uncoded_tolerates_no_loss(self) -> Self:
-        if self.code == "uncoded" and self.tolerate and "tolerate" in self.model_fields_set:
+        if self.code == "uncoded" and self.tolerate not in (AUTO, 0):
             raise ValueError(
                 f"--tolerate {self.tolerate} with --code uncoded, which tolerates no loss: leave "
                 "--tolerate out, or use another code"
@@ -177,7 +214,8 @@ class PlanOptions(_Options):
 
     @model_validator(mode="after")
     def _verify_needs_spare_shares(self) -> Self:
-        if self.verify != "off" and (self.redundancy == "off" or self.delta == self.n):
+        no_spare = self.code == "uncoded" or self.tolerate == 0
+        if self.verify != "off" and (self.redundancy == "off" or no_spare):
             raise ValueError(
                 f"--verify {self.verify} compares more shares than are needed, and there are none "
                 + ("with --redundancy off" if self.redundancy == "off" else "if none may be lost")
@@ -186,9 +224,32 @@ class PlanOptions(_Options):
         return self
 
     @property
+    def shares(self) -> int:
+        """The number n.
+
+        Raises
+        ------
+        ValueError
+            If it is ``auto``: :func:`..planner.share_counts.with_share_counts` chooses it.
+        """
+        if self.n == AUTO:
+            raise ValueError("n is auto: it must be chosen for the workers first")
+        return self.n
+
+    @property
     def delta(self) -> int:
-        """δ = n − γ: the number of shares that suffice."""
-        return self.n if self.code == "uncoded" else self.n - self.tolerate
+        """δ = n − γ: the number of shares that suffice.
+
+        Raises
+        ------
+        ValueError
+            If n or γ is ``auto``.
+        """
+        if self.code == "uncoded":
+            return self.shares
+        if self.tolerate == AUTO:
+            raise ValueError("tolerate is auto: it must be chosen for the workers first")
+        return self.shares - self.tolerate
 
 
 class JobConfig(PlanOptions):
@@ -208,7 +269,12 @@ class JobConfig(PlanOptions):
         None,
         description="address of a running Dask scheduler; without it, a local cluster is started",
     )
-    workers: int | None = Field(None, ge=1, description="number of workers of the local cluster")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="number of workers of the local cluster  [default: one for each core of this "
+        "process, as far as memory allows]",
+    )
     processes: bool = Field(
         True, description="local workers are processes, or threads of this process"
     )

@@ -42,6 +42,14 @@ class Fingerprint:
         """Return the fingerprint of named JSON values; their order does not matter."""
         return cls(canonical(dict(fields)))
 
+    def without(self, *names: str) -> Fingerprint:
+        """Return the fingerprint without some of the named values.
+
+        >>> Fingerprint.of({"model": "1f3a", "code": "crme"}).without("code").fields
+        {'model': '1f3a'}
+        """
+        return Fingerprint.of({k: v for k, v in self.fields.items() if k not in names})
+
     @property
     def fields(self) -> dict[str, Json]:
         """The named values."""

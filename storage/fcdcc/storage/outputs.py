@@ -266,9 +266,14 @@ def resize_predictions(
     return _store(location, run, run.layout(images))
 
 
-def check_fingerprint(url: str | os.PathLike[str], run: StoredRun, ours: Fingerprint) -> None:
-    """Raise OutputMismatchError, which names the differences, unless the fingerprints agree."""
-    differences = ours.differences(run.fingerprint)
+def check_fingerprint(
+    url: str | os.PathLike[str], run: StoredRun, ours: Fingerprint, ignored: Sequence[str] = ()
+) -> None:
+    """Raise OutputMismatchError, which names the differences, unless the fingerprints agree.
+
+    The named values in ``ignored`` may differ.
+    """
+    differences = ours.without(*ignored).differences(run.fingerprint.without(*ignored))
     if differences:
         raise OutputMismatchError(
             f"{shown(normalise(url))} was made by another job ({'; '.join(differences)}): use "

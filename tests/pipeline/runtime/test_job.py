@@ -143,7 +143,11 @@ def test_a_second_run_at_the_same_time_leaves(files: Files, tmp_path: Path) -> N
 def test_one_process_with_fewer_workers_than_shares_says_what_is_protected(
     files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    summary = run(config(files, tmp_path / "out.zarr", processes=False, workers=4, limit=12))
+    summary = run(
+        config(
+            files, tmp_path / "out.zarr", processes=False, workers=4, limit=12, n=6, tolerate=2,
+        )
+    )  # fmt: skip
     assert summary.images_done == 12
     assert "4 workers for n = 6 shares" in caplog.text
     assert "1 of the workers may be lost" in caplog.text
@@ -165,7 +169,7 @@ def test_two_of_six_worker_processes_may_go(
             victim.send_signal(getattr(signal, signal_name))
 
     try:
-        summary = run(config(files, tmp_path / "out.zarr"), AtBlock(blocks, strike))
+        summary = run(config(files, tmp_path / "out.zarr", workers=6), AtBlock(blocks, strike))
     finally:
         for victim in victims:
             if victim.is_running():

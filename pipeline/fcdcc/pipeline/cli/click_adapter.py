@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -36,6 +36,20 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
             return tuple(float(part) for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r}: expected numbers, such as 0.5 or 0.485,0.456,0.406", param, ctx)
+
+
+class _CountOrAuto(click.ParamType[int | str]):
+    """A whole number, or ``auto``."""
+
+    name = "integer|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        try:
+            return "auto" if value == "auto" else int(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected a whole number, or auto", param, ctx)
 
 
 def options_of(
@@ -72,6 +86,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
 
 def _click_type(annotation: Any) -> click.ParamType[Any]:
     """Return the click type of an annotation such as ``int | None`` or a Literal."""
+    if get_origin(annotation) is Union:  # of a number and auto, each with its tag
+        return _CountOrAuto()
     if get_origin(annotation) is UnionType or type(None) in get_args(annotation):
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
     if get_origin(annotation) is Annotated:

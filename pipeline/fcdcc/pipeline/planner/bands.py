@@ -22,11 +22,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from distributed.system import MEMORY_LIMIT
+from distributed import system
 
 from fcdcc.storage import ImageSource
 
-from ..errors import PlanError
+from ..errors import PlanError, PlanMemoryError
 from ..halo import NetworkRows, Rows, ranges_for
 from ..model.network import ConvStage
 from ..options import JobConfig, PlanOptions
@@ -74,7 +74,7 @@ class Bands:
     warnings: tuple[str, ...] = ()
 
 
-def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
+def plan_bands(found: NetworkRows, options: PlanOptions, batch: int, workers: int = 1) -> Bands:
     """Return the bands for images of one shape.
 
     Parameters
@@ -85,17 +85,20 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int) -> Bands:
         ``band`` and ``memory``, and what bands do not go with.
     batch
         Images per block.
+    workers
+        How many workers share this machine, if a job starts them.
 
     Raises
     ------
+    PlanMemoryError
+        If an image does not fit a worker and cannot be cut into bands.
     PlanError
-        If an image does not fit a worker and cannot be cut into bands, or the options name a band
-        where there are none.
+        If the options name a band where there are none.
     """
     # Images are too large if even the smallest block is: one image, or the network's fixed batch.
     single = found.network.input_shape[0] or 1
     whole = peak_bytes(found, _all_rows(found), single, options.dtype)
-    room = _room(options)
+    room = _room(options, workers)
     limit = (
         MAX_IMAGE_BYTES if options.memory is None or room is None else min(MAX_IMAGE_BYTES, room)
     )
@@ -221,11 +224,11 @@ def _values_of(
     return math.prod(whole) / max(whole[0], 1) * max(parts, default=1.0) if whole else 0.0
 
 
-def _room(options: PlanOptions) -> int | None:
+def _room(options: PlanOptions, workers: int) -> int | None:
     """Return the bytes that a worker has for values; None if unknown."""
     memory = options.memory
     if memory is None and isinstance(options, JobConfig) and options.scheduler is None:
-        memory = int(MEMORY_LIMIT) // (options.workers or options.n)
+        memory = int(system.MEMORY_LIMIT) // workers
     return None if memory is None else max(memory - PROCESS_BYTES, 0)
 
 
@@ -243,16 +246,19 @@ def _whole_images(why_not: str, whole: int, room: int | None, options: PlanOptio
 
     Raises
     ------
+    PlanMemoryError
+        If they do not.
     PlanError
-        If they do not, or the options name a band.
+        If the options name a band.
     """
     if options.band is not None:
         raise PlanError(f"--band {options.band}: blocks hold whole images here: {why_not}")
     if room is not None and whole > room:
-        raise PlanError(
+        raise PlanMemoryError(
             f"an image takes {_gib(whole)} at once and a worker has {_gib(room)} for it; it "
             f"cannot be computed in bands: {why_not}. Use workers with more memory (--memory), "
-            "smaller images, or a network that looks at a part of the image at a time"
+            "smaller images, or a network that looks at a part of the image at a time",
+            needed=whole + PROCESS_BYTES,
         )
     return Bands(
         warnings=(f"every worker needs {_gib(whole)} for an image, which stays whole: {why_not}",)
@@ -264,7 +270,7 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, room: int | N
 
     Raises
     ------
-    PlanError
+    PlanMemoryError
         If not even one does.
     """
     rows = found.layouts[found.network.output].rows
@@ -288,9 +294,10 @@ def _largest(found: NetworkRows, options: PlanOptions, batch: int, room: int | N
         low, high = (band, high) if need(band) <= budget else (low, band - 1)
     if low:
         return low
-    raise PlanError(
+    raise PlanMemoryError(
         f"one row of the prediction takes {_gib(need(1))} of a worker and {_gib(budget)} are "
-        "allowed: raise --memory, take fewer workers on a machine, or say --band yourself"
+        "allowed: raise --memory, take fewer workers on a machine, or say --band yourself",
+        needed=need(1) + PROCESS_BYTES,
     )
 
 

@@ -121,8 +121,8 @@ def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
     return Plan(
         network=problem.network.fingerprint,
         image_shape=problem.image_shape,
-        n=options.n,
-        tolerate=options.n - options.delta,
+        n=options.shares,
+        tolerate=options.shares - options.delta,
         code=options.code,
         split=split,
         form=form_of(split, layers, band),
@@ -145,10 +145,10 @@ def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
 def _plan_gathered(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution, each gathered on one worker after it."""
     options = problem.options
-    partitions = code_partitions(options.code, options.n, options.delta)
+    partitions = code_partitions(options.code, options.shares, options.delta)
     for stage, geometry in _geometries(problem):
         best = _best_partition(problem, geometry, partitions, candidate.batch)
-        spec = CodeSpec(options.code, options.n, best.k_a, best.k_b)
+        spec = CodeSpec(options.code, options.shares, best.k_a, best.k_b)
         yield LayerPlan(stage.index, stage.name, geometry, spec)
 
 
@@ -213,7 +213,7 @@ def _code_of_strips(options: PlanOptions) -> CodeSpec:
     With real parity there are δ strips, with quaternions 4 δ, of which each share has four;
     so fewer rows are padding with real parity.
     """
-    n, delta = options.n, options.delta
+    n, delta = options.shares, options.delta
     if n <= MAX_REAL_SHARES or n - delta <= 1:
         real = CodeSpec("systematic", n, delta, 1, "real")
         if measure(real.code).worst <= MAX_REAL_CONDITION:
@@ -224,7 +224,7 @@ def _code_of_strips(options: PlanOptions) -> CodeSpec:
 def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:
     """Yield the plan of every convolution: all of them local, some of them coded."""
     options = problem.options
-    spec = CodeSpec(options.code, options.n, PARTS_PER_SHARE * options.delta, 1)
+    spec = CodeSpec(options.code, options.shares, PARTS_PER_SHARE * options.delta, 1)
     least = IMAGE_SHARE_FACTOR * candidate.share_work
     uncoded_work, last = 0.0, problem.network.convolutions[-1:]
     for stage, geometry in _geometries(problem):

@@ -15,15 +15,16 @@ from dask.utils import format_bytes
 
 from fcdcc.coding.errors import CodeError, FcdccError
 
-from ..errors import PlanError
+from ..errors import PlanError, PlanMemoryError
 from ..model.network import Network
-from ..options import PlanOptions
+from ..options import AUTO, PlanOptions
 from ..plans.forecast import Speeds, WorkerPool, on_this_machine
 from ..plans.plan import Form, Plan
 from ..plans.row_layout import analysed
 from .bands import BANDS_IN_FLIGHT, plan_bands
 from .candidates import PARTS_PER_SHARE, Candidate, PlanningProblem, build_plan
 from .cost.estimate import forecast
+from .share_counts import USUAL_SHARES, share_count_note, with_share_counts
 
 MAX_BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
@@ -100,7 +101,7 @@ def choose_plan(
     images
         How many images there are, if that is known.
     workers
-        The workers that run it; by default n workers of unknown memory.
+        The workers that run it; by default n workers of unknown memory, or six if n is ``auto``.
     speeds
         Their speeds, if known.
     in_bands
@@ -111,21 +112,25 @@ def choose_plan(
     PlanError
         If the images do not fit the network, the options do not go together, or the plan needs
         more memory than there is.
+    OptionError
+        If n or γ is ``auto``, and the other one does not go with the code.
     CodeError, IllConditionedError
         If there is no such code, or it loses too many digits.
     """
     check_images(network, image_shape)
-    workers = workers or WorkerPool(options.n)
+    workers = workers or WorkerPool(USUAL_SHARES if options.n == AUTO else options.n)
     speeds = speeds or on_this_machine(workers.count * workers.slots)
+    note = share_count_note(options, workers.count)
+    options = with_share_counts(options, workers.count)
     problem = PlanningProblem(network, image_shape, options, speeds)
     _check_batch(problem)
     usual = _usual(problem, images, workers)
     if in_bands and network.convolutions:
-        usual = _in_bands(problem, usual)
+        usual = _in_bands(problem, usual, workers)
     if options.objective == "paper":
         usual = replace(usual, form="gathered")
-    search = _Search(problem, workers, images)
-    return search.best(usual)
+    plan = _Search(problem, workers, images).best(usual)
+    return plan if note is None else replace(plan, warnings=(*plan.warnings, note))
 
 
 def with_forecast(
@@ -210,7 +215,7 @@ def _usual(problem: PlanningProblem, images: int | None, workers: WorkerPool) ->
     )
 
 
-def _in_bands(problem: PlanningProblem, usual: Candidate) -> Candidate:
+def _in_bands(problem: PlanningProblem, usual: Candidate, workers: WorkerPool) -> Candidate:
     """Return a candidate with the bands that the images are cut into, if they are.
 
     Raises
@@ -220,7 +225,8 @@ def _in_bands(problem: PlanningProblem, usual: Candidate) -> Candidate:
     """
     options = problem.options
     found = analysed(problem.network, problem.image_shape)
-    bands = plan_bands(found, options, problem.fixed_batch or options.batch or usual.batch)
+    batch = problem.fixed_batch or options.batch or usual.batch
+    bands = plan_bands(found, options, batch, workers.count)
     if bands.band is None:
         return replace(usual, bands=bands)
     batch = problem.fixed_batch or options.batch or _planned_batch(problem)
@@ -378,7 +384,7 @@ def _allowed(memory: int | None, workers: WorkerPool) -> float | None:
     return None if workers.memory is None else MAX_MEMORY_PART * workers.memory * together
 
 
-def _too_large(plan: Plan, allowed: float) -> PlanError:
+def _too_large(plan: Plan, allowed: float) -> PlanMemoryError:
     found = plan.forecast
     rest = 0.0 if found is None else found.speeds.memory_at_rest
     hint = (
@@ -386,8 +392,9 @@ def _too_large(plan: Plan, allowed: float) -> PlanError:
         if rest >= allowed
         else "take a smaller --batch or --in-flight, more --memory, or fewer workers on a machine"
     )
-    return PlanError(
+    return PlanMemoryError(
         f"the plan that needs least, split by {plan.split}, {plan.batch} images a block and "
         f"{plan.in_flight} in flight, needs {format_bytes(int(_memory(plan)))} of a worker's "
-        f"memory and {format_bytes(int(allowed))} are allowed: {hint}"
+        f"memory and {format_bytes(int(allowed))} are allowed: {hint}",
+        needed=_memory(plan) / MAX_MEMORY_PART,
     )

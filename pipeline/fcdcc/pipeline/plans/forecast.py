@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
+
+from dask import system
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ DEFAULTS = Speeds()
 
 
 def on_this_machine(tasks_at_a_time: int) -> Speeds:
-    """Return the defaults for workers that all share the cores of this machine."""
-    return replace(DEFAULTS, parallel=float(min(tasks_at_a_time, os.cpu_count() or 1)))
+    """Return the defaults for workers that all share the cores of this process."""
+    return replace(DEFAULTS, parallel=float(min(tasks_at_a_time, system.CPU_COUNT)))
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,30 @@ class WorkerPool:
     def lost(self, shares: int, tolerate: int) -> int:
         """Return how many workers may be lost if a group has ``shares`` shares.
 
-        >>> [WorkerPool(count).lost(6, 2) for count in (12, 6, 3, 2)]
-        [2, 2, 1, 0]
+        >>> [WorkerPool(count).lost(6, 2) for count in (12, 6, 5, 3, 2)]
+        [2, 2, 1, 1, 0]
         """
-        return tolerate // -(-shares // self.count)
+        return _holders_within(tolerate, self.count, shares)
 
     def hosts_lost(self, shares: int, tolerate: int) -> int:
         """Return how many machines may be lost: none where all workers are on one."""
-        return tolerate // -(-shares // self.hosts) if self.hosts > 1 else 0
+        return _holders_within(tolerate, self.hosts, shares) if self.hosts > 1 else 0
+
+
+def shares_held(holders: int, of: int, shares: int) -> int:
+    """Return how many shares are held by those of some workers, or machines, that hold most.
+
+    >>> shares_held(2, of=5, shares=6), shares_held(1, of=2, shares=6)
+    (3, 3)
+    """
+    each, more = divmod(shares, of)
+    return holders * each + min(holders, more)
+
+
+def _holders_within(tolerate: int, of: int, shares: int) -> int:
+    """Return the most workers, or machines, that hold no more than γ shares together."""
+    losses = range(1, min(of, tolerate) + 1)
+    return sum(shares_held(lost, of, shares) <= tolerate for lost in losses)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from fcdcc.coding.errors import FcdccError
 from ..anyk.queries import cluster_workers
 from ..errors import ClusterError, ClusterLostError
 from ..options import JobConfig
+from ..planner.cost.known_workers import local_worker_count
 from .worker_versions import check_versions
 
 logger = logging.getLogger(__name__)
@@ -309,7 +310,7 @@ def _start_local(config: JobConfig) -> LocalCluster:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
         cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # no types
-            n_workers=config.workers or config.n,
+            n_workers=local_worker_count(config),
             processes=config.processes,
             threads_per_worker=config.threads_per_worker,
             dashboard_address=config.dashboard_address,

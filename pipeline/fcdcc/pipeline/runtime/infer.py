@@ -16,6 +16,7 @@ import dask.array as da
 import numpy as np
 import torch
 import xarray as xr
+from dask import system
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 from dask.tokenize import tokenize
@@ -30,8 +31,9 @@ from ..graph import Block, build_block
 from ..halo import Rows
 from ..model import Model
 from ..model.interpreter import network_shapes
-from ..options import PlanOptions
+from ..options import AUTO, PlanOptions
 from ..planner.search import choose_plan, fits
+from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
@@ -130,15 +132,19 @@ def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
 
 
 def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
-    """Return the best plan for images (n, c, *space) on the workers of the current client."""
+    """Return the best plan for images (n, c, *space) on the workers of the current client.
+
+    Without a client, each core of this process counts as a worker, unless n is given.
+    """
     network = model.to(getattr(torch, options.dtype)).network
     count = len(images) if options.limit is None else min(len(images), options.limit)
     known = workers_of_current_client(options)
     shape = images.shape[1:]
-    if known is None:
-        return choose_plan(network, shape, options, count, in_bands=False)
-    cluster = known.workers, known.speeds()
-    return choose_plan(network, shape, options, count, *cluster, in_bands=False)
+    if known is not None:
+        cluster = known.workers, known.speeds()
+        return choose_plan(network, shape, options, count, *cluster, in_bands=False)
+    pool = WorkerPool(system.CPU_COUNT) if options.n == AUTO else None
+    return choose_plan(network, shape, options, count, pool, in_bands=False)
 
 
 def _channels_first(model: Model, images: Images) -> xr.DataArray:

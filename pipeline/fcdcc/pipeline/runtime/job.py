@@ -36,9 +36,10 @@ from ..model.network import Network
 from ..monitoring.progress import RunProgress, Watcher, watch
 from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary
-from ..options import JobConfig
+from ..options import AUTO, JobConfig
 from ..planner.bands import row_axis
 from ..planner.cost.known_workers import KnownWorkers
+from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
 from ..stored_forms import StoredForm
@@ -59,6 +60,7 @@ from .output import (
     continued_plan,
     create_output,
     grow_output,
+    is_same_job,
     job_fingerprint,
     make_room,
     write_block,
@@ -158,7 +160,7 @@ def _stored_run(job: _CheckedJob) -> StoredRun | None:
         if job.config.restart:
             return None
         raise
-    if stored is not None and job.config.restart and stored.fingerprint != job.fingerprint:
+    if stored is not None and job.config.restart and not is_same_job(stored, job.fingerprint):
         return None
     return stored
 
@@ -175,8 +177,12 @@ def _plan_job(job: _CheckedJob, stored: StoredRun | None, workers: KnownWorkers)
     if plan.band is not None:
         bands = (row_axis(analysed(job.network, image_shape)), plan.band)
     spec = PredictionSpec.of(job.config, job.source, shape, plan.dtype, bands)
+    config = job.config
+    if config.workers is None and plan.forecast is not None:
+        pool = plan.forecast.workers if stored is None else workers.workers
+        config = config.model_copy(update={"workers": pool.count})
     return _PlannedJob(
-        job.config, job.network, job.source, job.preparation, job.fingerprint, plan, spec
+        config, job.network, job.source, job.preparation, job.fingerprint, plan, spec
     )
 
 
@@ -302,7 +308,8 @@ class _JobRun:
         client, job, plan = self._cluster.client, self._job, self._job.plan
         plugin = ExecutablePlugin(self._executable, self._id, job.config.torch_threads)
         with translate_connection_loss(client):
-            _warn_of_few_workers(plan, self._cluster.workers)
+            if not (job.config.n == AUTO and job.config.tolerate == AUTO):
+                _warn_of_few_workers(plan, self._cluster.workers)
             self._progress.step("sending the model to the workers")
             with_plugin = _has_plugins(client)
             install(client, plugin)
@@ -456,7 +463,8 @@ def _warn_of_few_workers(plan: Plan, workers: int) -> None:
         logger.warning(
             "%d workers for n = %d shares: one worker holds up to %d shares of a layer, so %d of "
             "the workers may be lost at a time; start %d workers to use --tolerate %d in full",
-            workers, plan.n, each, plan.tolerate // each, plan.n, plan.tolerate,
+            workers, plan.n, each, WorkerPool(workers).lost(plan.n, plan.tolerate), plan.n,
+            plan.tolerate,
         )  # fmt: skip
 
 

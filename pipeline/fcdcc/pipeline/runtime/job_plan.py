@@ -14,7 +14,7 @@ from distributed import Client
 from fcdcc.storage import ImageSource, open_images
 
 from ..anyk.queries import cluster_workers
-from ..errors import OptionError, PlanError
+from ..errors import OptionError, PlanError, PlanMemoryError
 from ..model import open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
@@ -146,6 +146,8 @@ def job_plan(
     ------
     PlanError
         If the saved plan is for another model or other images, or no plan is possible.
+    OptionError
+        If n or γ is ``auto`` and cannot be chosen.
     """
     plan = _job_plan(config, network, source, workers)
     note = reading_note(source, stored_chunks(config, source, plan), plan)
@@ -164,10 +166,7 @@ def _job_plan(
 ) -> Plan:
     """Return the plan of a job, without what is to be said about how its images are stored."""
     if config.plan is None:
-        return choose_plan(
-            network, source.image_shape, config, source.images,
-            workers.workers, workers.speeds(),
-        )  # fmt: skip
+        return _chosen_plan(config, network, source, workers)
     saved = read_plan(config.plan)
     if saved.network != network.fingerprint:
         raise PlanError(
@@ -183,6 +182,23 @@ def _job_plan(
     return with_forecast(
         plan, network, workers.workers, workers.speeds(), source.images, config.memory
     )
+
+
+def _chosen_plan(
+    config: JobConfig, network: Network, source: ImageSource, workers: KnownWorkers
+) -> Plan:
+    """Return the best plan for the workers, or for fewer if that many have too little memory."""
+    while True:
+        try:
+            return choose_plan(
+                network, source.image_shape, config, source.images,
+                workers.workers, workers.speeds(),
+            )  # fmt: skip
+        except PlanMemoryError as error:
+            fewer = workers.with_memory(error.needed)
+            if fewer is None:
+                raise
+            workers = fewer
 
 
 def forecast_of_run(

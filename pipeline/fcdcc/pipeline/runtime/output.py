@@ -38,20 +38,33 @@ from ..worker.share_checks import Finding
 logger = logging.getLogger(__name__)
 
 
+FORMER_FINGERPRINT_FIELDS = ("code",)
+"""What older versions counted as part of a job's identity, and this one does not."""
+
+
 def job_fingerprint(
     network: Network, source: ImageSource, preparation: Preparation, config: JobConfig
 ) -> Fingerprint:
-    """Return the identity of a job's predictions; runs with the same one may share an output."""
+    """Return the identity of a job's predictions; runs with the same one may share an output.
+
+    How the predictions are computed is no part of it: another code, or other workers, give the
+    same predictions up to rounding.
+    """
     return Fingerprint.of(
         {
             "model": network.fingerprint,
             "input": source.identity,
             "preparation": preparation.as_json(),
             "dtype": config.dtype,
-            "code": {"name": config.code, "n": config.n, "tolerate": config.tolerate},
             "store": config.store,
         }
     )
+
+
+def is_same_job(run: StoredRun, fingerprint: Fingerprint) -> bool:
+    """Return whether a stored output belongs to the job with this fingerprint."""
+    former = FORMER_FINGERPRINT_FIELDS
+    return run.fingerprint.without(*former) == fingerprint.without(*former)
 
 
 def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) -> Plan:
@@ -64,7 +77,7 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
     OptionError
         If the options ask for blocks of another size.
     """
-    check_fingerprint(config.output, run, fingerprint)
+    check_fingerprint(config.output, run, fingerprint, FORMER_FINGERPRINT_FIELDS)
     plan = Plan.from_json(str(run.plan))
     for name, given, stored in (
         ("batch", config.batch, plan.batch),

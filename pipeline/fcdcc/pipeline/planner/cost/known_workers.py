@@ -23,19 +23,26 @@ from pathlib import Path
 from typing import Any
 
 import dask.config
+import dask.system
+import distributed.system
 import psutil
 from distributed import Client
-from distributed.system import MEMORY_LIMIT
 from pydantic import TypeAdapter, ValidationError
 
 from ...anyk.queries import scheduler_identity
-from ...options import JobConfig
+from ...options import AUTO, JobConfig
 from ...plans.forecast import DEFAULTS, Speeds, WorkerPool, on_this_machine
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FORMAT = 2
 """The version of the file; others are not read."""
+
+MIN_WORKER_BYTES = 2**29
+"""Memory that a local worker process needs at least: PyTorch, Dask, and room for values."""
+
+EXPECTED_WORKERS = 6
+"""Workers that a plan is made for if a scheduler has none yet, and n is ``auto``."""
 
 MAX_CLUSTERS_KEPT = 100
 """Most clusters in the file; the latest measured are kept."""
@@ -55,12 +62,27 @@ class KnownWorkers:
         Whether all of them share this machine.
     measured
         Their speeds, if they were measured just now.
+    may_be_fewer
+        Whether fewer may be started, each with more memory, if a plan needs that.
     """
 
     workers: WorkerPool
     name: str
     here: bool
     measured: Speeds | None = None
+    may_be_fewer: bool = False
+
+    def with_memory(self, needed: float) -> KnownWorkers | None:
+        """Return fewer of these workers, as many as may have so many bytes each.
+
+        None if there may not be fewer of them.
+        """
+        pool = self.workers
+        if not self.may_be_fewer or pool.count == 1:
+            return None
+        most = pool.count // 2 if pool.in_one_process else int(_memory_of_machine() / needed)
+        count = max(1, min(most, pool.count - 1))
+        return replace(self, workers=replace(pool, count=count, memory=_share_of_machine(count)))
 
     def with_speeds(self, speeds: Speeds) -> KnownWorkers:
         """Return the workers with speeds that were measured just now."""
@@ -77,14 +99,39 @@ class KnownWorkers:
         return replace(DEFAULTS, parallel=float(places))
 
 
+def local_worker_count(config: JobConfig) -> int:
+    """Return how many workers the local cluster of a job has at most.
+
+    As many as the options say; else as many as this process has cores for, if each of them has the
+    memory that it needs at least.
+    """
+    if config.workers is not None:
+        return config.workers
+    cores = dask.system.CPU_COUNT // (config.threads_per_worker * config.torch_threads)
+    if config.processes:
+        needed = config.memory or MIN_WORKER_BYTES
+        cores = min(cores, _memory_of_machine() // needed)
+    return max(1, cores)
+
+
 def workers_of_options(config: JobConfig) -> KnownWorkers:
-    """Return the workers of the local cluster that a job will start."""
-    count = config.workers or config.n
-    memory = _share_of_machine(count)
+    """Return the workers of the local cluster that a job will start.
+
+    With ``scheduler``, those that are expected there as long as it has none.
+    """
+    if config.scheduler is None:
+        count = local_worker_count(config)
+    else:
+        count = config.workers or (EXPECTED_WORKERS if config.n == AUTO else config.n)
     workers = WorkerPool(
-        count, config.threads_per_worker, memory=memory, in_one_process=not config.processes
+        count,
+        config.threads_per_worker,
+        memory=_share_of_machine(count),
+        in_one_process=not config.processes,
     )
-    return KnownWorkers(workers, _name_here(workers, config.torch_threads), here=True)
+    is_open = config.scheduler is None and config.workers is None and config.memory is None
+    name = _name_here(workers, config.torch_threads)
+    return KnownWorkers(workers, name, here=True, may_be_fewer=is_open)
 
 
 def workers_of_client(client: Client, torch_threads: int = 1) -> KnownWorkers | None:
@@ -115,7 +162,12 @@ def _share_of_machine(workers: int) -> int:
 
     Dask's own limits of local workers may add up to more than its memory.
     """
-    return min(int(MEMORY_LIMIT), int(psutil.virtual_memory().total)) // workers
+    return _memory_of_machine() // workers
+
+
+def _memory_of_machine() -> int:
+    """Return the bytes of this machine, or of the container that this process is in."""
+    return min(int(distributed.system.MEMORY_LIMIT), int(psutil.virtual_memory().total))
 
 
 def _name_here(workers: WorkerPool, torch_threads: int) -> str:
