@@ -40,6 +40,7 @@ __all__ = [
     "create_predictions",
     "inspect_output",
     "open_predictions",
+    "predictions_of",
     "resize_predictions",
     "salvage_predictions",
     "set_aside",
@@ -162,6 +163,21 @@ def open_predictions(url: str | os.PathLike[str]) -> PredictionStore:
         raise OutputError(f"{shown(location)} is not an output of fcdcc yet; run the job")
     contents = read_contents(folder)
     return _store(location, run, run.layout(contents.images if contents else 0))
+
+
+def predictions_of(url: str | os.PathLike[str], run: StoredRun, images: int) -> PredictionStore:
+    """Return an output with so many images, whatever it has now, to see which blocks are left.
+
+    Parameters
+    ----------
+    url
+        Its location.
+    run
+        From :func:`inspect_output`.
+    images
+        How many images it has, or will have.
+    """
+    return _store(normalise(url), run, run.layout(images))
 
 
 def salvage_predictions(url: str | os.PathLike[str], blocks: int) -> PredictionStore:

@@ -21,9 +21,11 @@ from fcdcc.storage import (
     OutputError,
     PredictionStore,
     Preparation,
+    Progress,
     StoredRun,
     hold,
     inspect_output,
+    predictions_of,
 )
 
 from ..anyk.client_loop import LOST
@@ -38,7 +40,6 @@ from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary
 from ..options import AUTO, JobConfig
 from ..planner.bands import row_axis
-from ..planner.cost.known_workers import KnownWorkers
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
@@ -57,9 +58,10 @@ from .job_plan import (
 )
 from .output import (
     PredictionSpec,
-    continued_plan,
+    check_continued,
     create_output,
     grow_output,
+    how_made,
     is_same_job,
     job_fingerprint,
     make_room,
@@ -100,25 +102,22 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
     progress.step("reading the model")
     job = _check_job(apply_saved_plan(config))
     config = job.config
-    stored = _stored_run(job)
-    if stored is None:
-        start_fork_server(config)  # it imports PyTorch while the plan is made
-    with ExitStack() as stack:
-        cluster = None
-        if config.calibrate or (stored is None and config.scheduler is not None):
-            progress.step("starting the cluster")
-            cluster = stack.enter_context(open_cluster(config))
-        workers = known_workers(config, cluster, progress)
-        progress.step("planning")
-        planned = _plan_job(job, stored, workers)
-        for warning in planned.plan.warnings:
-            logger.warning(warning)
+    with ExitStack() as clusters:
+        planned: _PlannedJob | None = None
+        if _stored_run(job) is None:
+            planned = _plan_job(job, None, progress, clusters)
         with hold(config.output):
-            found = _stored_run(job)
-            if (found is None) != (stored is None):  # another run created or removed it meanwhile
-                planned = _plan_job(job, found, workers)
-            store = None if found is None else grow_output(config, job.source, planned.spec)
-            return _run_pending_blocks(planned, store, cluster, progress)
+            stored = _stored_run(job)
+            recorded = None
+            if stored is not None:
+                check_continued(stored, config, job.fingerprint)
+                recorded = predictions_of(config.output, stored, job.source.images).progress()
+                if not recorded.pending:
+                    return _finish(job, stored, recorded)
+            if planned is None or stored is not None:
+                planned = _plan_job(job, stored, progress, clusters, planned)
+            store = None if stored is None else grow_output(config, job.source, planned.spec)
+            return _run_pending_blocks(planned, store, recorded, progress)
 
 
 @dataclass(frozen=True)
@@ -134,10 +133,11 @@ class _CheckedJob:
 
 @dataclass(frozen=True)
 class _PlannedJob(_CheckedJob):
-    """A checked job with its plan, and with what it stores of every image."""
+    """A checked job with its plan, with what it stores of every image, and its cluster if open."""
 
     plan: Plan
     spec: PredictionSpec
+    cluster: Cluster | None
 
 
 def _check_job(config: JobConfig) -> _CheckedJob:
@@ -165,31 +165,66 @@ def _stored_run(job: _CheckedJob) -> StoredRun | None:
     return stored
 
 
-def _plan_job(job: _CheckedJob, stored: StoredRun | None, workers: KnownWorkers) -> _PlannedJob:
-    """Return a job with the plan of its stored output, or with a new plan if there is none."""
-    if stored is None:
-        plan = job_plan(job.config, job.network, job.source, workers)
-    else:
-        plan = continued_plan(stored, job.config, job.fingerprint)
-    image_shape = job.source.image_shape
-    shape = network_shapes(job.network, (plan.batch, *image_shape))[job.network.output][1:]
-    bands = None
-    if plan.band is not None:
-        bands = (row_axis(analysed(job.network, image_shape)), plan.band)
-    spec = PredictionSpec.of(job.config, job.source, shape, plan.dtype, bands)
-    config = job.config
-    if config.workers is None and plan.forecast is not None:
-        pool = plan.forecast.workers if stored is None else workers.workers
-        config = config.model_copy(update={"workers": pool.count})
+def _plan_job(
+    job: _CheckedJob,
+    stored: StoredRun | None,
+    progress: Watcher,
+    clusters: ExitStack,
+    before: _PlannedJob | None = None,
+) -> _PlannedJob:
+    """Return a job with its plan, and log the warnings of the plan.
+
+    Parameters
+    ----------
+    job
+        The job.
+    stored
+        The output that it continues; None if it creates one.
+    progress
+        Shows what is done.
+    clusters
+        Closes a cluster that is opened here, whose workers the plan is for.
+    before
+        The job as it was planned before another run created its output.
+    """
+    config, cluster = job.config, None if before is None else before.cluster
+    if cluster is None:
+        start_fork_server(config)  # it imports PyTorch while the plan is made
+        if config.calibrate or config.scheduler is not None:
+            progress.step("starting the cluster")
+            cluster = clusters.enter_context(open_cluster(config))
+    workers = known_workers(config, cluster, progress)
+    progress.step("planning")
+    plan = job_plan(config, job.network, job.source, workers, stored)
+    for warning in plan.warnings:
+        logger.warning(warning)
+    if cluster is None and plan.forecast is not None:
+        config = config.model_copy(update={"workers": plan.forecast.workers.count})
+    spec = _prediction_spec(job, plan.batch, plan.band)
     return _PlannedJob(
-        config, job.network, job.source, job.preparation, job.fingerprint, plan, spec
+        config, job.network, job.source, job.preparation, job.fingerprint, plan, spec, cluster
     )
+
+
+def _prediction_spec(job: _CheckedJob, batch: int, band: int | None) -> PredictionSpec:
+    """Return what a job stores of every image, in blocks of this size."""
+    image_shape, dtype = job.source.image_shape, job.config.dtype
+    shape = network_shapes(job.network, (batch, *image_shape))[job.network.output][1:]
+    bands = None if band is None else (row_axis(analysed(job.network, image_shape)), band)
+    return PredictionSpec.of(job.config, job.source, shape, dtype, bands)
+
+
+def _finish(job: _CheckedJob, stored: StoredRun, recorded: Progress) -> Summary:
+    """Mend what describes an output of which every block is done, and return the summary."""
+    spec = _prediction_spec(job, stored.batch, stored.arrays[0].band)
+    store = grow_output(job.config, job.source, spec)
+    return RunCounters(store.fingerprint, store.layout, recorded.done).summary()
 
 
 def _run_pending_blocks(
     job: _PlannedJob,
     store: PredictionStore | None,
-    opened: Cluster | None,
+    recorded: Progress | None,
     progress: Watcher,
 ) -> Summary:
     """Compute the blocks that have no record, and return what happened.
@@ -198,25 +233,26 @@ def _run_pending_blocks(
     ----------
     job
         With its plan.
-    store
-        The output; None if it must be created, which happens only once a cluster is there.
-    opened
-        The cluster; None if one must be opened.
+    store, recorded
+        The output and which of its blocks are done; None if it must be created, which happens only
+        once a cluster is there.
     progress
         Shows how far the run is.
     """
     layout = job.spec.arrays[0].layout(job.source.images, job.plan.batch)
-    recorded = None if store is None else store.progress()
     if recorded is None:
         pending, done_before = list(range(layout.blocks)), np.zeros(layout.blocks, np.bool_)
     else:  # blocks that failed come last, because they may kill workers again
         pending = sorted(recorded.pending, key=recorded.failed.__contains__)
         done_before = recorded.done
-    counters = RunCounters(job.fingerprint.digest, layout, done_before, job.plan.in_flight)
+    digest = job.fingerprint.digest if store is None else store.fingerprint
+    counters = RunCounters(digest, layout, done_before, job.plan.in_flight)
     if not pending:
         return counters.summary()
-    progress.step("starting the cluster")
-    with nullcontext(opened) if opened is not None else open_cluster(job.config) as cluster:
+    if job.cluster is None:
+        progress.step("starting the cluster")
+    opened = open_cluster(job.config) if job.cluster is None else nullcontext(job.cluster)
+    with opened as cluster:
         if store is None or recorded is None:
             make_room(job.config)
             store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
@@ -434,6 +470,7 @@ class _JobRun:
             self._store,
             block,
             StoredForm.parse(job.config.store),
+            how_made(job.plan, attempt.mode),
             attempt.notes,
             *graph.checks,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from distributed import Client
 
-from fcdcc.storage import ImageSource, open_images
+from fcdcc.storage import ImageSource, StoredRun, open_images
 
 from ..anyk.queries import cluster_workers
 from ..errors import OptionError, PlanError, PlanMemoryError
@@ -29,6 +29,7 @@ from ..planner.cost.known_workers import (
     workers_of_options,
 )
 from ..planner.search import choose_plan, with_forecast
+from ..planner.share_counts import with_share_counts
 from ..plans.chunks import StoredChunks
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
@@ -138,20 +139,48 @@ def _measured(
 
 
 def job_plan(
-    config: JobConfig, network: Network, source: ImageSource, workers: KnownWorkers
+    config: JobConfig,
+    network: Network,
+    source: ImageSource,
+    workers: KnownWorkers,
+    stored: StoredRun | None = None,
 ) -> Plan:
-    """Return the saved plan that ``--plan`` names, or else the best plan for the workers.
+    """Return the plan of a job for its workers.
+
+    That is the saved plan that ``--plan`` names, or else the plan of the stored output if it is
+    what would be chosen for these workers, or else the best plan. If the workers are not started
+    yet and so many have too little memory, it is for fewer of them.
+
+    Parameters
+    ----------
+    config, network, source
+        The job.
+    workers
+        From :func:`known_workers`.
+    stored
+        The output that is continued; its blocks stay as they are.
 
     Raises
     ------
     PlanError
         If the saved plan is for another model or other images, or no plan is possible.
     OptionError
-        If n or γ is ``auto`` and cannot be chosen.
+        If the saved plan has other blocks than the output, or n or γ is ``auto`` and cannot be
+        chosen.
     """
-    plan = _job_plan(config, network, source, workers)
+    while True:
+        try:
+            plan = _plan_for(workers, config, network, source, stored)
+            break
+        except PlanMemoryError as error:
+            fewer = workers.with_memory(error.needed)
+            if fewer is None:
+                raise
+            workers = fewer
     note = reading_note(source, stored_chunks(config, source, plan), plan)
-    return plan if note is None else replace(plan, warnings=(*plan.warnings, note))
+    if note is None or note in plan.warnings:
+        return plan
+    return replace(plan, warnings=(*plan.warnings, note))
 
 
 def stored_chunks(config: JobConfig, source: ImageSource, plan: Plan) -> StoredChunks:
@@ -161,44 +190,72 @@ def stored_chunks(config: JobConfig, source: ImageSource, plan: Plan) -> StoredC
     return StoredChunks.of(source, config.memory or memory)
 
 
-def _job_plan(
-    config: JobConfig, network: Network, source: ImageSource, workers: KnownWorkers
+def _plan_for(
+    workers: KnownWorkers,
+    config: JobConfig,
+    network: Network,
+    source: ImageSource,
+    stored: StoredRun | None,
 ) -> Plan:
-    """Return the plan of a job, without what is to be said about how its images are stored."""
-    if config.plan is None:
-        return _chosen_plan(config, network, source, workers)
-    saved = read_plan(config.plan)
+    """Return the plan of a job for exactly these workers."""
+    if config.plan is not None:
+        plan = _saved_plan(config.plan, network, source)
+        if stored is not None and (plan.batch, plan.band) != (stored.batch, stored.arrays[0].band):
+            raise OptionError(
+                f"the plan in {config.plan} has other blocks than the output {config.output}: "
+                "leave --plan out, or use another output"
+            )
+        plan = plan.with_run_options(config.redundancy, config.in_flight, config.verify)
+        return with_forecast(
+            plan, network, workers.workers, workers.speeds(), source.images, config.memory
+        )
+    band = None
+    if stored is not None:
+        plan = Plan.from_json(str(stored.plan))
+        if _still_fits(plan, config, source, workers):
+            return plan.with_run_options(config.redundancy, config.in_flight, config.verify)
+        band = stored.arrays[0].band
+        config = config.model_copy(update={"batch": stored.batch, "band": band})
+    return choose_plan(
+        network, source.image_shape, config, source.images, workers.workers, workers.speeds(),
+        in_bands=stored is None or band is not None,
+    )  # fmt: skip
+
+
+def _saved_plan(path: str, network: Network, source: ImageSource) -> Plan:
+    """Return the plan in a file.
+
+    Raises
+    ------
+    PlanError
+        If it is for another model or other images.
+    """
+    saved = read_plan(path)
     if saved.network != network.fingerprint:
         raise PlanError(
-            f"the plan in {config.plan} was made for another model: make one for this one with "
+            f"the plan in {path} was made for another model: make one for this one with "
             "fcdcc plan --json FILE"
         )
     if saved.image_shape != source.image_shape:
         raise PlanError(
-            f"the plan in {config.plan} is for images of shape {saved.image_shape}, and the input "
+            f"the plan in {path} is for images of shape {saved.image_shape}, and the input "
             f"has {source.image_shape}: make one for the input with fcdcc plan --json FILE"
         )
-    plan = saved.with_run_options(config.redundancy, config.in_flight, config.verify)
-    return with_forecast(
-        plan, network, workers.workers, workers.speeds(), source.images, config.memory
+    return saved
+
+
+def _still_fits(plan: Plan, config: JobConfig, source: ImageSource, workers: KnownWorkers) -> bool:
+    """Return whether a plan of an earlier run is one for these options and workers."""
+    found, options = plan.forecast, with_share_counts(config, workers.workers.count)
+    if found is None or found.workers != workers.workers or config.calibrate:
+        return False
+    return (
+        (plan.n, plan.delta, plan.code) == (options.shares, options.delta, options.code)
+        and options.split in ("auto", plan.split)
+        and plan.objective == options.objective
+        and plan.image_shape == source.image_shape
+        and (options.memory is None or found.peak_memory <= options.memory)
     )
-
-
-def _chosen_plan(
-    config: JobConfig, network: Network, source: ImageSource, workers: KnownWorkers
-) -> Plan:
-    """Return the best plan for the workers, or for fewer if that many have too little memory."""
-    while True:
-        try:
-            return choose_plan(
-                network, source.image_shape, config, source.images,
-                workers.workers, workers.speeds(),
-            )  # fmt: skip
-        except PlanMemoryError as error:
-            fewer = workers.with_memory(error.needed)
-            if fewer is None:
-                raise
-            workers = fewer
 
 
 def forecast_of_run(

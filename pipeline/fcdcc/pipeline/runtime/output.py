@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from fcdcc.storage import (
 )
 
 from ..errors import OptionError
+from ..graph import RetryMode
 from ..model.network import Network
 from ..options import JobConfig
 from ..plans.plan import Plan
@@ -67,8 +68,8 @@ def is_same_job(run: StoredRun, fingerprint: Fingerprint) -> bool:
     return run.fingerprint.without(*former) == fingerprint.without(*former)
 
 
-def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) -> Plan:
-    """Return the plan of a stored output, with the options that a later run may change.
+def check_continued(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) -> None:
+    """Check that a job may continue a stored output.
 
     Raises
     ------
@@ -78,10 +79,9 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
         If the options ask for blocks of another size.
     """
     check_fingerprint(config.output, run, fingerprint, FORMER_FINGERPRINT_FIELDS)
-    plan = Plan.from_json(str(run.plan))
     for name, given, stored in (
-        ("batch", config.batch, plan.batch),
-        ("band", config.band, plan.band),
+        ("batch", config.batch, run.batch),
+        ("band", config.band, run.arrays[0].band),
     ):
         if given not in (None, stored):
             raise OptionError(
@@ -89,7 +89,6 @@ def continued_plan(run: StoredRun, config: JobConfig, fingerprint: Fingerprint) 
                 f"{'whole images' if stored is None else stored}: leave --{name} out, or use "
                 "another output"
             )
-    return plan.with_run_options(config.redundancy, config.in_flight, config.verify)
 
 
 @dataclass(frozen=True)
@@ -197,6 +196,7 @@ def write_block(
     store: PredictionStore,
     block: int,
     form: StoredForm,
+    made: Mapping[str, Json],
     notes: Sequence[str] = (),
     *findings: Finding,
 ) -> None:
@@ -210,6 +210,8 @@ def write_block(
         Where it is written.
     form
         The stored form.
+    made
+        How the block was made, for its record; from :func:`how_made`.
     notes
         Warnings for the record about earlier attempts at the block.
     findings
@@ -227,8 +229,34 @@ def write_block(
         warnings.append(
             f"{not_finite} of {stop - start} images have values that are not finite{where}"
         )
-    details: dict[str, Json] = {} if rows is None else {"rows": [*rows]}
+    details: dict[str, Json] = {"made": dict(made)}
+    if rows is not None:
+        details["rows"] = [*rows]
     store.write(block, form.apply(logits), warnings=warnings, details=details)
+
+
+def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
+    """Return how a block is made, for its record.
+
+    Parameters
+    ----------
+    plan
+        The plan of the run.
+    mode
+        As for :func:`fcdcc.pipeline.graph.build_retry`; None for a block that is made by the plan.
+    """
+    made: dict[str, Json] = {
+        "n": plan.n,
+        "tolerate": plan.tolerate,
+        "code": plan.code,
+        "split": plan.split,
+        "form": plan.form,
+    }
+    if mode is not None and plan.band is None:
+        made["form"] = "gathered"
+    if mode == "uncoded":
+        made |= {"n": 1 if plan.band is None else plan.delta, "tolerate": 0, "code": "uncoded"}
+    return made
 
 
 def _coordinates(source: ImageSource, spec: PredictionSpec) -> list[Coordinate]:
