@@ -44,6 +44,8 @@ EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
 )
 """What a plan forecasts of a run: label, name in the summary, and function that formats it."""
 
+DEFAULT_CODE = "systematic"
+
 _STATES = {
     "complete": "complete",
     "incomplete": "some blocks failed",
@@ -127,6 +129,13 @@ class RecordedRun:
         """Names, options and versions."""
         found: Mapping[str, Any] = self.members["about"]
         return found
+
+    @property
+    def shares_needed(self) -> str:
+        """How many of how many shares it needed: δ of n, and the code if it is not the default."""
+        about = self.about
+        code = "" if about["code"] == DEFAULT_CODE else f", {about['code']}"
+        return f"{about['delta']} of {about['n']}{code}"
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -249,7 +258,7 @@ class RecordedRun:
 class OutputReport:
     """An output and its runs, the latest first.
 
-    ``plan`` is the plan that all runs of the output share, as JSON.
+    ``plan`` is the plan of the first run, as JSON; later runs may have others.
     """
 
     output: str

@@ -120,13 +120,16 @@ def _table(*names: str, title: str = "") -> Table:
 
 def _runs(runs: tuple[RecordedRun, ...]) -> Table:
     table = _table(
-        "began", "ended", "blocks", "time", "images/s", "erased", "decoded", "extra",
+        "began", "ended", "workers", "shares", "blocks", "time", "images/s", "erased", "decoded",
+        "extra",
     )  # fmt: skip
     for run in runs:
         number = run.number
         table.add_row(
             run.started[5:19],
             escape(run.ending),
+            str(run.about["workers"]),
+            escape(run.shares_needed),
             count(number("blocks_done")),
             duration(run.seconds),
             rounded(run.images_per_second),

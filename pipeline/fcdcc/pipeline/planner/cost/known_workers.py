@@ -25,7 +25,6 @@ from typing import Any
 import dask.config
 import dask.system
 import distributed.system
-import psutil
 from distributed import Client
 from pydantic import TypeAdapter, ValidationError
 
@@ -167,7 +166,7 @@ def _share_of_machine(workers: int) -> int:
 
 def _memory_of_machine() -> int:
     """Return the bytes of this machine, or of the container that this process is in."""
-    return min(int(distributed.system.MEMORY_LIMIT), int(psutil.virtual_memory().total))
+    return int(distributed.system.MEMORY_LIMIT)
 
 
 def _name_here(workers: WorkerPool, torch_threads: int) -> str:
