@@ -43,9 +43,15 @@ def test_options_and_paths_are_read(tmp_path: Path) -> None:
     assert file.command == {"json": "-", "log_level": "info"}
 
 
+def test_n_and_tolerate_may_be_numbers_or_auto(tmp_path: Path) -> None:
+    file = read_job_file(written(tmp_path, 'n = "auto"\ntolerate = 1\n'))
+    assert file.job == {"n": "auto", "tolerate": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('tolerate = "some"\n', "line 1: tolerate: it is 'some': input should be a valid integer"),
         ("n = 6\n\nbacth = 4\n", "line 3: bacth: there is no such option; is batch meant?"),
         ('# six\nn = "6"\n', "line 2: n: it is '6': input should be a valid integer"),
         ("n = true\n", "line 1: n: it is True"),

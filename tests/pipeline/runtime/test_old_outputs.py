@@ -122,6 +122,27 @@ def test_it_is_continued(old: Path, scheduler: str) -> None:
     assert "complete" in text
 
 
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [(("--n", 4), "2 of 4"), (("--n", 5, "--tolerate", 2, "--code", "crme"), "3 of 5, crme")],
+    ids=str,
+)
+def test_it_is_continued_with_other_shares(
+    old: Path, scheduler: str, options: tuple[object, ...], shares: str
+) -> None:
+    output = old / "out.zarr"
+    before = recorded_chunks(output)
+    summary = run(old, scheduler, "out.zarr", *options)
+    assert (summary["status"], summary["blocks_failed"]) == ("complete", 0)
+    assert_right(old)
+    after = recorded_chunks(output)
+    assert {block: after[block] for block in before} == before
+    assert fcdcc("status", output).exit_code == 0
+    text = fcdcc("report", output).output
+    assert "4 of 6" in text
+    assert shares in text
+
+
 def test_it_grows_with_its_input(old: Path, scheduler: str) -> None:
     images = zarr.open_group(INPUT)
     for name in ("image", "image_id"):
