@@ -138,6 +138,7 @@ def _config(folder: Path, output: Path, cluster: Cluster | None = None) -> JobCo
         model=str(folder / MODEL),
         input=str(folder / IMAGES),
         output=str(output),
+        workers=WORKERS,
         n=WORKERS,
         tolerate=TOLERATE,
         batch=BATCH,
