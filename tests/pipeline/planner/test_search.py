@@ -34,7 +34,7 @@ def test_memory_that_is_not_enough_is_refused_in_words(files: Files) -> None:
 def test_the_command_says_what_would_run(files: Files, tmp_path: Path) -> None:
     saved = tmp_path / "plan.json"
     said = CliRunner().invoke(
-        main, ["plan", str(files.model), str(files.images), "--json", str(saved)]
+        main, ["plan", str(files.model), str(files.images), "--workers", "6", "--json", str(saved)]
     )
     assert said.exit_code == 0, said.output
     for words in ("first", "second", "k_a × k_b", "2 may be lost", "Plain data-parallel"):
@@ -62,7 +62,8 @@ def test_more_workers_are_faster(files: Files) -> None:
     seconds = []
     for count in (3, 12, 48):
         speeds = Speeds(parallel=float(count))
-        plan = choose_plan(network, SHAPE, PlanOptions.of(), 10**6, WorkerPool(count), speeds)
+        options = PlanOptions.of(n=6, tolerate=2)
+        plan = choose_plan(network, SHAPE, options, 10**6, WorkerPool(count), speeds)
         assert plan.forecast is not None
         seconds.append(plan.forecast.seconds(plan.forecast.blocks(10**6, plan.batch)))
     assert seconds == sorted(seconds, reverse=True)
