@@ -166,7 +166,7 @@ def test_images_that_do_not_fit(model: Model) -> None:
 
 
 def test_optimisation_leaves_shares_and_nodes_alone(model: Model, pixels: Pixels) -> None:
-    made = infer(model, pixels, batch=4, code="crme")
+    made = infer(model, pixels, batch=4, code="crme", n=6, tolerate=2)
     (optimised,) = dask.optimize(made.data)
     graph = dict(optimised.__dask_graph__())
     nodes = [task for task in graph.values() if isinstance(task, AnyK)]
@@ -175,6 +175,33 @@ def test_optimisation_leaves_shares_and_nodes_alone(model: Model, pixels: Pixels
         assert len(node.shares) == 6
         parsed = [parse_key(key) for key in node.shares.values()]
         assert all(key is not None and key.stage == "share" for key in parsed)
+
+
+@pytest.mark.parametrize(("cores", "shares"), [(1, (1, 0)), (3, (3, 1)), (64, (6, 2))])
+def test_without_a_client_n_is_chosen_for_the_cores(
+    model: Model,
+    pixels: Pixels,
+    expected: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    shares: tuple[int, int],
+) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", cores)
+    made = plan(model, pixels, n="auto")
+    assert (made.n, made.tolerate) == shares
+    assert_close(infer(model, pixels).compute(scheduler="threads"), expected)
+    assert plan(model, pixels, n=5, tolerate=1).n == 5
+    if cores == 1:
+        with pytest.raises(OptionError, match="with 1 worker none may be lost"):
+            plan(model, pixels, verify="all")
+
+
+@pytest.mark.cluster
+def test_on_a_cluster_n_is_chosen_for_its_workers(
+    client: Client, model: Model, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", 3)
+    assert (plan(model, pixels).n, plan(model, pixels).tolerate) == (6, 2)
 
 
 @pytest.fixture(scope="module")
