@@ -272,8 +272,8 @@ class JobConfig(PlanOptions):
     workers: int | None = Field(
         None,
         ge=1,
-        description="number of workers of the local cluster  [default: one for each core of this "
-        "process, as far as memory allows]",
+        description="number of workers of the local cluster; without it, one for each core of this "
+        "process, as far as memory allows",
     )
     processes: bool = Field(
         True, description="local workers are processes, or threads of this process"

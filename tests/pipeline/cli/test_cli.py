@@ -83,6 +83,10 @@ def no_such_code(files: Files, folder: Path) -> list[object]:
     return [files.model, files.images, "--code", "morse"]
 
 
+def neither_number_nor_auto(files: Files, folder: Path) -> list[object]:
+    return [files.model, files.images, "--tolerate", "some"]
+
+
 def half_of_tls(files: Files, folder: Path) -> list[object]:
     return [files.model, files.images, "--tls-cert", "cert.pem"]
 
@@ -104,6 +108,7 @@ BAD: dict[Callable[[Files, Path], list[object]], str] = {
     means_for_two_channels: "3",
     no_such_array: "picture",
     no_such_code: "morse",
+    neither_number_nor_auto: "expected a whole number, or auto",
     half_of_tls: "--tls-key",
     too_many_losses: "condition number",
 }
@@ -180,7 +185,7 @@ def test_help_of_run_lists_every_option_with_its_default() -> None:
     shown = fcdcc("run", "--help").stdout
     for option in ("--n", "--tolerate", "--code", "--redundancy", "--batch", "--scheduler"):
         assert option in shown
-    assert "[default: 6]" in shown
+    assert "[default: auto]" in shown
 
 
 def test_main_is_a_click_group() -> None:

@@ -86,7 +86,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
 
 def _click_type(annotation: Any) -> click.ParamType[Any]:
     """Return the click type of an annotation such as ``int | None`` or a Literal."""
-    if get_origin(annotation) is Union:  # of a number and auto, each with its tag
+    if get_origin(annotation) is Union and type(None) not in get_args(annotation):
         return _CountOrAuto()
     if get_origin(annotation) is UnionType or type(None) in get_args(annotation):
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
