@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
@@ -12,7 +12,7 @@ from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.errors import LockedError
 
 from ..errors import ClusterLostError
-from .process_exit import ExitCode, interruptible
+from .process_exit import ExitCode, end_process, interruptible
 
 
 class _Listed(NamedTuple):
@@ -46,6 +46,14 @@ COMMANDS = {
 
 class _CommandGroup(click.Group):
     """A group whose commands end with one line and an exit code on errors and interruptions."""
+
+    def __call__(self, *args: Any, **options: Any) -> NoReturn:
+        """Run a command as all that this process does: this is what console scripts call."""
+        try:
+            super().__call__(*args, **options)
+        except SystemExit as ended:
+            end_process(ended.code)
+        end_process(ExitCode.DONE)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of all commands."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,6 +60,22 @@ def interruptible(grace: float = GRACE_SECONDS) -> Iterator[None]:
         timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_process(code: str | int | None) -> NoReturn:
+    """End this process with the code of a SystemExit, without the clean-up of the interpreter.
+
+    Python would take PyTorch apart for two seconds. What was registered with atexit is called, and
+    all output is flushed.
+    """
+    if isinstance(code, str):  # as Python does with sys.exit("message")
+        sys.stderr.write(code + "\n")
+        code = ExitCode.UNEXPECTED
+    atexit._run_exitfuncs()  # the only way to call them before os._exit
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it is gone
+            stream.flush()
+    os._exit(code or ExitCode.DONE)
 
 
 def _kill_all() -> NoReturn:

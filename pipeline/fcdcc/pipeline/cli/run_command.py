@@ -47,16 +47,26 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     if command.json_file is not None:
         check_can_write(command.json_file)
     # Importing torch takes seconds; --help and mistakes in options should not wait for it.
-    from ..runtime.job import run as run_job
+    from ..runtime.job import finished_run
 
-    summary = run_job(job)
-    if command.json_file is not None:
-        write_result(command.json_file, summary.to_json())
-    if summary.blocks_failed:
-        click.echo(f"fcdcc: {_failure_line(summary)}", err=True)
-        ctx.exit(ExitCode.BLOCKS_FAILED)
-    click.echo(f"fcdcc: {_success_line(summary)}", err=True)
-    ctx.exit(ExitCode.DONE)
+    code: ExitCode | None = None
+    try:
+        with finished_run(job) as summary:
+            code = _print_summary(summary, command.json_file)
+    except KeyboardInterrupt:
+        if code is None:
+            raise
+        # The run was complete and said so: only the closing of its cluster was interrupted.
+    ctx.exit(code)
+
+
+def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
+    """Write the summary where it is wanted and print its line; return the exit code."""
+    if json_file is not None:
+        write_result(json_file, summary.to_json())
+    line = _failure_line(summary) if summary.blocks_failed else _success_line(summary)
+    click.echo(f"fcdcc: {line}", err=True)
+    return ExitCode.BLOCKS_FAILED if summary.blocks_failed else ExitCode.DONE
 
 
 def _success_line(summary: Summary) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
+import shutil
+import signal
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any
 
 import dask.config
@@ -18,6 +23,7 @@ from dask.utils import key_split, parse_timedelta
 from distributed import Client, LocalCluster, Nanny
 from distributed.comm.addressing import get_address_host_port
 from distributed.comm.core import CommClosedError
+from distributed.diskutils import DIR_LOCK_EXT
 from distributed.security import Security
 from distributed.utils import get_mp_context
 
@@ -62,11 +68,20 @@ FORK_SERVER_IMPORTS = [
 """Modules that the server imports. None of them may start a thread or change a signal's handler:
 forks would inherit that."""
 
+LAST = -1_000
+"""Priority of what is done at the end of this process after worker processes have been ended."""
+
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables of numerical libraries, which read them when they are imported."""
 
 RECONNECT_PAUSE_SECONDS = 1.0
 """Pause between two attempts to reach a scheduler, or two counts of its workers."""
+
+KILL_SECONDS = 2.0
+"""Time that killed worker processes have to end, and the scheduler to notice."""
+
+KILL_POLL_SECONDS = 0.005
+"""Pause between two looks at worker processes that have been killed."""
 
 MAX_CACHED_KEYS = 5_000
 """Task keys that Dask's ``key_split`` may cache; its own limit is 100,000."""
@@ -264,11 +279,37 @@ def _local_cluster(config: JobConfig) -> Iterator[LocalCluster]:
         yield cluster
     finally:
         try:
+            cluster.sync(_kill_workers, cluster)
             cluster.close()
         except TimeoutError:
             logger.warning(
                 "the local cluster did not close in time; it ends when this process does"
             )
+
+
+async def _kill_workers(cluster: LocalCluster) -> None:
+    """Kill the worker processes of a cluster, and wait until its scheduler has noticed.
+
+    Whoever closes a cluster needs nothing of its workers any more. Each of them would hand over its
+    results and close its connections, and one that is stopped would answer only after seconds.
+    """
+    nannies = [worker for worker in cluster.workers.values() if isinstance(worker, Nanny)]
+    deadline = time.monotonic() + KILL_SECONDS
+    folders = []
+    for nanny in nannies:
+        nanny.close_gracefully()  # it starts no other worker
+        folders.append(nanny.worker_dir)
+        process = nanny.process
+        if process is not None and process.process is not None:
+            with suppress(ValueError):  # it has ended meanwhile
+                await process.process.kill()
+    while any(map(Nanny.is_alive, nannies)) or (nannies and cluster.scheduler_info["workers"]):
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(KILL_POLL_SECONDS)
+    for folder in filter(None, folders):  # Dask removes these itself if a worker ends in order
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder + DIR_LOCK_EXT).unlink(missing_ok=True)
 
 
 def start_fork_server(config: JobConfig) -> None:
@@ -285,11 +326,22 @@ def start_fork_server(config: JobConfig) -> None:
     context.set_forkserver_preload(FORK_SERVER_IMPORTS)
     unset = [name for name in THREAD_COUNTS if name not in os.environ]
     os.environ.update(dict.fromkeys(unset, "1"))  # as Dask sets them for workers that it spawns
+    server: Any = forkserver._forkserver  # nothing public names its process
+    is_ours = server._forkserver_pid is None
     try:
         forkserver.ensure_running()
     finally:
         for name in unset:
             del os.environ[name]
+    if is_ours:
+        Finalize(None, _kill_fork_server, (server._forkserver_pid,), exitpriority=LAST)
+
+
+def _kill_fork_server(server: int) -> None:
+    """Kill the server at the end of this process; it would take PyTorch apart for two seconds."""
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
 
 
 def _start_method(config: JobConfig) -> dict[str, str]:

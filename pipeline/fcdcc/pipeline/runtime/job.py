@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -96,28 +96,50 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
     ClusterError
         If the scheduler does not answer, or went away.
     """
-    if progress is None:
-        with watch(config.progress) as shown:
-            return run(config, shown)
+    with finished_run(config, progress) as summary:
+        return summary
+
+
+@contextmanager
+def finished_run(config: JobConfig, progress: Watcher | None = None) -> Iterator[Summary]:
+    """Run a job as :func:`run` does; its summary is there before its cluster is closed.
+
+    In the context everything is recorded and the output's lock is released. The cluster is closed
+    when the context ends.
+    """
+    with ExitStack() as clusters:
+        if progress is None:
+            with watch(config.progress) as shown:
+                summary = _run(config, shown, clusters)
+        else:
+            summary = _run(config, progress, clusters)
+        yield summary
+
+
+def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
+    """Run a job; its cluster is still open at the end, and ``clusters`` closes it."""
     progress.step("reading the model")
     job = _check_job(apply_saved_plan(config))
     config = job.config
-    with ExitStack() as clusters:
-        planned: _PlannedJob | None = None
-        if _stored_run(job) is None:
-            planned = _plan_job(job, None, progress, clusters)
-        with hold(config.output):
-            stored = _stored_run(job)
-            recorded = None
-            if stored is not None:
-                check_continued(stored, config, job.fingerprint)
-                recorded = predictions_of(config.output, stored, job.source.images).progress()
-                if not recorded.pending:
-                    return _finish(job, stored, recorded)
+    planned: _PlannedJob | None = None
+    if _stored_run(job) is None:
+        planned = _plan_job(job, None, progress, clusters)
+    with hold(config.output):
+        stored = _stored_run(job)
+        recorded = None
+        if stored is not None:
+            check_continued(stored, config, job.fingerprint)
+            recorded = predictions_of(config.output, stored, job.source.images).progress()
+            if not recorded.pending:
+                return _finish(job, stored, recorded)
+        try:
             if planned is None or stored is not None:
                 planned = _plan_job(job, stored, progress, clusters, planned)
             store = None if stored is None else grow_output(config, job.source, planned.spec)
-            return _run_pending_blocks(planned, store, recorded, progress)
+            return _run_pending_blocks(planned, store, recorded, progress, clusters)
+        except BaseException:
+            clusters.close()  # while the lock is held: tasks of this run may still write blocks
+            raise
 
 
 @dataclass(frozen=True)
@@ -226,6 +248,7 @@ def _run_pending_blocks(
     store: PredictionStore | None,
     recorded: Progress | None,
     progress: Watcher,
+    clusters: ExitStack,
 ) -> Summary:
     """Compute the blocks that have no record, and return what happened.
 
@@ -238,6 +261,8 @@ def _run_pending_blocks(
         once a cluster is there.
     progress
         Shows how far the run is.
+    clusters
+        Closes a cluster that is opened here.
     """
     layout = job.spec.arrays[0].layout(job.source.images, job.plan.batch)
     if recorded is None:
@@ -249,19 +274,19 @@ def _run_pending_blocks(
     counters = RunCounters(digest, layout, done_before, job.plan.in_flight)
     if not pending:
         return counters.summary()
-    if job.cluster is None:
+    cluster = job.cluster
+    if cluster is None:
         progress.step("starting the cluster")
-    opened = open_cluster(job.config) if job.cluster is None else nullcontext(job.cluster)
-    with opened as cluster:
-        if store is None or recorded is None:
-            make_room(job.config)
-            store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
-        else:
-            store.clear(recorded)
-        counters.forecast = forecast_of_run(
-            job.config, job.plan, job.network, cluster, job.source.images
-        )
-        summary = _JobRun(job, store, cluster, counters, progress).complete(pending)
+        cluster = clusters.enter_context(open_cluster(job.config))
+    if store is None or recorded is None:
+        make_room(job.config)
+        store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
+    else:
+        store.clear(recorded)
+    counters.forecast = forecast_of_run(
+        job.config, job.plan, job.network, cluster, job.source.images
+    )
+    summary = _JobRun(job, store, cluster, counters, progress).complete(pending)
     store.compact()
     logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)
     return summary
@@ -372,7 +397,8 @@ class _JobRun:
                     self._follow(outcomes, recorder, guard)
                 return self._finish(recorder)
         finally:
-            if client.status == "running":
+            # A local cluster is closed at the end of the run, whose workers need no cleaning.
+            if self._cluster.local is None and client.status == "running":
                 uninstall(client, plugin)
 
     def _follow(
