@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, cast
 
@@ -183,12 +182,12 @@ class _BlockRunner:
 def _next_jobs(
     retries: deque[BlockJob], waiting: Iterator[BlockJob], count: int
 ) -> Iterator[BlockJob]:
-    """Yield up to ``count`` jobs, retries first."""
+    """Yield up to ``count`` jobs, retries first; ``count`` may be far more than there are."""
     for _ in range(count):
-        if retries:
-            yield retries.popleft()
-        else:
-            yield from islice(waiting, 1)
+        job = retries.popleft() if retries else next(waiting, None)
+        if job is None:
+            return
+        yield job
 
 
 def _enqueue(ended: SimpleQueue[int], block: int, _: object) -> None:
