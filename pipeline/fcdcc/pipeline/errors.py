@@ -15,6 +15,10 @@ class ClusterLostError(ClusterError):
     """A Dask cluster that went away in the middle of a run; the next run continues."""
 
 
+class NoWorkersError(ClusterError):
+    """A Dask cluster without a worker that takes tasks; the next run continues."""
+
+
 class PluginRefusedError(ClusterError):
     """A Dask scheduler that does not accept the any-k plugin."""
 

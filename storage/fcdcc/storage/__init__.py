@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         InputError,
         LockedError,
         OutputError,
+        OutputGoneError,
         OutputMismatchError,
         PreparationError,
     )
@@ -64,6 +65,7 @@ __all__ = [
     "LockedError",
     "OutputArray",
     "OutputError",
+    "OutputGoneError",
     "OutputMismatchError",
     "PredictionStore",
     "Preparation",

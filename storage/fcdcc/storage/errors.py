@@ -9,6 +9,7 @@ __all__ = [
     "InputError",
     "LockedError",
     "OutputError",
+    "OutputGoneError",
     "OutputMismatchError",
     "PreparationError",
 ]
@@ -32,6 +33,10 @@ class OutputMismatchError(OutputError, ValueError):
 
 class DamageError(OutputError):
     """Stored data that differs from what was written."""
+
+
+class OutputGoneError(OutputError):
+    """An output that was moved, replaced or deleted while a run was writing it."""
 
 
 class LockedError(OutputError):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .block_status import Progress, read_progress
 from .checksummed_json import Json
 from .chunks import OutputArray, decode, encode
-from .errors import DamageError, OutputError
+from .errors import DamageError, OutputError, OutputGoneError
 from .files import Folder
 from .layout import BlockLayout
 from .locations import shown
@@ -103,6 +103,8 @@ class PredictionStore:
         OutputError
             If the values have the wrong shape, or cannot be stored (a full disk): then there is
             no record, and the next run computes the block again.
+        OutputGoneError
+            As for :meth:`check_place`.
         """
         start, stop = self.layout.bounds(block)
         files = self._encode(block, stop - start, values)
@@ -129,6 +131,8 @@ class PredictionStore:
         ------
         OutputError
             If the record cannot be stored.
+        OutputGoneError
+            As for :meth:`check_place`.
         """
         start, stop = self.layout.bounds(block)
         kept = _finite(dict(details or {}))
@@ -139,6 +143,19 @@ class PredictionStore:
             self._check_place(self.folder)
             write_record(self.folder, record)
         return record
+
+    def check_place(self) -> None:
+        """Check that the output is still where the run began it.
+
+        Raises
+        ------
+        OutputGoneError
+            If it was moved, replaced or deleted: whatever is written there now is lost.
+        OutputError
+            If its place cannot be read.
+        """
+        with _reported(f"the place of {shown(self.url)}", "read"):
+            self._check_place(self.folder)
 
     def read(self, block: int, array: str = "prediction") -> NDArray[Any]:
         """Return one block's predictions (images, *shape); of a band only its rows.
@@ -252,9 +269,10 @@ class PredictionStore:
 
     def _check_place(self, folder: Folder) -> None:
         if folder.size(marker(self.output)) is None:
-            raise OutputError(
+            raise OutputGoneError(
                 f"{shown(self.url)} is no longer the output that this run began: it was moved, "
-                "put aside or deleted by another process"
+                "put aside or deleted by another process; move it back and run again to continue, "
+                "or run again to begin anew"
             )
 
     def _completes(self, folder: Folder, record: BlockRecord) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -129,6 +132,37 @@ def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
     assert {block: after[block] for block in kept} == kept
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
     assert verify(output) == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_a_run_whose_output_is_gone_ends_at_once(
+    files: Files, scheduler: str, tmp_path: Path, how: str
+) -> None:
+    output, aside = tmp_path / "out.zarr", tmp_path / "elsewhere.zarr"
+    command = ["run", files.model, files.images, output, "--batch", 1, "--in-flight", 1]
+    command += ["--scheduler", scheduler, "--log-level", "info"]
+
+    def take_away() -> None:
+        while len([*output.glob(".fcdcc/blocks/*.json")]) < 3:
+            time.sleep(0.001)
+        output.rename(aside)
+        if how == "deleted":
+            shutil.rmtree(aside)
+
+    thief = threading.Thread(target=take_away, daemon=True)
+    thief.start()
+    result = fcdcc(*command)
+    thief.join()
+    assert result.exit_code == 1, result.output
+    assert "moved, put aside or deleted by another process" in result.stderr.splitlines()[-1]
+    assert len(re.findall(r"block \d+ .*(?:is done|failed)", result.stderr)) < IMAGES
+    assert not (output / ".fcdcc" / "runs").exists()
+    if how == "moved":
+        shutil.rmtree(output, ignore_errors=True)  # of a block that was being written just then
+        aside.rename(output)
+        assert fcdcc(*command).exit_code == 0
+        np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
+        assert verify(output) == []
 
 
 def test_restart_puts_another_jobs_output_aside(

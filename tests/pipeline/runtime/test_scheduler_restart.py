@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +94,23 @@ def test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on(
     assert 3 <= len(kept) < BLOCKS
     summary = run(job.model_copy(update={"scheduler": scheduler}))
     assert (summary.status, summary.blocks_skipped) == ("complete", len(kept))
+
+
+@pytest.mark.long
+def test_a_scheduler_that_stops_answering_ends_the_run(files: Files, tmp_path: Path) -> None:
+    """Its connection stays open, so that no request to it fails."""
+    with (
+        dask.config.set({"fcdcc.scheduler-patience": "3s"}),
+        own_cluster(tmp_path, supervised=True) as cluster,
+    ):
+        job = config(files, tmp_path / "out.zarr", cluster.address)
+        pid = cluster.scheduler.pid
+        assert pid is not None
+        try:
+            with pytest.raises(ClusterLostError, match=r"no Dask scheduler answers.*run again"):
+                run(job, AtBlocks([3], lambda: os.kill(pid, signal.SIGSTOP)))
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_an_address_that_is_none_is_said_at_once(files: Files, tmp_path: Path) -> None:

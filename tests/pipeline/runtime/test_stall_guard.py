@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import dask
 import pytest
 from distributed import Client, Event, LocalCluster
 
-from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.anyk.keys import task_key
-from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.stall_guard import (
     StallGuard,
     WaitingTask,
     describe_stall,
     waiting_tasks,
 )
-from support.small import make_files
 
 
 def task(position: int, worker: str | None = "tcp://a") -> WaitingTask:
@@ -48,7 +42,6 @@ def test_tasks_and_workers_are_named() -> None:
         "share 4 has no worker that may run it; block 13, layer 0: "
         "read 0 on tcp://b"
     )
-    assert "no workers" in describe_stall(61.0, [], workers=0)
 
 
 def wait_for(name: str) -> None:
@@ -72,32 +65,3 @@ def test_tasks_of_a_run_are_found_with_their_workers() -> None:
         event.set()
         client.gather([future, other])
         assert waiting_tasks(client, "r1") == []
-
-
-class UntilWarned(Quiet):
-    """Interrupts a run as soon as something has been logged."""
-
-    def __init__(self, log: pytest.LogCaptureFixture) -> None:
-        self._log = log
-
-    def advance(self, advance: RunProgress) -> None:
-        if "nothing has moved" in self._log.text:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.cluster
-def test_a_run_without_workers_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    files = make_files(tmp_path)
-    with (
-        dask.config.set({"fcdcc.stall-after": "1s"}),
-        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
-    ):
-        config = JobConfig(
-            model=str(files.model),
-            input=str(files.images),
-            output=str(tmp_path / "out.zarr"),
-            scheduler=cluster.scheduler_address,
-        )
-        with pytest.raises(KeyboardInterrupt):
-            run(config, UntilWarned(caplog))
-    assert "the scheduler has no workers" in caplog.text

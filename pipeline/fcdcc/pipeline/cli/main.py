@@ -9,9 +9,9 @@ import click
 
 from fcdcc.coding import __version__
 from fcdcc.coding.errors import FcdccError
-from fcdcc.storage.errors import LockedError
+from fcdcc.storage.errors import LockedError, OutputGoneError
 
-from ..errors import ClusterLostError
+from ..errors import ClusterLostError, NoWorkersError
 from .process_exit import ExitCode, end_process, interruptible
 
 
@@ -42,6 +42,9 @@ COMMANDS = {
     "demo": _Listed("demo_command", "Classify images while worker processes are stopped."),
 }
 """All commands, in the order of the list."""
+
+BROKEN_OFF = (ClusterLostError, NoWorkersError, OutputGoneError)
+"""Errors that end a run in the middle, through no fault of its options."""
 
 
 class _CommandGroup(click.Group):
@@ -90,7 +93,7 @@ def _exit_code(error: FcdccError) -> ExitCode:
     """Return the exit code for an error."""
     if isinstance(error, LockedError):
         return ExitCode.LOCKED
-    return ExitCode.UNEXPECTED if isinstance(error, ClusterLostError) else ExitCode.BAD_INPUT
+    return ExitCode.UNEXPECTED if isinstance(error, BROKEN_OFF) else ExitCode.BAD_INPUT
 
 
 def _print_error(message: str) -> None:

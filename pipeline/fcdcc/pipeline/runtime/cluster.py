@@ -25,6 +25,7 @@ from distributed.comm.addressing import get_address_host_port
 from distributed.comm.core import CommClosedError
 from distributed.diskutils import DIR_LOCK_EXT
 from distributed.security import Security
+from distributed.system import MEMORY_LIMIT
 from distributed.utils import get_mp_context
 
 from fcdcc.coding.errors import FcdccError
@@ -158,6 +159,12 @@ class Cluster:
                     ) from error
             time.sleep(RECONNECT_PAUSE_SECONDS)
         with translate_connection_loss(self.client):
+            there = self.workers
+            if there < workers:
+                logger.warning(
+                    "the scheduler is back with %d of %d workers: waiting up to %.0f s for the "
+                    "others", there, workers, deadline - time.monotonic(),
+                )  # fmt: skip
             while self.workers < workers and time.monotonic() < deadline:
                 time.sleep(RECONNECT_PAUSE_SECONDS)
 
@@ -221,7 +228,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
 
 def is_connection_loss(client: Client, error: Exception) -> bool:
     """Return whether an error means that the connection to the scheduler is lost."""
-    return client.status != "running" or isinstance(error, CommClosedError)
+    return client.status != "running" or isinstance(error, CommClosedError | TimeoutError)
 
 
 @contextmanager
@@ -368,10 +375,35 @@ def _start_local(config: JobConfig) -> LocalCluster:
             dashboard_address=config.dashboard_address,
             silence_logs=logging.CRITICAL,
             preload=PRELOAD,
+            # A worker compares its limit with the memory of its process, which threads share.
+            memory_limit="auto" if config.processes else MEMORY_LIMIT,
         )
     for handler, level in zip(handlers, levels, strict=True):
         handler.setLevel(level)
     return cluster
+
+
+class _PatientClient(Client):
+    """A client whose requests fail if the scheduler does not answer them for long.
+
+    The connection to a scheduler that has stopped stays open, so a request would never end. After
+    the scheduler patience it raises TimeoutError.
+    """
+
+    def sync(
+        self,
+        func: Any,
+        *args: Any,
+        asynchronous: bool | None = None,
+        callback_timeout: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call ``func`` in the event loop and return its result, as Dask does."""
+        if callback_timeout is None:
+            callback_timeout = _scheduler_patience_seconds()
+        return super().sync(
+            func, *args, asynchronous=asynchronous, callback_timeout=callback_timeout, **kwargs
+        )
 
 
 def _connect(config: JobConfig) -> Client:
@@ -397,7 +429,7 @@ def _connect(config: JobConfig) -> Client:
         if not address.startswith("inproc:"):
             # Client() with an invalid address would warn later, when it is garbage-collected.
             get_address_host_port(address)
-        return Client(address, security=security, set_as_default=False)
+        return _PatientClient(address, security=security, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address}: {error}; expected an address such as "

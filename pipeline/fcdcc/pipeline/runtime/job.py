@@ -19,6 +19,7 @@ from fcdcc.storage import (
     Fingerprint,
     ImageSource,
     OutputError,
+    OutputGoneError,
     PredictionStore,
     Preparation,
     Progress,
@@ -71,6 +72,7 @@ from .plugins import register_plugins
 from .retries import FIRST_ATTEMPT, Attempt, RetryPolicy
 from .run_counters import RunCounters
 from .stall_guard import StallGuard, describe_stall, stall_patience_seconds, waiting_tasks
+from .worker_watch import WorkerWatch, worker_patience_seconds, worker_states
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +95,12 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
         If the model, the images or the options cannot be used.
     OutputError, OutputMismatchError, LockedError
         If the output cannot be written, belongs to another job, or another run is writing it.
+    OutputGoneError
+        If the output is moved or deleted during the run.
     ClusterError
         If the scheduler does not answer, or went away.
+    NoWorkersError
+        If there is no worker that takes tasks for too long.
     """
     with finished_run(config, progress) as summary:
         return summary
@@ -334,6 +340,10 @@ class _JobRun:
         ClusterLostError
             If a local cluster is lost, or a running one does not come back or is lost again
             and again without any block finished in between.
+        NoWorkersError
+            If there is no worker that takes tasks for too long.
+        OutputGoneError
+            If the output is not where it was.
         """
         left, futile_reconnects = pending, 0
         self._counters.start()
@@ -382,7 +392,9 @@ class _JobRun:
             self._id, len(pending), self._store.layout.blocks, plan.batch, plan.in_flight,
         )  # fmt: skip
         band_plan = None if plan.band is None else self._band_plan
-        guard = StallGuard(stall_patience_seconds(), time.monotonic())
+        began = time.monotonic()
+        watch = WorkerWatch(worker_patience_seconds(), began)
+        guard = StallGuard(stall_patience_seconds(), began)
         try:
             can_locate = plan.tolerate > 1 and plan.band is None
             retry = RetryPolicy(self._block_job, can_locate, self._cluster.addresses)
@@ -394,7 +406,7 @@ class _JobRun:
                 span("fcdcc", self._id),
             ):
                 with closing(outcomes):  # cancels the blocks in flight if the run is interrupted
-                    self._follow(outcomes, recorder, guard)
+                    self._follow(outcomes, recorder, watch, guard)
                 return self._finish(recorder)
         finally:
             # A local cluster is closed at the end of the run, whose workers need no cleaning.
@@ -402,7 +414,11 @@ class _JobRun:
                 uninstall(client, plugin)
 
     def _follow(
-        self, outcomes: Iterable[BlockOutcome | None], recorder: RunRecorder, guard: StallGuard
+        self,
+        outcomes: Iterable[BlockOutcome | None],
+        recorder: RunRecorder,
+        watch: WorkerWatch,
+        guard: StallGuard,
     ) -> None:
         """Count and record every block that ends, and poll the scheduler regularly."""
         polled = time.monotonic()
@@ -416,7 +432,7 @@ class _JobRun:
                 polled = time.monotonic()
                 self._cluster.replace_workers(self._counters.take_removed())
                 self._cluster.trim_key_cache()
-                self._warn_of_stall(guard, polled)
+                self._check_movement(watch, guard, polled)
             extra_work, slow = recorder.work.extra_work, recorder.slow
             self._progress.advance(self._counters.progress(extra_work, slow))
 
@@ -445,11 +461,25 @@ class _JobRun:
         logger.error("block %d (%s) failed: %s", outcome.block, content, reason)
         try:
             self._store.record_failure(outcome.block, reason)
+        except OutputGoneError:  # no other block can be written either
+            raise
         except OutputError as error:  # a full disk, say; the next run retries it anyway
             logger.error("%s", error)
 
-    def _warn_of_stall(self, guard: StallGuard, now: float) -> None:
-        """Log the tasks that the run waits for, if nothing has moved for a long time."""
+    def _check_movement(self, watch: WorkerWatch, guard: StallGuard, now: float) -> None:
+        """Log what the run waits for, if nothing has moved for a long time.
+
+        Raises
+        ------
+        NoWorkersError
+            If there is no worker that takes tasks for too long.
+        """
+        if watch.wants_workers(self._counters.movement, now):
+            message = watch.check(worker_states(self._cluster.client), now)
+            if message is not None:
+                logger.warning("%s", message)
+        if watch.is_waiting:
+            return
         tasks = None
         if guard.wants_tasks(now):
             tasks = waiting_tasks(self._cluster.client, self._id)

@@ -151,8 +151,6 @@ def describe_stall(still: float, tasks: Iterable[WaitingTask], workers: int) -> 
     nothing has moved for 60 s: block 12, layer 3: share 2 on tcp://10.0.0.7:4411 (silent for 58 s)
     """
     head = f"nothing has moved for {still:.0f} s"
-    if not workers:
-        return f"{head}: the scheduler has no workers"
     layers: dict[tuple[int, int], list[WaitingTask]] = defaultdict(list)
     for task in tasks:
         layers[task.block, task.layer].append(task)

@@ -1,7 +1,8 @@
 """The recorder of a run: reports to the scheduler what the run does, and writes its journal.
 
 The journal is written every few seconds and at the end, also when the run is interrupted. If it
-cannot be written, or the scheduler has no monitoring service, the run goes on.
+cannot be written, or the scheduler has no monitoring service, the run goes on; if the output is not
+there any more, the run ends.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from distributed import Client
 
 from fcdcc.coding import __version__
-from fcdcc.storage import Json, PredictionStore
+from fcdcc.storage import Json, OutputGoneError, PredictionStore
 from fcdcc.storage.journals import trim_journals, write_journal
 from fcdcc.storage.locations import shown
 
@@ -245,14 +246,24 @@ class RunRecorder:
         self.journal.error = "" if stopped else full_line(error)
         if self.journal.status:
             self.journal.status["state"] = self.journal.state
-        self.write()
+        with suppress(OutputGoneError):
+            self.write()
 
     def write(self) -> None:
-        """Write the journal as it is."""
+        """Write the journal as it is.
+
+        Raises
+        ------
+        OutputGoneError
+            If the output is not where it was; nothing is written in its place then.
+        """
         before = time.monotonic()
         self.journal.updated = time.time()
         try:
+            self._store.check_place()
             write_journal(self._store.folder, self.journal.name, self.journal.members())
+        except OutputGoneError:
+            raise
         except OSError as error:
             logger.warning("what happened in this run cannot be kept for the report: %s", error)
         after = time.monotonic()
