@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import warnings
+
 import pytest
 import torch
 from hypothesis import given
@@ -121,11 +124,36 @@ def test_packed_convolutions_of_any_geometry(
     uneven = ((padding[0], padding[0]), (padding[1], padding[1] + 1))
     for pads in (uneven, ((padding[0], padding[0]), (padding[1], padding[1]))):
         stage = engines.ConvStage(0, "c", "x", "y", "w", "b", stride, pads, dilation, groups)
-        packed = engines.PackedConvolution(stage, tensors, engines.NO_ACTIVATION)
+        packed = engines.PackedConvolution(
+            stage, tensors, engines.NO_ACTIVATION, engines.PackedWeights()
+        )
         for count in batches:
             value = torch.randn(count, inputs, *size)
             expected = engines.convolve(stage, value, tensors)
             torch.testing.assert_close(packed(value), expected, atol=2e-4, rtol=1e-4)
+
+
+def packed_copies() -> set[int]:
+    """Return where in memory the packed weights of this process are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # modules that warn when they are looked at
+        found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    return {torch.ops.mkldnn.data_ptr(tensor) for tensor in found if tensor.is_mkldnn}
+
+
+def test_a_weight_is_packed_once_for_all_programs_and_batches(tmp_path: object) -> None:
+    network = network_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)), (3, 9, 9), tmp_path)
+    before, packed = packed_copies(), engines.PackedWeights()
+    stages = range(len(network.stages))
+    programs = [
+        StageProgram(network, stages, outputs, "fused", packed)
+        for outputs in [(network.output,), (network.convolutions[0].output, network.output)]
+    ]
+    with torch.inference_mode():
+        for run in programs:
+            for count in (4, 2, 1, 3):
+                run({network.input: torch.randn(count, 3, 9, 9)})
+    assert len(packed_copies() - before) == 2
 
 
 def test_without_the_operators_everything_runs_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:

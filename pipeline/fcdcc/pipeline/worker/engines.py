@@ -19,6 +19,7 @@ the public operators; where they do not, or do not exist, ``eager`` takes its pl
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from collections import Counter
@@ -28,6 +29,7 @@ from functools import lru_cache
 from math import ceil
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -42,8 +44,12 @@ logger = logging.getLogger(__name__)
 EngineName: TypeAlias = Literal["auto", "eager", "fused"]
 """``auto`` is the fastest that needs nothing but PyTorch: ``fused``."""
 
-PACKED_BATCH_SIZES = 2
-"""Packed copies of one weight that are kept: for full batches, and for the last of a block."""
+MAX_PACKED_COPIES = 2
+"""Packed copies of one weight that are kept: for full batches, and for the last of a block, if
+oneDNN prefers different layouts for them."""
+
+MAX_PACKED_SHAPES = 8
+"""Shapes of the input of one convolution for which the packed weight is known."""
 
 MICRO_BATCH_BYTES = 64 * 2**20
 """Bytes of the largest value of a program, from which on a batch is split: values of few images
@@ -121,6 +127,9 @@ class StageProgram:
         Names of the values that are returned.
     engine
         Which one runs it.
+    packed
+        The packed weights of the network, which its programs share; by default this program has
+        its own.
     """
 
     def __init__(
@@ -129,6 +138,7 @@ class StageProgram:
         stages: Sequence[int],
         outputs: Collection[str],
         engine: EngineName = "auto",
+        packed: PackedWeights | None = None,
     ) -> None:
         self._tensors = network.tensors
         operations = _operations(network, stages)
@@ -141,11 +151,12 @@ class StageProgram:
         self._image_bytes = 0.0
         self._packed: dict[str, PackedConvolution] = {}
         if self.is_fused:
+            packed = PackedWeights() if packed is None else packed
             for operation in self.operations:
                 stage = operation.work
                 if isinstance(stage, ConvStage) and can_be_packed(stage, self._tensors):
                     self._packed[operation.output] = PackedConvolution(
-                        stage, self._tensors, operation.activation
+                        stage, self._tensors, operation.activation, packed
                     )
 
     def __call__(
@@ -222,34 +233,95 @@ class StageProgram:
         return packed(value, None if operation.residual is None else known[operation.residual])
 
 
-class PackedConvolution:
-    """A two-dimensional convolution with its weight in the layout that oneDNN prefers.
+class PackedWeights:
+    """The weights of a network in the layouts that oneDNN prefers, for all programs of a process.
 
-    That layout depends on the sizes of the input, so the weight is packed when the first batch
-    arrives, and again for another batch size; :data:`PACKED_BATCH_SIZES` of them are kept.
+    A layout may depend on the sizes of the input, so a weight is packed when the first batch
+    arrives, and again for a batch of another shape. If that has the same layout, which is usual,
+    both use one copy.
     """
+
+    def __init__(self) -> None:
+        self._by_weight: dict[tuple[Any, ...], dict[tuple[int, ...], Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def packed(
+        self,
+        name: str,
+        weight: Tensor,
+        geometry: tuple[list[int], list[int], list[int], int],
+        shape: tuple[int, ...],
+    ) -> Tensor:
+        """Return a weight (N, C / groups, H, W) as oneDNN prefers it for inputs of this shape.
+
+        ``name`` is that of the weight, and ``geometry`` padding, stride, dilation and groups of its
+        convolution.
+        """
+        padding, stride, dilation, groups = geometry
+        key = (name, *map(tuple, geometry[:3]), groups)
+        with self._lock:
+            known = self._by_weight.setdefault(key, {})
+            found = known.get(shape)
+            if found is None:
+                found = _INTERNAL._nn.mkldnn_reorder_conv2d_weight(
+                    weight.to_mkldnn(), padding, stride, dilation, groups, list(shape)
+                )
+                for other in known.values():
+                    if _is_same_memory(other, found):
+                        found = other
+                        break
+                known[shape] = found
+                while (
+                    len({id(copy) for copy in known.values()}) > MAX_PACKED_COPIES
+                    or len(known) > MAX_PACKED_SHAPES
+                ):
+                    del known[next(iter(known))]
+        return found
+
+
+def _is_same_memory(one: Tensor, other: Tensor) -> bool:
+    """Return whether two packed weights have the same bytes, and so the same layout.
+
+    False where this version of PyTorch cannot say where packed weights are.
+    """
+    try:
+        views = [
+            np.ctypeslib.as_array(
+                (ctypes.c_uint8 * torch.ops.mkldnn._nbytes(tensor)).from_address(
+                    torch.ops.mkldnn.data_ptr(tensor)
+                )
+            )
+            for tensor in (one, other)
+        ]
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return np.array_equal(*views)
+
+
+class PackedConvolution:
+    """A two-dimensional convolution with its weight in the layout that oneDNN prefers."""
 
     def __init__(
         self,
         stage: ConvStage,
         tensors: Mapping[str, Tensor],
         activation: FusedActivation,
+        packed: PackedWeights,
     ) -> None:
-        self._weight = tensors[stage.weight]
+        self._name, self._weight = stage.weight, tensors[stage.weight]
         self._bias = None if stage.bias is None else tensors[stage.bias]
         self._stride, self._dilation = list(stage.stride), list(stage.dilation)
         self._groups = stage.groups
         self._pad_before, self._padding = _paddings(stage)
         self._activation = activation
-        self._packed: dict[tuple[int, ...], Tensor] = {}
-        self._lock = threading.Lock()
+        self._packed = packed
 
     def __call__(self, value: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return the convolution of (B, C, H, W), bias, residual and activation included."""
         if self._pad_before:
             value = functional.pad(value, self._pad_before)
-        weight = self._weight_for(tuple(value.shape))
         geometry = (self._padding, self._stride, self._dilation, self._groups)
+        weight = self._packed.packed(self._name, self._weight, geometry, tuple(value.shape))
         activation = self._activation
         if residual is None:
             result: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -281,19 +353,6 @@ class PackedConvolution:
             for size, kernel, padding, stride, dilation in geometry
         )
         return (value.shape[0], self._weight.shape[0], *space)
-
-    def _weight_for(self, shape: tuple[int, ...]) -> Tensor:
-        with self._lock:
-            packed = self._packed.get(shape)
-            if packed is None:
-                packed = _INTERNAL._nn.mkldnn_reorder_conv2d_weight(
-                    self._weight.to_mkldnn(), self._padding, self._stride, self._dilation,
-                    self._groups, list(shape),
-                )  # fmt: skip
-                if len(self._packed) >= PACKED_BATCH_SIZES:
-                    self._packed.pop(next(iter(self._packed)))
-                self._packed[shape] = packed
-        return packed
 
 
 def convolve(stage: ConvStage, value: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -528,7 +587,7 @@ def _contract_holds(activation: FusedActivation, has_residual: bool, groups: int
     if activation.algorithm:
         arguments = (activation.algorithm,)
     expected = _PUBLIC[activation.name](expected, *arguments)
-    packed = PackedConvolution(stage, tensors, activation)
+    packed = PackedConvolution(stage, tensors, activation, PackedWeights())
     found = packed(_channels_last(value), None if residual is None else _channels_last(residual))
     largest = float(expected.abs().max())
     return float((found - expected).abs().max()) <= CONTRACT_TOLERANCE * largest

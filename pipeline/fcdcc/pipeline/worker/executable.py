@@ -25,7 +25,7 @@ from ..model.network import ConvStage, Network
 from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
-from .engines import EngineName, StageProgram
+from .engines import EngineName, PackedWeights, StageProgram
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
@@ -49,6 +49,7 @@ class Executable:
         self.plan = plan
         self.engine: EngineName = engine
         self._programs: dict[tuple[tuple[int, ...], tuple[str, ...]], StageProgram] = {}
+        self._packed = PackedWeights()
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
         self._bands: dict[Rows, Executable] = {}
@@ -77,7 +78,7 @@ class Executable:
         with self._lock:
             found = self._programs.get((stages, outputs))
             if found is None:
-                found = StageProgram(self.network, stages, outputs, self.engine)
+                found = StageProgram(self.network, stages, outputs, self.engine, self._packed)
                 self._programs[stages, outputs] = found
         return found
 
@@ -90,7 +91,7 @@ class Executable:
             found = Executable(self.network, layout.plan, self.engine)
             found.rows = layout
             found._lock, found._filters = self._lock, self._filters
-            found._programs = self._programs
+            found._programs, found._packed = self._programs, self._packed
             with self._lock:
                 self._bands[band] = found
                 for old in list(self._bands)[:-MAX_BANDS_KEPT]:

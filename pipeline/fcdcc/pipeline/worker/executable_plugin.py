@@ -3,6 +3,9 @@
 To register or unregister a worker plugin, Dask sends a request to every worker and waits for
 all responses, so a worker that has stopped would hold up the whole run. The scheduler stores the
 plugin before it sends the requests, so it is safe to stop waiting for the last responses.
+
+Workers that are threads of the client's process share its executable, so that the weights are in
+memory once.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from distributed import Client, Worker, WorkerPlugin
 from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
 
-from .executable import Executable, drop, hold
+from .executable import Executable, ExecutableRef, drop, find, hold
 from .memory import PeakMemory
 from .signals import leave_on_sigterm, restore_sigterm
 
@@ -45,22 +48,32 @@ class ExecutablePlugin(WorkerPlugin):
     Parameters
     ----------
     executable
-        The executable that the tasks of the run refer to.
+        The executable that the tasks of the run refer to, or its name, where the process of the
+        workers has it already.
     run
         Id of the run; it keeps apart the plugins of two runs of the same executable.
     torch_threads
         Threads per torch operation, for the whole process of the worker.
     """
 
-    def __init__(self, executable: Executable, run: str, torch_threads: int) -> None:
+    def __init__(
+        self, executable: Executable | ExecutableRef, run: str, torch_threads: int
+    ) -> None:
         self.executable = executable
+        self.run = run
         self.torch_threads = torch_threads
         self.name = f"fcdcc-executable-{run}"
+
+    @property
+    def ref(self) -> ExecutableRef:
+        """What tasks carry in place of the executable."""
+        given = self.executable
+        return given.ref if isinstance(given, Executable) else given
 
     def setup(self, worker: Worker) -> None:
         """Load the executable, handle SIGTERM, and add the metrics of the run."""
         torch.set_num_threads(self.torch_threads)
-        hold(self.executable)
+        self.executable = hold(find(self.executable))  # another worker of this process may have it
         leave_on_sigterm(worker)
         sent_before = worker.transfer_outgoing_bytes_total
 
@@ -80,7 +93,7 @@ class ExecutablePlugin(WorkerPlugin):
         if worker.metrics.pop(PEAK_MEMORY, None) is not None:
             PeakMemory.stop()
         restore_sigterm(worker)
-        drop(self.executable.ref)
+        drop(self.ref)
 
 
 def install(client: Client, plugin: ExecutablePlugin) -> None:
@@ -94,6 +107,8 @@ def install(client: Client, plugin: ExecutablePlugin) -> None:
     Exception
         Any error that the plugin's setup raised on a worker.
     """
+    if _is_in_process(client):
+        plugin = ExecutablePlugin(hold(find(plugin.executable)), plugin.run, plugin.torch_threads)
     responses = _request_all_workers(
         client,
         "register_worker_plugin",
@@ -111,9 +126,16 @@ def install(client: Client, plugin: ExecutablePlugin) -> None:
 
 def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
     """Unregister a plugin; this waits only briefly for workers that do not respond."""
+    if _is_in_process(client):
+        drop(plugin.ref)
     _request_all_workers(
         client, "unregister_worker_plugin", UNINSTALL_TIMEOUT_SECONDS, name=plugin.name
     )
+
+
+def _is_in_process(client: Client) -> bool:
+    """Return whether scheduler and workers are threads of this process."""
+    return str(client.scheduler.address).startswith("inproc:")
 
 
 def _request_all_workers(
