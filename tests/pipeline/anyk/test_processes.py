@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -14,7 +16,7 @@ from distributed import Client, LocalCluster
 
 from fcdcc.pipeline.anyk import AnyKPlugin
 from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster
-from support.anyk_graphs import ENOUGH, do_nothing, gathered, in_parts, process_id
+from support.anyk_graphs import ENOUGH, N, append, do_nothing, gathered, in_parts, process_id
 
 pytestmark = pytest.mark.cluster
 
@@ -91,6 +93,72 @@ def test_a_worker_that_wakes_up_shuts_down(six: Running) -> None:
     six.wait_until(lambda: not _runs(pids[address]), "it has ended")
     del future
     assert six.client.submit(do_nothing, pure=False).result(timeout=60) is None
+
+
+def theirs(path: str, seconds: float) -> str:
+    """Hold the interpreter lock for some seconds; the file gets a line for every run."""
+    append("run", path)
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return "theirs"
+
+
+def test_a_worker_that_somebody_elses_task_keeps_busy_stays(six: Running, tmp_path: Path) -> None:
+    """The task holds the interpreter lock for longer than a worker may be silent."""
+    runs = tmp_path / "runs"
+    victim = next(iter(six.client.run(process_id)))
+    before = set(six.scheduler.workers)
+    graphs = [gathered(block, seconds=0.1) for block in range(BLOCKS)]
+    futures = [six.client.get(g.tasks, g.results, sync=False) for g in graphs]
+    six.wait_until(lambda: six.report()["counters"]["groups"] > 1, "the first blocks are done")
+    other = six.client.submit(theirs, str(runs), 7.0, workers=[victim], pure=False)
+    assert [part.result(timeout=120)[0] for [part] in futures] == [*range(BLOCKS)]
+    assert other.result(timeout=120) == "theirs"
+    assert runs.read_text().splitlines() == ["run"]
+    assert set(six.scheduler.workers) == before
+    assert six.report()["workers_removed"] == []
+    del futures
+
+
+@pytest.mark.parametrize("what", ["finished", "running"])
+def test_work_goes_around_a_stopped_worker_that_others_use(
+    six: Running, tmp_path: Path, what: str
+) -> None:
+    """A node needs all shares; that of the stopped worker is finished, or still runs."""
+    runs = tmp_path / "runs"
+    other = six.client.submit(theirs, str(runs), 0.0, pure=False)
+    assert other.result(timeout=60) == "theirs"
+    [victim] = six.client.who_has(other)[other.key]
+    pid = six.client.run(process_id, workers=[victim])[victim]
+    gates = {position: tmp_path / f"gate-{position}" for position in range(N)}
+    graph = gathered(0, {position: str(gate) for position, gate in gates.items()}, enough=N)
+    [future] = six.client.get(graph.tasks, graph.results, sync=False)
+
+    def position_at_victim() -> int | None:
+        tasks = [(p, six.scheduler.tasks.get(key)) for p, key in graph.shares.items()]
+        found = [p for p, task in tasks if task is not None and task.processing_on is not None
+                 and task.processing_on.address == victim]  # fmt: skip
+        return found[0] if found else None
+
+    six.wait_until(lambda: position_at_victim() is not None, "the worker has a share")
+    position = position_at_victim()
+    assert position is not None
+    if what == "finished":
+        gates[position].touch()
+        share = six.scheduler.tasks[graph.shares[position]]
+        six.wait_until(lambda: share.state == "memory", "its share is there")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for gate in gates.values():
+            gate.touch()
+        assert future.result(timeout=60)[0] == 0.0
+        assert victim in six.scheduler.workers
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "bypassed" in [event["event"] for event in six.report()["events"]]
+    del future
+    assert six.client.gather(other) == "theirs"
+    assert runs.read_text().splitlines() == ["run"]
+    assert six.client.submit(process_id, workers=[victim], pure=False).result(timeout=60) == pid
 
 
 def _runs(pid: int) -> bool:

@@ -78,6 +78,37 @@ def test_if_no_worker_is_heard_of_none_is_removed() -> None:
     assert ticks(machine, 60.0, {"a": 0.0, "b": 0.0}) == set()
 
 
+def bypassed(machine: AnyKState, now: float, seen: dict[str, float], shared: str) -> list[str]:
+    """Report a tick at which one worker has something of others; return the bypassed ones."""
+    observed = tuple(
+        events.WorkerObservation(w, at, at, 0, True, shared=w == shared) for w, at in seen.items()
+    )
+    instructions = machine.handle(events.Tick(now, 0.25, 0.5, observed))
+    assert not any(isinstance(item, events.RemoveWorker) for item in instructions)
+    return [item.worker for item in instructions if isinstance(item, events.BypassWorker)]
+
+
+def test_a_silent_worker_that_others_use_is_bypassed_and_stays() -> None:
+    machine = with_workers("a", "b")
+    found = [
+        (now, worker)
+        for now in [step * 0.25 for step in range(1, 240)]
+        for worker in bypassed(
+            machine, now, {"a": min(now, 20.0) if now > 19 else 0.0, "b": now}, "a"
+        )
+    ]
+    assert found == [(3.25, "a"), (23.25, "a")]  # once for each time that it is silent
+    # When the others have nothing there any more, it may be removed.
+    assert silent(machine, 60.0, {"a": 20.0, "b": 60.0}) == {"a"}
+
+
+def test_the_only_worker_that_takes_tasks_is_not_bypassed() -> None:
+    machine = with_workers("a", "b")
+    machine.handle(events.WorkerStatus(0.0, "b", False))
+    for now in [step * 0.25 for step in range(1, 100)]:
+        assert bypassed(machine, now, {"a": 0.0, "b": now}, "a") == []
+
+
 def test_with_rarer_heartbeats_workers_have_longer() -> None:
     machine = with_workers("a", "b")
     for step in range(1, 28):

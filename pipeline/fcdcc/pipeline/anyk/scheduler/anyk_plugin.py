@@ -128,7 +128,8 @@ class AnyKPlugin(SchedulerPlugin):
         libraries. It is also the most that is learned. By default ``fcdcc.anyk.grace``, or 15 s.
 
     A worker that was removed does not come back: when it answers again it learns that the
-    scheduler does not know it, and shuts down.
+    scheduler does not know it, and shuts down. A worker that runs or holds something that is not of
+    a graph with any-k nodes is never removed.
     """
 
     name = NAME
@@ -375,9 +376,16 @@ class AnyKPlugin(SchedulerPlugin):
 
     def _is_needed(self, address: str) -> bool:
         """Return whether a worker runs or holds anything of a graph with any-k nodes."""
+        return any(task.key in self._guarded for task in self._tasks_of(address))
+
+    def _is_shared(self, address: str) -> bool:
+        """Return whether a worker runs or holds anything else."""
+        return any(task.key not in self._guarded for task in self._tasks_of(address))
+
+    def _tasks_of(self, address: str) -> Iterator[TaskState]:
+        """Yield the tasks that a worker runs, and those of which it has the results."""
         worker = self.scheduler.workers[address]
-        tasks = itertools.chain(worker.processing, worker.has_what)
-        return any(task.key in self._guarded for task in tasks)
+        return itertools.chain(worker.processing, worker.has_what)
 
     # -------------------------------------------------------------------- clock
 
@@ -404,11 +412,15 @@ class AnyKPlugin(SchedulerPlugin):
         for address, worker in self.scheduler.workers.items():
             result = self._result_times.get(address, 0.0)
             silence = now - max(worker.last_seen, result)
-            needed = silence > interval and self._is_needed(address)
+            silent = silence > interval
+            needed, shared = (
+                silent and self._is_needed(address),
+                silent and self._is_shared(address),
+            )
             cancelled = (worker.metrics or {}).get("task_counts", {}).get("cancelled", 0)
             processing = len(worker.processing)
             yield events.WorkerObservation(
-                address, worker.last_seen, result, cancelled, needed, processing
+                address, worker.last_seen, result, cancelled, needed, processing, shared
             )
 
     # ------------------------------------------------------- events and instructions
@@ -441,12 +453,17 @@ class AnyKPlugin(SchedulerPlugin):
         """Carry out instructions; the scheduler is not in the middle of anything."""
         recommendations: Recs = {}
         ended_backups: list[Key] = []
+        bypassed: list[str] = []
         for instruction in instructions:
             with self.failures.caught(instruction):
                 if isinstance(instruction, events.UseBackup | events.CancelBackup):
                     ended_backups.append(instruction.backup)
+                elif isinstance(instruction, events.BypassWorker):
+                    bypassed.append(instruction.worker)
                 recommendations |= self._edit(instruction)
         self._follow(recommendations, "settle")
+        for worker in bypassed:
+            graph_edits.abort_transfers(self.scheduler, worker, f"{NAME}-bypass-{time()}")
         for backup in ended_backups:  # one that is used is needed by its task now
             graph_edits.release_backup(self.scheduler, backup, f"{NAME}-backup-{time()}")
         if self.scheduler.validate:
@@ -472,6 +489,15 @@ class AnyKPlugin(SchedulerPlugin):
             logger.warning("%s: removing it", instruction.reason)
             self.scheduler.log_event(NAME, {"event": "remove-worker", "worker": instruction.worker})
             self.scheduler.loop.add_callback(self._remove, instruction.worker)
+        if isinstance(instruction, events.BypassWorker):
+            logger.warning(
+                "%s: it has tasks of others and stays; what it has of coded graphs is computed "
+                "elsewhere", instruction.reason,
+            )  # fmt: skip
+            self.scheduler.log_event(NAME, {"event": "bypass-worker", "worker": instruction.worker})
+            return graph_edits.bypass(
+                self.scheduler, instruction.worker, self._guarded, f"{NAME}-bypass-{time()}"
+            )
         if isinstance(instruction, events.StopUsingWorker):
             logger.warning(
                 "worker %s returned wrong shares in %d blocks and gets no more tasks; check its "

@@ -68,6 +68,8 @@ _CALLS = {
     "transitions": (Scheduler, ("recommendations", "stimulus_id")),
     "stimulus_queue_slots_maybe_opened": (Scheduler, ("stimulus_id",)),
     "log_event": (Scheduler, ("topic", "msg")),
+    "request_remove_replicas": (Scheduler, ("addr", "keys", "stimulus_id")),
+    "worker_send": (Scheduler, ("worker", "msg")),
     "handle_task_finished": (Scheduler, ("key", "worker", "stimulus_id")),
     "remove_key_from_stealable": (WorkStealing, ("ts",)),
 }

@@ -222,6 +222,44 @@ def pause_worker(scheduler: Scheduler, worker: str, stimulus_id: str) -> None:
     scheduler.handle_worker_status_change("paused", worker, stimulus_id)
 
 
+def bypass(scheduler: Scheduler, address: str, ours: Collection[Key], stimulus_id: str) -> Recs:
+    """Take from a worker what it runs and holds of our tasks, so that others compute it again.
+
+    Results that another worker has as well only lose this copy. Nothing else changes: the tasks and
+    results of others stay on the worker, which drops ours when it answers again. After the
+    recommendations :func:`abort_transfers` must be called.
+    """
+    silent = scheduler.workers.get(address)
+    elsewhere = {worker.address for worker in scheduler.running if worker is not silent}
+    if silent is None or not elsewhere:
+        return {}
+    held = [task for task in silent.has_what if task.key in ours and task.run_spec is not None]
+    copies = [task.key for task in held if len(task.who_has or ()) > 1]
+    if copies:
+        scheduler.request_remove_replicas(address, copies, stimulus_id=stimulus_id)
+    alone = [task for task in held if task.who_has == {silent}]
+    running = [task for task in silent.processing if task.key in ours]
+    for key in ours:
+        task = scheduler.tasks.get(key)
+        if task is None or task.worker_restrictions != {address} or _WORKERS & _annotated(task):
+            continue
+        if task.loose_restrictions:
+            task.worker_restrictions = set(elsewhere)
+    return {task.key: "released" for task in (*running, *alone)}
+
+
+def abort_transfers(scheduler: Scheduler, address: str, stimulus_id: str) -> None:
+    """Let all workers close their connections to a worker that does not answer.
+
+    A worker that waits for one of our results from there would go on waiting. Transfers of results
+    of others begin anew.
+    """
+    message = {"op": "remove-worker", "worker": address, "stimulus_id": stimulus_id}
+    for other in scheduler.workers:
+        if other != address:
+            scheduler.worker_send(other, message)
+
+
 def forget_orphans(tasks: Iterable[TaskState]) -> Recs:
     """Forget those of some tasks that no client wants and no task depends on.
 

@@ -211,6 +211,8 @@ class WorkerObservation:
         Whether it runs or holds anything that belongs to a graph with any-k nodes.
     processing
         How many tasks of any kind are assigned to it.
+    shared
+        Whether it runs or holds anything that does not.
     """
 
     worker: str
@@ -219,6 +221,7 @@ class WorkerObservation:
     cancelled: int
     needed: bool
     processing: int = 1
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -335,6 +338,17 @@ class RemoveWorker:
 
 
 @dataclass(frozen=True)
+class BypassWorker:
+    """Compute elsewhere what this worker runs or holds of graphs with any-k nodes.
+
+    What it runs and holds of others stays, and so does the worker.
+    """
+
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class StopUsingWorker:
     """Assign no more tasks to this worker; what it runs and holds stays.
 
@@ -375,6 +389,7 @@ Instruction: TypeAlias = (
     | StartShare
     | DisconnectNode
     | RemoveWorker
+    | BypassWorker
     | StopUsingWorker
     | StartBackup
     | UseBackup

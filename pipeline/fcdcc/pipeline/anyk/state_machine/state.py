@@ -64,7 +64,9 @@ Silence
     A worker whose process is stopped keeps its connections open, and Dask believes that its results
     are still there. A worker that is needed and has been silent for longer than a rule allows
     is removed (:mod:`.workers`). Time in which the scheduler itself was blocked does not count, and
-    if no worker at all is heard of, none is removed, because then the cause is not the workers.
+    if no worker at all is heard of, none is removed, because then the cause is not the workers. A
+    worker that also runs or holds something of others is *bypassed* instead: what it runs and holds
+    of graphs with any-k nodes is computed elsewhere, and what belongs to others stays.
 
 Wrong shares
     A worker that returned wrong shares in several blocks gets no more tasks (:mod:`.distrust`).
@@ -77,6 +79,7 @@ from typing import Any
 
 from .distrust import Distrust
 from .events import (
+    BypassWorker,
     DisconnectNode,
     Event,
     Forgotten,
@@ -494,9 +497,14 @@ class AnyKState:
     # --------------------------------------------------------------------- time
 
     def _tick(self, event: Tick) -> Iterator[Instruction]:
-        for worker in self.workers.observe(event):
+        gone = self.workers.observe(event)
+        for worker in gone:
             silence = event.now - worker.seen
             reason = f"worker {worker.address} has not been heard of for {silence:.1f} seconds"
+            if worker.shared:
+                yield from self._bypass(worker, reason, event.now)
+                continue
+            worker.removing = True
             yield RemoveWorker(worker.address, reason)
             for history in self._live_histories():
                 history.workers_removed.append(worker.address)
@@ -505,7 +513,18 @@ class AnyKState:
             return
         late = self.lateness.late_workers(self.workers, idle=False, now=event.now)
         yield from self._replace_unfit(self.workers.mark_late(late, event.now))
-        yield from self.speculation.replace_late(late, event.now)
+        if not any(worker.bypassed for worker in gone):  # Dask starts their tasks elsewhere now
+            yield from self.speculation.replace_late(late, event.now)
+
+    def _bypass(self, worker: WorkerRecord, reason: str, now: float) -> Iterator[Instruction]:
+        """Have other workers compute what a worker has, if there are any that answer."""
+        others = (other for other in self.workers.by_address.values() if other is not worker)
+        if not any(other.running and not other.quiet for other in others):
+            return
+        worker.bypassed = True
+        for history in self._live_histories():
+            history.events.append({"time": now, "event": "bypassed", "worker": worker.address})
+        yield BypassWorker(worker.address, reason)
 
     def _replace_unfit(self, workers: list[WorkerRecord]) -> Iterator[Instruction]:
         """Give away the seats of workers that have become slow or quiet."""

@@ -4,7 +4,8 @@ Three things are decided here from what the scheduler reports at every tick of i
 
 Silence
     A worker whose heartbeats do not arrive is *quiet*, and others are preferred to it. One that is
-    silent for longer than a :class:`SilenceRule` allows counts as gone.
+    silent for longer than a :class:`SilenceRule` allows counts as gone. It is removed, unless it is
+    *shared*: a task of somebody else may be what keeps it from answering, and would be lost.
 
 Pace
     How many times as long as usual a worker's shares take: the median of its latest
@@ -127,6 +128,10 @@ class WorkerRecord:
     """The largest of ``gaps``."""
     removing: bool = False
     """Whether the instruction to remove it was given."""
+    shared: bool = False
+    """Whether it ran or held something at the last tick that is not of a graph with any-k nodes."""
+    bypassed: bool = False
+    """Whether the instruction to bypass it was given since it was last heard of."""
     distrusted: bool = False
     """Whether it returned wrong shares in too many blocks (:mod:`.distrust`)."""
     unfit: bool = False
@@ -515,7 +520,8 @@ class Workers:
     def observe(self, tick: Tick) -> list[WorkerRecord]:
         """Note which workers were heard of; return those that now count as gone.
 
-        Only workers that run or hold tasks of graphs with any-k nodes are returned.
+        Only workers that run or hold tasks of graphs with any-k nodes are returned, and none that
+        is marked as removed already, or as bypassed while it is shared with others.
 
         If the tick is late, the scheduler was not listening for so long, and that time does
         not count as silence. If no worker at all is heard of, none counts as gone.
@@ -554,8 +560,8 @@ class Workers:
             patience = self.silence_rule.patience(
                 worker.delivered, tick.heartbeat_interval, worker.gaps, worst
             )
-            if tick.now - worker.seen > patience and not worker.removing:
-                worker.removing = True
+            settled = worker.removing or (worker.bypassed and worker.shared)
+            if tick.now - worker.seen > patience and not settled:
                 gone.append(worker)
         return gone
 
@@ -581,7 +587,9 @@ def _observe(
     worker.last_result = max(worker.last_result, observation.result)
     worker.delivered = worker.delivered or observation.result > 0.0
     worker.processing = observation.processing
+    worker.shared = observation.shared
     worker.quiet = tick.now - worker.seen > QUIET_HEARTBEATS * tick.heartbeat_interval
+    worker.bypassed = worker.bypassed and worker.quiet
     worker.has_cancelled_tasks = observation.cancelled > 0
     if observation.cancelled == 0:
         believed = observation.heartbeat - GHOST_DOUBT_SECONDS

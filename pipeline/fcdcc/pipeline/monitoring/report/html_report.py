@@ -56,6 +56,7 @@ _EVENTS = {
     "late": "a group was late: its parity was started",
     "doubled": "a single task was late: it was started again elsewhere",
     "removed": "a worker did not answer and was removed",
+    "bypassed": "a worker with tasks of others did not answer: its work was done elsewhere",
     "lost": "a worker was lost",
     "retired": "a worker left as requested",
     "corrupt-share": "a wrong share was found and left out",
