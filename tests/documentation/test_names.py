@@ -32,7 +32,9 @@ WITH_ROOMS = ("CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md")
 
 FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|toml|md|sh|html|css|svg|png|jsonl?)|(?:[\w.-]+/)+")
 PLACES = (ROOT, PIPELINE, *(source.parent for source in SOURCES))
-NOT_NAMES = ("fcdcc.anyk.", "fcdcc.stall-", "fcdcc.scheduler-", "fcdcc.calibration-")  # of Dask's
+NOT_NAMES = tuple(  # of Dask's configuration
+    f"fcdcc.{start}" for start in ("anyk.", "stall-", "scheduler-", "worker-", "calibration-")
+)
 
 
 def names_in(page: Path) -> Iterator[str]:

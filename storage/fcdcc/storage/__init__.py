@@ -101,6 +101,7 @@ _MODULE_OF = {
     "LockedError": "errors",
     "OutputArray": "chunks",
     "OutputError": "errors",
+    "OutputGoneError": "errors",
     "OutputMismatchError": "errors",
     "PredictionStore": "prediction_store",
     "Preparation": "preparation",
