@@ -20,6 +20,7 @@ FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/
 # The long tests that show what no short one does, in about ten minutes.
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
+  'tests/chaos/test_bystander.py::test_others_on_the_cluster_are_not_harmed[0]' \
   tests/pipeline/runtime/test_photos.py tests/documentation/test_deploy.py
 
 .DEFAULT_GOAL := help

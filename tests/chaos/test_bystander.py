@@ -93,9 +93,8 @@ def expected_of_theirs() -> list[int]:
     return values
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=() if s < 1 else pytest.mark.long) for s in range(SEEDS)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_others_on_the_cluster_are_not_harmed(
     processes: tuple[LocalCluster, Client], errors: Errors, case: Case, seed: int, tmp_path: Path
 ) -> None:

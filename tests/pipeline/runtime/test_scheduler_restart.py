@@ -14,6 +14,7 @@ import pytest
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.errors import ClusterLostError
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
+from fcdcc.pipeline.runtime import cluster
 from fcdcc.storage import verify
 from support.jobs import fcdcc, predictions, recorded_chunks
 from support.schedulers import WORKERS, own_cluster
@@ -56,15 +57,15 @@ def test_a_run_goes_on_when_the_scheduler_is_back(
 ) -> None:
     output = tmp_path / "out.zarr"
     kept: dict[int, bytes] = {}
-    with own_cluster(tmp_path, supervised=True) as cluster:
-        cluster.wait_for_workers()
+    with own_cluster(tmp_path, supervised=True) as own:
+        own.wait_for_workers()
 
         def strike() -> None:
             kept.update(recorded_chunks(output))
-            cluster.restart_scheduler()
+            own.restart_scheduler()
 
         strikes = AtBlocks([3, 8], strike)
-        summary = run(config(files, output, cluster.address), strikes)
+        summary = run(config(files, output, own.address), strikes)
     assert caplog.text.count("waiting up to 120 s for the scheduler") == 2
     assert caplog.text.count(f"going on with {WORKERS} workers") == 2
     assert (summary.status, summary.blocks_done, summary.images_done) == (
@@ -85,11 +86,11 @@ def test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on(
     output = tmp_path / "out.zarr"
     with (
         dask.config.set({"fcdcc.scheduler-patience": "1s"}),
-        own_cluster(tmp_path, supervised=True) as cluster,
+        own_cluster(tmp_path, supervised=True) as own,
     ):
-        job = config(files, output, cluster.address)
+        job = config(files, output, own.address)
         with pytest.raises(ClusterLostError, match=r"no Dask scheduler answers.*run again"):
-            run(job, AtBlocks([3], cluster.kill_scheduler))
+            run(job, AtBlocks([3], own.kill_scheduler))
     kept = recorded_chunks(output)
     assert 3 <= len(kept) < BLOCKS
     summary = run(job.model_copy(update={"scheduler": scheduler}))
@@ -97,14 +98,17 @@ def test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on(
 
 
 @pytest.mark.long
-def test_a_scheduler_that_stops_answering_ends_the_run(files: Files, tmp_path: Path) -> None:
+def test_a_scheduler_that_stops_answering_ends_the_run(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its connection stays open, so that no request to it fails."""
+    monkeypatch.setattr(cluster, "MIN_REQUEST_SECONDS", 10.0)
     with (
         dask.config.set({"fcdcc.scheduler-patience": "3s"}),
-        own_cluster(tmp_path, supervised=True) as cluster,
+        own_cluster(tmp_path, supervised=True) as own,
     ):
-        job = config(files, tmp_path / "out.zarr", cluster.address)
-        pid = cluster.scheduler.pid
+        job = config(files, tmp_path / "out.zarr", own.address)
+        pid = own.scheduler.pid
         assert pid is not None
         try:
             with pytest.raises(ClusterLostError, match=r"no Dask scheduler answers.*run again"):

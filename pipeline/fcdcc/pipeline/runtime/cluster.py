@@ -84,6 +84,10 @@ KILL_SECONDS = 2.0
 KILL_POLL_SECONDS = 0.005
 """Pause between two looks at worker processes that have been killed."""
 
+MIN_REQUEST_SECONDS = 90.0
+"""Least time after which a request that the scheduler has not answered fails. Loading a model on
+all workers is one request."""
+
 MAX_CACHED_KEYS = 5_000
 """Task keys that Dask's ``key_split`` may cache; its own limit is 100,000."""
 
@@ -387,7 +391,7 @@ class _PatientClient(Client):
     """A client whose requests fail if the scheduler does not answer them for long.
 
     The connection to a scheduler that has stopped stays open, so a request would never end. After
-    the scheduler patience it raises TimeoutError.
+    the scheduler patience, and at least :data:`MIN_REQUEST_SECONDS`, it raises TimeoutError.
     """
 
     def sync(
@@ -400,7 +404,7 @@ class _PatientClient(Client):
     ) -> Any:
         """Call ``func`` in the event loop and return its result, as Dask does."""
         if callback_timeout is None:
-            callback_timeout = _scheduler_patience_seconds()
+            callback_timeout = max(MIN_REQUEST_SECONDS, _scheduler_patience_seconds())
         return super().sync(
             func, *args, asynchronous=asynchronous, callback_timeout=callback_timeout, **kwargs
         )

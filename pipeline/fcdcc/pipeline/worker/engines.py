@@ -31,6 +31,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -285,17 +286,16 @@ def _is_same_memory(one: Tensor, other: Tensor) -> bool:
     False where this version of PyTorch cannot say where packed weights are.
     """
     try:
-        views = [
-            np.ctypeslib.as_array(
-                (ctypes.c_uint8 * torch.ops.mkldnn._nbytes(tensor)).from_address(
-                    torch.ops.mkldnn.data_ptr(tensor)
-                )
-            )
-            for tensor in (one, other)
-        ]
+        first, second = (_bytes_of(tensor) for tensor in (one, other))
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return np.array_equal(*views)
+    return np.array_equal(first, second)
+
+
+def _bytes_of(packed: Tensor) -> NDArray[np.uint8]:
+    """Return the memory of a packed weight, which must live as long as the result is used."""
+    size, address = torch.ops.mkldnn._nbytes(packed), torch.ops.mkldnn.data_ptr(packed)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
 class PackedConvolution:
