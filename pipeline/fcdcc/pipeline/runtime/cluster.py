@@ -405,7 +405,7 @@ class _PatientClient(Client):
         """Call ``func`` in the event loop and return its result, as Dask does."""
         if callback_timeout is None:
             callback_timeout = max(MIN_REQUEST_SECONDS, _scheduler_patience_seconds())
-        return super().sync(
+        return super().sync(  # type: ignore[no-untyped-call] # no types
             func, *args, asynchronous=asynchronous, callback_timeout=callback_timeout, **kwargs
         )
 
@@ -433,7 +433,9 @@ def _connect(config: JobConfig) -> Client:
         if not address.startswith("inproc:"):
             # Client() with an invalid address would warn later, when it is garbage-collected.
             get_address_host_port(address)
-        return _PatientClient(address, security=security, set_as_default=False)
+        return _PatientClient(  # type: ignore[no-untyped-call] # no types
+            address, security=security, set_as_default=False
+        )
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address}: {error}; expected an address such as "

@@ -135,7 +135,7 @@ def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
 
 def _is_in_process(client: Client) -> bool:
     """Return whether scheduler and workers are threads of this process."""
-    return client.scheduler is not None and client.scheduler.address.startswith("inproc:")
+    return client.scheduler is not None and str(client.scheduler.address).startswith("inproc:")
 
 
 def _request_all_workers(
