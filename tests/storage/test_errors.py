@@ -11,6 +11,7 @@ from fcdcc.storage import errors
 TREE = {
     "DamageError": OSError,
     "InputError": ValueError,
+    "LocationError": ValueError,
     "LockedError": OSError,
     "OutputError": OSError,
     "OutputMismatchError": ValueError,

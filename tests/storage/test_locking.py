@@ -219,3 +219,46 @@ def test_a_lock_object_is_refreshed_while_it_is_held(
             pass
     assert not bucket.exists(f"memory://lock/{LOCK}")
     bucket.pipe_file("memory://lock/keep", b"")
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "link", "device", "nonsense"])
+def test_what_lies_in_place_of_the_holders_name_neither_hinders_nor_is_written_to(
+    tmp_path: Path, what: str
+) -> None:
+    name, other = tmp_path / ".out.lock.json", tmp_path / "other"
+    other.write_text("theirs")
+
+    def put() -> None:
+        if what == "folder":
+            name.mkdir()
+        elif what == "pipe":
+            os.mkfifo(name)
+        elif what == "link":
+            name.symlink_to(other)
+        elif what == "device":
+            name.symlink_to("/dev/zero")
+        else:
+            name.write_text("[" * 10**6)
+
+    put()
+    with hold(tmp_path / "out"):
+        name.rmdir() if what == "folder" else name.unlink()
+        put()  # and once more while the lock is held
+        with pytest.raises(LockedError, match="another run"), hold(tmp_path / "out"):
+            raise AssertionError
+    with hold(tmp_path / "out"):
+        pass
+    assert other.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_what_lies_in_place_of_the_lock_is_refused_in_words(tmp_path: Path, what: str) -> None:
+    if what == "folder":
+        (tmp_path / ".out.lock").mkdir()
+    else:
+        (tmp_path / "other").write_text("theirs")
+        (tmp_path / ".out.lock").symlink_to("other")
+    with pytest.raises(OutputError, match="cannot be locked"), hold(tmp_path / "out"):
+        raise AssertionError
+    if what == "link":
+        assert (tmp_path / "other").read_text() == "theirs"

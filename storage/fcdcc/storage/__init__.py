@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import (
         DamageError,
         InputError,
+        LocationError,
         LockedError,
         OutputError,
         OutputGoneError,
@@ -62,6 +63,7 @@ __all__ = [
     "ImageSource",
     "InputError",
     "Json",
+    "LocationError",
     "LockedError",
     "OutputArray",
     "OutputError",
@@ -98,6 +100,7 @@ _MODULE_OF = {
     "ImageSource": "images",
     "InputError": "errors",
     "Json": "checksummed_json",
+    "LocationError": "errors",
     "LockedError": "errors",
     "OutputArray": "chunks",
     "OutputError": "errors",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .chunks import OutputArray
 from .files import Folder
 from .layout import BlockLayout
 from .records import BlockRecord, read_records
@@ -48,16 +49,17 @@ class Progress:
 
 
 def read_progress(
-    folder: Folder, layout: BlockLayout, fingerprint: str, arrays: Iterable[str]
+    folder: Folder, layout: BlockLayout, fingerprint: str, arrays: Sequence[OutputArray]
 ) -> Progress:
     """Return which blocks are done: those with a valid record and chunks of the recorded sizes.
 
-    A record is valid if it is undamaged, has this fingerprint, and is of exactly the images
-    that the block has now.
+    A record is valid if it is undamaged, has this fingerprint, names as many chunks as a block
+    has, and is of exactly the images that the block has now.
     """
     sizes: dict[str, int] = {}
     for array in arrays:
-        sizes |= folder.sizes(array)
+        sizes |= folder.sizes(array.name)
+    chunks = sum(array.chunks_per_block(layout.batch) for array in arrays)
     done = np.zeros(layout.blocks, dtype=np.bool_)
     failed: dict[int, str] = {}
     grown: set[int] = set()
@@ -77,7 +79,9 @@ def read_progress(
             continue
         if record.state == "failed":
             failed[block] = record.reason
-        elif all(sizes.get(name) == chunk.size for name, chunk in record.chunks.items()):
+        elif len(record.chunks) == chunks and all(
+            sizes.get(name) == chunk.size for name, chunk in record.chunks.items()
+        ):
             done[block] = record.stop == stop
             if record.stop < stop:
                 grown.add(block)

@@ -49,13 +49,16 @@ def unseal(data: bytes) -> dict[str, Json]:
     Raises
     ------
     DamageError
-        If the bytes are not exactly what :func:`seal` returned.
+        If the bytes are not exactly what :func:`seal` returned, or what they hold is no JSON.
     """
     start = len(_HEAD) + _DIGEST_CHARACTERS + len(_TAIL)
     body = b"{" + data[start:]
     if data[:start] != _HEAD + digest(body).encode() + _TAIL:
         raise DamageError("its contents do not match its checksum")
-    members = json.loads(body)
+    try:
+        members = json.loads(body)
+    except (RecursionError, ValueError) as error:  # a checksum fits any bytes
+        raise DamageError(f"it is not JSON: {error}") from error
     if not isinstance(members, dict):
         raise DamageError("it is not a JSON object")
     return members

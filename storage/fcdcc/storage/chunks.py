@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputArray", "add_array", "check_name", "decode", "encode"]
 
+MAX_ELEMENTS = 2**40
+"""Most numbers of the prediction of one image."""
+
 
 @dataclass(frozen=True)
 class OutputArray:
@@ -66,6 +69,11 @@ class OutputArray:
             )
         if not all(size > 0 for size in self.shape):
             raise OutputError(f"array {self.name!r} has shape {self.shape}; expected sizes above 0")
+        if math.prod(self.shape) > MAX_ELEMENTS:
+            raise OutputError(
+                f"array {self.name!r} has shape {self.shape} per image; expected at most "
+                f"{MAX_ELEMENTS} numbers"
+            )
         whole = self.row_axis is None and self.band is None
         if not whole and not (
             self.row_axis in range(len(self.shape)) and self.band is not None and self.band > 0
@@ -100,16 +108,24 @@ class OutputArray:
     def chunk_names(self, block: int, batch: int) -> list[str]:
         """Return the names of the chunk files of one block."""
         first, band = divmod(block, self.layout(0, batch).bands)
-        grid = [math.ceil(s / c) for s, c in zip(self.shape, self.chunks(batch)[1:], strict=True)]
-        if self.row_axis is not None:
-            grid[self.row_axis] = 1
         names = []
-        for position in np.ndindex(*grid):
+        for position in np.ndindex(*self._grid(batch)):
             place = list(position)
             if self.row_axis is not None:
                 place[self.row_axis] = band
             names.append(f"{self.name}/" + ".".join(["c", str(first), *map(str, place)]))
         return names
+
+    def chunks_per_block(self, batch: int) -> int:
+        """Return how many chunk files each block has."""
+        return math.prod(self._grid(batch))
+
+    def _grid(self, batch: int) -> list[int]:
+        """Return how many chunks a block has along each axis of ``shape``."""
+        grid = [-(-s // c) for s, c in zip(self.shape, self.chunks(batch)[1:], strict=True)]
+        if self.row_axis is not None:
+            grid[self.row_axis] = 1
+        return grid
 
     def block_of(self, name: str, batch: int) -> int | None:
         """Return the block that a chunk file belongs to; None if it is not the name of a chunk."""
@@ -121,7 +137,7 @@ class OutputArray:
 
     def of_block(self, block: int, batch: int) -> OutputArray:
         """Return the same array, but with the rows of one block only."""
-        rows = self.layout((block + 1) * batch, batch).rows_of(block)
+        rows = self.layout(0, batch).rows_of(block)
         return self if rows is None else replace(self, shape=self._with_rows(rows[1] - rows[0]))
 
     def _with_rows(self, rows: int) -> tuple[int, ...]:

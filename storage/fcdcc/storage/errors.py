@@ -7,6 +7,7 @@ from fcdcc.coding.errors import FcdccError
 __all__ = [
     "DamageError",
     "InputError",
+    "LocationError",
     "LockedError",
     "OutputError",
     "OutputGoneError",
@@ -17,6 +18,10 @@ __all__ = [
 
 class InputError(FcdccError, ValueError):
     """Images that cannot be read, or that do not fit the model or the options."""
+
+
+class LocationError(FcdccError, ValueError):
+    """A path or URL that no file can have."""
 
 
 class PreparationError(FcdccError, ValueError):

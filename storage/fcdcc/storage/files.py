@@ -18,11 +18,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .locations import shown
+from .regular_files import read_regular
 
-__all__ = ["SCRATCH", "Folder", "LocalFolder", "inside"]
+__all__ = ["MAX_CHUNK_BYTES", "MAX_RECORD_BYTES", "SCRATCH", "Folder", "LocalFolder", "inside"]
 
 SCRATCH = ".fcdcc/tmp"
 """Subfolder of a local folder for files that are being written."""
+
+MAX_CHUNK_BYTES = 2**34
+"""Largest chunk file that is read."""
+
+MAX_RECORD_BYTES = 2**28
+"""Largest record, journal or description of an output that is read."""
 
 
 def inside(name: str) -> str:
@@ -34,7 +41,12 @@ def inside(name: str) -> str:
         If it is absolute, contains ``..``, or is not a valid name.
     """
     parts = name.split("/")
-    if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+    if (
+        "\\" in name
+        or "\0" in name
+        or any(part in ("", ".", "..") for part in parts)
+        or any("\ud800" <= character <= "\udfff" for character in name)  # halves of characters
+    ):
         raise OSError(errno.EINVAL, "not the name of a file in the folder", name[:200])
     return name
 
@@ -53,8 +65,12 @@ class Folder(ABC):
         return f"{type(self).__name__}({shown(self.location)!r})"
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return a file's contents; FileNotFoundError if there is no such file."""
+    def read(self, name: str, max_bytes: int = MAX_CHUNK_BYTES) -> bytes:
+        """Return a file's contents; FileNotFoundError if there is no such file.
+
+        On local disks only regular files of at most ``max_bytes`` are read, others are a
+        NotRegularError; a file that another program replaced may be a pipe or never end.
+        """
 
     @abstractmethod
     def write(self, name: str, data: bytes, *, exclusive: bool = False) -> bool:
@@ -84,11 +100,13 @@ class Folder(ABC):
     def rename(self, location: str) -> None:
         """Move the whole folder to another location of the same kind, which must be free."""
 
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    def read_many(
+        self, names: Iterable[str], max_bytes: int = MAX_CHUNK_BYTES
+    ) -> Iterator[tuple[str, bytes]]:
         """Yield names and contents of files, in order; those that do not exist are skipped."""
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                yield name, self.read(name)
+                yield name, self.read(name, max_bytes)
 
 
 class LocalFolder(Folder):
@@ -110,9 +128,9 @@ class LocalFolder(Folder):
             raise OSError(errno.EPERM, "a link leads out of the folder", str(path.parent))
         return path
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_bytes: int = MAX_CHUNK_BYTES) -> bytes:
         """Return a file's contents."""
-        return self._path(name).read_bytes()
+        return read_regular(self._path(name), max_bytes)
 
     def write(self, name: str, data: bytes, *, exclusive: bool = False) -> bool:
         """Write a file."""

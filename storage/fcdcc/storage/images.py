@@ -33,6 +33,9 @@ IDS = "image_id"
 _OUTPUT_NAMES = ("prediction", "class", "rank", "score")
 """Names of arrays and axes of the output, which a copied coordinate cannot have."""
 
+MAX_PIXELS = 2**40
+"""Most numbers of one image."""
+
 _ID_KINDS = "biufMmOSUT"
 """NumPy kinds that image ids may have."""
 
@@ -84,6 +87,11 @@ def open_images(
     shape = tuple(stored_shape[axis] for axis in axes.order)
     if 0 in shape:
         raise InputError(f"{what} has shape {found.shape}; expected at least one image")
+    if math.prod(shape[1:]) > MAX_PIXELS:
+        raise InputError(
+            f"{what} has shape {found.shape}; expected images of at most {MAX_PIXELS} numbers: cut "
+            "them into pieces"
+        )
     source = ImageSource(
         url=location,
         path=path,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from .checksummed_json import Json, seal, unseal
 from .errors import DamageError, OutputError
-from .files import Folder
+from .files import MAX_RECORD_BYTES, Folder
 from .locations import normalise, shown
 from .objects import open_folder
 from .runs import PRIVATE
@@ -62,7 +62,7 @@ def write_journal(folder: Folder, name: str, members: Mapping[str, Json]) -> Non
 def damaged_journals(folder: Folder) -> dict[str, str]:
     """Return the damaged journals, each with what is wrong."""
     found: dict[str, str] = {}
-    for name, data in folder.read_many(_names(folder)):
+    for name, data in folder.read_many(_names(folder), MAX_RECORD_BYTES):
         try:
             if not data.endswith(b"\n"):
                 raise DamageError("it is cut off")
@@ -113,7 +113,7 @@ def _names(folder: Folder) -> list[str]:
 def _read(folder: Folder, names: list[str]) -> list[dict[str, Json]]:
     found: list[dict[str, Json]] = []
     try:
-        for _, data in folder.read_many(names):
+        for _, data in folder.read_many(names, MAX_RECORD_BYTES):
             try:
                 found.append(unseal(data.removesuffix(b"\n")))
             except DamageError:

@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from .errors import OutputError
 
-__all__ = ["CHUNK_LIMIT", "BlockLayout", "chunk_shape"]
+__all__ = ["CHUNK_LIMIT", "MAX_BLOCKS", "BlockLayout", "chunk_shape"]
 
 CHUNK_LIMIT = 128 * 2**20
 """Largest chunk in bytes before compression, unless one row of one block is larger."""
+
+MAX_BLOCKS = 2**24
+"""Most blocks of an output: a run and its reports keep a few dozen bytes for each in memory."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class BlockLayout:
         if cut != (None, None) and (None in cut or min(size or 0 for size in cut) < 1):
             raise OutputError(
                 f"{self.rows} rows in bands of {self.band}; expected both to be 1 or more, or None"
+            )
+        if self.blocks > MAX_BLOCKS:
+            raise OutputError(
+                f"{self.images} images in blocks of {self.batch} are {self.blocks} blocks; "
+                f"expected at most {MAX_BLOCKS}: take a larger --batch, or a smaller --limit"
             )
 
     @property

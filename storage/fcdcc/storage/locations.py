@@ -10,9 +10,14 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from .errors import LocationError
+
 __all__ = ["has_secrets", "is_local", "normalise", "scrubbed", "shown"]
 
 _LOCAL_SCHEMES = ("file://", "local://")
+
+MAX_SHOWN = 200
+"""Characters of a path that cannot be used, in its message."""
 
 
 def normalise(url: str | os.PathLike[str]) -> str:
@@ -21,18 +26,32 @@ def normalise(url: str | os.PathLike[str]) -> str:
     Worker processes may have another working directory, where a relative path would mean
     something else. Links are resolved, so that an output has one lock whatever path is given.
 
+    Raises
+    ------
+    LocationError
+        If no file can have such a path or URL: it contains a zero byte, links that lead in a
+        circle, or the home of a user whom nobody knows.
+
     >>> normalise("memory://images.zarr/")
     'memory://images.zarr'
     >>> normalise("file:///data/images.zarr")
     '/data/images.zarr'
     """
     text = os.fspath(url)
-    for scheme in _LOCAL_SCHEMES:
-        if text.startswith(scheme):
-            return str(Path(text.removeprefix(scheme)).resolve())
-    if "://" in text:
-        return text.rstrip("/")
-    return str(Path(text).expanduser().resolve())
+    try:
+        if "\0" in text:
+            raise ValueError("it contains a zero byte")
+        for scheme in _LOCAL_SCHEMES:
+            if text.startswith(scheme):
+                return str(Path(text.removeprefix(scheme)).resolve())
+        if "://" in text:
+            shown(text)
+            return text.rstrip("/")
+        return str(Path(text).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        # The text of a URL may contain credentials.
+        name = "a URL" if "://" in text else f"the path {text[:MAX_SHOWN]!r}"
+        raise LocationError(f"{name} cannot be used: {error}; expected that of a file") from None
 
 
 def is_local(location: str) -> bool:

@@ -28,6 +28,7 @@ from .errors import LockedError, OutputError
 from .files import Folder
 from .locations import is_local, normalise, shown
 from .objects import open_folder
+from .regular_files import read_regular
 
 __all__ = ["hold"]
 
@@ -36,6 +37,9 @@ REFRESH_SECONDS = 30.0
 
 STALE_SECONDS = 300.0
 """Time without a refresh after which another run takes over a lock in an object store."""
+
+MAX_HOLDER_BYTES = 2**16
+"""Largest file with the holder of a lock that is read."""
 
 
 @contextlib.contextmanager
@@ -74,17 +78,32 @@ def _hold_local(location: str) -> Iterator[None]:
             "be written"
         ) from error
     try:
-        with contextlib.suppress(OSError):  # only for messages; the lock is held already
-            holder.write_text(json.dumps(_me()), encoding="utf-8")
+        _write_holder(holder)
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _write_holder(path: Path) -> None:
+    """Write who holds the lock, as far as possible: it is only for messages of other runs.
+
+    The file is put in place of whatever has its name: a link is not followed, and a pipe not
+    written to.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        try:
+            partial.write_text(json.dumps(_me()), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _read_holder(path: Path) -> dict[str, object] | None:
     try:
-        return _parse(path.read_bytes())
+        return _parse(read_regular(path, MAX_HOLDER_BYTES))
     except OSError:
         return None
 
@@ -177,7 +196,7 @@ def _stamped(mine: dict[str, object]) -> bytes:
 def _parse(data: bytes) -> dict[str, object] | None:
     try:
         found = json.loads(data)
-    except ValueError:
+    except (RecursionError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .errors import OutputError
-from .files import Folder, LocalFolder, inside
+from .files import MAX_CHUNK_BYTES, Folder, LocalFolder, inside
 from .locations import is_local, scrubbed, shown
 
 __all__ = ["ObjectFolder", "open_folder"]
@@ -57,12 +57,16 @@ class ObjectFolder(Folder):
     def _path(self, name: str) -> str:
         return f"{self._root}/{inside(name)}"
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_bytes: int = MAX_CHUNK_BYTES) -> bytes:  # noqa: ARG002
         """Return a file's contents."""
         with self._reported():
             return bytes(self._files.cat_file(self._path(name)))
 
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    def read_many(
+        self,
+        names: Iterable[str],
+        max_bytes: int = MAX_CHUNK_BYTES,  # noqa: ARG002 - objects have a length
+    ) -> Iterator[tuple[str, bytes]]:
         """Yield the contents of files."""
         batch: list[str] = []
         for name in names:

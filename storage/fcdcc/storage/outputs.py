@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .checksummed_json import Json
 from .chunks import OutputArray
 from .errors import DamageError, OutputError, OutputMismatchError
-from .files import SCRATCH, Folder
+from .files import MAX_RECORD_BYTES, SCRATCH, Folder
 from .fingerprint import Fingerprint
 from .journals import damaged_journals
 from .layout import BlockLayout
@@ -359,7 +359,7 @@ def _mend_copies(folder: Folder, run: StoredRun, contents: Contents | None) -> N
 
 
 def _present(folder: Folder, name: str) -> list[bytes | None]:
-    found = dict(folder.read_many(copies(name)))
+    found = dict(folder.read_many(copies(name), MAX_RECORD_BYTES))
     return [found.get(copy) for copy in copies(name)]
 
 

@@ -183,9 +183,7 @@ class PredictionStore:
             If the records cannot be read.
         """
         with _reported(f"the records of {shown(self.url)}", "read"):
-            return read_progress(
-                self.folder, self.layout, self.fingerprint, [array.name for array in self.arrays]
-            )
+            return read_progress(self.folder, self.layout, self.fingerprint, self.arrays)
 
     def clear(self, progress: Progress) -> None:
         """Remove records and chunks of earlier attempts at the blocks that are not done.

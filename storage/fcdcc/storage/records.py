@@ -19,7 +19,8 @@ from typing import Literal
 
 from .checksummed_json import Json, digest, seal, unseal
 from .errors import DamageError
-from .files import Folder
+from .files import MAX_RECORD_BYTES, Folder, inside
+from .regular_files import NotRegularError
 
 __all__ = [
     "RECORDS",
@@ -131,7 +132,7 @@ class BlockRecord:
         members = unseal(data)
         try:
             return _record(members)
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, OSError, TypeError, ValueError) as error:
             raise DamageError(
                 f"it is not a record that this version can read: {error!r}"
             ) from error
@@ -145,15 +146,18 @@ def _record(members: Mapping[str, Json]) -> BlockRecord:
         raise ValueError(f"state {state!r}")
     chunks, details = members["chunks"], members["details"]
     warnings = members["warnings"]
+    block, start, stop = (_integer(members[name]) for name in ("block", "start", "stop"))
+    if not (block >= 0 and 0 <= start <= stop):
+        raise ValueError(f"block {block} with the images {start} to {stop}")
     if not (isinstance(chunks, dict) and isinstance(details, dict) and isinstance(warnings, list)):
         raise TypeError("chunks, details or warnings")
     return BlockRecord(
-        block=_integer(members["block"]),
-        start=_integer(members["start"]),
-        stop=_integer(members["stop"]),
+        block=block,
+        start=start,
+        stop=stop,
         state="done" if state == "done" else "failed",
         fingerprint=str(members["fingerprint"]),
-        chunks={name: Chunk.from_json(entry) for name, entry in chunks.items()},
+        chunks={inside(name): Chunk.from_json(entry) for name, entry in chunks.items()},
         reason=str(members["reason"]),
         warnings=tuple(str(text) for text in warnings),
         details=details,
@@ -162,7 +166,7 @@ def _record(members: Mapping[str, Json]) -> BlockRecord:
 
 
 def _integer(value: Json) -> int:
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
         raise TypeError(f"{value!r} is not an integer")
     return value
 
@@ -189,8 +193,8 @@ def replace_record(folder: Folder, record: BlockRecord) -> None:
 def read_record(folder: Folder, block: int) -> BlockRecord | None:
     """Return the record that a block has in its own file; None if there is no valid one."""
     try:
-        found = _parsed(folder.read(record_name(block)))
-    except FileNotFoundError:
+        found = _parsed(folder.read(record_name(block), MAX_RECORD_BYTES))
+    except (FileNotFoundError, NotRegularError):
         return None
     return found if isinstance(found, BlockRecord) else None
 
@@ -206,7 +210,7 @@ def read_records(
     for name, data in folder.read_many(segments):
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             yield f"{name}:{number}", _parsed(line)
-    for name, data in folder.read_many(own):
+    for name, data in folder.read_many(own, MAX_RECORD_BYTES):
         found = _parsed(data)
         if isinstance(found, BlockRecord) and record_name(found.block) != name:
             found = DamageError(f"it is the record of block {found.block}")
@@ -232,7 +236,7 @@ def compact(folder: Folder, *, keep: int = 4096) -> int:
     if len(own) <= keep:
         return 0
     lines: dict[str, bytes] = {}
-    for name, data in folder.read_many(own):
+    for name, data in folder.read_many(own, MAX_RECORD_BYTES):
         found = _parsed(data)
         # A failure stays in its own file: another writer of the block may still replace it.
         if isinstance(found, BlockRecord) and found.state == "done":
@@ -250,7 +254,7 @@ def compact(folder: Folder, *, keep: int = 4096) -> int:
 def drop_unreadable(folder: Folder) -> None:
     """Remove invalid records, in files of their own and in segments; only with the lock."""
     own, segments = _listed(folder)
-    for name, data in folder.read_many(own):
+    for name, data in folder.read_many(own, MAX_RECORD_BYTES):
         if not isinstance(_parsed(data), BlockRecord):
             folder.delete([name])
     for name, data in folder.read_many(segments):

@@ -10,6 +10,8 @@ have a second copy, since they could not be reconstructed from other files.
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 import uuid
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
@@ -19,11 +21,12 @@ from typing import TypeVar
 from .checksummed_json import Json, seal, unseal
 from .chunks import OutputArray
 from .errors import DamageError, OutputError
-from .files import Folder
+from .files import MAX_RECORD_BYTES, Folder, inside
 from .fingerprint import Fingerprint
 from .layout import BlockLayout
 from .locations import shown
 from .records import Chunk
+from .regular_files import NotRegularError
 
 __all__ = [
     "CONTENTS",
@@ -46,6 +49,8 @@ RUN = f"{PRIVATE}/run.json"
 CONTENTS = f"{PRIVATE}/contents.json"
 
 T = TypeVar("T")
+
+_OUTPUT_ID = re.compile(r"[0-9a-zA-Z-]{1,80}")
 
 _SCHEMA = 2
 """Latest version of the format of ``run.json`` and ``contents.json``: that of bands."""
@@ -112,7 +117,7 @@ class StoredRun:
     def from_members(cls, members: Mapping[str, Json]) -> StoredRun:
         """Return the run that the members of ``run.json`` describe."""
         fields, arrays, attributes = (members[k] for k in ("fingerprint", "arrays", "attributes"))
-        batch = members["batch"]
+        batch, output = members["batch"], str(members["output"])
         if not (
             isinstance(fields, dict)
             and isinstance(arrays, list)
@@ -120,6 +125,8 @@ class StoredRun:
             and isinstance(batch, int)
         ):
             raise TypeError("fingerprint, arrays, attributes or batch")
+        if _OUTPUT_ID.fullmatch(output) is None or not 1 <= batch < 1 << 63 or not arrays:
+            raise ValueError(f"output {output!r:.80} with {len(arrays)} arrays, blocks of {batch}")
         return cls(
             fingerprint=Fingerprint.of(fields),
             arrays=tuple(_output_array(entry) for entry in arrays),
@@ -127,7 +134,7 @@ class StoredRun:
             dim=str(members["dim"]),
             attributes=attributes,
             plan=members["plan"],
-            output=str(members["output"]),
+            output=output,
             created=str(members["created"]),
         )
 
@@ -138,6 +145,8 @@ def _output_array(entry: Json) -> OutputArray:
     shape, dims = entry["shape"], entry["dims"]
     if not (isinstance(shape, list) and isinstance(dims, list)):
         raise TypeError("shape or dims of an array")
+    if not all(isinstance(size, int) for size in shape):
+        raise TypeError("shape of an array")
     sizes = tuple(size for size in shape if isinstance(size, int))
     row_axis, band = entry.get("row_axis"), entry.get("band")
     if not (isinstance(row_axis, int | None) and isinstance(band, int | None)):
@@ -193,9 +202,9 @@ class Contents:
             raise TypeError("images, texts, chunks or blobs")
         return cls(
             images,
-            {name: str(text) for name, text in texts.items()},
-            {name: Chunk.from_json(entry) for name, entry in chunks.items()},
-            {name: b64decode(str(data)) for name, data in blobs.items()},
+            {inside(name): _metadata_text(text) for name, text in texts.items()},
+            {inside(name): Chunk.from_json(entry) for name, entry in chunks.items()},
+            {inside(name): b64decode(str(data)) for name, data in blobs.items()},
         )
 
     @property
@@ -204,6 +213,13 @@ class Contents:
         texts = {name: Chunk.of(text.encode()) for name, text in self.texts.items()}
         blobs = {name: Chunk.of(data) for name, data in self.blobs.items()}
         return texts | blobs | dict(self.chunks)
+
+
+def _metadata_text(text: Json) -> str:
+    """Return the text of a ``zarr.json`` file, after a check that it is one."""
+    if not isinstance(text, str) or not isinstance(json.loads(text.encode()), dict):
+        raise TypeError("the text of a zarr.json file")
+    return text
 
 
 def copies(name: str) -> tuple[str, str]:
@@ -232,7 +248,7 @@ def read_copies(folder: Folder, name: str) -> dict[str, Json] | None:
     damaged: list[str] = []
     for copy in copies(name):
         try:
-            data = folder.read(copy)
+            data = folder.read(copy, MAX_RECORD_BYTES)
             if not data.endswith(b"\n"):
                 raise DamageError("it is cut off")
             members = unseal(data[:-1])
@@ -241,6 +257,13 @@ def read_copies(folder: Folder, name: str) -> dict[str, Json] | None:
         except DamageError as error:
             damaged.append(f"{copy}: {error}")
             continue
+        except NotRegularError as error:
+            damaged.append(f"{copy}: {error.strerror}")
+            continue
+        except OSError as error:
+            raise OutputError(
+                f"{shown(folder.location)} cannot be read: {error.strerror or error}"
+            ) from error
         schema = members.get("schema")
         if not isinstance(schema, int) or schema > _SCHEMA:
             raise OutputError(
@@ -293,7 +316,7 @@ def _understood(
         return make(members)
     except OutputError:
         raise
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise DamageError(
             f"{shown(folder.location)} has a description that no run writes ({error!r}): put it "
             "aside with --restart and run the job again"

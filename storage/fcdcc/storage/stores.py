@@ -6,19 +6,30 @@ message of one line without credentials.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import json
+import math
+import stat
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from .checksummed_json import Json, canonical, digest
 from .errors import InputError
-from .locations import has_secrets, scrubbed, shown
+from .locations import has_secrets, is_local, scrubbed, shown
+from .regular_files import NotRegularError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 __all__ = [
     "ZarrArray",
@@ -32,6 +43,53 @@ __all__ = [
 ]
 
 ZarrArray = zarr.Array[Any]
+
+MAX_METADATA_BYTES = 2**26
+"""Largest file with the metadata of an array or a group that is read."""
+
+MAX_CHUNK_BYTES = 2**36
+"""Largest chunk, before compression, of an array that is read: a worker holds whole chunks."""
+
+METADATA_FILES = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"})
+
+
+class _LocalFiles(LocalStore):
+    """A folder of which only regular files are read.
+
+    A device or a pipe in place of a chunk would fill the memory, or never be read to its end.
+    """
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        await asyncio.to_thread(_check_regular, self.root / key)
+        return await super().get(key, prototype, byte_range)
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        _check_regular(self.root / key)
+        return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+
+
+def _check_regular(path: Path) -> None:
+    """Raise NotRegularError for a device or a pipe, and for metadata that are too large."""
+    try:
+        found = path.stat()
+    except OSError:  # what is missing is the array's fill value
+        return
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise NotRegularError(errno.EINVAL, "it is not a regular file", str(path))
+    if path.name in METADATA_FILES and found.st_size > MAX_METADATA_BYTES:
+        reason = f"it has more than {MAX_METADATA_BYTES} bytes"
+        raise NotRegularError(errno.EFBIG, reason, str(path))
 
 
 @contextlib.contextmanager
@@ -53,11 +111,21 @@ def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
     Raises
     ------
     InputError
-        If there is none, or it cannot be read.
+        If there is none, it cannot be read, or its chunks are too large.
     """
     what = f"array {path!r} " if path else ""
     with _reported(location, f"{what}cannot be opened as a Zarr array or group"):
-        return zarr.open(store=location, path=path or None, mode="r")
+        store = _LocalFiles(location, read_only=True) if is_local(location) else location
+        found = zarr.open(store=store, path=path or None, mode="r")
+    if isinstance(found, zarr.Array):
+        size = math.prod(found.chunks) * found.dtype.itemsize
+        if size > MAX_CHUNK_BYTES or (found.chunks and min(found.chunks) < 1):
+            raise InputError(
+                f"{shown(location)} {what}has chunks of shape {found.chunks}, {size} bytes; "
+                f"expected 1 or more along each axis, and at most {MAX_CHUNK_BYTES} bytes: store "
+                "it in other chunks"
+            )
+    return found
 
 
 def open_array(location: str, path: str) -> ZarrArray:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from .checksummed_json import unseal
-from .errors import DamageError
-from .files import Folder
+from .errors import DamageError, OutputError
+from .files import MAX_RECORD_BYTES, Folder
 from .journals import damaged_journals
 from .layout import BlockLayout
-from .locations import normalise
+from .locations import normalise, shown
 from .objects import open_folder
 from .outputs import check_is_output
 from .records import RECORDS, BlockRecord, Chunk, read_records
+from .regular_files import NotRegularError
 from .runs import CONTENTS, PRIVATE, RUN, StoredRun, copies, marker, read_contents, read_run
 
 __all__ = ["Damage", "damaged_blocks", "verify"]
@@ -65,11 +66,21 @@ def verify(url: str | os.PathLike[str]) -> list[Damage]:
     Raises
     ------
     OutputError
-        If there is no output.
+        If there is no output, or its files cannot be read.
     """
-    location = normalise(url)
-    folder = open_folder(location)
+    folder = open_folder(normalise(url))
     check_is_output(folder)
+    try:
+        return _verified(folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{shown(folder.location)} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _verified(folder: Folder) -> list[Damage]:
     found = [*_check_copies(folder)]
     run, contents = _whole(read_run, folder), _whole(read_contents, folder)
     records: dict[int, BlockRecord] = {}
@@ -113,10 +124,13 @@ def _whole(read: Callable[[Folder], T], folder: Folder) -> T | None:
 
 def _check(folder: Folder, name: str, block: int | None, wanted: Chunk) -> Damage | None:
     try:
-        data = folder.read(name)
+        data = folder.read(name, max(wanted.size, 0))
     except FileNotFoundError:
         what = "a record says that it was written" if block is not None else "the output needs it"
         return Damage(name, "missing", block, f"the file is missing, and {what}")
+    except NotRegularError as error:
+        what = f"{error.strerror}, and was written with {wanted.size} bytes"
+        return Damage(name, "truncated", block, what)
     if len(data) != wanted.size:
         return Damage(
             name, "truncated", block, f"it has {len(data)} bytes and was written with {wanted.size}"
@@ -129,13 +143,15 @@ def _check(folder: Folder, name: str, block: int | None, wanted: Chunk) -> Damag
 def _check_copies(folder: Folder) -> Iterator[Damage]:
     for name in (*copies(RUN), *copies(CONTENTS)):
         try:
-            data = folder.read(name)
+            data = folder.read(name, MAX_RECORD_BYTES)
             if not data.endswith(b"\n"):
                 yield Damage(name, "truncated", None, "it is cut off")
             else:
                 unseal(data[:-1])
         except FileNotFoundError:
             yield Damage(name, "missing", None, "the file is missing")
+        except NotRegularError as error:
+            yield Damage(name, "changed", None, str(error.strerror))
         except DamageError as error:
             yield Damage(name, "changed", None, str(error))
 
