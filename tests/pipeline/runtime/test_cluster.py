@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from fcdcc.pipeline import JobConfig
+from fcdcc.pipeline.errors import ClusterError
 from fcdcc.pipeline.runtime.cluster import open_cluster
 from support import fork_server
 
@@ -63,3 +65,56 @@ def test_a_local_cluster_leaves_neither_processes_nor_folders(tmp_path: Path, st
     gone, alive = psutil.wait_procs(workers, timeout=60)
     assert (len(gone), alive) == (2, [])
     assert not [*tmp_path.rglob("worker-*")]
+
+
+LISTENING = """
+import json, os, sys, psutil
+from fcdcc.pipeline import JobConfig
+from fcdcc.pipeline.runtime.cluster import open_cluster
+
+if __name__ == "__main__":
+    options = {"model": "m", "input": "i", "output": "o", "workers": 2, **json.loads(sys.argv[1])}
+    with open_cluster(JobConfig.of(**options)) as cluster:
+        cluster.client.wait_for_workers(2)
+        us = psutil.Process()
+        sockets = [
+            socket for process in (us, *us.children(recursive=True))
+            for socket in process.net_connections("inet") if socket.status == psutil.CONN_LISTEN
+        ]
+        print(json.dumps([socket.laddr.ip for socket in sockets]))
+"""
+
+
+def listening(folder: Path, **options: object) -> list[str]:
+    """Return the addresses on which a local cluster listens, one for each socket."""
+    program = folder / "program.py"
+    program.write_text(LISTENING)
+    command = [sys.executable, str(program), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("processes", [True, False])
+def test_a_local_cluster_listens_on_this_machine_only(tmp_path: Path, processes: bool) -> None:
+    found = listening(tmp_path, processes=processes, dashboard_address=":0")
+    # Scheduler, nannies, workers, and the dashboards of the scheduler and of each worker.
+    assert len(found) >= (8 if processes else 3)
+    assert set(found) == {"127.0.0.1"}
+
+
+@pytest.mark.cluster
+def test_the_dashboard_alone_listens_where_an_address_says(tmp_path: Path) -> None:
+    found = listening(tmp_path, processes=True, dashboard_address="0.0.0.0:0")
+    assert sorted(set(found)) == ["0.0.0.0", "127.0.0.1"]
+    assert found.count("0.0.0.0") == 1
+
+
+@pytest.mark.parametrize("address", ["203.0.113.1:0", "no.such.host.invalid:0"])
+def test_an_address_that_is_not_ours_is_refused_in_words(address: str) -> None:
+    options = {"model": "m", "input": "i", "output": "o", "workers": 1, "processes": False}
+    config = JobConfig.of(**options, dashboard_address=address)
+    with pytest.raises(ClusterError, match="--dashboard-address"), open_cluster(config):
+        raise AssertionError

@@ -29,9 +29,10 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import get_mp_context
 
 from fcdcc.coding.errors import FcdccError
+from fcdcc.storage.regular_files import open_regular
 
 from ..anyk.queries import cluster_workers
-from ..errors import ClusterError, ClusterLostError
+from ..errors import ClusterError, ClusterLostError, full_line
 from ..options import JobConfig
 from ..planner.cost.known_workers import local_worker_count
 from .worker_versions import check_versions
@@ -74,6 +75,9 @@ LAST = -1_000
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables of numerical libraries, which read them when they are imported."""
+
+LOOPBACK = "127.0.0.1"
+"""Where a local cluster listens: nobody else can connect, who could run any code in it."""
 
 RECONNECT_PAUSE_SECONDS = 1.0
 """Pause between two attempts to reach a scheduler, or two counts of its workers."""
@@ -368,20 +372,28 @@ def _start_method(config: JobConfig) -> dict[str, str]:
 def _start_local(config: JobConfig) -> LocalCluster:
     """Start a cluster on this machine, with its dashboard on the next free port."""
     start_fork_server(config)
+    address = loopback_unless_given(config.dashboard_address)
     handlers = [h for name in ("distributed", "bokeh") for h in logging.getLogger(name).handlers]
     levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)
-        cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # no types
-            n_workers=local_worker_count(config),
-            processes=config.processes,
-            threads_per_worker=config.threads_per_worker,
-            dashboard_address=config.dashboard_address,
-            silence_logs=logging.CRITICAL,
-            preload=PRELOAD,
-            # A worker compares its limit with the memory of its process, which threads share.
-            memory_limit="auto" if config.processes else MEMORY_LIMIT,
-        )
+        try:
+            cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # no types
+                n_workers=local_worker_count(config),
+                processes=config.processes,
+                threads_per_worker=config.threads_per_worker,
+                dashboard_address=address,
+                worker_dashboard_address=f"{LOOPBACK}:0",
+                silence_logs=logging.CRITICAL,
+                preload=PRELOAD,
+                # A worker compares its limit with the memory of its process, which threads share.
+                memory_limit="auto" if config.processes else MEMORY_LIMIT,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"no local cluster can be started with its dashboard at {address}: "
+                f"{_causes(error)}; look at --dashboard-address and --workers"
+            ) from error
     for handler, level in zip(handlers, levels, strict=True):
         handler.setLevel(level)
     return cluster
@@ -410,6 +422,25 @@ class _PatientClient(Client):
         )
 
 
+def loopback_unless_given(address: str) -> str:
+    """Return HOST:PORT for the dashboard: without a host, that of this machine alone.
+
+    >>> loopback_unless_given(":8787"), loopback_unless_given("0.0.0.0:8787")
+    ('127.0.0.1:8787', '0.0.0.0:8787')
+    """
+    host, _, port = address.rpartition(":")
+    return f"{host or LOOPBACK}:{port}"
+
+
+def _causes(error: BaseException) -> str:
+    """Return an error and those that caused it, in one line: Dask's own names no reason."""
+    found = [full_line(error)]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        found.append(full_line(error))
+    return ", because of ".join(found)
+
+
 def _connect(config: JobConfig) -> Client:
     """Return a client of the scheduler that the options name.
 
@@ -420,6 +451,7 @@ def _connect(config: JobConfig) -> Client:
     """
     security: Security | None = None
     if config.tls_ca_file is not None:
+        _check_files(config.tls_ca_file, config.tls_cert, config.tls_key)
         security = Security(
             tls_ca_file=config.tls_ca_file,
             tls_client_cert=config.tls_cert,
@@ -441,6 +473,23 @@ def _connect(config: JobConfig) -> Client:
             f"no Dask scheduler answers at {address}: {error}; expected an address such as "
             "tcp://host:8786 of one that is running"
         ) from error
+
+
+def _check_files(*paths: str | None) -> None:
+    """Check that files of certificates can be opened, and that they end.
+
+    Raises
+    ------
+    ClusterError
+        If one cannot be opened, or is a device or a pipe.
+    """
+    for path in paths:
+        try:
+            open_regular(str(path)).close()
+        except OSError as error:
+            raise ClusterError(
+                f"the certificate or key {path} cannot be read: {error.strerror or error}"
+            ) from error
 
 
 def _check_certificates(security: Security) -> None:
