@@ -89,7 +89,8 @@ def add_gathered(builder: GraphBuilder, layer: LayerPlan, value: ValueRef) -> Ta
         return builder.share(layer, position, gathered_kernels.share, spec, coded)
 
     group = builder.add_group(layer, make_share)
-    return builder.node("decode", group, gathered_kernels.decode, DecodeLayer(number))
+    spec = DecodeLayer(number, builder.images)
+    return builder.node("decode", group, gathered_kernels.decode, spec)
 
 
 def add_rechecked(builder: GraphBuilder, layer: LayerPlan, value: ValueRef) -> Task:

@@ -5,6 +5,8 @@
   block without bands. Otherwise the block is computed without the workers in doubt; if all
   workers are in doubt, by one subset of them after another, until the shares of one subset agree
   (:func:`worker_subsets_to_try`).
+- A share has another shape or type, and shares are not compared (``--verify off``): the block is
+  computed without a code.
 - The shares hold NaN or infinity: the block is computed without a code, so that decoding does not
   spread them from one image to others.
 """
@@ -83,21 +85,29 @@ class RetryPolicy:
         Whether wrong shares can be located: γ is 2 or more, and blocks are not bands.
     workers
         Returns the addresses of the workers that are running now.
+    can_compare
+        Whether shares travel with what is needed to compare them: ``--verify`` is not off.
     """
 
     def __init__(
-        self, build: JobBuilder, can_locate: bool, workers: Callable[[], Iterable[str]]
+        self,
+        build: JobBuilder,
+        can_locate: bool,
+        workers: Callable[[], Iterable[str]],
+        can_compare: bool = True,
     ) -> None:
         self._build = build
         self._can_locate = can_locate
         self._workers = workers
+        self._can_compare = can_compare
         self._histories: dict[int, _BlockHistory] = {}
 
     def __call__(self, job: BlockJob, error: BaseException) -> BlockJob | None:
         """Return the job that replaces a failed one; None if there is nothing left to try."""
         before = self._histories.get(job.block, _BlockHistory())
         after = replace(before, attempts=before.attempts + 1)
-        if isinstance(error, NotFiniteError):
+        malformed = isinstance(error, WrongSharesError) and not self._can_compare
+        if isinstance(error, NotFiniteError) or malformed:
             note = f"computed again without a code: {one_line(error)}"
             after = replace(after, notes=(*after.notes, note))
             return self._retry(job.block, after, "uncoded", ())

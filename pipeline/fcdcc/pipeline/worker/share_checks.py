@@ -5,6 +5,9 @@ the worker that computed it. A task that has more shares of a group than it need
 (:mod:`fcdcc.coding.sketches`). Shares that contradict each other are not decoded: the task fails,
 and the job computes the block again (:mod:`fcdcc.pipeline.runtime.retries`).
 
+Whatever ``--verify`` says, a share that is no array of the shape and type of its layer is never
+used: one image more or less in it would move the predictions of all others.
+
 A convolution keeps NaN and infinity within the image that has them. A code mixes images or
 rows, so decoding would spread them. So shares with such values are never decoded; the block is
 computed again without a code.
@@ -102,6 +105,68 @@ def as_message(
         size = executable.filter_size(layer, None if plain else position)
         scale = convolution_scale(entering, size, executable.reduction(layer))
     return CheckedShare(values, scale, worker_address())
+
+
+def worker_of(share: ShareMessage) -> str:
+    """Return the worker that computed a share; '' if the share was sent without it."""
+    return str(share.worker) if isinstance(share, CheckedShare) else ""
+
+
+def malformed_shares(
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
+) -> dict[int, str]:
+    """Return the shares that are no arrays of the shape and type of a layer, each with its form.
+
+    Parameters
+    ----------
+    executable, layer
+        Which layer this is.
+    shares
+        The shares that are done, by position.
+    images
+        Images in the block.
+    """
+    coded, found = executable.coded(layer), {}
+    dtype = np.dtype(executable.plan.dtype)
+    for position, share in shares.items():
+        values = share_values(share)
+        wanted = coded.share_shape(position, images)
+        # A strip may lack its last rows, which are zeros.
+        rows = {wanted[2]}
+        if coded.split == "rows" and coded.is_plain(position):
+            rows.add(len(coded.rows_of(position)))
+        if not isinstance(values, np.ndarray):
+            found[position] = f"is a {type(values).__name__}"
+        elif (
+            values.dtype != dtype
+            or values.shape[:2] + values.shape[3:] != wanted[:2] + wanted[3:]
+            or values.shape[2] not in rows
+        ):
+            found[position] = f"has the shape {values.shape} in {values.dtype}"
+    return found
+
+
+def check_form(
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
+) -> None:
+    """Check that shares are arrays of the shape and type of a layer.
+
+    Raises
+    ------
+    WrongSharesError
+        If one is not.
+    """
+    found = malformed_shares(executable, layer, shares, images)
+    if found:
+        position, form = next(iter(found.items()))
+        named = _share_list([(position, worker_of(shares[position]))])
+        wanted = executable.coded(layer).share_shape(position, images)
+        report_shares("mismatch", [(p, worker_of(shares[p])) for p in found])
+        raise WrongSharesError(
+            f"layer {layer} ({executable.plan.layer(layer).name}): {named} {form}; expected "
+            f"{wanted} in {executable.plan.dtype}: this worker computes or stores wrong values",
+            filter(None, (worker_of(shares[p]) for p in found)),
+        )
 
 
 def compare_shares(

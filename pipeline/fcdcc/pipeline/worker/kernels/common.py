@@ -21,6 +21,7 @@ from ..executable import Executable, ExecutableRef, find
 from ..share_checks import (
     Finding,
     ShareMessage,
+    check_form,
     compare_shares,
     is_finite,
     raise_not_finite,
@@ -66,6 +67,7 @@ def check_shares(
     """Check plain shares and parity of a layer against each other; see :func:`check_spare`."""
     executable = find(ref)
     layer = executable.plan.layer(spec.layer)
+    check_form(executable, spec.layer, shares, spec.images)
     check_spare(executable, spec.layer, shares, spec.images, layer.uncoded)
     return Finding(spec.layer, layer.name)
 

@@ -14,13 +14,15 @@ from ...anyk import abandonable, wanted
 from ...anyk.worker import report_shares
 from ..executable import Executable, find
 from ..share_checks import (
-    CheckedShare,
     Finding,
     ShareMessage,
     as_message,
+    check_form,
     compare_shares,
+    malformed_shares,
     raise_wrong_shares,
     share_values,
+    worker_of,
 )
 from .common import (
     Array,
@@ -71,16 +73,18 @@ def decode(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: Decod
     The first that suffice are decoded, uncoded ones before parity. Further shares are used only
     for checks, because they cost time.
     """
-    images = len(share_values(next(iter(shares.values()))))
     executable = find(ref)
-    check_spare(executable, spec.layer, shares, images)
-    return _decoded(executable, spec.layer, shares, images)
+    check_form(executable, spec.layer, shares, spec.images)
+    check_spare(executable, spec.layer, shares, spec.images)
+    return _decoded(executable, spec.layer, shares, spec.images)
 
 
 def recheck(
     shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: RecheckShares
 ) -> Finding:
     """Return which of all shares of a layer are wrong, and report them to the scheduler.
+
+    A share of another shape or type is wrong, and takes no part in the comparison.
 
     Raises
     ------
@@ -90,16 +94,22 @@ def recheck(
         If they hold values that are not finite because the images led to them.
     """
     executable, layer = find(ref), spec.layer
+    malformed = malformed_shares(executable, layer, shares, spec.images)
+    rest = {position: share for position, share in shares.items() if position not in malformed}
+    enough = executable.coded(layer).code.recovery_threshold
+    if len(rest) <= enough:
+        check_form(executable, layer, shares, spec.images)
     with torch.inference_mode():
-        verdict = compare_shares(executable, layer, shares, spec.images)
+        verdict = compare_shares(executable, layer, rest, spec.images)
     name = executable.plan.layer(layer).name
-    if verdict.consistent:
+    if verdict.consistent and not malformed:
         return Finding(layer, name)
-    left = len(shares) - len(verdict.wrong)
     # δ shares or fewer never contradict each other, so they cannot be checked.
-    if not verdict.located or left <= executable.coded(layer).code.recovery_threshold:
-        raise_wrong_shares(executable, layer, shares, verdict)
-    wrong = tuple((position, _worker_of(shares[position])) for position in verdict.wrong)
+    located = verdict.consistent or verdict.located
+    if not located or len(rest) - len(verdict.wrong) <= enough:
+        raise_wrong_shares(executable, layer, rest, verdict)
+    positions = sorted({*malformed, *verdict.wrong})
+    wrong = tuple((position, worker_of(shares[position])) for position in positions)
     report_shares("corrupt-share", wrong)
     return Finding(layer, name, wrong)
 
@@ -130,7 +140,3 @@ def _decoded(
             check_finite(executable, layer, chosen)
         output = coded.decode(chosen, images)
         return to_array(add_bias(output, executable.bias(layer)))
-
-
-def _worker_of(share: ShareMessage) -> str:
-    return share.worker if isinstance(share, CheckedShare) else ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...anyk import abandonable, wanted
 from ...plans.fused_stages import FusedStages
 from ..executable import Executable, find
-from ..share_checks import ShareMessage, as_message, share_values
+from ..share_checks import ShareMessage, as_message, check_form, share_values
 from .common import (
     Array,
     ExecutableOrRef,
@@ -67,9 +67,10 @@ def parity(ref: ExecutableOrRef, spec: ImageParity, *inputs: Array) -> ShareMess
 
 def run_output(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: PartOutput) -> Array:
     """Return a layer's output for one run of images: its own share, or decoded from others."""
+    executable = find(ref)
+    check_form(executable, spec.layer, shares, spec.images)
     if spec.part in shares:
         return share_values(shares[spec.part])
-    executable = find(ref)
     with torch.inference_mode():
         output = recovered(executable, spec.layer, shares, spec.part, spec.images)
         return to_array(add_bias(output, executable.bias(spec.layer)))

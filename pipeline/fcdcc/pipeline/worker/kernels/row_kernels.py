@@ -23,7 +23,7 @@ from ...model.interpreter import run_steps
 from ...plans.fused_stages import FusedStages
 from ...plans.row_layout import ConvRows, Piece, RowStep
 from ..executable import Executable, find
-from ..share_checks import ShareMessage, as_message, share_values
+from ..share_checks import ShareMessage, as_message, check_form, share_values
 from .common import (
     Array,
     ExecutableOrRef,
@@ -119,9 +119,10 @@ def strip_output(
     shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: PartOutput
 ) -> Array:
     """Return a strip of a layer's output: its own share, or decoded from others."""
+    executable, layer = find(ref), spec.layer
+    check_form(executable, layer, shares, spec.images)
     if spec.part in shares:
         return share_values(shares[spec.part])
-    executable, layer = find(ref), spec.layer
     with torch.inference_mode():
         output = recovered(executable, layer, shares, spec.part, spec.images)
         rows = executable.coded(layer).rows_of(spec.part)

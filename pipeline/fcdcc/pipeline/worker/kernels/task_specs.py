@@ -102,9 +102,10 @@ class GatheredShare:
 
 @dataclass(frozen=True, slots=True)
 class DecodeLayer:
-    """Make the output of a layer from any shares that suffice."""
+    """Make the output of a layer for ``images`` images from any shares that suffice."""
 
     layer: int
+    images: int
 
 
 @dataclass(frozen=True, slots=True)
