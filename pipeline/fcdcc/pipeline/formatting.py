@@ -103,5 +103,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def printable(text: str) -> str:
+    r"""Return a text on one line and without characters that steer a terminal.
+
+    Names of files and layers come from outside.
+
+    >>> printable("red: \x1b[31m\nnext")
+    'red: �[31m next'
+    """
+    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+
+
 def _is_unknown(value: float | None) -> bool:
     return value is None or not math.isfinite(value)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import templates
-from ..formatting import amount, duration
+from ..formatting import amount, duration, printable
 from .forecast import Forecast, LayerForecast
 from .plan import LayerPlan, Plan, Redundancy
 
@@ -316,12 +316,12 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, DEFAULT_COLUMNS)
-    console.print(f"[bold]{escape(_title(plan))}[/bold]", highlight=False)
+    console.print(f"[bold]{_escaped(_title(plan))}[/bold]", highlight=False)
     console.print(_table(plan, console.width))
     for name, value in _totals(plan):
-        console.print(f"[bold]{name}:[/bold] {escape(value)}", highlight=False)
+        console.print(f"[bold]{name}:[/bold] {_escaped(value)}", highlight=False)
     for sentence in _sentences(plan):
-        console.print(f"\n{escape(sentence)}", highlight=False)
+        console.print(f"\n{_escaped(sentence)}", highlight=False)
 
 
 def _table(plan: Plan, width: int) -> Table:
@@ -337,8 +337,13 @@ def _table(plan: Plan, width: int) -> Table:
         )
     for row in _rows(plan):
         style = "" if row.layer.code is not None else "dim"
-        table.add_row(*(escape(column.cell(row)) for column in columns), style=style)
+        table.add_row(*(_escaped(column.cell(row)) for column in columns), style=style)
     return table
+
+
+def _escaped(text: str) -> str:
+    """Return a text for Rich that is shown as it is; names in it may come from a model file."""
+    return escape(printable(text))
 
 
 def plan_html(plan: Plan) -> str:

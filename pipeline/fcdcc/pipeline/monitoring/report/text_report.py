@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich import box
+from rich import box, markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from ...formatting import count, duration, percent, rounded, times
+from ...formatting import count, duration, percent, printable, rounded, times
 from ..stragglers import WorkerView, verdict
 from .recorded_run import OutputReport, RecordedRun
 
@@ -25,6 +24,11 @@ MIN_SAVED_SECONDS = 0.05
 
 MIN_TAIL_RATIO = 1.05
 """How many times later than its group the slowest share must be, to be mentioned."""
+
+
+def escape(text: str) -> str:
+    """Return a text for Rich that is shown as it is; names in it may come from a model file."""
+    return markup.escape(printable(text))
 
 
 def print_report(report: OutputReport, console: Console | None = None) -> None:
@@ -43,7 +47,8 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
         return
     console.print(_runs(report.runs[:MAX_RUNS]))
     latest = report.runs[0]
-    console.print(f"\n[bold]Run {latest.run}[/bold], {latest.started}", highlight=False)
+    title = f"[bold]Run {escape(latest.run)}[/bold], {escape(latest.started)}"
+    console.print(f"\n{title}", highlight=False)
     for sentence in conclusion(latest):
         console.print(escape(sentence), highlight=False)
     if latest.expected:
@@ -168,9 +173,11 @@ def _layers(run: RecordedRun) -> Table:
         title="Layers: plan and measurement",
     )  # fmt: skip
     for row in run.layers:
-        code = "whole" if row["code"] is None else f"{row['k_a']}×{row['k_b']} {row['split']}"
+        code = "whole"
+        if row["code"] is not None:
+            code = escape(f"{row['k_a']}×{row['k_b']} {row['split']}")
         table.add_row(
-            f"{row['layer']} {escape(row['name'])}",
+            escape(f"{row['layer']} {row['name']}"),
             code,
             count(row["groups"] or None),
             count(row["decodes"]),
