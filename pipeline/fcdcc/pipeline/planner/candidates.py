@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -238,9 +238,18 @@ def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[
 
 def _geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
     """Yield every convolution with its shapes for one image."""
-    shapes = problem.shapes
-    for stage in problem.network.convolutions:
-        weight = problem.network.tensors[stage.weight]
+    return convolution_geometries(problem.network, problem.shapes)
+
+
+def convolution_geometries(
+    network: Network, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[ConvStage, ConvGeometry]]:
+    """Yield every convolution of a network with its geometry.
+
+    ``shapes`` has the shapes of all values, (images, C, *space).
+    """
+    for stage in network.convolutions:
+        weight = network.tensors[stage.weight]
         yield (
             stage,
             ConvGeometry(
@@ -254,6 +263,46 @@ def _geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeome
                 groups=stage.groups,
             ),
         )
+
+
+def check_plan(plan: Plan, network: Network) -> None:
+    """Check that a saved plan is one of a network: plans come from files.
+
+    A plan with another stride, say, would make other predictions without an error.
+
+    Raises
+    ------
+    PlanError
+        If it is not.
+    """
+    if plan.network != network.fingerprint:
+        raise _altered("it was made for another")
+    fixed = network.input_shape[0]
+    shapes = network_shapes(network, (fixed or 1, *plan.image_shape))
+    found = {stage.index: geometry for stage, geometry in convolution_geometries(network, shapes)}
+    if [layer.layer for layer in plan.layers] != list(found):
+        raise _altered(f"it has the layers {[layer.layer for layer in plan.layers]!r:.80}")
+    if plan.fixed_batch != (fixed is not None) or fixed not in (None, plan.batch):
+        raise _altered(f"it has blocks of {plan.batch} images")
+    if plan.tolerate >= plan.n:
+        raise _altered(f"it tolerates {plan.tolerate} losses of {plan.n}")
+    for layer in plan.layers:
+        name = f"layer {layer.layer} ({layer.name:.80})"
+        if layer.geometry != found[layer.layer]:
+            raise _altered(f"{name} has another geometry")
+        if layer.split != plan.split:
+            raise _altered(f"{name} is split by {layer.split}")
+        if layer.code is None:
+            continue
+        made = (layer.code.name, layer.code.n, layer.code.code.recovery_threshold)
+        if made != (plan.code, plan.n, plan.delta):
+            raise _altered(f"{name} has the code {made}")
+
+
+def _altered(what: str) -> PlanError:
+    return PlanError(
+        f"the plan is none of this network: {what}; make one for it with fcdcc plan --json FILE"
+    )
 
 
 # --------------------------------------------------------------------- warnings

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from dask import system
 
@@ -139,9 +141,9 @@ class WorkerPool:
         Whether they are threads of one process and share its memory.
     """
 
-    count: int
-    slots: int = 1
-    hosts: int = 1
+    count: Annotated[int, Field(ge=1)]
+    slots: Annotated[int, Field(ge=1)] = 1
+    hosts: Annotated[int, Field(ge=1)] = 1
     memory: int | None = None
     in_one_process: bool = False
 

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from dask.typing import Key
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
@@ -39,6 +39,17 @@ PLAN_FORMAT = 3
 """The version of a saved plan; older ones stay readable. 2 added bands. 3 added the form and
 dropped the placement, which always gave position i the seat i."""
 
+MAX_SHARES = 4096
+MAX_PARTS = 4 * MAX_SHARES
+MAX_COUNT = 2**31
+MAX_IN_FLIGHT = 2**16
+"""Largest numbers in a saved plan: of shares, of parts of a layer, of images and rows, of blocks in
+flight."""
+
+Shares: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SHARES)]
+Parts: TypeAlias = Annotated[int, Field(ge=1, le=MAX_PARTS)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+
 PART_OF_NEXT_SHARE = "part of the share of the next coded layer"
 """The reason why a convolution has no code of its own: shares of a later one compute it."""
 
@@ -60,9 +71,9 @@ class CodeSpec:
     """A code by name and parameters: what a saved plan holds in place of its matrices."""
 
     name: str
-    n: int
-    k_a: int
-    k_b: int
+    n: Shares
+    k_a: Parts
+    k_b: Parts
     parity: Literal["quaternion", "real"] | None = None
     """Of the systematic code; None for its default, and for other codes."""
 
@@ -188,20 +199,20 @@ class Plan:
     """
 
     network: str
-    image_shape: tuple[int, ...]
-    n: int
-    tolerate: int
+    image_shape: tuple[Count, ...]
+    n: Shares
+    tolerate: Annotated[int, Field(ge=0, lt=MAX_SHARES)]
     code: str
     split: Split
     form: Form
     redundancy: Redundancy
     dtype: Literal["float32", "float64"]
-    batch: int
+    batch: Count
     fixed_batch: bool
-    in_flight: int
+    in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)]
     layers: tuple[LayerPlan, ...]
     warnings: tuple[str, ...] = ()
-    band: int | None = None
+    band: Count | None = None
     verify: Verify = "off"
     format: int = field(default=PLAN_FORMAT)
     objective: Objective = "time"
@@ -326,7 +337,9 @@ class Plan:
             saved |= {"format": PLAN_FORMAT, "form": "gathered"}
         try:
             plan = _adapter().validate_python(saved)
-        except ValidationError as error:
+        except (RecursionError, ValidationError) as error:
+            if isinstance(error, RecursionError):
+                raise PlanError("not a saved plan: it is nested too deeply") from None
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise PlanError(f"not a saved plan: {where}: {first['msg']}") from None

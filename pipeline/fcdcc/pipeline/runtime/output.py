@@ -91,6 +91,30 @@ def check_continued(run: StoredRun, config: JobConfig, fingerprint: Fingerprint)
             )
 
 
+def check_stored(
+    run: StoredRun, plan: Plan, spec: PredictionSpec, source: ImageSource, config: JobConfig
+) -> None:
+    """Check that the plan, blocks and arrays of a stored output are those of this job.
+
+    Raises
+    ------
+    DamageError
+        If they are not, although the output has the fingerprint of the job.
+    """
+
+    def form(array: OutputArray) -> tuple[object, ...]:
+        return array.name, array.shape, array.dtype, array.row_axis, array.band
+
+    if (
+        (plan.image_shape, plan.dtype, plan.batch) != (source.image_shape, config.dtype, run.batch)
+        or [*map(form, run.arrays)] != [*map(form, spec.arrays)]
+    ):  # fmt: skip
+        raise DamageError(
+            f"{config.output} has the fingerprint of this job, and a plan, arrays or blocks that "
+            "it does not write: something has changed it; use another output"
+        )
+
+
 @dataclass(frozen=True)
 class PredictionSpec:
     """What a job stores of every image.
