@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from fcdcc.coding.errors import FcdccError
+
+logger = logging.getLogger(__name__)
 
 
 class ClusterError(FcdccError, ConnectionError):
@@ -50,6 +56,10 @@ class OptionError(FcdccError, ValueError):
     """An option, or a combination of options, that is invalid."""
 
 
+class BadValueError(FcdccError, ValueError):
+    """A value from outside that passed all checks, and that then could not be computed with."""
+
+
 class WrongSharesError(FcdccError, ArithmeticError):
     """Shares of a layer that contradict each other: at least one of them is wrong.
 
@@ -67,6 +77,52 @@ class NotFiniteError(FcdccError, FloatingPointError):
 
 class RowsError(FcdccError, ValueError):
     """Rows that do not exist, are missing, or cannot be computed from the rows given."""
+
+
+BAD_VALUE_ERRORS = (MemoryError, OverflowError, RecursionError, ValueError, ZeroDivisionError)
+"""Errors that numbers cause that are far too large, and values that no check has refused."""
+
+BEGUN_NOTE = "The output was begun: the same command continues it."
+"""Note on errors that arise after the first write, which are no bad input."""
+
+
+@contextmanager
+def bad_values_refused() -> Iterator[None]:
+    """Raise errors that bad values cause as a BadValueError, unless something was written.
+
+    The outermost guard of commands and of the functions for Python: checks further inside name
+    the value; this one says at least which error it caused.
+
+    Raises
+    ------
+    BadValueError
+        In place of a :data:`BAD_VALUE_ERRORS` that is no error of ours.
+    """
+    try:
+        yield
+    except FcdccError:
+        raise
+    except BAD_VALUE_ERRORS as error:
+        if BEGUN_NOTE in getattr(error, "__notes__", ()):
+            raise
+        # Places only: messages of errors, and lines of code, may contain credentials.
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        places = (f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in frames)
+        logger.debug("%s arose in %s", type(error).__name__, ", called by ".join(places))
+        raise BadValueError(
+            f"a value that was given cannot be used: {full_line(error):.500}; look for very large "
+            "or odd numbers and names in the options, the model and the images"
+        ) from error
+
+
+@contextmanager
+def output_begun() -> Iterator[None]:
+    """Mark errors that arise inside as later than the first write."""
+    try:
+        yield
+    except BAD_VALUE_ERRORS as error:
+        error.add_note(BEGUN_NOTE)
+        raise
 
 
 def one_line(error: BaseException) -> str:

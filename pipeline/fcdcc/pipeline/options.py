@@ -6,6 +6,8 @@ and the keyword in Python. Field descriptions are the help texts of the command 
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -39,9 +41,24 @@ def _as_bytes(value: object) -> object:
         return value
     try:
         return parse_bytes(value)
-    except ValueError:
+    except (OverflowError, ValueError):
         raise ValueError("expected a size in bytes, such as 4GB or 900MiB") from None
 
+
+MAX_BYTES = 2**60
+MAX_BATCH = 2**20
+MAX_IMAGES = 2**53
+MAX_ROWS = 2**31
+MAX_IN_FLIGHT = 2**16
+MAX_WORKERS = 4096
+MAX_THREADS = 1024
+"""Largest values of options: beyond what any job needs, and small enough to compute with."""
+
+MAX_SHOWN = 80
+"""Characters of a wrong value in a message."""
+
+DASHBOARD_ADDRESS = re.compile(r"(?:[^\s:,/]*:)?([0-9]{1,5})")
+"""HOST:PORT, :PORT or PORT."""
 
 ARGUMENTS = ("model", "input", "output")
 """Options that are positional arguments on the command line."""
@@ -76,7 +93,7 @@ Tolerance = Annotated[
     Discriminator(_kind_of_count),
 ]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
-Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0, le=MAX_BYTES)]
 
 
 class _Options(BaseModel):
@@ -105,6 +122,19 @@ class _Options(BaseModel):
             raise OptionError("; ".join(_message_of(item) for item in error.errors())) from None
 
 
+def shown_value(value: object) -> str:
+    """Return a wrong value for a message, cut off if it is long.
+
+    >>> shown_value("six"), shown_value(1 << 20_000)
+    ("'six'", 'a number of more than 4300 digits')
+    """
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"a number of more than {sys.get_int_max_str_digits()} digits"
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
 def _message_of(item: Mapping[str, Any]) -> str:
     """Return a validation error of pydantic as a message about the option."""
     message = str(item["msg"]).removeprefix("Value error, ")
@@ -118,7 +148,7 @@ def _message_of(item: Mapping[str, Any]) -> str:
         return f"{name} is needed"
     if item["loc"][1:] == (NUMBER,):
         message += ", or auto"
-    return f"{name} was given as {item['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{name} was given as {shown_value(item['input'])}: {message[0].lower()}{message[1:]}"
 
 
 class PlanOptions(_Options):
@@ -151,9 +181,9 @@ class PlanOptions(_Options):
         "for one share more than needed and check every layer. If shares contradict each other, "
         "the block is computed again with all n shares, and wrong ones are left out",
     )
-    batch: int | None = Field(None, ge=1, description="images per block")
+    batch: int | None = Field(None, ge=1, le=MAX_BATCH, description="images per block")
     limit: int | None = Field(
-        None, ge=1, description="use only this many images, from the first on"
+        None, ge=1, le=MAX_IMAGES, description="use only this many images, from the first on"
     )
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="data type of the computation"
@@ -172,10 +202,13 @@ class PlanOptions(_Options):
     memory: Bytes | None = Field(
         None, description="memory per worker, such as 4GB; a plan that needs more is refused"
     )
-    in_flight: int | None = Field(None, ge=1, description="blocks computed at a time")
+    in_flight: int | None = Field(
+        None, ge=1, le=MAX_IN_FLIGHT, description="blocks computed at a time"
+    )
     band: int | None = Field(
         None,
         ge=1,
+        le=MAX_ROWS,
         description="rows of a dense prediction per block, for images that are too large to "
         "compute whole",
     )
@@ -272,16 +305,21 @@ class JobConfig(PlanOptions):
     workers: int | None = Field(
         None,
         ge=1,
+        le=MAX_WORKERS,
         description="number of workers of the local cluster; without it, one for each core of this "
         "process, as far as memory allows",
     )
     processes: bool = Field(
         True, description="local workers are processes, or threads of this process"
     )
-    threads_per_worker: int = Field(1, ge=1, description="tasks that a local worker runs at a time")
-    torch_threads: int = Field(1, ge=1, description="threads per PyTorch operation")
+    threads_per_worker: int = Field(
+        1, ge=1, le=MAX_THREADS, description="tasks that a local worker runs at a time"
+    )
+    torch_threads: int = Field(1, ge=1, le=MAX_THREADS, description="threads per PyTorch operation")
     dashboard_address: str = Field(
-        ":8787", description="address of the dashboard of the local cluster"
+        ":8787",
+        description="address of the dashboard of the local cluster. :PORT: for this machine only; "
+        "HOST:PORT: where HOST is, such as 0.0.0.0 for all interfaces",
     )
     tls_ca_file: str | None = Field(
         None, description="TLS: file with the certificate authority of the scheduler"
@@ -297,6 +335,14 @@ class JobConfig(PlanOptions):
     @classmethod
     def _store_names_a_form(cls, text: str) -> str:
         StoredForm.parse(text)
+        return text
+
+    @field_validator("dashboard_address")
+    @classmethod
+    def _dashboard_has_a_port(cls, text: str) -> str:
+        found = DASHBOARD_ADDRESS.fullmatch(text)
+        if found is None or int(found[1]) >= 1 << 16:
+            raise ValueError("expected :PORT or HOST:PORT with a port up to 65535, such as :8787")
         return text
 
     @model_validator(mode="after")

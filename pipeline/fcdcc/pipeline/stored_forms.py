@@ -6,15 +6,14 @@ axis logits, whatever they are.
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdcc.storage import Coordinate, OutputArray
+from fcdcc.storage.regular_files import read_text
 
 from .errors import OptionError
 
@@ -30,6 +29,9 @@ NO_CLASS = -1
 """The class where a logit is NaN."""
 
 MAX_CLASS_FILE_BYTES = 64 * 2**20
+
+MAX_DIGITS = 9
+"""Digits of K in ``top:K``: more classes than that no network has."""
 
 _KINDS = ("logits", "probabilities", "classes")
 _TOP_PREFIX = "top:"
@@ -70,6 +72,7 @@ class StoredForm:
             text.startswith(_TOP_PREFIX)
             and count.isascii()
             and count.isdecimal()
+            and len(count) <= MAX_DIGITS
             and int(count) > 0
         ):
             return cls("top", int(count))
@@ -187,29 +190,3 @@ def class_names(path: str, classes: int) -> Coordinate:
             f"model has {classes} classes: expected one name on each of {classes} lines"
         )
     return Coordinate(CLASS_DIM, CLASS_DIM, np.array(names, dtype=np.dtypes.StringDType()))
-
-
-def read_text(path: str | Path, max_bytes: int, encoding: str = "utf-8") -> str:
-    """Return the text of a regular file of at most ``max_bytes`` bytes.
-
-    The limit and the check of the kind of file protect against devices and pipes that never
-    end, and against a large file that was named by mistake.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read, is not a regular file, or is larger.
-    UnicodeDecodeError
-        If it is not text in this encoding.
-    """
-    try:
-        file = Path(path)
-        if file.exists() and not file.is_file():
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        with file.open("rb") as stream:
-            data = stream.read(max_bytes + 1)
-    except ValueError as error:  # a zero byte in the name
-        raise OSError(errno.EINVAL, str(error), str(path)) from error
-    if len(data) > max_bytes:
-        raise OSError(errno.EFBIG, f"it has more than {max_bytes} bytes", str(path))
-    return data.decode(encoding)

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from fcdcc.storage.errors import OutputError
+
 from ..errors import OptionError
+from ..formatting import printable
 
 if TYPE_CHECKING:
     from ..options import LogFormat
@@ -41,7 +44,7 @@ class _OneLineFormatter(logging.Formatter):
     """Formats the message of a log record as one line; a traceback may follow it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return " ".join(super().formatMessage(record).split())
+        return printable(super().formatMessage(record))
 
 
 class _CurrentStderrHandler(logging.StreamHandler[TextIO]):
@@ -77,22 +80,37 @@ def check_can_write(path: str) -> None:
         return
     file = Path(path)
     place = file if file.exists() else file.parent
-    if file.is_dir() or not place.exists() or not os.access(place, os.W_OK):
-        raise OptionError(f"{path} cannot be written: expected a file in an existing folder")
+    if "\0" in path or file.is_dir() or not place.exists() or not os.access(place, os.W_OK):
+        raise OptionError(f"{path!r} cannot be written: expected a file in an existing folder")
 
 
 def write_result(path: str, text: str) -> None:
     """Write a text and a line break to a file, or to standard output for ``-``.
 
     A regular file is replaced in one step, so that other programs never read half a result.
+    Halves of characters, which names of files may have, become question marks.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written (a full disk); an earlier file stays.
     """
     if path == STDOUT:
         click.echo(text)
         return
     file = Path(path)
-    if file.exists() and not file.is_file():  # a pipe or a device
-        file.write_text(text + "\n", encoding="utf-8")
-        return
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(file)
+    try:
+        if file.exists() and not file.is_file():  # a pipe or a device
+            file.write_text(text + "\n", encoding="utf-8", errors="replace")
+            return
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            partial.write_text(text + "\n", encoding="utf-8", errors="replace")
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}; the work whose result it "
+            "would hold is done"
+        ) from error

@@ -15,9 +15,14 @@ from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Prog
 from fcdcc.storage.ingestion import ingest as ingest_folder
 from fcdcc.storage.pictures import Colour, Fit
 
+from ..formatting import printable
 from ..monitoring.progress import show_count
+from ..options import MAX_THREADS, shown_value
 
 _SIZE = re.compile(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?")
+MAX_PIXELS = 2**30
+"""Most pixels of a picture, and of an image that is made of it."""
+
 MAX_NAMED_FILES = 20
 """Files left out, or images without a file, that the command lists; ``--json`` lists all."""
 
@@ -32,8 +37,13 @@ class _SizeType(click.ParamType[tuple[int, int]]):
     ) -> tuple[int, int]:
         found = _SIZE.fullmatch(str(value).strip())
         size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if 0 in size:
-            self.fail(f"{value!r}: expected a size such as 224 or 224x320", param, ctx)
+        if not 0 < size[0] * size[1] <= MAX_PIXELS:
+            self.fail(
+                f"{shown_value(value)}: expected a size such as 224 or 224x320, of at most "
+                f"{MAX_PIXELS} pixels",
+                param,
+                ctx,
+            )
         return size
 
 
@@ -52,7 +62,7 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 )
 @click.option(
     "--resize",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_PIXELS),
     help="with --fit crop: length of the shorter side before the cut",
 )
 @click.option(
@@ -98,13 +108,15 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 )
 @click.option(
     "--max-pixels",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_PIXELS),
     default=100_000_000,
     show_default=True,
     help="pictures with more pixels are bad files; checked before they are decoded",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="pictures read at a time; by default one per core"
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="pictures read at a time; by default one per core",
 )
 @click.option("--progress/--no-progress", default=None, help="show a progress bar")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
@@ -162,14 +174,9 @@ def _show_skipped(skipped: Sequence[SkippedFile]) -> None:
 def _show(what: str, lines: Sequence[str]) -> None:
     """Write one line for each file to standard error, up to a number."""
     for line in lines[:MAX_NAMED_FILES]:
-        click.echo(f"fcdcc: {what} {_printable(line)}", err=True)
+        click.echo(f"fcdcc: {what} {printable(line)}", err=True)
     if len(lines) > MAX_NAMED_FILES:
         click.echo(f"fcdcc: {what} {len(lines) - MAX_NAMED_FILES} more; --json lists all", err=True)
-
-
-def _printable(text: str) -> str:
-    """Return a text without characters that control a terminal: it contains names of files."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _summary(made: Ingested, output: str) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fcdcc.storage.regular_files import read_text
+
 from ..errors import OptionError, one_line
-from ..options import CommandOptions, JobConfig
-from ..stored_forms import read_text
+from ..options import CommandOptions, JobConfig, shown_value
 
 PATH_OPTIONS = frozenset(
     {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json", "plan"}
@@ -73,7 +74,7 @@ def read_job_file(path: str | Path) -> JobFile:
         members = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"the job file {path} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number with thousands of digits
         raise OptionError(f"{path} is not TOML: {one_line(error)}") from error
     names = {key: key.replace("-", "_") for key in members}
     problems = [*_unknown_keys(names), *_repeated_keys(names)]
@@ -116,7 +117,7 @@ def _invalid_values(
         for item in error.errors():
             if item["loc"]:
                 message = str(item["msg"]).removeprefix("Value error, ")
-                shown = f"{item['input']!r}: {message[0].lower()}{message[1:]}"
+                shown = f"{shown_value(item['input'])}: {message[0].lower()}{message[1:]}"
                 yield str(item["loc"][0]), f"it is {shown}"
 
 
@@ -136,10 +137,23 @@ def _line_of(text: str, key: str) -> int:
 
 
 def _absolute_paths(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return options whose relative paths start from ``folder``; URLs and ``-`` stay."""
+    """Return options whose relative paths start from ``folder``; URLs and ``-`` stay.
+
+    Raises
+    ------
+    OptionError
+        If a path begins in the home of a user whom nobody knows.
+    """
     return {
-        name: str(folder / Path(value).expanduser())
+        name: _absolute_path(name, value, folder)
         if name in PATH_OPTIONS and isinstance(value, str) and "://" not in value and value != "-"
         else value
         for name, value in options.items()
     }
+
+
+def _absolute_path(name: str, value: str, folder: Path) -> str:
+    try:
+        return str(folder / Path(value).expanduser())
+    except RuntimeError as error:
+        raise OptionError(f"{name}: {shown_value(value)} cannot be used: {error}") from None

@@ -11,7 +11,8 @@ from fcdcc.coding import __version__
 from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.errors import LockedError, OutputGoneError
 
-from ..errors import ClusterLostError, NoWorkersError
+from ..errors import ClusterLostError, NoWorkersError, bad_values_refused
+from ..formatting import printable
 from .process_exit import ExitCode, end_process, interruptible
 
 
@@ -78,7 +79,7 @@ class _CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an FcdccError becomes a line on standard error and an exit code."""
         try:
-            with interruptible():
+            with interruptible(), bad_values_refused():
                 return super().invoke(ctx)
         except FcdccError as error:
             code = _exit_code(error)
@@ -98,8 +99,7 @@ def _exit_code(error: FcdccError) -> ExitCode:
 
 def _print_error(message: str) -> None:
     """Print a message as one line to standard error, without terminal control characters."""
-    line = "".join(c if c.isprintable() else "�" for c in " ".join(message.split()))
-    click.echo(f"fcdcc: {line}", err=True)
+    click.echo(f"fcdcc: {printable(message)}", err=True)
 
 
 @click.group(

@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from fcdcc.storage.regular_files import read_text
+
 from ..errors import OptionError
 from ..options import JobConfig
-from .job_file import PATH_OPTIONS, read_job_file
+from .job_file import MAX_FILE_BYTES, PATH_OPTIONS, read_job_file
 from .scheduling.cron import parse_cron
 from .scheduling.unit_files import (
     Pod,
@@ -37,7 +39,7 @@ MEMORY_SIZE = re.compile(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?")
     "--timezone", help="time zone of --cron, such as Europe/Zurich; by default that of the machine"
 )
 @click.option("--now", is_flag=True, help="start a first run at once")
-@click.option("--runs", type=click.IntRange(min=1), help="end after this many runs")
+@click.option("--runs", type=click.IntRange(1, 10**6), help="end after this many runs")
 @click.option(
     "--print",
     "target",
@@ -112,7 +114,7 @@ def schedule(
             if name in PATH_OPTIONS and value is not None
         }
         check_container_paths(unit.job, paths, pod)
-        text = unit.job.read_text(encoding="utf-8")
+        text = read_text(unit.job, MAX_FILE_BYTES)
         _print_or_write({f"{unit.name}.yaml": kubernetes_unit(unit, text, pod)}, folder)
     else:
         from .scheduling.foreground import cron_trigger, run_at_times

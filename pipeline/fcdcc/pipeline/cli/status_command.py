@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..formatting import printable
 from .process_exit import ExitCode
 
 _json_flag = click.option(
@@ -36,11 +37,11 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             f"{found.blocks_failed} failed"
         )
         if running is not None:
-            click.echo(_current_run_line(running))
+            click.echo(printable(_current_run_line(running)))
         for failure in found.failures:
-            click.echo(f"block {failure.block} failed: {failure.reason}")
+            click.echo(printable(f"block {failure.block} failed: {failure.reason}"))
         for name, reason in found.unreadable_records.items():
-            click.echo(f"{name}: {reason}")
+            click.echo(printable(f"{name}: {reason}"))
     if found.status != "complete":
         ctx.exit(ExitCode.BLOCKS_FAILED)
 
@@ -77,7 +78,7 @@ def verify(ctx: click.Context, output: str, as_json: bool) -> None:
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:
         for damage in found.damage:
-            click.echo(str(damage))
+            click.echo(printable(str(damage)))
         click.echo(_conclusion_line(len(found.damage), len(found.blocks), found.marked))
     if found.damage:
         ctx.exit(ExitCode.DAMAGED)

@@ -29,7 +29,7 @@ from .image_rules.facts import (
     as_integer,
     constant_facts,
 )
-from .image_rules.windows import convolved_size
+from .image_rules.windows import convolved_size, small
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import argument_kinds, bound_arguments
 from .size_arithmetic import NUMBER_OPERATORS, number_of_batch
@@ -285,6 +285,9 @@ def _convolution(
         raise ArgumentsError(f"it has stride {stage.stride} and dilation {stage.dilation}")
     if min(min(pair) for pair in stage.padding) < 0:
         raise ArgumentsError(f"it has padding {stage.padding}")
+    small(stage.stride, "stride")
+    small(stage.dilation, "dilation")
+    small([max(pair) for pair in stage.padding], "padding")
     filters, channels, *kernel = weight.shape
     if channels * stage.groups != x.sizes[1] or filters % stage.groups or min(weight.shape) < 1:
         raise ArgumentsError(

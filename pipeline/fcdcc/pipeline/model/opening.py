@@ -12,10 +12,10 @@ import torch
 
 from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 
-from ..errors import ModelError, one_line
+from ..errors import ModelError, bad_values_refused, one_line
 from .importer import import_network
 from .network import ConvStage, Network, Stage, Step, network_fingerprint
-from .pt2.archive import archive_fingerprint, read_archive
+from .pt2.archive import MAX_MODEL_BYTES, archive_fingerprint, read_archive
 from .rewriting import convert
 
 
@@ -54,6 +54,7 @@ class Model:
         return f"{self.source}: {self.network}"
 
 
+@bad_values_refused()
 def open_model(source: str | PathLike[str] | bytes) -> Model:
     """Open a ``.pt2`` file that ``torch.export.save`` has written.
 
@@ -84,7 +85,12 @@ def _fetched(source: str, name: str) -> bytes | Path:
         return Path(location)
     try:
         files, path = fsspec.url_to_fs(location)
-        content: bytes = files.cat_file(path)
+        size = files.info(path).get("size")
+        if size is not None and size <= MAX_MODEL_BYTES:
+            content: bytes = files.cat_file(path)
+        else:  # a server may send without an end
+            with files.open(path, "rb") as stream:
+                content = stream.read(MAX_MODEL_BYTES + 1)
     except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
         reason = scrubbed(one_line(error), location)
         # No cause: its text may contain the address with its credentials.

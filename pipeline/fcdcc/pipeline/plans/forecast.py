@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from dask import system
+from pydantic import Field
 
 
 @dataclass(frozen=True)

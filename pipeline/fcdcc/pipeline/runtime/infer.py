@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 
 from fcdcc.storage import BlockLayout, Preparation, find_axes
 
-from ..errors import ClusterError, OptionError, PlanError
+from ..errors import ClusterError, OptionError, PlanError, bad_values_refused
 from ..graph import Block, build_block
 from ..halo import Rows
 from ..model import Model
 from ..model.interpreter import network_shapes
 from ..options import AUTO, PlanOptions
+from ..planner.candidates import check_plan
 from ..planner.search import choose_plan, fits
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
@@ -48,6 +49,7 @@ OPTIONS_BESIDE_PLAN = frozenset({"scale", "mean", "std", "limit", "engine"})
 Images: TypeAlias = "xr.DataArray | da.Array | NDArray[Any]"
 
 
+@bad_values_refused()
 def plan(model: Model, images: Images, **options: Any) -> Plan:
     """Return the plan for a model and images; nothing runs.
 
@@ -73,6 +75,7 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     return _make_plan(model, _channels_first(model, images), checked)
 
 
+@bad_values_refused()
 def infer(
     model: Model, images: Images, *, plan: Plan | None = None, **options: Any
 ) -> xr.DataArray:
@@ -129,6 +132,7 @@ def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
         raise PlanError(
             "the plan was made for another model: make one with plan(model, images) for this one"
         )
+    check_plan(plan, network)
 
 
 def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan:
@@ -235,4 +239,4 @@ def _register_plugins_on_current_client() -> None:
     try:
         register_plugins(client)
     except ClusterError as error:
-        warnings.warn(f"{error}: every layer will wait for all of its shares", stacklevel=3)
+        warnings.warn(f"{error}: every layer will wait for all of its shares", stacklevel=4)

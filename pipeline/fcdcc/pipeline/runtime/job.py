@@ -31,7 +31,7 @@ from fcdcc.storage import (
 
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
-from ..errors import ClusterLostError, PluginRefusedError
+from ..errors import ClusterLostError, PluginRefusedError, bad_values_refused, output_begun
 from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
 from ..model.interpreter import network_shapes
@@ -60,6 +60,7 @@ from .job_plan import (
 from .output import (
     PredictionSpec,
     check_continued,
+    check_stored,
     create_output,
     grow_output,
     how_made,
@@ -83,6 +84,7 @@ MAX_FUTILE_RECONNECTS = 3
 """Reconnections in a row that bring no finished block, after which a lost scheduler ends a run."""
 
 
+@bad_values_refused()
 def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
     """Run a job, or continue it, and return what happened.
 
@@ -141,7 +143,10 @@ def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
         try:
             if planned is None or stored is not None:
                 planned = _plan_job(job, stored, progress, clusters, planned)
-            store = None if stored is None else grow_output(config, job.source, planned.spec)
+            store = None
+            if stored is not None:
+                with output_begun():
+                    store = grow_output(config, job.source, planned.spec)
             return _run_pending_blocks(planned, store, recorded, progress, clusters)
         except BaseException:
             clusters.close()  # while the lock is held: tasks of this run may still write blocks
@@ -229,6 +234,9 @@ def _plan_job(
     if cluster is None and plan.forecast is not None:
         config = config.model_copy(update={"workers": plan.forecast.workers.count})
     spec = _prediction_spec(job, plan.batch, plan.band)
+    spec.arrays[0].layout(job.source.images, plan.batch)  # an error if there are too many blocks
+    if stored is not None:
+        check_stored(stored, spec, plan.batch, config)
     return _PlannedJob(
         config, job.network, job.source, job.preparation, job.fingerprint, plan, spec, cluster
     )
@@ -245,6 +253,7 @@ def _prediction_spec(job: _CheckedJob, batch: int, band: int | None) -> Predicti
 def _finish(job: _CheckedJob, stored: StoredRun, recorded: Progress) -> Summary:
     """Mend what describes an output of which every block is done, and return the summary."""
     spec = _prediction_spec(job, stored.batch, stored.arrays[0].band)
+    check_stored(stored, spec, stored.batch, job.config)
     store = grow_output(job.config, job.source, spec)
     return RunCounters(store.fingerprint, store.layout, recorded.done).summary()
 
@@ -289,10 +298,11 @@ def _run_pending_blocks(
         store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
     else:
         store.clear(recorded)
-    counters.forecast = forecast_of_run(
-        job.config, job.plan, job.network, cluster, job.source.images
-    )
-    summary = _JobRun(job, store, cluster, counters, progress).complete(pending)
+    with output_begun():
+        counters.forecast = forecast_of_run(
+            job.config, job.plan, job.network, cluster, job.source.images
+        )
+        summary = _JobRun(job, store, cluster, counters, progress).complete(pending)
     store.compact()
     logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)
     return summary
@@ -397,7 +407,8 @@ class _JobRun:
         guard = StallGuard(stall_patience_seconds(), began)
         try:
             can_locate = plan.tolerate > 1 and plan.band is None
-            retry = RetryPolicy(self._block_job, can_locate, self._cluster.addresses)
+            addresses, can_compare = self._cluster.addresses, plan.verify != "off"
+            retry = RetryPolicy(self._block_job, can_locate, addresses, can_compare)
             jobs = self._block_jobs(pending)
             outcomes = run_blocks(client, jobs, plan.in_flight, POLL_SECONDS, retry, with_plugin)
             with (

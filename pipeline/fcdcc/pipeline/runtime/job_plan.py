@@ -6,20 +6,21 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from distributed import Client
 
 from fcdcc.storage import ImageSource, StoredRun, open_images
+from fcdcc.storage.regular_files import read_regular
 
 from ..anyk.queries import cluster_workers
-from ..errors import OptionError, PlanError, PlanMemoryError
+from ..errors import OptionError, PlanError, PlanMemoryError, bad_values_refused
 from ..model import open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
 from ..options import JobConfig, PlanOptions
 from ..planner.bands import reading_note
+from ..planner.candidates import check_plan
 from ..planner.cost.calibration import calibrate
 from ..planner.cost.estimate import forecast
 from ..planner.cost.known_workers import (
@@ -43,7 +44,10 @@ PLAN_OPTIONS = ("n", "tolerate", "code", "split", "batch", "dtype", "objective",
 OVERRIDABLE_OPTIONS = ("redundancy", "in_flight", "verify")
 """Options that a plan contains, and that a run with a saved plan may override."""
 
+MAX_PLAN_BYTES = 64 * 2**20
 
+
+@bad_values_refused()
 def preview_job_plan(config: JobConfig, progress: Watcher | None = None) -> Plan:
     """Return the plan of a job; nothing is run or written.
 
@@ -213,6 +217,7 @@ def _plan_for(
     if stored is not None:
         plan = Plan.from_json(str(stored.plan))
         if _still_fits(plan, config, source, workers):
+            check_plan(plan, network)
             return plan.with_run_options(config.redundancy, config.in_flight, config.verify)
         band = stored.arrays[0].band
         config = config.model_copy(update={"batch": stored.batch, "band": band})
@@ -241,6 +246,7 @@ def _saved_plan(path: str, network: Network, source: ImageSource) -> Plan:
             f"the plan in {path} is for images of shape {saved.image_shape}, and the input "
             f"has {source.image_shape}: make one for the input with fcdcc plan --json FILE"
         )
+    check_plan(saved, network)
     return saved
 
 
@@ -310,7 +316,7 @@ def read_plan(path: str) -> Plan:
         If it does not contain a plan.
     """
     try:
-        text = Path(path).read_bytes()
+        text = read_regular(path, MAX_PLAN_BYTES)
     except OSError as error:
         raise OptionError(f"the plan {path} cannot be read: {error}") from error
     return Plan.from_json(text)

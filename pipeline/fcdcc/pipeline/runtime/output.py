@@ -91,10 +91,8 @@ def check_continued(run: StoredRun, config: JobConfig, fingerprint: Fingerprint)
             )
 
 
-def check_stored(
-    run: StoredRun, plan: Plan, spec: PredictionSpec, source: ImageSource, config: JobConfig
-) -> None:
-    """Check that the plan, blocks and arrays of a stored output are those of this job.
+def check_stored(run: StoredRun, spec: PredictionSpec, batch: int, config: JobConfig) -> None:
+    """Check that the arrays of a stored output are those that a job writes in its blocks.
 
     Raises
     ------
@@ -105,13 +103,10 @@ def check_stored(
     def form(array: OutputArray) -> tuple[object, ...]:
         return array.name, array.shape, array.dtype, array.row_axis, array.band
 
-    if (
-        (plan.image_shape, plan.dtype, plan.batch) != (source.image_shape, config.dtype, run.batch)
-        or [*map(form, run.arrays)] != [*map(form, spec.arrays)]
-    ):  # fmt: skip
+    if run.batch != batch or [*map(form, run.arrays)] != [*map(form, spec.arrays)]:
         raise DamageError(
-            f"{config.output} has the fingerprint of this job, and a plan, arrays or blocks that "
-            "it does not write: something has changed it; use another output"
+            f"{config.output} has the fingerprint of this job, and arrays or blocks that it does "
+            "not write: something has changed it; use another output"
         )
 
 

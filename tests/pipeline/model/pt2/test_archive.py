@@ -526,3 +526,58 @@ def test_odd_json_opens_or_is_refused_in_words(data: st.DataObject) -> None:
     hostile = packed({**records(plain_file()), name: json.dumps(program).encode()})
     with contextlib.suppress(FcdccError):
         open_model(hostile)
+
+
+OUTSIDE = [
+    "../../outside",
+    "data/weights/../../../outside",
+    "/tmp/outside",
+    "data/../models/model.json",
+    "..",
+    "data\\..\\..\\outside",
+    "a\0b",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE, ids=lambda name: name[:20].replace("\0", "0"))
+def test_names_that_lead_out_of_the_file_write_and_read_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "outside").write_bytes(b"not part of the model")
+    inner = tmp_path / "here" / "inner"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    file = inner / "model.pt2"
+    file.write_bytes(packed({**records(plain_file()), name: b"\x7fELF"}))
+    with contextlib.suppress(ModelError):
+        open_model(file)
+
+    def point_outside(config: Any) -> None:
+        next(iter(config["config"].values()))["path_name"] = f"weight_/../{name}"
+
+    file.write_bytes(edited(plain_file(), WEIGHTS, point_outside))
+    with pytest.raises(ModelError):
+        open_model(file)
+    file.unlink()
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_link_in_a_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(4 * 2 * 9 * 4))
+    contents = records(plain_file())
+    config = json.loads(contents[WEIGHTS])["config"]
+    linked = "data/weights/" + config["conv.weight"]["path_name"]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            if name == linked:
+                info = zipfile.ZipInfo(f"archive/{name}")
+                info.external_attr = 0o120777 << 16
+                archive.writestr(info, str(tmp_path / "secret"))
+            else:
+                archive.writestr(f"archive/{name}", content)
+    with pytest.raises(ModelError, match=r"needs .* bytes"):
+        open_model(file.getvalue())

@@ -45,7 +45,7 @@ CRON_FIELDS = (
     _CronField("weekday", 0, 7, WEEKDAYS),
 )
 
-_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
+_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _number(text: str, piece: str, word: str, field: _CronField) -> int:
     lower = word.lower()
     if lower in field.names:
         return field.names.index(lower) + field.lowest
-    if not (word.isascii() and word.isdecimal()):
+    if not (word.isascii() and word.isdecimal() and len(word) <= 2):
         raise _field_error(text, piece, field)
     number = int(word)
     if not field.lowest <= number <= field.highest:

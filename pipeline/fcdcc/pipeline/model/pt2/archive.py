@@ -22,9 +22,11 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
+
+from fcdcc.storage.regular_files import NotRegularError, open_regular
 
 from ...errors import ModelError, UnsafeModelError, one_line
 from ..tensor_pickle import hash_tensors
@@ -35,6 +37,10 @@ from .checks import check_program
 Json: TypeAlias = Any
 
 _EXPECTED = "expected a file written by torch.export.save"
+
+MAX_MODEL_BYTES = 1 << 35
+"""Largest model file that is read."""
+
 _SCHEMA_MAJOR = 8
 _MAX_JSON_BYTES = 1 << 28
 _READ_BYTES = 1 << 22
@@ -124,17 +130,28 @@ def read_archive(file: bytes | Path, source: str) -> Archive:
         If reading it whole would run what is in it.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
-            read: Archive = as_model_errors(source, lambda: _Reader(archive, source).read())
-            return read
+        with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as stream:
+            _check_size(stream, source)
+            with zipfile.ZipFile(stream) as archive:
+                read: Archive = as_model_errors(source, lambda: _Reader(archive, source).read())
+                return read
     except FileNotFoundError as error:
         raise ModelError(f"{source}: no such file; {_EXPECTED}") from error
-    except IsADirectoryError as error:
-        raise ModelError(f"{source} is a folder; {_EXPECTED}") from error
+    except NotRegularError as error:
+        raise ModelError(f"{source} cannot be read: {error.strerror}; {_EXPECTED}") from error
     except _ZIP_ERRORS as error:
         raise ModelError(f"{source} is not a .pt2 file ({one_line(error)}); {_EXPECTED}") from error
     except (OSError, EOFError) as error:
         raise ModelError(f"{source} cannot be read: {one_line(error)}") from error
+
+
+def _check_size(stream: BinaryIO, source: str) -> None:
+    """Refuse a file that is larger than any model."""
+    size = stream.seek(0, io.SEEK_END)
+    if size > MAX_MODEL_BYTES:
+        raise ModelError(
+            f"{source} has {size} bytes; expected a model of at most {MAX_MODEL_BYTES} bytes"
+        )
 
 
 class _Reader:

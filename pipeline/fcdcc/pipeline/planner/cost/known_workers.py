@@ -28,6 +28,8 @@ import distributed.system
 from distributed import Client
 from pydantic import TypeAdapter, ValidationError
 
+from fcdcc.storage.regular_files import read_text
+
 from ...anyk.queries import scheduler_identity
 from ...options import AUTO, JobConfig
 from ...plans.forecast import DEFAULTS, Speeds, WorkerPool, on_this_machine
@@ -45,6 +47,8 @@ EXPECTED_WORKERS = 6
 
 MAX_CLUSTERS_KEPT = 100
 """Most clusters in the file; the latest measured are kept."""
+
+MAX_FILE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -247,10 +251,10 @@ def _entries() -> dict[str, Any]:
     """Return what is in the file; nothing if it is not there or cannot be used."""
     file = calibration_file()
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file, MAX_FILE_BYTES))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         _warn_unusable(file, str(error))
         return {}
     if not isinstance(content, dict) or content.get("format") != CALIBRATION_FORMAT:
