@@ -85,3 +85,46 @@ def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
     assert open_predictions(output).progress().complete
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
     assert verify(output) == []
+
+
+def test_results_that_find_no_room_are_said_and_earlier_ones_stay(
+    files: Files, scheduler: str, disk: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+    command = ["run", files.model, files.images, output, "--scheduler", scheduler]
+    assert fcdcc(*command, "--json", disk / "summary.json").exit_code == 0
+    kept = (disk / "summary.json").read_bytes()
+    free_bytes(disk, 0)
+    for asked in (
+        [*command, "--json", disk / "summary.json"],
+        ["report", output, "--html", disk / "report.html"],
+        ["plan", files.model, files.images, "--json", disk / "plan.json"],
+    ):
+        full = fcdcc(*asked)
+        assert full.exit_code == 2, full.output
+        assert "could not be written: No space left on device" in full.stderr
+        assert "Traceback" not in full.output
+    assert {path.name for path in disk.iterdir()} == {"summary.json", "filler"}
+    assert (disk / "summary.json").read_bytes() == kept
+
+
+def test_a_disk_without_room_for_more_files_is_a_full_disk(
+    files: Files, scheduler: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "few"
+    place.mkdir()
+    mount("-t", "tmpfs", "-o", "size=4m,nr_inodes=40", "tmpfs", place)
+    try:
+        command = ["run", files.model, files.images, place / "out.zarr", "--batch", BATCH]
+        command += ["--scheduler", scheduler, "--json", "-"]
+        full = fcdcc(*command)
+        assert full.exit_code in (2, 4), full.output
+        assert "No space left on device" in full.stderr
+        assert "Traceback" not in full.output
+        subprocess.run(["mount", "-o", "remount,nr_inodes=4000", str(place)], check=True)
+        again = fcdcc(*command)
+        assert again.exit_code == 0, again.output
+        np.testing.assert_allclose(predictions(place / "out.zarr"), files.expected, atol=1e-5)
+        assert verify(place / "out.zarr") == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

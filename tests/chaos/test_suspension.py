@@ -1,0 +1,207 @@
+"""Processes that stop and continue: all of a job at once, as on a laptop that sleeps, or one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from distributed import Client
+from numpy.typing import NDArray
+
+from fcdcc.storage import verify
+from support.fork_server import worker_processes
+from support.jobs import predictions
+from support.schedulers import own_cluster
+from support.small import SHAPE, Files
+
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
+
+BATCH = 2
+TIMES = 24
+"""How often the small images are repeated, so that the job goes on for a while."""
+
+SLEEP_SECONDS = 40.0
+BLINK_SECONDS = 2.0
+PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model, many images, and what PyTorch makes of them."""
+
+    model: Path
+    images: Path
+    expected: NDArray[np.float32]
+
+    def start(self, output: Path, *options: object) -> subprocess.Popen[str]:
+        command = [
+            sys.executable, "-m", "fcdcc.pipeline", "run", self.model, self.images, output,
+            "--batch", BATCH, "--in-flight", 2, "--n", 3, "--tolerate", 1, "--json", "-",
+            "--no-progress", "--dashboard-address", ":0", *options,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def check(self, process: subprocess.Popen[str], output: Path) -> dict[str, Any]:
+        """Wait for the end of a run, check its predictions, and return its summary."""
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+        np.testing.assert_allclose(predictions(output), self.expected, atol=1e-5)
+        assert verify(output) == []
+        summary: dict[str, Any] = json.loads(out)
+        assert summary["status"] == "complete"
+        assert summary["blocks_failed"] == 0
+        return summary
+
+
+@pytest.fixture(scope="module")
+def work(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Work:
+    pixels = np.tile(zarr.open_group(files.images, mode="r")["image"][:], (TIMES, 1, 1, 1))
+    folder = tmp_path_factory.mktemp("work")
+    zarr.create_group(folder / "images.zarr").create_array(
+        "image", data=pixels, chunks=(8, *SHAPE), dimension_names=list("ncyx")
+    )
+    return Work(files.model, folder / "images.zarr", np.tile(files.expected, (TIMES, 1)))
+
+
+def wait_for_blocks(output: Path, process: subprocess.Popen[str], count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len([*output.glob(".fcdcc/blocks/*.json")]) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no block was recorded"
+        time.sleep(0.01)
+
+
+def send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            os.kill(process.pid, number)
+
+
+@contextmanager
+def all_ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End whatever is left of a run."""
+    try:
+        yield
+    finally:
+        left = [process]
+        with suppress(psutil.NoSuchProcess):
+            left = [*psutil.Process(process.pid).children(recursive=True), process]
+        for one in left:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                one.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("order", ["workers first", "client first"])
+@pytest.mark.parametrize("split", ["images", "rows"])
+def test_a_laptop_that_sleeps(work: Work, tmp_path: Path, split: str, order: str) -> None:
+    """All processes of a job are stopped for 40 s and continue: nobody counts as lost."""
+    output = tmp_path / "out.zarr"
+    process = work.start(output, "--workers", 3, "--split", split)
+    with all_ended(process):
+        wait_for_blocks(output, process, 20)
+        us = psutil.Process(process.pid)
+        everybody = [us, *us.children(recursive=True)]
+        workers = worker_processes(process.pid)
+        assert len(workers) == 3
+        send(everybody, signal.SIGSTOP)
+        stopped = len([*output.glob(".fcdcc/blocks/*.json")])
+        time.sleep(SLEEP_SECONDS)
+        assert len([*output.glob(".fcdcc/blocks/*.json")]) == stopped
+        send(everybody[:: -1 if order == "workers first" else 1], signal.SIGCONT)
+        summary = work.check(process, output)
+        assert summary["workers_lost"] == []
+        assert summary["blocks_done"] > stopped
+
+
+def test_a_laptop_that_sleeps_with_a_cluster_of_its_own(work: Work, tmp_path: Path) -> None:
+    output = tmp_path / "out.zarr"
+    with own_cluster(tmp_path) as cluster:
+        cluster.wait_for_workers()
+        process = work.start(output, "--scheduler", cluster.address)
+        with all_ended(process):
+            wait_for_blocks(output, process, 20)
+            everybody = [psutil.Process(found.pid) for found in cluster.processes]
+            everybody.append(psutil.Process(process.pid))
+            send(everybody, signal.SIGSTOP)
+            time.sleep(SLEEP_SECONDS)
+            send(everybody, signal.SIGCONT)
+            assert work.check(process, output)["workers_lost"] == []
+
+
+@pytest.mark.parametrize("split", ["images", "rows"])
+@pytest.mark.parametrize("blinking", [1, 2])
+def test_workers_that_stop_and_continue_every_two_seconds(
+    work: Work, tmp_path: Path, split: str, blinking: int
+) -> None:
+    output = tmp_path / "out.zarr"
+    process = work.start(output, "--workers", 4, "--split", split)
+    over = threading.Event()
+    with all_ended(process):
+        wait_for_blocks(output, process, 10)
+        victims = worker_processes(process.pid)[:blinking]
+        assert len(victims) == blinking
+
+        def blink() -> None:
+            while not over.wait(BLINK_SECONDS):
+                send(victims, signal.SIGSTOP)
+                over.wait(BLINK_SECONDS)
+                send(victims, signal.SIGCONT)
+
+        thread = threading.Thread(target=blink)
+        thread.start()
+        try:
+            summary = work.check(process, output)
+        finally:
+            over.set()
+            thread.join()
+    assert len(summary["workers_lost"]) <= 4 * blinking
+
+
+def test_the_workers_of_a_cluster_that_stop_and_continue_are_not_all_given_up(
+    work: Work, tmp_path: Path
+) -> None:
+    """Both workers of a cluster stop for 2 s at different times, again and again."""
+    output = tmp_path / "out.zarr"
+    with own_cluster(tmp_path, supervised=True) as cluster:
+        cluster.wait_for_workers()
+        with Client(cluster.address, set_as_default=False) as client:
+            pids = [*client.run(os.getpid).values()]
+        process = work.start(output, "--scheduler", cluster.address)
+        over = threading.Event()
+
+        def blink() -> None:
+            number = 0
+            while not over.wait(BLINK_SECONDS / 2):
+                victim = [psutil.Process(p) for p in pids if psutil.pid_exists(p)][number % 2 :][:1]
+                send(victim, signal.SIGSTOP)
+                over.wait(BLINK_SECONDS)
+                send(victim, signal.SIGCONT)
+                number += 1
+
+        with all_ended(process):
+            wait_for_blocks(output, process, 10)
+            thread = threading.Thread(target=blink)
+            thread.start()
+            try:
+                work.check(process, output)
+            finally:
+                over.set()
+                thread.join()
