@@ -15,7 +15,8 @@ FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/
   tests/pipeline/runtime/test_scheduler_restart.py tests/pipeline/runtime/test_worker_watch.py \
   tests/pipeline/runtime/test_failures.py \
   tests/pipeline/monitoring/test_output_status.py tests/pipeline/runtime/test_job.py tests/pipeline/anyk/test_processes.py \
-  tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py
+  tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py \
+  tests/pipeline/worker/test_hostile_shares.py tests/pipeline/runtime/test_damaged_fields.py
 
 # The long tests that show what no short one does, in about ten minutes.
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
