@@ -44,6 +44,7 @@ def test_large_files_are_not_read(tmp_path: Path) -> None:
         with pytest.raises(NotRegularError, match=f"more than {limit} bytes"):
             read_regular(tmp_path / "sparse", limit)
     (tmp_path / "exact").write_bytes(bytes(8))
+    assert read_regular(tmp_path / "exact", 1 << 62) == bytes(8)
     assert read_regular(tmp_path / "exact", 8) == bytes(8)
     with pytest.raises(NotRegularError, match="more than 7 bytes"):
         read_regular(tmp_path / "exact", 7)

@@ -89,7 +89,7 @@ ShareCount = Annotated[
     Discriminator(_kind_of_count),
 ]
 Tolerance = Annotated[
-    Annotated[int, Field(ge=0), Tag(NUMBER)] | Annotated[Literal["auto"], Tag(AUTO)],
+    Annotated[int, Field(ge=0, lt=MAX_SHARES), Tag(NUMBER)] | Annotated[Literal["auto"], Tag(AUTO)],
     Discriminator(_kind_of_count),
 ]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]

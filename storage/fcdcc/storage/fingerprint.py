@@ -65,7 +65,8 @@ class Fingerprint:
         """Return a line for each value that differs: its name, its value here and there."""
         here, there = dict(_leaves("", self.fields)), dict(_leaves("", other.fields))
         return [
-            f"{name}: {_shown(here.get(name))} here, {_shown(there.get(name))} there"
+            f"{_shown(canonical(name)[1:-1])}: {_shown(here.get(name))} here, "
+            f"{_shown(there.get(name))} there"
             for name in sorted(here.keys() | there.keys())
             if here.get(name) != there.get(name)
         ]

@@ -16,14 +16,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
+from typing import get_args
 
 from .checksummed_json import Json, seal, unseal
 from .errors import DamageError
 from .files import Folder
 from .fingerprint import Fingerprint
+from .layout import MAX_BLOCKS
 from .locations import shown
 from .picture_folder import FileState
-from .pictures import PictureForm
+from .pictures import Colour, Depth, Fit, PictureForm
 from .records import Chunk
 from .runs import PRIVATE
 
@@ -47,6 +49,9 @@ RECORDS = f"{PRIVATE}/ingested"
 
 SCHEMA = 2
 """Version of the format of both kinds of files; 1 had no states of files."""
+
+MAX_SIZE = 2**30
+"""Largest height or width of images."""
 
 CHUNK_BYTES = 16 * 2**20
 CHUNK_IMAGES = 1024
@@ -176,6 +181,7 @@ def read_options(out: Folder) -> StoredOptions | None:
         form, classes = members["form"], members.get("classes", [])
         if not isinstance(form, dict) or not isinstance(classes, list):
             raise TypeError("form or classes")
+        _check_form(form)
         # Before schema 2 the form had the limit of pixels, and 16-bit pictures were scaled.
         known = {name: value for name, value in form.items() if name != "max_pixels"}
         reduce = bool(members.get("reduce", True))
@@ -204,9 +210,25 @@ def read_records(out: Folder) -> list[list[Entry]]:
         members = _members(out, name, data)
         with _understood(out, name):
             number = int(name.removeprefix(f"{RECORDS}/").removesuffix(".json"))
+            if not len(found) <= number < MAX_BLOCKS:
+                raise ValueError(f"chunk {number}")
             found += [[] for _ in range(number - len(found))]
             found.append(_entries(_held(out, members)))
     return found
+
+
+def _check_form(form: Mapping[str, Json]) -> None:
+    """Check the values of a form, as :meth:`PictureForm.as_json` gives them."""
+    for name in ("height", "width", "resize"):
+        size = form.get(name)
+        if size is None and name == "resize":
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"{name} {size!r:.40}")
+    choices = {"fit": get_args(Fit), "colour": get_args(Colour), "depth": get_args(Depth)}
+    for name, allowed in choices.items():
+        if name in form and form[name] not in allowed:
+            raise ValueError(f"{name} {form[name]!r:.40}")
 
 
 def _held(out: Folder, members: Mapping[str, Json]) -> Mapping[str, Json]:

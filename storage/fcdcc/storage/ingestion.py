@@ -6,6 +6,7 @@ or taken out. Every file that did not come in has its reason.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -215,11 +216,26 @@ def ingest(
         found = list(find_pictures(root, follow_links=follow_links, output=output))
         update = _Update(root, found, bad == "fail", progress)
         out = open_folder(location)
-        _check_place(out)
-        with hold(location), ThreadPoolExecutor(threads) as pool:
-            options = update.options(wanted, read_options(out), shown(location))
-            images = IngestedImages(out, options)
-            return update.run(images, partial(read_files, pool, threads, root), remove_missing)
+        with _reported(location):
+            _check_place(out)
+            with hold(location), ThreadPoolExecutor(threads) as pool:
+                options = update.options(wanted, read_options(out), shown(location))
+                images = IngestedImages(out, options)
+                return update.run(images, partial(read_files, pool, threads, root), remove_missing)
+
+
+@contextlib.contextmanager
+def _reported(location: str) -> Iterator[None]:
+    """Raise an OSError of the output as an OutputError; those of pictures are their reasons."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{shown(location)} cannot be written: {error.strerror or error}; make room or mend "
+            "the store, and run the same command again to continue"
+        ) from error
 
 
 def _check_place(out: Folder) -> None:

@@ -48,6 +48,9 @@ __all__ = [
 
 PREDICTION = "prediction"
 
+MAX_DIFFERENCES = 12
+"""Values in which two jobs differ that a message names."""
+
 
 def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
     """Return the run that the output at a location belongs to; None if there is no output.
@@ -290,6 +293,9 @@ def check_fingerprint(
     The named values in ``ignored`` may differ.
     """
     differences = ours.without(*ignored).differences(run.fingerprint.without(*ignored))
+    more = len(differences) - MAX_DIFFERENCES
+    if more > 0:
+        differences = [*differences[:MAX_DIFFERENCES], f"and {more} more"]
     if differences:
         raise OutputMismatchError(
             f"{shown(normalise(url))} was made by another job ({'; '.join(differences)}): use "

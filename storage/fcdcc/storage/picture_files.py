@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .ingest_records import Entry
 from .picture_folder import FileState
 from .pictures import PictureError, PictureForm, read_pages
+from .regular_files import open_regular
 
 __all__ = ["FileRead", "ReadRequest", "read_files"]
 
@@ -151,5 +152,5 @@ def _read(root: Path, form: PictureForm, request: ReadRequest, before: FileRead 
 
 def _digest(path: Path) -> str:
     """Return 32 hexadecimal digits that stand for the contents of a file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

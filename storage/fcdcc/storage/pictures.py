@@ -26,6 +26,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .checksummed_json import Json
 from .errors import InputError
+from .regular_files import open_regular
 
 __all__ = [
     "Fit",
@@ -346,7 +347,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         formats = FORMATS if by_suffix is None else (*FORMATS, by_suffix)
         # Pillow maps files that it opens itself into memory. A file that shrinks meanwhile would
         # end the process, and TIFFs that lie on their side come out garbled.
-        with path.open("rb") as file, Image.open(file, formats=formats) as picture:
+        with open_regular(path) as file, Image.open(file, formats=formats) as picture:
             yield picture
     except Exception as error:
         raise _as_picture_error(path, error) from error
@@ -546,6 +547,12 @@ def _fitted(picture: Image.Image, form: PictureForm) -> Image.Image:
     if form.resize is None:
         return ImageOps.fit(picture, size, bilinear)
     scale = form.resize / min(picture.size)
-    scaled = picture.resize((round(picture.width * scale), round(picture.height * scale)), bilinear)
+    width, height = round(picture.width * scale), round(picture.height * scale)
+    if width * height > form.max_pixels:
+        raise PictureError(
+            f"it has {picture.width} × {picture.height} pixels and would be scaled to {width} × "
+            f"{height}; at most {form.max_pixels} are made (--max-pixels)"
+        )
+    scaled = picture.resize((width, height), bilinear)
     left, top = (scaled.width - form.width) // 2, (scaled.height - form.height) // 2
     return scaled.crop((left, top, left + form.width, top + form.height))

@@ -14,6 +14,9 @@ from typing import BinaryIO
 
 __all__ = ["NotRegularError", "open_regular", "read_regular", "read_text"]
 
+MAX_GROWTH_BYTES = 2**24
+"""Bytes that a file may have in addition to its size when it was opened."""
+
 # Opening a pipe without this flag waits until somebody writes to it.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
@@ -60,9 +63,12 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # A file in /proc has the size 0 and contents all the same.
-        data = file.read(max_bytes + 1) if size <= max_bytes else b""
-    if size > max_bytes or len(data) > max_bytes:
+        data = b""
+        if size <= max_bytes:
+            data = file.read(size + 1) or b""
+        if len(data) > size:  # it has grown, or is one of /proc, which have the size 0
+            data += file.read(min(max_bytes + 1, MAX_GROWTH_BYTES)) or b""
+    if size > max_bytes or len(data) > min(max_bytes, size + MAX_GROWTH_BYTES):
         raise NotRegularError(errno.EFBIG, f"it has more than {max_bytes} bytes", str(path))
     return data
 

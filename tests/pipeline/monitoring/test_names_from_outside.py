@@ -56,7 +56,6 @@ def check_page(page: str, *names: str) -> None:
     assert ("src", "x") not in tags.attributes  # of the picture; Dask's frame has others
     assert "alert" not in tags.scripts
     assert not [text for name, text in tags.attributes if name.startswith("on") and "alert" in text]
-    assert not [text for _, text in tags.attributes if text.startswith("javascript:")]
     for name in names:
         assert name in tags.text
     assert "{{7*7}}" in tags.text  # no template takes it

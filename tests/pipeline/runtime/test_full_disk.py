@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
+from PIL import Image
 
 from fcdcc.storage import open_predictions, verify
 from support.jobs import fcdcc, predictions, recorded_chunks
@@ -128,3 +130,26 @@ def test_a_disk_without_room_for_more_files_is_a_full_disk(
         assert verify(place / "out.zarr") == []
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 4_096, 100_000])
+def test_a_full_disk_ends_an_ingestion_in_words_and_the_next_one_goes_on(
+    disk: Path, tmp_path: Path, free: int
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+    filler = free_bytes(disk, free)
+    output = disk / "images.zarr"
+    full = fcdcc("ingest", folder, output)
+    assert full.exit_code == 2, full.output
+    assert "No space left on device; make room" in full.stderr
+    assert len(full.output.splitlines()) == 1
+    filler.unlink()
+    again = fcdcc("ingest", folder, output)
+    assert again.exit_code == 0, again.output
+    stored = zarr.open_group(output, mode="r")["image"]
+    assert isinstance(stored, zarr.Array)
+    np.testing.assert_array_equal(stored[:], pixels)

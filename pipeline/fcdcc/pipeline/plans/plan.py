@@ -21,6 +21,7 @@ from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
 from fcdcc.coding.apcp import partition_images
 
 from ..errors import PlanError
+from ..options import MAX_IN_FLIGHT, MAX_SHARES
 from .forecast import Forecast
 
 Redundancy = Literal["eager", "standby", "off"]
@@ -39,12 +40,9 @@ PLAN_FORMAT = 3
 """The version of a saved plan; older ones stay readable. 2 added bands. 3 added the form and
 dropped the placement, which always gave position i the seat i."""
 
-MAX_SHARES = 4096
 MAX_PARTS = 4 * MAX_SHARES
 MAX_COUNT = 2**31
-MAX_IN_FLIGHT = 2**16
-"""Largest numbers in a saved plan: of shares, of parts of a layer, of images and rows, of blocks in
-flight."""
+"""Largest numbers in a saved plan: of parts of a layer, and of images and rows."""
 
 Shares: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SHARES)]
 Parts: TypeAlias = Annotated[int, Field(ge=1, le=MAX_PARTS)]
