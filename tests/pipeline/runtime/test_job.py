@@ -161,21 +161,37 @@ def test_one_process_with_fewer_workers_than_shares_says_what_is_protected(
 def test_two_of_six_worker_processes_may_go(
     files: Files, tmp_path: Path, signal_name: str, blocks: int
 ) -> None:
+    assert_workers_may_go(files, tmp_path, (6, 2), signal_name, blocks)
+
+
+@pytest.mark.parametrize(("signal_name", "blocks"), [("SIGSTOP", 3), ("SIGKILL", 3)])
+def test_one_of_two_worker_processes_may_go(
+    files: Files, tmp_path: Path, signal_name: str, blocks: int
+) -> None:
+    assert_workers_may_go(files, tmp_path, (2, 1), signal_name, blocks)
+
+
+def assert_workers_may_go(
+    files: Files, folder: Path, counts: tuple[int, int], signal_name: str, blocks: int
+) -> None:
+    """Run a job; some of its worker processes get a signal when so many blocks are done."""
+    workers, lost = counts
     victims: list[psutil.Process] = []
 
     def strike() -> None:
-        victims.extend(worker_processes()[:2])
+        victims.extend(worker_processes()[:lost])
         for victim in victims:
             victim.send_signal(getattr(signal, signal_name))
 
+    output = folder / "out.zarr"
     try:
-        summary = run(config(files, tmp_path / "out.zarr", workers=6), AtBlock(blocks, strike))
+        summary = run(config(files, output, workers=workers), AtBlock(blocks, strike))
     finally:
         for victim in victims:
             if victim.is_running():
                 victim.kill()
-    assert len(victims) == 2
-    assert_right(files, tmp_path / "out.zarr", summary)
+    assert len(victims) == lost
+    assert_right(files, output, summary)
 
 
 def test_a_job_runs_in_a_thread_of_its_own(files: Files, scheduler: str, tmp_path: Path) -> None:
