@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 import psutil
+
+from support.network import enter
 
 METHOD = "forkserver"
 
@@ -56,16 +61,58 @@ def worker_processes(client: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def start_program(module: str, *arguments: str) -> BaseProcess:
-    """Start a command of Dask, such as ``dask_worker``, in a process that says nothing."""
+def start_program(
+    module: str, *arguments: str, namespace: str | None = None, log: Path | None = None
+) -> BaseProcess:
+    """Start a command of Dask, such as ``dask_worker``.
+
+    Parameters
+    ----------
+    module
+        Of ``distributed.cli``, with the command.
+    *arguments
+        Of the command.
+    namespace
+        The file of the host that it runs on (:meth:`support.network.Network.namespace`).
+    log
+        The file that it writes to; None: it says nothing.
+    """
+    return start_function(_run_program, module, arguments, namespace=namespace, log=log)
+
+
+def start_function(
+    target: Callable[..., object], *arguments: Any, namespace: str | None, log: Path | None
+) -> BaseProcess:
+    """Start a function in a process of its own; it ends with the code of ``sys.exit``.
+
+    Parameters
+    ----------
+    target
+        A function of a module.
+    *arguments
+        Of the function.
+    namespace, log
+        As of :func:`start_program`.
+    """
     context = multiprocessing.get_context(METHOD)
-    process = context.Process(target=_run_program, args=(module, arguments))
+    process = context.Process(target=_run, args=(target, arguments, namespace, log))
     process.start()
     return process
 
 
-def _run_program(module: str, arguments: tuple[str, ...]) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _run(
+    target: Callable[..., object],
+    arguments: Sequence[Any],
+    namespace: str | None,
+    log: Path | None,
+) -> None:
+    written = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
+        os.dup2(written, descriptor)
+    if namespace is not None:
+        enter(namespace)
+    target(*arguments)
+
+
+def _run_program(module: str, arguments: tuple[str, ...]) -> None:
     import_module(f"distributed.cli.{module}").main(list(arguments))

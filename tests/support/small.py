@@ -39,18 +39,18 @@ class Files:
     expected: NDArray[np.float32]
 
 
-def make_files(folder: Path) -> Files:
-    """Write the network as .pt2 and 50 images as bytes in a Zarr group."""
+def make_files(folder: Path, images: int = IMAGES) -> Files:
+    """Write the network as .pt2 and images as bytes in a Zarr group."""
     torch.manual_seed(11)
     module = SmallNet().eval()
     batch = {0: torch.export.Dim("batch")}
     program = torch.export.export(module, (torch.zeros(2, *SHAPE),), dynamic_shapes=(batch,))
     model = folder / "small.pt2"
     torch.export.save(program, model)
-    pixels = np.random.default_rng(5).integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
-    images = folder / "images.zarr"
-    group = zarr.create_group(images)
+    pixels = np.random.default_rng(5).integers(0, 256, (images, *SHAPE), dtype=np.uint8)
+    stored = folder / "images.zarr"
+    group = zarr.create_group(stored)
     group.create_array("image", data=pixels, chunks=(8, *SHAPE), dimension_names=list("ncyx"))
     with torch.inference_mode():
         expected = module(torch.from_numpy(pixels).float() / 255).numpy()
-    return Files(model, images, expected)
+    return Files(model, stored, expected)

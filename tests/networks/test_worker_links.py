@@ -1,0 +1,70 @@
+"""Jobs while the link of one worker's host is bad: right answers, and an end by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.network import FOR_GOOD
+from support.network_cluster import HOSTS, NetworkCluster, small_job
+from support.small import Files
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+STRUCK = "a"
+"""The host whose link is bad."""
+
+PACE_SECONDS = 0.01
+"""By which every link is late where the fault must end before the job does: a block then takes
+0.6 seconds, on however fast a machine."""
+
+
+@pytest.mark.parametrize(
+    ("bad", "blocks"),
+    [
+        pytest.param({"cut": FOR_GOOD}, 25, id="cut for good"),
+        pytest.param({"loss": 0.3}, 25, id="30 % loss"),
+        pytest.param({"delay": 0.3}, 25, id="300 ms", marks=pytest.mark.long),
+        pytest.param({"rate": 5e6 / 8}, 50, id="5 Mbit/s", marks=pytest.mark.long),
+    ],
+)
+def test_a_link_that_stays_bad(
+    cluster: NetworkCluster, many_files: Files, tmp_path: Path, bad: dict[str, Any], blocks: int
+) -> None:
+    job = small_job(cluster, many_files, tmp_path, blocks)
+    job.wait_for_blocks(3)
+    cluster.network.set(STRUCK, **bad)
+    before = cluster.network.carried_bytes()[STRUCK]
+    summary = job.complete(120)
+    heard = cluster.network.carried_bytes()[STRUCK] - before
+    assert (heard == 0) == ("cut" in bad)
+    assert summary["blocks_done"] == blocks
+    if "cut" in bad:  # nobody waited for it
+        assert summary["erasures"] or summary["workers_lost"]
+    job.check()
+
+
+@pytest.mark.parametrize(
+    ("bad", "blocks"),
+    [
+        pytest.param({"cut": 5}, 14, id="cut for 5 s"),
+        pytest.param({"cut": 15}, 40, id="cut for 15 s", marks=pytest.mark.long),
+        pytest.param({"flap": (1.5, 1.5)}, 12, id="flapping"),
+        pytest.param({"flap": (4, 4)}, 45, id="slowly flapping", marks=pytest.mark.long),
+    ],
+)
+def test_a_link_that_comes_back(
+    cluster: NetworkCluster, many_files: Files, tmp_path: Path, bad: dict[str, Any], blocks: int
+) -> None:
+    for host in HOSTS:
+        cluster.network.set(host, delay=PACE_SECONDS)
+    job = small_job(cluster, many_files, tmp_path, blocks, in_flight=1)
+    job.wait_for_blocks(3)
+    cluster.network.set(STRUCK, **bad)
+    before = cluster.network.carried_bytes()[STRUCK]
+    summary = job.complete(180)
+    assert cluster.network.carried_bytes()[STRUCK] > before, "the job ended before the fault did"
+    assert summary["blocks_done"] == blocks
+    job.check()
