@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from networks import vgg16
+from geometries import vgg16
 
 from fcdcc.coding import CodedConv, ConvGeometry
 from fcdcc.coding.comparison import Variant, build_variant, decoding_multiply_adds

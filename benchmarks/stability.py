@@ -25,7 +25,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from networks import alexnet, vgg16
+from geometries import alexnet, vgg16
 
 from fcdcc.coding import CodedConv, CodeError, ConvGeometry
 from fcdcc.coding.comparison import (

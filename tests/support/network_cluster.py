@@ -53,16 +53,25 @@ class NetworkCluster:
         The hosts of workers.
     supervised
         Whether workers that end are started again.
+    worker_options
+        More options of ``dask worker``.
     """
 
     def __init__(
-        self, network: Network, folder: Path, workers: Sequence[str], *, supervised: bool
+        self,
+        network: Network,
+        folder: Path,
+        workers: Sequence[str] = WORKERS,
+        *,
+        supervised: bool = True,
+        worker_options: Sequence[str] = (),
     ) -> None:
         self.network = network
         self.workers = tuple(workers)
         self.address = f"tcp://{network.address(SCHEDULER)}:8786"
         self.folder = folder
         self._supervised = supervised
+        self._worker_options = tuple(worker_options)
         self._over = threading.Event()
         self._processes: list[BaseProcess] = []
         self._threads: list[threading.Thread] = []
@@ -102,7 +111,8 @@ class NetworkCluster:
             self._start(
                 host, "dask_worker", "--no-nanny", "--nthreads", "1", "--name", host,
                 "--host", self.network.address(host), "--death-timeout", "60",
-                "--local-directory", str(self.folder / f"scratch-{host}"), self.address,
+                "--local-directory", str(self.folder / f"scratch-{host}"),
+                *self._worker_options, self.address,
             ).join()  # fmt: skip
             if not self._supervised:
                 break
@@ -133,12 +143,13 @@ class NetworkCluster:
 
 
 @contextmanager
-def network_cluster(
-    network: Network, folder: Path, workers: Sequence[str] = WORKERS, *, supervised: bool = True
-) -> Iterator[NetworkCluster]:
-    """Start a cluster on a network whose links are whole, and end it at the end."""
+def network_cluster(network: Network, folder: Path, **options: Any) -> Iterator[NetworkCluster]:
+    """Start a cluster on a network whose links are whole, and end it at the end.
+
+    ``options`` are those of :class:`NetworkCluster`.
+    """
     network.mend()
-    cluster = NetworkCluster(network, folder, workers, supervised=supervised)
+    cluster = NetworkCluster(network, folder, **options)
     try:
         cluster.start()
         yield cluster
