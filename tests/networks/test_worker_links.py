@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 
+from support.bystander import Bystander
 from support.network import FOR_GOOD
 from support.network_cluster import HOSTS, NetworkCluster, small_job
 from support.small import Files
@@ -68,3 +70,33 @@ def test_a_link_that_comes_back(
     assert cluster.network.carried_bytes()[STRUCK] > before, "the job ended before the fault did"
     assert summary["blocks_done"] == blocks
     job.check()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param({"cut": 5}, id="cut for 5 s"),
+        pytest.param({"cut": 15}, id="cut for 15 s", marks=pytest.mark.long),
+        pytest.param({"flap": (1.5, 1.5)}, id="flapping", marks=pytest.mark.long),
+    ],
+)
+def test_what_somebody_else_runs_there_runs_once(
+    cluster: NetworkCluster, many_files: Files, tmp_path: Path, bad: dict[str, Any]
+) -> None:
+    notes = tmp_path / "ran.txt"
+    notes.touch()
+    other = cluster.start_on_client_host(be_bystander, cluster.address, notes, log="other")
+    job = small_job(cluster, many_files, tmp_path, 25)
+    job.wait_for_blocks(3)
+    assert notes.read_text()
+    cluster.network.set(STRUCK, **bad)
+    summary = job.complete(120)
+    assert summary["workers_lost"] == []
+    job.check()
+    other.join(120)
+    assert other.exitcode == 0, cluster.logs()
+
+
+def be_bystander(scheduler: str, notes: Path) -> None:
+    with Client(scheduler, set_as_default=False) as client:
+        Bystander(client, notes, tasks=200).check(100)

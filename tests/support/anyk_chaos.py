@@ -23,6 +23,7 @@ from distributed import Client, Worker
 from fcdcc.pipeline import Model, infer
 from support.anyk_cluster import Running
 from support.anyk_graphs import Kind, network, process_id
+from support.network import Network
 
 KINDS: list[Kind] = ["gathered", "parts", "parts and parity at once"]
 FEWEST = 3
@@ -113,16 +114,13 @@ class Threads(Target):
         return next((worker for worker in there if worker.address == address), None)
 
 
-class Processes(Target):
-    """Workers that are processes of their own, each with a nanny that replaces it."""
-
-    faults = ("kill", "kill", "stop", "stop", "proceed", "slow", "retire", "join")
+class RealProcesses(Target):
+    """Workers that are processes, each with a supervisor that replaces it when it ends."""
 
     def __init__(self, running: Running, draw: random.Random) -> None:
         super().__init__(running, draw)
         self.pids: dict[str, int] = running.client.run(process_id)
         self.stopped: list[int] = []
-        self.retired = 0
 
     def kill(self) -> None:
         self._send(signal.SIGKILL)
@@ -137,19 +135,8 @@ class Processes(Target):
             with suppress(ProcessLookupError):
                 os.kill(self.stopped.pop(0), signal.SIGCONT)
 
-    def retire(self) -> None:
-        before = len(self.lost)
-        super().retire()
-        self.retired += len(self.lost) - before
-
-    def join(self) -> None:
-        if len(self.running.scheduler.workers) < 7:
-            self.running.cluster.scale(len(self.running.cluster.worker_spec) + 1)
-
     def repair(self) -> None:
-        if self.retired:  # the cluster still counts them
-            self.running.cluster.scale(len(self.running.cluster.worker_spec) + self.retired)
-        for pid in self.stopped:  # its nanny starts another
+        for pid in self.stopped:  # its supervisor starts another
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stopped.clear()
@@ -162,6 +149,73 @@ class Processes(Target):
         with suppress(ProcessLookupError):
             os.kill(self.pids[worker], how)
         return self.pids[worker]
+
+
+class Processes(RealProcesses):
+    """Worker processes of a local cluster, each with a nanny."""
+
+    faults = ("kill", "kill", "stop", "stop", "proceed", "slow", "retire", "join")
+
+    def __init__(self, running: Running, draw: random.Random) -> None:
+        super().__init__(running, draw)
+        self.retired = 0
+
+    def retire(self) -> None:
+        before = len(self.lost)
+        super().retire()
+        self.retired += len(self.lost) - before
+
+    def join(self) -> None:
+        if len(self.running.scheduler.workers) < 7:
+            self.running.cluster.scale(len(self.running.cluster.worker_spec) + 1)
+
+    def repair(self) -> None:
+        if self.retired:  # the cluster still counts them
+            self.running.cluster.scale(len(self.running.cluster.worker_spec) + self.retired)
+        super().repair()
+
+
+class Hosts(RealProcesses):
+    """Workers on hosts of their own, whose links can be bad for some time.
+
+    Parameters
+    ----------
+    running, draw
+        As of all targets.
+    network
+        With the hosts.
+    """
+
+    faults = ("cut", "cut", "lose", "delay", "flap", "slow", "kill", "stop", "proceed")
+    harmless_faults = ("cut", "lose", "delay", "flap", "slow")
+    """Those during which Dask itself would run nothing twice."""
+
+    def __init__(self, running: Running, draw: random.Random, network: Network) -> None:
+        super().__init__(running, draw)
+        self.network = network
+
+    def cut(self) -> None:
+        self._change(cut=self.draw.choice([0.5, 2.0, 6.0]))
+
+    def lose(self) -> None:
+        self._change(loss=self.draw.choice([0.02, 0.1]))
+
+    def delay(self) -> None:
+        self._change(delay=self.draw.choice([0.02, 0.1, 0.3]))
+
+    def flap(self) -> None:
+        seconds = self.draw.choice([0.2, 1.5])
+        self._change(flap=(seconds, seconds))
+
+    def repair(self) -> None:
+        self.network.mend()
+        super().repair()
+
+    def _change(self, **how: Any) -> None:
+        worker = self.pick()
+        if worker is not None:
+            self.lost.add(worker)
+            self.network.set(self.running.scheduler.workers[worker].name, **how)
 
 
 def hold_up(seconds: float, dask_worker: Worker) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 
 from support.network import enter
@@ -62,7 +63,11 @@ def worker_processes(client: int | None = None) -> list[psutil.Process]:
 
 
 def start_program(
-    module: str, *arguments: str, namespace: str | None = None, log: Path | None = None
+    module: str,
+    *arguments: str,
+    namespace: str | None = None,
+    log: Path | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> BaseProcess:
     """Start a command of Dask, such as ``dask_worker``.
 
@@ -76,8 +81,12 @@ def start_program(
         The file of the host that it runs on (:meth:`support.network.Network.namespace`).
     log
         The file that it writes to; None: it says nothing.
+    settings
+        Of Dask, in that process.
     """
-    return start_function(_run_program, module, arguments, namespace=namespace, log=log)
+    return start_function(
+        _run_program, module, arguments, settings or {}, namespace=namespace, log=log
+    )
 
 
 def start_function(
@@ -114,5 +123,6 @@ def _run(
     target(*arguments)
 
 
-def _run_program(module: str, arguments: tuple[str, ...]) -> None:
-    import_module(f"distributed.cli.{module}").main(list(arguments))
+def _run_program(module: str, arguments: tuple[str, ...], settings: Mapping[str, object]) -> None:
+    with dask.config.set(settings):
+        import_module(f"distributed.cli.{module}").main(list(arguments))

@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -31,8 +32,6 @@ class Network:
     ----------
     hosts
         Their names.
-    seed
-        Determines which packets are lost where links lose some.
 
     Raises
     ------
@@ -40,10 +39,10 @@ class Network:
         If no namespaces can be made here.
     """
 
-    def __init__(self, hosts: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, hosts: Sequence[str]) -> None:
         self.hosts = tuple(hosts)
         self._switch = subprocess.Popen(
-            [sys.executable, network_switch.__file__, str(seed), *hosts],
+            [sys.executable, network_switch.__file__, *hosts],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -93,6 +92,10 @@ class Network:
         for host in self.hosts:
             self.set(host, **WHOLE)
 
+    def reseed(self, seed: int) -> None:
+        """Determine which packets will be lost."""
+        self._tell({"seed": seed})
+
     def carried_bytes(self) -> dict[str, int]:
         """Return the bytes that every host has received so far, headers of packets included."""
         return self._tell({})
@@ -126,6 +129,18 @@ def why_impossible() -> str | None:
     except NetworkError as error:
         return str(error)
     return None
+
+
+@contextmanager
+def on_host(namespace: str) -> Iterator[None]:
+    """Move this thread to a host for some time; threads that it starts meanwhile stay there."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        enter(namespace)
+        yield
+    finally:
+        enter(f"/proc/self/fd/{home}")
+        os.close(home)
 
 
 def enter(namespace: str) -> None:

@@ -31,6 +31,9 @@ WORKERS = ("a", "b", "c", "d", "e", "f")
 
 HOSTS = (SCHEDULER, CLIENT, *WORKERS)
 
+PORT = 8786
+"""Of the scheduler."""
+
 SMALL_BATCH = 2
 """Images of a block."""
 
@@ -55,6 +58,10 @@ class NetworkCluster:
         Whether workers that end are started again.
     worker_options
         More options of ``dask worker``.
+    settings
+        Of Dask, in the processes of the scheduler and the workers.
+    has_scheduler
+        Whether there is a scheduler already, which somebody has started at this address.
     """
 
     def __init__(
@@ -65,23 +72,28 @@ class NetworkCluster:
         *,
         supervised: bool = True,
         worker_options: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
+        has_scheduler: bool = False,
     ) -> None:
         self.network = network
         self.workers = tuple(workers)
-        self.address = f"tcp://{network.address(SCHEDULER)}:8786"
+        self.address = f"tcp://{network.address(SCHEDULER)}:{PORT}"
         self.folder = folder
         self._supervised = supervised
         self._worker_options = tuple(worker_options)
+        self._settings = settings
+        self._has_scheduler = has_scheduler
         self._over = threading.Event()
         self._processes: list[BaseProcess] = []
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start all, and wait until the scheduler has all workers."""
-        self._start(
-            SCHEDULER, "dask_scheduler", "--host", self.network.address(SCHEDULER),
-            "--port", "8786", "--idle-timeout", "10 minutes",
-        )  # fmt: skip
+        if not self._has_scheduler:
+            self._start(
+                SCHEDULER, "dask_scheduler", "--host", self.network.address(SCHEDULER),
+                "--port", str(PORT), "--idle-timeout", "10 minutes",
+            )  # fmt: skip
         self._threads = [
             threading.Thread(target=self._keep_worker, args=(host,)) for host in self.workers
         ]
@@ -121,6 +133,7 @@ class NetworkCluster:
         process = start_program(
             module, "--no-dashboard", *arguments,
             namespace=self.network.namespace(host), log=self.folder / f"{host}.log",
+            settings=self._settings,
         )  # fmt: skip
         self._processes.append(process)
         return process

@@ -7,7 +7,10 @@ from a host to the switch can be cut, lose packets, delay them, and limit their 
 Commands are lines of JSON on standard input, each answered by one line::
 
     {"host": "a", "cut": 5.0}      cuts the link of host a for 5 seconds
-    {}                             changes nothing; the answer says what has been carried so far
+    {"seed": 7}                    determines which packets will be lost
+    {}                             changes nothing
+
+The answer says how many bytes each host has been handed so far.
 
 Namespaces end with this process, as soon as nothing runs in them any more.
 """
@@ -92,13 +95,11 @@ class Switch:
     ----------
     names
         Of the hosts; the first one has the address 10.77.0.1.
-    draw
-        Chooses the packets that are lost.
     """
 
-    def __init__(self, names: Sequence[str], draw: random.Random) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.draw = draw
+        self.draw = random.Random(0)
         self.links = make_hosts([address(number) for number in range(len(names))])
         self.late: list[tuple[float, int, bytes, int, int]] = []
         """A heap: when a packet arrives, its number, itself, at which host, in which direction."""
@@ -131,6 +132,8 @@ class Switch:
     def obey(self, command: dict[str, object]) -> dict[str, object]:
         """Change a link; return the bytes that each host has been handed so far."""
         host = command.pop("host", None)
+        if "seed" in command:
+            self.draw.seed(int(str(command.pop("seed"))))
         try:
             if host is not None:
                 self.links[self.names.index(str(host))].change(monotonic(), command)
@@ -234,10 +237,10 @@ def say(answer: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
-def main(seed: str, *names: str) -> None:
+def main(*names: str) -> None:
     """Make the hosts, say where they are, and carry packets between them."""
     try:
-        switch = Switch(names, random.Random(int(seed)))
+        switch = Switch(names)
     except OSError as error:
         say({"error": f"no network namespaces can be made: {error}"})
         return
