@@ -49,6 +49,8 @@ MBIT = 1e6 / 8
 LINK = {"rate": 100 * MBIT, "delay": 0.0025}
 """Of a host to the switch; a packet passes two."""
 SLOW_LINK = {"rate": 5 * MBIT}
+KEEP_COPIES = {"distributed.scheduler.active-memory-manager.start": False}
+"""Else the scheduler removes copies of plain Dask's module, and workers fetch it again."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def bench_of(name: str, options: argparse.Namespace, network: Network) -> Iterat
     preload = [option for name in PRELOAD for option in ("--preload", name)]
     with (
         TemporaryDirectory() as folder,
-        network_cluster(network, Path(folder), worker_options=preload) as cluster,
+        network_cluster(
+            network, Path(folder), worker_options=preload, settings=KEEP_COPIES
+        ) as cluster,
         Client(cluster.address) as client,
     ):
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
