@@ -51,7 +51,7 @@ def test_a_link_that_stays_bad(
 @pytest.mark.parametrize(
     ("bad", "blocks"),
     [
-        pytest.param({"cut": 5}, 14, id="cut for 5 s"),
+        pytest.param({"cut": 5}, 14, id="cut for 5 s", marks=pytest.mark.long),
         pytest.param({"cut": 15}, 40, id="cut for 15 s", marks=pytest.mark.long),
         pytest.param({"flap": (1.5, 1.5)}, 12, id="flapping"),
         pytest.param({"flap": (4, 4)}, 45, id="slowly flapping", marks=pytest.mark.long),

@@ -31,9 +31,10 @@ class Bystander:
         )
 
     def check(self, seconds: float) -> None:
-        """Fetch the results; check that there are all, and that nothing has run twice."""
+        """Fetch the results and release them; check them, and that nothing has run twice."""
         numbers = range(len(self._futures))
         results = [future.result(timeout=seconds) for future in self._futures]
+        self._futures.clear()
         assert results == [*numbers]
         ran = [int(line) for line in self._notes.read_text().splitlines()]
         assert sorted(ran) == [*numbers]
