@@ -10,7 +10,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The tests that docs/faults.md names.
-FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/runtime/test_retries.py \
+FAULTS := tests/chaos tests/networks tests/pipeline/worker/test_share_checks.py tests/pipeline/runtime/test_retries.py \
   tests/pipeline/runtime/test_large_images.py tests/pipeline/runtime/test_full_disk.py \
   tests/pipeline/runtime/test_scheduler_restart.py tests/pipeline/runtime/test_worker_watch.py \
   tests/pipeline/runtime/test_failures.py \
@@ -20,6 +20,7 @@ FAULTS := tests/chaos tests/pipeline/worker/test_share_checks.py tests/pipeline/
 
 # The long tests that show what no short one does, in about ten minutes.
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
+  tests/networks/test_worker_links.py 'tests/networks/test_other_links.py::test_a_cut_that_is_mended[scheduler-40]' \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
   'tests/chaos/test_bystander.py::test_others_on_the_cluster_are_not_harmed[0]' \
   tests/pipeline/runtime/test_photos.py tests/documentation/test_deploy.py
