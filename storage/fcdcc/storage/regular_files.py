@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["NotRegularError", "open_regular", "read_regular", "read_text"]
 
@@ -25,7 +25,7 @@ class NotRegularError(OSError):
     """A folder, a device or a pipe in place of a file, or a file that is too large."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file, or a link to one, for reading.
 
     Raises
