@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from distributed import Client
 from distributed.metrics import time
@@ -60,8 +60,8 @@ def scheduler_identity(client: Client) -> dict[str, Any]:
         A synchronous client.
     """
     scheduler: Any = client.scheduler  # it has no types
-    found: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)
-    return found
+    found: Any = client.sync(scheduler.identity, n_workers=-1)
+    return cast("dict[str, Any]", found)
 
 
 def cluster_workers(client: Client) -> dict[str, dict[str, Any]]:

@@ -40,7 +40,7 @@ def check_versions(client: Client) -> None:
     here = _version_in(get_versions(packages=[DISTRIBUTION]))
     if here is None:  # it is not installed, but imported from a folder
         return
-    found = client.sync(_versions, client)
+    found: Any = client.sync(_versions, client)
     if found is not None:
         scheduler, workers = found
         check_worker_versions(here, scheduler, workers)
