@@ -9,7 +9,7 @@ the cores of one machine and its disk: the images and the model are not part of 
 
 It needs root, and Linux.
 
-    python benchmarks/networks.py [--model vgg16] [--size 64] [--rounds 3]
+    python benchmarks/networks.py [--model vgg16] [--size 64] [--rounds 3] [--forms …]
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def bench_of(name: str, options: argparse.Namespace, network: Network) -> Iterat
         client.register_plugin(AnyKPlugin())
         source = open_images(f"{folder}/images.zarr")
         bench = Bench(client, module, exported(module, size).network, source, options.batch)
-        for form in OURS:
+        for form in options.forms:
             bench.add(form, FORMS[form])
         yield bench
         bench.close()
@@ -110,7 +110,7 @@ def compare(name: str, options: argparse.Namespace, network: Network) -> None:
     """Measure one network, and print its tables."""
     with bench_of(name, options, network) as bench:
         work: dict[str, Callable[[], object]] = {PLAIN: bench.plain}
-        work |= {form: lambda form=form: bench.ours(form) for form in OURS}
+        work |= {form: lambda form=form: bench.ours(form) for form in options.forms}
         expected = bench.plain()
         for run in work.values():
             run()
@@ -123,7 +123,7 @@ def compare(name: str, options: argparse.Namespace, network: Network) -> None:
                     print(f"  round {number + 1}, {form}: {rounds[form][-1]}", flush=True)
             network.mend()
             print_table(f"{name}, {bench.source.image_shape}, {what}", bench.source.images, rounds)
-        for form in OURS:
+        for form in options.forms:
             print(f"  {form}: relative error {bench.error(form, expected):.0e}")
 
 
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(OURS))
     options = parser.parse_args()
     one_thread()
     use_fork_server()
