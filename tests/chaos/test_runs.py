@@ -31,7 +31,7 @@ from support.network_cluster import HOSTS, PORT, SCHEDULER, network_cluster
 from support.small import SHAPE, make_files
 
 THREADS, PROCESSES, ON_HOSTS = 140, 30, 30
-SHORT_THREADS, SHORT_PROCESSES, SHORT_ON_HOSTS = 4, 1, 1
+SHORT_THREADS, SHORT_PROCESSES, SHORT_ON_HOSTS = 4, 1, 0
 
 Case = tuple[Model, Any, Any]
 
