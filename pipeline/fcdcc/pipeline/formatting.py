@@ -104,14 +104,14 @@ def clock(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a text on one line and without characters that steer a terminal.
+    r"""Return a text without line breaks and other characters that steer a terminal.
 
     Names of files and layers come from outside.
 
     >>> printable("red: \x1b[31m\nnext")
-    'red: �[31m next'
+    'red: �[31m�next'
     """
-    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _is_unknown(value: float | None) -> bool:

@@ -44,7 +44,7 @@ class _OneLineFormatter(logging.Formatter):
     """Formats the message of a log record as one line; a traceback may follow it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return printable(super().formatMessage(record))
+        return printable(" ".join(super().formatMessage(record).split()))
 
 
 class _CurrentStderrHandler(logging.StreamHandler[TextIO]):

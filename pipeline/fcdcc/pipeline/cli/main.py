@@ -99,7 +99,7 @@ def _exit_code(error: FcdccError) -> ExitCode:
 
 def _print_error(message: str) -> None:
     """Print a message as one line to standard error, without terminal control characters."""
-    click.echo(f"fcdcc: {printable(message)}", err=True)
+    click.echo(f"fcdcc: {printable(' '.join(message.split()))}", err=True)
 
 
 @click.group(
