@@ -548,3 +548,30 @@ def test_names_that_pages_have_may_be_names_of_files(album: Album, out: Path) ->
     assert made.images == 12
     assert [file.name for file in made.bad] == ["s.tif#page=1"]
     assert "another image has this id" in made.bad[0].reason
+
+
+def test_files_of_other_programs_in_the_store_do_no_harm(album: Album, out: Path) -> None:
+    out.mkdir()
+    (out / ".DS_Store").write_bytes(b"x")
+    ingest(album.folder, out)
+    folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
+    names = (".DS_Store", "._00000000.json", "._c.0.0", ".nfs0001", "Thumbs.db")
+    for folder in folders:
+        for name in names:
+            (folder / name).write_bytes(b"x")
+    album.delete("0.png")
+    album.save("1.png", "a.png")
+    made = ingest(album.folder, out, remove_missing=True)
+    assert (made.changed, made.removed, made.added) == (("1.png",), ("0.png",), 1)
+    images = by_id(out)
+    assert sorted(images) == sorted(album.truth)
+    assert all(np.array_equal(images[name], album.truth[name]) for name in images)
+
+
+def test_what_a_killed_call_left_half_written_is_removed(album: Album, out: Path) -> None:
+    scratch = out / ".fcdcc" / "tmp"
+    scratch.mkdir(parents=True)
+    (scratch / "0123.partial").write_bytes(b"x")
+    ingest(album.folder, out)
+    assert_is(out, album.truth)
+    assert list(scratch.iterdir()) == []

@@ -12,6 +12,7 @@ from fcdcc.storage import (
     OutputArray,
     PredictionStore,
     damaged_blocks,
+    find_foreign_files,
     resize_predictions,
     verify,
 )
@@ -195,3 +196,57 @@ def test_an_output_without_its_mark_is_mended(tmp_path: Path) -> None:
     resize_predictions(tmp_path / "out", 10)
     fill(store)
     assert verify(tmp_path / "out") == []
+
+
+FOREIGN = [
+    ".DS_Store", "._c.0.0", "._00000001.json", ".nfs0000000001a2b3c400000001", "Thumbs.db",
+    "desktop.ini", ".fuse_hidden0000001",
+]  # fmt: skip
+
+
+def folders_of(root: Path) -> list[Path]:
+    return [root, *(path for path in root.rglob("*") if path.is_dir() and path.name != "tmp")]
+
+
+def add_foreign_files(root: Path) -> list[str]:
+    """Put files of other programs into every folder of an output, and return their names."""
+    made = []
+    for folder in folders_of(root):
+        for name in FOREIGN:
+            (folder / name).write_bytes(b"x" * 40)
+            made.append(str((folder / name).relative_to(root)))
+    return sorted(made)
+
+
+def test_files_of_other_programs_are_no_damage(output: PredictionStore) -> None:
+    assert find_foreign_files(output.url) == []
+    made = add_foreign_files(Path(output.url))
+    (Path(output.url) / "notes").mkdir()
+    (Path(output.url) / "prediction" / "c.0.0.bak").write_bytes(b"x")
+    assert verify(output.url) == []
+    assert find_foreign_files(output.url) == sorted([*made, "notes", "prediction/c.0.0.bak"])
+    # A run that continues and repairs the output leaves them alone.
+    assert repaired(output) == []
+    output.compact(keep=0)
+    assert verify(output.url) == []
+    assert find_foreign_files(output.url) == sorted([*made, "notes", "prediction/c.0.0.bak"])
+
+
+def test_damage_among_files_of_other_programs_is_found(output: PredictionStore) -> None:
+    root = Path(output.url)
+    add_foreign_files(root)
+    (root / "prediction/c.3.0").write_bytes(b"x")
+    for name in ("contents.json", "contents.copy.json"):
+        (root / ".fcdcc" / name).write_bytes(b"x")
+    found = verify(output.url)
+    assert ("prediction/c.3.0", 3) in {(damage.path, damage.block) for damage in found}
+    assert not any(damage.path.rpartition("/")[2] in FOREIGN for damage in found)
+
+
+def test_a_folder_with_files_of_other_programs_only_is_empty(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in FOREIGN:
+        (out / name).write_bytes(b"x")
+    fill(make_output(str(out)))
+    assert verify(out) == []

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .preparation import Preparation
     from .records import BlockRecord
     from .runs import StoredRun
-    from .verification import Damage, damaged_blocks, verify
+    from .verification import Damage, damaged_blocks, find_foreign_files, verify
 
 __all__ = [
     "Axes",
@@ -78,6 +78,7 @@ __all__ = [
     "create_predictions",
     "damaged_blocks",
     "find_axes",
+    "find_foreign_files",
     "hold",
     "inspect_output",
     "open_images",
@@ -115,6 +116,7 @@ _MODULE_OF = {
     "create_predictions": "outputs",
     "damaged_blocks": "verification",
     "find_axes": "axes",
+    "find_foreign_files": "verification",
     "hold": "locking",
     "inspect_output": "outputs",
     "open_images": "images",

@@ -160,7 +160,8 @@ class LocalFolder(Folder):
     def sizes(self, folder: str) -> dict[str, int]:
         """List the files of a folder."""
         found: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._path(folder)) as entries:
+        missing = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+        with missing, os.scandir(self._path(folder)) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_file():

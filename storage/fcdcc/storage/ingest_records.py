@@ -22,6 +22,7 @@ from .checksummed_json import Json, seal, unseal
 from .errors import DamageError
 from .files import Folder
 from .fingerprint import Fingerprint
+from .foreign_files import is_foreign
 from .layout import MAX_BLOCKS
 from .locations import shown
 from .picture_folder import FileState
@@ -206,7 +207,7 @@ def read_records(out: Folder) -> list[list[Entry]]:
         If a record is damaged, or a newer version wrote it.
     """
     found: list[list[Entry]] = []
-    for name, data in out.read_many(sorted(out.sizes(RECORDS))):
+    for name, data in out.read_many(_record_names(out)):
         members = _members(out, name, data)
         with _understood(out, name):
             number = int(name.removeprefix(f"{RECORDS}/").removesuffix(".json"))
@@ -229,6 +230,10 @@ def _check_form(form: Mapping[str, Json]) -> None:
     for name, allowed in choices.items():
         if name in form and form[name] not in allowed:
             raise ValueError(f"{name} {form[name]!r:.40}")
+
+
+def _record_names(out: Folder) -> list[str]:
+    return sorted(name for name in out.sizes(RECORDS) if not is_foreign(name))
 
 
 def _held(out: Folder, members: Mapping[str, Json]) -> Mapping[str, Json]:

@@ -19,7 +19,8 @@ from typing import Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from .errors import InputError, OutputError
-from .files import Folder
+from .files import SCRATCH, Folder
+from .foreign_files import is_foreign
 from .ingest_records import OPTIONS, Entry, StoredOptions, read_options
 from .ingested_images import IngestedImages, class_of
 from .locations import is_local, normalise, shown
@@ -219,6 +220,7 @@ def ingest(
         with _reported(location):
             _check_place(out)
             with hold(location), ThreadPoolExecutor(threads) as pool:
+                out.delete(out.sizes(SCRATCH))  # of a call that was killed
                 options = update.options(wanted, read_options(out), shown(location))
                 images = IngestedImages(out, options)
                 return update.run(images, partial(read_files, pool, threads, root), remove_missing)
@@ -240,7 +242,7 @@ def _reported(location: str) -> Iterator[None]:
 
 def _check_place(out: Folder) -> None:
     """Raise OutputError if something else is at the place."""
-    entries = out.entries() or []
+    entries = [entry for entry in out.entries() or () if entry == PRIVATE or not is_foreign(entry)]
     if not entries or out.size(OPTIONS) is not None:
         return
     if entries == [PRIVATE] and not out.sizes(PRIVATE):  # a call was killed in its first moment

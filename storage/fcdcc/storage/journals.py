@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from .checksummed_json import Json, seal, unseal
 from .errors import DamageError, OutputError
 from .files import MAX_RECORD_BYTES, Folder
+from .foreign_files import is_foreign
 from .locations import normalise, shown
 from .objects import open_folder
 from .runs import PRIVATE
@@ -105,7 +106,8 @@ def last_journal(url: str | os.PathLike[str]) -> dict[str, Json] | None:
 
 def _names(folder: Folder) -> list[str]:
     try:
-        return sorted(name for name in folder.sizes(JOURNALS) if name.endswith(".json"))
+        names = [name for name in folder.sizes(JOURNALS) if not is_foreign(name)]
+        return sorted(name for name in names if name.endswith(".json"))
     except OSError as error:
         raise OutputError(f"{shown(folder.location)} cannot be read: {error}") from error
 

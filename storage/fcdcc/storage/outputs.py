@@ -12,6 +12,7 @@ from .chunks import OutputArray
 from .errors import DamageError, OutputError, OutputMismatchError
 from .files import MAX_RECORD_BYTES, SCRATCH, Folder
 from .fingerprint import Fingerprint
+from .foreign_files import is_foreign
 from .journals import damaged_journals
 from .layout import BlockLayout
 from .locations import normalise, shown
@@ -66,7 +67,7 @@ def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
     """
     location = normalise(url)
     folder = open_folder(location)
-    entries = _entries(folder)
+    entries = [e for e in _entries(folder) or () if e == PRIVATE or not is_foreign(e)]
     if not entries:
         return None
     run = read_run(folder) if PRIVATE in entries else None

@@ -15,24 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import InputError
+from .foreign_files import is_foreign
 from .pictures import has_picture_suffix
 
 __all__ = ["FileState", "Found", "find_pictures"]
-
-SYSTEM_ENTRIES = frozenset(
-    {
-        "#recycle",
-        "$recycle.bin",
-        "@eadir",
-        "@recycle",
-        "__macosx",
-        "desktop.ini",
-        "lost+found",
-        "system volume information",
-        "thumbs.db",
-    }
-)
-"""Names, in lower case, of what operating systems and network drives leave in folders."""
 
 ZARR_METADATA = frozenset({"zarr.json", ".zgroup", ".zarray"})
 """A folder with one of these files is a Zarr store."""
@@ -207,6 +193,6 @@ class _Walk:
 
 def _problem_of_name(name: str) -> str | None:
     """Return why entries of a name are left out; None if they are not."""
-    if name.lower() in SYSTEM_ENTRIES:
-        return "it belongs to the operating system"
-    return "its name begins with a dot" if name.startswith(".") else None
+    if name.startswith("."):
+        return "its name begins with a dot"
+    return "it belongs to the operating system" if is_foreign(name) else None

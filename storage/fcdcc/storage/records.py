@@ -20,6 +20,7 @@ from typing import Literal
 from .checksummed_json import Json, digest, seal, unseal
 from .errors import DamageError
 from .files import MAX_RECORD_BYTES, Folder, inside
+from .foreign_files import is_foreign
 from .regular_files import NotRegularError
 
 __all__ = [
@@ -266,7 +267,7 @@ def drop_unreadable(folder: Folder) -> None:
 
 def _listed(folder: Folder) -> tuple[list[str], list[str]]:
     """Return the files with one record each, and the segments, oldest first."""
-    names = sorted(folder.sizes(RECORDS))
+    names = sorted(name for name in folder.sizes(RECORDS) if not is_foreign(name))
     return (
         [name for name in names if name.endswith(".json")],
         [name for name in names if name.endswith(".jsonl")],

@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 from .checksummed_json import unseal
 from .errors import DamageError, OutputError
 from .files import MAX_RECORD_BYTES, Folder
-from .journals import damaged_journals
+from .foreign_files import is_foreign
+from .journals import JOURNALS, damaged_journals
 from .layout import BlockLayout
 from .locations import normalise, shown
 from .objects import open_folder
@@ -20,7 +21,7 @@ from .records import RECORDS, BlockRecord, Chunk, read_records
 from .regular_files import NotRegularError
 from .runs import CONTENTS, PRIVATE, RUN, StoredRun, copies, marker, read_contents, read_run
 
-__all__ = ["Damage", "damaged_blocks", "verify"]
+__all__ = ["Damage", "damaged_blocks", "find_foreign_files", "verify"]
 
 _READING_THREADS = 4
 
@@ -109,6 +110,36 @@ def _verified(folder: Folder) -> list[Damage]:
     return sorted(found, key=lambda damage: (damage.path, damage.kind))
 
 
+def find_foreign_files(url: str | os.PathLike[str]) -> list[str]:
+    """Return the files and folders in an output that are no part of it, sorted.
+
+    Operating systems and other programs leave such files. They are no damage: nothing reads them.
+
+    Raises
+    ------
+    OutputError
+        If there is no output, or it cannot be read.
+    """
+    folder = open_folder(normalise(url))
+    check_is_output(folder)
+    run, contents = _whole(read_run, folder), _whole(read_contents, folder)
+    found = [
+        n for part in (PRIVATE, RECORDS, JOURNALS) for n in folder.sizes(part) if is_foreign(n)
+    ]
+    if run is None or contents is None:
+        return sorted(found)
+    arrays = {array.name for array in run.arrays}
+    others = {name.partition("/")[0] for name in contents.files} - arrays
+    found += sorted({*(folder.entries() or ())} - arrays - others - {PRIVATE})
+    for array in run.arrays:
+        known = f"{array.name}/zarr.json"
+        names = folder.sizes(array.name)
+        found += [n for n in names if n != known and array.block_of(n, run.batch) is None]
+    for name in others - {"zarr.json"}:
+        found += folder.sizes(name).keys() - contents.files.keys()
+    return sorted(found)
+
+
 def damaged_blocks(found: Iterable[Damage]) -> list[int]:
     """Return the blocks that have to be computed again because of damage, ascending."""
     return sorted({damage.block for damage in found if damage.block is not None})
@@ -165,8 +196,10 @@ def _unvouched(folder: Folder, run: StoredRun | None) -> Iterator[Damage]:
     """Yield the files whose checksums are lost with ``contents.json``; a run writes them again."""
     ours = {array.name for array in run.arrays} if run is not None else set()
     for entry in folder.entries() or ():
+        if is_foreign(entry):
+            continue
         for name in ("zarr.json",) if entry == "zarr.json" else sorted(folder.sizes(entry)):
-            if entry != PRIVATE and (entry not in ours or name.endswith("/zarr.json")):
+            if (entry not in ours or name.endswith("/zarr.json")) and not is_foreign(name):
                 reason = f"its checksum is lost, since {CONTENTS} is damaged"
                 yield Damage(name, "changed", None, reason)
 
@@ -193,7 +226,9 @@ def _strangers(
     for array in run.arrays:
         for name in sorted(folder.sizes(array.name).keys() - known - {f"{array.name}/zarr.json"}):
             owner = array.block_of(name, run.batch)
-            if owner is not None and owner in records:
+            if owner is None:
+                continue  # no chunk by its name
+            if owner in records:
                 continue  # left by a failed attempt, which has a record
             yield Damage(name, "unrecorded", owner, "data without a record")
     if folder.size(marker(run.output)) is None:

@@ -129,3 +129,20 @@ def test_flipped_bits_and_cut_files_are_all_named_and_repaired(
     assert fcdcc("verify", output).exit_code == 0
     stored_again = xr.open_zarr(output)["prediction"].values
     np.testing.assert_allclose(stored_again, files.expected, atol=1e-5)
+
+
+def test_verify_notes_files_of_other_programs(files: Files, scheduler: str, tmp_path: Path) -> None:
+    output = tmp_path / "out.zarr"
+    run(files, output, scheduler)
+    for name in (".DS_Store", "prediction/._c.0.0", ".fcdcc/blocks/.nfs0001"):
+        (output / name).write_bytes(b"x")
+    result = fcdcc("verify", output)
+    assert result.exit_code == 0
+    *noted, last = result.stdout.splitlines()
+    assert last == "nothing is damaged"
+    assert [line.split(":")[0] for line in noted] == [
+        ".DS_Store", ".fcdcc/blocks/.nfs0001", "prediction/._c.0.0",
+    ]  # fmt: skip
+    assert json.loads(fcdcc("verify", output, "--json").stdout)["status"] == "whole"
+    assert run(files, output, scheduler)["blocks_done"] == 0
+    assert fcdcc("status", output).exit_code == 0

@@ -79,6 +79,8 @@ def verify(ctx: click.Context, output: str, as_json: bool) -> None:
     else:
         for damage in found.damage:
             click.echo(printable(str(damage)))
+        for name in found.foreign:
+            click.echo(printable(f"{name}: not a file of this output, and no damage"))
         click.echo(_conclusion_line(len(found.damage), len(found.blocks), found.marked))
     if found.damage:
         ctx.exit(ExitCode.DAMAGED)

@@ -14,6 +14,7 @@ from fcdcc.storage import (
     PredictionStore,
     Progress,
     damaged_blocks,
+    find_foreign_files,
     hold,
     open_predictions,
     salvage_predictions,
@@ -74,11 +75,14 @@ class Verification:
         Blocks that the next run computes again because of it, ascending.
     marked
         Whether that is recorded: it is not if the output cannot be written.
+    foreign
+        Files and folders that are no part of the output, and no damage.
     """
 
     damage: tuple[Damage, ...]
     blocks: tuple[int, ...]
     marked: bool
+    foreign: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verification as plain values."""
@@ -133,16 +137,16 @@ def verify_output(output: str) -> Verification:
 
 
 def _verify(output: str, mark: bool) -> Verification:
-    found = verify(output)
+    found, foreign = verify(output), tuple(find_foreign_files(output))
     try:
         store = _store_of(output, found)
     except DamageError:  # its layout is damaged
-        return Verification(tuple(found), (), marked=False)
+        return Verification(tuple(found), (), marked=False, foreign=foreign)
     found += _marked_before(store.progress(), found)
     blocks = [block for block in damaged_blocks(found) if block < store.layout.blocks]
     if mark:
         _mark(store, blocks, found)
-    return Verification(tuple(found), tuple(blocks), mark)
+    return Verification(tuple(found), tuple(blocks), mark, foreign)
 
 
 def _store_of(output: str, found: Iterable[Damage]) -> PredictionStore:
