@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +90,74 @@ def test_what_does_not_fit_is_one_line_with_both_shapes(
     if "fits" in text or "that is" in text:
         assert str(shape) in text
         assert "(any, 3, 32, 32)" in text
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "model", "order", "dims"),
+    [
+        # axes of length 1 that are left out
+        ((1, 3, 1, 32, 32), ("t", "c", "z", "y", "x"), MODEL, (0, 1, 3, 4), "t c y x"),
+        ((9, 3, 1, 32, 32), ("time", "band", "level", "y", "x"), MODEL, (0, 1, 3, 4), None),
+        ((9, 1, 3, 32, 32), None, MODEL, (0, 2, 3, 4), "n c y x"),
+        ((9, 32, 32, 1, 3), None, MODEL, (0, 4, 1, 2), "n c y x"),
+        ((1, 9, 3, 1, 32, 32), ("n", "z", "c", "d", "y", "x"), MODEL, (1, 2, 4, 5), "z c y x"),
+        # an axis of channels that is added
+        ((9, 32, 32), ("n", "y", "x"), (None, 1, 32, 32), (0, None, 1, 2), "n c y x"),
+        ((9, 32, 32), None, (None, 1, None, None), (0, None, 1, 2), "n c y x"),
+        ((9, 7, 8, 9), ("time", "z", "y", "x"), (None, 1, 7, 8, 9), (0, None, 1, 2, 3), None),
+        ((9, 1, 32, 32), ("time", "z", "y", "x"), (None, 1, 32, 32), (0, None, 2, 3), None),
+        # an axis of images that is added
+        ((3, 32, 32), ("c", "y", "x"), MODEL, (None, 0, 1, 2), "n c y x"),
+        ((32, 32, 3), None, MODEL, (None, 2, 0, 1), "n c y x"),
+        ((32, 32), ("lat", "lon"), (None, 1, 32, 32), (None, None, 0, 1), "n c lat lon"),
+        # names that mean images for one model and space for another
+        ((9, 32, 32), ("slice", "y", "x"), (None, 1, 32, 32), (0, None, 1, 2), "slice c y x"),
+        ((9, 3, 32, 32), ("position", "c", "y", "x"), MODEL, (0, 1, 2, 3), "position c y x"),
+        ((9, 4, 50), ("n", "c", "position"), (None, 4, 50), (0, 1, 2), "n c position"),
+        ((9, 50, 4), ("time", "position", "c"), (None, 4, 50), (0, 2, 1), "time c position"),
+        ((7, 32, 32), ("z", "y", "x"), (None, 1, 32, 32), (0, None, 1, 2), "z c y x"),
+        ((7, 32, 32), ("z", "y", "x"), (None, 1, 7, 32, 32), (None, None, 0, 1, 2), "n c z y x"),
+        ((3, 7, 32, 32), ("c", "z", "y", "x"), MODEL, (1, 0, 2, 3), "z c y x"),
+        ((3, 7, 32, 32), ("c", "z", "y", "x"), (None, 3, 7, 32, 32), (None, 0, 1, 2, 3), None),
+        ((9, 3, 32, 32), ("frame", "c", "y", "x"), MODEL, (0, 1, 2, 3), "frame c y x"),
+    ],
+)
+def test_more_and_fewer_axes_than_the_model_has(
+    shape: tuple[int, ...],
+    names: tuple[str, ...] | None,
+    model: tuple[int | None, ...],
+    order: tuple[int | None, ...],
+    dims: str | None,
+) -> None:
+    axes = find_axes(shape, names, model)
+    assert axes.order == order
+    if dims is not None:
+        assert axes.names == tuple(dims.split())
+    stored = np.arange(np.prod(shape)).reshape(shape)
+    arranged = axes.arrange(stored)
+    assert arranged.shape == axes.shape_of(shape)
+    assert arranged.shape[1:] == tuple(
+        got if want is None else want
+        for want, got in zip(model[1:], arranged.shape[1:], strict=True)
+    )
+    kept = [axis for axis in order if axis is not None]
+    assert np.array_equal(arranged.ravel(), stored.transpose(*kept, *axes.dropped).ravel())
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "message"),
+    [
+        ((9, 32, 32), ("n", "y", "x"), "--input-array"),
+        ((5, 3, 7, 32, 32), ("t", "c", "z", "y", "x"), "only axes of length 1"),
+        ((9, 4, 32, 32), ("n", "c", "y", "x"), r"4 channels.*--channels 0,1,2"),
+        ((9, 4, 32, 32), None, "--channels"),
+    ],
+)
+def test_what_does_not_fit_says_how_to_go_on(
+    shape: tuple[int, ...], names: tuple[str, ...] | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        find_axes(shape, names, MODEL)
 
 
 @given(st.integers(1, 3), st.booleans(), st.lists(st.integers(1, 9), min_size=5, max_size=5))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.server
 import pickle
 import threading
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -145,8 +146,11 @@ def test_a_dataset_of_xarray_is_understood(tmp_path: Path, zarr_format: int) -> 
     ids = source.read_ids(2, 4)
     assert ids is not None
     assert ids.tolist() == ["é2", "é3"]
-    assert np.array_equal(source.spatial_coords()["lat"], np.arange(8.0))
-    assert "lon" not in source.spatial_coords()
+    coordinates = {found.name: found for found in source.coordinates({"lat": 8, "lon": 6})}
+    assert [*coordinates] == ["image_id", "lat", "time"]
+    assert np.array_equal(coordinates["lat"].values, np.arange(8.0))
+    assert coordinates["time"].attributes["units"] == "days since 2026-01-01 00:00:00"
+    assert [found.name for found in source.coordinates({"lat": 4})] == ["image_id", "time"]
 
 
 @pytest.mark.parametrize(
@@ -304,13 +308,17 @@ def test_images_behind_http_are_read_and_no_secret_is_shown(tmp_path: Path, serv
     assert "geheim" not in str(caught.value)
 
 
-def write_ome(folder: Path, axes: list[str], zarr_format: int) -> Any:
+def write_ome(
+    folder: Path, axes: list[str], zarr_format: int, sizes: dict[str, int] | None = None
+) -> Any:
     """Store one image as OME-Zarr in two resolutions and return it."""
-    shape = tuple({"c": 3, "y": 8, "x": 6}.get(axis, 2) for axis in axes)
+    sizes = sizes or {"c": 3, "y": 8, "x": 6}
+    shape = tuple(sizes.get(axis, 2) for axis in axes)
+    kinds = {"t": "time", "c": "channel"}
     group = zarr.create_group(str(folder), zarr_format=zarr_format)  # type: ignore[arg-type] # 2 or 3
     scales: list[Any] = [
         {
-            "axes": [{"name": axis} for axis in axes],
+            "axes": [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes],
             "datasets": [{"path": "0"}, {"path": "1"}],
         }
     ]
@@ -333,7 +341,198 @@ def test_one_ome_zarr_image_is_a_batch_of_one(tmp_path: Path, zarr_format: int) 
     assert source.read(1, 1).shape == (0, 3, 8, 6)
 
 
-def test_other_ome_zarr_images_are_refused_in_words(tmp_path: Path) -> None:
+def test_ome_zarr_images_with_longer_axes_than_the_model_takes_are_refused(tmp_path: Path) -> None:
     write_ome(tmp_path / "image.zarr", ["t", "c", "z", "y", "x"], 3)
-    with pytest.raises(InputError, match=r"\(t, c, z, y, x\).*only \(c, y, x\)"):
+    with pytest.raises(InputError, match=r"\(t, c, z, y, x\).*only axes of length 1 can be left"):
         open_images(tmp_path / "image.zarr", expect=MODEL)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("axes", "images", "order"),
+    [
+        ("tczyx", {"t": 1, "z": 1}, lambda x: x[:, :, 0]),
+        ("tczyx", {"t": 4, "z": 1}, lambda x: x[:, :, 0]),
+        ("czyx", {"z": 5}, lambda x: x.transpose(1, 0, 2, 3)),
+        ("tczyx", {"t": 1, "z": 5}, lambda x: x[0].transpose(1, 0, 2, 3)),
+        ("tcyx", {"t": 4}, lambda x: x),
+    ],
+)
+def test_axes_have_the_roles_that_ome_zarr_gives_them(
+    tmp_path: Path, axes: str, images: dict[str, int], order: Any, zarr_format: int
+) -> None:
+    sizes = {"c": 3, "y": 8, "x": 6} | images
+    values = write_ome(tmp_path / "i.zarr", list(axes), zarr_format, sizes)
+    wanted = order(values)
+    for url, name in ((tmp_path / "i.zarr", None), (tmp_path / "i.zarr", "0")):
+        source = open_images(url, name, expect=MODEL)
+        assert source.images == len(wanted)
+        assert np.array_equal(source.read(0, len(wanted)), wanted)
+        assert np.array_equal(source.read_rows(0, 1, 2, 5), wanted[:1, :, 2:5])
+    direct = open_images(tmp_path / "i.zarr" / "0", expect=MODEL)
+    assert np.array_equal(direct.read(0, len(wanted)), wanted)
+    half = open_images(tmp_path / "i.zarr", "1", expect=(None, 3, 4, 3))
+    assert np.array_equal(half.read(0, 1), wanted[:1, :, ::2, ::2])
+
+
+def write_series(folder: Path, count: int, *, listed: bool) -> Any:
+    root = zarr.create_group(str(folder), zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    values = [write_ome(folder / str(n), ["t", "c", "z", "y", "x"], 2, ONE) for n in range(count)]
+    if listed:
+        root.create_group("OME").attrs["series"] = [str(n) for n in range(count)]
+    return values
+
+
+ONE = {"t": 1, "z": 1, "c": 3, "y": 8, "x": 6}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_images_of_a_series_are_named_and_one_can_be_chosen(
+    tmp_path: Path, listed: bool
+) -> None:
+    values = write_series(tmp_path / "bf.zarr", 3, listed=listed)
+    with pytest.raises(InputError, match=r"0/0, 1/0, 2/0; name the one.*--input-array 0/0"):
+        open_images(tmp_path / "bf.zarr", expect=MODEL)
+    for name in ("1", "1/0"):
+        source = open_images(tmp_path / "bf.zarr", name, expect=MODEL)
+        assert np.array_equal(source.read(0, 1), values[1][:, :, 0])
+
+
+def test_a_series_of_one_image_is_that_image(tmp_path: Path) -> None:
+    [value] = write_series(tmp_path / "bf.zarr", 1, listed=True)
+    source = open_images(tmp_path / "bf.zarr", expect=MODEL)
+    assert np.array_equal(source.read(0, 1), value[:, :, 0])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_the_images_of_a_plate_are_named_with_their_paths(tmp_path: Path, zarr_format: Any) -> None:
+    plate = zarr.create_group(str(tmp_path / "p.zarr"), zarr_format=zarr_format)
+
+    def describe(group: Any, what: str, members: dict[str, Any]) -> None:
+        own = {what: members}
+        group.attrs.update(own if zarr_format == 2 else {"ome": {"version": "0.5"} | own})
+
+    describe(plate, "plate", {"wells": [{"path": "A/1"}, {"path": "B/2"}]})
+    for path in ("A/1", "B/2"):
+        describe(plate.create_group(path), "well", {"images": [{"path": "0"}, {"path": "1"}]})
+        for field in "01":
+            write_ome(tmp_path / "p.zarr" / path / field, list(ONE), zarr_format, ONE)
+    with pytest.raises(InputError, match=r"A/1/0/0, A/1/1/0, B/2/0/0, B/2/1/0"):
+        open_images(tmp_path / "p.zarr", expect=MODEL)
+    with pytest.raises(InputError, match=r"'A/1'.*group.*A/1/0/0, A/1/1/0"):
+        open_images(tmp_path / "p.zarr", "A/1", expect=MODEL)
+    assert open_images(tmp_path / "p.zarr", "B/2/1", expect=MODEL).path == "B/2/1/0"
+
+
+def test_a_plate_without_its_images_is_one_clear_line(tmp_path: Path) -> None:
+    plate = zarr.create_group(str(tmp_path / "p.zarr"), zarr_format=2)
+    plate.attrs["plate"] = {"wells": [{"path": "A/1"}]}
+    with pytest.raises(InputError, match="names images that are not there"):
+        open_images(tmp_path / "p.zarr", expect=MODEL)
+
+
+@pytest.mark.parametrize("folder_inside", [True, False])
+def test_a_zip_file_is_opened_by_its_path(tmp_path: Path, folder_inside: bool) -> None:
+    values = write_images(str(tmp_path / "i.zarr"), NCYX, path="image", chunks=(4, 3, 8, 6))
+    write_images(str(tmp_path / "i.zarr"), (10,), "int64", path="image_id")
+    with zipfile.ZipFile(tmp_path / "i.zarr.zip", "w") as archive:
+        for file in sorted((tmp_path / "i.zarr").rglob("*")):
+            start = tmp_path if folder_inside else tmp_path / "i.zarr"
+            archive.write(file, file.relative_to(start))
+    source = pickle.loads(pickle.dumps(open_images(tmp_path / "i.zarr.zip", expect=MODEL)))
+    assert (source.path, source.ids_name) == ("image", "image_id")
+    assert np.array_equal(source.read(3, 9), values[3:9])
+
+
+def test_channels_are_selected_by_number_and_by_name(tmp_path: Path) -> None:
+    values = np.arange(4 * 5 * 8 * 6, dtype=np.uint16).reshape(4, 5, 8, 6)
+    bands = ["B02", "B03", "B04", "B08", "SCL"]
+    dataset = xr.Dataset({"image": (("time", "band", "y", "x"), values)}, {"band": bands})
+    dataset["band"] = dataset["band"].astype(np.dtypes.StringDType())
+    dataset.to_zarr(tmp_path / "i.zarr", consolidated=False, encoding=CHUNKED)
+    with pytest.raises(InputError, match=r"5 channels.*--channels 0,1,2"):
+        open_images(tmp_path / "i.zarr", expect=MODEL)
+    for chosen, numbers in (
+        ([0, 1, 2], [0, 1, 2]),
+        (["2", "1", "0"], [2, 1, 0]),
+        (["B04", "b03", "B02"], [2, 1, 0]),
+        ([0, 2, 4], [0, 2, 4]),
+        ([3, 3, 0], [3, 3, 0]),
+    ):
+        source = open_images(tmp_path / "i.zarr", channels=chosen, expect=MODEL)
+        assert np.array_equal(source.read(1, 4), values[1:4, numbers])
+        assert np.array_equal(source.read_rows(1, 4, 2, 5), values[1:4, numbers, 2:5])
+        assert source.identity["channels"] == numbers
+    with pytest.raises(InputError, match=r"'B11'.*0 B02, 1 B03, 2 B04, 3 B08, 4 SCL"):
+        open_images(tmp_path / "i.zarr", channels=["B11"], expect=MODEL)
+    with pytest.raises(InputError, match="channel '5'"):
+        open_images(tmp_path / "i.zarr", channels=[0, 1, 5], expect=MODEL)
+    with pytest.raises(InputError, match="2 channels are selected and the model takes 3"):
+        open_images(tmp_path / "i.zarr", channels=[0, 1], expect=MODEL)
+
+
+CHUNKED = {"image": {"chunks": (2, 1, 4, 6)}}
+
+
+def test_all_channels_in_their_order_are_the_plain_input(tmp_path: Path) -> None:
+    write_images(str(tmp_path), NCYX)
+    plain = open_images(tmp_path, expect=MODEL)
+    assert open_images(tmp_path, channels=[0, 1, 2], expect=MODEL) == plain
+
+
+def test_channels_last_are_selected_too(tmp_path: Path) -> None:
+    values = write_images(str(tmp_path), (10, 8, 6, 4), dimension_names=("n", "y", "x", "c"))
+    source = open_images(tmp_path, channels=["0", "1", "3"], expect=MODEL)
+    assert np.array_equal(source.read(0, 10), values.transpose(0, 3, 1, 2)[:, [0, 1, 3]])
+
+
+def test_several_arrays_are_stacked_as_channels(place: str) -> None:
+    url = f"{place}/bands.zarr"
+    names = ("time", "y", "x")
+    values = {
+        band: np.random.default_rng(n).integers(0, 99, (10, 8, 6), np.uint8)
+        for n, band in enumerate(("B02", "B03", "B04"))
+    }
+    group = zarr.create_group(url)
+    for band, value in values.items():
+        group.create_array(band, data=value, dimension_names=names)
+    group.create_array("time", data=np.arange(10), dimension_names=("time",))
+    with pytest.raises(InputError, match=r"3 arrays.*several to stack them as channels"):
+        open_images(url, expect=MODEL)
+    source = open_images(url, ["B04", "B03", "B02"], expect=MODEL)
+    wanted = np.stack([values[band] for band in ("B04", "B03", "B02")], axis=1)
+    assert (source.shape, source.dims, source.ids_name) == (NCYX, ("time", "c", "y", "x"), "time")
+    assert np.array_equal(source.read(2, 7), wanted[2:7])
+    assert source.identity["arrays"] == ["B04", "B03", "B02"]
+    some = open_images(url, ["B04", "B03", "B02"], channels=["B02", "B04"], expect=(None, 2, 8, 6))
+    assert np.array_equal(some.read(0, 10), wanted[:, [2, 0]])
+    with pytest.raises(InputError, match="2 channels are selected and the model takes 3"):
+        open_images(url, ["B04", "B03"], expect=MODEL)
+
+
+def test_arrays_of_other_images_are_not_stacked(tmp_path: Path) -> None:
+    names = ("time", "y", "x")
+    write_images(str(tmp_path), (10, 8, 6), path="a", dimension_names=names)
+    write_images(str(tmp_path), (9, 8, 6), path="b", dimension_names=names)
+    write_images(str(tmp_path), (10, 8, 6), "uint16", path="c", dimension_names=names)
+    for other in "bc":
+        with pytest.raises(InputError, match="expected the same images"):
+            open_images(tmp_path, ["a", other], expect=(None, 2, 8, 6))
+
+
+@pytest.mark.parametrize("names", [("n", "y", "x"), ("time", "y", "x"), ("slice", "y", "x"), None])
+def test_grey_images_without_an_axis_of_channels_are_read(
+    tmp_path: Path, names: tuple[str, ...] | None
+) -> None:
+    values = write_images(str(tmp_path), (10, 8, 6), dimension_names=names)
+    source = open_images(tmp_path, expect=(None, 1, 8, 6))
+    assert np.array_equal(source.read(2, 7), values[2:7, None])
+    assert np.array_equal(source.read_rows(2, 7, 1, 3), values[2:7, None, 1:3])
+
+
+def test_a_picture_without_an_axis_of_images_is_a_batch_of_one(tmp_path: Path) -> None:
+    values = write_images(str(tmp_path), (3, 8, 6), dimension_names=("band", "y", "x"))
+    source = open_images(tmp_path, expect=MODEL)
+    assert source.images == 1
+    assert np.array_equal(source.read(0, 1), values[None])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,9 @@ def test_mean_and_std_are_per_channel_or_one_for_all(channels: int, count: int) 
     "options",
     [
         {"scale": "half"},
+        {"scale": 0},
+        {"scale": -255},
+        {"scale": float("nan")},
         {"dtype": "float16"},
         {"mean": float("nan")},
         {"mean": ()},
@@ -88,7 +92,38 @@ def test_a_list_and_a_tuple_are_the_same_value_and_it_travels() -> None:
     assert hash(preparation) == hash(pickle.loads(pickle.dumps(preparation)))
 
 
+@pytest.mark.parametrize(
+    ("scale", "dtype", "divisor"),
+    [
+        ("auto", "uint8", 255),
+        ("auto", "uint16", 1),
+        ("auto", "float32", 1),
+        ("none", "uint8", 1),
+        ("max", "uint8", 255),
+        ("max", "uint16", 65535),
+        ("max", "int16", 32767),
+        (4095, "uint16", 4095),
+        (10000.0, "float64", 10000),
+        (0.5, "uint8", 0.5),
+    ],
+)
+def test_a_scale_is_what_the_values_are_divided_by(scale: Any, dtype: str, divisor: float) -> None:
+    images = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+    wanted = images.astype(np.float32) / np.float32(divisor)
+    assert np.array_equal(Preparation(scale).apply(images), wanted)
+
+
+def test_floats_have_no_largest_value_to_scale_by() -> None:
+    preparation = Preparation("max")
+    preparation.check(3, "uint16")
+    with pytest.raises(PreparationError, match="float32, which have no largest value"):
+        preparation.check(3, "float32")
+    with pytest.raises(PreparationError, match="give the number"):
+        preparation.apply(np.zeros((1, 3, 2)))
+
+
 def test_what_determines_the_images_is_in_the_fingerprint() -> None:
     assert Preparation().as_json() != Preparation("none").as_json()
+    assert Preparation(255).as_json() != Preparation("max").as_json()
     assert Preparation(mean=0.5).as_json() != Preparation(mean=0.25).as_json()
     assert Preparation(dtype="float64").as_json() != Preparation().as_json()

@@ -6,6 +6,7 @@ and the keyword in Python. Field descriptions are the help texts of the command 
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -33,6 +34,27 @@ def _as_tuple(value: object) -> object:
     if isinstance(value, list):
         return tuple(value)
     return (value,) if isinstance(value, int | float) else value
+
+
+def _as_names(value: object) -> object:
+    """Return names or numbers in a text, separated by commas, or in a list, as a tuple of texts."""
+    values = [value] if isinstance(value, str | int) else value
+    if not isinstance(values, list | tuple):
+        return value
+    return tuple(part.strip() for item in values for part in str(item).split(","))
+
+
+def _as_scale(value: object) -> object:
+    """Return the number that a text is, if it is one, or a word that stands for a scale."""
+    if value in SCALE_WORDS:
+        return value
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        number = math.nan
+    if isinstance(value, bool) or not 0 < number < math.inf:
+        raise ValueError("expected auto, none, max, or a number above 0 to divide by")
+    return number
 
 
 def _as_bytes(value: object) -> object:
@@ -66,6 +88,7 @@ ARGUMENTS = ("model", "input", "output")
 CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
+SCALE_WORDS = ("auto", "none", "max")
 LogFormat = Literal["text", "json"]
 AUTO: Literal["auto"] = "auto"
 """Value of ``n`` and ``tolerate`` that leaves the number to the planner."""
@@ -93,6 +116,8 @@ Tolerance = Annotated[
     Discriminator(_kind_of_count),
 ]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_names)]
+Scale = Annotated[Literal["auto", "none", "max"] | float, BeforeValidator(_as_scale)]
 Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0, le=MAX_BYTES)]
 
 
@@ -215,9 +240,20 @@ class PlanOptions(_Options):
     calibrate: bool = Field(
         False, description="measure the workers' speed for this plan, and save it for later plans"
     )
-    input_array: str | None = Field(None, description="name of the image array in a group")
-    scale: Literal["auto", "none"] = Field(
-        "auto", description="auto: scale unsigned bytes to [0, 1]; none: use the values as they are"
+    input_array: Names | None = Field(
+        None,
+        description="name of the image array in a group; several, separated by commas or given one "
+        "by one, are stacked as channels",
+    )
+    channels: Names | None = Field(
+        None,
+        description="the channels to use, in this order: numbers that count from 0, or names, "
+        "separated by commas  [default: all]",
+    )
+    scale: Scale = Field(
+        "auto",
+        description="auto: divide unsigned bytes by 255; none: use the values as they are; max: "
+        "divide integers by the largest of their type; a number: divide by it",
     )
     mean: Numbers | None = Field(
         None, description="subtracted from the scaled values: one number, or one per channel"

@@ -24,7 +24,9 @@ from .errors import OutputError
 from .records import Chunk
 from .runs import Contents, StoredRun
 
-__all__ = ["Coordinate", "make_contents"]
+__all__ = ["Coordinate", "is_grid_mapping", "make_contents"]
+
+_GRID_MAPPING = ("grid_mapping_name", "crs_wkt", "spatial_ref", "GeoTransform")
 
 _COORDINATE_CHUNK = 65536
 """Values per chunk of a coordinate."""
@@ -32,14 +34,14 @@ _COORDINATE_CHUNK = 65536
 
 @dataclass(frozen=True, eq=False)
 class Coordinate:
-    """Labels along one axis of the output.
+    """Labels along one axis of the output, along several, or one value for all of it.
 
     Parameters
     ----------
     name
         Of the array; if it equals ``dim``, xarray makes it an index.
     dim
-        The axis that it labels.
+        The axis that it labels, or several, or none.
     values
         One per position: numbers or texts.
     attributes
@@ -47,21 +49,33 @@ class Coordinate:
     """
 
     name: str
-    dim: str
+    dim: str | tuple[str, ...]
     values: NDArray[Any]
     attributes: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name)
         values = np.asarray(self.values)
-        if values.ndim != 1 or values.dtype.kind not in "biufTUOMm":
+        if values.ndim != len(self.dims) or values.dtype.kind not in "biufTUOMm":
+            expected = {1: "one axis"}.get(len(self.dims), f"{len(self.dims)} axes")
             raise OutputError(
                 f"coordinate {self.name!r} has shape {values.shape} and type {values.dtype}; "
-                "expected one axis of numbers or texts"
+                f"expected {expected} of numbers or texts"
             )
         if values.dtype.kind in "UO":
-            values = np.array([str(v) for v in values], dtype=np.dtypes.StringDType())
+            texts = [str(v) for v in values.flat]
+            values = np.array(texts, dtype=np.dtypes.StringDType()).reshape(values.shape)
         object.__setattr__(self, "values", values)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The axes that it labels."""
+        return (self.dim,) if isinstance(self.dim, str) else self.dim
+
+
+def is_grid_mapping(attributes: Mapping[str, Json]) -> bool:
+    """Return whether an array with these attributes describes a coordinate system (CF)."""
+    return any(name in attributes for name in _GRID_MAPPING)
 
 
 def make_contents(
@@ -104,14 +118,17 @@ def make_contents(
     _add_coordinates(group, run, sizes, coordinates, coordinate_chunk)
     kept_texts, kept_blobs = _kept(run, kept, coordinates)
     labels = {c.name for c in coordinates} | {_array_of(name) for name in kept_texts}
+    mapping = _grid_mapping(coordinates, kept_texts)
     for array in run.arrays:
         apart = sorted(labels - {run.dim, *array.dims})
         attributes: dict[str, Json] = {"coordinates": " ".join(apart)} if apart else {}
+        if mapping is not None:
+            attributes["grid_mapping"] = mapping
         add_array(group, array, images, run.batch, run.dim, attributes)
     made = {name: buffer.to_bytes() for name, buffer in files.items()}
     texts = {n: data.decode() for n, data in made.items() if n.endswith("zarr.json")} | kept_texts
     texts["zarr.json"] = _consolidated(texts)
-    along_n = {c.name for c in coordinates if c.dim == run.dim}
+    along_n = {c.name for c in coordinates if run.dim in c.dims}
     chunks = {name: data for name, data in made.items() if name not in texts}
     blobs = {n: data for n, data in chunks.items() if _array_of(n) not in along_n} | kept_blobs
     sums = {n: Chunk.of(data) for n, data in chunks.items() if n not in blobs}
@@ -154,28 +171,29 @@ def _add_coordinates(
         if coordinate.name in taken:
             raise OutputError(f"two arrays with the name {coordinate.name!r}; rename a coordinate")
         taken.add(coordinate.name)
-        if coordinate.name in sizes and coordinate.name != coordinate.dim:
+        if coordinate.name in sizes and coordinate.dims != (coordinate.name,):
             raise OutputError(
                 f"coordinate {coordinate.name!r} along {coordinate.dim!r} has the name of another "
                 "axis; rename it"
             )
-        # An axis that no array has: the names of classes, if the arrays hold class numbers.
-        own = len(coordinate.values) if coordinate.name == coordinate.dim else -1
-        size = sizes.get(coordinate.dim, own)
-        enough = len(coordinate.values) >= size if coordinate.dim == run.dim else False
-        if not (enough or len(coordinate.values) == size):
-            raise OutputError(
-                f"coordinate {coordinate.name!r} has {len(coordinate.values)} values along "
-                f"{coordinate.dim!r}; expected {size if size >= 0 else 'no such axis'}"
-            )
-        values = coordinate.values[:size]
+        values = coordinate.values
+        for axis, dim in enumerate(coordinate.dims):
+            length = values.shape[axis]
+            # An axis that no array has: the names of classes, if the arrays hold class numbers.
+            size = sizes.get(dim, length if coordinate.name == dim else -1)
+            if not (length == size or (dim == run.dim and length > size)):
+                raise OutputError(
+                    f"coordinate {coordinate.name!r} has {length} values along {dim!r}; expected "
+                    f"{size if size >= 0 else 'no such axis'}"
+                )
+            values = values.take(range(size), axis=axis) if length > size else values
         stored = group.create_array(
             coordinate.name,
             shape=values.shape,
-            chunks=(chunk or min(_COORDINATE_CHUNK, len(values)),),
+            chunks=tuple(chunk or min(_COORDINATE_CHUNK, length) for length in values.shape),
             dtype=str if values.dtype.kind == "T" else values.dtype,
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
-            dimension_names=(coordinate.dim,),
+            dimension_names=coordinate.dims,
             chunk_key_encoding={"name": "default", "separator": "."},
             attributes=dict(coordinate.attributes),
             config={"write_empty_chunks": True},
@@ -193,6 +211,16 @@ def _kept(
     blobs = {n: data for n, data in kept.blobs.items() if _array_of(n) not in replaced}
     stay = {_array_of(name) for name in blobs}
     return {n: text for n, text in kept.texts.items() if _array_of(n) in stay}, blobs
+
+
+def _grid_mapping(coordinates: Sequence[Coordinate], kept_texts: Mapping[str, str]) -> str | None:
+    """Return the name of the coordinate that describes the coordinate system; None without one."""
+    attributes = {c.name: c.attributes for c in coordinates if not c.dims}
+    for name, text in kept_texts.items():
+        metadata = json.loads(text)
+        if metadata.get("shape") == []:
+            attributes[_array_of(name)] = metadata.get("attributes", {})
+    return next((name for name, own in attributes.items() if is_grid_mapping(own)), None)
 
 
 def _consolidated(texts: Mapping[str, str]) -> str:

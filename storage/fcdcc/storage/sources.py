@@ -8,75 +8,107 @@ and keeps it open.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .axes import Axes
 from .checksummed_json import Json
+from .coordinates import read_coordinate, read_coordinates, read_values
+from .decoding import Decoding
 from .errors import InputError
 from .locations import shown
 from .metadata import Coordinate
-from .stores import ZarrArray, attributes_of, open_array, open_node, read_part
+from .stores import ZarrArray, open_array, read_part
 
-__all__ = ["PIXEL_KINDS", "ImageSource", "sibling"]
+__all__ = ["PIXEL_KINDS", "ImageSource", "StoredImages", "opened", "sibling"]
 
 PIXEL_KINDS = "buif"
 """NumPy kinds of numbers that can be pixels."""
 
 
 @dataclass(frozen=True)
+class StoredImages:
+    """One Zarr array of images, or of some of their channels.
+
+    Parameters
+    ----------
+    path
+        Path of the array inside the group; empty for an array.
+    axes
+        How its axes become (n, c, *space).
+    channels
+        Number of channels that it has.
+    form
+        Digest of the array's metadata: if the array is replaced by one that is stored in
+        another way, sources of the new one do not use the open old one.
+    decoding
+        How its numbers are decoded; None if they are used as they are stored.
+    """
+
+    path: str
+    axes: Axes
+    channels: int
+    form: str = ""
+    decoding: Decoding | None = None
+
+
+@dataclass(frozen=True)
 class ImageSource:
-    """Images in a Zarr array, which each process opens when it first reads.
+    """Images in Zarr arrays, which each process opens when it first reads.
 
     Parameters
     ----------
     url
         Local path or URL of the Zarr array or group; may contain credentials.
-    path
-        Path of the array inside the group; empty for an array.
+    parts
+        The arrays; the channels of several are behind each other.
     shape
-        (n, c, *space) of the stored array.
+        (n, c, *space) of the images.
     dtype
-        Of the stored array, as NumPy writes it (``"uint8"``).
-    order
-        Axes of the stored array in the order (n, c, *space).
+        Of the images as they are read, decoded, as NumPy writes it (``"uint8"``).
     dims
         Names of the axes in the order (n, c, *space).
+    stored_dtype
+        Of the stored arrays; None if it is ``dtype``.
+    chosen
+        The channels that are used, in this order; None for all.
     ids_name
         Name of the coordinate along n, None if there is none.
     limit
         Number of images, from the first, that are used; None for all.
-    form
-        Digest of the array's metadata: if the array is replaced by one that is stored in
-        another way, sources of the new one do not use the open old one.
-    single
-        Whether the stored array is one image, without the axis n.
     image_chunk, row_chunk, chunk_bytes
         Images and rows per stored chunk, and bytes of a chunk before compression.
     """
 
     url: str = field(repr=False)
-    path: str
+    parts: tuple[StoredImages, ...]
     shape: tuple[int, ...]
     dtype: str
-    order: tuple[int, ...]
     dims: tuple[str, ...]
+    stored_dtype: str | None = None
+    chosen: tuple[int, ...] | None = None
     ids_name: str | None = None
     limit: int | None = None
-    form: str = ""
-    single: bool = False
     image_chunk: int = 1
     row_chunk: int = 1
     chunk_bytes: int = 0
 
     def __repr__(self) -> str:
+        paths = ", ".join(part.path for part in self.parts)
         return (
-            f"ImageSource({shown(self.url)!r}, path={self.path!r}, images={self.images}, "
+            f"ImageSource({shown(self.url)!r}, path={paths!r}, images={self.images}, "
             f"shape={self.image_shape}, dtype={self.dtype!r}, dims={self.dims})"
         )
+
+    @property
+    def path(self) -> str:
+        """Path of the array, of several the first, inside the group; empty for an array."""
+        return self.parts[0].path
 
     @property
     def images(self) -> int:
@@ -90,7 +122,7 @@ class ImageSource:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image as it is stored, before compression."""
+        """Bytes of one image as it is read, before compression."""
         return math.prod(self.image_shape) * np.dtype(self.dtype).itemsize
 
     @property
@@ -105,14 +137,29 @@ class ImageSource:
 
     @property
     def identity(self) -> dict[str, Json]:
-        """What identifies the input, without its length and any credentials."""
-        return {
+        """What identifies the input, without its length and any credentials.
+
+        Plain images have five members; others say how they are read in further ones.
+        """
+        first = self.parts[0]
+        members: dict[str, Json] = {
             "url": shown(self.url),
-            "array": self.path,
-            "dtype": self.dtype,
+            "array": first.path,
+            "dtype": self.stored_dtype or self.dtype,
             "image_shape": [*self.image_shape],
-            "channels_last": self.order[1] != 1,
+            "channels_last": first.axes.channels_last,
         }
+        if len(self.parts) > 1:
+            members["arrays"] = [part.path for part in self.parts]
+        if self.chosen is not None:
+            members["channels"] = [*self.chosen]
+        image_axis = first.axes.order[0]
+        if image_axis is not None and image_axis != min(_kept(first.axes)):
+            members["image_axis"] = image_axis
+        decoded = {part.path: part.decoding.members for part in self.parts if part.decoding}
+        if decoded:
+            members["decoding"] = {**decoded}
+        return members
 
     def with_limit(self, limit: int | None) -> ImageSource:
         """Return a source of the first ``limit`` images.
@@ -139,7 +186,7 @@ class ImageSource:
     def read_rows(
         self, start: int, stop: int, row_start: int, row_stop: int
     ) -> NDArray[np.generic]:
-        """Return rows row_start … row_stop − 1 of images start … stop − 1.
+        """Return rows row_start … row_stop − 1 of images start … stop − 1, decoded.
 
         Rows are positions along the first spatial axis; only chunks that hold some of them
         are read.
@@ -159,15 +206,80 @@ class ImageSource:
                 f"images {start} to {stop}, rows {row_start} to {row_stop} of {self!r}; expected "
                 f"at most {self.images} images and {self.shape[2]} rows"
             )
-        selection = [slice(None)] * len(self.shape)
-        selection[0] = slice(start, stop)
-        selection[self.order[2]] = slice(row_start, row_stop)
-        if self.single:
-            stored = read_part(self.url, _stored(self), tuple(selection[1:]))[np.newaxis]
-            stored = stored[start:stop]
-        else:
-            stored = read_part(self.url, _stored(self), tuple(selection))
-        return np.ascontiguousarray(stored.transpose(self.order))
+        rest = (slice(None),) * (len(self.shape) - 3)
+        return self._read_region(slice(start, stop), (slice(row_start, row_stop), *rest))
+
+    def read_sample(self, images: int, size: int) -> NDArray[np.generic]:
+        """Return a part of the first images, decoded: one chunk in their middle.
+
+        Parameters
+        ----------
+        images
+            Most images that are returned.
+        size
+            Most bytes that are returned, unless one chunk of one image is larger.
+
+        Returns
+        -------
+        ndarray
+            (1 or more, c, *some of space), C-contiguous.
+
+        Raises
+        ------
+        InputError
+            If the images cannot be read.
+        """
+        array, order = opened(self, 0), self.parts[0].axes.order
+        space = []
+        for axis, length in zip(order[2:], self.shape[2:], strict=True):
+            chunk = length if axis is None else int(array.chunks[axis])
+            first = (length // 2) // chunk * chunk
+            space.append(slice(first, min(first + chunk, length)))
+        pixels = math.prod(part.stop - part.start for part in space)
+        most = size // max(1, pixels * self.channels * np.dtype(self.dtype).itemsize)
+        count = max(1, min(images, most, self.image_chunk, self.images))
+        return self._read_region(slice(0, count), tuple(space))
+
+    def _read_region(self, images: slice, space: tuple[slice, ...]) -> NDArray[np.generic]:
+        """Return a part of some images with their chosen channels, (n, c, *space)."""
+        parts = self._channels_by_part.items()
+        read = [_read_some(self, number, images, space, own) for number, own in parts]
+        joined = read[0] if len(read) == 1 else np.concatenate(read, axis=1)
+        if self._joined_order is not None:
+            joined = joined[:, self._joined_order]
+        return np.ascontiguousarray(joined)
+
+    @cached_property
+    def _channels_by_part(self) -> dict[int, tuple[int, ...] | None]:
+        """The channels that are read of each array that is needed, ascending; None for all."""
+        if self.chosen is None:
+            return dict.fromkeys(range(len(self.parts)))
+        needed: dict[int, tuple[int, ...] | None] = {}
+        first = 0
+        for number, part in enumerate(self.parts):
+            own = {c - first for c in self.chosen if first <= c < first + part.channels}
+            if own:
+                needed[number] = tuple(sorted(own)) if len(own) < part.channels else None
+            first += part.channels
+        return needed
+
+    @property
+    def parts_read(self) -> list[int]:
+        """The numbers of the arrays of which some channel is used."""
+        return [*self._channels_by_part]
+
+    def channels_read(self, number: int) -> tuple[int, ...] | None:
+        """Return the channels that are read of one of these arrays, ascending; None for all."""
+        return self._channels_by_part[number]
+
+    @cached_property
+    def _joined_order(self) -> list[int] | None:
+        """Where each chosen channel is among those that are read; None if they are in order."""
+        if self.chosen is None:
+            return None
+        ascending = sorted(set(self.chosen))
+        order = [ascending.index(channel) for channel in self.chosen]
+        return None if order == list(range(len(ascending))) else order
 
     def read_ids(self, start: int, stop: int) -> NDArray[Any] | None:
         """Return the coordinate along n for images start … stop − 1; None if there is none.
@@ -181,8 +293,7 @@ class ImageSource:
         """
         if self.ids_name is None:
             return None
-        values = _read_coordinate(self.url, sibling(self.path, self.ids_name), start, stop)
-        return _as_text(values) if values.dtype.kind in "OSU" else values
+        return read_values(self.url, sibling(self.path, self.ids_name), start, stop)
 
     def ids(self) -> Coordinate | None:
         """Return the labels of all images for the output; None if the input has none.
@@ -192,47 +303,40 @@ class ImageSource:
         InputError
             If the coordinate cannot be read.
         """
-        values = self.read_ids(0, self.images)
-        if values is None or self.ids_name is None:
+        if self.ids_name is None:
             return None
-        attributes = attributes_of(open_node(self.url, sibling(self.path, self.ids_name)))
-        attributes.pop("_ARRAY_DIMENSIONS", None)
-        return Coordinate(self.ids_name, self.dims[0], values, attributes)
+        path = sibling(self.path, self.ids_name)
+        return read_coordinate(self.url, path, self.dims[0], self.images)
 
-    def spatial_coords(self) -> dict[str, NDArray[Any]]:
-        """Return the coordinates of the spatial axes that the group holds, by axis name."""
+    def coordinates(self, sizes: Mapping[str, int]) -> list[Coordinate]:
+        """Return what labels the axes of predictions: image ids, times, places.
+
+        Parameters
+        ----------
+        sizes
+            The axes of a prediction of one image, with their lengths. Coordinates along spatial
+            axes are returned where these have the length that they have in the images; if all
+            have, single values and the coordinate system are returned, too.
+
+        Raises
+        ------
+        InputError
+            If the image ids cannot be read.
+        """
+        ids = self.ids()
+        found = [] if ids is None else [ids]
         if not self.path:
-            return {}
-        coords: dict[str, NDArray[Any]] = {}
-        for name, length in zip(self.spatial_dims, self.shape[2:], strict=True):
-            try:
-                values = _read_coordinate(self.url, sibling(self.path, name), 0, length)
-            except InputError:
-                continue
-            if values.shape == (length,) and values.dtype.kind in PIXEL_KINDS:
-                coords[name] = values
-        return coords
-
-
-@lru_cache(maxsize=32)
-def _stored(source: ImageSource) -> ZarrArray:
-    """Open a source's array, once per process.
-
-    Raises
-    ------
-    InputError
-        If it is not stored as it was when the source was made.
-    """
-    found = open_array(source.url, source.path)
-    stored = (1, *found.shape) if source.single else found.shape
-    same_rank = len(stored) == len(source.order)
-    shape = tuple(stored[axis] for axis in source.order) if same_rank else (0,)
-    if shape[1:] != source.image_shape or shape[0] < source.images:
-        raise InputError(
-            f"{shown(source.url)} has shape {found.shape} now, which does not hold {source!r}: it "
-            "was replaced during the run; run the job again"
+            return found
+        space = zip(self.spatial_dims, self.shape[2:], strict=True)
+        same = {name: length for name, length in space if sizes.get(name) == length}
+        return found + read_coordinates(
+            self.url,
+            self.path.rpartition("/")[0],
+            self.path,
+            {self.dims[0]: self.images} | same,
+            {coordinate.name for coordinate in found},
+            with_scalars=len(same) == len(self.spatial_dims),
         )
-    return found
 
 
 def sibling(path: str, name: str) -> str:
@@ -241,13 +345,59 @@ def sibling(path: str, name: str) -> str:
     return f"{parent}/{name}" if parent else name
 
 
-def _read_coordinate(location: str, path: str, start: int, stop: int) -> NDArray[Any]:
-    array = open_array(location, path)
-    if array.ndim != 1:
-        raise InputError(f"{path!r} in {shown(location)} is not a coordinate: expected one axis")
-    return read_part(location, array, (slice(start, stop),))
+def _kept(axes: Axes) -> list[int]:
+    return [axis for axis in axes.order if axis is not None]
 
 
-def _as_text(values: NDArray[Any]) -> NDArray[Any]:
-    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
-    return np.array(texts, dtype=np.dtypes.StringDType())
+def _read_some(
+    source: ImageSource,
+    number: int,
+    images: slice,
+    space: tuple[slice, ...],
+    channels: tuple[int, ...] | None,
+) -> NDArray[Any]:
+    """Return some channels of a part of some images of one array, as (n, c, *space)."""
+    part = source.parts[number]
+    axes = part.axes
+    image_axis, channel_axis = axes.order[:2]
+    selection: list[slice | list[int]] = [slice(None)] * (len(_kept(axes)) + len(axes.dropped))
+    if image_axis is not None:
+        selection[image_axis] = images
+    for axis, part_of_axis in zip(axes.order[2:], space, strict=True):
+        if axis is not None:
+            selection[axis] = part_of_axis
+    if channel_axis is not None and channels is not None:
+        first, last = channels[0], channels[-1]
+        is_run = last - first == len(channels) - 1
+        selection[channel_axis] = slice(first, last + 1) if is_run else list(channels)
+    stored = read_part(source.url, opened(source, number), tuple(selection))
+    if part.decoding is not None:
+        stored = part.decoding.apply(stored)
+    arranged = axes.arrange(stored)
+    return arranged if image_axis is not None else arranged[images]
+
+
+@lru_cache(maxsize=128)
+def opened(source: ImageSource, number: int) -> ZarrArray:
+    """Open one of a source's arrays, once per process.
+
+    Raises
+    ------
+    InputError
+        If it is not stored as it was when the source was made.
+    """
+    part = source.parts[number]
+    found = open_array(source.url, part.path)
+    axes = part.axes
+    same_rank = found.ndim == len(_kept(axes)) + len(axes.dropped)
+    shape = axes.shape_of(found.shape) if same_rank else (0,)
+    if (
+        shape[1:] != (part.channels, *source.shape[2:])
+        or shape[0] < source.images
+        or any(found.shape[axis] != 1 for axis in axes.dropped)
+    ):
+        raise InputError(
+            f"{shown(source.url)} has shape {found.shape} now, which does not hold {source!r}: it "
+            "was replaced during the run; run the job again"
+        )
+    return found

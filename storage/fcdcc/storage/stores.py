@@ -11,16 +11,20 @@ import contextlib
 import errno
 import json
 import math
+import os
 import stat
 import warnings
+import zipfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, ZipStore
 
 from .checksummed_json import Json, canonical, digest
 from .errors import InputError
@@ -40,9 +44,12 @@ __all__ = [
     "open_array",
     "open_node",
     "read_part",
+    "zip_root",
 ]
 
 ZarrArray = zarr.Array[Any]
+
+_METADATA = ("zarr.json", ".zgroup", ".zarray")
 
 MAX_METADATA_BYTES = 2**26
 """Largest file with the metadata of an array or a group that is read."""
@@ -106,7 +113,7 @@ def _reported(location: str, problem: str) -> Iterator[None]:
 
 
 def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
-    """Return the array or group at a path of a store.
+    """Return the array or group at a path of a store; the store may be a zip file.
 
     Raises
     ------
@@ -115,7 +122,12 @@ def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
     """
     what = f"array {path!r} " if path else ""
     with _reported(location, f"{what}cannot be opened as a Zarr array or group"):
-        store = _LocalFiles(location, read_only=True) if is_local(location) else location
+        store: Store | str = location
+        if is_local(location) and Path(location).is_file():
+            store, root = _zip_store(location)
+            path = f"{root}/{path}".strip("/")
+        elif is_local(location):
+            store = _LocalFiles(location, read_only=True)
         found = zarr.open(store=store, path=path or None, mode="r")
     if isinstance(found, zarr.Array):
         size = math.prod(found.chunks) * found.dtype.itemsize
@@ -126,6 +138,32 @@ def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
                 "it in other chunks"
             )
     return found
+
+
+def _zip_store(location: str) -> tuple[Store, str]:
+    """Return the store in a zip file, and the folder in it that is its root."""
+    state = Path(location).stat()
+    return _open_zip(location, (state.st_size, state.st_mtime_ns, os.getpid()))
+
+
+@lru_cache(maxsize=8)
+def _open_zip(location: str, version: tuple[int, ...]) -> tuple[Store, str]:  # noqa: ARG001 - key
+    """Open a zip file once per process and version: its directory may be long."""
+    try:
+        root = zip_root(location)
+    except zipfile.BadZipFile:
+        raise ValueError("it is a file; expected a folder, or a Zarr store in a zip file") from None
+    return ZipStore(location, mode="r", read_only=True), root
+
+
+def zip_root(location: str) -> str:
+    """Return the folder of a zip file that holds the Zarr store; often it is the only one."""
+    with zipfile.ZipFile(location) as archive:
+        names = archive.namelist()
+    if any(name in _METADATA for name in names):
+        return ""
+    tops = {name.partition("/")[0] for name in names if name.partition("/")[2] in _METADATA}
+    return tops.pop() if len(tops) == 1 else ""
 
 
 def open_array(location: str, path: str) -> ZarrArray:
@@ -189,8 +227,12 @@ def form_of(array: ZarrArray) -> str:
     return digest(canonical(metadata).encode())[:16]
 
 
-def read_part(location: str, array: ZarrArray, selection: tuple[slice, ...]) -> NDArray[Any]:
+def read_part(
+    location: str, array: ZarrArray, selection: tuple[slice | list[int], ...]
+) -> NDArray[Any]:
     """Return a part of an array in native byte order.
+
+    The selection has a slice, or ascending positions, for every axis.
 
     Raises
     ------
@@ -198,11 +240,17 @@ def read_part(location: str, array: ZarrArray, selection: tuple[slice, ...]) -> 
         If it cannot be read.
     """
     try:
-        values = np.asarray(array[selection])
+        chosen: Any = selection  # zarr's types do not have tuples of both
+        is_plain = all(isinstance(part, slice) for part in selection)
+        values = np.asarray(array[chosen] if is_plain else array.oindex[chosen])
     except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
         text = " ".join(str(error).split()) or type(error).__name__
         where = f"{shown(location)}, array {array.path!r}" if array.path else shown(location)
-        part = ", ".join(f"{s.start or 0}:{s.stop}" for s in selection if s != slice(None))
+        part = ", ".join(
+            f"{s.start or 0}:{s.stop}" if isinstance(s, slice) else str(s)
+            for s in selection
+            if s != slice(None)
+        )
         message = f"{where} cannot be read at [{part}]: {scrubbed(text, location)}"
         raise InputError(message) from (None if has_secrets(location) else error)
     if values.dtype.isnative:  # texts are native, and newbyteorder does not support them

@@ -10,6 +10,8 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ..options import SCALE_WORDS, Scale
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ONE_WAY_FLAGS = frozenset({"restart", "calibrate"})
@@ -20,6 +22,10 @@ TWO_WAY_FLAGS = {
     "progress": "--progress/--no-progress",
 }
 """Switches with a name for each of their two positions."""
+
+
+SEVERAL_TIMES = frozenset({"input_array", "channels"})
+"""Options that may be given several times."""
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
@@ -52,6 +58,30 @@ class _CountOrAuto(click.ParamType[int | str]):
             self.fail(f"{value!r}: expected a whole number, or auto", param, ctx)
 
 
+class _Scale(click.ParamType[float | str]):
+    """A number, or a word that stands for one; the option model checks both."""
+
+    name = f"{'|'.join(SCALE_WORDS)}|number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        try:
+            return value if value in SCALE_WORDS else float(value)
+        except ValueError:
+            words = ", ".join(SCALE_WORDS)
+            self.fail(f"{value!r}: expected {words}, or a number to divide by", param, ctx)
+
+
+def _none_if_empty(
+    ctx: click.Context,  # noqa: ARG001 - click's signature
+    param: click.Parameter,  # noqa: ARG001
+    values: tuple[str, ...],
+) -> tuple[str, ...] | None:
+    """Return None for an option that may be given several times and is not given."""
+    return values or None
+
+
 def options_of(
     model: type[BaseModel], leave_out: Iterable[str] = ()
 ) -> Callable[[Command], Command]:
@@ -80,12 +110,19 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
         return click.option(declaration, name, is_flag=True, default=None, help=help_texts[0])
     if name not in TWO_WAY_FLAGS and default is not None:
         help_texts.append(f"[default: {default}]")
+    help_text = "  ".join(help_texts)
     kind = None if name in TWO_WAY_FLAGS else _click_type(field.annotation)
-    return click.option(declaration, name, type=kind, default=None, help="  ".join(help_texts))
+    if name in SEVERAL_TIMES:
+        return click.option(
+            declaration, name, type=kind, multiple=True, callback=_none_if_empty, help=help_text
+        )
+    return click.option(declaration, name, type=kind, default=None, help=help_text)
 
 
 def _click_type(annotation: Any) -> click.ParamType[Any]:
     """Return the click type of an annotation such as ``int | None`` or a Literal."""
+    if annotation == get_args(Scale)[0]:
+        return _Scale()
     if get_origin(annotation) is Union and type(None) not in get_args(annotation):
         return _CountOrAuto()
     if get_origin(annotation) is UnionType or type(None) in get_args(annotation):
@@ -97,6 +134,6 @@ def _click_type(annotation: Any) -> click.ParamType[Any]:
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:
-        return _Numbers()
+        return _Numbers() if get_args(annotation)[0] is float else click.STRING
     plain: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT}
     return plain.get(annotation, click.STRING)

@@ -17,7 +17,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         *("config", "print_config", "html_file"),
         *("batch", "limit", "store", "classes", "workers", "scheduler", "restart", "progress"),
     ),
-    "Images and their preparation": ("input_array", "scale", "mean", "std"),
+    "Images and their preparation": ("input_array", "channels", "scale", "mean", "std"),
     "Insurance against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
     "Computation": (
         *("engine", "dtype", "torch_threads", "memory", "band", "in_flight"),
@@ -105,6 +105,7 @@ EXAMPLES: dict[str, Any] = {
     "scheduler": "tcp://scheduler:8786",
     "progress": True,
     "input_array": "image",
+    "channels": [0, 1, 2],
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
     "memory": "4GB",

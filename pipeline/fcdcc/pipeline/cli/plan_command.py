@@ -41,11 +41,12 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
         if path is not None:
             check_can_write(path)
     from ..plans.display import plan_html, print_plan
-    from ..runtime.job_plan import preview_job_plan
+    from ..runtime.job_plan import preview_job
 
-    made = preview_job_plan(checked)
+    preview = preview_job(checked)
+    made = preview.plan
     if STDOUT not in (command.json_file, html_file):
-        print_plan(made)
+        print_plan(made, images=None if preview.sample is None else str(preview.sample))
     if command.json_file is not None:
         write_result(command.json_file, made.to_json())
     if html_file is not None:

@@ -64,6 +64,8 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
     """Write the summary where it is wanted and print its line; return the exit code."""
     if json_file is not None:
         write_result(json_file, summary.to_json())
+    if summary.sample is not None:
+        click.echo(f"fcdcc: images: {summary.sample['text']}", err=True)
     line = _failure_line(summary) if summary.blocks_failed else _success_line(summary)
     click.echo(f"fcdcc: {line}", err=True)
     return ExitCode.BLOCKS_FAILED if summary.blocks_failed else ExitCode.DONE

@@ -66,6 +66,9 @@ class Summary:
         What the plan's cost model expected of this run, for ``seconds``, ``bytes_sent``,
         ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None if there was
         nothing to do.
+    sample
+        What a few images became before the network: types, and the smallest, largest and mean
+        value per channel; None if nothing was computed or they could not be read.
     """
 
     status: Literal["complete", "incomplete"]
@@ -90,6 +93,7 @@ class Summary:
     failures: tuple[BlockFailure, ...] = ()
     peak_memory: int | None = None
     planned: dict[str, float] | None = None
+    sample: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""

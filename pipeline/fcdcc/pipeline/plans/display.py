@@ -311,13 +311,18 @@ def _time(plan: Plan, found: Forecast) -> str:
 # ------------------------------------------------------------ terminal and HTML
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print a plan as a table, and what it means in sentences."""
+def print_plan(plan: Plan, console: Console | None = None, images: str | None = None) -> None:
+    """Print a plan as a table, and what it means in sentences.
+
+    ``images`` says what the images become, if that is known.
+    """
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, DEFAULT_COLUMNS)
     console.print(f"[bold]{_escaped(_title(plan))}[/bold]", highlight=False)
     console.print(_table(plan, console.width))
+    if images is not None:
+        console.print(f"[bold]Images:[/bold] {escape(images)}", highlight=False)
     for name, value in _totals(plan):
         console.print(f"[bold]{name}:[/bold] {_escaped(value)}", highlight=False)
     for sentence in _sentences(plan):

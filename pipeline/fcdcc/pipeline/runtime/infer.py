@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import dask.array as da
 import numpy as np
@@ -22,9 +22,8 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.tokenize import tokenize
 from dask.typing import Key
 from distributed import Client
-from numpy.typing import NDArray
 
-from fcdcc.storage import BlockLayout, Preparation, find_axes
+from fcdcc.storage import BlockLayout, Preparation
 
 from ..errors import ClusterError, OptionError, PlanError, bad_values_refused
 from ..graph import Block, build_block
@@ -33,20 +32,19 @@ from ..model import Model
 from ..model.interpreter import network_shapes
 from ..options import AUTO, PlanOptions
 from ..planner.candidates import check_plan
-from ..planner.search import choose_plan, fits
+from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
+from .lazy_images import Images, channels_first, grid_mapping_of
 from .output import prediction_dims
 from .plugins import register_plugins
 
-OPTIONS_BESIDE_PLAN = frozenset({"scale", "mean", "std", "limit", "engine"})
+OPTIONS_BESIDE_PLAN = frozenset({"channels", "scale", "mean", "std", "limit", "engine"})
 """Options that a plan does not contain, and that may be given together with one."""
-
-Images: TypeAlias = "xr.DataArray | da.Array | NDArray[Any]"
 
 
 @bad_values_refused()
@@ -59,7 +57,9 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
         From :func:`fcdcc.pipeline.open_model`.
     images
         (n, c, *space) or (n, *space, c), one to three spatial axes. The dimension names of a
-        DataArray decide which; an array is in the first order if that fits the model.
+        DataArray decide which; an array is in the first order if that fits the model. Axes of
+        length 1 are left out, and an axis of one channel is added where the model takes one.
+        Packed numbers, of a DataArray that xarray has not decoded, are decoded.
     **options
         ``n``, ``tolerate``, ``code``, ``batch`` and the other options of ``fcdcc run`` that
         concern the plan.
@@ -72,7 +72,9 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
         If the images do not fit the model.
     """
     checked = PlanOptions.of(**options)
-    return _make_plan(model, _channels_first(model, images), checked)
+    return _make_plan(
+        model, channels_first(images, model.network.input_shape, checked.channels), checked
+    )
 
 
 @bad_values_refused()
@@ -106,17 +108,17 @@ def infer(
     checked = PlanOptions.of(**options)
     if plan is not None:
         _check_plan(model, plan, options)
-    first = _channels_first(model, images)
+    first = channels_first(images, model.network.input_shape, checked.channels)
     plan = _make_plan(model, first, checked) if plan is None else plan
     preparation = Preparation(checked.scale, checked.mean, checked.std, plan.dtype)
-    preparation.check(first.shape[1])
+    preparation.check(first.shape[1], str(first.dtype))
     if checked.limit is not None:
         first = first[: checked.limit]
     _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
     shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
     predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, shape)
-    return _labelled(predictions, first)
+    return _labelled(predictions, first, grid_mapping_of(images))
 
 
 def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
@@ -149,25 +151,6 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
         return choose_plan(network, shape, options, count, *cluster, in_bands=False)
     pool = WorkerPool(system.CPU_COUNT) if options.n == AUTO else None
     return choose_plan(network, shape, options, count, pool, in_bands=False)
-
-
-def _channels_first(model: Model, images: Images) -> xr.DataArray:
-    """Return images as a DataArray (n, c, *space)."""
-    expected = model.network.input_shape
-    if isinstance(images, xr.DataArray):
-        names = tuple(str(dim) for dim in images.dims)
-        axes = find_axes(images.shape, names, expected, "the images")
-        return images.transpose(*(images.dims[axis] for axis in axes.order))
-    if images.ndim not in (3, 4, 5):
-        raise PlanError(
-            f"images of shape {images.shape}; expected (n, c, *space) or (n, *space, c) with one "
-            "to three spatial axes"
-        )
-    space = ("z", "y", "x")[5 - images.ndim :]
-    first, last = ("n", "c", *space), ("n", *space, "c")
-    shape = tuple(int(size) for size in images.shape[1:])
-    is_last = not fits(expected, shape) and fits(expected, (shape[-1], *shape[:-1]))
-    return xr.DataArray(images, dims=last if is_last else first).transpose(*first)
 
 
 def _predictions(
@@ -216,8 +199,13 @@ def _read(
     return Task(key, reading.prepare_some, chunk, preparation, spec)
 
 
-def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
-    """Return predictions with the dimension names and coordinates of the images that fit."""
+def _labelled(
+    predictions: da.Array, images: xr.DataArray, grid_mapping: str | None
+) -> xr.DataArray:
+    """Return predictions with the dimension names and coordinates of the images that fit.
+
+    Dense predictions have the images' ``grid_mapping``, too.
+    """
     spatial = tuple(str(dim) for dim in images.dims[2:])
     shape = tuple(int(size) for size in predictions.shape[1:])
     dims = (str(images.dims[0]), *prediction_dims(spatial, shape))
@@ -227,7 +215,10 @@ def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
         for name, coord in images.coords.items()
         if all(sizes.get(str(dim)) == size for dim, size in coord.sizes.items())
     }
-    return xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
+    labelled = xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
+    if grid_mapping is not None and all(sizes.get(dim) == images.sizes[dim] for dim in spatial):
+        labelled.encoding["grid_mapping"] = grid_mapping
+    return labelled
 
 
 def _register_plugins_on_current_client() -> None:

@@ -49,12 +49,14 @@ from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import Cluster, open_cluster, start_fork_server, translate_connection_loss
+from .image_sample import look_at_images
 from .job_plan import (
     apply_saved_plan,
     forecast_of_run,
     job_plan,
     known_workers,
     open_job,
+    preparation_of,
     stored_chunks,
 )
 from .output import (
@@ -176,8 +178,7 @@ class _PlannedJob(_CheckedJob):
 def _check_job(config: JobConfig) -> _CheckedJob:
     """Open and check the model and the images of a job."""
     network, source = open_job(config)
-    preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
-    preparation.check(source.channels)
+    preparation = preparation_of(config, source)
     fingerprint = job_fingerprint(network, source, preparation, config)
     return _CheckedJob(config, network, source, preparation, fingerprint)
 
@@ -289,6 +290,7 @@ def _run_pending_blocks(
     counters = RunCounters(digest, layout, done_before, job.plan.in_flight)
     if not pending:
         return counters.summary()
+    counters.sample = look_at_images(job.source, job.preparation, job.network)
     cluster = job.cluster
     if cluster is None:
         progress.step("starting the cluster")

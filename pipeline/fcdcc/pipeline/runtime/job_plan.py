@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from distributed import Client
 
-from fcdcc.storage import ImageSource, StoredRun, open_images
+from fcdcc.storage import ImageSource, Preparation, StoredRun, open_images
 from fcdcc.storage.regular_files import read_regular
 
 from ..anyk.queries import cluster_workers
@@ -35,6 +35,7 @@ from ..plans.chunks import StoredChunks
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
 from .cluster import Cluster, open_cluster
+from .image_sample import ImageSample, look_at_images
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,17 @@ OVERRIDABLE_OPTIONS = ("redundancy", "in_flight", "verify")
 MAX_PLAN_BYTES = 64 * 2**20
 
 
+@dataclass(frozen=True)
+class JobPreview:
+    """What a job would do: its plan, and what its images become, if some could be read."""
+
+    plan: Plan
+    sample: ImageSample | None
+
+
 @bad_values_refused()
-def preview_job_plan(config: JobConfig, progress: Watcher | None = None) -> Plan:
-    """Return the plan of a job; nothing is run or written.
+def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPreview:
+    """Return what a job would do; nothing is run or written.
 
     With ``scheduler``, the plan is for the workers of that cluster. With ``calibrate``, the
     cluster of the job is started.
@@ -61,24 +70,41 @@ def preview_job_plan(config: JobConfig, progress: Watcher | None = None) -> Plan
     """
     if progress is None:
         with watch(config.progress) as shown:
-            return preview_job_plan(config, shown)
+            return preview_job(config, shown)
     progress.step("reading the model")
     network, source = open_job(config)
+    progress.step("reading some images")
+    sample = look_at_images(source, preparation_of(config, source), network)
     with ExitStack() as stack:
         cluster = None
         if config.calibrate or config.scheduler is not None:
             progress.step("starting the cluster")
             cluster = stack.enter_context(open_cluster(config))
         progress.step("planning")
-        return job_plan(config, network, source, known_workers(config, cluster, progress))
+        plan = job_plan(config, network, source, known_workers(config, cluster, progress))
+    return JobPreview(plan, sample)
+
+
+def preparation_of(config: JobConfig, source: ImageSource) -> Preparation:
+    """Return how the images of a job are prepared.
+
+    Raises
+    ------
+    PreparationError
+        If that does not fit the images.
+    """
+    preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
+    preparation.check(source.channels, source.dtype)
+    return preparation
 
 
 def open_job(config: JobConfig) -> tuple[Network, ImageSource]:
     """Return the network of a job, in the dtype of the job, and its images."""
     network = open_model(config.model).to(getattr(torch, config.dtype)).network
     source = open_images(
-        config.input, config.input_array, expect=network.input_shape, limit=config.limit
-    )
+        config.input, config.input_array, channels=config.channels,
+        expect=network.input_shape, limit=config.limit,
+    )  # fmt: skip
     return network, source
 
 

@@ -279,13 +279,18 @@ def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
 
 
 def _coordinates(source: ImageSource, spec: PredictionSpec) -> list[Coordinate]:
-    """Return the image ids, the class names and the spatial coordinates, as far as known."""
-    coordinates = [known for known in (source.ids(), spec.names) if known is not None]
-    sizes = dict(zip(spec.arrays[0].dims, spec.arrays[0].shape, strict=True))
-    for name, values in source.spatial_coords().items():
-        if sizes.get(name) == len(values):
-            coordinates.append(Coordinate(name, name, values))
-    return coordinates
+    """Return the image ids, the class names and what labels time and space, as far as known."""
+    arrays = spec.arrays
+    sizes = dict(zip(arrays[0].dims, arrays[0].shape, strict=True))
+    names = [] if spec.names is None else [spec.names]
+    taken = {array.name for array in arrays} | {found.name for found in names} | {CLASS_DIM}
+    others = {dim for array in arrays for dim in array.dims}
+    coordinates = [
+        found
+        for found in source.coordinates(sizes)
+        if found.name not in taken and (found.name not in others or found.dims == (found.name,))
+    ]
+    return [*coordinates, *names]
 
 
 def prediction_dims(spatial: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ..monitoring.summary import BlockFailure, CorruptShare, Summary
 from ..plans.forecast import Forecast, expected_of_run
 from ..worker.executable_plugin import BYTES_SENT, PEAK_MEMORY
 from .block_runner import BlockOutcome, failure_reason
+from .image_sample import ImageSample
 
 MAX_NAMED_FAILURES = 100
 """Failed blocks that a summary lists; the records of the output list all of them."""
@@ -53,6 +54,8 @@ class RunCounters:
         """Why blocks of this run failed, by block."""
         self.forecast: Forecast | None = None
         """What the plan's cost model expects of this run on its workers."""
+        self.sample: ImageSample | None = None
+        """What a few images become."""
         self._fingerprint = fingerprint
         self._layout = layout
         self._in_flight = in_flight
@@ -189,6 +192,7 @@ class RunCounters:
                 for block, reason in sorted(self.failed.items())[:MAX_NAMED_FAILURES]
             ),
             peak_memory=self._peak_memory or None,
+            sample=None if self.sample is None else self.sample.to_dict(),
             planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
         )
 

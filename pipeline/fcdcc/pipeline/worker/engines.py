@@ -159,6 +159,11 @@ class StageProgram:
                     self._packed[operation.output] = PackedConvolution(
                         stage, self._tensors, operation.activation, packed
                     )
+        self._keeping_nan: StageProgram | None = None
+        if any(op.activation != NO_ACTIVATION for op in self.operations):
+            # oneDNN's activations turn NaN into numbers, and PyTorch's keep it.
+            self._keeping_nan = StageProgram(network, stages, outputs, "eager")
+        self._images = network.input
 
     def __call__(
         self, values: Mapping[str, Tensor], is_wanted: Callable[[], bool] = lambda: True
@@ -173,13 +178,16 @@ class StageProgram:
             Called between two operations.
 
         A batch whose largest value would have more than :data:`MICRO_BATCH_BYTES` is computed
-        in several runs of images.
+        in several runs of images. Images that hold NaN or infinity are computed eagerly.
 
         Raises
         ------
         Abandoned
             When the result is not wanted any more.
         """
+        images = values.get(self._images)
+        if self._keeping_nan is not None and images is not None and not _is_finite(images):
+            return self._keeping_nan(values, is_wanted)
         batch = _batch_of(values)
         runs = (
             1 if batch is None else min(batch, ceil(batch * self._image_bytes / MICRO_BATCH_BYTES))
@@ -232,6 +240,11 @@ class StageProgram:
         if packed is None:
             return convolve(stage, value, self._tensors)
         return packed(value, None if operation.residual is None else known[operation.residual])
+
+
+def _is_finite(images: Tensor) -> bool:
+    """Return whether all values are finite, or nearly so large that their sum is not."""
+    return bool(images.sum().isfinite())
 
 
 class PackedWeights:
