@@ -15,7 +15,7 @@ from fcdcc.pipeline import JobConfig, Plan
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.planner.cost.known_workers import local_worker_count, workers_of_options
 from fcdcc.pipeline.planner.search import MAX_MEMORY_PART
-from fcdcc.pipeline.runtime.job_plan import preview_job_plan
+from fcdcc.pipeline.runtime.job_plan import preview_job
 from support.small import SHAPE, Files
 
 IMAGES = 100_000
@@ -45,7 +45,7 @@ def job(files: Files, images: Path, **options: Any) -> JobConfig:
 
 
 def planned(files: Files, images: Path, **options: Any) -> Plan:
-    return preview_job_plan(job(files, images, **options))
+    return preview_job(job(files, images, **options)).plan
 
 
 @pytest.mark.parametrize(
