@@ -240,8 +240,8 @@ class Forecast:
 
     workers: WorkerPool
     speeds: Speeds
-    images: int | None
-    ends: tuple[float, ...]
+    images: Annotated[int, Field(ge=1, lt=2**63)] | None
+    ends: Annotated[tuple[float, ...], Field(min_length=1)]
     block_seconds: float
     block_bytes: float
     block_multiply_adds: float
@@ -250,7 +250,7 @@ class Forecast:
     plain_seconds: float
     tasks: int
     layers: tuple[LayerForecast, ...]
-    bands: int = 1
+    bands: Annotated[int, Field(ge=1, lt=2**31)] = 1
     parity_memory: float = 0.0
 
     def blocks(self, images: int, batch: int) -> int:

@@ -21,7 +21,7 @@ from fcdcc.coding import Code, CodedConv, ConvGeometry, make_code
 from fcdcc.coding.apcp import partition_images
 
 from ..errors import PlanError
-from ..options import MAX_IN_FLIGHT, MAX_SHARES
+from ..options import MAX_BATCH, MAX_IN_FLIGHT, MAX_SHARES
 from .forecast import Forecast
 
 Redundancy = Literal["eager", "standby", "off"]
@@ -205,7 +205,7 @@ class Plan:
     form: Form
     redundancy: Redundancy
     dtype: Literal["float32", "float64"]
-    batch: Count
+    batch: Annotated[int, Field(ge=1, le=MAX_BATCH)]
     fixed_batch: bool
     in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)]
     layers: tuple[LayerPlan, ...]
