@@ -331,4 +331,4 @@ def test_names_cannot_control_the_terminal(folder: Path, tmp_path: Path) -> None
     empty(folder / "cats" / "\x1b[31mred\n.png")
     result = run(folder, tmp_path / "out.zarr", "--size", "8")
     assert "\x1b" not in result.stderr
-    assert "left out cats/�[31mred .png" in result.stderr
+    assert "left out cats/�[31mred�.png" in result.stderr
