@@ -90,7 +90,7 @@ def wait_for_blocks(output: Path, process: subprocess.Popen[str], count: int) ->
 
 def send(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(ProcessLookupError):  # it was removed, and another started
             os.kill(process.pid, number)
 
 
