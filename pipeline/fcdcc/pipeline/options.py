@@ -327,6 +327,12 @@ class JobConfig(PlanOptions):
     model: str = Field(description="a .pt2 file")
     input: str = Field(description="a Zarr array or group: path or URL")
     output: str = Field(description="a Zarr group, created if it does not exist")
+    absent: Literal["redo", "fail"] = Field(
+        "redo",
+        description="chunks of the images that are not stored. redo: they are read as the fill "
+        "value, and blocks that need them are made again once they are there; fail: these blocks "
+        "fail",
+    )
     plan: str | None = Field(
         None, description="use the plan saved in this file by fcdcc plan --json FILE"
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .checksummed_json import Json
 from .chunks import OutputArray
 from .files import Folder
 from .layout import BlockLayout
-from .records import BlockRecord, read_records
+from .records import ABSENT, BlockRecord, read_records
 
 __all__ = ["Progress", "read_progress"]
 
@@ -30,12 +31,16 @@ class Progress:
         Blocks that were done with fewer images than they have now.
     unreadable
         Damaged records: what is wrong with each, by file name (and line).
+    provisional
+        Blocks that are done, and for which some chunks of the images were not stored: what their
+        records say of these.
     """
 
     done: NDArray[np.bool_]
     failed: Mapping[int, str]
     grown: frozenset[int]
     unreadable: Mapping[str, str]
+    provisional: Mapping[int, Json] = field(default_factory=dict)
 
     @property
     def pending(self) -> list[int]:
@@ -64,6 +69,7 @@ def read_progress(
     failed: dict[int, str] = {}
     grown: set[int] = set()
     unreadable: dict[str, str] = {}
+    provisional: dict[int, Json] = {}
     for name, record in read_records(folder):
         if not isinstance(record, BlockRecord):
             unreadable[name] = str(record)
@@ -71,6 +77,7 @@ def read_progress(
         block = record.block
         failed.pop(block, None)
         grown.discard(block)
+        provisional.pop(block, None)
         if not 0 <= block < layout.blocks:
             continue
         done[block] = False
@@ -85,4 +92,6 @@ def read_progress(
             done[block] = record.stop == stop
             if record.stop < stop:
                 grown.add(block)
-    return Progress(done, failed, frozenset(grown), unreadable)
+            elif record.details.get(ABSENT):
+                provisional[block] = record.details[ABSENT]
+    return Progress(done, failed, frozenset(grown), unreadable, provisional)

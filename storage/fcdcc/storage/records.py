@@ -24,6 +24,7 @@ from .foreign_files import is_foreign
 from .regular_files import NotRegularError
 
 __all__ = [
+    "ABSENT",
     "RECORDS",
     "BlockRecord",
     "Chunk",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 RECORDS = ".fcdcc/blocks"
+ABSENT = "absent"
+"""Member of a record's details: the chunks of the images that were not stored."""
+
 SCHEMA = 1
 """Version of the format of records; this version reads records up to it."""
 

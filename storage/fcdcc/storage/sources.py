@@ -209,11 +209,13 @@ class ImageSource:
         rest = (slice(None),) * (len(self.shape) - 3)
         return self._read_region(slice(start, stop), (slice(row_start, row_stop), *rest))
 
-    def read_sample(self, images: int, size: int) -> NDArray[np.generic]:
-        """Return a part of the first images, decoded: one chunk in their middle.
+    def read_sample(self, start: int, images: int, size: int) -> NDArray[np.generic]:
+        """Return a part of a few images, decoded: one chunk in their middle.
 
         Parameters
         ----------
+        start
+            The first image.
         images
             Most images that are returned.
         size
@@ -237,8 +239,9 @@ class ImageSource:
             space.append(slice(first, min(first + chunk, length)))
         pixels = math.prod(part.stop - part.start for part in space)
         most = size // max(1, pixels * self.channels * np.dtype(self.dtype).itemsize)
-        count = max(1, min(images, most, self.image_chunk, self.images))
-        return self._read_region(slice(0, count), tuple(space))
+        in_chunk = self.image_chunk - start % self.image_chunk
+        count = max(1, min(images, most, in_chunk, self.images - start))
+        return self._read_region(slice(start, start + count), tuple(space))
 
     def _read_region(self, images: slice, space: tuple[slice, ...]) -> NDArray[np.generic]:
         """Return a part of some images with their chosen channels, (n, c, *space)."""

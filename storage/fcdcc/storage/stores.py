@@ -100,7 +100,8 @@ def _check_regular(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reported(location: str, problem: str) -> Iterator[None]:
+def reported(location: str, problem: str) -> Iterator[None]:
+    """Raise what goes wrong with a store as an :class:`InputError`, without credentials."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
@@ -121,7 +122,7 @@ def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
         If there is none, it cannot be read, or its chunks are too large.
     """
     what = f"array {path!r} " if path else ""
-    with _reported(location, f"{what}cannot be opened as a Zarr array or group"):
+    with reported(location, f"{what}cannot be opened as a Zarr array or group"):
         store: Store | str = location
         if is_local(location) and Path(location).is_file():
             store, root = _zip_store(location)
@@ -194,7 +195,7 @@ def members_of(location: str, group: zarr.Group) -> dict[str, ZarrArray]:
         "has arrays that cannot be listed; name the one to read (--input-array) or consolidate "
         "the group's metadata"
     )
-    with _reported(location, problem), warnings.catch_warnings():
+    with reported(location, problem), warnings.catch_warnings():
         # Zarr warns about other files in a group.
         warnings.simplefilter("ignore")
         return dict(group.arrays())

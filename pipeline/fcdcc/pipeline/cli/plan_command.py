@@ -46,7 +46,10 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
     preview = preview_job(checked)
     made = preview.plan
     if STDOUT not in (command.json_file, html_file):
-        print_plan(made, images=None if preview.sample is None else str(preview.sample))
+        known = [] if preview.sample is None else [str(preview.sample)]
+        if preview.absence:
+            known.append(preview.absence)
+        print_plan(made, images="; ".join(known) or None)
     if command.json_file is not None:
         write_result(command.json_file, made.to_json())
     if html_file is not None:

@@ -66,6 +66,8 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
         write_result(json_file, summary.to_json())
     if summary.sample is not None:
         click.echo(f"fcdcc: images: {summary.sample['text']}", err=True)
+    if summary.blocks_provisional:
+        click.echo(f"fcdcc: {_absence_line(summary)}", err=True)
     line = _failure_line(summary) if summary.blocks_failed else _success_line(summary)
     click.echo(f"fcdcc: {line}", err=True)
     return ExitCode.BLOCKS_FAILED if summary.blocks_failed else ExitCode.DONE
@@ -77,6 +79,14 @@ def _success_line(summary: Summary) -> str:
     return (
         f"{summary.status}: {summary.blocks_total} blocks{before}; {summary.images_done} images in "
         f"{summary.seconds:.1f} s"
+    )
+
+
+def _absence_line(summary: Summary) -> str:
+    """Return a line about chunks of the images that are not stored."""
+    return (
+        f"{summary.chunks_absent} chunks of the images are not stored and were read as the fill "
+        f"value by {summary.blocks_provisional} blocks, which a run that finds them makes again"
     )
 
 

@@ -36,6 +36,11 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             f"({found.images_done} of {found.images} images), {found.blocks_missing} missing, "
             f"{found.blocks_failed} failed"
         )
+        if found.blocks_provisional:
+            click.echo(
+                f"{found.blocks_provisional} blocks were made while chunks of their images were "
+                "not stored; a run makes them again once these are there"
+            )
         if running is not None:
             click.echo(printable(_current_run_line(running)))
         for failure in found.failures:

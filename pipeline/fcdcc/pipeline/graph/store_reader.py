@@ -58,6 +58,9 @@ class StoreReader:
     ----------
     tasks
         The tasks that read chunks for several parts, and that cut these.
+    regions
+        What the tasks read: images from the first to the second number − 1, and of these some
+        rows or all.
     """
 
     source: ImageSource | None
@@ -69,6 +72,7 @@ class StoreReader:
     part_images: int
     chunks: StoredChunks
     tasks: dict[Key, GraphNode] = field(default_factory=dict)
+    regions: set[tuple[int, int, Rows | None]] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -89,6 +93,7 @@ class StoreReader:
     ) -> Task:
         """Return the task for images start … stop − 1 of the block; see ``ImageReader``."""
         first, last = self.start + start, self.start + stop
+        self.regions.add((first, last, rows))
         if rows is not None or first == last:
             return self._read(key, ReadImages(first, last, pad_to, rows))
         own, pieces = self.chunks.whole_chunks(first, last), list[TaskRef]()

@@ -42,6 +42,8 @@ class OutputStatus:
         All; done; without a record.
     blocks_failed
         Blocks that failed, or that were found damaged.
+    blocks_provisional
+        Blocks that are done although chunks of their images were not stored.
     failures
         All of these, each with its reason.
     unreadable_records
@@ -55,6 +57,7 @@ class OutputStatus:
     blocks_done: int
     blocks_missing: int
     blocks_failed: int
+    blocks_provisional: int
     failures: tuple[BlockFailure, ...]
     unreadable_records: dict[str, str]
 
@@ -108,6 +111,7 @@ def read_status(output: str) -> OutputStatus:
         blocks_done=done,
         blocks_missing=total - done - len(progress.failed),
         blocks_failed=len(progress.failed),
+        blocks_provisional=len(progress.provisional),
         failures=tuple(BlockFailure(*item) for item in sorted(progress.failed.items())),
         unreadable_records=dict(progress.unreadable),
     )

@@ -66,6 +66,11 @@ class Summary:
         What the plan's cost model expected of this run, for ``seconds``, ``bytes_sent``,
         ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None if there was
         nothing to do.
+    blocks_provisional
+        Blocks that are done although chunks of their images are not stored; they are made again
+        once one of these is there.
+    chunks_absent
+        These chunks, and those of blocks that failed for want of them.
     sample
         What a few images became before the network: types, and the smallest, largest and mean
         value per channel; None if nothing was computed or they could not be read.
@@ -93,6 +98,8 @@ class Summary:
     failures: tuple[BlockFailure, ...] = ()
     peak_memory: int | None = None
     planned: dict[str, float] | None = None
+    blocks_provisional: int = 0
+    chunks_absent: int = 0
     sample: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdcc.storage import ImageSource, InputError, Preparation
+from fcdcc.storage.chunk_listing import ChunkListing
 
 from ..model.network import GlueStage, Network, Ref
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 8
 """Most images of a sample."""
+
+MAX_CHUNKS_LOOKED_AT = 1000
+"""Chunks among which the first one that is stored is looked for."""
 
 MAX_SAMPLE_BYTES = 2**25
 """Most bytes of a sample, unless one chunk of one image is larger."""
@@ -114,14 +118,18 @@ class ImageSample:
 
 
 def look_at_images(
-    source: ImageSource, preparation: Preparation, network: Network
+    source: ImageSource,
+    preparation: Preparation,
+    network: Network,
+    listing: ChunkListing | None = None,
 ) -> ImageSample | None:
     """Log what is implausible about a small part of the input, and return what it becomes.
 
-    None if it cannot be read; then the blocks that need it will fail, and others may not.
+    None if it cannot be read; then the blocks that need it will fail, and others may not. With
+    ``listing`` it is a part that is stored, if there is one near the beginning.
     """
     try:
-        sample = sample_images(source, preparation, network)
+        sample = sample_images(source, preparation, network, _first_stored(source, listing))
     except InputError as error:
         logger.warning("a sample of the images cannot be read: %s", error)
         return None
@@ -131,10 +139,21 @@ def look_at_images(
     return sample
 
 
-def sample_images(source: ImageSource, preparation: Preparation, network: Network) -> ImageSample:
+def _first_stored(source: ImageSource, listing: ChunkListing | None) -> int:
+    """Return the first image of a chunk that is stored; 0 if none is near the beginning."""
+    last = min(source.images, MAX_CHUNKS_LOOKED_AT * source.image_chunk)
+    for first in range(0, last if listing is not None else 0, source.image_chunk):
+        if listing is not None and not listing.absent([(first, first + 1, None)]).count:
+            return first
+    return 0
+
+
+def sample_images(
+    source: ImageSource, preparation: Preparation, network: Network, first: int = 0
+) -> ImageSample:
     """Return what a small part of the input becomes, and what is implausible about it.
 
-    One chunk is read of each array: of the first images, in the middle of them.
+    One chunk is read of each array: of the images from ``first`` on, in the middle of them.
 
     Raises
     ------
@@ -143,7 +162,7 @@ def sample_images(source: ImageSource, preparation: Preparation, network: Networ
     PreparationError
         If the images cannot be prepared in this way.
     """
-    raw = source.read_sample(MAX_IMAGES, MAX_SAMPLE_BYTES)
+    raw = source.read_sample(first, MAX_IMAGES, MAX_SAMPLE_BYTES)
     prepared = preparation.apply(raw)
     dtype = raw.dtype
     decodings = [part.decoding for part in source.parts if part.decoding is not None]

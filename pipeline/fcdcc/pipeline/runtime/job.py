@@ -18,6 +18,8 @@ from fcdcc.storage import (
     DamageError,
     Fingerprint,
     ImageSource,
+    InputError,
+    Json,
     OutputError,
     OutputGoneError,
     PredictionStore,
@@ -28,6 +30,8 @@ from fcdcc.storage import (
     inspect_output,
     predictions_of,
 )
+from fcdcc.storage.chunk_listing import ChunkListing
+from fcdcc.storage.records import ABSENT
 
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
@@ -47,6 +51,7 @@ from ..plans.row_layout import analysed, row_layout
 from ..stored_forms import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
+from .absence import absence_text, look_for_chunks, without_blocks_to_make_again
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import Cluster, open_cluster, start_fork_server, translate_connection_loss
 from .image_sample import look_at_images
@@ -136,12 +141,17 @@ def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
         planned = _plan_job(job, None, progress, clusters)
     with hold(config.output):
         stored = _stored_run(job)
-        recorded = None
+        recorded = listing = None
         if stored is not None:
             check_continued(stored, config, job.fingerprint)
-            recorded = predictions_of(config.output, stored, job.source.images).progress()
+            known = predictions_of(config.output, stored, job.source.images)
+            recorded, listing = without_blocks_to_make_again(
+                known.progress(), known.layout, job.source, absence_fails=config.absent == "fail"
+            )
             if not recorded.pending:
                 return _finish(job, stored, recorded)
+        else:
+            listing = look_for_chunks(job.source)
         try:
             if planned is None or stored is not None:
                 planned = _plan_job(job, stored, progress, clusters, planned)
@@ -149,7 +159,7 @@ def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
             if stored is not None:
                 with output_begun():
                     store = grow_output(config, job.source, planned.spec)
-            return _run_pending_blocks(planned, store, recorded, progress, clusters)
+            return _run_pending_blocks(planned, store, recorded, listing, progress, clusters)
         except BaseException:
             clusters.close()  # while the lock is held: tasks of this run may still write blocks
             raise
@@ -256,13 +266,16 @@ def _finish(job: _CheckedJob, stored: StoredRun, recorded: Progress) -> Summary:
     spec = _prediction_spec(job, stored.batch, stored.arrays[0].band)
     check_stored(stored, spec, stored.batch, job.config)
     store = grow_output(job.config, job.source, spec)
-    return RunCounters(store.fingerprint, store.layout, recorded.done).summary()
+    counters = RunCounters(store.fingerprint, store.layout, recorded.done)
+    counters.note_absent(recorded.provisional)
+    return counters.summary()
 
 
 def _run_pending_blocks(
     job: _PlannedJob,
     store: PredictionStore | None,
     recorded: Progress | None,
+    listing: ChunkListing | None,
     progress: Watcher,
     clusters: ExitStack,
 ) -> Summary:
@@ -275,6 +288,8 @@ def _run_pending_blocks(
     store, recorded
         The output and which of its blocks are done; None if it must be created, which happens only
         once a cluster is there.
+    listing
+        Which chunks of the images are stored; None if that is not known.
     progress
         Shows how far the run is.
     clusters
@@ -290,7 +305,11 @@ def _run_pending_blocks(
     counters = RunCounters(digest, layout, done_before, job.plan.in_flight)
     if not pending:
         return counters.summary()
-    counters.sample = look_at_images(job.source, job.preparation, job.network)
+    if recorded is not None:
+        counters.note_absent(recorded.provisional)
+    if listing is not None and (text := absence_text(listing)):
+        logger.warning("chunks of the images: %s", text)
+    counters.sample = look_at_images(job.source, job.preparation, job.network, listing)
     cluster = job.cluster
     if cluster is None:
         progress.step("starting the cluster")
@@ -304,7 +323,7 @@ def _run_pending_blocks(
         counters.forecast = forecast_of_run(
             job.config, job.plan, job.network, cluster, job.source.images
         )
-        summary = _JobRun(job, store, cluster, counters, progress).complete(pending)
+        summary = _JobRun(job, store, cluster, counters, progress, listing).complete(pending)
     store.compact()
     logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)
     return summary
@@ -325,6 +344,8 @@ class _JobRun:
         Count what happens, over all reconnections.
     progress
         Shows how far the run is.
+    listing
+        Which chunks of the images were stored before any was read; None if that is not known.
     """
 
     def __init__(
@@ -334,6 +355,7 @@ class _JobRun:
         cluster: Cluster,
         counters: RunCounters,
         progress: Watcher,
+        listing: ChunkListing | None,
     ) -> None:
         self._job = job
         self._store = store
@@ -342,6 +364,7 @@ class _JobRun:
         self._progress = progress
         self._executable = Executable(job.network, job.plan, job.config.engine)
         self._chunks = stored_chunks(job.config, job.source, job.plan)
+        self._listing = listing
         self._id = _new_run_id()
 
     def complete(self, pending: Sequence[int]) -> Summary:
@@ -508,10 +531,24 @@ class _JobRun:
         return plan, rows.size / (layout.rows or 1)
 
     def _block_jobs(self, pending: Iterable[int]) -> Iterator[BlockJob]:
-        """Yield the graphs of blocks; each is built when the runner takes it."""
+        """Yield the graphs of blocks; each is built when the runner takes it.
+
+        With ``--absent fail``, blocks that need chunks that are not stored fail here.
+        """
         for block in pending:
             logger.debug("block %d begins", block)
-            yield self._block_job(block)
+            job = self._block_job(block)
+            absent = self._counters.absent.get(block)
+            if absent is None or self._job.config.absent == "redo":
+                yield job
+                continue
+            error = InputError(
+                f"{absent.count} chunks of its images are not stored ({absent}); run the job again "
+                "when they are there, or with --absent redo"
+            )
+            outcome = BlockOutcome(block, error)
+            self._counters.add(outcome)
+            self._log_and_record(outcome)
 
     def _block_job(self, block: int, attempt: Attempt = FIRST_ATTEMPT) -> BlockJob:
         """Return the graph of one block, from reading its images to writing its record."""
@@ -532,6 +569,11 @@ class _JobRun:
                 job.network, job.plan, content, band,
                 attempt.mode, attempt.number, attempt.allowed_workers,
             )  # fmt: skip
+        details: dict[str, Json] = {"made": how_made(job.plan, attempt.mode)}
+        absent = None if self._listing is None else self._listing.absent(read.regions)
+        if absent is not None and absent.count:
+            self._counters.absent[block] = absent
+            details[ABSENT] = absent.as_json()
         write = Task(
             task_key("write", self._id, len(job.network.stages), block, attempt.number),
             write_block,
@@ -539,7 +581,7 @@ class _JobRun:
             self._store,
             block,
             StoredForm.parse(job.config.store),
-            how_made(job.plan, attempt.mode),
+            details,
             attempt.notes,
             *graph.checks,
         )

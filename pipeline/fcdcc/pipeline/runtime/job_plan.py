@@ -34,6 +34,7 @@ from ..planner.share_counts import with_share_counts
 from ..plans.chunks import StoredChunks
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
+from .absence import absence_text, look_for_chunks
 from .cluster import Cluster, open_cluster
 from .image_sample import ImageSample, look_at_images
 
@@ -50,10 +51,21 @@ MAX_PLAN_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class JobPreview:
-    """What a job would do: its plan, and what its images become, if some could be read."""
+    """What a job would do.
+
+    Parameters
+    ----------
+    plan
+        Its plan.
+    sample
+        What its images become; None if none could be read.
+    absence
+        Which chunks of them are not stored, in words; empty if all are, or it is not known.
+    """
 
     plan: Plan
     sample: ImageSample | None
+    absence: str
 
 
 @bad_values_refused()
@@ -74,7 +86,8 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     progress.step("reading the model")
     network, source = open_job(config)
     progress.step("reading some images")
-    sample = look_at_images(source, preparation_of(config, source), network)
+    listing = look_for_chunks(source)
+    sample = look_at_images(source, preparation_of(config, source), network, listing)
     with ExitStack() as stack:
         cluster = None
         if config.calibrate or config.scheduler is not None:
@@ -82,7 +95,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
             cluster = stack.enter_context(open_cluster(config))
         progress.step("planning")
         plan = job_plan(config, network, source, known_workers(config, cluster, progress))
-    return JobPreview(plan, sample)
+    return JobPreview(plan, sample, "" if listing is None else absence_text(listing))
 
 
 def preparation_of(config: JobConfig, source: ImageSource) -> Preparation:

@@ -215,7 +215,7 @@ def write_block(
     store: PredictionStore,
     block: int,
     form: StoredForm,
-    made: Mapping[str, Json],
+    details: Mapping[str, Json],
     notes: Sequence[str] = (),
     *findings: Finding,
 ) -> None:
@@ -229,8 +229,8 @@ def write_block(
         Where it is written.
     form
         The stored form.
-    made
-        How the block was made, for its record; from :func:`how_made`.
+    details
+        For the record: how the block was made, and what of its images was not stored.
     notes
         Warnings for the record about earlier attempts at the block.
     findings
@@ -248,10 +248,10 @@ def write_block(
         warnings.append(
             f"{not_finite} of {stop - start} images have values that are not finite{where}"
         )
-    details: dict[str, Json] = {"made": dict(made)}
+    where_and_how = dict(details)
     if rows is not None:
-        details["rows"] = [*rows]
-    store.write(block, form.apply(logits), warnings=warnings, details=details)
+        where_and_how["rows"] = [*rows]
+    store.write(block, form.apply(logits), warnings=warnings, details=where_and_how)
 
 
 def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:

@@ -11,7 +11,8 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from fcdcc.coding import __version__
-from fcdcc.storage import BlockLayout
+from fcdcc.storage import BlockLayout, Json
+from fcdcc.storage.chunk_listing import AbsentChunks
 
 from ..anyk.queries import RunTotals, cluster_workers
 from ..monitoring.progress import RunProgress
@@ -19,6 +20,7 @@ from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
 from ..plans.forecast import Forecast, expected_of_run
 from ..worker.executable_plugin import BYTES_SENT, PEAK_MEMORY
+from .absence import total_of
 from .block_runner import BlockOutcome, failure_reason
 from .image_sample import ImageSample
 
@@ -56,6 +58,8 @@ class RunCounters:
         """What the plan's cost model expects of this run on its workers."""
         self.sample: ImageSample | None = None
         """What a few images become."""
+        self.absent: dict[int, AbsentChunks] = {}
+        """For blocks that need chunks of the images that are not stored: these chunks."""
         self._fingerprint = fingerprint
         self._layout = layout
         self._in_flight = in_flight
@@ -72,6 +76,10 @@ class RunCounters:
         self._removed_seen: set[str] = set()
         self._bytes_sent: dict[str, int] = {}
         self._peak_memory = 0
+
+    def note_absent(self, provisional: Mapping[int, Json]) -> None:
+        """Note what the records of blocks say of chunks that were not stored."""
+        self.absent |= {b: AbsentChunks.from_json(noted) for b, noted in provisional.items()}
 
     def start(self) -> None:
         """Start the clock: the first block is about to begin."""
@@ -165,6 +173,7 @@ class RunCounters:
         """Return what the run did; ``work`` is None if no block had to be computed."""
         counters = self._counters
         seconds = self._stopped - self._started
+        provisional = {b: chunks for b, chunks in self.absent.items() if self._is_done[b]}
         return Summary(
             status="complete"
             if self._done + self._skipped == self._layout.blocks
@@ -192,6 +201,8 @@ class RunCounters:
                 for block, reason in sorted(self.failed.items())[:MAX_NAMED_FAILURES]
             ),
             peak_memory=self._peak_memory or None,
+            blocks_provisional=len(provisional),
+            chunks_absent=total_of(self.absent),
             sample=None if self.sample is None else self.sample.to_dict(),
             planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
         )
