@@ -14,6 +14,7 @@ TREE = {
     "LocationError": ValueError,
     "LockedError": OSError,
     "OutputError": OSError,
+    "OutputGoneError": OSError,
     "OutputMismatchError": ValueError,
     "PreparationError": ValueError,
 }

@@ -114,7 +114,9 @@ import fcdcc.pipeline.cli
 from fcdcc.storage.ingestion import ingest
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]),) * 2)
 made = ingest(sys.argv[1], sys.argv[2], size=(32, 32), resize=int(sys.argv[4]) or None, threads=2)
-used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# The most memory of getrusage would be at least that of the process that started this one.
+status = open("/proc/self/status").read()
+used = int(status.partition("VmHWM:")[2].split()[0]) * 1024
 print(json.dumps([made.images, [[bad.name, bad.reason] for bad in made.bad], used]))
 """
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
+from fcdcc.pipeline.cli.process_exit import interruptible
 from fcdcc.storage import hold, open_predictions
 from support.jobs import fcdcc
 from support.small import Files
@@ -70,7 +72,7 @@ def in_session(leader: int) -> list[int]:
     return found
 
 
-def test_a_run_on_processes_leaves_nothing_behind_and_prints_one_line(
+def test_a_run_on_processes_leaves_nothing_behind_and_prints_little(
     files: Files, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "scratch"
@@ -84,8 +86,9 @@ def test_a_run_on_processes_leaves_nothing_behind_and_prints_one_line(
     # This waits for all processes that have the pipe open.
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert said.startswith("fcdcc: complete")
-    assert len(said.splitlines()) == 1
+    of_images, of_run = said.splitlines()
+    assert of_images.startswith("fcdcc: images: ")
+    assert of_run.startswith("fcdcc: complete")
     assert in_session(process.pid) == []
     assert not [path for path in scratch.rglob("*") if path.name.startswith("worker-")]
 
@@ -105,3 +108,16 @@ def test_the_end_of_the_process_keeps_code_output_and_what_was_registered(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "result registered\n", says)
+
+
+def test_a_signal_during_the_finalisation_of_an_object_is_not_lost() -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def finalise_one(held: list[Finalised]) -> None:
+        held.clear()
+        threading.Event().wait(60)
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        finalise_one([Finalised()])

@@ -94,4 +94,7 @@ def test_every_stored_chunk_is_read_once(
     with torch.inference_mode():
         expected = model[1](torch.from_numpy(images).to(torch.float32) / 255).numpy()
     np.testing.assert_allclose(predictions(tmp_path / "out.zarr"), expected, atol=1e-5)
-    assert sum(reads.bytes.values()) <= 1.1 * reads.stored, reads.bytes.most_common(3)
+    # The run also looks at one chunk before it starts, to say what its values become.
+    looked_at = (folder / "c/0/0/0/0").stat().st_size
+    read = sum(reads.bytes.values()) - looked_at
+    assert read <= 1.1 * reads.stored, reads.bytes.most_common(3)

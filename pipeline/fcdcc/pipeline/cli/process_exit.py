@@ -20,6 +20,9 @@ INTERRUPTING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 8.0
 """Time that an interrupted command has to close what it has open before it is killed."""
 
+RESEND_SECONDS = 0.01
+"""Time after which a signal is sent again that came while an object was finalised."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of the commands; scripts of users depend on the numbers."""
@@ -47,7 +50,12 @@ def interruptible(grace: float = GRACE_SECONDS) -> Iterator[None]:
     timer = threading.Timer(grace, _kill_all)
     timer.daemon = True
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if _is_in_finalizer(frame):  # Python would ignore an exception that is raised there
+            again = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), signum))
+            again.daemon = True
+            again.start()
+            return
         if timer.ident is not None:
             _kill_all()
         timer.start()
@@ -60,6 +68,15 @@ def interruptible(grace: float = GRACE_SECONDS) -> Iterator[None]:
         timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_in_finalizer(frame: FrameType | None) -> bool:
+    """Return whether a frame is, or was called by, the ``__del__`` of an object."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def end_process(code: str | int | None) -> NoReturn:
