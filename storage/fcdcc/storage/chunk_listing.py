@@ -130,7 +130,8 @@ class ChunkListing:
                 if grid[box].all():
                     continue
                 places = np.argwhere(~grid[box]) + [part.start for part in box]
-                missing.update(np.ravel_multi_index(tuple(places.T), grid.shape).tolist())
+                numbers = np.ravel_multi_index(tuple(places.T), grid.shape)
+                missing.update(int(index) for index in np.atleast_1d(numbers))
             if missing:
                 path = self._source.parts[number].path
                 runs[path] = _runs(sorted(missing))
