@@ -27,7 +27,7 @@ PACE_SECONDS = 0.01
     ("bad", "blocks"),
     [
         pytest.param({"cut": FOR_GOOD}, 25, id="cut"),
-        pytest.param({"loss": 0.3}, 25, id="loss"),
+        pytest.param({"loss": 0.3}, 25, id="loss", marks=pytest.mark.long),
         pytest.param({"delay": 0.3}, 25, id="delay", marks=pytest.mark.long),
         pytest.param({"rate": 5e6 / 8}, 50, id="rate", marks=pytest.mark.long),
     ],
@@ -53,7 +53,7 @@ def test_a_link_that_stays_bad(
     [
         pytest.param({"cut": 5}, 14, id="cut-5", marks=pytest.mark.long),
         pytest.param({"cut": 15}, 40, id="cut-15", marks=pytest.mark.long),
-        pytest.param({"flap": (1.5, 1.5)}, 12, id="flap"),
+        pytest.param({"flap": (1.5, 1.5)}, 12, id="flap", marks=pytest.mark.long),
         pytest.param({"flap": (4, 4)}, 45, id="flap-slowly", marks=pytest.mark.long),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_link_that_comes_back(
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param({"cut": 5}, id="cut-5"),
+        pytest.param({"cut": 5}, id="cut-5", marks=pytest.mark.long),
         pytest.param({"cut": 15}, id="cut-15", marks=pytest.mark.long),
         pytest.param({"flap": (1.5, 1.5)}, id="flap", marks=pytest.mark.long),
     ],

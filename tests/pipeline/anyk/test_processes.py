@@ -102,7 +102,7 @@ def test_a_worker_that_somebody_elses_task_keeps_busy_stays(six: Running, tmp_pa
     del futures
 
 
-@pytest.mark.parametrize("what", ["finished", "running"])
+@pytest.mark.parametrize("what", [pytest.param("finished", marks=pytest.mark.long), "running"])
 def test_work_goes_around_a_stopped_worker_that_others_use(
     six: Running, tmp_path: Path, what: str
 ) -> None:
