@@ -18,6 +18,38 @@ ROW = Constant((6, 3))
 PLACES = Images((4, 6), INT)
 
 MIXING: list[tuple[str, tuple[Any, ...], str]] = [
+    # element by element
+    ("add.Tensor", (X, X), ""),
+    ("pow.Tensor_Scalar", (X, COUNT), "depends on the number of images"),
+    ("masked_fill.Scalar", (X, Images((4, 6), BOOL), COUNT), "depends on the number of images"),
+    (
+        "masked_fill.Tensor",
+        (X, Images((4, 6), BOOL), Images(())),
+        "meet other images|fills a tensor",
+    ),
+    ("prelu.default", (X, Images((), F32)), "slopes depend on the images"),
+    ("glu.default", (X, 0), "multiplies halves"),
+    ("bucketize.Tensor", (X, Images(())), "not one list of constants"),
+    # reductions
+    ("mean.dim", (X, [0]), "."),
+    ("sum.default", (X,), "."),
+    ("linalg_vector_norm.default", (X, COUNT), "depends on the number of images"),
+    ("softmax.int", (X, 0), "."),
+    ("cumsum.default", (X, 0), "."),
+    ("group_norm.default", (Images((4, 6), axis=1), 1), "normalises across images"),
+    ("fft_fft.default", (X, COUNT, 1), "depends on the number of images"),
+    ("sort.default", (X, 0), "."),
+    # windows
+    ("conv1d.default", (X, Images((4, 4, 3))), "filters depend on the images|filters of shape"),
+    ("conv1d.default", (X, Constant((2, 4, 3)), Images(())), "bias depends on the images"),
+    ("conv1d.default", (Images((4, 6), axis=1), Constant((2, 1, 3))), "images"),
+    ("max_pool1d.default", (Images((4, 6), axis=2), [2]), "images"),
+    (
+        "grid_sampler_2d.default",
+        (Constant((1, 4, 6, 6)), Images((6, 6, 2)), 0, 0, False),
+        "constant",
+    ),
+    ("grid_sampler_2d.default", (MAPS, Constant((1, 6, 6, 2)), 0, 0, False), "at one grid"),
     # products
     ("matmul.default", (Constant((3, 2)), Images((5,), axis=0)), "multiplies the shapes"),
     ("matmul.default", (Constant((3, 1)), Images((5,), axis=0)), "sums over the images"),
@@ -83,7 +115,93 @@ MIXING: list[tuple[str, tuple[Any, ...], str]] = [
 call that is accepted, so that the table shows that not everything is refused."""
 
 IMPOSSIBLE: list[tuple[str, tuple[Any, ...], str]] = [
+    # element by element
+    ("sub.Tensor", (Constant((6,), BOOL), Constant((6,), BOOL)), "torch.bool"),
+    ("clamp.default", (X,), "neither a lower nor an upper bound"),
+    ("masked_fill.Scalar", (X, X, 1.0), "not of truth values"),
+    ("masked_fill.Tensor", (X, Images((4, 6), BOOL), LINE), "with one that has axes"),
+    ("view_as_complex.default", (X,), "takes pairs of numbers"),
+    ("prelu.default", (X, Constant((3,))), "slopes of shape"),
+    ("glu.default", (Images((5, 6)), 1), "halves axis 1"),
+    ("bucketize.Tensor", (X, ROW), "not one list of constants"),
+    ("where.self", (X, X, X), "."),
+    # reductions
+    ("mean.dim", (Images((4,), INT), [1]), "."),
+    ("logsumexp.default", (X, []), "names no axis"),
+    ("linalg_vector_norm.default", (X, "fro"), "."),
+    ("linalg_vector_norm.default", (Images((4,), INT),), "."),
+    ("softmax.int", (Images((4,), INT), 1), "."),
+    ("group_norm.default", (X, 3), "3 groups"),
+    ("native_group_norm.default", (MAPS, None, None, 7, 4, 36, 2, 1e-5), "told sizes"),
+    ("layer_norm.default", (X, [5]), "."),
+    (
+        "batch_norm.default",
+        (X, None, None, None, None, False, 0.1, 1e-5, False),
+        "statistics that it does not have",
+    ),
+    (
+        "batch_norm.default",
+        (X, Constant((5,)), None, Constant((4,)), Constant((4,)), False, 0.1, 1e-5, False),
+        "has the shape",
+    ),
+    (
+        "batch_norm.default",
+        (X, Constant((4,), F64), None, Constant((4,)), Constant((4,)), False, 0.1, 1e-5, False),
+        "'weight'",
+    ),
+    (
+        "instance_norm.default",
+        (MAPS, None, None, None, None, False, 0.1, 1e-5, False),
+        "statistics that it does not have",
+    ),
+    (
+        "instance_norm.default",
+        (MAPS, None, None, Constant((4,)), Constant((4,)), True, 0.1, 1e-5, False),
+        "running statistics",
+    ),
+    ("fft_fft.default", (X, 0, 1), "to 0 entries"),
+    ("fft_fft.default", (X, 4, 1, "odd"), "its argument 'norm'"),
+    ("fft_rfft.default", (Images((4,), torch.complex64), None, 1), "complex numbers as real"),
+    ("topk.default", (X, 7, 1), "."),
+    # windows
+    ("conv1d.default", (X, Constant((2, 4, 3, 3))), "filters of shape"),
+    ("conv1d.default", (X, Constant((2, 4, 3), F64)), "filters of torch.float64"),
+    ("conv1d.default", (X, Constant((2, 3, 3))), "."),
+    ("conv1d.default", (X, Constant((2, 4, 3)), Constant((3,))), "bias of shape"),
+    ("conv1d.default", (X, Constant((2, 4, 9))), "does not fit"),
+    ("conv1d.padding", (X, Constant((2, 4, 3)), None, [2], "same"), "padding is 'same'"),
+    (
+        "conv_transpose1d.default",
+        (X, Constant((4, 2, 3)), None, [1], [0], [5]),
+        "'output_padding'",
+    ),
+    ("max_pool1d.default", (X, [3], [1], [2]), "more than half of its window"),
+    ("max_pool1d.default", (X, [9]), "does not fit"),
+    ("avg_pool2d.default", (MAPS, [2, 2], [2, 2], [0, 0], False, True, 0), "divides by 0"),
+    ("upsample_nearest1d.default", (X, [0]), "."),
+    ("upsample_nearest2d.vec", (MAPS, [3, 3], [2.0, 2.0]), "both a size and a factor"),
+    ("upsample_nearest2d.vec", (MAPS, None, [2.0]), "by the factors"),
+    ("upsample_nearest2d.vec", (MAPS, None, [0.01, 0.01]), "by the factors"),
+    ("upsample_nearest2d.default", (MAPS, [3, 3], -1.0), "scales_h"),
+    ("affine_grid_generator.default", (Images((3, 3)), [COUNT, 3, 6, 6], False), "makes a grid"),
+    ("col2im.default", (X, [4, 4], [3, 3], [1, 1], [0, 0], [1, 1]), "."),
     # products
+    ("baddbmm.default", (X, Constant((2, 3, 4)), Constant((1, 4, 2))), "multiplies the shapes"),
+    (
+        "scaled_dot_product_attention.default",
+        (Images((6,)), Images((6,)), Images((6,))),
+        "other images of a batch",
+    ),
+    (
+        "scaled_dot_product_attention.default",
+        (Constant((6, 0)), Constant((6, 0)), ROW),
+        "attends to",
+    ),
+    (
+        "scaled_dot_product_attention.default",
+        (ROW, ROW, ROW, Constant((6, 6), INT)),
+        "mask of shape",
+    ),
     ("matmul.default", (Constant((2, 3)), Constant((4, 2))), "multiplies the shapes"),
     ("matmul.default", (Constant(()), LINE), "without axes"),
     ("matmul.default", (ROW, Constant((3, 2), F64)), "it multiplies torch.float32, torch.float64"),

@@ -109,7 +109,10 @@ def _inside(call: OperatorCall) -> Result:
     sizes, axis, outer = broadcast(operands_of(call), call.batch)
     if sizes != x.sizes or axis != x.axis:
         raise ArgumentsError(f"it writes values of shape {sizes} into a tensor of {x.sizes}")
-    check_fits(call.arguments.get("value"), x.dtype)
+    value = call.arguments.get("value")
+    if isinstance(value, Facts) and value.ndim and call.packet == "masked_fill":
+        raise ArgumentsError("it fills a tensor with one that has axes")
+    check_fits(value, x.dtype)
     return made(sizes, x.dtype, axis, outer)
 
 
