@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fcdcc.pipeline.model.image_rules.facts import ArgumentsError, NotPerImageError
-from support.operator_programs import facts_of
+from support.operator_programs import check_result, facts_of
 from support.operator_samples import BOOL, COUNT, F32, F64, INT, Constant, Images, Sample
 
 X = Images((4, 6))
@@ -18,6 +18,28 @@ ROW = Constant((6, 3))
 PLACES = Images((4, 6), INT)
 
 MIXING: list[tuple[str, tuple[Any, ...], str]] = [
+    ("full_like.default", (X, COUNT), "depends on the number of images"),
+    ("new_full.default", (X, [2], COUNT), "depends on the number of images"),
+    ("add.Tensor", (LINE, COUNT), "depends on the number of images"),
+    ("fill.Scalar", (X, COUNT), "depends on the number of images"),
+    ("fill.Tensor", (LINE, Images((), axis=0)), "fills a tensor|image"),
+    ("view_as_complex.default", (Images((3,), axis=1),), "pairs of numbers|two images"),
+    ("gather.default", (X, 1, Images((4, 6), INT, axis=1)), "images"),
+    ("scatter.value", (X, 2, PLACES, COUNT), "depends on the number of images"),
+    (
+        "batch_norm.default",
+        (X, Images((), F32), None, Constant((4,)), Constant((4,)), False, 0.1, 1e-5, False),
+        "images|shape",
+    ),
+    (
+        "instance_norm.default",
+        (Images((4, 6), axis=1), None, None, None, None, True, 0.1, 1e-5, False),
+        "images|shape",
+    ),
+    ("view.default", (X, [COUNT, 5]), "."),
+    ("affine_grid_generator.default", (Images((2, 3)), [2, 3, 6, 6], False), "another number"),
+    ("_weight_norm_interface.default", (X, X, 0), "depend on the images"),
+    ("conv2d.default", (Constant((2, 4, 6, 6)), Images((4, 3, 3))), "filters depend on the images"),
     # element by element
     ("add.Tensor", (X, X), ""),
     ("pow.Tensor_Scalar", (X, COUNT), "depends on the number of images"),
@@ -115,6 +137,54 @@ MIXING: list[tuple[str, tuple[Any, ...], str]] = [
 call that is accepted, so that the table shows that not everything is refused."""
 
 IMPOSSIBLE: list[tuple[str, tuple[Any, ...], str]] = [
+    ("imag.default", (X,), "imaginary part of real numbers"),
+    ("complex.default", (LINE, Constant((6,), F64)), "real and an imaginary part"),
+    ("sort.default", (Images((4,), torch.complex64),), "sorts complex numbers"),
+    ("one_hot.default", (Images((4,), torch.int32), 3), "."),
+    ("fill.Scalar", (Constant((6,), torch.uint8), 300), "writes 300 into values"),
+    ("fill.Scalar", (LINE, 1j), "writes"),
+    ("narrow.default", (Constant(()), 0, 0, 1), "."),
+    ("select.int", (Constant(()), 0, 0), "."),
+    ("unbind.int", (Constant(()),), "."),
+    ("split.Tensor", (Constant(()), 1), "."),
+    ("split.Tensor", (Constant((2**17,)), 1), "parts of 1"),
+    ("unfold.default", (Constant(()), 0, 1, 1), "."),
+    ("repeat_interleave.self_int", (Constant(()), 2, 0), "."),
+    ("pad.default", (Images((4, 0)), [1, 1], "reflect"), "pads a tensor of shape"),
+    ("index.Tensor", (LINE, [None]), "indices for"),
+    ("index.Tensor", (Constant((0,)), [Constant((2,), INT)]), "picks places of a tensor"),
+    ("_unsafe_index.Tensor", (LINE, [Constant((6,), BOOL)]), "by a mask"),
+    ("index_put.default", (LINE, [Constant((2,), BOOL)], Constant((1,))), "mask of shape"),
+    ("scatter.value", (X, 1, Constant((2,), INT), 1.0), "places of shape"),
+    (
+        "addmm.default",
+        (
+            LINE,
+            ROW,
+            Constant((3, 6)),
+        ),
+        "",
+    ),
+    ("sum.default", (Constant((6,), torch.float16),), ""),
+    ("softmax.int", (Constant((6,), torch.complex64), 0), "."),
+    ("amax.default", (Constant((0,)), [0]), "over no elements"),
+    ("cosine_similarity.default", (Constant((6,), INT), Constant((6,), INT), 0), "."),
+    ("fft_fft.default", (Constant((6,), BOOL),), "."),
+    ("fft_fftn.default", (LINE, [3]), "."),
+    (
+        "scaled_dot_product_attention.default",
+        (Constant((6, 3), INT), Constant((6, 3), INT), Constant((6, 3), INT)),
+        ".",
+    ),
+    ("conv1d.default", (X, Constant((2, 4, 3)), None, [2**40]), "'stride'"),
+    ("conv1d.default", (X, Constant((2, 4, 0))), "filters of shape|."),
+    ("conv1d.default", (Images((4, 0)), Constant((2, 4, 1))), "result would have the shape|."),
+    ("max_pool1d.default", (Images((4, 0)), [2]), "takes windows of a tensor"),
+    ("adaptive_avg_pool1d.default", (Images((4, 6), INT), [2]), "."),
+    ("upsample_nearest2d.vec", (MAPS, None, [-1.0, 2.0]), "by the factor"),
+    ("grid_sampler_2d.default", (Images((4, 6, 6), INT), Images((6, 6, 2)), 0, 0, False), "."),
+    ("im2col.default", (Images((4, 6, 6), INT), [2, 2], [1, 1], [0, 0], [1, 1]), "."),
+    ("_weight_norm_interface.default", (ROW, Constant((3,)), 0), "norms of shape"),
     # element by element
     ("sub.Tensor", (Constant((6,), BOOL), Constant((6,), BOOL)), "torch.bool"),
     ("clamp.default", (X,), "neither a lower nor an upper bound"),
@@ -298,6 +368,37 @@ IMPOSSIBLE: list[tuple[str, tuple[Any, ...], str]] = [
 """Operators, arguments that they do not take, and what is said of them."""
 
 
+RIGHT: list[tuple[str, tuple[Any, ...]]] = [
+    ("full.default", ([2, 3], True)),
+    ("full.default", ([2, 3], 1j)),
+    ("slice.Tensor", (X, 0, 0, 2**63 - 1)),
+    ("flatten.using_ints", (Constant((2, 3, 4)), 0, 1)),
+    ("repeat_interleave.self_int", (LINE, 2)),
+    ("roll.default", (ROW, [1])),
+    ("as_strided.default", (ROW, [2, 2], [1, 2], 1)),
+    ("sym_numel.default", (LINE,)),
+    ("index.Tensor", (LINE, [Constant((6,), BOOL)])),
+    ("index.Tensor", (Images((4, 5, 6)), [None, Constant((2,), INT), None, Constant((2,), INT)])),
+    ("index_select.default", (ROW, 0, Images((), INT))),
+    ("einsum.default", ("ij,jk", [ROW, Constant((3, 2))])),
+    ("matmul.default", (Constant((2, 4)), Constant((4, 3)))),
+    ("cumsum.default", (Constant((6,), INT), 0)),
+    (
+        "scaled_dot_product_attention.default",
+        (Images((4, 6, 3)), Images((2, 6, 3)), Images((2, 6, 3)), None, 0.0, False),
+    ),
+]
+"""Operators and arguments that they take, in ways that networks seldom need."""
+
+
+@pytest.mark.parametrize(("op", "arguments"), RIGHT)
+def test_what_is_accepted_does_what_its_rule_says(op: str, arguments: tuple[Any, ...]) -> None:
+    call = Sample(op, arguments)
+    if op == "scaled_dot_product_attention.default":
+        call = Sample(op, arguments, {"enable_gqa": True})
+    check_result(call, facts_of(call))
+
+
 def identifier(case: tuple[str, tuple[Any, ...], str]) -> str:
     return f"{case[0]}: {case[2]}"
 
@@ -316,6 +417,9 @@ def test_calls_that_mix_images_are_refused(case: tuple[str, tuple[Any, ...], str
 @pytest.mark.parametrize("case", IMPOSSIBLE, ids=identifier)
 def test_calls_that_cannot_run_are_refused(case: tuple[str, tuple[Any, ...], str]) -> None:
     op, arguments, words = case
+    if not words:
+        facts_of(Sample(op, arguments))
+        return
     with pytest.raises((ArgumentsError, NotPerImageError), match=words):
         facts_of(Sample(op, arguments))
 
