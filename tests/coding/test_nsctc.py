@@ -20,6 +20,7 @@ from fcdcc.coding import (
     NotDecodableError,
     TensorError,
     coded_conv,
+    make_code,
 )
 from fcdcc.coding.crme import crme
 from support.convolutions import Layer, error_beside, layers, oracle, relative_error
@@ -408,3 +409,19 @@ class TestRefusals:
     def test_two_dtypes(self) -> None:
         with pytest.raises(TensorError, match=r"float64 on cpu and of torch\.float32"):
             coded_conv(self.x, self.weight.float(), code=self.value.code)
+
+
+@pytest.mark.parametrize("split", ["rows", "images"])
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_missing_share_is_a_copy_of_another_where_one_suffices(split: Any, n: int) -> None:
+    """With δ = 1 and real numbers every share is the whole layer: nothing has to be solved for."""
+    code = make_code("systematic", n=n, k_a=1, k_b=1, parity="real")
+    geometry = ConvGeometry(2, 3, (5, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    layer = CodedConv(geometry, code, split)
+    x, weight = torch.randn(2, 2, 5, 4), torch.randn(3, 2, 3, 3)
+    for there in range(1, n):
+        filters = layer.encode_filters(weight, there)
+        result = layer.convolve(layer.encode_input(x, there), filters, there)
+        found = layer.recover({there: result}, 0, len(x))
+        expected = torch.nn.functional.conv2d(x, weight, padding=1)
+        torch.testing.assert_close(found, expected)

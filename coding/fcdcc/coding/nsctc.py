@@ -141,12 +141,16 @@ class CodedConv:
         for survivor in decoder.survivors:
             rows += self.all_outputs(shares[survivor], survivor, batch)
         out = rows[0].new_empty(self.share_shape(share, batch))
-        targets = self.outputs(out, share, batch)
         products = self.code.share_matrices[share].argmax(axis=1)
-        which = [decoder.solved.index(int(product)) for product in products]
-        for images, filters in tiles(rows[0].shape, len(decoder.rows)):
-            tile = decoder.solve([row[images, :, filters] for row in rows], which)
-            for target, values in zip(targets, tile, strict=True):
+        copied, solved = dict(decoder.copied), dict[int, torch.Tensor]()
+        for product, target in zip(products, self.outputs(out, share, batch), strict=True):
+            if int(product) in copied:  # another share is a copy of it
+                target.copy_(rows[copied[int(product)]])
+            else:
+                solved[decoder.solved.index(int(product))] = target
+        for images, filters in tiles(rows[0].shape, len(decoder.rows)) if solved else ():
+            tile = decoder.solve([row[images, :, filters] for row in rows], list(solved))
+            for target, values in zip(solved.values(), tile, strict=True):
                 target[images, :, filters].copy_(values)
         return out
 
