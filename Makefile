@@ -21,6 +21,9 @@ FAULTS := tests/chaos tests/networks tests/pipeline/worker/test_share_checks.py 
 # The long tests that show what no short one does, in about ten minutes.
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
+  tests/pipeline/anyk/test_processes.py tests/pipeline/runtime/test_reading.py \
+  tests/pipeline/runtime/test_scheduler_restart.py::test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on \
+  'tests/networks/test_other_links.py::test_a_cut_that_is_mended[client-10]' \
   'tests/networks/test_worker_links.py::test_a_link_that_stays_bad[loss]' \
   'tests/networks/test_worker_links.py::test_a_link_that_comes_back[flap]' \
   'tests/networks/test_worker_links.py::test_what_somebody_else_runs_there_runs_once[cut-5]' \

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 @pytest.mark.parametrize(
     ("host", "seconds"),
     [
-        pytest.param(CLIENT, 10, id="client-10"),
+        pytest.param(CLIENT, 10, id="client-10", marks=pytest.mark.long),
         pytest.param(CLIENT, 40, id="client-40", marks=pytest.mark.long),
         pytest.param(CLIENT, 60, id="client-60", marks=pytest.mark.long),
         pytest.param(SCHEDULER, 10, id="scheduler-10", marks=pytest.mark.long),

@@ -144,6 +144,7 @@ def test_work_goes_around_a_stopped_worker_that_others_use(
     assert six.client.submit(process_id, workers=[victim], pure=False).result(timeout=60) == pid
 
 
+@pytest.mark.long
 def test_a_worker_that_wakes_up_shuts_down(six: Running) -> None:
     """The last test of this file, because its nanny ends with it."""
     pids = six.client.run(process_id)

@@ -266,7 +266,7 @@ def test_what_cannot_be_cut_is_refused_in_one_line(large: Large, tmp_path: Path)
         run(large.config(output, band=None, memory="400MiB", restart=True))
 
 
-@pytest.mark.parametrize("mode", ["spare", "all"])
+@pytest.mark.parametrize("mode", [pytest.param("spare", marks=pytest.mark.long), "all"])
 def test_bands_whose_shares_are_right_pass_their_checks(
     large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
     return path, net
 
 
-@pytest.fixture(scope="module", params=[1, 16, 111, 512])
+@pytest.fixture(scope="module", params=[1, pytest.param(16, marks=pytest.mark.long), 111, 512])
 def stored(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, np.ndarray[Any, Any]]:

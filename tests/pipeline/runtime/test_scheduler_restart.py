@@ -80,6 +80,7 @@ def test_a_run_goes_on_when_the_scheduler_is_back(
     assert verify(output) == []
 
 
+@pytest.mark.long
 def test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on(
     files: Files, scheduler: str, tmp_path: Path
 ) -> None:
