@@ -77,8 +77,10 @@ def test_a_part_is_solved_for_where_its_share_is_late(running: Running, tmp_path
 def test_shares_of_a_lost_worker_are_computed_again(running: Running, tmp_path: Path) -> None:
     gates = {position: str(tmp_path / "gate") for position in range(N)}
     made = run(running, gathered(7, gates))
+    images = task_key("read", "r", 0, 7, 0)
     running.wait_until(
-        lambda: any(w.processing for w in running.scheduler.workers.values()), "shares run"
+        lambda: len(getattr(running.scheduler.tasks.get(images), "who_has", None) or ()) > 1,
+        "several workers have the images",
     )
     victim = next(a for a, w in running.scheduler.workers.items() if w.processing)
     running.client.retire_workers([victim])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,9 @@ def test_a_run_on_processes_leaves_nothing_behind_and_prints_little(
     of_images, of_run = said.splitlines()
     assert of_images.startswith("fcdcc: images: ")
     assert of_run.startswith("fcdcc: complete")
+    deadline = time.monotonic() + 30
+    while in_session(process.pid) and time.monotonic() < deadline:  # some end a moment later
+        time.sleep(0.01)
     assert in_session(process.pid) == []
     assert not [path for path in scratch.rglob("*") if path.name.startswith("worker-")]
 
