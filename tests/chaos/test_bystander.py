@@ -16,18 +16,14 @@ from time import sleep
 from typing import Any
 
 import dask
-import numpy as np
 import pytest
-import torch
 from distributed import Client, Future, LocalCluster
 
-from fcdcc.pipeline import Model, open_model
+from fcdcc.pipeline import Model
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.model.interpreter import run_network
 from support.anyk_chaos import Processes, abstract, left, real
 from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster
 from support.anyk_graphs import append, gathered
-from support.small import SHAPE, make_files
 
 SEEDS = 20
 TASKS = 12
@@ -35,14 +31,6 @@ TASKS = 12
 pytestmark = pytest.mark.cluster
 
 Case = tuple[Model, Any, Any]
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """A model, images, and what it makes of them."""
-    model = open_model(make_files(tmp_path_factory.mktemp("small")).model)
-    pixels = np.random.default_rng(2).random((40, *SHAPE), dtype=np.float32)
-    return model, run_network(model.network, torch.from_numpy(pixels)).numpy(), pixels
 
 
 @pytest.fixture(scope="module")

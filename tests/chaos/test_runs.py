@@ -14,34 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import numpy as np
 import pytest
-import torch
 from distributed import Client, LocalCluster
 
-from fcdcc.pipeline import Model, open_model
+from fcdcc.pipeline import Model
 from fcdcc.pipeline.anyk import AnyKPlugin
-from fcdcc.pipeline.model.interpreter import run_network
 from support.anyk_chaos import Hosts, Processes, Threads, abstract, real, run_with_faults
 from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster, threaded_cluster
 from support.anyk_graphs import gathered
 from support.bystander import Bystander
 from support.network import Network, on_host, why_impossible
 from support.network_cluster import HOSTS, PORT, SCHEDULER, network_cluster
-from support.small import SHAPE, make_files
 
 THREADS, PROCESSES, ON_HOSTS = 140, 30, 30
 SHORT_THREADS, SHORT_PROCESSES, SHORT_ON_HOSTS = 4, 1, 0
 
 Case = tuple[Model, Any, Any]
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """A model, images, and what it makes of them."""
-    model = open_model(make_files(tmp_path_factory.mktemp("small")).model)
-    pixels = np.random.default_rng(2).random((40, *SHAPE), dtype=np.float32)
-    return model, run_network(model.network, torch.from_numpy(pixels)).numpy(), pixels
 
 
 def test_threads(errors: Errors, case: Case, seed: int) -> None:

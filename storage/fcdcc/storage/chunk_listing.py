@@ -245,13 +245,13 @@ def _local_files(url: str, array: ZarrArray) -> Callable[[str], bool]:
     prefix = "c/" if first.startswith("c/") else ""
     os.listdir(folder)  # noqa: PTH208 - an error if the array is gone
     try:
-        entries = set(os.listdir(f"{folder}/{prefix}"))  # noqa: PTH208
+        entries = set(os.listdir(f"{folder}/{prefix}"))  # noqa: PTH208 - as above
     except FileNotFoundError:
         entries = set()  # no chunk was ever stored
 
     def is_stored(name: str) -> bool:
         entry, slash, _ = name.removeprefix(prefix).partition("/")
-        return entry in entries and (not slash or os.path.exists(f"{folder}/{name}"))  # noqa: PTH110
+        return entry in entries and (not slash or os.path.exists(f"{folder}/{name}"))  # noqa: PTH110 - many
 
     return is_stored
 

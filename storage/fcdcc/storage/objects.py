@@ -57,7 +57,11 @@ class ObjectFolder(Folder):
     def _path(self, name: str) -> str:
         return f"{self._root}/{inside(name)}"
 
-    def read(self, name: str, max_bytes: int = MAX_CHUNK_BYTES) -> bytes:  # noqa: ARG002
+    def read(
+        self,
+        name: str,
+        max_bytes: int = MAX_CHUNK_BYTES,  # noqa: ARG002 - objects have a length
+    ) -> bytes:
         """Return a file's contents."""
         with self._reported():
             return bytes(self._files.cat_file(self._path(name)))

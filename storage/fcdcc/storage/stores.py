@@ -148,7 +148,7 @@ def _zip_store(location: str) -> tuple[Store, str]:
 
 
 @lru_cache(maxsize=8)
-def _open_zip(location: str, version: tuple[int, ...]) -> tuple[Store, str]:  # noqa: ARG001 - key
+def _open_zip(location: str, version: tuple[int, ...]) -> tuple[Store, str]:  # noqa: ARG001 - cache key
     """Open a zip file once per process and version: its directory may be long."""
     try:
         root = zip_root(location)

@@ -75,7 +75,7 @@ class _Scale(click.ParamType[float | str]):
 
 def _none_if_empty(
     ctx: click.Context,  # noqa: ARG001 - click's signature
-    param: click.Parameter,  # noqa: ARG001
+    param: click.Parameter,  # noqa: ARG001 - click's signature
     values: tuple[str, ...],
 ) -> tuple[str, ...] | None:
     """Return None for an option that may be given several times and is not given."""
