@@ -18,10 +18,15 @@ FAULTS := tests/chaos tests/networks tests/pipeline/worker/test_share_checks.py 
   tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py \
   tests/pipeline/worker/test_hostile_shares.py tests/pipeline/runtime/test_damaged_fields.py
 
-# The long tests that show what no short one does, in about ten minutes.
+# The long tests that show what no short one does, in about fifteen minutes.
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
+  tests/chaos/test_sigkill.py::test_a_few_kills \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
-  tests/pipeline/anyk/test_processes.py tests/pipeline/runtime/test_reading.py \
+  tests/pipeline/anyk/test_processes.py tests/pipeline/demo/test_show.py \
+  tests/pipeline/graph/test_networks.py tests/pipeline/runtime/test_failures.py \
+  tests/pipeline/runtime/test_job.py tests/pipeline/runtime/test_large_images.py \
+  tests/pipeline/runtime/test_object_store.py tests/pipeline/runtime/test_reading.py \
+  tests/pipeline/worker/test_memory.py \
   tests/pipeline/runtime/test_scheduler_restart.py::test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on \
   'tests/networks/test_other_links.py::test_a_cut_that_is_mended[client-10]' \
   'tests/networks/test_worker_links.py::test_a_link_that_stays_bad[loss]' \

@@ -166,6 +166,7 @@ def chaos(files: Files, folder: Path, kinds: list[str], seed: int, redundancy: s
         np.testing.assert_array_equal(made, xr.open_zarr(whole.output)["prediction"].values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_a_few_kills(files: Files, tmp_path: Path, seed: int) -> None:
     chaos(files, tmp_path, ["client", "all"], seed, "off")

@@ -112,14 +112,8 @@ def one_behind_a_proxy(folder: Path) -> Iterator[tuple[str, Behind]]:
             behind.close()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "cut",
-        pytest.param("delay", marks=pytest.mark.long),
-        pytest.param("loss", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["cut", "delay", "loss"])
 def test_a_bad_network_costs_time_and_nothing_else(files: Files, tmp_path: Path, kind: str) -> None:
     how: dict[str, float | bool] = {
         "cut": {"cut": True}, "delay": {"delay": 0.1}, "loss": {"loss": 0.1},
@@ -163,6 +157,7 @@ def test_a_clock_that_jumps_takes_no_worker_away(
     check(files, output)
 
 
+@pytest.mark.long
 def test_a_scheduler_that_is_busy_for_seconds_takes_no_worker_away(
     files: Files, tmp_path: Path
 ) -> None:

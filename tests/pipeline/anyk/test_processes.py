@@ -48,9 +48,16 @@ def six(processes: tuple[LocalCluster, Client], errors: Errors) -> Iterator[Runn
     six.check(losses=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-@pytest.mark.parametrize("build", [gathered, in_parts])
-def test_two_of_six_workers(six: Running, how: signal.Signals, build: Any) -> None:
+@pytest.mark.parametrize(
+    ("build", "how"),
+    [
+        pytest.param(gathered, signal.SIGSTOP, id="gathered-stopped"),
+        pytest.param(in_parts, signal.SIGKILL, id="in_parts-killed"),
+        pytest.param(gathered, signal.SIGKILL, id="gathered-killed", marks=pytest.mark.long),
+        pytest.param(in_parts, signal.SIGSTOP, id="in_parts-stopped", marks=pytest.mark.long),
+    ],
+)
+def test_two_of_six_workers(six: Running, build: Any, how: signal.Signals) -> None:
     pids = six.client.run(process_id)
     graphs = [build(block, seconds=0.1) for block in range(BLOCKS)]
     futures = [six.client.get(g.tasks, g.results, sync=False) for g in graphs]
@@ -85,6 +92,7 @@ def theirs(path: str, seconds: float) -> str:
     return "theirs"
 
 
+@pytest.mark.long
 def test_a_worker_that_somebody_elses_task_keeps_busy_stays(six: Running, tmp_path: Path) -> None:
     """The task holds the interpreter lock for longer than a worker may be silent."""
     runs = tmp_path / "runs"
@@ -102,7 +110,8 @@ def test_a_worker_that_somebody_elses_task_keeps_busy_stays(six: Running, tmp_pa
     del futures
 
 
-@pytest.mark.parametrize("what", [pytest.param("finished", marks=pytest.mark.long), "running"])
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["finished", "running"])
 def test_work_goes_around_a_stopped_worker_that_others_use(
     six: Running, tmp_path: Path, what: str
 ) -> None:

@@ -15,6 +15,7 @@ from fcdcc.pipeline.demo.show import run_demo
 
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_two_of_six_workers_are_stopped_and_every_answer_is_the_same(tmp_path: Path):
     said = io.StringIO()
     result = run_demo(tmp_path / "demo", stall=2, console=Console(file=said), images=240)

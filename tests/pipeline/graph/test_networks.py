@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 
 import dask
@@ -37,12 +38,25 @@ FORMS = (
 
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two of the forms, in turn; the long test has them all."""
+    first = list(zoo.ZOO).index(name)
+    agree(name, [first % len(FORMS), (first + 1) % len(FORMS)], monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_coded_networks_agree_in_every_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agree(name, range(len(FORMS)), monkeypatch)
+
+
+def agree(name: str, forms: Iterable[int], monkeypatch: pytest.MonkeyPatch) -> None:
     entry = zoo.ZOO[name]
     network = opened(entry).network
     images = zoo.images(entry)
     with torch.inference_mode():
         expected = zoo.build(entry)(images).numpy()
-    for seed, (code, split, redundancy, work) in enumerate(FORMS):
+    for seed in forms:
+        code, split, redundancy, work = FORMS[seed]
         usual_plans(monkeypatch, work)
         options = PlanOptions.of(code=code, split=split, redundancy=redundancy, batch=len(images))
         plan = choose_plan(network, entry.input_shape, options)

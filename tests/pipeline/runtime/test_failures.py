@@ -212,7 +212,11 @@ def test_a_block_that_kills_its_workers_fails_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "how"), [(signal.SIGTERM, "--threads"), (signal.SIGINT, "--processes")]
+    ("signal_number", "how"),
+    [
+        (signal.SIGTERM, "--threads"),
+        pytest.param(signal.SIGINT, "--processes", marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_ends_a_run_and_the_next_one_goes_on(
     files: Files, scheduler: str, tmp_path: Path, signal_number: int, how: str

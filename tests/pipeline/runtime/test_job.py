@@ -156,7 +156,13 @@ def test_one_process_with_fewer_workers_than_shares_says_what_is_protected(
 
 @pytest.mark.parametrize(
     ("signal_name", "blocks"),
-    [("SIGSTOP", 0), ("SIGSTOP", 3), ("SIGSTOP", BLOCKS), ("SIGKILL", 0), ("SIGKILL", 3)],
+    [
+        ("SIGSTOP", 0),
+        ("SIGKILL", 3),
+        pytest.param("SIGSTOP", 3, marks=pytest.mark.long),
+        pytest.param("SIGSTOP", BLOCKS, marks=pytest.mark.long),
+        pytest.param("SIGKILL", 0, marks=pytest.mark.long),
+    ],
 )
 def test_two_of_six_worker_processes_may_go(
     files: Files, tmp_path: Path, signal_name: str, blocks: int

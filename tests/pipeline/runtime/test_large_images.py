@@ -240,6 +240,7 @@ class StoppingWorkers(Quiet):
             self._stopper.stop()
 
 
+@pytest.mark.long
 def test_two_of_four_workers_stop_in_the_middle(large: Large, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     with (

@@ -28,6 +28,7 @@ def bucket() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.long
 def test_a_job_from_bucket_to_bucket(bucket: str, scheduler: str, tmp_path: Path) -> None:
     files = make_files(tmp_path)
     images, output = f"{bucket}/images.zarr", f"{bucket}/out.zarr"

@@ -101,6 +101,7 @@ else:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_six_workers_in_one_process_have_the_weights_at_most_twice(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(RUN_WITH_THREADS)
