@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dask.config
-from distributed import Client, LocalCluster
+import pytest
+from distributed import Client, Event, LocalCluster
 
-from fcdcc.pipeline.anyk.queries import cluster_workers
+from fcdcc.pipeline.anyk import AnyKPlugin
+from fcdcc.pipeline.anyk.keys import task_key
+from fcdcc.pipeline.anyk.queries import anyk_waiting, cluster_workers
 
 
 def test_workers_are_known_while_the_client_refreshes_what_it_remembers() -> None:
@@ -16,3 +19,31 @@ def test_workers_are_known_while_the_client_refreshes_what_it_remembers() -> Non
         Client(cluster, set_as_default=False) as client,
     ):
         assert {len(cluster_workers(client)) for _ in range(300)} == {3}
+
+
+def wait_for(name: str) -> None:
+    Event(name).wait()
+
+
+@pytest.mark.cluster
+def test_tasks_of_a_run_are_found_with_their_workers() -> None:
+    """By a scheduler that runs nothing that a client sends, but has the plugin."""
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert anyk_waiting(client, "r1") is None
+        client.register_plugin(AnyKPlugin())
+        del cluster.scheduler.handlers["run_function"]
+        assert anyk_waiting(client, "r1") == []
+        event = Event("go", client=client)
+        key = task_key("share", "r1", 3, 12, 2)
+        other = client.submit(wait_for, "go", key=task_key("share", "r2", 3, 12, 2))
+        future = client.submit(wait_for, "go", key=key)
+        while not (found := anyk_waiting(client, "r1")):
+            pass
+        [worker] = cluster_workers(client)
+        assert [task.identity for task in found] == [(12, 3, "share", 2, worker)]
+        event.set()
+        client.gather([future, other])
+        assert anyk_waiting(client, "r1") == []

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-from distributed import Client, Event, LocalCluster
-
-from fcdcc.pipeline.anyk.keys import task_key
-from fcdcc.pipeline.runtime.stall_guard import (
-    StallGuard,
-    WaitingTask,
-    describe_stall,
-    waiting_tasks,
-)
+from fcdcc.pipeline.anyk.queries import WaitingTask
+from fcdcc.pipeline.runtime.stall_guard import StallGuard, describe_stall
 
 
 def task(position: int, worker: str | None = "tcp://a") -> WaitingTask:
@@ -44,24 +36,5 @@ def test_tasks_and_workers_are_named() -> None:
     )
 
 
-def wait_for(name: str) -> None:
-    Event(name).wait()
-
-
-@pytest.mark.cluster
-def test_tasks_of_a_run_are_found_with_their_workers() -> None:
-    with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        event = Event("go", client=client)
-        key = task_key("share", "r1", 3, 12, 2)
-        other = client.submit(wait_for, "go", key=task_key("share", "r2", 3, 12, 2))
-        future = client.submit(wait_for, "go", key=key)
-        while len(found := waiting_tasks(client, "r1")) < 1:
-            pass
-        (worker,) = client.scheduler_info()["workers"]
-        assert [t.identity for t in found] == [(12, 3, "share", 2, worker)]
-        event.set()
-        client.gather([future, other])
-        assert waiting_tasks(client, "r1") == []
+def test_without_the_plugin_only_the_time_is_known() -> None:
+    assert describe_stall(61.0, None, workers=3) == "nothing has moved for 61 s"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from distributed import Client
 from distributed.metrics import time
 
+from .keys import Stage, parse_key
 from .state_machine.events import RunDropped
 from .state_machine.state import AnyKState
 
 if TYPE_CHECKING:
     from dask.typing import Key
-    from distributed.scheduler import Scheduler
+    from distributed.scheduler import Scheduler, TaskState
 
 REPORT = "fcdcc_anyk_report"
 """Name of the scheduler's handler that answers :func:`anyk_report`."""
 
 ALIVE = "fcdcc_anyk_alive"
 """Name of the scheduler's handler that answers :func:`anyk_alive`."""
+
+WAITING = "fcdcc_anyk_waiting"
+"""Name of the scheduler's handler that answers :func:`anyk_waiting`."""
 
 FORGET = "fcdcc_anyk_forget"
 """Name of the scheduler's handler that answers :func:`anyk_forget`."""
@@ -114,6 +118,34 @@ def anyk_alive(client: Client) -> dict[str, int]:
     return alive
 
 
+class WaitingTask(NamedTuple):
+    """A task that is assigned to a worker, or for which there is no suitable worker.
+
+    ``silent`` is the time in seconds since the last heartbeat of its worker.
+    """
+
+    block: int
+    layer: int
+    stage: Stage
+    position: int
+    worker: str | None
+    silent: float
+
+    @property
+    def identity(self) -> Hashable:
+        """What stays the same while the task does not move."""
+        return self[:-1]
+
+
+def anyk_waiting(client: Client, run: str) -> list[WaitingTask] | None:
+    """Return the tasks of a run that workers have, or that wait for a worker, by block.
+
+    None if the plugin is not installed.
+    """
+    found: Iterable[tuple[Any, ...]] | None = _call(client, WAITING, run=run)
+    return None if found is None else [WaitingTask(*fields) for fields in found]
+
+
 def anyk_forget(client: Client, run: str) -> None:
     """Drop the history of a run."""
     _call(client, FORGET, run=run)
@@ -155,12 +187,15 @@ class SchedulerRPC:
         self._guarded = guarded
         self._failures = failures
         self._catch_up = catch_up
+        self._tasks: Mapping[Key, TaskState] = {}
 
     def install(self, scheduler: Scheduler) -> None:
         """Register the handlers with a scheduler."""
         scheduler.handlers[REPORT] = self.report
         scheduler.handlers[ALIVE] = self.alive
         scheduler.handlers[FORGET] = self.forget
+        scheduler.handlers[WAITING] = self.waiting
+        self._tasks = scheduler.tasks
 
     async def report(self, run: str, timeline: bool = True) -> dict[str, Any]:
         """Answer :func:`anyk_report`."""
@@ -180,6 +215,21 @@ class SchedulerRPC:
             "tasks": len(self._guarded),
             "doubles": len(self._state.backup_tasks),
         }
+
+    async def waiting(self, run: str) -> list[tuple[Any, ...]]:
+        """Answer :func:`anyk_waiting`, with the fields of :class:`WaitingTask`."""
+        now, found = time(), list[tuple[Any, ...]]()
+        for key, task in self._tasks.items():
+            known = parse_key(key)
+            if known is None or known.run != run or task.state not in ("processing", "no-worker"):
+                continue
+            if task.state == "no-worker" and known.stage == "parity":
+                continue  # standby parity starts only when a share is late
+            worker = task.processing_on
+            address = None if worker is None else worker.address
+            silent = 0.0 if worker is None else now - worker.last_seen
+            found.append((known.block, known.layer, known.stage, known.position, address, silent))
+        return sorted(found, key=lambda fields: fields[:4])
 
     async def forget(self, run: str) -> None:
         """Answer :func:`anyk_forget`."""

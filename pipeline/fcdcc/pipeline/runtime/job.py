@@ -35,6 +35,7 @@ from fcdcc.storage.records import ABSENT
 
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
+from ..anyk.queries import anyk_waiting
 from ..errors import ClusterLostError, PluginRefusedError, bad_values_refused, output_begun
 from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
@@ -79,7 +80,7 @@ from .output import (
 from .plugins import register_plugins
 from .retries import FIRST_ATTEMPT, Attempt, RetryPolicy
 from .run_counters import RunCounters
-from .stall_guard import StallGuard, describe_stall, stall_patience_seconds, waiting_tasks
+from .stall_guard import StallGuard, describe_stall, stall_patience_seconds
 from .worker_watch import WorkerWatch, worker_patience_seconds, worker_states
 
 logger = logging.getLogger(__name__)
@@ -365,6 +366,7 @@ class _JobRun:
         self._executable = Executable(job.network, job.plan, job.config.engine)
         self._chunks = stored_chunks(job.config, job.source, job.plan)
         self._listing = listing
+        self._has_plugin = True
         self._id = _new_run_id()
 
     def complete(self, pending: Sequence[int]) -> Summary:
@@ -417,9 +419,9 @@ class _JobRun:
             if not (job.config.n == AUTO and job.config.tolerate == AUTO):
                 _warn_of_few_workers(plan, self._cluster.workers)
             self._progress.step("sending the model to the workers")
-            with_plugin = _has_plugins(client)
+            self._has_plugin = _has_plugins(client)
             install(client, plugin)
-        if not with_plugin:  # the loop in the client keeps nothing from one block to the next
+        if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
             self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)
         logger.info(
@@ -435,7 +437,9 @@ class _JobRun:
             addresses, can_compare = self._cluster.addresses, plan.verify != "off"
             retry = RetryPolicy(self._block_job, can_locate, addresses, can_compare)
             jobs = self._block_jobs(pending)
-            outcomes = run_blocks(client, jobs, plan.in_flight, POLL_SECONDS, retry, with_plugin)
+            outcomes = run_blocks(
+                client, jobs, plan.in_flight, POLL_SECONDS, retry, self._has_plugin
+            )
             with (
                 translate_connection_loss(client),
                 recording(client, self._store, self._id, job.config, plan, band_plan) as recorder,
@@ -516,12 +520,13 @@ class _JobRun:
                 logger.warning("%s", message)
         if watch.is_waiting:
             return
-        tasks = None
+        tasks, noted = None, None
         if guard.wants_tasks(now):
-            tasks = waiting_tasks(self._cluster.client, self._id)
-        still_seconds = guard.check(self._counters.movement, tasks, now)
+            tasks = anyk_waiting(self._cluster.client, self._id) if self._has_plugin else None
+            noted = tasks or ()
+        still_seconds = guard.check(self._counters.movement, noted, now)
         if still_seconds is not None:
-            logger.warning("%s", describe_stall(still_seconds, tasks or (), self._cluster.workers))
+            logger.warning("%s", describe_stall(still_seconds, tasks, self._cluster.workers))
 
     def _band_plan(self, block: int) -> tuple[Plan, float]:
         """Return the plan of the band that a block is, and its fraction of the prediction."""

@@ -7,18 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
 
 import dask.config
 from dask.utils import parse_timedelta
-from distributed import Client
-from distributed.metrics import time
 
-from ..anyk.keys import Stage, parse_key
-
-if TYPE_CHECKING:
-    from distributed.scheduler import Scheduler
+from ..anyk.queries import WaitingTask
 
 TASK_CHECK_FRACTION = 0.25
 """Fraction of the patience after which single tasks are compared, not only counters.
@@ -39,26 +32,6 @@ def stall_patience_seconds() -> float:
     Dask's configuration value ``fcdcc.stall-after`` sets it; the default is a minute.
     """
     return float(parse_timedelta(dask.config.get("fcdcc.stall-after", "60s")))
-
-
-@dataclass(frozen=True)
-class WaitingTask:
-    """A task that is assigned to a worker, or for which there is no suitable worker.
-
-    ``silent`` is the time in seconds since the last heartbeat of its worker.
-    """
-
-    block: int
-    layer: int
-    stage: Stage
-    position: int
-    worker: str | None
-    silent: float
-
-    @property
-    def identity(self) -> Hashable:
-        """What stays the same while the task does not move."""
-        return (self.block, self.layer, self.stage, self.position, self.worker)
 
 
 class StallGuard:
@@ -112,29 +85,7 @@ class StallGuard:
         return still
 
 
-def waiting_tasks(client: Client, run: str) -> list[WaitingTask]:
-    """Return the tasks of a run that workers have, or that wait for a worker, by block."""
-    found = cast("list[tuple[Any, ...]]", client.run_on_scheduler(_waiting_fields, run=run))
-    return [WaitingTask(*fields) for fields in found]
-
-
-def _waiting_fields(dask_scheduler: Scheduler, run: str) -> list[tuple[Any, ...]]:
-    """Return the fields of :class:`WaitingTask`; runs in the scheduler's process."""
-    now, found = time(), []
-    for key, task in dask_scheduler.tasks.items():
-        known = parse_key(key)
-        if known is None or known.run != run or task.state not in ("processing", "no-worker"):
-            continue
-        if task.state == "no-worker" and known.stage == "parity":
-            continue  # standby parity starts only when a share is late
-        worker = task.processing_on
-        silent = 0.0 if worker is None else now - worker.last_seen
-        address = None if worker is None else worker.address
-        found.append((known.block, known.layer, known.stage, known.position, address, silent))
-    return sorted(found, key=lambda fields: fields[:4])
-
-
-def describe_stall(still: float, tasks: Iterable[WaitingTask], workers: int) -> str:
+def describe_stall(still: float, tasks: Iterable[WaitingTask] | None, workers: int) -> str:
     """Return one line that names the tasks and workers that a run waits for.
 
     Parameters
@@ -142,7 +93,7 @@ def describe_stall(still: float, tasks: Iterable[WaitingTask], workers: int) -> 
     still
         Seconds without movement.
     tasks
-        The waiting tasks.
+        The waiting tasks; None if they are not known.
     workers
         Number of workers that the scheduler has.
 
@@ -151,6 +102,8 @@ def describe_stall(still: float, tasks: Iterable[WaitingTask], workers: int) -> 
     nothing has moved for 60 s: block 12, layer 3: share 2 on tcp://10.0.0.7:4411 (silent for 58 s)
     """
     head = f"nothing has moved for {still:.0f} s"
+    if tasks is None:
+        return head
     layers: dict[tuple[int, int], list[WaitingTask]] = defaultdict(list)
     for task in tasks:
         layers[task.block, task.layer].append(task)

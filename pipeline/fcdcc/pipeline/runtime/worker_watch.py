@@ -15,6 +15,7 @@ import dask.config
 from dask.utils import format_bytes, parse_timedelta
 from distributed import Client
 
+from ..anyk.queries import cluster_workers
 from ..errors import NoWorkersError
 
 LOOK_SECONDS = 5.0
@@ -62,9 +63,8 @@ class WorkerState:
 
 def worker_states(client: Client) -> list[WorkerState]:
     """Return the workers that a client's scheduler has, from their latest heartbeats."""
-    found = client.scheduler_info(n_workers=-1)["workers"]
     states = []
-    for address, worker in found.items():
+    for address, worker in cluster_workers(client).items():
         metrics = worker["metrics"] or {}
         executing = int((metrics.get("task_counts") or {}).get("executing", 0))
         memory, limit = int(metrics.get("memory", 0)), int(worker["memory_limit"] or 0)
