@@ -47,7 +47,7 @@ from fcdcc.storage.pictures import PictureForm, read_picture
 from fcdcc.storage.records import BlockRecord, read_records, record_name
 from fcdcc.storage.runs import read_run
 from support.operator_programs import check_images_apart, opened, random_model
-from support.pt2 import CONSTANTS, GRAPH, WEIGHTS, packed, pt2, records
+from support.pt2 import CONSTANTS, GRAPH, WEIGHTS, edited, packed, pt2, records
 from support.stored import fill, make_output
 
 Target: TypeAlias = Callable[[bytes, Path], None]
@@ -71,9 +71,17 @@ class Net(nn.Module):
 
 @cache
 def model_file() -> bytes:
-    """Return a small model file."""
+    """Return a small model file, without the paths of this machine that PyTorch notes in it.
+
+    What is kept in the corpus was made from it.
+    """
     torch.manual_seed(0)
-    return pt2(Net().eval(), (2, 3, 8, 8))
+
+    def forget_paths(program: Any) -> None:
+        for step in program["graph_module"]["graph"]["nodes"]:
+            step["metadata"].pop("stack_trace", None)
+
+    return edited(pt2(Net().eval(), (2, 3, 8, 8)), GRAPH, forget_paths)
 
 
 def model(data: bytes, _: Path) -> None:
