@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ import pytest
 from distributed import Client, LocalCluster
 
 from fcdcc.pipeline.anyk import AnyKPlugin
+from fcdcc.pipeline.anyk.keys import task_key
 from support.anyk_cluster import VALIDATION, Errors, Running, local_cluster
-from support.anyk_graphs import ENOUGH, N, append, do_nothing, gathered, in_parts, process_id
+from support.anyk_graphs import (
+    ENOUGH,
+    GraphOf,
+    N,
+    append,
+    do_nothing,
+    gathered,
+    in_parts,
+    process_id,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -151,6 +162,38 @@ def test_work_goes_around_a_stopped_worker_that_others_use(
     assert six.client.gather(other) == "theirs"
     assert runs.read_text().splitlines() == ["run"]
     assert six.client.submit(process_id, workers=[victim], pure=False).result(timeout=60) == pid
+
+
+def test_nobody_waits_for_a_stopped_worker_that_others_use(six: Running, tmp_path: Path) -> None:
+    """Neither for a result that it holds and a client fetches, nor for work that Dask gives it."""
+    graph = gathered(0)
+    [future] = six.client.get(graph.tasks, graph.results, sync=False)
+    six.wait_until(future.done, "the result is there")
+    [victim] = six.client.who_has(future)[future.key]
+    runs = tmp_path / "runs"
+    other = six.client.submit(theirs, str(runs), 0.0, workers=[victim], pure=False)
+    assert other.result(timeout=60) == "theirs"
+    pid = six.client.run(process_id, workers=[victim])[victim]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert future.result(timeout=60)[0] == 0.0
+        graphs = [with_source(gathered(block)) for block in range(1, BLOCKS)]
+        futures = [six.client.get(g.tasks, g.results, sync=False) for g in graphs]
+        assert [part.result(timeout=60)[0] for [part] in futures] == [*range(1, BLOCKS)]
+        assert victim in six.scheduler.workers
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    del future, futures
+    assert six.client.gather(other) == "theirs"
+    assert runs.read_text().splitlines() == ["run"]
+
+
+def with_source(graph: GraphOf) -> GraphOf:
+    """Return a graph with its input under a key that is not ours, as of a user's array."""
+    read, key = task_key("read", graph.run, 0, graph.block), f"image-{graph.block}"
+    tasks = {other: task.substitute({read: key}) for other, task in graph.tasks.items()}
+    tasks[key] = tasks.pop(read).substitute({}, key=key)
+    return replace(graph, tasks=tasks)
 
 
 @pytest.mark.long

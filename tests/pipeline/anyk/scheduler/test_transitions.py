@@ -121,3 +121,14 @@ def test_a_stale_result_of_a_task_does_not_remove_its_copies(
 def state_on(worker: Any, key: object) -> str:
     task = worker.state.tasks.get(key)
     return "" if task is None else str(task.state)
+
+
+@pytest.mark.cluster
+def test_a_removed_worker_that_asks_for_results_is_ignored(running: Running) -> None:
+    """Dask raises an error, and logs its traceback."""
+
+    async def ask() -> None:
+        handle = running.scheduler.stream_handlers["request-refresh-who-has"]
+        handle(keys=["gone"], worker="tcp://removed:1", stimulus_id="test")
+
+    running.cluster.sync(ask)

@@ -45,7 +45,13 @@ from ..worker import TOPIC, parse_notice
 from . import graph_edits
 from .dask_contract import NEWEST, check_contract, is_untested
 from .groups import find_groups, place_glue, place_lane
-from .transitions import Change, current_events, ignore_stale, task_event
+from .transitions import (
+    Change,
+    current_events,
+    ignore_removed_workers,
+    ignore_stale,
+    task_event,
+)
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -177,6 +183,7 @@ class AnyKPlugin(SchedulerPlugin):
         rpc = SchedulerRPC(self.state, self._guarded, self.failures.texts, self.catch_up)
         rpc.install(scheduler)
         ignore_stale(scheduler, self._guarded)
+        ignore_removed_workers(scheduler)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
         self._clock = PeriodicCallback(self._tick, CLOCK_SECONDS * 1000)

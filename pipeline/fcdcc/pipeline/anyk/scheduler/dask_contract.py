@@ -48,7 +48,8 @@ _TASK = {
 }
 _WORKER = ("last_seen", "metrics", "processing", "has_what", "nthreads", "host", "address")
 _SCHEDULER = (
-    "tasks", "workers", "running", "unrunnable", "plugins", "validate", "stream_handlers"
+    "tasks", "workers", "running", "unrunnable", "plugins", "validate", "stream_handlers",
+    "stream_comms",
 )  # fmt: skip
 _TRANSITIONS = (
     ("processing", "released"),
@@ -71,6 +72,7 @@ _CALLS = {
     "request_remove_replicas": (Scheduler, ("addr", "keys", "stimulus_id")),
     "worker_send": (Scheduler, ("worker", "msg")),
     "handle_task_finished": (Scheduler, ("key", "worker", "stimulus_id")),
+    "handle_request_refresh_who_has": (Scheduler, ("keys", "worker", "stimulus_id")),
     "remove_key_from_stealable": (WorkStealing, ("ts",)),
 }
 _HOOKS = {

@@ -28,6 +28,9 @@ NO_WORKER = "held://fcdcc"
 """An address that no worker has. A task that is restricted to it waits in ``no-worker``."""
 
 _UNASSIGNED = ("released", "waiting", "no-worker")
+_TRANSFER = "Ephemeral Worker->Worker for gather"
+"""Name that Dask gives to connections over which results are fetched."""
+
 _WORKERS = {"workers", "restrictions"}
 """Annotations by which a user says where a task may run."""
 
@@ -38,8 +41,7 @@ def place(task: TaskState, worker: str) -> bool:
     A task that is assigned already is not placed, nor is one for which the user has chosen
     workers, hosts or resources.
     """
-    chosen = task.resource_restrictions or task.host_restrictions or _WORKERS & _annotated(task)
-    if task.state not in _UNASSIGNED or chosen:
+    if task.state not in _UNASSIGNED or _has_chosen_workers(task):
         return False
     task.worker_restrictions = {worker}
     task.loose_restrictions = True
@@ -48,6 +50,12 @@ def place(task: TaskState, worker: str) -> bool:
 
 def _annotated(task: TaskState) -> set[str]:
     return set(task.annotations or ())
+
+
+def _has_chosen_workers(task: TaskState) -> bool:
+    """Return whether the user has chosen workers, hosts or resources for a task."""
+    restrictions = task.resource_restrictions or task.host_restrictions
+    return bool(restrictions or _WORKERS & _annotated(task))
 
 
 def run_stranded(scheduler: Scheduler, ours: Collection[Key]) -> Recs:
@@ -245,19 +253,26 @@ def bypass(scheduler: Scheduler, address: str, ours: Collection[Key], stimulus_i
             continue
         if task.loose_restrictions:
             task.worker_restrictions = set(elsewhere)
-    return {task.key: "released" for task in (*running, *alone)}
+    taken = (*running, *alone)
+    for task in taken:  # to Dask the silent worker looks as if it had room
+        if not task.worker_restrictions and not _has_chosen_workers(task):
+            task.worker_restrictions, task.loose_restrictions = set(elsewhere), True
+    return {task.key: "released" for task in taken}
 
 
 def abort_transfers(scheduler: Scheduler, address: str, stimulus_id: str) -> None:
-    """Let all workers close their connections to a worker that does not answer.
+    """Let all workers, and the scheduler, end transfers from a worker that does not answer.
 
-    A worker that waits for one of our results from there would go on waiting. Transfers of results
-    of others begin anew.
+    Whoever waits for one of our results from there would go on waiting: a worker, or a client that
+    the scheduler fetches results for. Transfers of results of others begin anew.
     """
     message = {"op": "remove-worker", "worker": address, "stimulus_id": stimulus_id}
     for other in scheduler.workers:
         if other != address:
             scheduler.worker_send(other, message)
+    for connection in [*scheduler.rpc.occupied.get(address, ())]:
+        if connection.name == _TRANSFER:
+            connection.abort()
 
 
 def forget_orphans(tasks: Iterable[TaskState]) -> Recs:

@@ -93,3 +93,17 @@ def ignore_stale(scheduler: Scheduler, ours: Collection[Key]) -> None:
         usual(key=key, worker=worker, stimulus_id=stimulus_id, **message)
 
     scheduler.stream_handlers["task-finished"] = handle
+
+
+def ignore_removed_workers(scheduler: Scheduler) -> None:
+    """Let a scheduler ignore the question of a removed worker who has results; it raises else.
+
+    A worker that was removed because it is silent may still be heard of before it knows.
+    """
+    usual = scheduler.handle_request_refresh_who_has
+
+    def handle(keys: Iterable[Key], worker: str, stimulus_id: str) -> None:
+        if worker in scheduler.stream_comms:
+            usual(keys=keys, worker=worker, stimulus_id=stimulus_id)
+
+    scheduler.stream_handlers["request-refresh-who-has"] = handle

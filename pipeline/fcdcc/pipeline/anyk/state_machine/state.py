@@ -513,7 +513,7 @@ class AnyKState:
             return
         late = self.lateness.late_workers(self.workers, idle=False, now=event.now)
         yield from self._replace_unfit(self.workers.mark_late(late, event.now))
-        if not any(worker.bypassed for worker in gone):  # Dask starts their tasks elsewhere now
+        if all(worker.bypassed is None for worker in gone):  # else Dask starts tasks elsewhere now
             yield from self.speculation.replace_late(late, event.now)
 
     def _bypass(self, worker: WorkerRecord, reason: str, now: float) -> Iterator[Instruction]:
@@ -521,7 +521,7 @@ class AnyKState:
         others = (other for other in self.workers.by_address.values() if other is not worker)
         if not any(other.running and not other.quiet for other in others):
             return
-        worker.bypassed = True
+        worker.bypassed = now
         for history in self._live_histories():
             history.events.append({"time": now, "event": "bypassed", "worker": worker.address})
         yield BypassWorker(worker.address, reason)

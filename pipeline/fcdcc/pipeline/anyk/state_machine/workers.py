@@ -130,8 +130,8 @@ class WorkerRecord:
     """Whether the instruction to remove it was given."""
     shared: bool = False
     """Whether it ran or held something at the last tick that is not of a graph with any-k nodes."""
-    bypassed: bool = False
-    """Whether the instruction to bypass it was given since it was last heard of."""
+    bypassed: float | None = None
+    """When the last instruction to bypass it was given; None if it was heard of since."""
     distrusted: bool = False
     """Whether it returned wrong shares in too many blocks (:mod:`.distrust`)."""
     unfit: bool = False
@@ -521,7 +521,8 @@ class Workers:
         """Note which workers were heard of; return those that now count as gone.
 
         Only workers that run or hold tasks of graphs with any-k nodes are returned, and none that
-        is marked as removed already, or as bypassed while it is shared with others.
+        is marked as removed already. One that was bypassed is returned again after the same time
+        if it runs or holds such a task once more: Dask still gives it tasks.
 
         If the tick is late, the scheduler was not listening for so long, and that time does
         not count as silence. If no worker at all is heard of, none counts as gone.
@@ -560,8 +561,10 @@ class Workers:
             patience = self.silence_rule.patience(
                 worker.delivered, tick.heartbeat_interval, worker.gaps, worst
             )
-            settled = worker.removing or (worker.bypassed and worker.shared)
-            if tick.now - worker.seen > patience and not settled:
+            since = worker.seen
+            if worker.bypassed is not None and worker.shared:
+                since = max(since, worker.bypassed)
+            if tick.now - since > patience and not worker.removing:
                 gone.append(worker)
         return gone
 
@@ -589,7 +592,7 @@ def _observe(
     worker.processing = observation.processing
     worker.shared = observation.shared
     worker.quiet = tick.now - worker.seen > QUIET_HEARTBEATS * tick.heartbeat_interval
-    worker.bypassed = worker.bypassed and worker.quiet
+    worker.bypassed = worker.bypassed if worker.quiet else None
     worker.has_cancelled_tasks = observation.cancelled > 0
     if observation.cancelled == 0:
         believed = observation.heartbeat - GHOST_DOUBT_SECONDS
