@@ -56,6 +56,18 @@ class OptionError(FcdccError, ValueError):
     """An option, or a combination of options, that is invalid."""
 
 
+class MainGuardError(FcdccError, RuntimeError, SystemExit):
+    """A script whose worker processes would run it again: it has no main guard.
+
+    Being a SystemExit as well, it ends a script with its message alone, without a traceback that
+    would hide it, and with exit code 1.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
 class BadValueError(FcdccError, ValueError):
     """A value from outside that passed all checks, and that then could not be computed with."""
 

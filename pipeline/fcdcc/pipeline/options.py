@@ -7,10 +7,11 @@ and the keyword in Python. Field descriptions are the help texts of the command 
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from dask.utils import parse_bytes
 from pydantic import (
@@ -42,6 +43,11 @@ def _as_names(value: object) -> object:
     if not isinstance(values, list | tuple):
         return value
     return tuple(part.strip() for item in values for part in str(item).split(","))
+
+
+def _as_text(value: object) -> object:
+    """Return a path as text."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _as_scale(value: object) -> object:
@@ -117,6 +123,8 @@ Tolerance = Annotated[
 ]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_names)]
+Place = Annotated[str, BeforeValidator(_as_text)]
+"""A path or URL; in Python also a :class:`os.PathLike`."""
 Scale = Annotated[Literal["auto", "none", "max"] | float, BeforeValidator(_as_scale)]
 Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0, le=MAX_BYTES)]
 
@@ -125,6 +133,18 @@ class _Options(BaseModel):
     """Immutable options; invalid ones raise an OptionError of one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    if not TYPE_CHECKING:  # type checkers know the options from the fields
+
+        def __init__(self, **options: Any) -> None:
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                messages = [_message_of(item) for item in error.errors()]
+                raise OptionError("; ".join(messages)) from None
+
+        # So that model_validate, which job files use, goes on without it.
+        __init__.__pydantic_base_init__ = True
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
@@ -140,11 +160,7 @@ class _Options(BaseModel):
         OptionError
             If options are invalid; the message names each, what was given and what was expected.
         """
-        given = {name: value for name, value in options.items() if value is not None}
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            raise OptionError("; ".join(_message_of(item) for item in error.errors())) from None
+        return cls(**{name: value for name, value in options.items() if value is not None})
 
 
 def shown_value(value: object) -> str:
@@ -324,22 +340,22 @@ class PlanOptions(_Options):
 class JobConfig(PlanOptions):
     """A job: its model, images and output, and how to run it."""
 
-    model: str = Field(description="a .pt2 file")
-    input: str = Field(description="a Zarr array or group: path or URL")
-    output: str = Field(description="a Zarr group, created if it does not exist")
+    model: Place = Field(description="a .pt2 file")
+    input: Place = Field(description="a Zarr array or group: path or URL")
+    output: Place = Field(description="a Zarr group, created if it does not exist")
     absent: Literal["redo", "fail"] = Field(
         "redo",
         description="chunks of the images that are not stored. redo: they are read as the fill "
         "value, and blocks that need them are made again once they are there; fail: these blocks "
         "fail",
     )
-    plan: str | None = Field(
+    plan: Place | None = Field(
         None, description="use the plan saved in this file by fcdcc plan --json FILE"
     )
     store: str = Field(
         "logits", description="what is stored: logits, probabilities, classes or top:K"
     )
-    classes: str | None = Field(None, description="text file with the class names, one per line")
+    classes: Place | None = Field(None, description="text file with the class names, one per line")
     scheduler: str | None = Field(
         None,
         description="address of a running Dask scheduler; without it, a local cluster is started",
@@ -363,11 +379,11 @@ class JobConfig(PlanOptions):
         description="address of the dashboard of the local cluster. :PORT: for this machine only; "
         "HOST:PORT: where HOST is, such as 0.0.0.0 for all interfaces",
     )
-    tls_ca_file: str | None = Field(
+    tls_ca_file: Place | None = Field(
         None, description="TLS: file with the certificate authority of the scheduler"
     )
-    tls_cert: str | None = Field(None, description="TLS: file with the certificate of the client")
-    tls_key: str | None = Field(None, description="TLS: file with the key of that certificate")
+    tls_cert: Place | None = Field(None, description="TLS: file with the certificate of the client")
+    tls_key: Place | None = Field(None, description="TLS: file with the key of that certificate")
     restart: bool = Field(
         False, description="if OUTPUT belongs to another job, rename it and start a new one"
     )

@@ -108,6 +108,11 @@ def reported(location: str, problem: str) -> Iterator[None]:
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, FileNotFoundError):  # zarr's own message names its classes
             text = "it does not exist"
+            if is_local(location) and Path(location).is_dir():
+                text = (
+                    "the folder holds none there; of a folder of pictures, fcdcc ingest FOLDER "
+                    "OUT.zarr makes one"
+                )
         message = f"{shown(location)} {problem}: {scrubbed(text, location)}"
         # A chained error would show the location in a traceback.
         raise InputError(message) from (None if has_secrets(location) else error)

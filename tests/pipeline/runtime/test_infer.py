@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
@@ -80,6 +81,83 @@ def test_every_kind_of_array(model: Model, pixels: Pixels, expected: Pixels, kin
     assert made.dims == (images.dims[0] if kind == "named" else "n", "class")
     assert made.chunks[0] == (4, 4, 3)
     assert_close(made.compute(scheduler="synchronous"), expected)
+
+
+def test_what_is_stored_is_read_when_it_is_computed(
+    model: Model, pixels: Pixels, expected: Pixels, tmp_path: Path
+) -> None:
+    group = zarr.open_group(tmp_path / "i.zarr", mode="w")
+    stored = group.create_array(
+        "image", shape=pixels.shape, chunks=(4, *SHAPE), dtype="float32", dimension_names="ncyx"
+    )
+    names = group.create_array("image_id", data=np.arange(11) * 7, dimension_names=["n"])
+    assert names.shape == (11,)
+    with xr.open_zarr(tmp_path / "i.zarr", consolidated=False, chunks=None) as dataset:
+        kinds: dict[str, Any] = {
+            "path": tmp_path / "i.zarr",
+            "path of an array": str(tmp_path / "i.zarr" / "image"),
+            "Zarr array": stored,
+            "Dataset": dataset,
+            "DataArray": dataset["image"],
+        }
+        lazy = {kind: infer(model, images, batch=4) for kind, images in kinds.items()}
+        stored[...] = pixels  # nothing was read before
+        for kind, made in lazy.items():
+            assert made.dims == ("n", "class"), kind
+            assert made.chunks[0] == (4, 4, 3), kind
+            assert_close(made.compute(scheduler="synchronous"), expected)
+    for kind in ("path", "Dataset", "DataArray"):
+        if "image_id" in lazy[kind].coords:
+            assert lazy[kind]["image_id"].values.tolist() == [7 * i for i in range(11)]
+    assert "image_id" in lazy["path"].coords
+    assert infer(model, tmp_path / "i.zarr", limit=3).shape == (3, 10)
+    assert plan(model, tmp_path / "i.zarr", batch=5).batch == 5
+
+
+def test_tensors_are_taken_as_they_are(model: Model, pixels: Pixels, expected: Pixels) -> None:
+    tensor = torch.from_numpy(pixels)
+    for images in (tensor, tensor.clone().requires_grad_(), tensor.permute(0, 2, 3, 1)):
+        assert_close(infer(model, images).compute(scheduler="synchronous"), expected)
+    half = tensor.bfloat16()
+    made = infer(model, half).compute(scheduler="synchronous")
+    assert_close(made, infer(model, half.float()).compute(scheduler="synchronous"))
+
+
+def test_arrays_of_a_dataset_are_chosen_by_name(
+    model: Model, pixels: Pixels, expected: Pixels
+) -> None:
+    dims = ("time", "y", "x")
+    bands = xr.Dataset({f"B{n}": (dims, pixels[:, n]) for n in range(3)})
+    both = xr.Dataset(
+        {
+            "cloud": (("time",), np.zeros(11)),
+            "scenes": (("time", "c", "y", "x"), pixels),
+        }
+    )
+    for images, options in (
+        (both, {}),
+        (both.assign(image=both["scenes"] + 1), {"input_array": "scenes"}),
+        (bands, {"input_array": "B0,B1,B2"}),
+        (bands, {"input_array": ["B2", "B0", "B1"], "channels": ["B0", "B1", "B2"]}),
+    ):  # fmt: skip
+        made = infer(model, images, **options)  # type: ignore[arg-type]
+        assert made.dims == ("time", "class")
+        assert_close(made.compute(scheduler="synchronous"), expected)
+
+
+def test_labels_of_several_levels_are_kept(model: Model, pixels: Pixels, expected: Pixels) -> None:
+    images = xr.DataArray(pixels, dims=("n", "c", "y", "x"))
+    images = images.assign_coords(site=("n", np.arange(11) // 4), shot=("n", np.arange(11) % 4))
+    made = infer(model, images.set_index(n=["site", "shot"]))
+    assert_close(made.sel(site=1, shot=2).compute(scheduler="synchronous"), expected[6])
+
+
+def test_masked_values_are_missing_values(model: Model, pixels: Pixels) -> None:
+    masked = np.ma.masked_array(pixels, mask=np.zeros(pixels.shape, bool))
+    masked[3, 0, 0, 0] = np.ma.masked
+    for images in (masked, da.from_array(masked, chunks=(5, *SHAPE))):
+        made = infer(model, images, batch=1).compute(scheduler="synchronous").values
+        assert np.isnan(made).any(axis=1).tolist() == [i == 3 for i in range(11)]
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
@@ -156,6 +234,9 @@ def test_a_plan_of_another_model_is_refused(model: Model, pixels: Pixels, tmp_pa
     other = exported(Dense(), torch.rand(2, 1, 12, 10), tmp_path, fixed=False)
     with pytest.raises(PlanError, match="another model"):
         infer(other, np.zeros((2, 1, 12, 10)), plan=plan(model, pixels))
+    small = plan(other, np.zeros((2, 1, 12, 10)))
+    with pytest.raises(PlanError, match=r"\(1, 12, 10\).*\(1, 16, 16\)"):
+        infer(other, np.zeros((2, 1, 16, 16)), plan=small)
 
 
 def test_images_that_do_not_fit(model: Model) -> None:

@@ -35,6 +35,7 @@ from ..anyk.queries import cluster_workers
 from ..errors import ClusterError, ClusterLostError, full_line
 from ..options import JobConfig
 from ..planner.cost.known_workers import local_worker_count
+from .main_guard import ADVICE, script_line
 from .worker_versions import check_versions
 
 logger = logging.getLogger(__name__)
@@ -392,11 +393,16 @@ def _start_local(config: JobConfig) -> LocalCluster:
         except (OSError, RuntimeError, ValueError) as error:
             raise ClusterError(
                 f"no local cluster can be started with its dashboard at {address}: "
-                f"{_causes(error)}; look at --dashboard-address and --workers"
+                f"{_causes(error)}; look at --dashboard-address and --workers{_guard_advice()}"
             ) from error
     for handler, level in zip(handlers, levels, strict=True):
         handler.setLevel(level)
     return cluster
+
+
+def _guard_advice() -> str:
+    """Return what else may be wrong if worker processes of a script do not start."""
+    return "" if script_line() is None else f". If they run this script again, {ADVICE}"
 
 
 class _PatientClient(Client):

@@ -39,11 +39,13 @@ from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
-from .lazy_images import Images, channels_first, grid_mapping_of
+from .lazy_images import ImageOptions, Images, lazy_images
 from .output import prediction_dims
 from .plugins import register_plugins
 
-OPTIONS_BESIDE_PLAN = frozenset({"channels", "scale", "mean", "std", "limit", "engine"})
+OPTIONS_BESIDE_PLAN = frozenset(
+    {"channels", "engine", "input_array", "limit", "mean", "scale", "std"}
+)
 """Options that a plan does not contain, and that may be given together with one."""
 
 
@@ -56,10 +58,12 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     model
         From :func:`fcdcc.pipeline.open_model`.
     images
-        (n, c, *space) or (n, *space, c), one to three spatial axes. The dimension names of a
-        DataArray decide which; an array is in the first order if that fits the model. Axes of
-        length 1 are left out, and an axis of one channel is added where the model takes one.
-        Packed numbers, of a DataArray that xarray has not decoded, are decoded.
+        (n, c, *space) or (n, *space, c), one to three spatial axes: the path or URL of a Zarr array
+        or group, as for ``fcdcc run``; an :class:`xarray.Dataset`, whose array ``input_array``
+        names; an :class:`xarray.DataArray`; an array of Dask, NumPy or Zarr; or a PyTorch tensor.
+        Names of dimensions decide about the axes; without names it is the first order if that
+        fits the model. Axes of length 1 are left out, and an axis of one channel is added where
+        the model takes one. Packed numbers that are not decoded yet are decoded.
     **options
         ``n``, ``tolerate``, ``code``, ``batch`` and the other options of ``fcdcc run`` that
         concern the plan.
@@ -69,12 +73,10 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     OptionError
         If an option is invalid.
     PlanError, InputError
-        If the images do not fit the model.
+        If the images do not fit the model, or are of no kind that is read.
     """
     checked = PlanOptions.of(**options)
-    return _make_plan(
-        model, channels_first(images, model.network.input_shape, checked.channels), checked
-    )
+    return _make_plan(model, _lazy(model, images, checked), checked)
 
 
 @bad_values_refused()
@@ -108,17 +110,27 @@ def infer(
     checked = PlanOptions.of(**options)
     if plan is not None:
         _check_plan(model, plan, options)
-    first = channels_first(images, model.network.input_shape, checked.channels)
-    plan = _make_plan(model, first, checked) if plan is None else plan
+    first = _lazy(model, images, checked)
+    if plan is None:
+        plan = _make_plan(model, first, checked)
+    elif plan.image_shape != first.shape[1:]:
+        raise PlanError(
+            f"the plan is for images of shape {plan.image_shape}, and the images have "
+            f"{first.shape[1:]}: make one with plan(model, images) for these"
+        )
     preparation = Preparation(checked.scale, checked.mean, checked.std, plan.dtype)
     preparation.check(first.shape[1], str(first.dtype))
-    if checked.limit is not None:
-        first = first[: checked.limit]
     _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
     shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
     predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, shape)
-    return _labelled(predictions, first, grid_mapping_of(images))
+    return _labelled(predictions, first)
+
+
+def _lazy(model: Model, images: Images, options: PlanOptions) -> xr.DataArray:
+    """Return the images that options choose, for a model, as (n, c, *space)."""
+    chosen = ImageOptions(options.input_array, options.channels, options.limit)
+    return lazy_images(images, model.network.input_shape, chosen)
 
 
 def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
@@ -143,7 +155,7 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
     Without a client, each core of this process counts as a worker, unless n is given.
     """
     network = model.to(getattr(torch, options.dtype)).network
-    count = len(images) if options.limit is None else min(len(images), options.limit)
+    count = len(images)
     known = workers_of_current_client(options)
     shape = images.shape[1:]
     if known is not None:
@@ -199,9 +211,7 @@ def _read(
     return Task(key, reading.prepare_some, chunk, preparation, spec)
 
 
-def _labelled(
-    predictions: da.Array, images: xr.DataArray, grid_mapping: str | None
-) -> xr.DataArray:
+def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
     """Return predictions with the dimension names and coordinates of the images that fit.
 
     Dense predictions have the images' ``grid_mapping``, too.
@@ -210,12 +220,14 @@ def _labelled(
     shape = tuple(int(size) for size in predictions.shape[1:])
     dims = (str(images.dims[0]), *prediction_dims(spatial, shape))
     sizes = dict(zip(dims, predictions.shape, strict=True))
-    coords = {
-        name: coord
+    others = [
+        name
         for name, coord in images.coords.items()
-        if all(sizes.get(str(dim)) == size for dim, size in coord.sizes.items())
-    }
+        if any(sizes.get(str(dim)) != size for dim, size in coord.sizes.items())
+    ]
+    coords = images.coords.to_dataset().drop_vars(others).coords  # with the indexes of several
     labelled = xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
+    grid_mapping = images.encoding.get("grid_mapping")
     if grid_mapping is not None and all(sizes.get(dim) == images.sizes[dim] for dim in spatial):
         labelled.encoding["grid_mapping"] = grid_mapping
     return labelled

@@ -65,6 +65,7 @@ from .job_plan import (
     preparation_of,
     stored_chunks,
 )
+from .main_guard import check_main_guard
 from .output import (
     PredictionSpec,
     check_continued,
@@ -134,6 +135,8 @@ def finished_run(config: JobConfig, progress: Watcher | None = None) -> Iterator
 
 def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
     """Run a job; its cluster is still open at the end, and ``clusters`` closes it."""
+    if config.scheduler is None and config.processes:
+        check_main_guard()
     progress.step("reading the model")
     job = _check_job(apply_saved_plan(config))
     config = job.config
