@@ -1,9 +1,10 @@
-"""Find the coefficients of the quaternion parity that ``fcdcc.coding`` ships.
+"""Find the coefficients of the systematic code's parity that ``fcdcc.coding`` ships.
 
-    python benchmarks/optimise_parity.py 20,16 12,5x2 40,32 --out coding/fcdcc/coding/data
+    python benchmarks/optimise_parity.py 20,16 12,5x2 20,4c4 40,32 --out coding/fcdcc/coding/data
     python benchmarks/optimise_parity.py --usual --out coding/fcdcc/coding/data
 
-A size is ``n,δ`` or ``n,δ_q x δ_r``. What is minimised is the worst condition number over the
+A size is ``n,δ`` or ``n,δ_q x δ_r`` for quaternion parity, and ``n,δ_a c δ_b`` with δ_a ≥ δ_b for
+complex parity, which codes both sides. What is minimised is the worst condition number over the
 losses of γ shares, smoothed: the logarithm of the p-norm of the condition numbers, p rising.
 The gradient is analytic, from the extreme eigenvectors of each loss. Where the losses can be
 counted all of them take part, then the worst of them, by L-BFGS from several starts. Up to a
@@ -24,9 +25,10 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,9 @@ from parity_scan import every_bad_loss
 from scipy.optimize import minimize
 
 from fcdcc.coding.conditioning import worst_found
-from fcdcc.coding.parity_quaternion import UNIT, ParityTable, seeded_table
+from fcdcc.coding.parity_complex import ComplexTable, random_complex_table, rounded_complex
+from fcdcc.coding.parity_quaternion import ParityTable, seeded_table
+from fcdcc.coding.parity_tables import UNIT, rounded
 from fcdcc.coding.quaternions import complex_form
 from fcdcc.coding.spectrum import (
     Losses,
@@ -56,7 +60,9 @@ USUAL = (
     "10,9 10,8 10,7 10,6 11,8 12,11 12,10 12,9 12,8 16,15 16,14 16,13 16,12 18,16 20,19 20,18 "
     "20,17 20,16 24,22 24,20 31,28 32,30 36,32 "
     "4,1x2 5,2x2 6,2x2 6,1x4 8,3x2 8,2x2 10,4x2 12,5x2 12,4x2 12,2x4 16,7x2 16,6x2 16,3x4 18,8x2 "
-    "18,4x4 20,8x2 20,4x4 20,2x8 24,10x2 24,5x4 40,32 48,32 60,48"
+    "18,4x4 20,8x2 20,4x4 20,2x8 24,10x2 24,5x4 40,32 48,32 60,48 "
+    "4,2c1 5,2c1 6,2c2 7,2c2 8,2c2 8,3c2 9,3c2 10,3c2 10,4c2 12,4c2 12,5c2 14,6c2 14,4c3 16,7c2 "
+    "16,6c2 16,4c3 18,4c4 20,4c4"
 )
 
 
@@ -121,6 +127,19 @@ class Size:
             return quaternions.ravel()
         return np.concatenate([quaternions.ravel(), reals.ravel()])
 
+    @property
+    def block(self) -> int:
+        """Rows of a share in the complex form."""
+        return 2
+
+    def systems(self, x: Vector) -> tuple[ComplexArray, ...]:
+        """Return the parity of every complex system, here of one."""
+        return (self.parity(x),)
+
+    def pull_back_all(self, x: Vector, gradients: Sequence[ComplexArray]) -> Vector:
+        """Return the gradient in x of what has these gradients in the systems."""
+        return self.pull_back(x, gradients[0])
+
     def parity(self, x: Vector) -> ComplexArray:
         """Return the complex form of the parity, (2 γ, 2 δ)."""
         quaternions, reals = self.split(x)
@@ -178,37 +197,115 @@ class Size:
         return self.join(table.quaternions, table.reals)
 
 
-def objective(size: Size, losses: Losses, p: float) -> Callable[[Vector], tuple[float, Vector]]:
+@dataclass(frozen=True)
+class ComplexSize:
+    """γ complex parity shares for δ_a × δ_b pairs of parts, and how a vector holds them.
+
+    The vector has, for every parity share, the δ_a and the δ_b complex numbers, as real and
+    imaginary parts.
+    """
+
+    gamma: int
+    delta_a: int
+    delta_b: int
+    cyclic = False
+    block = 1
+
+    @property
+    def delta(self) -> int:
+        """The recovery threshold."""
+        return self.delta_a * self.delta_b
+
+    @property
+    def n(self) -> int:
+        """The number of shares."""
+        return self.gamma + self.delta
+
+    @property
+    def losses(self) -> int:
+        """The number of losses of γ shares."""
+        return math.comb(self.n, self.gamma)
+
+    def table(self, x: Vector) -> ComplexTable:
+        """Return the coefficients as a table."""
+        numbers = x.reshape(self.gamma, self.delta_a + self.delta_b, 2)
+        both = numbers[..., 0] + 1j * numbers[..., 1]
+        a, b = both[:, : self.delta_a], both[:, self.delta_a :]
+        return ComplexTable(a, b, math.nan, "none", "seeded")
+
+    def systems(self, x: Vector) -> tuple[ComplexArray, ...]:
+        """Return the parity of both complex systems, each (γ, δ)."""
+        return self.table(x).parities
+
+    def pull_back_all(self, x: Vector, gradients: Sequence[ComplexArray]) -> Vector:
+        """Return the gradient in x of what has these gradients in the two systems."""
+        table = self.table(x)
+        first, second = (g.reshape(self.gamma, self.delta_a, self.delta_b) for g in gradients)
+        of_a = (first * table.b[:, None].conj() + second * table.b[:, None]).sum(axis=2)
+        of_b = (first * table.a[:, :, None].conj()).sum(axis=1)
+        of_b = of_b + (second.conj() * table.a[:, :, None]).sum(axis=1)
+        both = np.concatenate([of_a, of_b], axis=1)
+        return np.stack([both.real, both.imag], axis=-1).ravel()
+
+    def spectrum(self, x: Vector) -> Spectrum:
+        """Return the condition numbers of the code."""
+        return self.table(x).spectrum()
+
+    def start(self, rng: np.random.Generator) -> Vector:
+        """Return random coefficients to start from."""
+        seed = int(rng.integers(2**31))
+        table = random_complex_table(self.gamma, self.delta_a, self.delta_b, seed)
+        both = np.concatenate([table.a, table.b], axis=1)
+        return np.stack([both.real, both.imag], axis=-1).ravel()
+
+
+AnySize: TypeAlias = Size | ComplexSize
+
+
+def parse_size(text: str) -> AnySize:
+    """Read ``n,δ``, ``n,δ_q x δ_r`` or ``n,δ_a c δ_b``."""
+    n, _, parts = text.partition(",")
+    if "c" not in parts:
+        return Size.parse(text)
+    a, b = (int(part) for part in parts.split("c"))
+    return ComplexSize(int(n) - a * b, a, b)
+
+
+def objective(size: AnySize, losses: Losses, p: float) -> Callable[[Vector], tuple[float, Vector]]:
     """Return x ↦ (log of the p-mean of the condition numbers, gradient)."""
     groups = [(rows, columns) for _, rows, columns in by_missing(losses, size.n, size.delta)]
     groups = [group for group in groups if group[1].shape[1]]
 
     def value_and_gradient(x: Vector) -> tuple[float, Vector]:
-        parity = size.parity(x)
+        systems = size.systems(x)
         logs: list[Vector] = []
         extremes = []
-        for rows, columns in groups:
-            values, vectors = np.linalg.eigh(pencils(parity, 2, rows, columns))
-            low, high = np.maximum(values[:, 0], 1e-18), values[:, -1]
-            logs.append(0.5 * np.log(high / low))
-            part = vectors[:, -2 * rows.shape[1] :]
-            extremes.append(((-1.0, low, part[:, :, 0]), (1.0, high, part[:, :, -1])))
+        for number, parity in enumerate(systems):
+            for rows, columns in groups:
+                values, vectors = np.linalg.eigh(pencils(parity, size.block, rows, columns))
+                low, high = np.maximum(values[:, 0], 1e-18), values[:, -1]
+                logs.append(0.5 * np.log(high / low))
+                part = vectors[:, -size.block * rows.shape[1] :]
+                extremes.append(
+                    (number, rows, columns, (-1.0, low, part[:, :, 0]), (1.0, high, part[:, :, -1]))
+                )
         top = max(float(log.max()) for log in logs)
         weights = [np.exp(p * (log - top)) for log in logs]
         total = sum(float(weight.sum()) for weight in weights)
-        gradient = np.zeros_like(parity)
-        for (rows, columns), weight, both in zip(groups, weights, extremes, strict=True):
+        gradients = [np.zeros_like(parity) for parity in systems]
+        for weight, (number, rows, columns, *both) in zip(weights, extremes, strict=True):
             for sign, eigenvalue, vector in both:
-                gradient += sign * _eigenvalue_gradient(
-                    parity, rows, columns, eigenvalue, vector, weight / total
+                gradients[number] += sign * _eigenvalue_gradient(
+                    systems[number], size.block, rows, columns, eigenvalue, vector, weight / total
                 )
-        return top + math.log(total) / p, size.pull_back(x, gradient)
+        return top + math.log(total) / p, size.pull_back_all(x, gradients)
 
     return value_and_gradient
 
 
 def _eigenvalue_gradient(
     parity: ComplexArray,
+    block: int,
     rows: Losses,
     columns: Losses,
     eigenvalue: Vector,
@@ -220,7 +317,7 @@ def _eigenvalue_gradient(
     λ is a root of λ² − λ (1 + yᴴ W y) + yᴴ M Mᴴ y, W = P Pᴴ on the present rows, and a
     stationary one in y.
     """
-    row_index, column_index = expand(rows, 2), expand(columns, 2)
+    row_index, column_index = expand(rows, block), expand(columns, block)
     each = np.arange(len(rows))[:, None]
     spread = np.zeros((len(rows), len(parity)), dtype=np.complex128)
     spread[each, row_index] = vector
@@ -237,7 +334,7 @@ def _eigenvalue_gradient(
 
 
 def countable(
-    size: Size, rng: np.random.Generator, effort: float, log: Callable[..., None]
+    size: AnySize, rng: np.random.Generator, effort: float, log: Callable[..., None]
 ) -> Vector:
     """Return the best coefficients found where every loss can be looked at."""
     every = every_loss(size.n, size.gamma)
@@ -374,7 +471,7 @@ def _worst_after(spectrum: Spectrum, begin: Losses) -> float:
 
 
 def look(
-    size: Size, spectrum: Spectrum, effort: float = 1.0, seed: int = 12345
+    size: AnySize, spectrum: Spectrum, effort: float = 1.0, seed: int = 12345
 ) -> tuple[float, str]:
     """Return the worst condition number: over all losses, or over samples and a search."""
     if size.losses <= COUNTABLE:
@@ -394,7 +491,7 @@ def _glance(size: Size, x: Vector, rng: np.random.Generator) -> float:
     return _worst_after(size.spectrum(x), _random(rng, 40, size))
 
 
-def _random(rng: np.random.Generator, count: int, size: Size) -> Losses:
+def _random(rng: np.random.Generator, count: int, size: AnySize) -> Losses:
     order = np.argsort(rng.random((count, size.n)), axis=1)
     return np.sort(order[:, : size.gamma], axis=1).astype(np.intp)
 
@@ -412,38 +509,71 @@ def _shuffled(rng: np.random.Generator, losses: Losses, n: int, count: int) -> L
     return np.nonzero(mask)[1].reshape(count, -1).astype(np.intp)
 
 
-def store(size: Size, x: Vector, out: Path, log: Callable[..., None]) -> None:
+def store(size: AnySize, x: Vector, out: Path, log: Callable[..., None]) -> None:
     """Round, measure and write."""
+    if isinstance(size, ComplexSize):
+        given = size.table(x)
+        power = np.sqrt((np.abs(given.b) ** 2).mean(axis=1, keepdims=True))
+        a, b = rounded_complex(given.a * power), rounded_complex(given.b / power)
+        table = ComplexTable(a, b, math.nan, "none", "seeded")
+        write_complex(size, table, *look(size, table.spectrum()), out, log)
+        return
     quaternions, reals = size.split(x)
     power = np.sqrt((reals**2).mean(axis=1, keepdims=True))
-    rounded = ParityTable(
-        np.round(quaternions * power[:, :, None] / UNIT) * UNIT,
-        np.round(reals / power / UNIT) * UNIT,
-        math.nan,
-        "none",
-        "seeded",
+    of_quaternions = rounded(quaternions * power[:, :, None])
+    quaternion_table = ParityTable(
+        of_quaternions, rounded(reals / power), math.nan, "none", "seeded"
     )
-    write(size, rounded, *look(size, rounded.spectrum()), out, log)
+    write(size, quaternion_table, *look(size, quaternion_table.spectrum()), out, log)
 
 
 def write(
     size: Size, table: ParityTable, worst: float, method: str, out: Path, log: Callable[..., None]
 ) -> None:
-    """Write a table unless what is there is better."""
+    """Write a table of quaternions unless what is there is better."""
     path = out / f"parity-{size.gamma}-{size.delta_q}-{size.delta_r}.json"
+    stored = {"gamma": size.gamma, "delta_q": size.delta_q, "delta_r": size.delta_r}
+    coefficients = {"quaternions": _integers(table.quaternions), "reals": _integers(table.reals)}
+    _replace(path, stored, worst, method, coefficients, log)
+
+
+def write_complex(
+    size: ComplexSize,
+    table: ComplexTable,
+    worst: float,
+    method: str,
+    out: Path,
+    log: Callable[..., None],
+) -> None:
+    """Write a table of complex numbers unless what is there is better."""
+    path = out / f"complex-{size.gamma}-{size.delta_a}-{size.delta_b}.json"
+    stored = {"gamma": size.gamma, "delta_a": size.delta_a, "delta_b": size.delta_b}
+    sides = {"a": table.a, "b": table.b}
+    coefficients = {
+        name: _integers(np.stack([side.real, side.imag], axis=-1)) for name, side in sides.items()
+    }
+    _replace(path, stored, worst, method, coefficients, log)
+
+
+def _integers(values: Vector) -> list[int]:
+    found: list[int] = np.round(values / UNIT).astype(int).ravel().tolist()
+    return found
+
+
+def _replace(
+    path: Path,
+    size: dict[str, int],
+    worst: float,
+    method: str,
+    coefficients: dict[str, list[int]],
+    log: Callable[..., None],
+) -> None:
+    """Write a file unless what is there is better."""
     there = json.loads(path.read_text()) if path.exists() else {"worst": math.inf, "method": ""}
     if there["worst"] <= worst and (there["method"] == "all" or method == "search"):
         log(f"worst {worst:.4f} ({method}), not better than what is there")
         return
-    stored = {
-        "gamma": size.gamma,
-        "delta_q": size.delta_q,
-        "delta_r": size.delta_r,
-        "worst": round(worst, 6),
-        "method": method,
-        "quaternions": np.round(table.quaternions / UNIT).astype(int).ravel().tolist(),
-        "reals": np.round(table.reals / UNIT).astype(int).ravel().tolist(),
-    }
+    stored = {**size, "worst": round(worst, 6), "method": method, **coefficients}
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(stored, separators=(",", ":")) + "\n")
     draft.replace(path)
@@ -461,30 +591,45 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for text in [*arguments.sizes, *(USUAL.split() if arguments.usual else [])]:
-        size = Size.parse(text)
-        rng = np.random.default_rng([arguments.seed, size.gamma, size.delta_q, size.delta_r])
+        size = parse_size(text)
+        parts = (
+            (size.delta_a, size.delta_b)
+            if isinstance(size, ComplexSize)
+            else (size.delta_q, size.delta_r)
+        )
+        rng = np.random.default_rng([arguments.seed, size.gamma, *parts])
         begun = time.monotonic()
 
         def log(message: str, text: str = text, begun: float = begun) -> None:
             print(f"({text}) {time.monotonic() - begun:.0f} s: {message}", flush=True)
 
-        def keep(x: Vector, size: Size = size, log: Callable[..., None] = log) -> None:
+        def keep(x: Vector, size: AnySize = size, log: Callable[..., None] = log) -> None:
             store(size, x, arguments.out, log)
-
-        def enumerated(
-            x: Vector, worst: float, size: Size = size, log: Callable[..., None] = log
-        ) -> None:
-            table = ParityTable(*size.split(x), math.nan, "none", "seeded")
-            write(size, table, worst, "all", arguments.out, log)
 
         if size.losses <= COUNTABLE:
             keep(countable(size, rng, arguments.effort, log))
+        elif isinstance(size, ComplexSize):
+            log(f"{size.losses} losses are too many for complex parity: nothing is done")
         elif size.losses > TRACKABLE:
             write(size, *raced(size, arguments.effort, log), "search", arguments.out, log)
         else:
-            x = uncountable(size, rng, arguments.effort, log, keep)
-            if size.cyclic:
-                mended(size, x, int(12 * arguments.effort), log, enumerated)
+            _optimise_by_search(size, rng, arguments, log, keep)
+
+
+def _optimise_by_search(
+    size: Size,
+    rng: np.random.Generator,
+    arguments: argparse.Namespace,
+    log: Callable[..., None],
+    keep: Callable[[Vector], None],
+) -> None:
+    def enumerated(x: Vector, worst: float) -> None:
+        table = ParityTable(*size.split(x), math.nan, "none", "seeded")
+        write(size, table, worst, "all", arguments.out, log)
+
+    x = uncountable(size, rng, arguments.effort, log, keep)
+    if size.cyclic:
+        mended(size, x, int(12 * arguments.effort), log, enumerated)
 
 
 if __name__ == "__main__":

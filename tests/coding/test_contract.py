@@ -40,6 +40,16 @@ class TestSystematicBothSidesFilters(CodeContract):
         return systematic(6, 2, 8)
 
 
+class TestSystematicComplex(CodeContract):
+    def make(self) -> Code:
+        return systematic(7, 4, 4)
+
+
+class TestSystematicComplexUneven(CodeContract):
+    def make(self) -> Code:
+        return systematic(5, 2, 6, parity="complex")
+
+
 class TestSystematicSeeded(CodeContract):
     def make(self) -> Code:
         return systematic(7, 20, 1, seed=5)

@@ -36,11 +36,10 @@ def test_with_nothing_missing_the_output_is_that_of_the_uncoded_split_bit_for_bi
 
     # Independently: each share's part, convolved alone by torch.
     expected = torch.empty_like(functional.conv2d(x, weight, padding=1))
-    on_input = code.ell_a == 4
-    runs_a, runs_b = (k_a // 4, k_b) if on_input else (k_a, k_b // 4)
+    runs_a, runs_b = k_a // code.ell_a, k_b // code.ell_b
     height = {"rows": expected.shape[2], "images": len(x)}[split]
-    per_a = -(-height // k_a) * (4 if on_input else 1)
-    per_b = -(-17 // k_b) * (1 if on_input else 4)
+    per_a = -(-height // k_a) * code.ell_a
+    per_b = -(-17 // k_b) * code.ell_b
     padded = functional.pad(x, (1, 1, 1, per_a * runs_a - height + 1 if split == "rows" else 1))
     for i, j in itertools.product(range(runs_a), range(runs_b)):
         filters = slice(j * per_b, (j + 1) * per_b)

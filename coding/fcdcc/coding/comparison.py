@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
 
 from .code import Code
 from .conditioning import ConditionStatistics, guaranteed_tolerance, measure
-from .cost import cheapest, share_cost
+from .cost import Partition, cheapest, share_cost
 from .errors import CodeError, NotDecodableError
 from .geometry import ConvGeometry
 from .nsctc import CodedConv, Split
-from .partitions import code_partitions
+from .partitions import code_partitions, every_partition
 from .registry import make_code
 
 __all__ = [
     "VARIANTS",
     "CodeRow",
     "Errors",
+    "SplitCondition",
     "Variant",
     "build_variant",
     "compare_codes",
     "decoding_multiply_adds",
     "default_layer",
     "layer_errors",
+    "split_conditions",
     "survivor_sets",
 ]
 
@@ -44,6 +46,12 @@ class Variant:
     label: str
     name: str
     options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def parity(self) -> str | None:
+        """The parity of the systematic code, if it is not the default one."""
+        parity = self.options.get("parity")
+        return None if parity is None else str(parity)
 
 
 VARIANTS = (
@@ -67,6 +75,29 @@ class Errors:
 
     random: float
     worst: float
+
+
+@dataclass(frozen=True)
+class SplitCondition:
+    """The worst condition number of a code with one split into parts.
+
+    Parameters
+    ----------
+    k_a, k_b
+        Parts of the input and of the filters.
+    worst
+        Over the losses of as many shares as the code tolerates.
+    method
+        'all' or 'search', as in :class:`~fcdcc.coding.conditioning.ConditionStatistics`.
+    planned
+        Whether plans use this split.
+    """
+
+    k_a: int
+    k_b: int
+    worst: float
+    method: str
+    planned: bool
 
 
 @dataclass(frozen=True)
@@ -95,6 +126,9 @@ class CodeRow:
         Multiply-adds of decoding after the worst loss, relative to the plain convolution.
     decoding_none_lost
         The same when the first shares arrive and none is lost.
+    splits
+        Every split into k_a and k_b parts that the code has for n and δ; none where there are
+        too many losses to compute all condition numbers.
     """
 
     label: str
@@ -113,6 +147,7 @@ class CodeRow:
     total_work: float
     decoding: float
     decoding_none_lost: float
+    splits: tuple[SplitCondition, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON, None for numbers that are not finite."""
@@ -134,13 +169,40 @@ def build_variant(
     CodeError
         If the code has no partition for n and δ.
     """
+    partitions = code_partitions(variant.name, n, delta, variant.parity)
+    best = cheapest(geometry, partitions, split=split)
+    return _make_variant(variant, n, best)
+
+
+def _make_variant(variant: Variant, n: int, partition: Partition) -> Code:
     options = dict(variant.options)
     if options.get("q") == "odd":
         options["q"] = n + 1 - n % 2
-    parity = str(options.get("parity", "quaternion"))
-    partitions = code_partitions(variant.name, n, delta, parity)
-    best = cheapest(geometry, partitions, split=split)
-    return make_code(variant.name, n=n, k_a=best.k_a, k_b=best.k_b, **options)
+    return make_code(variant.name, n=n, k_a=partition.k_a, k_b=partition.k_b, **options)
+
+
+def split_conditions(variant: Variant, n: int, delta: int) -> tuple[SplitCondition, ...]:
+    """Return the worst condition number of a code with each of its splits into parts.
+
+    Raises
+    ------
+    CodeError
+        If the code has no partition for n and δ.
+    """
+    planned = code_partitions(variant.name, n, delta, variant.parity)
+    found = []
+    for partition in every_partition(variant.name, n, delta, variant.parity):
+        conditions = measure(_make_variant(variant, n, partition))
+        found.append(
+            SplitCondition(
+                partition.k_a,
+                partition.k_b,
+                conditions.worst,
+                conditions.method,
+                partition in planned,
+            )
+        )
+    return tuple(found)
 
 
 def survivor_sets(code: Code, count: int, seed: int = 0) -> list[tuple[int, ...]]:
@@ -248,7 +310,10 @@ def compare_codes(
         except CodeError:
             continue
         layer = CodedConv(geometry, code)
-        rows.append(_row(variant, layer, x, weight, reference, sets, seed, samples))
+        row = _row(variant, layer, x, weight, reference, sets, seed, samples)
+        if row.conditions.method == "all":
+            row = replace(row, splits=split_conditions(variant, shares, delta))
+        rows.append(row)
     return tuple(rows)
 
 

@@ -8,6 +8,8 @@ A table is one of these, in this order:
 - *shipped*: ``data/parity-γ-δq-δr.json``, found by ``benchmarks/optimise_parity.py``, with
   the condition number that program measured. Coefficients are multiples of 2⁻¹⁶, hence exact
   in float32.
+- *formula*: for γ = 1 every quaternion is δ^(-1/2) and every real number 1, which no other choice
+  improves (docs/systematic-codes.md, theorem 4).
 - *cut*: part of a larger shipped table. Leaving out a parity share or a part never makes the
   worst condition number larger (docs/systematic-codes.md, theorem 3).
 - *seeded*: random unit quaternions and reals, the best of ``SEEDS`` seeds.
@@ -15,35 +17,33 @@ A table is one of these, in this order:
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CodeError
+from .parity_tables import (
+    SEEDS,
+    UNIT,
+    Method,
+    Source,
+    best_of_seeds,
+    read_table,
+    rounded,
+    shipped_names,
+)
 from .quaternions import complex_form
-from .spectrum import Spectrum, contiguous_losses
+from .spectrum import Spectrum
 
-__all__ = ["SEEDS", "ParityTable", "parity_table", "seeded_table", "shipped_tables"]
+__all__ = ["SEEDS", "UNIT", "ParityTable", "parity_table", "seeded_table", "shipped_tables"]
 
 Float64Array = NDArray[np.float64]
 
-UNIT = 2.0**-16
-"""Coefficients are integer multiples of this, exact in float32; the files hold the integers."""
-
-SEEDS = 8
-"""Number of seeds that are tried where no table is shipped."""
-
 BLOCK_SCALE = 1.5
 """Random blocks have the norm ``BLOCK_SCALE`` / √δ."""
-
-_NAME = re.compile(r"parity-(\d+)-(\d+)-(\d+)\.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,8 @@ class ParityTable:
     quaternions: Float64Array = field(repr=False)
     reals: Float64Array = field(repr=False)
     worst: float
-    method: Literal["all", "search", "none"]
-    source: Literal["shipped", "cut", "seeded"]
+    method: Method
+    source: Source
 
     @property
     def coefficients(self) -> Float64Array:
@@ -116,19 +116,16 @@ def parity_table(gamma: int, delta_q: int, delta_r: int, seed: int | None = None
         for name in shipped_tables()
         if name[0] >= gamma and name[1] >= delta_q and name[2] >= delta_r
     ]
+    if gamma == 1:
+        return _of_one_size(delta_q, delta_r)
     if fitting:
         return _cut(min((_load(*name) for name in fitting), key=_worst), gamma, delta_q, delta_r)
     return _best_seed(gamma, delta_q, delta_r)
 
 
-@cache
 def shipped_tables() -> tuple[tuple[int, int, int], ...]:
     """Return (γ, δ_q, δ_r) of every shipped table."""
-    names = (
-        _NAME.fullmatch(entry.name) for entry in files("fcdcc.coding").joinpath("data").iterdir()
-    )
-    found = [tuple(map(int, match.groups())) for match in names if match]
-    return tuple(sorted((gamma, delta_q, delta_r) for gamma, delta_q, delta_r in found))
+    return shipped_names("parity")
 
 
 def seeded_table(gamma: int, delta_q: int, delta_r: int, seed: int) -> ParityTable:
@@ -139,31 +136,18 @@ def seeded_table(gamma: int, delta_q: int, delta_r: int, seed: int) -> ParityTab
     reals = np.ones((gamma, 1)) if delta_r == 1 else rng.normal(size=(gamma, delta_r))
     reals /= np.sqrt((reals**2).mean(axis=1, keepdims=True))
     quaternions *= BLOCK_SCALE / math.sqrt(delta_q * delta_r)
-    return ParityTable(_rounded(quaternions), _rounded(reals), math.nan, "none", "seeded")
+    return ParityTable(rounded(quaternions), rounded(reals), math.nan, "none", "seeded")
 
 
 def _best_seed(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
-    """Return the table of the first SEEDS seeds whose worst loss in a short search is best."""
+    """Return the best of the tables of the first SEEDS seeds."""
     candidates = [seeded_table(gamma, delta_q, delta_r, seed) for seed in range(SEEDS)]
-    if gamma == 0:
-        return candidates[0]
-    n = gamma + delta_q * delta_r
-    rng = np.random.default_rng(0)
-    sampled = np.sort(np.argsort(rng.random((24, n)), axis=1)[:, :gamma], axis=1)
-    losses = np.concatenate([contiguous_losses(n, gamma), sampled])
-
-    def worst(table: ParityTable) -> float:
-        spectrum = table.spectrum()
-        return float(spectrum.conditions(spectrum.worsen(losses, steps=6)).max())
-
-    return min(candidates, key=worst)
+    return best_of_seeds(candidates, gamma, gamma + delta_q * delta_r)
 
 
 @cache
 def _load(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
-    name = f"parity-{gamma}-{delta_q}-{delta_r}.json"
-    text = files("fcdcc.coding").joinpath("data", name).read_text(encoding="utf-8")
-    stored = json.loads(text)
+    stored = read_table("parity", (gamma, delta_q, delta_r))
     quaternions = np.array(stored["quaternions"], dtype=np.float64) * UNIT
     reals = np.array(stored["reals"], dtype=np.float64) * UNIT
     return ParityTable(
@@ -175,6 +159,15 @@ def _load(gamma: int, delta_q: int, delta_r: int) -> ParityTable:
     )
 
 
+def _of_one_size(delta_q: int, delta_r: int) -> ParityTable:
+    """Return the table of γ = 1: all products of one absolute value."""
+    delta = delta_q * delta_r
+    quaternions = np.zeros((1, delta_q, 4))
+    quaternions[..., 0] = delta**-0.5
+    worst = math.sqrt(delta) + math.sqrt(delta - 1)
+    return ParityTable(rounded(quaternions), np.ones((1, delta_r)), worst, "all", "formula")
+
+
 def _cut(table: ParityTable, gamma: int, delta_q: int, delta_r: int) -> ParityTable:
     quaternions, reals = table.quaternions[:gamma, :delta_q], table.reals[:gamma, :delta_r]
     return ParityTable(quaternions, reals, table.worst, table.method, "cut")
@@ -182,7 +175,3 @@ def _cut(table: ParityTable, gamma: int, delta_q: int, delta_r: int) -> ParityTa
 
 def _worst(table: ParityTable) -> float:
     return table.worst
-
-
-def _rounded(values: Float64Array) -> Float64Array:
-    return np.asarray(np.round(values / UNIT) * UNIT, dtype=np.float64)

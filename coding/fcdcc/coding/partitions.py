@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from .cost import Partition, crme_partitions
 from .errors import CodeError
+from .systematic import default_parity, known_condition, quaternions_on_input
 
-__all__ = ["code_partitions", "systematic_partitions"]
+__all__ = ["code_partitions", "every_partition", "systematic_partitions"]
 
 _MAX_REALS = 4
 """Largest δ_r: the number of parts on the side of the real coefficients."""
 
-_MAX_LOSSES_WITH_REALS = 4
-"""Above this γ, δ_r is 1."""
+_MAX_LOSSES_WITH_BOTH = 4
+"""Above this γ only one side is split."""
+
+MAX_CONDITION = 40.0
+"""Splits of both sides are planned if their worst condition number is known to be at most this."""
 
 
 def code_partitions(
-    name: str, n: int, delta: int, parity: str = "quaternion"
+    name: str, n: int, delta: int, parity: str | None = None
 ) -> tuple[Partition, ...]:
     """Return the partitions with which a code has n shares and recovery threshold δ.
 
@@ -27,7 +31,8 @@ def code_partitions(
         Number of shares, and how many of any suffice. ``replication`` has γ + 1 copies of every
         part, with γ = n − δ, and needs n divisible by γ + 1; ``uncoded`` has δ = n.
     parity
-        Of the systematic code.
+        Of the systematic code; None is its default, which codes both sides with complex numbers
+        where that is better conditioned than quaternions.
 
     Raises
     ------
@@ -43,8 +48,12 @@ def code_partitions(
     """
     if not 1 <= delta <= n:
         raise CodeError(f"recovery threshold {delta} of n = {n} shares; expected 1 to n")
-    if name == "systematic" and parity == "quaternion":
+    if name == "systematic" and parity is None:
         return systematic_partitions(delta, n - delta)
+    if name == "systematic" and parity == "quaternion":
+        return tuple(p for p in _quaternion_partitions(delta) if _is_well_conditioned(p, n - delta))
+    if name == "systematic" and parity == "complex":
+        return tuple(p for p in crme_partitions(delta) if p.ell_a == p.ell_b == 2)
     if name in ("systematic", "crme"):
         return crme_partitions(delta)
     if name in ("polynomial", "chebyshev", "khatri-rao"):
@@ -64,24 +73,63 @@ def code_partitions(
     raise CodeError(f"no code is called {name!r}")
 
 
-def systematic_partitions(delta: int, gamma: int) -> tuple[Partition, ...]:
-    """Return the partitions of the quaternion parity that are well conditioned.
+def every_partition(
+    name: str, n: int, delta: int, parity: str | None = None
+) -> tuple[Partition, ...]:
+    """Return all partitions of a code for n and δ, the badly conditioned ones included.
 
-    There are 4 δ_q parts on the side of the quaternions, and δ_r on the other, δ = δ_q δ_r.
-    Conditioning gets worse with δ_r, so δ_r is at most 4, and 1 if γ exceeds 4: (20, 16) has a
-    worst condition number of 23 with δ_r = 1, 27 with 2, 34 with 4 and 183 with 8.
+    Arguments and errors are those of :func:`code_partitions`.
+
+    Examples
+    --------
+    >>> [(k_a, k_b) for k_a, k_b, *_ in every_partition("systematic", 20, 16)]
+    [(1, 64), (2, 32), (4, 16), (8, 8), (16, 4), (32, 2), (64, 1)]
     """
-    found = set()
-    for reals in range(1, _MAX_REALS + 1 if gamma <= _MAX_LOSSES_WITH_REALS else 2):
-        if delta % reals:
-            continue
-        coded = 4 * (delta // reals)
-        # If both numbers are multiples of four, the quaternions are on the larger side.
-        if reals % 4 or coded >= reals:
-            found.add(Partition(coded, reals, 4, 1))
-        if reals % 4 or coded > reals:
-            found.add(Partition(reals, coded, 1, 4))
-    return tuple(sorted(found))
+    usual = code_partitions(name, n, delta, parity)
+    if name != "systematic" or parity is not None:
+        return usual
+    return _default_partitions(delta)
+
+
+def systematic_partitions(delta: int, gamma: int) -> tuple[Partition, ...]:
+    """Return the partitions of the default code that are well conditioned.
+
+    All with one side whole. With quaternions there are 4 δ_q parts on one side and δ_r on the
+    other, δ = δ_q δ_r. Conditioning gets worse with δ_r, so δ_r is at most 4: (20, 16) has a worst
+    condition number of 23 with δ_r = 1, 27 with 2 and 34 with 4. Both sides are split only if γ is
+    at most 4 and the worst condition number is known to be at most :data:`MAX_CONDITION`.
+    """
+    return tuple(p for p in _default_partitions(delta) if _is_well_conditioned(p, gamma))
+
+
+def _default_partitions(delta: int) -> tuple[Partition, ...]:
+    """Return every partition of the default code, ascending."""
+    return tuple(
+        Partition(k_a, k_b, 2, 2) if default_parity(k_a, k_b) == "complex" else partition
+        for partition in _quaternion_partitions(delta)
+        for k_a, k_b in [partition[:2]]
+    )
+
+
+def _quaternion_partitions(delta: int) -> tuple[Partition, ...]:
+    """Return every partition with quaternions on one side, ascending."""
+    parts = 4 * delta
+    pairs = ((k_a, parts // k_a) for k_a in range(1, parts + 1) if parts % k_a == 0)
+    return tuple(
+        Partition(k_a, k_b, *((4, 1) if quaternions_on_input(k_a, k_b) else (1, 4)))
+        for k_a, k_b in pairs
+        if k_a % 4 == 0 or k_b % 4 == 0
+    )
+
+
+def _is_well_conditioned(partition: Partition, gamma: int) -> bool:
+    k_a, k_b, ell_a, ell_b = partition
+    if min(k_a, k_b) == 1:
+        return True
+    if gamma > _MAX_LOSSES_WITH_BOTH or (ell_a != ell_b and min(k_a, k_b) > _MAX_REALS):
+        return False
+    parity = "complex" if ell_a == ell_b else "quaternion"
+    return known_condition(k_a * k_b // 4 + gamma, k_a, k_b, parity) <= MAX_CONDITION
 
 
 def _plain(parts: int) -> tuple[Partition, ...]:

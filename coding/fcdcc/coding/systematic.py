@@ -4,13 +4,20 @@ The generator is [I; P]. If the first δ shares arrive, nothing is decoded, and 
 of an uncoded split, bit for bit; the ell_a · ell_b small convolutions of a systematic share merge
 into one; and only missing parts are solved for.
 
-*Quaternion parity*, the default. One side is split into 4 δ_q parts, the other into δ_r,
-δ = δ_q δ_r; a systematic share takes four consecutive parts of the one and one part of the
-other. The block of a parity share is f · L(q): L(q) is the left multiplication by a quaternion,
-on the side with four parts, and f a real number on the other. The probability that a random
-determinant of quaternions is close to zero falls with the fourth power of the distance, for real
-or complex numbers only with the first or second: badly conditioned survivor sets are very rare.
+*Quaternion parity*, the default where one side is split more than the other. One side is split
+into 4 δ_q parts, the other into δ_r, δ = δ_q δ_r; a systematic share takes four consecutive parts
+of the one and one part of the other. The block of a parity share is f · L(q): L(q) is the left
+multiplication by a quaternion, on the side with four parts, and f a real number on the other. The
+probability that a random determinant of quaternions is close to zero falls with the fourth power
+of the distance, for real or complex numbers only with the first or second: badly conditioned
+survivor sets are very rare.
 See docs/systematic-codes.md.
+
+*Complex parity*, the default where both sides are split into many parts. Both are coded alike: a
+systematic share takes two consecutive parts of each, and the blocks of a parity share are 2 × 2
+matrices of complex numbers on both sides. With quaternions, one of the sides would have real
+coefficients, and many real coefficients are badly conditioned. :func:`default_parity` says which
+of the two it is.
 
 *Rotation parity*. Both sides as in the CRME, with ell = 2 on a side that is split, and parity by
 powers of one rotation of prime order q: any δ shares decode by Chebotarev's theorem on the
@@ -30,31 +37,67 @@ import numpy as np
 from .code import Code, Float64Array
 from .crme import crme_threshold
 from .errors import CodeError
+from .parity_complex import complex_table
 from .parity_quaternion import parity_table
 from .parity_real import real_coefficients
 from .quaternions import left_matrices
 
-__all__ = ["systematic", "systematic_threshold"]
+__all__ = [
+    "Parity",
+    "default_parity",
+    "known_condition",
+    "systematic",
+    "systematic_threshold",
+]
 
-Parity = Literal["quaternion", "rotation", "real"]
+Parity = Literal["quaternion", "complex", "rotation", "real"]
 
 
-def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> int:
-    """Return δ: k_a k_b / 4 with quaternions, that of the CRME with rotations, k_a k_b with reals.
+def default_parity(k_a: int, k_b: int) -> Literal["quaternion", "complex"]:
+    """Return the parity of the default code for these numbers of parts.
+
+    Complex if both numbers are even and quaternions would leave more parts to real coefficients
+    than to quaternions; otherwise quaternion.
+
+    Examples
+    --------
+    >>> default_parity(16, 4), default_parity(8, 8), default_parity(2, 8)
+    ('quaternion', 'complex', 'quaternion')
+    """
+    coded, plain = max(k_a, k_b), min(k_a, k_b)
+    if coded % 4:
+        coded, plain = plain, coded
+    even = k_a % 2 == k_b % 2 == 0
+    return "complex" if even and coded % 4 == 0 and plain > coded // 4 else "quaternion"
+
+
+def systematic_threshold(k_a: int, k_b: int, parity: Parity | None = None) -> int:
+    """Return δ of the systematic code.
+
+    k_a k_b / 4 with quaternions and with complex numbers, that of the CRME with rotations, k_a k_b
+    with reals.
 
     Raises
     ------
     CodeError
         If there is no such code: with quaternions k_a or k_b has to be a multiple of 4, with
-        reals one of them has to be 1.
+        complex numbers both have to be even, with reals one of them has to be 1.
 
     Examples
     --------
     >>> systematic_threshold(16, 1), systematic_threshold(2, 32), systematic_threshold(8, 8)
     (4, 16, 16)
     """
+    parity = default_parity(k_a, k_b) if parity is None else parity
     if parity == "rotation":
         return crme_threshold(k_a, k_b)
+    if parity == "complex":
+        if k_a < 1 or k_b < 1 or k_a % 2 or k_b % 2:
+            raise CodeError(
+                f"systematic with complex parity, k_a = {k_a} and k_b = {k_b}; expected two even "
+                f"numbers: take k_a = {_even(k_a)} and k_b = {_even(k_b)}"
+            )
+        return k_a * k_b // 4
     if parity == "real":
         if min(k_a, k_b) != 1:
             raise CodeError(
@@ -63,7 +106,9 @@ def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> i
             )
         return k_a * k_b
     if parity != "quaternion":
-        raise CodeError(f"parity {parity!r}; expected 'quaternion', 'rotation' or 'real'")
+        raise CodeError(
+            f"parity {parity!r}; expected 'complex', 'quaternion', 'rotation' or 'real'"
+        )
     if k_a < 1 or k_b < 1 or (k_a % 4 and k_b % 4):
         raise CodeError(
             f"systematic with k_a = {k_a} and k_b = {k_b}; expected both at least 1 and one of "
@@ -76,7 +121,7 @@ def systematic(
     n: int,
     k_a: int,
     k_b: int,
-    parity: Parity = "quaternion",
+    parity: Parity | None = None,
     q: int | None = None,
     seed: int | None = None,
 ) -> Code:
@@ -90,14 +135,16 @@ def systematic(
         With quaternions, one is a multiple of 4 and the other any number: the quaternions are
         on the side that is a multiple of 4, on the larger one if both are, on the input if
         they are equal. Conditioning is best with 1 on the other side and hardly worse with 2
-        or 4. With rotations, each is 1 or even. With reals, one of them is 1.
+        or 4. With complex numbers both are even. With rotations, each is 1 or even. With reals, one
+        of them is 1.
     parity
-        'quaternion', 'rotation' or 'real'.
+        'quaternion', 'complex', 'rotation' or 'real'; by default :func:`default_parity`.
     q
         Rotation parity only: the order of the rotation, a prime, at least δ and at least γ;
         by default the smallest one.
     seed
-        Quaternion parity only: random coefficients of this seed instead of the optimised ones.
+        Quaternion and complex parity only: random coefficients of this seed instead of the
+        optimised ones.
 
     Raises
     ------
@@ -105,12 +152,13 @@ def systematic(
         If there is no such code with these parameters.
     """
     threshold = systematic_threshold(k_a, k_b, parity)
+    parity = default_parity(k_a, k_b) if parity is None else parity
     if n < threshold:
         raise CodeError(
             f"systematic with n = {n} shares, k_a = {k_a} and k_b = {k_b} needs {threshold} "
             f"results to decode; expected n >= {threshold}: take more shares or fewer parts"
         )
-    if parity != "quaternion" and seed is not None:
+    if parity not in ("quaternion", "complex") and seed is not None:
         raise CodeError(f"{parity} parity has no seed; expected none")
     if parity != "rotation" and q is not None:
         raise CodeError(f"{parity} parity has no q; expected none")
@@ -118,14 +166,44 @@ def systematic(
         input_matrix, filter_matrix = _rotation_sides(n - threshold, k_a, k_b, threshold, q)
     elif parity == "real":
         input_matrix, filter_matrix = _real_sides(n - threshold, k_a, k_b)
+    elif parity == "complex":
+        input_matrix, filter_matrix = _complex_sides(n - threshold, k_a, k_b, seed)
     else:
         input_matrix, filter_matrix = _quaternion_sides(n - threshold, k_a, k_b, seed)
     return Code(
-        name="systematic" if parity == "quaternion" else f"systematic-{parity}",
+        name="systematic" if parity in ("quaternion", "complex") else f"systematic-{parity}",
         input_matrix=input_matrix,
         filter_matrix=filter_matrix,
         recovery_threshold=threshold,
     )
+
+
+def known_condition(n: int, k_a: int, k_b: int, parity: Parity | None = None) -> float:
+    """Return the worst condition number that the table of a code's coefficients states.
+
+    It is a measured value, or that of a larger table, which no smaller one exceeds. Infinity if no
+    table is shipped from which the coefficients are taken.
+
+    Parameters
+    ----------
+    n, k_a, k_b
+        As for :func:`systematic`.
+    parity
+        'quaternion' or 'complex'; by default :func:`default_parity`.
+
+    Raises
+    ------
+    CodeError
+        If there is no such code.
+    """
+    parity = default_parity(k_a, k_b) if parity is None else parity
+    gamma = n - systematic_threshold(k_a, k_b, parity)
+    if parity == "complex":
+        worst = complex_table(gamma, k_a // 2, k_b // 2).worst
+    else:
+        coded, plain = (k_a, k_b) if quaternions_on_input(k_a, k_b) else (k_b, k_a)
+        worst = parity_table(gamma, coded // 4, plain).worst
+    return math.inf if math.isnan(worst) else worst
 
 
 def uncoded_sides(k_a: int, k_b: int, ell_a: int, ell_b: int) -> tuple[Float64Array, Float64Array]:
@@ -145,10 +223,15 @@ def uncoded_sides(k_a: int, k_b: int, ell_a: int, ell_b: int) -> tuple[Float64Ar
     return np.repeat(of_input, runs_b, axis=0), np.tile(of_filters, (runs_a, 1, 1))
 
 
+def quaternions_on_input(k_a: int, k_b: int) -> bool:
+    """Return whether quaternions are on the side of the input: on the larger one that allows it."""
+    return k_a % 4 == 0 and (k_b % 4 != 0 or k_a >= k_b)
+
+
 def _quaternion_sides(
     gamma: int, k_a: int, k_b: int, seed: int | None
 ) -> tuple[Float64Array, Float64Array]:
-    on_input = k_a % 4 == 0 and (k_b % 4 != 0 or k_a >= k_b)
+    on_input = quaternions_on_input(k_a, k_b)
     coded, plain = (k_a, k_b) if on_input else (k_b, k_a)
     table = parity_table(gamma, coded // 4, plain, seed)
     blocks = left_matrices(table.quaternions).transpose(0, 2, 1, 3).reshape(gamma, 4, coded)
@@ -158,6 +241,17 @@ def _quaternion_sides(
     return (
         np.concatenate([plain_sides[0], parity[0]]),
         np.concatenate([plain_sides[1], parity[1]]),
+    )
+
+
+def _complex_sides(
+    gamma: int, k_a: int, k_b: int, seed: int | None
+) -> tuple[Float64Array, Float64Array]:
+    table = complex_table(gamma, k_a // 2, k_b // 2, seed)
+    plain = uncoded_sides(k_a, k_b, 2, 2)
+    return (
+        np.concatenate([plain[0], _complex_blocks(table.a.real, table.a.imag)]),
+        np.concatenate([plain[1], _complex_blocks(table.b.real, table.b.imag)]),
     )
 
 
@@ -193,8 +287,18 @@ def _powers(gamma: int, k: int, q: int, step: int, scale: float) -> Float64Array
     # Reduced modulo q as integers, so that equal angles are equal to the last bit.
     turns = step * np.arange(k // 2) * np.arange(gamma)[:, None] % q
     cos, sin = scale * np.cos(2 * np.pi * turns / q), scale * np.sin(2 * np.pi * turns / q)
-    blocks = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)
-    return np.asarray(blocks.reshape(gamma, 2, k))
+    return _complex_blocks(cos, sin)
+
+
+def _complex_blocks(real: Float64Array, imaginary: Float64Array) -> Float64Array:
+    """Return (γ, 2, 2 m) for (γ, m): the matrices of complex numbers side by side."""
+    rows = [np.stack([real, -imaginary], -1), np.stack([imaginary, real], -1)]
+    return np.stack(rows, axis=1).reshape(len(real), 2, 2 * real.shape[1])
+
+
+def _even(number: int) -> int:
+    """Return the next even number, at least 2."""
+    return max(2, number + number % 2)
 
 
 def _is_prime(number: int) -> bool:

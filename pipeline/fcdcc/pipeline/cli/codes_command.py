@@ -60,7 +60,7 @@ def codes(n: int, delta: int, json_file: str | None, plot: str | None) -> None:
 
 
 def _print_tables(rows: Sequence[CodeRow]) -> None:
-    """Print the comparison as two tables: accuracy after losses, and cost of a share."""
+    """Print the comparison as tables: accuracy after losses, cost of a share, every split."""
     from rich.console import Console
 
     first = rows[0]
@@ -68,11 +68,16 @@ def _print_tables(rows: Sequence[CodeRow]) -> None:
     console = Console(width=max(TABLE_WIDTH, Console().width))
     console.print(_table(f"Accuracy: {title}", rows, ACCURACY))
     console.print(_table("Cost of the most expensive share, in float32", rows, COST))
+    if any(row.splits for row in rows):
+        console.print(
+            _table("Worst condition number of every split, k_a × k_b parts", rows, SPLITS)
+        )
     console.print(
         "Condition numbers: over all losses of γ shares if these can be enumerated (all), else "
         "over samples, contiguous losses and a search for bad ones (search: a lower bound). "
         "Errors: mean squared error relative to the power of the output, from random / from the "
-        "worst survivors. Layer: AlexNet conv4, one image.",
+        "worst survivors. Layer: AlexNet conv4, one image. Plans do not use the splits in "
+        "brackets.",
         soft_wrap=True,
     )
 
@@ -82,7 +87,7 @@ def _table(title: str, rows: Sequence[CodeRow], columns: Columns) -> Table:
 
     table = Table(title=title, title_justify="left")
     for name in columns:
-        table.add_column(name, justify="left" if name == "code" else "right")
+        table.add_column(name, justify="left" if name in ("code", "every split") else "right")
     for row in rows:
         table.add_row(*(cell(row) for cell in columns.values()))
     return table
@@ -111,6 +116,18 @@ COST: Columns = {
     "decoding, none lost": lambda row: f"{row.decoding_none_lost:.4f}",
 }
 """Columns of costs; work and decoding are relative to the uncoded convolution."""
+
+
+def _splits(row: CodeRow) -> str:
+    """Return the worst condition number of every split of a code, for one cell."""
+    cells = (f"{split.k_a} × {split.k_b}: {split.worst:.3g}" for split in row.splits)
+    marks = (("", "") if split.planned else ("(", ")") for split in row.splits)
+    return ", ".join(
+        f"{before}{cell}{after}" for cell, (before, after) in zip(cells, marks, strict=True)
+    )
+
+
+SPLITS: Columns = {"code": lambda row: row.label, "every split": _splits}
 
 
 def draw_codes(rows: Sequence[CodeRow], path: str | Path) -> None:

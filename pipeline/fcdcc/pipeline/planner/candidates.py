@@ -15,6 +15,7 @@ from fcdcc.coding import ConvGeometry
 from fcdcc.coding.conditioning import check_tolerance, condition_limit, measure
 from fcdcc.coding.cost import Partition, cheapest, coded_share_cost
 from fcdcc.coding.partitions import code_partitions
+from fcdcc.coding.systematic import known_condition
 
 from ..errors import PlanError
 from ..model.interpreter import network_shapes
@@ -39,6 +40,11 @@ MAX_REAL_SHARES = 14
 """Shares up to which real parity is considered where more than one may be lost. With more of them
 its condition is always above :data:`MAX_REAL_CONDITION`, and measuring that would take half of the
 time that planning takes."""
+
+
+SIMILAR_TIME = 1.05
+"""Partitions that take at most so many times as long as the fastest are chosen from by their
+condition numbers."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +164,13 @@ def _best_partition(
     partitions: tuple[Partition, ...],
     batch: int,
 ) -> Partition:
-    """Return the partition that is best by the objective; of equals the first."""
-    if problem.options.objective == "paper":
+    """Return the partition that is best by the objective.
+
+    Of those that take hardly longer than the fastest, the one whose worst loss leaves the smallest
+    condition number.
+    """
+    options = problem.options
+    if options.objective == "paper":
         return cheapest(geometry, partitions, "paper")
     speeds, itemsize = problem.speeds, problem.itemsize
 
@@ -169,7 +180,12 @@ def _best_partition(
         work = convolution_work(cost.multiply_adds, moved, 0.0)
         return speeds.seconds(work, itemsize) + speeds.fetching(0, moved) + moved / speeds.link
 
-    return min(partitions, key=seconds)
+    times = {partition: seconds(partition) for partition in partitions}
+    fastest = min(partitions, key=times.__getitem__)
+    if options.code != "systematic":
+        return fastest  # the condition number of the other codes hardly depends on the partition
+    fast = (p for p in partitions if times[p] <= SIMILAR_TIME * times[fastest])
+    return min(fast, key=lambda p: (known_condition(options.shares, p.k_a, p.k_b), times[p]))
 
 
 def _plan_in_place(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:
