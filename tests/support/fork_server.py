@@ -28,7 +28,7 @@ def use_fork_server() -> None:
     """Set what the server imports; to be called once, after the tests are collected."""
     from distributed.utils import get_mp_context
 
-    from fcdcc.pipeline.runtime.cluster import FORK_SERVER_IMPORTS
+    from fcdcc.pipeline.runtime.fork_server import FORK_SERVER_IMPORTS
 
     missing = [name for name in FORK_SERVER_IMPORTS if find_spec(name) is None]
     assert not missing, f"the server cannot import {missing}"
@@ -55,9 +55,8 @@ def worker_processes(client: int | None = None) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(client).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                # The server's own parent is the client.
-                forked = any(METHOD in argument for argument in process.cmdline())
-                if forked and process.ppid() != (client or os.getpid()):
+                # The server, and what multiprocessing starts beside it, are the client's children.
+                if process.ppid() != (client or os.getpid()):
                     found.append(process)
     return found
 

@@ -13,6 +13,7 @@ from fcdcc.storage.errors import LockedError, OutputGoneError
 
 from ..errors import ClusterLostError, NoWorkersError, bad_values_refused
 from ..formatting import printable
+from ..runtime.fork_server import single_threaded_libraries
 from .process_exit import ExitCode, end_process, interruptible
 
 
@@ -71,7 +72,9 @@ class _CommandGroup(click.Group):
         """Import a command and return it; None if there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f".{COMMANDS[cmd_name].module}", __package__)
+        # NumPy would start threads, and a process with threads cannot be forked safely.
+        with single_threaded_libraries():
+            module = import_module(f".{COMMANDS[cmd_name].module}", __package__)
         command: click.Command = getattr(module, cmd_name)
         return command
 

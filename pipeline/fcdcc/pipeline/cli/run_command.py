@@ -8,6 +8,7 @@ import click
 
 from ..monitoring.summary import Summary
 from ..options import CommandOptions, JobConfig
+from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
 from .command_output import check_can_write, log_to_stderr, write_result
 from .job_file import read_options
@@ -47,7 +48,12 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     if command.json_file is not None:
         check_can_write(command.json_file)
     # Importing torch takes seconds; --help and mistakes in options should not wait for it.
-    from ..runtime.job import finished_run
+    if uses_fork_server(job):
+        with single_threaded_libraries():
+            from ..runtime.job import finished_run
+        fork_this_process()  # it has no thread yet; otherwise a server is started later
+    else:
+        from ..runtime.job import finished_run
 
     code: ExitCode | None = None
     try:

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
 import dask.config
 from dask.utils import key_split, parse_timedelta
-from distributed import Client, LocalCluster, Nanny
+from distributed import Client, LocalCluster, Nanny, Worker, utils
 from distributed.comm.addressing import get_address_host_port
 from distributed.comm.core import CommClosedError
+from distributed.core import Status
 from distributed.diskutils import DIR_LOCK_EXT
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import get_mp_context
 
 from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.regular_files import open_regular
 
 from ..anyk.queries import cluster_workers
 from ..errors import ClusterError, ClusterLostError, full_line
+from ..monitoring.dashboard.on_demand import DashboardOnDemand
 from ..options import JobConfig
 from ..planner.cost.known_workers import local_worker_count
+from .fork_server import METHOD, start_fork_server, uses_fork_server
 from .main_guard import ADVICE, script_line
 from .worker_versions import check_versions
 
@@ -59,29 +56,17 @@ Importing torch takes seconds. A worker that imported it after joining would not
 meanwhile, and on a busy machine would be taken for one that has stopped.
 """
 
-FORK_SERVER = "forkserver"
-"""How worker processes of a local cluster start, where the operating system can: as forks of a
-server process that has imported Dask and PyTorch once."""
-
-FORK_SERVER_IMPORTS = [
-    "distributed.nanny",
-    "distributed.dashboard.worker",
-    "fcdcc.pipeline.worker.kernels",
-]
-"""Modules that the server imports. None of them may start a thread or change a signal's handler:
-forks would inherit that."""
-
-LAST = -1_000
-"""Priority of what is done at the end of this process after worker processes have been ended."""
-
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Environment variables of numerical libraries, which read them when they are imported."""
-
 LOOPBACK = "127.0.0.1"
 """Where a local cluster listens: nobody else can connect, who could run any code in it."""
 
 RECONNECT_PAUSE_SECONDS = 1.0
 """Pause between two attempts to reach a scheduler, or two counts of its workers."""
+
+MAX_STARTS = 3
+"""How often the process of a worker is started that does not join the local cluster."""
+
+START_SECONDS = 60.0
+"""Time that a new worker process has to join, but for the last that is tried."""
 
 KILL_SECONDS = 2.0
 """Time that killed worker processes have to end, and the scheduler to notice."""
@@ -275,6 +260,37 @@ def _silenced_dask_loggers() -> Iterator[None]:
             logger.setLevel(level)
 
 
+class PlainNanny(Nanny):
+    """Starts a worker without pages of its own, for which every worker would import bokeh.
+
+    A worker process that ends while it starts, or does not get ready in time, is replaced; Dask
+    would give up the whole cluster, or wait for ever.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "dashboard": False})
+
+    async def instantiate(self) -> Status:
+        """Start the worker process and wait until it has joined the cluster."""
+        attempts = MAX_STARTS if self.status in (Status.init, Status.starting) else 1
+        for _ in range(attempts - 1):
+            with suppress(TimeoutError):
+                if await asyncio.wait_for(super().instantiate(), START_SECONDS) == Status.running:
+                    return Status.running
+            found, self.process = self.process, None
+            if found is not None and found.process is not None:
+                with suppress(ValueError):  # it has ended meanwhile
+                    await found.process.kill()
+        return await super().instantiate()
+
+
+class PlainWorker(Worker):
+    """A worker in this process without pages of its own."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "dashboard": False})
+
+
 class SteadyLocalCluster(LocalCluster):
     """A local cluster that survives the loss of a worker that has only just joined.
 
@@ -328,51 +344,19 @@ async def _kill_workers(cluster: LocalCluster) -> None:
         Path(folder + DIR_LOCK_EXT).unlink(missing_ok=True)
 
 
-def start_fork_server(config: JobConfig) -> None:
-    """Start the server that a job's worker processes are forked from; again changes nothing.
-
-    It imports Dask and PyTorch while this process goes on. Jobs on a running cluster or on threads
-    need none.
-    """
-    settings = _start_method(config)
-    if config.scheduler is not None or not settings:
-        return
-    with dask.config.set(settings):
-        context = get_mp_context()  # Dask's own list of modules, which is set here, lacks ours
-    context.set_forkserver_preload(FORK_SERVER_IMPORTS)
-    unset = [name for name in THREAD_COUNTS if name not in os.environ]
-    os.environ.update(dict.fromkeys(unset, "1"))  # as Dask sets them for workers that it spawns
-    server: Any = forkserver._forkserver  # nothing public names its process
-    is_ours = server._forkserver_pid is None
-    try:
-        forkserver.ensure_running()
-    finally:
-        for name in unset:
-            del os.environ[name]
-    if is_ours:
-        Finalize(None, _kill_fork_server, (server._forkserver_pid,), exitpriority=LAST)
-
-
-def _kill_fork_server(server: int) -> None:
-    """Kill the server at the end of this process; it would take PyTorch apart for two seconds."""
-    with suppress(ProcessLookupError, ChildProcessError):
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
-
-
 def _start_method(config: JobConfig) -> dict[str, str]:
-    """Return Dask's setting for how worker processes start; empty to leave Dask's default.
-
-    Only POSIX systems can fork; elsewhere each worker process imports everything itself.
-    """
-    if not config.processes or FORK_SERVER not in multiprocessing.get_all_start_methods():
+    """Return Dask's setting for how worker processes start; empty to leave Dask's default."""
+    if not uses_fork_server(config):
         return {}
-    return {"distributed.worker.multiprocessing-method": FORK_SERVER}
+    return {"distributed.worker.multiprocessing-method": METHOD}
 
 
 def _start_local(config: JobConfig) -> LocalCluster:
     """Start a cluster on this machine, with its dashboard on the next free port."""
-    start_fork_server(config)
+    if uses_fork_server(config):
+        # Dask would choose other modules for the server, and import all of them here.
+        utils._forkserver_preload_set = True
+        start_fork_server()
     address = loopback_unless_given(config.dashboard_address)
     handlers = [h for name in ("distributed", "bokeh") for h in logging.getLogger(name).handlers]
     levels = [handler.level for handler in handlers]
@@ -382,6 +366,8 @@ def _start_local(config: JobConfig) -> LocalCluster:
             cluster = SteadyLocalCluster(  # type: ignore[no-untyped-call] # no types
                 n_workers=local_worker_count(config),
                 processes=config.processes,
+                worker_class=PlainNanny if config.processes else PlainWorker,
+                scheduler_kwargs={"dashboard": False},  # see DashboardOnDemand
                 threads_per_worker=config.threads_per_worker,
                 dashboard_address=address,
                 worker_dashboard_address=f"{LOOPBACK}:0",
@@ -397,6 +383,8 @@ def _start_local(config: JobConfig) -> LocalCluster:
             ) from error
     for handler, level in zip(handlers, levels, strict=True):
         handler.setLevel(level)
+    if cluster.scheduler is not None:  # which it is, in this process
+        DashboardOnDemand(cluster.scheduler)
     return cluster
 
 

@@ -54,7 +54,8 @@ from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
 from .absence import absence_text, look_for_chunks, without_blocks_to_make_again
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
-from .cluster import Cluster, open_cluster, start_fork_server, translate_connection_loss
+from .cluster import Cluster, open_cluster, translate_connection_loss
+from .fork_server import start_fork_server, uses_fork_server
 from .image_sample import look_at_images
 from .job_plan import (
     apply_saved_plan,
@@ -237,7 +238,8 @@ def _plan_job(
     """
     config, cluster = job.config, None if before is None else before.cluster
     if cluster is None:
-        start_fork_server(config)  # it imports PyTorch while the plan is made
+        if uses_fork_server(config):
+            start_fork_server()  # it imports PyTorch while the plan is made
         if config.calibrate or config.scheduler is not None:
             progress.step("starting the cluster")
             cluster = clusters.enter_context(open_cluster(config))

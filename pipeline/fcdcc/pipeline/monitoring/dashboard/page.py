@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,7 @@ from ... import templates
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import times
 from ..drawing import condition_strip, render
+from .on_demand import MODULE, make_pages, on_demand
 from .service import SERVICE, MonitoringService
 
 if TYPE_CHECKING:
@@ -171,9 +173,12 @@ class _Live(_Handler):
 
 
 class _Page(_Handler):
-    def get(self) -> None:
-        """Answer with the whole page."""
-        self.write(self.service.timed(lambda: page(self.extra, self.service.shown())))
+    async def get(self) -> None:
+        """Answer with the whole page, whose menu has Dask's own pages."""
+        with suppress(ImportError):
+            await make_pages(cast("Scheduler", self.server))
+        extra = {**self.extra, **_menu(cast("Scheduler", self.server))}
+        self.write(self.service.timed(lambda: page(extra, self.service.shown())))
 
 
 def install(scheduler: Scheduler) -> None:
@@ -186,7 +191,11 @@ def install(scheduler: Scheduler) -> None:
         f"{prefix}{PAGE}/live": _Live,
         f"{prefix}{PAGE}": _Page,
     }
-    extra = {"prefix": prefix, **_menu(scheduler)}
+    _menu(scheduler)
+    later = on_demand(scheduler)
+    if later is not None:
+        later.afterwards.append(lambda: _menu(scheduler))
+    extra = {"prefix": prefix}
     fresh: list[Any] = [
         (path, handler, {"dask_server": scheduler, "extra": extra})
         for path, handler in routes.items()
@@ -198,7 +207,7 @@ def install(scheduler: Scheduler) -> None:
 
 def _menu(scheduler: Scheduler) -> dict[str, Any]:
     """Put the page into the menu of the dashboard; return what the menu is made from."""
-    dashboard = sys.modules.get("distributed.dashboard.scheduler")
+    dashboard = sys.modules.get(MODULE)
     if dashboard is None:  # this scheduler has no dashboard, and so no menu
         return {"pages": [PAGE], "plots": []}
     found: dict[str, Any] = dashboard.template_variables(scheduler)
