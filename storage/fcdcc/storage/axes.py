@@ -319,7 +319,7 @@ def _misfit(
         part = f"images of size {' × '.join(map(str, sizes[2:]))}"
         advice = "resize the images"
     else:
-        part = f"{sizes[1]} channels"
+        part = "1 channel" if sizes[1] == 1 else f"{sizes[1]} channels"
         advice = "select the channels"
         if wanted is not None and wanted < sizes[1]:
             numbers = ",".join(map(str, range(wanted)))

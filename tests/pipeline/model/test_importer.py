@@ -585,7 +585,7 @@ REFUSED = {
     "dropout": (lambda: nn.Sequential(conv(3, 4, 3), nn.Dropout()).train(), r"model\.eval\(\)"),
     "batch statistics": (
         lambda: nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval(),
-        r"training mode",
+        r"track_running_stats=True",
     ),
     "random": (lambda: Lambda(lambda x, c: c(x) + torch.rand(1), c=conv(3, 4, 3)), "random"),
     "counting": (Counting, "changes its own tensor 'count'|its own buffer 'count'"),

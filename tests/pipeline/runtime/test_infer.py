@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fcdcc.pipeline.anyk import AnyK, anyk_report
 from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.anyk.scheduler import dask_contract
 from fcdcc.pipeline.errors import OptionError, PlanError
+from fcdcc.storage import InputError
 from support.small import SHAPE, make_files
 
 Pixels = NDArray[np.float32]
@@ -321,3 +322,75 @@ def test_where_the_scheduler_refuses_the_plugin_a_warning_says_so(
         with pytest.warns(UserWarning, match=r"cannot be registered on inproc.*it is another"):
             made = infer(model, pixels, batch=4)
         assert_close(made.compute(), expected)
+
+
+def test_what_a_message_says_to_do_is_done(
+    model: Model, pixels: Pixels, expected: Pixels, tmp_path: Path
+) -> None:
+    dims = ("n", "c", "y", "x")
+    group = zarr.open_group(tmp_path / "i.zarr", mode="w")
+    group.create_array("image", data=pixels, dimension_names=dims)
+    bands = xr.Dataset({f"B{n}": (("n", "y", "x"), pixels[:, n]) for n in range(3)})
+    selected = da.from_array(pixels, chunks=(4, *SHAPE))
+    selected = selected[selected[:, 0, 0, 0] >= 0]
+    named = xr.DataArray(selected, dims=dims)
+    small = plan(model, pixels, batch=3)
+
+    def sizes_computed(array: da.Array, images: Any) -> Any:
+        array.compute_chunk_sizes()
+        return images
+
+    def stack(images: Any) -> Any:
+        return np.stack(list(images))
+
+    refused: dict[str, tuple[Any, dict[str, Any], str, Callable[[], Any], dict[str, Any]]] = {
+        "group": (group, {}, r"images\['image'\]", lambda: group["image"], {}),
+        "group by path": (group, {}, "give its path", lambda: tmp_path / "i.zarr", {}),
+        "list": ([*pixels], {}, r"numpy\.stack\(list", lambda: stack([*pixels]), {}),
+        "iterator": (iter(pixels), {}, r"numpy\.stack\(list", lambda: stack(iter(pixels)), {}),
+        "array-like": (
+            ArrayLike(pixels), {}, r"give dask\.array\.from_array\(images\)",
+            lambda: da.from_array(ArrayLike(pixels)), {},
+        ),
+        "sparse tensor": (
+            torch.from_numpy(pixels).to_sparse(), {}, r"give images\.to_dense\(\)",
+            lambda: torch.from_numpy(pixels).to_sparse().to_dense(), {},
+        ),
+        "name of an array": (
+            pixels, {"input_array": "image"}, "leave input_array out", lambda: pixels, {}
+        ),
+        "several arrays": (
+            bands, {}, r"3 arrays.*name the one to read \(input_array\), or several",
+            lambda: bands, {"input_array": ["B0", "B1", "B2"]},
+        ),
+        "two arrays": (
+            bands, {"input_array": "B0,B1"}, r"give as many \(channels, input_array\)",
+            lambda: bands, {"input_array": "B0,B1,B2"},
+        ),
+        "option of a plan": (pixels, {"plan": small, "batch": 4}, "leave one", lambda: pixels,
+                             {"plan": small}),
+        "unknown sizes of a Dask array": (
+            selected[selected[:, 0, 0, 0] >= 0], {}, r"call images\.compute_chunk_sizes\(\)",
+            lambda: sizes_computed(array := selected[selected[:, 0, 0, 0] >= 0], array), {},
+        ),
+        "unknown sizes of a DataArray": (
+            named, {}, r"call images\.data\.compute_chunk_sizes\(\) first",
+            lambda: sizes_computed(named.data, named), {},
+        ),
+    }  # fmt: skip
+    for case, (images, options, words, mended, others) in refused.items():
+        with pytest.raises((InputError, OptionError), match=words):
+            infer(model, images, **options)
+        made = infer(model, mended(), **others).compute(scheduler="synchronous")
+        np.testing.assert_allclose(made, expected, atol=1e-4, err_msg=case)
+
+
+class ArrayLike:
+    """What looks like an array and is none that is known, as h5py's."""
+
+    def __init__(self, values: Pixels) -> None:
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+        self.ndim = values.ndim
+
+    def __getitem__(self, part: Any) -> Pixels:
+        return self.values[part]

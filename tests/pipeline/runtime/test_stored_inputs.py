@@ -13,13 +13,19 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from torch import nn
+from zarr.storage import ZipStore
 
 from fcdcc.pipeline import JobConfig, Model, infer, open_model
+from fcdcc.pipeline.runtime.image_sample import ImageSample
 from fcdcc.pipeline.runtime.job_plan import preview_job
 from support.jobs import fcdcc, predictions
 from support.stored_inputs import (
     CHANNELS,
+    CONTENTS,
     HEIGHT,
+    KINDS,
+    LAYOUTS,
+    STORES,
     WIDTH,
     StoredInput,
     pairwise_inputs,
@@ -107,6 +113,50 @@ def run(
     return summary
 
 
+def check_all_ways(
+    folder: Path,
+    scheduler: str,
+    network: tuple[nn.Module, Path],
+    model: Model,
+    found: StoredInput,
+) -> None:
+    """Compare `run`, `plan` and `infer`, by path and by array, with xarray and PyTorch alone."""
+    module, path = network
+    place = found.write(folder)
+    images = read_by_xarray(place)
+    values = prepared(images)
+    wanted = answer(module, values)
+    run(scheduler, path, place, folder / "out.zarr")
+    assert_close(predictions(folder / "out.zarr"), wanted)
+    for kind in (images, place, stored_array(place)):
+        lazy = infer(model, kind, n=4, tolerate=1).compute(scheduler="sync")
+        assert_close(lazy.values, wanted)
+    preview = preview_job(
+        JobConfig.of(model=path, input=place, output="-", progress=False, workers=6)
+    )
+    assert preview.plan.image_shape == tuple(values.shape[1:])
+    assert preview.sample is not None
+    assert_is_sample_of(preview.sample, values)
+
+
+def stored_array(place: Path) -> zarr.Array[Any]:
+    """Return the stored images as zarr opens them."""
+    store: Any = ZipStore(place, mode="r") if place.suffix == ".zip" else place
+    array = zarr.open_array(store, path="image", mode="r")
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+def assert_is_sample_of(sample: ImageSample, values: torch.Tensor) -> None:
+    """Check what `plan` and `run` say of the first images."""
+    first = values[: sample.images]
+    for channel, noted in enumerate(sample.channels):
+        finite = first[:, channel][first[:, channel].isfinite()]
+        assert (noted.smallest, noted.largest) == (finite.min(), finite.max())
+        assert noted.mean == pytest.approx(float(finite.double().mean()), abs=1e-6)
+    assert (sample.missing > 0) == bool(first.isnan().any())
+
+
 @pytest.mark.parametrize("found", pairwise_inputs(), ids=str)
 def test_run_plan_and_infer_agree_on_the_same_stored_input(
     tmp_path: Path,
@@ -115,24 +165,26 @@ def test_run_plan_and_infer_agree_on_the_same_stored_input(
     models: dict[int, Model],
     found: StoredInput,
 ) -> None:
-    module, path = networks[found.channels]
-    place = found.write(tmp_path)
-    images = read_by_xarray(place)
-    values = prepared(images)
-    wanted = answer(module, values)
-    run(scheduler, path, place, tmp_path / "out.zarr")
-    assert_close(predictions(tmp_path / "out.zarr"), wanted)
-    lazy = infer(models[found.channels], images, n=4, tolerate=1).compute(scheduler="sync")
-    assert_close(lazy.values, wanted)
-    sample = preview_job(
-        JobConfig.of(model=str(path), input=str(place), output="-", progress=False)
-    ).sample
-    assert sample is not None
-    first = values[: sample.images]
-    for channel, noted in enumerate(sample.channels):
-        assert noted.smallest == first[:, channel].nan_to_num(np.inf).min()
-        assert noted.largest == first[:, channel].nan_to_num(-np.inf).max()
-    assert (sample.missing > 0) == bool(first.isnan().any())
+    check_all_ways(tmp_path, scheduler, networks[found.channels], models[found.channels], found)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_plan_and_infer_agree_on_every_stored_input(
+    tmp_path: Path,
+    scheduler: str,
+    networks: dict[int, tuple[nn.Module, Path]],
+    models: dict[int, Model],
+    kind: str,
+    store: str,
+) -> None:
+    for layout in LAYOUTS:
+        for content in CONTENTS:
+            found = StoredInput(kind, layout, store, content)
+            (folder := tmp_path / f"{layout} {content}").mkdir()
+            model = models[found.channels]
+            check_all_ways(folder, scheduler, networks[found.channels], model, found)
 
 
 def test_channels_are_selected_alike_by_run_and_infer(

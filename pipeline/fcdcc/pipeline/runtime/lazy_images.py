@@ -340,7 +340,8 @@ def _of_zarr(array: zarr.Array[Any], axes: Axes) -> da.Array:
     if image_axis is not None:
         image_bytes = array.nbytes // max(1, array.shape[image_axis])
         chunks[image_axis] = _images_per_read(array.chunks[image_axis], image_bytes)
-    data = _from_array(array, chunks=tuple(chunks), name=_new_name())
+    stored = _from_array(array, chunks=tuple(chunks), name=_new_name())
+    data: da.Array = stored.astype(array.dtype.newbyteorder("="), copy=False)
     decoding = Decoding.of(array)
     if decoding is None:
         return data

@@ -219,7 +219,7 @@ class _Rewriter:
             raise ModelError(
                 f"the model changes its own tensor {memory.owner!r} as it runs ({step.op}); "
                 "expected a network that computes the same each time: call model.eval() before "
-                "the export"
+                "the export, or take that step out"
             )
         seen, pending = {id(memory)}, [*memory.doubtful]
         while pending:

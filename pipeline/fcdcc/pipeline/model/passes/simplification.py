@@ -108,6 +108,11 @@ def _refuse_training(step: Step, packet: str, metas: Mapping[str, TensorMeta]) -
         return
     given = bound_arguments(step)
     if given[flag] is not False and not _is_of_one_image(given, metas):
+        if "running_mean" in given and given["running_mean"] is None:
+            raise ModelError(
+                f"{step.name!r} ({step.op}) normalises by the mean of each batch; expected a "
+                "prediction of each image by itself: make the layer with track_running_stats=True"
+            )
         raise ModelError(f"{step.name!r} ({step.op}) runs in training mode; {_EVAL}")
 
 

@@ -163,7 +163,8 @@ def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
             raise ModelError(
                 f"the model changes its own {kind.split('_')[0]} "
                 f"{entry[kind.replace('mutation', 'name')]!r} as it runs; expected a network that "
-                "computes the same each time: call model.eval() before the export"
+                "computes the same each time: call model.eval() before the export, or take that "
+                "step out"
             )
         if kind == "user_output" and "as_none" not in output:
             names.append(output)
