@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .cost import Partition, crme_partitions
 from .errors import CodeError
-from .systematic import default_parity, known_condition, quaternions_on_input
+from .systematic import Parity, default_parity, known_condition, quaternions_on_input
 
 __all__ = ["code_partitions", "every_partition", "systematic_partitions"]
 
@@ -128,7 +128,7 @@ def _is_well_conditioned(partition: Partition, gamma: int) -> bool:
         return True
     if gamma > _MAX_LOSSES_WITH_BOTH or (ell_a != ell_b and min(k_a, k_b) > _MAX_REALS):
         return False
-    parity = "complex" if ell_a == ell_b else "quaternion"
+    parity: Parity = "complex" if ell_a == ell_b else "quaternion"
     return known_condition(k_a * k_b // 4 + gamma, k_a, k_b, parity) <= MAX_CONDITION
 
 

@@ -63,9 +63,10 @@ class MainGuardError(FcdccError, RuntimeError, SystemExit):
     would hide it, and with exit code 1.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.code = message
+    @property
+    def code(self) -> str:  # type: ignore[override] # no instance variable, which pickling may lose
+        """What the interpreter prints when the error ends a script: the message."""
+        return str(self)
 
 
 class BadValueError(FcdccError, ValueError):

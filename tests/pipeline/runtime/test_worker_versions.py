@@ -37,7 +37,7 @@ def test_a_worker_with_another_version_is_found_on_a_cluster(tmp_path: Path) -> 
     folders = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     with (
         LocalCluster(
-            n_workers=1, processes=False, protocol="tcp://", dashboard_address=None
+            n_workers=1, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -154,9 +154,10 @@ def test_malformed_shares_are_never_used(
     form: str,
     how: Callable[[Array], Any],
 ) -> None:
-    hit = tamper(monkeypatch, lambda block, position, _: (block, position) == (1, 1), how)
+    # Of several blocks: the worker of one share may be late, and that share given up.
+    hit = tamper(monkeypatch, lambda block, position, _: block > 0 and position == 1, how)
     summary = run(files, tmp_path / "out.zarr", scheduler, *FORMS[form])
-    assert set(hit) == {1}
+    assert hit
     assert summary["status"] == "complete"
 
 
