@@ -74,7 +74,7 @@ def test_a_machine_with_sixty_four_cores(
 ) -> None:
     machine(monkeypatch, 64)
     plan = planned(files, many)
-    assert (plan.n, plan.tolerate, plan.split, plan.batch) == (6, 2, "images", 64)
+    assert (plan.n, plan.tolerate, plan.split, plan.batch) == (6, 2, "images", 256)
     assert plan.in_flight in (32, 64)
     made = plan.forecast
     assert made is not None

@@ -33,6 +33,12 @@ IMAGE_SHARE_FACTOR = 2.75
 """How much more work a share of runs of images has than one of strips of rows. Runs share no rows,
 so several convolutions in one share compute nothing twice (docs/healthy.md)."""
 
+STANDBY_SHARE_FACTOR = 30.0
+"""The same where the parity of runs of images waits on standby: at the usual speeds 1.5 seconds of
+computing. After every coded convolution its result leaves the memory layout of the engine, and no
+activation or sum can be fused into it, which doubled the work for a ResNet-50 (docs/healthy.md).
+A coded convolution saves only that a late share is computed from there on, not from the images."""
+
 MAX_REAL_CONDITION = 100.0
 """Condition number up to which strips of rows have real parity."""
 
@@ -87,7 +93,7 @@ class Candidate:
         Blocks at a time.
     share_work
         Multiply-adds since the last coded convolution after which the next one is coded, in strips
-        of rows; in runs of images :data:`IMAGE_SHARE_FACTOR` times as many. Where parts stay with
+        of rows; in runs of images more: :func:`least_image_share_work`. Where parts stay with
         their workers, the convolutions in between belong to the share of the next that is.
     bands
         What the images are cut into.
@@ -152,7 +158,7 @@ def _plan_gathered(problem: PlanningProblem, candidate: Candidate) -> Iterator[L
     """Yield the plan of every convolution, each gathered on one worker after it."""
     options = problem.options
     partitions = code_partitions(options.code, options.shares, options.delta)
-    for stage, geometry in _geometries(problem):
+    for stage, geometry in geometries(problem):
         best = _best_partition(problem, geometry, partitions, candidate.batch)
         spec = CodeSpec(options.code, options.shares, best.k_a, best.k_b)
         yield LayerPlan(stage.index, stage.name, geometry, spec)
@@ -210,7 +216,7 @@ def _plan_in_place(problem: PlanningProblem, candidate: Candidate) -> Iterator[L
     found = analysed(problem.network, problem.image_shape)
     uncoded_work, last = 0.0, problem.network.convolutions[-1:]
     images = candidate.batch * candidate.bands.work_part
-    for stage, geometry in _geometries(problem):
+    for stage, geometry in geometries(problem):
         if found.layouts[stage.output].axis is None:
             reason = "its input has no rows to split: run whole"
             yield LayerPlan(stage.index, stage.name, geometry, None, "rows", reason)
@@ -241,9 +247,9 @@ def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[
     """Yield the plan of every convolution: all of them local, some of them coded."""
     options = problem.options
     spec = CodeSpec(options.code, options.shares, PARTS_PER_SHARE * options.delta, 1)
-    least = IMAGE_SHARE_FACTOR * candidate.share_work
+    least = least_image_share_work(options, candidate.share_work)
     uncoded_work, last = 0.0, problem.network.convolutions[-1:]
-    for stage, geometry in _geometries(problem):
+    for stage, geometry in geometries(problem):
         uncoded_work += geometry.multiply_adds * candidate.batch / options.delta
         coded = uncoded_work >= least or stage in last
         uncoded_work = 0.0 if coded else uncoded_work
@@ -252,7 +258,22 @@ def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[
         yield LayerPlan(stage.index, stage.name, geometry, code, "images", reason)
 
 
-def _geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
+def is_computed_late(options: PlanOptions) -> bool:
+    """Return whether parity is computed only where a share is late: it costs nothing until then."""
+    return options.redundancy != "eager" and options.verify == "off"
+
+
+def least_image_share_work(options: PlanOptions, share_work: float) -> float:
+    """Return the multiply-adds after which a convolution is coded in a run of images.
+
+    Parity repeats all of its uncoded layers for each run. Where it is computed for every block,
+    shares are short.
+    """
+    factor = STANDBY_SHARE_FACTOR if is_computed_late(options) else IMAGE_SHARE_FACTOR
+    return factor * share_work
+
+
+def geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
     """Yield every convolution with its shapes for one image."""
     return convolution_geometries(problem.network, problem.shapes)
 
@@ -355,7 +376,7 @@ def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
 
 def _most_rows(problem: PlanningProblem) -> int:
     """Return the rows of the output that has most of them; δ where there is no convolution."""
-    rows = (geometry.output_spatial[0] for _, geometry in _geometries(problem))
+    rows = (geometry.output_spatial[0] for _, geometry in geometries(problem))
     return max(rows, default=problem.options.delta)
 
 

@@ -22,7 +22,15 @@ from ..plans.forecast import Speeds, WorkerPool, on_this_machine
 from ..plans.plan import Form, Plan
 from ..plans.row_layout import analysed
 from .bands import BANDS_IN_FLIGHT, plan_bands
-from .candidates import PARTS_PER_SHARE, Candidate, PlanningProblem, build_plan
+from .candidates import (
+    PARTS_PER_SHARE,
+    Candidate,
+    PlanningProblem,
+    build_plan,
+    geometries,
+    is_computed_late,
+    least_image_share_work,
+)
 from .cost.estimate import forecast
 from .share_counts import USUAL_SHARES, share_count_note, with_share_counts
 
@@ -205,7 +213,7 @@ def _usual(problem: PlanningProblem, images: int | None, workers: WorkerPool) ->
         enough = min(batch, batch if images is None else images) >= whole
         form = "images" if enough else "rows"
     if form == "images" and options.batch is None:
-        batch = max(1, round(batch / whole)) * whole
+        batch = max(1, round(_planned_image_batch(problem) / whole)) * whole
     places = workers.count * workers.slots
     return Candidate(
         form,
@@ -238,6 +246,20 @@ def _planned_batch(problem: PlanningProblem) -> int:
     """Return images per block: as many as keep the largest value within its bytes."""
     largest = max(prod(shape) for shape in problem.shapes.values()) * problem.itemsize
     return int(np.clip(MAX_BLOCK_BYTES // largest, 1, MAX_BATCH))
+
+
+def _planned_image_batch(problem: PlanningProblem) -> int:
+    """Return images per block that is split by images: as many as are one share of each worker.
+
+    Where parity is computed always, shares are short, and the values between them are kept: then
+    the block as a whole is bounded.
+    """
+    options = problem.options
+    work = sum(geometry.multiply_adds for _, geometry in geometries(problem))
+    least = least_image_share_work(options, _share_work(problem.speeds))
+    if not is_computed_late(options) or not work or not least:
+        return _planned_batch(problem)
+    return options.delta * int(np.clip(least / work, 1, _planned_batch(problem)))
 
 
 def _share_work(speeds: Speeds) -> float:
