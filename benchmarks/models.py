@@ -10,7 +10,7 @@ from torch import nn
 
 from fcdcc.pipeline import Model, open_model
 
-__all__ = ["MODELS", "exported", "mobilenet_v3_small", "resnet50", "unet", "vgg16"]
+__all__ = ["MODELS", "exported", "mobilenet_v3_small", "resnet18", "resnet50", "unet", "vgg16"]
 
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """The convolutions of VGG-16, 0 being a pooling."""
@@ -48,19 +48,41 @@ class _Bottleneck(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet50(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, which need it
-    """Return ResNet-50, the stride in the 3 × 3 convolutions, normalisation not folded."""
+class _Basic(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_conv(inputs, width, 3, stride), nn.ReLU(inplace=True), *_conv(width, width, 3)
+        )
+        same = stride == 1 and inputs == width
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inputs, width, 1, stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def _resnet(block: type[_Basic | _Bottleneck], depths: tuple[int, ...], wider: int) -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = [*_conv(3, 64, 7, 2), nn.ReLU(inplace=True)]
     layers.append(nn.MaxPool2d(3, 2, padding=1))
     channels = 64
-    for stage, depth in enumerate((3, 4, 6, 3)):
+    for stage, depth in enumerate(depths):
         for number in range(depth):
             width = 64 << stage
-            layers.append(_Bottleneck(channels, width, 2 if stage and not number else 1))
-            channels = 4 * width
+            layers.append(block(channels, width, 2 if stage and not number else 1))
+            channels = wider * width
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
     return nn.Sequential(*layers, *head).eval()
+
+
+def resnet18(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, which need it
+    """Return ResNet-18, normalisation not folded."""
+    return _resnet(_Basic, (2, 2, 2, 2), 1)
+
+
+def resnet50(size: int) -> nn.Module:  # noqa: ARG001 - as the other networks, which need it
+    """Return ResNet-50, the stride in the 3 × 3 convolutions, normalisation not folded."""
+    return _resnet(_Bottleneck, (3, 4, 6, 3), 4)
 
 
 class _UNet(nn.Module):
@@ -153,6 +175,7 @@ def mobilenet_v3_small(size: int) -> nn.Module:  # noqa: ARG001 - as the others,
 
 MODELS = {
     "vgg16": vgg16,
+    "resnet18": resnet18,
     "resnet50": resnet50,
     "unet": unet,
     "mobilenet_v3_small": mobilenet_v3_small,
