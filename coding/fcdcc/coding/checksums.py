@@ -1,0 +1,642 @@
+"""Checksums of one convolution: a few weighted sums that its output must have.
+
+A convolution is linear in its filters and in its images. A weighted sum of its outputs therefore
+equals a much smaller convolution of weighted sums of filters or images, apart from rounding.
+The filters are summed once, when the model is loaded, so that damage to the filters afterwards is
+found, too. :class:`ConvChecksum` has these kinds:
+
+``filters``
+    Sums over the filters: a convolution with a few checksum filters must give them, at every
+    position of every image.
+``images``
+    Sums over the images of a batch: the convolution of a few checksum images must give them, for
+    every filter and position.
+``both``
+    Sums over filters and images, a bilinear form: checksum images convolved with checksum filters.
+``positions``
+    Sums over filters and positions, a few for each image. The weights of the positions are
+    products of one factor for each axis, so the sums of the input are short matrix products.
+
+``positions`` is the cheapest for almost every layer (:func:`cheapest_checksum`). It reads input and
+output once and needs next to no multiply-adds.
+
+**Weights.** A weight is a random sign times a random number between ¾ and 1¼; along the first
+axis of the positions it is the cosine of a turning angle, and in the second sum the sine. Different
+elements have different weights, so that two equal errors, or two exchanged rows, do not cancel.
+An error of one element is seen with at least 0.29 of its size. Every kind has :data:`SUMS` sums: an
+error that is spread over many elements is missed only if all of them are small by chance.
+
+**Rounding.** :meth:`ConvChecksum.check` compares the difference of both sides with a bound that
+follows from sizes alone: Let u be the unit roundoff. An output is a sum of R products, and its
+rounding error is about u times the norm of its filter times that of its patch of the input, times
+:data:`ROUNDING_FACTOR`. Random signs make the errors of a sum add up like their root mean square,
+whatever pattern they have. The terms for adding up the sums themselves are derived in the same
+way; see :meth:`ConvChecksum.check` for the formula and ``docs/trust.md`` for how far clean layers
+stay below it.
+
+Source: FT-CNN (arXiv 2003.12203); Hari et al., Making Convolutions Resilient via Algorithm-Based
+Error Detection Techniques (arXiv 2006.04984); Kosaian and Rashmi, Arithmetic-intensity-guided fault
+tolerance (2021).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch.nn import functional
+
+from .errors import GeometryError, TensorError
+from .geometry import ConvGeometry, pad_space
+
+__all__ = [
+    "CHECKSUM_KINDS",
+    "SUMS",
+    "ChecksumCost",
+    "ChecksumKind",
+    "ConvChecksum",
+    "Residues",
+    "cheapest_checksum",
+    "checksum_cost",
+]
+
+ChecksumKind = Literal["filters", "images", "both", "positions"]
+
+CHECKSUM_KINDS: tuple[ChecksumKind, ...] = get_args(ChecksumKind)
+
+SUMS = 2
+"""Sums with independent weights."""
+
+ROUNDING_FACTOR = 16.0
+"""Bound on rounding errors in units of their usual size. Layers of random numbers reach a hundredth
+of the bound, sums of thousands of products of one sign a third."""
+
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+_SAME_SIGN = 64.0
+"""The rounding of R products that are added one by one grows with √R / 3 if they have one sign;
+in units of ROUNDING_FACTOR this is a good deal less than √R divided by this number."""
+
+_LARGEST = 1e30
+"""Sums that may be larger than this could overflow in float32, and are not checked."""
+
+
+@dataclass(frozen=True)
+class ChecksumCost:
+    """What one check of a layer costs for a batch.
+
+    Parameters
+    ----------
+    multiply_adds
+        Of both sides.
+    elements
+        Elements of input, filters and output that are read.
+    """
+
+    multiply_adds: int
+    elements: int
+
+    def relative_to(self, geometry: ConvGeometry, batch: int) -> float:
+        """Return the multiply-adds as a fraction of those of the layer."""
+        return self.multiply_adds / (geometry.multiply_adds * batch)
+
+
+def checksum_cost(
+    kind: ChecksumKind, geometry: ConvGeometry, batch: int, sums: int = SUMS
+) -> ChecksumCost:
+    """Return what a checksum of one layer costs for a batch of images.
+
+    The sums of the filters are left out: they are computed once.
+    """
+    outputs = math.prod(geometry.output_spatial)
+    inputs = math.prod(geometry.spatial)
+    kernel = math.prod(geometry.kernel)
+    entering = batch * geometry.in_channels * inputs
+    leaving = batch * geometry.out_channels * outputs
+    checksum_filter = geometry.in_channels * kernel * outputs
+    if kind == "filters":
+        work = sums * (leaving + batch * checksum_filter)
+        return ChecksumCost(work, entering + leaving)
+    if kind == "images":
+        work = sums * (entering + leaving + geometry.multiply_adds)
+        return ChecksumCost(work, entering + leaving + math.prod(geometry.weight_shape))
+    if kind == "both":
+        return ChecksumCost(sums * (entering + leaving + checksum_filter), entering + leaving)
+    # The last axis is summed first: one product for each element and column of the kernel.
+    work, left = 0, geometry.in_channels * inputs
+    for size, columns in reversed(list(zip(geometry.spatial, geometry.kernel, strict=True))):
+        work += left * columns
+        left = left // size * columns
+    return ChecksumCost(sums * (batch * (work + left) + leaving), 2 * entering + leaving)
+
+
+def cheapest_checksum(geometry: ConvGeometry, batch: int, sums: int = SUMS) -> ChecksumKind:
+    """Return the kind with the fewest multiply-adds, of equals the first.
+
+    Examples
+    --------
+    >>> layer = ConvGeometry.of((8, 64, 56, 56), (64, 64, 3, 3), padding=1)
+    >>> cheapest_checksum(layer, 8)
+    'positions'
+    """
+    return min(CHECKSUM_KINDS, key=lambda k: checksum_cost(k, geometry, batch, sums).multiply_adds)
+
+
+class Residues(NamedTuple):
+    """How far a layer's sums are from those that they must be.
+
+    Parameters
+    ----------
+    differences
+        float64, of any shape; ``positions`` has (images, sums).
+    bounds
+        Largest difference that rounding explains, of a shape that broadcasts to it. Infinity where
+        the input is not finite or so large that the output may not be.
+    """
+
+    differences: torch.Tensor
+    bounds: torch.Tensor
+
+    @property
+    def is_right(self) -> bool:
+        """Whether no difference exceeds its bound."""
+        # A difference of NaN is no smaller than any bound but infinity.
+        within = (self.differences.abs() <= self.bounds) | torch.isinf(self.bounds)
+        return bool(within.all())
+
+    @property
+    def worst(self) -> float:
+        """The largest difference in units of its bound; infinity for NaN, 0 if there is none."""
+        if not self.differences.numel():
+            return 0.0
+        ratios = self.differences.abs() / self.bounds.clamp_min(torch.finfo(torch.float64).tiny)
+        ratios = torch.where(torch.isinf(self.bounds).expand_as(ratios), 0.0, ratios)
+        return float(torch.nan_to_num(ratios, nan=math.inf, posinf=math.inf).max())
+
+
+class ConvChecksum:
+    """The checksum filters of one convolution, and the check of its outputs.
+
+    Parameters
+    ----------
+    weight
+        (N, C / groups, *kernel), as it was when the model was loaded.
+    bias
+        (N,), if the convolution adds one.
+    stride, dilation
+        One number for each spatial dimension.
+    padding
+        (before, after) for each spatial dimension.
+    groups
+        Groups of the convolution.
+    seed
+        Of the weights. Use different ones for different layers.
+    sums
+        Number of sums with independent weights.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *,
+        stride: Sequence[int],
+        padding: Sequence[tuple[int, int]],
+        dilation: Sequence[int],
+        groups: int = 1,
+        seed: int = 0,
+        sums: int = SUMS,
+    ) -> None:
+        filters, kernel = len(weight), tuple(weight.shape[2:])
+        if not len(kernel) == len(stride) == len(padding) == len(dilation):
+            raise GeometryError(
+                f"filters of shape {tuple(weight.shape)} with stride {tuple(stride)}, padding "
+                f"{tuple(padding)} and dilation {tuple(dilation)}; expected one entry for each "
+                "spatial dimension"
+            )
+        self.kernel, self.groups, self.sums = kernel, groups, sums
+        self.stride, self.dilation = tuple(stride), tuple(dilation)
+        self.padding = tuple((before, after) for before, after in padding)
+        self._generator_seed = seed
+        self._filter_weights = _random_weights((sums, filters), seed, 0)
+        exact = weight.detach().to(torch.float64)
+        by_group = exact.reshape(groups, filters // groups, *weight.shape[1:])
+        grouped = self._filter_weights.reshape(sums, groups, filters // groups)
+        # (sums, C, *kernel): a dense convolution, whatever the groups are.
+        self._checksum_filters = torch.einsum("sgn,gnc...->sgc...", grouped, by_group).flatten(1, 2)
+        self._weight = weight
+        self._norm = float(torch.linalg.vector_norm(exact))
+        self._reduction = max(1, math.prod(weight.shape[1:]))
+        self._bias_sums = self._bias_norm = None
+        if bias is not None:
+            self._bias_sums = self._filter_weights @ bias.detach().to(torch.float64)
+            self._bias_norm = float(torch.linalg.vector_norm(bias.detach().to(torch.float64)))
+        # In the order of the sums over positions, for channels first and channels last.
+        self._filters_first = self._checksum_filters.flatten(1)
+        self._filters_last = self._checksum_filters.movedim(1, -1).flatten(1)
+        overlaps = (-(-size // step) for size, step in zip(self.kernel, self.stride, strict=True))
+        self._overlap = math.prod(overlaps)
+        self._position_weights: dict[tuple[int, ...], _PositionWeights] = {}
+
+    def check(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        added: torch.Tensor | None = None,
+        kind: ChecksumKind = "positions",
+    ) -> Residues:
+        """Return how far the sums of an output are from those that they must be.
+
+        Parameters
+        ----------
+        x
+            The unpadded input, (images, C, *space), float32, float64 or bfloat16.
+        y
+            The output, (images, N, *space): the convolution, with the bias and ``added``.
+        added
+            A value of the shape of ``y`` that was added to it.
+        kind
+            Which sums are compared.
+
+        Notes
+        -----
+        With u the unit roundoff of the sums (float32 or better), R the products of an output, P the
+        positions, ‖·‖ the norms of the filters and of the input of an image, and ω how many
+        patches an element of the input is in (per axis ⌈kernel / stride⌉), an output image has
+        at most the norm Y = ‖w‖ ‖x‖ √ω + ‖bias‖ √P + ‖added‖. The bound of ``positions`` is
+
+            16 u (‖w‖ ‖x‖ √ω (1 + √R / 64 + √((W + N) / R)) + Y (1 + √(N / R))) + 16 v Y,
+
+        with W the length of the last axis of x, and v the unit roundoff of the dtype of y if that
+        is coarser than float32. √R / 64 is for products of one sign, whose sums grow on the way.
+
+        Raises
+        ------
+        TensorError
+            If the dtypes are not floating point, or the shapes do not belong to each other.
+        """
+        for name, tensor in (("x", x), ("y", y)):
+            if not tensor.is_floating_point():
+                raise TensorError(f"{name} of {tensor.dtype}; expected a floating-point dtype")
+        space = self._output_space(tuple(x.shape[2:]))
+        expected = (len(x), self._filter_weights.shape[1], *space)
+        for name, value in (("output", y), ("added value", added)):
+            if value is not None and tuple(value.shape) != expected:
+                raise TensorError(
+                    f"{name} of shape {tuple(value.shape)} for an input of shape "
+                    f"{tuple(x.shape)}; expected {expected}"
+                )
+        if not x.numel() or not y.numel():
+            return Residues(torch.zeros(0, 1), torch.zeros(0, 1))
+        if kind == "positions":
+            return self._check_positions(x, y, added)
+        return self._check_sums(x, y, added, kind)
+
+    # -------------------------------------------------------------- positions
+
+    def _check_positions(
+        self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
+    ) -> Residues:
+        weights = self._weights_for(tuple(x.shape[2:]))
+        differences = self._sums_of_output(y, weights) - self._sums_of_input(x, weights)
+        if added is not None:
+            differences -= self._sums_of_output(added, weights)
+        if self._bias_sums is not None:
+            differences -= self._bias_sums * weights.total
+        return Residues(differences, self._position_bounds(x, y, added)[:, None])
+
+    def _sums_of_output(self, y: torch.Tensor, weights: _PositionWeights) -> torch.Tensor:
+        """Return (images, sums) float64: outputs weighted by filter and position."""
+        y = _summable(y)
+        images = len(y)
+        by_filter = self._filter_weights.to(y.dtype)
+        last = _channels_last_view(y)
+        if last is not None:
+            sums = last.reshape(-1, last.shape[-1]) @ by_filter.T
+            by_position = sums.reshape(images, -1, self.sums).to(torch.float64)
+            return torch.einsum("bps,sp->bs", by_position, weights.whole)
+        sums = y.reshape(-1, y.shape[-1]) @ weights.last.to(y.dtype).T
+        others = sums.reshape(images, y.shape[1], -1, self.sums).to(torch.float64)
+        by_position = torch.einsum("bnqs,sq->bns", others, weights.others)
+        return torch.einsum("bns,sn->bs", by_position, self._filter_weights)
+
+    def _sums_of_input(self, x: torch.Tensor, weights: _PositionWeights) -> torch.Tensor:
+        """Return (images, sums) float64: what the outputs' sums must be, without bias."""
+        x = _summable(x)
+        images, channels, *space = x.shape
+        last = _channels_last_view(x)
+        whole = x.contiguous() if last is None else last
+        outer = images * channels if last is None else images
+        summed = weights.first.apply(whole.reshape(outer, space[0], -1))  # (outer, sums, K, inner)
+        found = []
+        for number in range(self.sums):
+            value, lines = summed[:, number], outer * self.kernel[0]
+            for axis, size in enumerate(space[1:], start=1):
+                of_axis = weights.axes[axis - 1][number].to(x.dtype)  # (K, size)
+                value = torch.matmul(of_axis, value.reshape(lines, size, -1))
+                lines *= self.kernel[axis]
+            order = self._filters_first if last is None else self._filters_last
+            found.append(value.reshape(images, -1).to(torch.float64) @ order[number])
+        return torch.stack(found, dim=1)
+
+    def _position_bounds(
+        self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
+    ) -> torch.Tensor:
+        filters, positions = y.shape[1], math.prod(y.shape[2:])
+        unit = _unit(x, y)
+        products = self._norm * math.sqrt(self._overlap) * _norms(x)
+        size = products.clone()
+        if self._bias_norm is not None:
+            size += self._bias_norm * math.sqrt(positions)
+        if added is not None:
+            size += _norms(added)
+        length = x.shape[-1] + filters
+        of_sums = math.sqrt(length / self._reduction) * products
+        of_output = size * (1 + math.sqrt(filters / self._reduction))
+        of_products = products * (1 + math.sqrt(self._reduction) / _SAME_SIGN)
+        bounds = ROUNDING_FACTOR * unit * (of_products + of_sums + of_output)
+        coarse = max(_roundoff(x.dtype), _roundoff(y.dtype))
+        if coarse > unit:
+            bounds = bounds + ROUNDING_FACTOR * coarse * size
+        # Numbers that are too small for the dtype become zero.
+        bounds += ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
+        return torch.where(torch.isfinite(size) & (size < _LARGEST), bounds, math.inf)
+
+    # ---------------------------------------------- filters, images and both
+
+    def _check_sums(
+        self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None, kind: ChecksumKind
+    ) -> Residues:
+        x64, y64 = x.to(torch.float64), y.to(torch.float64)
+        if added is not None:
+            y64 = y64 - added.to(torch.float64)
+        shape = (1, -1, *[1] * len(self.kernel))
+        if self._bias_sums is not None and kind == "images":
+            raise TensorError(
+                "sums over images of outputs with a bias; expected outputs without bias, or "
+                "another kind of checksum"
+            )
+        by_image = _random_weights((self.sums, len(x)), self._generator_seed, 1)
+        if kind != "filters":
+            x64 = torch.einsum("sb,b...->s...", by_image, x64)
+        if kind == "filters":
+            made = self._convolve(x64, self._checksum_filters, 1)
+            if self._bias_sums is not None:
+                made = made + self._bias_sums.reshape(shape)
+            sums = torch.einsum("sn,bn...->bs...", self._filter_weights, y64)
+        elif kind == "images":
+            made = self._convolve(x64, self._weight.to(torch.float64), self.groups)
+            sums = torch.einsum("sb,b...->s...", by_image, y64)
+        else:
+            pairs = self._convolve(x64, self._checksum_filters, 1)
+            made = torch.diagonal(pairs, dim1=0, dim2=1).movedim(-1, 0)
+            if self._bias_sums is not None:
+                of_images = by_image.sum(dim=1) * self._bias_sums
+                made = made + of_images.reshape(-1, *[1] * len(self.kernel))
+            sums = torch.einsum("sb,sn,bn...->s...", by_image, self._filter_weights, y64)
+        return Residues(sums - made, self._bound_of_entry(x, y, added, kind))
+
+    def _bound_of_entry(
+        self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None, kind: ChecksumKind
+    ) -> torch.Tensor:
+        """Return a bound of every sum over filters or images, from the largest elements."""
+        largest = float(x.abs().amax()) if x.numel() else 0.0
+        summed = len(x) if kind == "images" else y.shape[1]
+        summed = summed * len(x) if kind == "both" else summed
+        # The norm of all filters, or of the largest one times the root of the number of sums.
+        norms = self._norm * math.sqrt(len(x)) if kind == "both" else self._norm
+        if kind == "images":
+            by_filter = torch.linalg.vector_norm(self._weight.flatten(1), dim=1)
+            norms = float(by_filter.max()) * math.sqrt(len(x)) if len(by_filter) else 0.0
+        products = norms * math.sqrt(self._reduction) * largest
+        size = products + math.sqrt(summed) * (self._bias_norm or 0.0)
+        if added is not None and added.numel():
+            size += math.sqrt(summed) * float(added.abs().amax())
+        # The longer the sum, the larger the sums on the way: at most like random numbers.
+        coarse = max(_roundoff(x.dtype), _roundoff(y.dtype))
+        bound = ROUNDING_FACTOR * (_unit(x, y) * (products + size) + coarse * size)
+        finite = math.isfinite(size) and size < _LARGEST
+        return torch.tensor(bound if finite else math.inf, dtype=torch.float64)
+
+    # ------------------------------------------------------------------ parts
+
+    def _convolve(self, x: torch.Tensor, weight: torch.Tensor, groups: int) -> torch.Tensor:
+        padded = pad_space(x, self.padding)
+        convolution = _CONVOLUTIONS[len(self.kernel)]
+        return convolution(padded, weight, None, self.stride, 0, self.dilation, groups)
+
+    def _output_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(
+            (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+            for size, (before, after), kernel, dilation, stride in zip(
+                space, self.padding, self.kernel, self.dilation, self.stride, strict=True
+            )
+        )
+
+    def _weights_for(self, space: tuple[int, ...]) -> _PositionWeights:
+        """Return the weights of the positions for an input of this size, made once."""
+        found = self._position_weights.get(space)
+        if found is None:
+            if len(self._position_weights) >= _MAX_SIZES:
+                self._position_weights.clear()
+            found = self._position_weights[space] = self._make_weights(space)
+        return found
+
+    def _make_weights(self, space: tuple[int, ...]) -> _PositionWeights:
+        sizes = list(zip(space, self._output_space(space), strict=True))
+        maps = [
+            _AxisMap(size, out, self.kernel[axis], self.stride[axis], self.dilation[axis],
+                     self.padding[axis][0])
+            for axis, (size, out) in enumerate(sizes)
+        ]  # fmt: skip
+        angle = _ANGLE * (1 + self._generator_seed % 7)
+        by_axis = [_turning_weights(self.sums, sizes[0][1], angle)]
+        by_axis += [
+            _random_weights((self.sums, out), self._generator_seed, 2 + axis)
+            for axis, (_, out) in enumerate(sizes[1:])
+        ]
+        others = torch.ones((self.sums, 1), dtype=torch.float64)
+        for weights in by_axis[:-1]:
+            others = (others[:, :, None] * weights[:, None]).flatten(1)
+        whole = (others[:, :, None] * by_axis[-1][:, None]).flatten(1)
+        return _PositionWeights(
+            _FirstAxis.of(maps[0], by_axis[0], angle),
+            tuple(
+                axis.spread(weights) for axis, weights in zip(maps[1:], by_axis[1:], strict=True)
+            ),
+            by_axis[-1],
+            others,
+            whole,
+            whole.sum(dim=1),
+        )
+
+
+_ANGLE = 2.399963
+"""Radians between the weights of neighbours along the first axis, a golden section of the circle:
+no two of a thousand neighbours have the same weight."""
+
+_SMALL_SQUARE = 1e-24
+"""Norms whose squares are smaller are computed in float64."""
+
+_MAX_SIZES = 64
+"""Sizes of the input for which the weights of the positions are kept."""
+
+
+class _PositionWeights(NamedTuple):
+    """Weights of the output's positions, and how the sums of the input are made from them.
+
+    ``first`` sums the input along its first axis, and ``axes`` has the matrices (sums, kernel,
+    size) that do it along the others. ``last``, ``others`` and ``whole`` are the weights of the
+    outputs along the last axis, along all others, and along all. ``total`` is the sum of all,
+    (sums,).
+    """
+
+    first: _FirstAxis
+    axes: tuple[torch.Tensor, ...]
+    last: torch.Tensor
+    others: torch.Tensor
+    whole: torch.Tensor
+    total: torch.Tensor
+
+
+class _AxisMap(NamedTuple):
+    """Which element of the input meets which element of the kernel in which output, on one axis."""
+
+    size: int
+    out: int
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+
+    def spread(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return (sums, kernel, size): the weight of the output in which the two meet, or 0."""
+        spread = torch.zeros((len(weights), self.kernel, self.size), dtype=torch.float64)
+        position = torch.arange(self.out)
+        for column in range(self.kernel):
+            place = position * self.stride + column * self.dilation - self.before
+            inside = (place >= 0) & (place < self.size)
+            spread[:, column, place[inside]] = weights[:, inside]
+        return spread
+
+
+class _FirstAxis(NamedTuple):
+    """Sums along the first axis for every element of the kernel, from few sums over all of it.
+
+    The weights are a cosine and a sine of the position: moving them by one turns them, so sums for
+    the next element of the kernel are combinations of the same two, except at the edges. ``basis``
+    (rows, size) are the sums, ``edges`` the elements of the input that are taken by themselves, and
+    ``combine`` (sums · kernel, rows + edges) the combinations.
+    """
+
+    basis: torch.Tensor
+    edges: torch.Tensor
+    combine: torch.Tensor
+    sums: int
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (outer, sums, kernel, inner) for (outer, size, inner)."""
+        made = torch.matmul(self.basis.to(x.dtype), x)
+        if len(self.combine):
+            made = torch.cat([made, x[:, self.edges]], dim=1)
+            made = torch.matmul(self.combine.to(x.dtype), made)
+        return made.reshape(len(x), self.sums, -1, x.shape[-1])
+
+    @classmethod
+    def of(cls, axis: _AxisMap, weights: torch.Tensor, angle: float) -> _FirstAxis:
+        """Return the sums of an axis whose outputs have the weights of ``_turning_weights``."""
+        sums = len(weights)
+        direct = axis.spread(weights).flatten(0, 1)
+        nothing = torch.zeros((0, 0), dtype=torch.float64)
+        # The weight of the output in which x[q] would meet the first element of the kernel.
+        place = (torch.arange(axis.size) + axis.before).to(torch.float64) / axis.stride
+        rows = []
+        for remainder in range(axis.stride):
+            here = (torch.arange(axis.size) % axis.stride) == remainder
+            rows += [
+                torch.where(here, torch.cos(angle * place - start * _QUARTER), 0.0)
+                for start in range(min(sums, 2))
+            ]
+        basis = torch.stack(rows)
+        outside = set()
+        for column in range(axis.kernel):
+            places = torch.arange(axis.size) + axis.before - column * axis.dilation
+            met = (places % axis.stride == 0) & ((places < 0) | (places // axis.stride >= axis.out))
+            outside.update(torch.nonzero(met).flatten().tolist())
+        edges = torch.tensor(sorted(outside), dtype=torch.int64)
+        if len(basis) + len(edges) >= len(direct):
+            return cls(direct, edges[:0], nothing, sums)
+        alone = torch.zeros((len(edges), axis.size), dtype=torch.float64)
+        alone[torch.arange(len(edges)), edges] = 1.0
+        parts = torch.cat([basis, alone])
+        combine = torch.linalg.lstsq(parts.T, direct.T, driver="gelsd").solution.T
+        if not torch.allclose(combine @ parts, direct, rtol=0.0, atol=1e-9):
+            return cls(direct, edges[:0], nothing, sums)
+        return cls(basis, edges, combine.contiguous(), sums)
+
+
+_QUARTER = math.pi / 2
+
+
+def _turning_weights(sums: int, size: int, angle: float) -> torch.Tensor:
+    """Return (sums, size): cosines of a position times an angle, each sum a quarter turn later.
+
+    Of two sums one is at least 0.7 everywhere. The third and further ones turn faster.
+    """
+    place = torch.arange(size, dtype=torch.float64)
+    return torch.stack(
+        [torch.cos(angle * (1 + s // 2) * place - (s % 2) * _QUARTER) for s in range(sums)]
+    )
+
+
+def _random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
+    """Return weights of random sign between ¾ and 1¼, float64 and exact in float32.
+
+    A longer row begins with a shorter one of the same seed and stream.
+    """
+    rows = []
+    for row in range(shape[0]):
+        generator = torch.Generator().manual_seed((seed * 8 + stream) * 8 + row + 1)
+        drawn = torch.rand((shape[1], 2), generator=generator, dtype=torch.float64)
+        size = torch.round((0.75 + drawn[:, 0] / 2) * 4096) / 4096
+        rows.append(torch.where(drawn[:, 1] < 0.5, -size, size))
+    return torch.stack(rows)
+
+
+def _summable(value: torch.Tensor) -> torch.Tensor:
+    """Return a value in a dtype whose sums are accurate: float32 or float64."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.to(torch.float32)
+
+
+def _channels_last_view(value: torch.Tensor) -> torch.Tensor | None:
+    """Return (images, *space, channels) without a copy, or None if channels are not last."""
+    if value.ndim < 3 or value.is_contiguous():
+        return None
+    moved = value.movedim(1, -1)
+    return moved if moved.is_contiguous() else None
+
+
+def _norms(value: torch.Tensor) -> torch.Tensor:
+    """Return the norm of every image, (images,) float64."""
+    value = _summable(value)
+    view = _channels_last_view(value)
+    flat = (value if view is None else view).reshape(len(value), -1)
+    squares = torch.stack([torch.dot(image, image) for image in flat]).to(torch.float64)
+    # Squares of small numbers may be zero, and those of large ones infinite.
+    doubtful = ~((squares >= _SMALL_SQUARE) & torch.isfinite(squares))
+    if bool(doubtful.any()):
+        squares[doubtful] = flat[doubtful].to(torch.float64).square().sum(dim=1)
+    return torch.sqrt(squares)
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    """Return the unit roundoff of a dtype: half of the distance from 1 to the next number."""
+    return torch.finfo(dtype).eps / 2
+
+
+def _unit(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the unit roundoff in which the sums are computed."""
+    return max(_roundoff(_summable(x[:0]).dtype), _roundoff(_summable(y[:0]).dtype))
