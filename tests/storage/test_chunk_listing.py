@@ -136,7 +136,7 @@ def test_what_no_version_has_written_names_no_chunk(value: Any) -> None:
 def test_a_store_that_does_not_list_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     write_some("memory://unlisted.zarr", [slice(0, 4)])
     files = fsspec.filesystem("memory")
-    monkeypatch.setattr(type(files), "find", lambda self, path, **options: [])
+    monkeypatch.setattr(type(files), "find", lambda self, path, **options: {})
     assert list_chunks(open_images("memory://unlisted.zarr", expect=MODEL)) is None
     monkeypatch.undo()
     files.rm("/unlisted.zarr", recursive=True)

@@ -6,10 +6,14 @@ A value that is not known (None) or not finite is a dash.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 UNKNOWN = "–"
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
+
+MAX_RUNS = 20
+"""Most runs of blocks that a text names."""
 
 LARGEST_PLAIN = 1e7
 """From this number on :func:`rounded` writes a power of ten."""
@@ -22,6 +26,32 @@ def count(value: float | None) -> str:
     ('1,234,567', '–')
     """
     return UNKNOWN if _is_unknown(value) else f"{value:,.0f}"
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """Return a number of things in words; ``several`` is by default the word with an s.
+
+    >>> counted(1, "chunk"), counted(0, "chunk"), counted(2, "block was made", "blocks were made")
+    ('1 chunk', '0 chunks', '2 blocks were made')
+    """
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def blocks_in_words(blocks: Sequence[int]) -> str:
+    """Return ascending numbers of blocks in words, the first runs of consecutive ones.
+
+    >>> blocks_in_words([3]), blocks_in_words([1, 2, 3, 7])
+    ('block 3', 'blocks 1 to 3, 7')
+    """
+    runs: list[tuple[int, int]] = []
+    for block in blocks:
+        if runs and runs[-1][1] == block - 1:
+            runs[-1] = runs[-1][0], block
+        else:
+            runs.append((block, block))
+    words = [str(a) if a == b else f"{a} to {b}" for a, b in runs[:MAX_RUNS]]
+    more = ", …" if len(runs) > MAX_RUNS else ""
+    return ("block " if len(blocks) == 1 else "blocks ") + ", ".join(words) + more
 
 
 def rounded(value: float | None) -> str:

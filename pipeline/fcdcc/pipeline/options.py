@@ -349,6 +349,12 @@ class JobConfig(PlanOptions):
         "value, and blocks that need them are made again once they are there; fail: these blocks "
         "fail",
     )
+    compare: Literal["listing", "contents"] = Field(
+        "listing",
+        description="how images are found that changed since their blocks were made. listing: by "
+        "the sizes, times and ETags that their store lists; contents: all images are read and "
+        "compared",
+    )
     plan: Place | None = Field(
         None, description="use the plan saved in this file by fcdcc plan --json FILE"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .block_inputs import INPUT, BlockInput, RecordedInputs
 from .checksummed_json import Json
 from .chunks import OutputArray
 from .files import Folder
@@ -28,19 +29,22 @@ class Progress:
     failed
         Reasons why blocks failed, by block.
     grown
-        Blocks that were done with fewer images than they have now.
+        Blocks that were done with fewer images than they have now: the image after the last.
     unreadable
         Damaged records: what is wrong with each, by file name (and line).
     provisional
         Blocks that are done, and for which some chunks of the images were not stored: what their
         records say of these.
+    inputs
+        What the blocks that are done, or were done with fewer images, were made from.
     """
 
     done: NDArray[np.bool_]
     failed: Mapping[int, str]
-    grown: frozenset[int]
+    grown: Mapping[int, int]
     unreadable: Mapping[str, str]
     provisional: Mapping[int, Json] = field(default_factory=dict)
+    inputs: RecordedInputs = field(default_factory=lambda: RecordedInputs(0))
 
     @property
     def pending(self) -> list[int]:
@@ -67,20 +71,22 @@ def read_progress(
     chunks = sum(array.chunks_per_block(layout.batch) for array in arrays)
     done = np.zeros(layout.blocks, dtype=np.bool_)
     failed: dict[int, str] = {}
-    grown: set[int] = set()
+    grown: dict[int, int] = {}
     unreadable: dict[str, str] = {}
     provisional: dict[int, Json] = {}
+    inputs = RecordedInputs(layout.blocks)
     for name, record in read_records(folder):
         if not isinstance(record, BlockRecord):
             unreadable[name] = str(record)
             continue
         block = record.block
         failed.pop(block, None)
-        grown.discard(block)
+        grown.pop(block, None)
         provisional.pop(block, None)
         if not 0 <= block < layout.blocks:
             continue
         done[block] = False
+        inputs.note(block, None)
         start, stop = layout.bounds(block)
         if record.fingerprint != fingerprint or record.start != start or record.stop > stop:
             continue
@@ -90,8 +96,9 @@ def read_progress(
             sizes.get(name) == chunk.size for name, chunk in record.chunks.items()
         ):
             done[block] = record.stop == stop
+            inputs.note(block, BlockInput.from_json(record.details.get(INPUT)))
             if record.stop < stop:
-                grown.add(block)
+                grown[block] = record.stop
             elif record.details.get(ABSENT):
                 provisional[block] = record.details[ABSENT]
-    return Progress(done, failed, frozenset(grown), unreadable, provisional)
+    return Progress(done, failed, grown, unreadable, provisional, inputs)

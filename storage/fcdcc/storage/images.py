@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import zarr
 
 from .axes import Axes, Expected, find_axes, is_image_rank
-from .checksummed_json import Json
+from .checksummed_json import Json, canonical
 from .coordinates import read_values
 from .decoding import Decoding
 from .errors import InputError
@@ -27,7 +27,7 @@ from .stores import (
     open_node,
 )
 
-__all__ = ["ImageSource", "channel_numbers", "open_images"]
+__all__ = ["ImageSource", "channel_numbers", "open_identified_images", "open_images"]
 
 IMAGE_ARRAY = "image"
 """The array that is read from a group unless another is named."""
@@ -101,7 +101,7 @@ def open_images(
             path=one.path,
             axes=own,
             channels=own.shape_of(one.array.shape)[1],
-            form=form_of(one.array),
+            form=form_of(location, one.array),
             decoding=Decoding.of(one.array),
         )
         for one, own in read
@@ -143,6 +143,37 @@ def open_images(
         chunk_bytes=math.prod(first.array.chunks) * first.array.dtype.itemsize,
     )
     return source.with_limit(limit)
+
+
+def open_identified_images(identity: Mapping[str, Json]) -> ImageSource:
+    """Open the images that an output was made from, by what it says of them.
+
+    Parameters
+    ----------
+    identity
+        :attr:`ImageSource.identity`, which has no credentials.
+
+    Raises
+    ------
+    InputError
+        If they are not there, or are read in another way now.
+    """
+    url, path, arrays = identity.get("url"), identity.get("array"), identity.get("arrays")
+    shape, channels = identity.get("image_shape"), identity.get("channels")
+    if not isinstance(url, str) or not isinstance(path, str) or not isinstance(shape, list):
+        raise InputError("the output does not say where its images are")
+    if "::" in url:  # such a driver may do more than read, and the output may be of anybody
+        raise InputError(f"images at a chained URL ({url}) are only opened by a run")
+    names = [str(name) for name in arrays] if isinstance(arrays, list) else [path]
+    found = open_images(
+        url,
+        None if names == [""] else names,
+        channels=[str(number) for number in channels] if isinstance(channels, list) else None,
+        expect=(None, *(size if isinstance(size, int) else None for size in shape)),
+    )
+    if canonical(found.identity) != canonical({**identity}):
+        raise InputError(f"{found!r} is read in another way than when the predictions were made")
+    return found
 
 
 @dataclass(frozen=True)

@@ -552,8 +552,10 @@ class _Update:
 
     def _nothing(self, held: int = 0) -> NothingIngestedError:
         """Return the error that says that no picture came in."""
-        left_out = f" ({len(self._skipped)} files left out)" if self._skipped else ""
-        stay = f"; the {held} images that are there stay" if held else ""
+        files = "1 file" if len(self._skipped) == 1 else f"{len(self._skipped)} files"
+        left_out = f" ({files} left out)" if self._skipped else ""
+        images = "image that is there stays" if held == 1 else f"{held} images that are there stay"
+        stay = f"; the {images}" if held else ""
         return NothingIngestedError(
             f"{self._root} holds no picture that can be read{left_out}; expected files that Pillow "
             f"reads, such as JPEG, PNG, TIFF or WebP{stay}",

@@ -233,27 +233,35 @@ def check_is_output(folder: Folder) -> None:
 
 
 def resize_predictions(
-    url: str | os.PathLike[str], images: int, coordinates: Sequence[Coordinate] = ()
+    url: str | os.PathLike[str],
+    images: int,
+    coordinates: Sequence[Coordinate] = (),
+    *,
+    may_shrink: bool = False,
 ) -> PredictionStore:
     """Change the number of images of an output, repair its metadata, and return it.
 
     Only for the holder of the output's lock. Files that are right are not written again.
-    Chunks and records of blocks stay; the record of a partial last block that gets more images
-    is no longer valid. An interrupted creation or change is finished, and damaged metadata
+    Chunks and records of blocks stay; the record of a partial last block that gets more or fewer
+    images is no longer valid. An interrupted creation or change is finished, and damaged metadata
     written again.
 
     Parameters
     ----------
     images
-        The new number of images, not fewer than before.
+        The new number of images.
     coordinates
         Labels along the axes, those along the first axis for all images; stored ones that are
         not given stay.
+    may_shrink
+        Whether there may be fewer images than before. The blocks that are too many must have been
+        removed (:meth:`PredictionStore.clear`).
 
     Raises
     ------
     OutputError
-        If there are fewer images than before, or the files cannot be written.
+        If there are fewer images than before although there may not be, or the files cannot be
+        written.
     """
     from .metadata import make_contents
 
@@ -269,7 +277,7 @@ def resize_predictions(
         contents = read_contents(folder)
     except DamageError:  # both copies are damaged; the arguments replace them
         contents = None
-    if contents is not None and images < contents.images:
+    if contents is not None and images < contents.images and not may_shrink:
         raise OutputError(
             f"{shown(location)} holds predictions for {contents.images} images and there are "
             f"{images} now; expected no fewer: raise --limit, or use another output"
@@ -278,9 +286,14 @@ def resize_predictions(
         folder.delete(folder.sizes(SCRATCH))
         folder.delete(damaged_journals(folder))
         _mend_copies(folder, run, contents)
-        if contents is None or contents.images != images or _changed(folder, contents):
-            contents, files = make_contents(run, images, coordinates, kept=contents)
-            _write_contents(folder, contents, files)
+        wanted, files = make_contents(run, images, coordinates, kept=contents)
+        if (
+            contents is None
+            or contents.images != images
+            or _has_other_labels(contents, wanted)
+            or _changed(folder, contents)
+        ):
+            _write_contents(folder, wanted, files)
     except OSError as error:
         raise _unwritable(location, error) from error
     return _store(location, run, run.layout(images))
@@ -375,6 +388,13 @@ def _changed(folder: Folder, contents: Contents) -> bool:
     wanted = contents.files
     found = {name: Chunk.of(data) for name, data in folder.read_many(wanted)}
     return found != wanted
+
+
+def _has_other_labels(stored: Contents, wanted: Contents) -> bool:
+    """Return whether labels that are given differ from those that are stored."""
+    return any(stored.chunks.get(name) != chunk for name, chunk in wanted.chunks.items()) or any(
+        stored.blobs.get(name) != data for name, data in wanted.blobs.items()
+    )
 
 
 def _unwritable(location: str, error: OSError) -> OutputError:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .block_inputs import INPUT, BlockInput
 from .block_status import Progress, read_progress
 from .checksummed_json import Json
 from .chunks import OutputArray, decode, encode
@@ -25,13 +26,13 @@ from .layout import BlockLayout
 from .locations import shown
 from .objects import open_folder
 from .records import (
-    RECORDS,
     BlockRecord,
     Chunk,
     compact,
+    drop_records,
     drop_unreadable,
     read_record,
-    record_name,
+    read_records,
     replace_record,
     write_record,
 )
@@ -189,26 +190,49 @@ class PredictionStore:
         """Remove records and chunks of earlier attempts at the blocks that are not done.
 
         Records are removed before chunks. A block that was done with fewer images keeps both
-        until it is written again, so that its predictions stay readable. Only for the holder
-        of the output's lock, before anything is computed.
+        until it is written again, so that its predictions stay readable. Blocks behind the last
+        image, of an output that had more, are removed as well. Only for the holder of the output's
+        lock, before anything is computed.
 
         Raises
         ------
         OutputError
             If the files cannot be removed.
         """
-        folder = self.folder
-        wanted = [block for block in progress.pending if block not in progress.grown]
+        folder, blocks = self.folder, self.layout.blocks
+        wanted = {block for block in progress.pending if block not in progress.grown}
         with _reported(f"what is left of earlier tries in {shown(self.url)}", "removed"):
             if progress.unreadable:
                 drop_unreadable(folder)
-            stored = folder.sizes(RECORDS)
-            folder.delete(name for name in map(record_name, wanted) if name in stored)
+            drop_records(folder, lambda block: block in wanted or block >= blocks)
             for array in self.arrays:
-                stored = folder.sizes(array.name)
-                for block in wanted:
-                    names = array.chunk_names(block, self.layout.batch)
-                    folder.delete(name for name in names if name in stored)
+                owners = {n: array.block_of(n, self.layout.batch) for n in folder.sizes(array.name)}
+                folder.delete(
+                    name
+                    for name, block in owners.items()
+                    if block is not None and (block in wanted or block >= blocks)
+                )
+
+    def renew(self, inputs: Mapping[int, BlockInput]) -> None:
+        """Change what the records of some blocks say that these were made from.
+
+        Only for the holder of the output's lock, who knows that it is the same.
+
+        Raises
+        ------
+        OutputError
+            If the records cannot be read or stored.
+        """
+        if not inputs:
+            return
+        with _reported(f"the records of {shown(self.url)}", "renewed"):
+            latest: dict[int, BlockRecord] = {}
+            for _, record in read_records(self.folder):
+                if isinstance(record, BlockRecord) and record.block in inputs:
+                    latest[record.block] = record
+            for block, record in latest.items():
+                details = {**record.details, INPUT: inputs[block].as_json()}
+                replace_record(self.folder, replace(record, details=details))
 
     def discard(self, blocks: Iterable[int], reason: str) -> None:
         """Record that blocks are damaged, so that the next run computes them again.

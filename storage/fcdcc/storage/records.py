@@ -13,7 +13,7 @@ segment is newer than an earlier one.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +29,7 @@ __all__ = [
     "BlockRecord",
     "Chunk",
     "compact",
+    "drop_records",
     "drop_unreadable",
     "read_record",
     "read_records",
@@ -256,17 +257,39 @@ def compact(folder: Folder, *, keep: int = 4096) -> int:
     return len(lines)
 
 
+def drop_records(folder: Folder, is_dropped: Callable[[int], bool]) -> None:
+    """Remove the records of some blocks, in files of their own and in segments; only with the lock.
+
+    Invalid records stay.
+    """
+    own, segments = _listed(folder)
+    numbers = {name: name.removeprefix(f"{RECORDS}/").removesuffix(".json") for name in own}
+    folder.delete(n for n, text in numbers.items() if text.isdecimal() and is_dropped(int(text)))
+    _keep_lines(
+        folder,
+        segments,
+        lambda found: isinstance(found, DamageError) or not is_dropped(found.block),
+    )
+
+
 def drop_unreadable(folder: Folder) -> None:
     """Remove invalid records, in files of their own and in segments; only with the lock."""
     own, segments = _listed(folder)
     for name, data in folder.read_many(own, MAX_RECORD_BYTES):
         if not isinstance(_parsed(data), BlockRecord):
             folder.delete([name])
+    _keep_lines(folder, segments, lambda found: isinstance(found, BlockRecord))
+
+
+def _keep_lines(
+    folder: Folder, segments: list[str], is_kept: Callable[[BlockRecord | DamageError], bool]
+) -> None:
+    """Write those segments again that have records that are not kept."""
     for name, data in folder.read_many(segments):
         lines = data.splitlines(keepends=True)
-        whole = [line for line in lines if isinstance(_parsed(line), BlockRecord)]
-        if len(whole) < len(lines):
-            folder.write(name, b"".join(whole))
+        kept = [line for line in lines if is_kept(_parsed(line))]
+        if len(kept) < len(lines):
+            folder.write(name, b"".join(kept))
 
 
 def _listed(folder: Folder) -> tuple[list[str], list[str]]:

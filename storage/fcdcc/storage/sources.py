@@ -45,7 +45,7 @@ class StoredImages:
         Number of channels that it has.
     form
         Digest of the array's metadata: if the array is replaced by one that is stored in
-        another way, sources of the new one do not use the open old one.
+        another way, or in another zip file, sources of the new one do not use the open old one.
     decoding
         How its numbers are decoded; None if they are used as they are stored.
     """

@@ -148,8 +148,13 @@ def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
 
 def _zip_store(location: str) -> tuple[Store, str]:
     """Return the store in a zip file, and the folder in it that is its root."""
+    return _open_zip(location, (*_version_of_zip(location), os.getpid()))
+
+
+def _version_of_zip(location: str) -> tuple[int, int]:
+    """Return what changes when a zip file is written again."""
     state = Path(location).stat()
-    return _open_zip(location, (state.st_size, state.st_mtime_ns, os.getpid()))
+    return state.st_size, state.st_mtime_ns
 
 
 @lru_cache(maxsize=8)
@@ -222,14 +227,17 @@ def dimension_names(array: ZarrArray) -> tuple[str | None, ...] | None:
     return tuple(name if isinstance(name, str) else None for name in stored)
 
 
-def form_of(array: ZarrArray) -> str:
+def form_of(location: str, array: ZarrArray) -> str:
     """Return a digest of an array's metadata without its length and attributes.
 
-    Two arrays with the same digest are stored in the same way.
+    Arrays with the same digest at the same place are stored in the same way, and an open one still
+    reads what is stored there: the digest of one in a zip file depends on the file.
     """
     metadata = json.loads(json.dumps(array.metadata.to_dict(), default=str))
     metadata.pop("attributes", None)
     metadata["shape"] = metadata.get("shape", [0])[1:]
+    if is_local(location) and Path(location).is_file():
+        metadata["zip file"] = [*_version_of_zip(location)]
     return digest(canonical(metadata).encode())[:16]
 
 

@@ -152,6 +152,33 @@ def test_it_grows_with_its_input(old: Path, scheduler: str) -> None:
     assert_right(old)
 
 
+def test_what_cannot_be_known_of_it_is_said_once(old: Path, scheduler: str) -> None:
+    command = [old / "model.pt2", INPUT, old / "out.zarr", "--classes", old / "names.txt"]
+    for again in (False, True):
+        result = fcdcc("run", *command, "--scheduler", scheduler)
+        assert result.exit_code == 0, result.output
+        said = " ".join(result.stderr.split())
+        assert said.count("4 blocks were made by an older version that did not record") == 1, again
+    checked = fcdcc("verify", old / "out.zarr")
+    assert checked.exit_code == 0
+    assert "whether 4 blocks still belong to the input is not known" in checked.output
+
+
+def test_image_ids_that_moved_are_followed(old: Path, scheduler: str) -> None:
+    images = zarr.open_group(INPUT)
+    for name in ("image", "image_id"):
+        values = images[name][:]
+        images[name].append(values[:1])
+        images[name][:] = np.concatenate([values[:8], values[:1], values[8:]])
+    images["image_id"][8] = 7
+    summary = run(old, scheduler)
+    # Block 3 has the images 6 and 7 as before.
+    assert (summary["blocks_skipped"], summary["redone"]) == (1, {"image_ids": 3})
+    assert_right(old)
+    with xr.open_zarr(old / "out.zarr") as stored:
+        assert stored["image_id"].values[7:10].tolist() == [70, 7, 80]
+
+
 def test_another_job_is_refused(old: Path) -> None:
     command = ["run", old / "model.pt2", INPUT, old / "out.zarr", "--scale", "none"]
     result = fcdcc(*command, "--classes", old / "names.txt")

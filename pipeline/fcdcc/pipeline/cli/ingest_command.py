@@ -15,7 +15,7 @@ from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Prog
 from fcdcc.storage.ingestion import ingest as ingest_folder
 from fcdcc.storage.pictures import Colour, Fit
 
-from ..formatting import printable
+from ..formatting import counted, printable
 from ..monitoring.progress import show_count
 from ..options import MAX_THREADS, shown_value
 
@@ -184,15 +184,15 @@ def _summary(made: Ingested, output: str) -> str:
     height, width, channels = made.shape
     formats = ", ".join(f"{count} {name}" for name, count in made.formats.items())
     parts = [
-        f"{made.images} images of {height} × {width} × {channels} in {output}",
+        f"{counted(made.images, 'image')} of {height} × {width} × {channels} in {output}",
         f"{made.added} new" + (f" ({formats})" if formats else ""),
     ]
     parts += [f"{len(made.changed)} changed"] if made.changed else []
     parts += [f"{len(made.removed)} taken out"] if made.removed else []
     parts += [f"{len(made.missing)} without a file"] if made.missing else []
     parts += [f"{len(made.unchecked)} whose file cannot be read"] if made.unchecked else []
-    parts += [f"{len(made.classes)} classes"] if made.classes else []
-    parts += [f"{len(made.skipped)} files left out"] if made.skipped else []
+    parts += [counted(len(made.classes), "class", "classes")] if made.classes else []
+    parts += [counted(len(made.skipped), "file left out", "files left out")] if made.skipped else []
     if made.dtype == "uint16":
         parts.append("16 bits per channel, white is 65535")
     if made.compared:

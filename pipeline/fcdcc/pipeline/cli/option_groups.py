@@ -17,7 +17,9 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         *("config", "print_config", "html_file"),
         *("batch", "limit", "store", "classes", "workers", "scheduler", "restart", "progress"),
     ),
-    "Images and their preparation": ("input_array", "channels", "scale", "mean", "std", "absent"),
+    "Images and their preparation": (
+        *("input_array", "channels", "scale", "mean", "std", "absent", "compare"),
+    ),
     "Insurance against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
     "Computation": (
         *("engine", "dtype", "torch_threads", "memory", "band", "in_flight"),

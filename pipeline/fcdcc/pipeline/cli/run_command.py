@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from ..monitoring.summary import Summary
+from ..formatting import counted
+from ..monitoring.summary import REASONS, Summary
 from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
@@ -82,17 +83,29 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
 def _success_line(summary: Summary) -> str:
     """Return a line that says what a run did."""
     before = f", {summary.blocks_skipped} of them before" if summary.blocks_skipped else ""
+    again = ""
+    if summary.blocks_redone:
+        reasons = (
+            f"{summary.redone[r]} for {t}" for r, t in REASONS.items() if r in summary.redone
+        )
+        again = f", {summary.blocks_redone} made again ({', '.join(reasons)})"
     return (
-        f"{summary.status}: {summary.blocks_total} blocks{before}; {summary.images_done} images in "
-        f"{summary.seconds:.1f} s"
+        f"{summary.status}: {counted(summary.blocks_total, 'block')}{before}{again}; "
+        f"{counted(summary.images_done, 'image')} in {summary.seconds:.1f} s"
     )
 
 
 def _absence_line(summary: Summary) -> str:
     """Return a line about chunks of the images that are not stored."""
+    chunks = counted(
+        summary.chunks_absent,
+        "chunk of the images is not stored and was",
+        "chunks of the images are not stored and were",
+    )
+    blocks = counted(summary.blocks_provisional, "block")
     return (
-        f"{summary.chunks_absent} chunks of the images are not stored and were read as the fill "
-        f"value by {summary.blocks_provisional} blocks, which a run that finds them makes again"
+        f"{chunks} read as the fill value by {blocks}; a run that finds what is missing makes "
+        + ("it again" if summary.blocks_provisional == 1 else "them again")
     )
 
 
@@ -101,6 +114,7 @@ def _failure_line(summary: Summary) -> str:
     named = [str(failure.block) for failure in summary.failures[:MAX_NAMED_BLOCKS]]
     more = ", …" if summary.blocks_failed > MAX_NAMED_BLOCKS else ""
     return (
-        f"{summary.blocks_failed} of {summary.blocks_total} blocks failed "
-        f"({', '.join(named)}{more}): run the same command again to retry them"
+        f"{summary.blocks_failed} of {counted(summary.blocks_total, 'block')} failed "
+        f"({', '.join(named)}{more}): run the same command again to retry "
+        + ("it" if summary.blocks_failed == 1 else "them")
     )

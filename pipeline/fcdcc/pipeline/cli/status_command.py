@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..formatting import printable
+from ..formatting import blocks_in_words, counted, printable
 from .process_exit import ExitCode
+
+if TYPE_CHECKING:
+    from ..monitoring.output_status import Compared
 
 _json_flag = click.option(
     "--json", "as_json", is_flag=True, help="print one JSON object instead of text"
@@ -37,9 +41,10 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             f"{found.blocks_failed} failed"
         )
         if found.blocks_provisional:
+            made = counted(found.blocks_provisional, "block was made", "blocks were made")
             click.echo(
-                f"{found.blocks_provisional} blocks were made while chunks of their images were "
-                "not stored; a run makes them again once these are there"
+                f"{made} while chunks of the images were not stored; a run that finds these makes "
+                "what needs them again"
             )
         if running is not None:
             click.echo(printable(_current_run_line(running)))
@@ -57,7 +62,7 @@ def _current_run_line(running: dict[str, Any]) -> str:
 
     left = running["seconds_left"]
     parts = [
-        f"{running['blocks_in_flight']} blocks in flight",
+        f"{counted(running['blocks_in_flight'], 'block')} in flight",
         f"{running['images_per_second']:.0f} images/s",
         *([f"about {duration(left)} left"] if left is not None else []),
         f"{running['erasures']:.0f} shares not waited for",
@@ -69,16 +74,26 @@ def _current_run_line(running: dict[str, Any]) -> str:
 @click.command()
 @click.argument("output")
 @_json_flag
+@click.option(
+    "--compare",
+    type=click.Choice(["listing", "contents", "off"]),
+    default="listing",
+    show_default=True,
+    help="how blocks are found that no longer belong to the input. listing: by the sizes, times "
+    "and ETags that its store lists; contents: its images are read, and compared where the run had "
+    "read them for this; off: not at all",
+)
 @click.pass_context
-def verify(ctx: click.Context, output: str, as_json: bool) -> None:
-    """Read every chunk of OUTPUT again and compare it with its record.
+def verify(ctx: click.Context, output: str, as_json: bool, compare: Compared) -> None:
+    """Read every chunk of OUTPUT again, and compare it with its record and with the input.
 
-    The exit code is 5 if anything is damaged. Damaged blocks are marked in their records, and
-    the next run of the job computes exactly these again. Nothing is deleted.
+    The exit code is 5 if anything is damaged, or no longer belongs to the input. Damaged blocks are
+    marked in their records, and the next run of the job computes exactly these again, and those of
+    which the input has changed. Nothing is deleted.
     """
     from ..monitoring.output_status import verify_output
 
-    found = verify_output(output)
+    found = verify_output(output, compare)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:
@@ -86,9 +101,26 @@ def verify(ctx: click.Context, output: str, as_json: bool) -> None:
             click.echo(printable(str(damage)))
         for name in found.foreign:
             click.echo(printable(f"{name}: not a file of this output, and no damage"))
+        for reason, blocks in found.outdated.items():
+            click.echo(_outdated_line(reason, blocks))
+        if found.unknown:
+            click.echo(printable(found.unknown))
         click.echo(_conclusion_line(len(found.damage), len(found.blocks), found.marked))
-    if found.damage:
+    if found.status != "whole":
         ctx.exit(ExitCode.DAMAGED)
+
+
+def _outdated_line(reason: str, blocks: Sequence[int]) -> str:
+    """Return a line about blocks that no longer belong to the input."""
+    one = len(blocks) == 1
+    its = "its" if one else "their"
+    what = {
+        "image_ids": f"{its} images have other ids there now",
+        "images": f"{its} images were changed, or written anew, since",
+        "removed": f"the input no longer has {its} images",
+    }[reason]
+    belong = "no longer belongs" if one else "no longer belong"
+    return f"{blocks_in_words(blocks)} {belong} to the input: {what}; run the job again"
 
 
 def _conclusion_line(damages: int, blocks: int, marked: bool) -> str:
@@ -97,6 +129,8 @@ def _conclusion_line(damages: int, blocks: int, marked: bool) -> str:
     what = f"{damages} damaged"
     if not blocks:
         return f"{what}, no block among them: run the job again to repair it"
+    where = counted(blocks, "block")
     if not marked:
-        return f"{what}, in {blocks} blocks; the output cannot be written, so nothing is marked"
-    return f"{what}, in {blocks} blocks: run the job again to compute these blocks again"
+        return f"{what}, in {where}; the output cannot be written, so nothing is marked"
+    these = "this block" if blocks == 1 else "these blocks"
+    return f"{what}, in {where}: run the job again to compute {these} again"

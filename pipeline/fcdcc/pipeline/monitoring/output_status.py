@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 from fcdcc.storage import (
     Damage,
     DamageError,
+    InputError,
     OutputError,
     PredictionStore,
     Progress,
     damaged_blocks,
     find_foreign_files,
     hold,
+    inspect_output,
     open_predictions,
     salvage_predictions,
     verify,
 )
 from fcdcc.storage.errors import LockedError
 
+from ..formatting import counted
 from .summary import BlockFailure
+
+Compared = Literal["listing", "contents", "off"]
+"""How an output is compared with its input."""
 
 DAMAGED = "damaged: "
 """How the reason begins for which a block that was done must be computed again."""
@@ -80,16 +88,30 @@ class Verification:
         Whether that is recorded: it is not if the output cannot be written.
     foreign
         Files and folders that are no part of the output, and no damage.
+    outdated
+        Blocks that no longer belong to the input, by what differs: ``image_ids``, ``images``, or
+        ``removed``, if the input no longer has their images.
+    unknown
+        What is not known about that, in words; empty if everything is.
     """
 
     damage: tuple[Damage, ...]
     blocks: tuple[int, ...]
     marked: bool
     foreign: tuple[str, ...] = ()
+    outdated: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    unknown: str = ""
+
+    @property
+    def status(self) -> Literal["whole", "outdated", "damaged"]:
+        """What is the matter with the output, the worst of it."""
+        if self.damage:
+            return "damaged"
+        return "outdated" if self.outdated else "whole"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verification as plain values."""
-        return {"status": "damaged" if self.damage else "whole", **asdict(self)}
+        return {"status": self.status, **asdict(self)}
 
 
 def read_status(output: str) -> OutputStatus:
@@ -117,12 +139,20 @@ def read_status(output: str) -> OutputStatus:
     )
 
 
-def verify_output(output: str) -> Verification:
-    """Read all of an output again, and mark the damaged blocks for the next run.
+def verify_output(output: str, compare: Compared = "listing") -> Verification:
+    """Read all of an output again, mark the damaged blocks, and compare it with its input.
 
-    The records of these blocks are replaced by ones that say what is wrong; no data is deleted.
+    The records of damaged blocks are replaced by ones that say what is wrong; no data is deleted.
     Blocks that an earlier verification has marked are reported until they are repaired. An output
     that cannot be written is only read.
+
+    Parameters
+    ----------
+    output
+        Its location.
+    compare
+        How blocks are found that no longer belong to the input: by what its store lists, by its
+        contents, where the run recorded these, or not at all.
 
     Raises
     ------
@@ -133,24 +163,69 @@ def verify_output(output: str) -> Verification:
     """
     try:
         with hold(output):
-            return _verify(output, mark=True)
+            return _verify(output, compare, mark=True)
     except LockedError:
         raise
     except OutputError:
-        return _verify(output, mark=False)
+        return _verify(output, compare, mark=False)
 
 
-def _verify(output: str, mark: bool) -> Verification:
+def _verify(output: str, compare: Compared, mark: bool) -> Verification:
     found, foreign = verify(output), tuple(find_foreign_files(output))
     try:
         store = _store_of(output, found)
     except DamageError:  # its layout is damaged
         return Verification(tuple(found), (), marked=False, foreign=foreign)
-    found += _marked_before(store.progress(), found)
+    progress = store.progress()
+    found += _marked_before(progress, found)
     blocks = [block for block in damaged_blocks(found) if block < store.layout.blocks]
+    outdated: dict[str, tuple[int, ...]] = {}
+    unknown = ""
+    if compare != "off":
+        done = {int(block) for block in np.flatnonzero(progress.done)} - {*blocks}
+        outdated, unknown = _compare_with_input(store, progress, done, compare)
     if mark:
         _mark(store, blocks, found)
-    return Verification(tuple(found), tuple(blocks), mark, foreign)
+    return Verification(tuple(found), tuple(blocks), mark, foreign, outdated, unknown)
+
+
+def _compare_with_input(
+    store: PredictionStore, progress: Progress, done: set[int], compare: Compared
+) -> tuple[dict[str, tuple[int, ...]], str]:
+    """Return which blocks no longer belong to the input, and what is not known of that."""
+    known = {block for block in done if block in progress.inputs}
+    if not known:
+        return {}, _unrecorded(len(done)) if done else ""
+    # They import Zarr, which an output without such records does not need.
+    from fcdcc.storage.chunk_listing import list_chunks
+    from fcdcc.storage.images import open_identified_images
+    from fcdcc.storage.input_state import InputState
+
+    try:
+        run = inspect_output(store.url)
+        identity = {} if run is None else run.fingerprint.fields.get("input")
+        source = open_identified_images(identity if isinstance(identity, dict) else {})
+        removed = {block for block in known if store.layout.bounds(block)[1] > source.images}
+        source = source.with_limit(min(store.layout.images, source.images))
+        state = InputState(source, list_chunks(source), contents=compare == "contents")
+        result = state.compare(progress.inputs, store.layout, known - removed, {})
+    except InputError as error:
+        return {}, f"whether the blocks still belong to the input is not known: {error}"
+    by_change = {"image_ids": "ids", "images": "images"}
+    outdated = {
+        name: tuple(sorted(block for block, found in result.changed.items() if found == change))
+        for name, change in by_change.items()
+    } | {"removed": tuple(sorted(removed))}
+    return {name: blocks for name, blocks in outdated.items() if blocks}, (
+        _unrecorded(len(done) - len(known)) if len(known) < len(done) else ""
+    )
+
+
+def _unrecorded(blocks: int) -> str:
+    return (
+        f"whether {counted(blocks, 'block still belongs', 'blocks still belong')} to the input is "
+        "not known: an older version made them"
+    )
 
 
 def _store_of(output: str, found: Iterable[Damage]) -> PredictionStore:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+Reason = Literal["image_ids", "images", "absent_chunks"]
+
+REASONS: dict[Reason, str] = {
+    "image_ids": "other image ids",
+    "images": "changed images",
+    "absent_chunks": "chunks that were missing before",
+}
+"""Why blocks that were done are made again, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,15 @@ class Summary:
     sample
         What a few images became before the network: types, and the smallest, largest and mean
         value per channel; None if nothing was computed or they could not be read.
+    blocks_redone
+        Blocks that were done before the run, and that it had to make again because they were made
+        from other images than there are now.
+    redone
+        How many of them for which reason: ``image_ids`` (their rows have other ids), ``images``
+        (their images were changed or written anew), ``absent_chunks`` (chunks of their images were
+        not stored before).
+    images_removed
+        Images that the input no longer has at its end, and whose predictions were removed.
     """
 
     status: Literal["complete", "incomplete"]
@@ -101,6 +119,9 @@ class Summary:
     blocks_provisional: int = 0
     chunks_absent: int = 0
     sample: dict[str, Any] | None = None
+    blocks_redone: int = 0
+    redone: dict[str, int] = field(default_factory=dict)
+    images_removed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""

@@ -8,74 +8,34 @@ were absent when it was made, and a later run makes the block again once one of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
-from fcdcc.storage import BlockLayout, ImageSource, InputError, Progress
-from fcdcc.storage.chunk_listing import AbsentChunks, ChunkListing, Region, list_chunks
+from fcdcc.storage import ImageSource, InputError
+from fcdcc.storage.chunk_listing import AbsentChunks, ChunkListing, list_chunks
+
+from ..formatting import counted
 
 logger = logging.getLogger(__name__)
 
 
-def look_for_chunks(
-    source: ImageSource, regions: Sequence[Region] | None = None
-) -> ChunkListing | None:
+def look_for_chunks(source: ImageSource, *, changes_matter: bool = False) -> ChunkListing | None:
     """Return which chunks are stored; None, with a line in the log, if that is not known.
 
-    ``regions`` is what is looked at; by default everything.
+    With ``changes_matter`` the line says that changes of the images are not known, either.
     """
+    changes = ", and so do images that change, unless --compare contents reads them"
+    also = changes if changes_matter else ""
     try:
-        found = list_chunks(source, regions)
+        found = list_chunks(source)
     except InputError as error:
-        logger.warning("%s; chunks that are not stored go unnoticed", error)
+        logger.warning("%s; chunks that are not stored go unnoticed%s", error, also)
         return None
     if found is None:
         logger.warning(
-            "the store of the images does not list its chunks; those that are not stored go "
-            "unnoticed, and are read as the fill value"
-        )
-    return found
-
-
-def regions_of(layout: BlockLayout, blocks: Iterable[int]) -> list[Region]:
-    """Return the images of some blocks, as few runs of images as possible; rows are left out."""
-    regions: list[Region] = []
-    for start, stop in sorted({layout.bounds(block) for block in blocks}):
-        if regions and regions[-1][1] >= start:
-            regions[-1] = (regions[-1][0], max(stop, regions[-1][1]), None)
-        else:
-            regions.append((start, stop, None))
-    return regions
-
-
-def without_blocks_to_make_again(
-    recorded: Progress, layout: BlockLayout, source: ImageSource, *, absence_fails: bool
-) -> tuple[Progress, ChunkListing | None]:
-    """Return which blocks stay done, and which chunks the other blocks find stored.
-
-    Blocks whose absent chunks may be there now do not stay done; with ``absence_fails`` none does
-    that was made without some of its chunks. The store is listed once, and only if there is a
-    block that needs it; else, or if it cannot be listed, the listing is None.
-    """
-    made_without = {
-        block: AbsentChunks.from_json(noted) for block, noted in recorded.provisional.items()
-    }
-    wanted = {*recorded.pending, *made_without}
-    listing = look_for_chunks(source, regions_of(layout, wanted)) if wanted else None
-    again = [
-        block
-        for block, chunks in made_without.items()
-        if absence_fails or (listing is not None and listing.has_any(chunks))
-    ]
-    if again:
-        logger.warning(
-            "%d blocks are made again: chunks of their images were not stored%s",
-            len(again), "" if absence_fails else ", and are now",
+            "the store of the images does not list its chunks; those that are not stored are read "
+            "as the fill value and go unnoticed%s", also,
         )  # fmt: skip
-    done = recorded.done.copy()
-    done[again] = False
-    kept = {block: noted for block, noted in recorded.provisional.items() if done[block]}
-    return replace(recorded, done=done, provisional=kept), listing
+    return found
 
 
 def total_of(absent: Mapping[int, AbsentChunks]) -> int:
@@ -93,7 +53,8 @@ def absence_text(listing: ChunkListing) -> str:
     absent = listing.absent().count
     if not absent:
         return ""
+    are = "is not stored and is" if absent == 1 else "are not stored and are"
     return (
-        f"{absent} of {listing.total} chunks are not stored and are read as the fill value; blocks "
-        "that need them are made again once they are there"
+        f"{absent} of {counted(listing.total, 'chunk')} {are} read as the fill value; blocks that "
+        "need what is missing are made again once it is there"
     )

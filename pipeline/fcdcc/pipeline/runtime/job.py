@@ -30,13 +30,15 @@ from fcdcc.storage import (
     inspect_output,
     predictions_of,
 )
-from fcdcc.storage.chunk_listing import ChunkListing
+from fcdcc.storage.block_inputs import INPUT, BlockInput
+from fcdcc.storage.input_state import InputState
 from fcdcc.storage.records import ABSENT
 
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
 from ..anyk.queries import anyk_waiting
 from ..errors import ClusterLostError, PluginRefusedError, bad_values_refused, output_begun
+from ..formatting import counted
 from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
 from ..model.interpreter import network_shapes
@@ -52,11 +54,12 @@ from ..plans.row_layout import analysed, row_layout
 from ..stored_forms import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
-from .absence import absence_text, look_for_chunks, without_blocks_to_make_again
+from .absence import absence_text
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import Cluster, open_cluster, translate_connection_loss
 from .fork_server import start_fork_server, uses_fork_server
 from .image_sample import look_at_images
+from .input_changes import Redone, blocks_to_make_again, look_at_input
 from .job_plan import (
     apply_saved_plan,
     forecast_of_run,
@@ -72,11 +75,12 @@ from .output import (
     check_continued,
     check_stored,
     create_output,
-    grow_output,
     how_made,
+    images_to_remove,
     is_same_job,
     job_fingerprint,
     make_room,
+    resize_output,
     write_block,
 )
 from .plugins import register_plugins
@@ -146,25 +150,18 @@ def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
         planned = _plan_job(job, None, progress, clusters)
     with hold(config.output):
         stored = _stored_run(job)
-        recorded = listing = None
+        earlier: _EarlierWork | None = None
+        progress.step("looking at the images")
         if stored is not None:
             check_continued(stored, config, job.fingerprint)
-            known = predictions_of(config.output, stored, job.source.images)
-            recorded, listing = without_blocks_to_make_again(
-                known.progress(), known.layout, job.source, absence_fails=config.absent == "fail"
-            )
-            if not recorded.pending:
-                return _finish(job, stored, recorded)
-        else:
-            listing = look_for_chunks(job.source)
+            earlier = _look_at_earlier_work(job, stored)
+            if not earlier.recorded.pending:
+                return _finish(job, stored, earlier)
+        state = look_at_input(job.source, config) if earlier is None else earlier.state
         try:
             if planned is None or stored is not None:
                 planned = _plan_job(job, stored, progress, clusters, planned)
-            store = None
-            if stored is not None:
-                with output_begun():
-                    store = grow_output(config, job.source, planned.spec)
-            return _run_pending_blocks(planned, store, recorded, listing, progress, clusters)
+            return _run_pending_blocks(planned, earlier, state, progress, clusters)
         except BaseException:
             clusters.close()  # while the lock is held: tasks of this run may still write blocks
             raise
@@ -188,6 +185,49 @@ class _PlannedJob(_CheckedJob):
     plan: Plan
     spec: PredictionSpec
     cluster: Cluster | None
+
+
+@dataclass(frozen=True)
+class _EarlierWork:
+    """What earlier runs made of a job, compared with the images as they are now.
+
+    Parameters
+    ----------
+    store
+        The output, with the images that there are now.
+    recorded
+        Which of its blocks are done and stay.
+    state
+        The images as they are now.
+    redone
+        Which blocks that were done are made again.
+    images_removed
+        Images at the end of the output that are no longer there.
+    """
+
+    store: PredictionStore
+    recorded: Progress
+    state: InputState
+    redone: Redone
+    images_removed: int
+
+    def count(self, counters: RunCounters) -> None:
+        """Give the counters of a run what they say of earlier runs."""
+        counters.note_absent(self.recorded.provisional)
+        counters.redone = self.redone.counts
+        counters.images_removed = self.images_removed
+
+    def bring_up_to_date(self, job: _CheckedJob, spec: PredictionSpec) -> PredictionStore:
+        """Remove what is no longer true from the output, and give it the length of the input.
+
+        Predictions are removed before the image ids are replaced, so that no image ever has the
+        prediction of another one.
+        """
+        with output_begun():
+            if self.recorded.pending or self.images_removed:
+                self.store.clear(self.recorded)
+            self.store.renew(self.redone.renewed)
+            return resize_output(job.config, job.source, spec)
 
 
 def _check_job(config: JobConfig) -> _CheckedJob:
@@ -267,21 +307,38 @@ def _prediction_spec(job: _CheckedJob, batch: int, band: int | None) -> Predicti
     return PredictionSpec.of(job.config, job.source, shape, dtype, bands)
 
 
-def _finish(job: _CheckedJob, stored: StoredRun, recorded: Progress) -> Summary:
+def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun) -> _EarlierWork:
+    """Return which blocks of a stored output stay as they are; the log says why others do not."""
+    config, source = job.config, job.source
+    removed = images_to_remove(config, source)
+    if removed:
+        logger.warning(
+            "%s at the end of the output: the input has %d now, and the predictions of the others "
+            "are removed",
+            counted(removed, "image is too many", "images are too many"), source.images,
+        )  # fmt: skip
+    store = predictions_of(config.output, stored, source.images)
+    state = look_at_input(source, config)
+    recorded, redone = blocks_to_make_again(
+        store.progress(), store, state, absence_fails=config.absent == "fail"
+    )
+    return _EarlierWork(store, recorded, state, redone, removed)
+
+
+def _finish(job: _CheckedJob, stored: StoredRun, earlier: _EarlierWork) -> Summary:
     """Mend what describes an output of which every block is done, and return the summary."""
     spec = _prediction_spec(job, stored.batch, stored.arrays[0].band)
     check_stored(stored, spec, stored.batch, job.config)
-    store = grow_output(job.config, job.source, spec)
-    counters = RunCounters(store.fingerprint, store.layout, recorded.done)
-    counters.note_absent(recorded.provisional)
+    store = earlier.bring_up_to_date(job, spec)
+    counters = RunCounters(store.fingerprint, store.layout, earlier.recorded.done)
+    earlier.count(counters)
     return counters.summary()
 
 
 def _run_pending_blocks(
     job: _PlannedJob,
-    store: PredictionStore | None,
-    recorded: Progress | None,
-    listing: ChunkListing | None,
+    earlier: _EarlierWork | None,
+    state: InputState,
     progress: Watcher,
     clusters: ExitStack,
 ) -> Summary:
@@ -291,47 +348,49 @@ def _run_pending_blocks(
     ----------
     job
         With its plan.
-    store, recorded
-        The output and which of its blocks are done; None if it must be created, which happens only
-        once a cluster is there.
-    listing
-        Which chunks of the images are stored; None if that is not known.
+    earlier
+        What earlier runs made; None if the output must be created, which happens only once a
+        cluster is there.
+    state
+        The images as they are now.
     progress
         Shows how far the run is.
     clusters
         Closes a cluster that is opened here.
     """
     layout = job.spec.arrays[0].layout(job.source.images, job.plan.batch)
-    if recorded is None:
+    if earlier is None:
         pending, done_before = list(range(layout.blocks)), np.zeros(layout.blocks, np.bool_)
+        digest = job.fingerprint.digest
     else:  # blocks that failed come last, because they may kill workers again
+        recorded = earlier.recorded
         pending = sorted(recorded.pending, key=recorded.failed.__contains__)
-        done_before = recorded.done
-    digest = job.fingerprint.digest if store is None else store.fingerprint
+        done_before, digest = recorded.done, earlier.store.fingerprint
     counters = RunCounters(digest, layout, done_before, job.plan.in_flight)
     if not pending:
         return counters.summary()
-    if recorded is not None:
-        counters.note_absent(recorded.provisional)
-    if listing is not None and (text := absence_text(listing)):
+    if earlier is not None:
+        earlier.count(counters)
+    if state.listing is not None and (text := absence_text(state.listing)):
         logger.warning("chunks of the images: %s", text)
-    counters.sample = look_at_images(job.source, job.preparation, job.network, listing)
+    counters.sample = look_at_images(job.source, job.preparation, job.network, state.listing)
     cluster = job.cluster
     if cluster is None:
         progress.step("starting the cluster")
         cluster = clusters.enter_context(open_cluster(job.config))
-    if store is None or recorded is None:
+    if earlier is None:
         make_room(job.config)
         store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
     else:
-        store.clear(recorded)
+        store = earlier.bring_up_to_date(job, job.spec)
     with output_begun():
         counters.forecast = forecast_of_run(
             job.config, job.plan, job.network, cluster, job.source.images
         )
-        summary = _JobRun(job, store, cluster, counters, progress, listing).complete(pending)
+        summary = _JobRun(job, store, cluster, counters, progress, state).complete(pending)
     store.compact()
-    logger.info("the run ends: %s, %d blocks failed", summary.status, summary.blocks_failed)
+    failed = counted(summary.blocks_failed, "block")
+    logger.info("the run ends: %s, %s failed", summary.status, failed)
     return summary
 
 
@@ -350,8 +409,8 @@ class _JobRun:
         Count what happens, over all reconnections.
     progress
         Shows how far the run is.
-    listing
-        Which chunks of the images were stored before any was read; None if that is not known.
+    state
+        The images as they were before any was read.
     """
 
     def __init__(
@@ -361,7 +420,7 @@ class _JobRun:
         cluster: Cluster,
         counters: RunCounters,
         progress: Watcher,
-        listing: ChunkListing | None,
+        state: InputState,
     ) -> None:
         self._job = job
         self._store = store
@@ -370,8 +429,10 @@ class _JobRun:
         self._progress = progress
         self._executable = Executable(job.network, job.plan, job.config.engine)
         self._chunks = stored_chunks(job.config, job.source, job.plan)
-        self._listing = listing
         self._has_plugin = True
+        self._state = state
+        self._inputs: dict[int, BlockInput] = {}
+        """What blocks that have not ended are made from, as it was before their first attempt."""
         self._id = _new_run_id()
 
     def complete(self, pending: Sequence[int]) -> Summary:
@@ -469,6 +530,7 @@ class _JobRun:
         polled = time.monotonic()
         for outcome in outcomes:
             if outcome is not None:
+                self._inputs.pop(outcome.block, None)
                 self._counters.add(outcome)
                 self._log_and_record(outcome)
             if outcome is None or time.monotonic() - polled > POLL_SECONDS:
@@ -553,8 +615,8 @@ class _JobRun:
                 yield job
                 continue
             error = InputError(
-                f"{absent.count} chunks of its images are not stored ({absent}); run the job again "
-                "when they are there, or with --absent redo"
+                f"chunks of its images are not stored ({absent}); run the job again when these are "
+                "there, or with --absent redo"
             )
             outcome = BlockOutcome(block, error)
             self._counters.add(outcome)
@@ -579,8 +641,14 @@ class _JobRun:
                 job.network, job.plan, content, band,
                 attempt.mode, attempt.number, attempt.allowed_workers,
             )  # fmt: skip
-        details: dict[str, Json] = {"made": how_made(job.plan, attempt.mode)}
-        absent = None if self._listing is None else self._listing.absent(read.regions)
+        if block not in self._inputs:
+            self._inputs[block] = self._state.block_input(start, stop, _rows_read(read, band))
+        details: dict[str, Json] = {
+            "made": how_made(job.plan, attempt.mode),
+            INPUT: self._inputs[block].as_json(),
+        }
+        listing = self._state.listing
+        absent = None if listing is None else listing.absent(read.regions)
         if absent is not None and absent.count:
             self._counters.absent[block] = absent
             details[ABSENT] = absent.as_json()
@@ -597,6 +665,14 @@ class _JobRun:
         )
         kept = tuple(read.kept(stop - start)) if attempt.mode is None else None
         return BlockJob(block, {**read.tasks, **graph.tasks, write.key: write}, write.key, kept)
+
+
+def _rows_read(read: StoreReader, band: Rows | None) -> tuple[int, int] | None:
+    """Return the rows of the images that a block needs, first and last + 1; None for all."""
+    rows = [rows for _, _, rows in read.regions if rows is not None]
+    if band is None or len(rows) < len(read.regions) or not rows:
+        return None
+    return min(part.start for part in rows), max(part.stop for part in rows)
 
 
 def _new_run_id() -> str:

@@ -18,15 +18,18 @@ from fcdcc.storage import (
     ImageSource,
     Json,
     OutputArray,
+    OutputError,
     PredictionStore,
     Preparation,
     StoredRun,
     check_fingerprint,
     create_predictions,
     inspect_output,
+    open_predictions,
     resize_predictions,
     set_aside,
 )
+from fcdcc.storage.locations import normalise, shown
 
 from ..errors import OptionError
 from ..graph import RetryMode
@@ -205,9 +208,30 @@ def make_room(config: JobConfig) -> None:
     logger.warning("the earlier output was renamed to %s", set_aside(config.output))
 
 
-def grow_output(config: JobConfig, source: ImageSource, spec: PredictionSpec) -> PredictionStore:
-    """Extend a stored output to the length of the input, and return it."""
-    return resize_predictions(config.output, source.images, _coordinates(source, spec))
+def images_to_remove(config: JobConfig, source: ImageSource) -> int:
+    """Return how many images at the end of a stored output the input no longer has.
+
+    Raises
+    ------
+    OutputError
+        If ``--limit`` leaves out images that the output has.
+    """
+    try:
+        stored = open_predictions(config.output).layout.images
+    except DamageError:  # resizing mends it
+        return 0
+    if stored > source.images and source.images < source.shape[0]:
+        raise OutputError(
+            f"{shown(normalise(config.output))} holds predictions for {stored} images and --limit "
+            f"is {source.images}: raise --limit, or use another output"
+        )
+    return max(0, stored - source.images)
+
+
+def resize_output(config: JobConfig, source: ImageSource, spec: PredictionSpec) -> PredictionStore:
+    """Bring a stored output to the length and the labels of the input, and return it."""
+    labels = _coordinates(source, spec)
+    return resize_predictions(config.output, source.images, labels, may_shrink=True)
 
 
 def write_block(

@@ -60,6 +60,10 @@ class RunCounters:
         """What a few images become."""
         self.absent: dict[int, AbsentChunks] = {}
         """For blocks that need chunks of the images that are not stored: these chunks."""
+        self.redone: dict[str, int] = {}
+        """How many blocks that were done are made again, by the reason."""
+        self.images_removed = 0
+        """Images of the output that the input no longer has."""
         self._fingerprint = fingerprint
         self._layout = layout
         self._in_flight = in_flight
@@ -204,6 +208,9 @@ class RunCounters:
             blocks_provisional=len(provisional),
             chunks_absent=total_of(self.absent),
             sample=None if self.sample is None else self.sample.to_dict(),
+            blocks_redone=sum(self.redone.values()),
+            redone=self.redone,
+            images_removed=self.images_removed,
             planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
         )
 

@@ -1,0 +1,146 @@
+"""Blocks that an earlier run made from other images than there are now are made again.
+
+The record of a block says what it was made from (:mod:`fcdcc.storage.block_inputs`). A run looks at
+the images before it reads any, compares, and does the blocks that differ again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fcdcc.storage import ImageSource, InputError, PredictionStore, Progress
+from fcdcc.storage.block_inputs import BlockInput
+from fcdcc.storage.chunk_listing import AbsentChunks, Tells
+from fcdcc.storage.coordinates import read_values
+from fcdcc.storage.input_state import InputState, is_small
+
+from ..formatting import counted
+from ..monitoring.summary import REASONS, Reason
+from ..options import JobConfig
+from .absence import look_for_chunks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Redone:
+    """Blocks that were done and are made again.
+
+    Parameters
+    ----------
+    reasons
+        Why, by block.
+    renewed
+        Blocks that stay, and whose records are brought up to date.
+    """
+
+    reasons: Mapping[int, Reason] = field(default_factory=dict)
+    renewed: Mapping[int, BlockInput] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many blocks are made again for each reason that there is."""
+        given = [*self.reasons.values()]
+        return {reason: given.count(reason) for reason in REASONS if reason in given}
+
+
+def look_at_input(source: ImageSource, config: JobConfig) -> InputState:
+    """Return what the images of a job are now; the log says what cannot be known of them."""
+    contents = config.compare == "contents"
+    needs_listing = not contents and not is_small(source)
+    listing = look_for_chunks(source, changes_matter=needs_listing)
+    if listing is not None and listing.tells is Tells.NOTHING and needs_listing:
+        logger.warning(
+            "the store of the images says neither when its chunks were written nor what they hold; "
+            "images that change and keep their size go unnoticed, unless --compare contents reads "
+            "them"
+        )
+    return InputState(source, listing, contents=contents)
+
+
+def blocks_to_make_again(
+    recorded: Progress,
+    store: PredictionStore,
+    state: InputState,
+    *,
+    absence_fails: bool,
+) -> tuple[Progress, Redone]:
+    """Return which blocks stay done, and why others do not; the log has a line for each reason.
+
+    Parameters
+    ----------
+    recorded
+        Which blocks are done by their records.
+    store
+        The output, with the images that there are now.
+    state
+        The images as they are now.
+    absence_fails
+        Whether no block stays done that was made without some of its chunks.
+    """
+    reasons: dict[int, Reason] = {}
+    for block, noted in recorded.provisional.items():
+        chunks = AbsentChunks.from_json(noted)
+        if absence_fails or (state.listing is not None and state.listing.has_any(chunks)):
+            reasons[block] = "absent_chunks"
+    blocks = (block for block in _done(recorded) if block not in reasons)
+    stored_ids = None if _all_known(recorded) else _ids_in(store, state.source)
+    found = state.compare(recorded.inputs, store.layout, blocks, recorded.grown, stored_ids)
+    for block, change in found.changed.items():
+        reasons[block] = "image_ids" if change == "ids" else "images"
+    if found.unknown:
+        logger.warning(
+            "%s by an older version that did not record what a block was made from: whether "
+            "images changed since is not known; use another output to make them again",
+            counted(len(found.unknown), "block was made", "blocks were made"),
+        )
+    if found.unread and state.compares_pixels:
+        logger.warning(
+            "%s by a run that did not read their images to compare them later: whether these "
+            "changed since is not known",
+            counted(len(found.unread), "block was made", "blocks were made"),
+        )
+    redone = Redone(reasons, found.renewed)
+    for reason, number in redone.counts.items():
+        logger.warning("%s", _line(reason, number, absence_fails))
+    done = recorded.done.copy()
+    done[[*reasons]] = False
+    kept = {block: noted for block, noted in recorded.provisional.items() if done[block]}
+    grown = {block: stop for block, stop in recorded.grown.items() if block not in reasons}
+    return replace(recorded, done=done, provisional=kept, grown=grown), redone
+
+
+def _line(reason: str, number: int, absence_fails: bool) -> str:
+    """Return what the log says of the blocks that are made again for a reason."""
+    again = counted(number, "block is made again", "blocks are made again")
+    its = "its" if number == 1 else "their"
+    if reason == "image_ids":
+        return f"{again}: {its} images have other ids than before"
+    if reason == "images":
+        return f"{again}: {its} images were changed, or written anew, since"
+    now = "" if absence_fails else ", and are now"
+    return f"{again}: chunks of {its} images were not stored{now}"
+
+
+def _done(recorded: Progress) -> Iterator[int]:
+    return (int(block) for block in recorded.done.nonzero()[0])
+
+
+def _all_known(recorded: Progress) -> bool:
+    known = recorded.inputs.known
+    return bool(known[recorded.done].all()) and all(known[block] for block in recorded.grown)
+
+
+def _ids_in(store: PredictionStore, source: ImageSource) -> NDArray[Any] | None:
+    """Return the image ids in an output; None if there are none that can be read."""
+    if source.ids_name is None:
+        return None
+    try:
+        return read_values(store.url, source.ids_name, 0, source.images)
+    except InputError:
+        return None

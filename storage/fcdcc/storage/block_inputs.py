@@ -1,0 +1,131 @@
+"""What blocks were made from, as their records say it.
+
+The record of a block has digests of the image ids of its rows and of what the store said of the
+chunks that hold them, before any was read. Where a change might not show in these, it has a digest
+of the pixels, too. Digests are 16 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checksummed_json import Json
+
+__all__ = ["DIGEST_BYTES", "INPUT", "BlockInput", "RecordedInputs"]
+
+INPUT = "input"
+"""Member of a record's details: what the block was made from."""
+
+DIGEST_BYTES = 16
+"""Length of a digest."""
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """What one block was made from.
+
+    Parameters
+    ----------
+    ids
+        Digest of the image ids; empty if the images have none.
+    chunks
+        Digest of what the store said of the chunks; empty if it does not list them.
+    pixels
+        Digest of the pixels as they are stored; empty if they were not read for it.
+    fresh
+        Whether chunks were so new that a change right after may not show in ``chunks``.
+    rows
+        The rows of the images that the block needs, first and last + 1; None for all.
+    """
+
+    ids: bytes = b""
+    chunks: bytes = b""
+    pixels: bytes = b""
+    fresh: bool = False
+    rows: tuple[int, int] | None = None
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the members that a record has."""
+        digests = {"ids": self.ids, "chunks": self.chunks, "pixels": self.pixels}
+        members: dict[str, Json] = {n: value.hex() for n, value in digests.items() if value}
+        if self.fresh:
+            members["fresh"] = True
+        if self.rows is not None:
+            members["rows"] = [*self.rows]
+        return members
+
+    @classmethod
+    def from_json(cls, value: Json) -> BlockInput | None:
+        """Return what :meth:`as_json` returned; None if it is something else."""
+        if not isinstance(value, dict):
+            return None
+        try:
+            ids, chunks, pixels = (
+                bytes.fromhex(str(value.get(name, ""))) for name in ("ids", "chunks", "pixels")
+            )
+        except ValueError:
+            return None
+        if any(len(found) not in (0, DIGEST_BYTES) for found in (ids, chunks, pixels)):
+            return None
+        rows = value.get("rows")
+        if rows is None:
+            return cls(ids, chunks, pixels, bool(value.get("fresh")))
+        numbers = [row for row in rows if isinstance(row, int)] if isinstance(rows, list) else []
+        if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
+            return None
+        return cls(ids, chunks, pixels, bool(value.get("fresh")), (numbers[0], numbers[1]))
+
+
+_PLAIN = np.dtype([("ids", np.uint8, DIGEST_BYTES), ("chunks", np.uint8, DIGEST_BYTES)])
+_NO_DIGEST = bytes(DIGEST_BYTES)
+
+
+class RecordedInputs(Mapping[int, BlockInput]):
+    """What the records of many blocks say, by block; few bytes for each.
+
+    Parameters
+    ----------
+    blocks
+        Number of blocks.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        self._known = np.zeros(blocks, np.bool_)
+        self._plain = np.zeros(blocks, _PLAIN)
+        self._others: dict[int, BlockInput] = {}
+
+    def note(self, block: int, found: BlockInput | None) -> None:
+        """Note what the latest record of a block says; None if it says nothing."""
+        self._others.pop(block, None)
+        self._known[block] = found is not None
+        if found is None:
+            return
+        if found != BlockInput(found.ids, found.chunks):
+            self._others[block] = found
+            return
+        values = (found.ids or _NO_DIGEST, found.chunks or _NO_DIGEST)
+        self._plain[block] = tuple(np.frombuffer(value, np.uint8) for value in values)
+
+    def __getitem__(self, block: int) -> BlockInput:
+        if not 0 <= block < len(self._known) or not self._known[block]:
+            raise KeyError(block)
+        if block in self._others:
+            return self._others[block]
+        found = (self._plain[block][name].tobytes() for name in ("ids", "chunks"))
+        ids, chunks = (b"" if value == _NO_DIGEST else value for value in found)
+        return BlockInput(ids, chunks)
+
+    def __iter__(self) -> Iterator[int]:
+        return (int(block) for block in np.flatnonzero(self._known))
+
+    def __len__(self) -> int:
+        return int(self._known.sum())
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(blocks,) bool: which blocks have a record that says what they were made from."""
+        return self._known
