@@ -239,7 +239,8 @@ class ConvChecksum:
         self._filters_last = self._checksum_filters.movedim(1, -1).flatten(1)
         overlaps = (-(-size // step) for size, step in zip(self.kernel, self.stride, strict=True))
         self._overlap = math.prod(overlaps)
-        self._position_weights: dict[tuple[int, ...], _PositionWeights] = {}
+        self._position_weights: dict[tuple[tuple[int, ...], torch.dtype], _PositionWeights] = {}
+        self._filter_columns: dict[torch.dtype, torch.Tensor] = {}
 
     def check(
         self,
@@ -300,7 +301,7 @@ class ConvChecksum:
     def _check_positions(
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
     ) -> Residues:
-        weights = self._weights_for(tuple(x.shape[2:]))
+        weights = self._weights_for(tuple(x.shape[2:]), _summable(x[:0]).dtype)
         differences = self._sums_of_output(y, weights) - self._sums_of_input(x, weights)
         if added is not None:
             differences -= self._sums_of_output(added, weights)
@@ -312,16 +313,15 @@ class ConvChecksum:
         """Return (images, sums) float64: outputs weighted by filter and position."""
         y = _summable(y)
         images = len(y)
-        by_filter = self._filter_weights.to(y.dtype)
         last = _channels_last_view(y)
         if last is not None:
-            sums = last.reshape(-1, last.shape[-1]) @ by_filter.T
+            sums = last.reshape(-1, last.shape[-1]) @ self._by_filter(y.dtype)
             by_position = sums.reshape(images, -1, self.sums).to(torch.float64)
-            return torch.einsum("bps,sp->bs", by_position, weights.whole)
+            return (by_position * weights.whole.T).sum(dim=1)
         sums = y.reshape(-1, y.shape[-1]) @ weights.last.to(y.dtype).T
         others = sums.reshape(images, y.shape[1], -1, self.sums).to(torch.float64)
-        by_position = torch.einsum("bnqs,sq->bns", others, weights.others)
-        return torch.einsum("bns,sn->bs", by_position, self._filter_weights)
+        by_filter = (others * weights.others.T).sum(dim=2)
+        return (by_filter * self._filter_weights.T).sum(dim=1)
 
     def _sums_of_input(self, x: torch.Tensor, weights: _PositionWeights) -> torch.Tensor:
         """Return (images, sums) float64: what the outputs' sums must be, without bias."""
@@ -330,40 +330,41 @@ class ConvChecksum:
         last = _channels_last_view(x)
         whole = x.contiguous() if last is None else last
         outer = images * channels if last is None else images
-        summed = weights.first.apply(whole.reshape(outer, space[0], -1))  # (outer, sums, K, inner)
-        found = []
-        for number in range(self.sums):
-            value, lines = summed[:, number], outer * self.kernel[0]
-            for axis, size in enumerate(space[1:], start=1):
-                of_axis = weights.axes[axis - 1][number].to(x.dtype)  # (K, size)
-                value = torch.matmul(of_axis, value.reshape(lines, size, -1))
-                lines *= self.kernel[axis]
-            order = self._filters_first if last is None else self._filters_last
-            found.append(value.reshape(images, -1).to(torch.float64) @ order[number])
-        return torch.stack(found, dim=1)
+        value = weights.first.apply(whole.reshape(outer, space[0], -1))  # (outer, sums, K, inner)
+        for of_axis, size in zip(weights.axes, space[1:], strict=True):
+            split = value.reshape(*value.shape[:-1], size, -1)
+            value = torch.matmul(
+                of_axis.reshape(self.sums, *[1] * (split.ndim - 4), -1, size), split
+            )
+        if last is None:
+            parts = value.reshape(images, channels, self.sums, -1).transpose(1, 2).flatten(2)
+            return (parts.to(torch.float64) * self._filters_first).sum(dim=-1)
+        parts = value.reshape(images, self.sums, -1)
+        return (parts.to(torch.float64) * self._filters_last).sum(dim=-1)
 
     def _position_bounds(
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
     ) -> torch.Tensor:
         filters, positions = y.shape[1], math.prod(y.shape[2:])
         unit = _unit(x, y)
-        products = self._norm * math.sqrt(self._overlap) * _norms(x)
-        size = products.clone()
-        if self._bias_norm is not None:
-            size += self._bias_norm * math.sqrt(positions)
-        if added is not None:
-            size += _norms(added)
-        length = x.shape[-1] + filters
-        of_sums = math.sqrt(length / self._reduction) * products
-        of_output = size * (1 + math.sqrt(filters / self._reduction))
-        of_products = products * (1 + math.sqrt(self._reduction) / _SAME_SIGN)
-        bounds = ROUNDING_FACTOR * unit * (of_products + of_sums + of_output)
         coarse = max(_roundoff(x.dtype), _roundoff(y.dtype))
-        if coarse > unit:
-            bounds = bounds + ROUNDING_FACTOR * coarse * size
+        of_filters = self._norm * math.sqrt(self._overlap)
+        of_bias = (self._bias_norm or 0.0) * math.sqrt(positions)
+        of_products = 1 + math.sqrt(self._reduction) / _SAME_SIGN
+        of_products += math.sqrt((x.shape[-1] + filters) / self._reduction)
+        of_output = (
+            1 + math.sqrt(filters / self._reduction) + (coarse / unit if coarse > unit else 0)
+        )
         # Numbers that are too small for the dtype become zero.
-        bounds += ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
-        return torch.where(torch.isfinite(size) & (size < _LARGEST), bounds, math.inf)
+        least = ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
+        norms_added = [0.0] * len(x) if added is None else _norms(added)
+        bounds = []
+        for norm, norm_added in zip(_norms(x), norms_added, strict=True):
+            products = of_filters * norm
+            size = products + of_bias + norm_added
+            bound = ROUNDING_FACTOR * unit * (products * of_products + size * of_output) + least
+            bounds.append(bound if size < _LARGEST else math.inf)  # NaN is not smaller
+        return torch.tensor(bounds, dtype=torch.float64)
 
     # ---------------------------------------------- filters, images and both
 
@@ -436,13 +437,21 @@ class ConvChecksum:
             )
         )
 
-    def _weights_for(self, space: tuple[int, ...]) -> _PositionWeights:
+    def _by_filter(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the weights of the filters, (N, sums)."""
+        found = self._filter_columns.get(dtype)
+        if found is None:
+            found = self._filter_columns[dtype] = self._filter_weights.to(dtype).T.contiguous()
+        return found
+
+    def _weights_for(self, space: tuple[int, ...], dtype: torch.dtype) -> _PositionWeights:
         """Return the weights of the positions for an input of this size, made once."""
-        found = self._position_weights.get(space)
+        found = self._position_weights.get((space, dtype))
         if found is None:
             if len(self._position_weights) >= _MAX_SIZES:
                 self._position_weights.clear()
-            found = self._position_weights[space] = self._make_weights(space)
+            found = self._make_weights(space).in_dtype(dtype)
+            self._position_weights[space, dtype] = found
         return found
 
     def _make_weights(self, space: tuple[int, ...]) -> _PositionWeights:
@@ -501,6 +510,14 @@ class _PositionWeights(NamedTuple):
     whole: torch.Tensor
     total: torch.Tensor
 
+    def in_dtype(self, dtype: torch.dtype) -> _PositionWeights:
+        """Return the same with the weights that meet tensors of a dtype in that dtype."""
+        first = self.first._replace(
+            basis=self.first.basis.to(dtype), combine=self.first.combine.to(dtype)
+        )
+        axes = tuple(axis.to(dtype) for axis in self.axes)
+        return self._replace(first=first, axes=axes, last=self.last.to(dtype))
+
 
 class _AxisMap(NamedTuple):
     """Which element of the input meets which element of the kernel in which output, on one axis."""
@@ -539,10 +556,10 @@ class _FirstAxis(NamedTuple):
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Return (outer, sums, kernel, inner) for (outer, size, inner)."""
-        made = torch.matmul(self.basis.to(x.dtype), x)
+        made = torch.matmul(self.basis, x)
         if len(self.combine):
             made = torch.cat([made, x[:, self.edges]], dim=1)
-            made = torch.matmul(self.combine.to(x.dtype), made)
+            made = torch.matmul(self.combine, made)
         return made.reshape(len(x), self.sums, -1, x.shape[-1])
 
     @classmethod
@@ -619,17 +636,19 @@ def _channels_last_view(value: torch.Tensor) -> torch.Tensor | None:
     return moved if moved.is_contiguous() else None
 
 
-def _norms(value: torch.Tensor) -> torch.Tensor:
-    """Return the norm of every image, (images,) float64."""
+def _norms(value: torch.Tensor) -> list[float]:
+    """Return the norm of every image."""
     value = _summable(value)
     view = _channels_last_view(value)
     flat = (value if view is None else view).reshape(len(value), -1)
-    squares = torch.stack([torch.dot(image, image) for image in flat]).to(torch.float64)
-    # Squares of small numbers may be zero, and those of large ones infinite.
-    doubtful = ~((squares >= _SMALL_SQUARE) & torch.isfinite(squares))
-    if bool(doubtful.any()):
-        squares[doubtful] = flat[doubtful].to(torch.float64).square().sum(dim=1)
-    return torch.sqrt(squares)
+    norms = []
+    for image in flat:
+        square = float(torch.dot(image, image))
+        # Squares of small numbers may be zero, and those of large ones infinite.
+        if not _SMALL_SQUARE <= square < math.inf:
+            square = float(image.to(torch.float64).square().sum())
+        norms.append(math.sqrt(square) if square >= 0 else math.nan)
+    return norms
 
 
 def _roundoff(dtype: torch.dtype) -> float:

@@ -13,12 +13,15 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from fcdcc.coding.cost import cheapest, crme_partitions
+from fcdcc.coding.cost import cheapest, coded_share_cost, crme_partitions
 from fcdcc.coding.errors import CodeError, IllConditionedError
+from fcdcc.coding.partitions import code_partitions
+from fcdcc.coding.systematic import known_condition
 from fcdcc.pipeline import Plan, open_model
 from fcdcc.pipeline.cli.main import main
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.planner.candidates import Candidate, PlanningProblem, build_plan
 from fcdcc.pipeline.planner.cost import calibration
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
@@ -109,6 +112,21 @@ def test_the_objective_of_the_paper_gathers_every_layer(files: Files) -> None:
         assert (layer.code.k_a, layer.code.k_b) == (best.k_a, best.k_b)
     with pytest.raises(PlanError, match="leave one out"):
         choose_plan(network, SHAPE, PlanOptions.of(split="images", objective="paper"))
+
+
+def test_of_splits_that_take_the_same_time_the_best_conditioned_is_taken(files: Files) -> None:
+    network = open_model(files.model).network
+    no_transfers = Speeds(touched=1e15, copied=1e15, link=1e15)
+    problem = PlanningProblem(network, SHAPE, PlanOptions.of(n=6, tolerate=2), no_transfers)
+    for layer in build_plan(problem, Candidate("gathered", 16, 2)).layers:
+        assert layer.code is not None
+        work = {
+            (p.k_a, p.k_b): coded_share_cost(layer.geometry, p, "rows", 16).multiply_adds
+            for p in code_partitions("systematic", 6, 4)
+        }
+        fast = [split for split, needed in work.items() if needed <= min(work.values())]
+        chosen = known_condition(6, layer.code.k_a, layer.code.k_b)
+        assert chosen <= min(known_condition(6, *split) for split in fast)
 
 
 def test_refusals_name_the_number(files: Files) -> None:
