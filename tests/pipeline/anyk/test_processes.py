@@ -164,7 +164,10 @@ def test_work_goes_around_a_stopped_worker_that_others_use(
     assert six.client.submit(process_id, workers=[victim], pure=False).result(timeout=60) == pid
 
 
-def test_nobody_waits_for_a_stopped_worker_that_others_use(six: Running, tmp_path: Path) -> None:
+@pytest.mark.parametrize("connection", [pytest.param("used", marks=pytest.mark.long), "new"])
+def test_nobody_waits_for_a_stopped_worker_that_others_use(
+    six: Running, tmp_path: Path, connection: str
+) -> None:
     """Neither for a result that it holds and a client fetches, nor for work that Dask gives it."""
     graph = gathered(0)
     [future] = six.client.get(graph.tasks, graph.results, sync=False)
@@ -174,6 +177,8 @@ def test_nobody_waits_for_a_stopped_worker_that_others_use(six: Running, tmp_pat
     other = six.client.submit(theirs, str(runs), 0.0, workers=[victim], pure=False)
     assert other.result(timeout=60) == "theirs"
     pid = six.client.run(process_id, workers=[victim])[victim]
+    if connection == "new":
+        six.cluster.loop.add_callback(six.scheduler.rpc.remove, victim)
     os.kill(pid, signal.SIGSTOP)
     try:
         assert future.result(timeout=60)[0] == 0.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,19 @@ def test_an_address_that_is_not_ours_is_refused_in_words(address: str) -> None:
     config = JobConfig.of(**options, dashboard_address=address)
     with pytest.raises(ClusterError, match="--dashboard-address"), open_cluster(config):
         raise AssertionError
+
+
+@pytest.mark.cluster
+def test_a_scheduler_that_accepts_connections_and_says_nothing_is_given_up() -> None:
+    """As one does that was stopped."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}),
+    ):
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        config = JobConfig(model="m", input="i", output="o", scheduler=address)
+        with (
+            pytest.raises(ClusterError, match=r"no Dask scheduler answers.*does not answer"),
+            open_cluster(config),
+        ):
+            pass

@@ -108,6 +108,7 @@ def test_a_scheduler_that_stops_answering_ends_the_run(
         dask.config.set({"fcdcc.scheduler-patience": "3s"}),
         own_cluster(tmp_path, supervised=True) as own,
     ):
+        monkeypatch.setitem(cluster.DASK_SETTINGS, "distributed.comm.timeouts.connect", "3s")
         job = config(files, tmp_path / "out.zarr", own.address)
         pid = own.scheduler.pid
         assert pid is not None

@@ -398,7 +398,16 @@ class _PatientClient(Client):
 
     The connection to a scheduler that has stopped stays open, so a request would never end. After
     the scheduler patience, and at least :data:`MIN_REQUEST_SECONDS`, it raises TimeoutError.
+    Connecting ends after twice Dask's time limit for connections: a stopped scheduler accepts
+    connections and then says nothing, which for Dask has no limit.
     """
+
+    async def _ensure_connected(self, timeout: float | None = None) -> None:
+        connecting = super()._ensure_connected(timeout=timeout)  # type: ignore[no-untyped-call]
+        try:
+            await asyncio.wait_for(connecting, None if timeout is None else 2 * timeout)
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or "it accepts connections and does not answer") from None
 
     def sync(
         self,

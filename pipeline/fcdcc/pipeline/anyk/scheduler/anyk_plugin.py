@@ -44,6 +44,7 @@ from ..tasks import AnyK
 from ..worker import TOPIC, parse_notice
 from . import graph_edits
 from .dask_contract import NEWEST, check_contract, is_untested
+from .fetches import Fetches
 from .groups import find_groups, place_glue, place_lane
 from .transitions import (
     Change,
@@ -184,6 +185,7 @@ class AnyKPlugin(SchedulerPlugin):
         rpc.install(scheduler)
         ignore_stale(scheduler, self._guarded)
         ignore_removed_workers(scheduler)
+        self._fetches = Fetches(scheduler)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
         self._clock = PeriodicCallback(self._tick, CLOCK_SECONDS * 1000)
@@ -389,6 +391,12 @@ class AnyKPlugin(SchedulerPlugin):
         """Return whether a worker runs or holds anything else."""
         return any(task.key not in self._guarded for task in self._tasks_of(address))
 
+    def _held_by(self, address: str) -> list[Key]:
+        """Return the results of graphs with any-k nodes that a worker holds."""
+        worker = self.scheduler.workers.get(address)
+        held = () if worker is None else worker.has_what
+        return [task.key for task in held if task.key in self._guarded]
+
     def _tasks_of(self, address: str) -> Iterator[TaskState]:
         """Yield the tasks that a worker runs, and those of which it has the results."""
         worker = self.scheduler.workers[address]
@@ -460,17 +468,18 @@ class AnyKPlugin(SchedulerPlugin):
         """Carry out instructions; the scheduler is not in the middle of anything."""
         recommendations: Recs = {}
         ended_backups: list[Key] = []
-        bypassed: list[str] = []
+        bypassed: dict[str, list[Key]] = {}
         for instruction in instructions:
             with self.failures.caught(instruction):
                 if isinstance(instruction, events.UseBackup | events.CancelBackup):
                     ended_backups.append(instruction.backup)
                 elif isinstance(instruction, events.BypassWorker):
-                    bypassed.append(instruction.worker)
+                    bypassed[instruction.worker] = self._held_by(instruction.worker)
                 recommendations |= self._edit(instruction)
         self._follow(recommendations, "settle")
-        for worker in bypassed:
+        for worker, held in bypassed.items():
             graph_edits.abort_transfers(self.scheduler, worker, f"{NAME}-bypass-{time()}")
+            self._fetches.begin_anew(held)
         for backup in ended_backups:  # one that is used is needed by its task now
             graph_edits.release_backup(self.scheduler, backup, f"{NAME}-backup-{time()}")
         if self.scheduler.validate:

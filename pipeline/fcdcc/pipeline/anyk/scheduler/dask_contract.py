@@ -71,6 +71,7 @@ _CALLS = {
     "log_event": (Scheduler, ("topic", "msg")),
     "request_remove_replicas": (Scheduler, ("addr", "keys", "stimulus_id")),
     "worker_send": (Scheduler, ("worker", "msg")),
+    "gather": (Scheduler, ("keys", "serializers")),
     "handle_task_finished": (Scheduler, ("key", "worker", "stimulus_id")),
     "handle_request_refresh_who_has": (Scheduler, ("keys", "worker", "stimulus_id")),
     "remove_key_from_stealable": (WorkStealing, ("ts",)),

@@ -28,9 +28,6 @@ NO_WORKER = "held://fcdcc"
 """An address that no worker has. A task that is restricted to it waits in ``no-worker``."""
 
 _UNASSIGNED = ("released", "waiting", "no-worker")
-_TRANSFER = "Ephemeral Worker->Worker for gather"
-"""Name that Dask gives to connections over which results are fetched."""
-
 _WORKERS = {"workers", "restrictions"}
 """Annotations by which a user says where a task may run."""
 
@@ -261,18 +258,15 @@ def bypass(scheduler: Scheduler, address: str, ours: Collection[Key], stimulus_i
 
 
 def abort_transfers(scheduler: Scheduler, address: str, stimulus_id: str) -> None:
-    """Let all workers, and the scheduler, end transfers from a worker that does not answer.
+    """Let all workers close their connections to a worker that does not answer.
 
-    Whoever waits for one of our results from there would go on waiting: a worker, or a client that
-    the scheduler fetches results for. Transfers of results of others begin anew.
+    A worker that waits for one of our results from there would go on waiting. Transfers of results
+    of others begin anew.
     """
     message = {"op": "remove-worker", "worker": address, "stimulus_id": stimulus_id}
     for other in scheduler.workers:
         if other != address:
             scheduler.worker_send(other, message)
-    for connection in [*scheduler.rpc.occupied.get(address, ())]:
-        if connection.name == _TRANSFER:
-            connection.abort()
 
 
 def forget_orphans(tasks: Iterable[TaskState]) -> Recs:
