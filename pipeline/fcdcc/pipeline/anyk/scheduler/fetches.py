@@ -33,13 +33,13 @@ class Fetches:
         self._ended: set[asyncio.Task[Any]] = set()
         scheduler.handlers[HANDLER] = self.gather
 
-    async def gather(self, keys: Collection[Key], serializers: Any = None) -> dict[str, Any]:
+    async def gather(self, keys: Collection[Key], serializers: Any = None) -> Any:
         """Return the results of tasks, as :meth:`distributed.scheduler.Scheduler.gather` does."""
         while True:
             task = asyncio.ensure_future(self._usual(keys=keys, serializers=serializers))
             self._running[task] = frozenset(keys)
             try:
-                return dict(await task)
+                return await task
             except asyncio.CancelledError:
                 if task not in self._ended:  # the request itself was cancelled
                     raise
