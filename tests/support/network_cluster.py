@@ -220,7 +220,7 @@ class NetworkJob:
         """Return how many blocks are recorded."""
         return len([*(self._output / ".fcdcc" / "blocks").glob("*.json")])
 
-    def wait_for_blocks(self, number: int, seconds: float = 60) -> None:
+    def wait_for_blocks(self, number: int, seconds: float = 180) -> None:
         """Wait until so many blocks are recorded, while the job runs."""
         until = time.monotonic() + seconds
         while self.blocks() < number:
