@@ -10,7 +10,7 @@ engines compute the same function; they differ in speed, and in the last bits of
     Two-dimensional convolutions in float32 run in oneDNN, through PyTorch, with weights that
     are packed once, the activation or the residual sum that follows fused into them, and
     activations in the memory format ``channels_last``. No compiler is needed. Everything else
-    runs as in ``eager``.
+    runs as in ``eager``. Strips of rows use its convolutions, nothing fused into them.
 
 The fused engine calls internal operators of PyTorch (``torch.ops.mkldnn``). Before it is used
 the first time, :func:`fused_is_available` checks on small tensors that they give the answers of
@@ -366,6 +366,19 @@ class PackedConvolution:
             for size, kernel, padding, stride, dilation in geometry
         )
         return (value.shape[0], self._weight.shape[0], *space)
+
+
+def prepared_convolution(
+    stage: ConvStage, tensors: Mapping[str, Tensor], engine: EngineName, packed: PackedWeights
+) -> Callable[[Tensor], Tensor]:
+    """Return one convolution of (B, C, *space) by an engine, bias included, nothing fused into it.
+
+    The parameters are those of :class:`StageProgram`.
+    """
+    if engine != "eager" and can_be_packed(stage, tensors) and fused_is_available():
+        convolution = PackedConvolution(stage, tensors, NO_ACTIVATION, packed)
+        return lambda value: convolution(_channels_last(value))
+    return lambda value: convolve(stage, value, tensors)
 
 
 def convolve(stage: ConvStage, value: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -9,8 +9,8 @@ section IV: filters are encoded once).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 
@@ -25,7 +25,7 @@ from ..model.network import ConvStage, Network
 from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
-from .engines import EngineName, PackedWeights, StageProgram
+from .engines import EngineName, PackedWeights, StageProgram, prepared_convolution
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
@@ -50,6 +50,7 @@ class Executable:
         self.engine: EngineName = engine
         self._programs: dict[tuple[tuple[int, ...], tuple[str, ...]], StageProgram] = {}
         self._packed = PackedWeights()
+        self._convolutions: dict[tuple[int, tuple[int, ...]], Callable[[Tensor], Tensor]] = {}
         self._lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
         self._bands: dict[Rows, Executable] = {}
@@ -82,6 +83,23 @@ class Executable:
                 self._programs[stages, outputs] = found
         return found
 
+    def convolution_of_strips(
+        self, layer: int, padding: tuple[int, ...]
+    ) -> Callable[[Tensor], Tensor]:
+        """Return a convolution by the engine, bias included, made once.
+
+        Zeros are added by ``padding`` on both sides of each spatial axis, in place of the layer's
+        own: strips have their own neighbours.
+        """
+        with self._lock:
+            found = self._convolutions.get((layer, padding))
+            if found is None:
+                pairs = tuple((size, size) for size in padding)
+                stage = replace(self.convolution(layer), padding=pairs)
+                found = prepared_convolution(stage, self.network.tensors, self.engine, self._packed)
+                self._convolutions[layer, padding] = found
+        return found
+
     def at(self, band: Rows) -> Executable:
         """Return the executable for some rows of the prediction; it has the same coded filters."""
         with self._lock:
@@ -92,6 +110,7 @@ class Executable:
             found.rows = layout
             found._lock, found._filters = self._lock, self._filters
             found._programs, found._packed = self._programs, self._packed
+            found._convolutions = self._convolutions
             with self._lock:
                 self._bands[band] = found
                 for old in list(self._bands)[:-MAX_BANDS_KEPT]:

@@ -220,11 +220,11 @@ def _convolve(
     even = tuple(before for before, _ in padding)
     if any(before != after for before, after in padding):
         value, even = pad_space(value, padding), (0,) * geometry.ndim
-    weight, bias = executable.weight(step.layer), executable.bias(step.layer)
+    convolve = executable.convolution_of_strips(step.layer, even)
     made = []
     for run in runs(len(value), slices):
         check_wanted(is_wanted)
-        made.append(geometry.convolve_padded(value[run], even, weight, bias))
+        made.append(convolve(value[run]))
     return made[0] if len(made) == 1 else torch.cat(made)
 
 
