@@ -125,12 +125,16 @@ def checksum_cost(
         return ChecksumCost(work, entering + leaving + math.prod(geometry.weight_shape))
     if kind == "both":
         return ChecksumCost(sums * (entering + leaving + checksum_filter), entering + leaving)
-    # The last axis is summed first: one product for each element and column of the kernel.
-    work, left = 0, geometry.in_channels * inputs
-    for size, columns in reversed(list(zip(geometry.spatial, geometry.kernel, strict=True))):
+    # The first axis is summed first: a cosine and a sine for each remainder of the stride give the
+    # sums for all elements of the kernel. Then there is one value for each sum and element.
+    size, columns = geometry.spatial[0], geometry.kernel[0]
+    left = geometry.in_channels * inputs
+    work = left * min(2 * geometry.stride[0], sums * columns)
+    left = left // size * sums * columns
+    for size, columns in zip(geometry.spatial[1:], geometry.kernel[1:], strict=True):
         work += left * columns
         left = left // size * columns
-    return ChecksumCost(sums * (batch * (work + left) + leaving), 2 * entering + leaving)
+    return ChecksumCost(batch * (work + left) + sums * leaving, 2 * entering + leaving)
 
 
 def cheapest_checksum(geometry: ConvGeometry, batch: int, sums: int = SUMS) -> ChecksumKind:
