@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 TOPIC = "fcdcc-shares"
 """Topic of the scheduler's event log under which shares are reported."""
 
+READY = "fcdcc-ready"
+"""Name of the heartbeat metric of a worker that has loaded what its tasks need: it has no reason to
+be silent any more."""
+
 ShareProblem: TypeAlias = Literal["corrupt-share", "mismatch", "not-finite"]
 """A share is wrong; shares contradict each other, and it is not known which of them is wrong; a
 share holds NaN or infinity."""

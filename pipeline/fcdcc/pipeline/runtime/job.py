@@ -53,7 +53,7 @@ from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
 from ..stored_forms import StoredForm
 from ..worker.executable import Executable
-from ..worker.executable_plugin import ExecutablePlugin, install, uninstall
+from ..worker.executable_plugin import TASK_MODULES, ExecutablePlugin, install, uninstall
 from .absence import absence_text
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import Cluster, open_cluster, translate_connection_loss
@@ -480,13 +480,15 @@ class _JobRun:
             If the scheduler went away.
         """
         client, job, plan = self._cluster.client, self._job, self._job.plan
-        plugin = ExecutablePlugin(self._executable, self._id, job.config.torch_threads)
+        modules = (*TASK_MODULES, write_block.__module__)
+        plugin = ExecutablePlugin(self._executable, self._id, job.config.torch_threads, modules)
         with translate_connection_loss(client):
             if not (job.config.n == AUTO and job.config.tolerate == AUTO):
                 _warn_of_few_workers(plan, self._cluster.workers)
             self._progress.step("sending the model to the workers")
             self._has_plugin = _has_plugins(client)
-            install(client, plugin)
+            is_local = self._cluster.local is not None
+            install(client, plugin, same_machine=is_local)
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
             self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)

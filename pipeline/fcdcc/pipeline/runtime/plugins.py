@@ -9,13 +9,14 @@ from distributed import Client
 from ..anyk import AnyKPlugin
 from ..errors import PluginRefusedError
 from ..monitoring.dashboard.dashboard_plugin import DashboardPlugin
+from ..worker.executable_plugin import TaskModulesPlugin
 from .cluster import is_connection_loss, translate_connection_loss
 
 logger = logging.getLogger(__name__)
 
 
 def register_plugins(client: Client) -> None:
-    """Register the any-k plugin on the client's scheduler, and then the dashboard plugin.
+    """Register the any-k plugin on the client's scheduler, and then those for modules and pages.
 
     Registering them again changes nothing. If the scheduler refuses the dashboard plugin, a
     warning says so, and the run goes on without the page ``/fcdcc``.
@@ -38,6 +39,7 @@ def register_plugins(client: Client) -> None:
             raise PluginRefusedError(
                 f"the any-k plugin cannot be registered on {address} ({error})"
             ) from error
+        client.register_plugin(TaskModulesPlugin())
         try:
             client.register_plugin(DashboardPlugin())
         except Exception as error:

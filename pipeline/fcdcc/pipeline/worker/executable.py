@@ -25,6 +25,7 @@ from ..model.network import ConvStage, Network
 from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
+from .arrivals import wait_for
 from .engines import EngineName, PackedWeights, StageProgram, prepared_convolution
 
 MAX_BANDS_KEPT = 16
@@ -221,7 +222,7 @@ def drop(ref: ExecutableRef) -> None:
 
 
 def find(ref: ExecutableRef | Executable) -> Executable:
-    """Return the executable that a task refers to.
+    """Return the executable that a task refers to; if it is being loaded, wait for it.
 
     Raises
     ------
@@ -232,6 +233,9 @@ def find(ref: ExecutableRef | Executable) -> Executable:
         return ref
     with _executables_lock:
         executable, _ = _executables.get(ref.fingerprint, (None, 0))
+    if executable is None and wait_for(ref.fingerprint):
+        with _executables_lock:
+            executable, _ = _executables.get(ref.fingerprint, (None, 0))
     if executable is not None:
         return executable if ref.band is None else executable.at(ref.band)
     raise PlanError(

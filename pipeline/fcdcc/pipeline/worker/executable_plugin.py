@@ -4,6 +4,10 @@ To register or unregister a worker plugin, Dask sends a request to every worker 
 all responses, so a worker that has stopped would hold up the whole run. The scheduler stores the
 plugin before it sends the requests, so it is safe to stop waiting for the last responses.
 
+A worker imports PyTorch and loads the executable in a thread, so that its event loop goes on and
+its heartbeats arrive: that takes seconds, and a worker that is silent for seconds looks as if it
+had stopped. Importing this module does not import PyTorch.
+
 Workers that are threads of the client's process share its executable, so that the weights are in
 memory once.
 """
@@ -12,16 +16,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Client, SchedulerPlugin, Worker, WorkerPlugin
 from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
 
-from .executable import Executable, ExecutableRef, drop, find, hold
+from ..anyk.worker import READY
+from .arrivals import begin, end
 from .memory import PeakMemory
+from .packed_executable import PackedExecutable, pack
 from .signals import leave_on_sigterm, restore_sigterm
+
+if TYPE_CHECKING:
+    from distributed.scheduler import Scheduler
+
+    from .executable import Executable, ExecutableRef
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +43,20 @@ INSTALL_TIMEOUT_SECONDS = 60.0
 UNINSTALL_TIMEOUT_SECONDS = 5.0
 """How long :func:`uninstall` waits for workers that do not respond."""
 
+POLL_SECONDS = 0.5
+"""Pause between two looks at the workers that have not responded."""
+
+SILENT_SECONDS = 3.0
+"""A worker that was heard of so much earlier than another one is not waited for."""
+
 BYTES_SENT = "fcdcc-bytes-sent"
 """Name of the heartbeat metric for the bytes that a worker has sent to others in this run."""
 
 PEAK_MEMORY = "fcdcc-peak-memory"
 """Name of the heartbeat metric for the peak memory of a worker's process in bytes."""
+
+TASK_MODULES = ("fcdcc.pipeline.worker.kernels",)
+"""Modules with the functions of tasks."""
 
 
 class ExecutablePlugin(WorkerPlugin):
@@ -48,32 +69,44 @@ class ExecutablePlugin(WorkerPlugin):
     Parameters
     ----------
     executable
-        The executable that the tasks of the run refer to, or its name, where the process of the
-        workers has it already.
+        The executable that the tasks of the run refer to; or how it travels, or its name, where the
+        process of the workers has it already.
     run
         Id of the run; it keeps apart the plugins of two runs of the same executable.
     torch_threads
         Threads per torch operation, for the whole process of the worker.
+    modules
+        Modules with the functions of the run's tasks. A worker that got a task before it has
+        imported them would do so in its event loop.
     """
 
     def __init__(
-        self, executable: Executable | ExecutableRef, run: str, torch_threads: int
+        self,
+        executable: Executable | ExecutableRef | PackedExecutable,
+        run: str,
+        torch_threads: int,
+        modules: tuple[str, ...] = TASK_MODULES,
     ) -> None:
         self.executable = executable
         self.run = run
         self.torch_threads = torch_threads
+        self.modules = modules
         self.name = f"fcdcc-executable-{run}"
+        self.packed: PackedExecutable | None = None
+        """How :func:`install` has sent the executable; memory that it shares exists as long."""
+        self._ref: ExecutableRef | None = None
+        self._removed = False
 
-    @property
-    def ref(self) -> ExecutableRef:
-        """What tasks carry in place of the executable."""
-        given = self.executable
-        return given.ref if isinstance(given, Executable) else given
+    def holding(self, executable: ExecutableRef | PackedExecutable) -> ExecutablePlugin:
+        """Return this plugin as it travels."""
+        return ExecutablePlugin(executable, self.run, self.torch_threads, self.modules)
 
-    def setup(self, worker: Worker) -> None:
+    async def setup(self, worker: Worker) -> None:
         """Load the executable, handle SIGTERM, and add the metrics of the run."""
-        torch.set_num_threads(self.torch_threads)
-        self.executable = hold(find(self.executable))  # another worker of this process may have it
+        await _beside_heartbeats(worker, self._load)
+        if self._removed:  # meanwhile
+            self._drop()
+            return
         leave_on_sigterm(worker)
         sent_before = worker.transfer_outgoing_bytes_total
 
@@ -83,36 +116,141 @@ class ExecutablePlugin(WorkerPlugin):
         async def peak_memory(worker: Worker) -> int:  # noqa: ARG001 - Dask calls it with the worker
             return PeakMemory.peak()
 
+        async def ready(worker: Worker) -> str:  # noqa: ARG001 - Dask calls it with the worker
+            return self.run
+
         PeakMemory.start()
         worker.metrics[BYTES_SENT] = bytes_sent
         worker.metrics[PEAK_MEMORY] = peak_memory
+        worker.metrics[READY] = ready
 
     def teardown(self, worker: Worker) -> None:
         """Undo :meth:`setup`."""
+        self._removed = True
+        worker.metrics.pop(READY, None)
         worker.metrics.pop(BYTES_SENT, None)
         if worker.metrics.pop(PEAK_MEMORY, None) is not None:
             PeakMemory.stop()
-        restore_sigterm(worker)
-        drop(self.ref)
+        if self._ref is not None:
+            restore_sigterm(worker)
+        self._drop()
+
+    def _load(self) -> None:
+        """Import what tasks need, and keep the executable in this process."""
+        packed = self.executable if isinstance(self.executable, PackedExecutable) else None
+        arriving = None if packed is None else begin(packed.fingerprint)
+        try:
+            for name in self.modules:
+                import_module(name)
+            import torch
+
+            from .executable import find, hold
+
+            torch.set_num_threads(self.torch_threads)
+            # Another worker of this process may have it.
+            self._ref = hold(packed.unpack() if packed else find(cast("Any", self.executable)))
+            self.executable = self._ref  # what it came in is not needed any more
+        finally:
+            if packed is not None and arriving is not None:
+                end(packed.fingerprint, arriving)
+
+    def _drop(self) -> None:
+        from .executable import drop
+
+        if self._ref is not None:
+            drop(self._ref)
+            self._ref = None
 
 
-def install(client: Client, plugin: ExecutablePlugin) -> None:
+class TaskModulesPlugin(SchedulerPlugin):
+    """Imports the modules of tasks on the scheduler, in a thread.
+
+    The scheduler unpickles graphs, and would import PyTorch in its event loop with the first.
+
+    Parameters
+    ----------
+    modules
+        Names of the modules.
+    """
+
+    name = "fcdcc-task-modules"
+    idempotent = True
+
+    def __init__(self, modules: tuple[str, ...] = TASK_MODULES) -> None:
+        self.modules = modules
+
+    async def start(self, scheduler: Scheduler) -> None:  # noqa: ARG002 - Dask's signature
+        """Import them."""
+        for name in self.modules:
+            await asyncio.to_thread(import_module, name)
+
+
+async def _beside_heartbeats(worker: Worker, work: Callable[[], None]) -> None:
+    """Do work in a thread while the worker's heartbeats go on.
+
+    A worker that has only just joined begins with its heartbeats after its plugins are set up, so
+    this sends them.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    beat = worker.periodic_callbacks["heartbeat"]
+    while not (await asyncio.wait({working}, timeout=beat.callback_time / 1000))[0]:
+        if not beat.is_running():
+            await worker.heartbeat()
+    working.result()
+
+
+def install(client: Client, plugin: ExecutablePlugin, *, same_machine: bool = False) -> None:
     """Register a plugin with all workers, and with those that will join.
 
-    This waits at most a minute for workers that do not respond, and not at all for workers
-    that die meanwhile.
+    This waits for workers that are heard of, at most a minute, and not for workers that die or
+    are silent meanwhile.
+
+    Parameters
+    ----------
+    client
+        Of the scheduler.
+    plugin
+        The plugin. It must not be garbage-collected before the run is over.
+    same_machine
+        Whether all workers are processes on this machine, which share the memory of the weights.
 
     Raises
     ------
     Exception
         Any error that the plugin's setup raised on a worker.
     """
+    from .executable import ExecutableRef, find, hold
+
+    executable = plugin.executable
     if _is_in_process(client):
-        plugin = ExecutablePlugin(hold(find(plugin.executable)), plugin.run, plugin.torch_threads)
+        executable = hold(find(cast("Executable | ExecutableRef", executable)))
+    if isinstance(executable, ExecutableRef | PackedExecutable):
+        _register(client, plugin.holding(executable))
+        return
+    plugin.packed = pack(executable, same_machine)
+    try:
+        _register(client, plugin.holding(plugin.packed))
+    except OSError as error:
+        if plugin.packed.shared is None:
+            raise
+        logger.info("the workers cannot share memory with this process: %s", error)
+        plugin.packed = pack(executable, same_machine=False)
+        _register(client, plugin.holding(plugin.packed))
+
+
+def _register(client: Client, plugin: ExecutablePlugin) -> None:
+    """Register a plugin as it travels.
+
+    Raises
+    ------
+    Exception
+        Any error that the plugin's setup raised on a worker.
+    """
     responses = _request_all_workers(
         client,
         "register_worker_plugin",
         INSTALL_TIMEOUT_SECONDS,
+        lambda workers: _all_others_ready(workers, plugin.run),
         plugin=dumps(plugin),
         name=plugin.name,
         idempotent=False,
@@ -124,10 +262,21 @@ def install(client: Client, plugin: ExecutablePlugin) -> None:
                 raise error.with_traceback(traceback)
 
 
+def _all_others_ready(workers: Mapping[str, Mapping[str, Any]], run: str) -> bool:
+    """Return whether all workers that are not silent have said that they are ready for a run."""
+    latest = max((worker["last_seen"] for worker in workers.values()), default=0.0)
+    return all(
+        worker["metrics"].get(READY) == run or worker["last_seen"] < latest - SILENT_SECONDS
+        for worker in workers.values()
+    )
+
+
 def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
     """Unregister a plugin; this waits only briefly for workers that do not respond."""
     if _is_in_process(client):
-        drop(plugin.ref)
+        from .executable import drop, find
+
+        drop(find(cast("Executable | ExecutableRef", plugin.executable)).ref)
     _request_all_workers(
         client, "unregister_worker_plugin", UNINSTALL_TIMEOUT_SECONDS, name=plugin.name
     )
@@ -139,19 +288,32 @@ def _is_in_process(client: Client) -> bool:
 
 
 def _request_all_workers(
-    client: Client, operation: str, timeout: float, **arguments: Any
+    client: Client,
+    operation: str,
+    timeout: float,
+    is_enough: Callable[[Mapping[str, Mapping[str, Any]]], bool] | None = None,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """Call an operation of the scheduler that sends a request to every worker.
 
     Returns the responses by worker; none at all if one worker does not respond within
-    ``timeout`` seconds.
+    ``timeout`` seconds, or ``is_enough`` returns True for what the scheduler says of its workers.
     """
 
     async def request() -> Any:
+        scheduler: Any = client.scheduler  # it has no types
+        responses = asyncio.ensure_future(getattr(scheduler, operation)(**arguments))
         try:
-            responses = getattr(client.scheduler, operation)(**arguments)
-            return await asyncio.wait_for(responses, timeout)
+            deadline = asyncio.get_running_loop().time() + timeout
+            while not (await asyncio.wait({responses}, timeout=POLL_SECONDS))[0]:
+                late = asyncio.get_running_loop().time() > deadline
+                if not late and is_enough is not None:
+                    late = is_enough((await scheduler.identity(n_workers=-1))["workers"])
+                if late:
+                    raise TimeoutError
+            return responses.result()
         except (TimeoutError, OSError) as error:
+            responses.cancel()
             logger.info("not waiting any longer for a worker that does not respond: %r", error)
             return {}
 

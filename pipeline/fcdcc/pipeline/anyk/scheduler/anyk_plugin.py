@@ -41,7 +41,7 @@ from ..state_machine.invariants import check_state
 from ..state_machine.state import AnyKState
 from ..state_machine.workers import FixedSilence, LearnedSilence, SilenceRule
 from ..tasks import AnyK
-from ..worker import TOPIC, parse_notice
+from ..worker import READY, TOPIC, parse_notice
 from . import graph_edits
 from .dask_contract import NEWEST, check_contract, is_untested
 from .fetches import Fetches
@@ -432,11 +432,13 @@ class AnyKPlugin(SchedulerPlugin):
                 silent and self._is_needed(address),
                 silent and self._is_shared(address),
             )
-            cancelled = (worker.metrics or {}).get("task_counts", {}).get("cancelled", 0)
+            metrics = worker.metrics or {}
+            cancelled = metrics.get("task_counts", {}).get("cancelled", 0)
             processing = len(worker.processing)
             yield events.WorkerObservation(
-                address, worker.last_seen, result, cancelled, needed, processing, shared
-            )
+                address, worker.last_seen, result, cancelled, needed, processing, shared,
+                ready=READY in metrics,
+            )  # fmt: skip
 
     # ------------------------------------------------------- events and instructions
 

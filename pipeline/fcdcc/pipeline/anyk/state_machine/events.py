@@ -213,6 +213,8 @@ class WorkerObservation:
         How many tasks of any kind are assigned to it.
     shared
         Whether it runs or holds anything that does not.
+    ready
+        Whether it has said that it has loaded what its tasks need.
     """
 
     worker: str
@@ -222,6 +224,7 @@ class WorkerObservation:
     needed: bool
     processing: int = 1
     shared: bool = False
+    ready: bool = False
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class WorkerRecord:
     last_result: float
     """When it last returned the result of any task, or joined."""
     delivered: bool = False
-    """Whether it has returned any result."""
+    """Whether it has returned any result, or said that it has loaded what tasks need."""
     ghosts: dict[Key, float] = field(default_factory=dict)
     """Tasks that were given up while they ran here, and when: its thread may still be busy."""
     has_cancelled_tasks: bool = False
@@ -203,7 +203,8 @@ class SilenceRule(Protocol):
         Parameters
         ----------
         delivered
-            Whether it has returned any result since it joined.
+            Whether it has returned any result since it joined, or said that it has loaded what
+            its tasks need.
         heartbeat_interval
             Seconds between two heartbeats of a worker of this cluster when all is well.
         own
@@ -588,7 +589,7 @@ def _observe(
     heard = max(worker.seen + late, observation.heartbeat, observation.result)
     worker.seen = min(tick.now, heard)
     worker.last_result = max(worker.last_result, observation.result)
-    worker.delivered = worker.delivered or observation.result > 0.0
+    worker.delivered = worker.delivered or observation.result > 0.0 or observation.ready
     worker.processing = observation.processing
     worker.shared = observation.shared
     worker.quiet = tick.now - worker.seen > QUIET_HEARTBEATS * tick.heartbeat_interval
