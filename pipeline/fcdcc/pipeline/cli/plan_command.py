@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..options import CommandOptions, JobConfig
+from ..runtime.fork_server import single_threaded_libraries
 from .click_adapter import options_of
 from .command_output import STDOUT, check_can_write, log_to_stderr, write_result
 from .job_file import read_options
@@ -40,8 +41,9 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
     for path in (command.json_file, html_file):
         if path is not None:
             check_can_write(path)
-    from ..plans.display import plan_html, print_plan
-    from ..runtime.job_plan import preview_job
+    with single_threaded_libraries():  # threads of PyTorch would only wait for each other here
+        from ..plans.display import plan_html, print_plan
+        from ..runtime.job_plan import preview_job
 
     preview = preview_job(checked)
     made = preview.plan
