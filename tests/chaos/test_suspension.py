@@ -28,7 +28,7 @@ from support.jobs import predictions
 from support.schedulers import own_cluster
 from support.small import SHAPE, Files
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(2000)]
 
 BATCH = 2
 TIMES = 24
@@ -36,7 +36,7 @@ TIMES = 24
 
 SLEEP_SECONDS = 40.0
 BLINK_SECONDS = 2.0
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
