@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from fcdcc.storage import hold, open_predictions
+from fcdcc.pipeline.monitoring import output_status
+from fcdcc.storage import hold, images, open_predictions
 from support.jobs import fcdcc
 from support.small import IMAGES, Files
 
@@ -95,6 +97,20 @@ def test_a_run_keeps_verify_away(files: Files, scheduler: str, tmp_path: Path) -
     run(files, output, scheduler, "--limit", 4)
     with hold(output):
         assert fcdcc("verify", output).exit_code == 3
+
+
+def test_an_input_that_does_not_answer_holds_up_no_verification(
+    files: Files, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, answered = tmp_path / "out.zarr", threading.Event()
+    run(files, output, scheduler, "--limit", 4)
+    monkeypatch.setattr(images, "open_identified_images", lambda _: answered.wait())
+    monkeypatch.setattr(output_status, "MAX_SILENT_SECONDS", 0.01)
+    checked = fcdcc("verify", output)
+    answered.set()
+    assert checked.exit_code == 0
+    assert "its store has not answered for 0.01 s" in checked.stdout
+    assert "answered" not in fcdcc("verify", output, "--compare", "off").stdout
 
 
 @pytest.mark.parametrize("seed", [20, 21])

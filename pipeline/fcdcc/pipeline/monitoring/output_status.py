@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,8 +31,14 @@ from fcdcc.storage.errors import LockedError
 from ..formatting import counted
 from .summary import BlockFailure
 
+if TYPE_CHECKING:
+    from fcdcc.storage import ImageSource
+
 Compared = Literal["listing", "contents", "off"]
 """How an output is compared with its input."""
+
+MAX_SILENT_SECONDS = 60
+"""Time after which an input whose store does not answer counts as one that cannot be opened."""
 
 DAMAGED = "damaged: "
 """How the reason begins for which a block that was done must be computed again."""
@@ -204,7 +212,8 @@ def _compare_with_input(
     try:
         run = inspect_output(store.url)
         identity = {} if run is None else run.fingerprint.fields.get("input")
-        source = open_identified_images(identity if isinstance(identity, dict) else {})
+        known_as = identity if isinstance(identity, dict) else {}
+        source = _in_time(lambda: open_identified_images(known_as))
         removed = {block for block in known if store.layout.bounds(block)[1] > source.images}
         source = source.with_limit(min(store.layout.images, source.images))
         state = InputState(source, list_chunks(source), contents=compare == "contents")
@@ -219,6 +228,25 @@ def _compare_with_input(
     return {name: blocks for name, blocks in outdated.items() if blocks}, (
         _unrecorded(len(done) - len(known)) if len(known) < len(done) else ""
     )
+
+
+def _in_time(open_input: Callable[[], ImageSource]) -> ImageSource:
+    """Return the images of an input; an InputError if their store does not answer."""
+    opened: Future[ImageSource] = Future()
+
+    def work() -> None:
+        try:
+            opened.set_result(open_input())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            opened.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return opened.result(MAX_SILENT_SECONDS)
+    except TimeoutError:
+        raise InputError(
+            f"its store has not answered for {MAX_SILENT_SECONDS} s; --compare off leaves it alone"
+        ) from None
 
 
 def _unrecorded(blocks: int) -> str:
