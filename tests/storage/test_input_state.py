@@ -192,7 +192,10 @@ def test_a_zip_file_tells_by_its_checksums(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("details", "tells"),
     [
-        ({"ETag": '"5d41"', "LastModified": dt.datetime(2026, 11, 22, tzinfo=dt.UTC)}, Tells.CONTENTS),
+        (
+            {"ETag": '"5d41"', "LastModified": dt.datetime(2026, 11, 22, tzinfo=dt.UTC)},
+            Tells.CONTENTS,
+        ),
         ({"generation": 17, "updated": "2026-11-21T03:50:05Z"}, Tells.CONTENTS),
         ({"mtime": 1.7e9}, Tells.TIMES),
         ({"modificationTime": 1_700_000_000_000}, Tells.TIMES),

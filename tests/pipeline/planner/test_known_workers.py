@@ -13,9 +13,14 @@ from dask.utils import parse_bytes
 
 from fcdcc.pipeline import JobConfig, Plan
 from fcdcc.pipeline.errors import PlanError
-from fcdcc.pipeline.planner.cost.known_workers import local_worker_count, workers_of_options
+from fcdcc.pipeline.planner.cost.known_workers import (
+    local_worker_count,
+    start_seconds,
+    workers_of_options,
+)
 from fcdcc.pipeline.planner.search import MAX_MEMORY_PART
 from fcdcc.pipeline.runtime.job_plan import preview_job
+from support.jobs import fcdcc
 from support.small import SHAPE, Files
 
 IMAGES = 100_000
@@ -132,3 +137,13 @@ def test_a_scheduler_without_workers_is_expected_to_have_six(files: Files, many:
     assert known.workers.count == 6
     known = workers_of_options(job(files, many, scheduler="tcp://nowhere:1", n=20))
     assert known.workers.count == 20
+
+
+def test_the_plan_says_how_long_a_job_takes_to_start(
+    files: Files, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 2)
+    said = fcdcc("plan", files.model, many).output
+    assert "Start and end: about 3.5 s before the first image and after the last one" in said
+    running = job(files, many, scheduler="tcp://host:1")
+    assert start_seconds(running) < start_seconds(job(files, many))

@@ -51,6 +51,13 @@ MAX_CLUSTERS_KEPT = 100
 MAX_FILE_BYTES = 2**20
 
 
+IMPORT_SECONDS = 2.9
+"""Seconds of ``fcdcc run`` beside its work, on two cores of which nothing else has need."""
+
+START_SECONDS_PER_WORKER = 0.3
+"""Seconds by which another worker of a local cluster makes the start longer."""
+
+
 @dataclass(frozen=True)
 class KnownWorkers:
     """Workers, and the name that their speeds are kept under.
@@ -115,6 +122,16 @@ def local_worker_count(config: JobConfig) -> int:
         needed = config.memory or MIN_WORKER_BYTES
         cores = min(cores, _memory_of_machine() // needed)
     return max(1, cores)
+
+
+def start_seconds(config: JobConfig) -> float:
+    """Return about how many seconds a job takes before its first image and after its last one.
+
+    Modules are imported, the plan is made and a local cluster is started, if there is none.
+    """
+    if config.scheduler is not None:
+        return IMPORT_SECONDS
+    return IMPORT_SECONDS + START_SECONDS_PER_WORKER * local_worker_count(config)
 
 
 def workers_of_options(config: JobConfig) -> KnownWorkers:
