@@ -42,7 +42,7 @@ class TestSystematicBothSidesFilters(CodeContract):
 
 class TestSystematicComplex(CodeContract):
     def make(self) -> Code:
-        return systematic(7, 4, 4)
+        return systematic(7, 4, 4, parity="complex")
 
 
 class TestSystematicComplexUneven(CodeContract):

@@ -10,7 +10,7 @@ import pytest
 from fcdcc.coding import Code, make_code
 from fcdcc.coding.comparison import VARIANTS, split_conditions
 from fcdcc.coding.parity_complex import complex_table, shipped_complex_tables
-from fcdcc.coding.partitions import code_partitions, every_partition
+from fcdcc.coding.partitions import code_partitions, every_partition, planned_parity
 from fcdcc.coding.systematic import known_condition, systematic
 
 
@@ -33,10 +33,10 @@ def worst_condition(code: Code) -> float:
 )
 def test_every_planned_split_of_a_small_code(n: int, delta: int, most: float) -> None:
     for k_a, k_b, *_ in code_partitions("systematic", n, delta):
-        code = make_code("systematic", n=n, k_a=k_a, k_b=k_b)
-        worst = worst_condition(code)
+        parity = planned_parity(k_a, k_b)
+        worst = worst_condition(make_code("systematic", n=n, k_a=k_a, k_b=k_b, parity=parity))
         assert worst <= most, (k_a, k_b)
-        assert worst <= known_condition(n, k_a, k_b) * (1 + 1e-6)
+        assert worst <= known_condition(n, k_a, k_b, parity) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_every_planned_split_of_20_16(k_a: int, k_b: int) -> None:
 
 def test_one_loss_leaves_the_smallest_condition_number_that_there_can_be() -> None:
     for k_a, k_b, *_ in every_partition("systematic", 5, 4):
-        worst = worst_condition(make_code("systematic", n=5, k_a=k_a, k_b=k_b))
+        worst = worst_condition(systematic(5, k_a, k_b, planned_parity(k_a, k_b)))
         assert worst == pytest.approx(2 + np.sqrt(3), abs=1e-3)
 
 
@@ -76,13 +76,21 @@ def test_shipped_complex_tables_are_as_good_as_they_say(name: tuple[int, int, in
         assert worst == pytest.approx(table.worst, rel=1e-5)
 
 
-def test_both_sides_are_coded_with_complex_numbers_where_many_reals_would_be_left() -> None:
-    code = systematic(6, 4, 4)
+@pytest.mark.parametrize(("n", "k"), [(6, 4), (18, 8)])
+def test_quaternions_are_the_default_of_every_split(n: int, k: int) -> None:
+    code = make_code("systematic", n=n, k_a=k, k_b=k)
+    assert (code.ell_a, code.ell_b) == (4, 1)
+    assert code == make_code("systematic", n=n, k_a=k, k_b=k, parity="quaternion")
+    assert known_condition(n, k, k) == known_condition(n, k, k, "quaternion")
+
+
+def test_complex_parity_is_better_where_many_reals_would_be_left() -> None:
+    code = systematic(6, 4, 4, parity="complex")
     assert (code.ell_a, code.ell_b) == (2, 2)
-    assert code == systematic(6, 4, 4, parity="complex")
-    quaternions = systematic(6, 4, 4, parity="quaternion")
-    assert (quaternions.ell_a, quaternions.ell_b) == (4, 1)
-    assert worst_condition(code) < 4.7 < 6 < worst_condition(quaternions)
+    assert worst_condition(code) < 4.7 < 6 < worst_condition(systematic(6, 4, 4))
+    (shown,) = (s for s in split_conditions(VARIANTS[0], 6, 4) if s.k_a == s.k_b)
+    assert (shown.parity, shown.planned) == ("complex", True)
+    assert shown.worst == pytest.approx(worst_condition(code))
 
 
 def test_splits_that_are_too_badly_conditioned_are_shown_but_not_planned() -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from fcdcc.coding import CodedConv, CodeError, ConvGeometry, coded_conv, make_code
 from fcdcc.coding.conditioning import measure
 from fcdcc.coding.parity_quaternion import parity_table, seeded_table, shipped_tables
-from fcdcc.coding.partitions import code_partitions, systematic_partitions
+from fcdcc.coding.partitions import code_partitions, planned_parity, systematic_partitions
 from fcdcc.coding.quaternions import complex_form, left_matrices, quaternion_blocks
 from fcdcc.coding.spectrum import Spectrum, contiguous_losses
 from fcdcc.coding.systematic import systematic, systematic_threshold
@@ -36,10 +36,11 @@ def test_with_nothing_missing_the_output_is_that_of_the_uncoded_split_bit_for_bi
 
     # Independently: each share's part, convolved alone by torch.
     expected = torch.empty_like(functional.conv2d(x, weight, padding=1))
-    runs_a, runs_b = k_a // code.ell_a, k_b // code.ell_b
+    on_input = code.ell_a == 4
+    runs_a, runs_b = (k_a // 4, k_b) if on_input else (k_a, k_b // 4)
     height = {"rows": expected.shape[2], "images": len(x)}[split]
-    per_a = -(-height // k_a) * code.ell_a
-    per_b = -(-17 // k_b) * code.ell_b
+    per_a = -(-height // k_a) * (4 if on_input else 1)
+    per_b = -(-17 // k_b) * (1 if on_input else 4)
     padded = functional.pad(x, (1, 1, 1, per_a * runs_a - height + 1 if split == "rows" else 1))
     for i, j in itertools.product(range(runs_a), range(runs_b)):
         filters = slice(j * per_b, (j + 1) * per_b)
@@ -173,7 +174,10 @@ def test_seed_and_parity_are_options_by_name() -> None:
         ({"n": 3, "k_a": 16, "k_b": 1}, "n >= 4"),
         ({"n": 6, "k_a": 0, "k_b": 4}, "at least 1"),
         ({"n": 6, "k_a": 16, "k_b": 1, "q": 5}, "no q"),
-        ({"n": 6, "k_a": 16, "k_b": 1, "parity": "octonion"}, "'quaternion', 'rotation' or 'real'"),
+        (
+            {"n": 6, "k_a": 16, "k_b": 1, "parity": "octonion"},
+            "'quaternion', 'complex', 'rot.*'real'",
+        ),
         ({"n": 6, "k_a": 4, "k_b": 4, "parity": "rotation", "q": 4}, "prime"),
         ({"n": 6, "k_a": 4, "k_b": 4, "parity": "rotation", "q": 3}, "at least 4"),
         ({"n": 6, "k_a": 4, "k_b": 4, "parity": "rotation", "seed": 1}, "no seed"),
@@ -191,7 +195,7 @@ def test_partitions_are_those_of_the_code(delta: int) -> None:
     assert len(systematic_partitions(delta, 5)) == 2
     partitions = systematic_partitions(delta, 1)
     for k_a, k_b, ell_a, ell_b in partitions:
-        code = systematic(delta + 1, k_a, k_b)
+        code = systematic(delta + 1, k_a, k_b, planned_parity(k_a, k_b))
         assert (code.recovery_threshold, code.ell_a, code.ell_b) == (delta, ell_a, ell_b)
     assert len(set(partitions)) == len(partitions)
 

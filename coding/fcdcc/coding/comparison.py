@@ -20,7 +20,7 @@ from .cost import Partition, cheapest, share_cost
 from .errors import CodeError, NotDecodableError
 from .geometry import ConvGeometry
 from .nsctc import CodedConv, Split
-from .partitions import code_partitions, every_partition
+from .partitions import code_partitions, every_partition, planned_parity
 from .registry import make_code
 
 __all__ = [
@@ -49,7 +49,7 @@ class Variant:
 
     @property
     def parity(self) -> str | None:
-        """The parity of the systematic code, if it is not the default one."""
+        """The parity of the systematic code; None: for each split the one that plans use."""
         parity = self.options.get("parity")
         return None if parity is None else str(parity)
 
@@ -85,6 +85,8 @@ class SplitCondition:
     ----------
     k_a, k_b
         Parts of the input and of the filters.
+    parity
+        That of the systematic code; None for other codes.
     worst
         Over the losses of as many shares as the code tolerates.
     method
@@ -95,6 +97,7 @@ class SplitCondition:
 
     k_a: int
     k_b: int
+    parity: str | None
     worst: float
     method: str
     planned: bool
@@ -178,7 +181,17 @@ def _make_variant(variant: Variant, n: int, partition: Partition) -> Code:
     options = dict(variant.options)
     if options.get("q") == "odd":
         options["q"] = n + 1 - n % 2
+    parity = _parity_of(variant, partition)
+    if parity is not None:
+        options["parity"] = parity
     return make_code(variant.name, n=n, k_a=partition.k_a, k_b=partition.k_b, **options)
+
+
+def _parity_of(variant: Variant, partition: Partition) -> str | None:
+    """Return the parity to make a partition's code with; None if the code is not systematic."""
+    if variant.name == "systematic" and variant.parity is None:
+        return planned_parity(partition.k_a, partition.k_b)
+    return variant.parity
 
 
 def split_conditions(variant: Variant, n: int, delta: int) -> tuple[SplitCondition, ...]:
@@ -197,6 +210,7 @@ def split_conditions(variant: Variant, n: int, delta: int) -> tuple[SplitConditi
             SplitCondition(
                 partition.k_a,
                 partition.k_b,
+                _parity_of(variant, partition),
                 conditions.worst,
                 conditions.method,
                 partition in planned,

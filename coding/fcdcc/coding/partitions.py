@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .cost import Partition, crme_partitions
 from .errors import CodeError
-from .systematic import Parity, default_parity, known_condition, quaternions_on_input
+from .systematic import Parity, known_condition, quaternions_on_input
 
-__all__ = ["code_partitions", "every_partition", "systematic_partitions"]
+__all__ = ["code_partitions", "every_partition", "planned_parity", "systematic_partitions"]
 
 _MAX_REALS = 4
 """Largest δ_r: the number of parts on the side of the real coefficients."""
@@ -16,6 +18,25 @@ _MAX_LOSSES_WITH_BOTH = 4
 
 MAX_CONDITION = 40.0
 """Splits of both sides are planned if their worst condition number is known to be at most this."""
+
+
+def planned_parity(k_a: int, k_b: int) -> Literal["quaternion", "complex"]:
+    """Return the parity of the systematic code that plans use for these numbers of parts.
+
+    Complex if both numbers are even and quaternions would leave more parts to real coefficients
+    than to quaternions; otherwise quaternion. Without a parity,
+    :func:`fcdcc.coding.make_code` takes quaternions always.
+
+    Examples
+    --------
+    >>> planned_parity(16, 4), planned_parity(8, 8), planned_parity(2, 8)
+    ('quaternion', 'complex', 'quaternion')
+    """
+    coded, plain = max(k_a, k_b), min(k_a, k_b)
+    if coded % 4:
+        coded, plain = plain, coded
+    even = k_a % 2 == k_b % 2 == 0
+    return "complex" if even and coded % 4 == 0 and plain > coded // 4 else "quaternion"
 
 
 def code_partitions(
@@ -31,8 +52,8 @@ def code_partitions(
         Number of shares, and how many of any suffice. ``replication`` has γ + 1 copies of every
         part, with γ = n − δ, and needs n divisible by γ + 1; ``uncoded`` has δ = n.
     parity
-        Of the systematic code; None is its default, which codes both sides with complex numbers
-        where that is better conditioned than quaternions.
+        Of the systematic code; None stands for :func:`planned_parity` of each partition, which
+        then has to be passed on with the partition's numbers of parts.
 
     Raises
     ------
@@ -88,24 +109,25 @@ def every_partition(
     usual = code_partitions(name, n, delta, parity)
     if name != "systematic" or parity is not None:
         return usual
-    return _default_partitions(delta)
+    return _planned_partitions(delta)
 
 
 def systematic_partitions(delta: int, gamma: int) -> tuple[Partition, ...]:
-    """Return the partitions of the default code that are well conditioned.
+    """Return the partitions with :func:`planned_parity` that are well conditioned.
 
-    All with one side whole. With quaternions there are 4 δ_q parts on one side and δ_r on the
-    other, δ = δ_q δ_r. Conditioning gets worse with δ_r, so δ_r is at most 4: (20, 16) has a worst
-    condition number of 23 with δ_r = 1, 27 with 2 and 34 with 4. Both sides are split only if γ is
-    at most 4 and the worst condition number is known to be at most :data:`MAX_CONDITION`.
+    All with one side whole are well conditioned. With quaternions there are 4 δ_q parts on one
+    side and δ_r on the other, δ = δ_q δ_r. Conditioning gets worse with δ_r, so δ_r is at most 4:
+    (20, 16) has a worst condition number of 23 with δ_r = 1, 27 with 2 and 34 with 4. Both sides
+    are split only if γ is at most 4 and the worst condition number is known to be at most
+    :data:`MAX_CONDITION`.
     """
-    return tuple(p for p in _default_partitions(delta) if _is_well_conditioned(p, gamma))
+    return tuple(p for p in _planned_partitions(delta) if _is_well_conditioned(p, gamma))
 
 
-def _default_partitions(delta: int) -> tuple[Partition, ...]:
-    """Return every partition of the default code, ascending."""
+def _planned_partitions(delta: int) -> tuple[Partition, ...]:
+    """Return every partition with the parity that plans use, ascending."""
     return tuple(
-        Partition(k_a, k_b, 2, 2) if default_parity(k_a, k_b) == "complex" else partition
+        Partition(k_a, k_b, 2, 2) if planned_parity(k_a, k_b) == "complex" else partition
         for partition in _quaternion_partitions(delta)
         for k_a, k_b in [partition[:2]]
     )

@@ -4,20 +4,19 @@ The generator is [I; P]. If the first δ shares arrive, nothing is decoded, and 
 of an uncoded split, bit for bit; the ell_a · ell_b small convolutions of a systematic share merge
 into one; and only missing parts are solved for.
 
-*Quaternion parity*, the default where one side is split more than the other. One side is split
-into 4 δ_q parts, the other into δ_r, δ = δ_q δ_r; a systematic share takes four consecutive parts
-of the one and one part of the other. The block of a parity share is f · L(q): L(q) is the left
-multiplication by a quaternion, on the side with four parts, and f a real number on the other. The
-probability that a random determinant of quaternions is close to zero falls with the fourth power
-of the distance, for real or complex numbers only with the first or second: badly conditioned
-survivor sets are very rare.
+*Quaternion parity*, the default. One side is split into 4 δ_q parts, the other into δ_r,
+δ = δ_q δ_r; a systematic share takes four consecutive parts of the one and one part of the
+other. The block of a parity share is f · L(q): L(q) is the left multiplication by a quaternion,
+on the side with four parts, and f a real number on the other. The probability that a random
+determinant of quaternions is close to zero falls with the fourth power of the distance, for real
+or complex numbers only with the first or second: badly conditioned survivor sets are very rare.
 See docs/systematic-codes.md.
 
-*Complex parity*, the default where both sides are split into many parts. Both are coded alike: a
-systematic share takes two consecutive parts of each, and the blocks of a parity share are 2 × 2
+*Complex parity*, which plans use where both sides are split into many parts. Both are coded alike:
+a systematic share takes two consecutive parts of each, and the blocks of a parity share are 2 × 2
 matrices of complex numbers on both sides. With quaternions, one of the sides would have real
-coefficients, and many real coefficients are badly conditioned. :func:`default_parity` says which
-of the two it is.
+coefficients, and many real coefficients are badly conditioned.
+:func:`~fcdcc.coding.partitions.planned_parity` says which of the two plans use.
 
 *Rotation parity*. Both sides as in the CRME, with ell = 2 on a side that is split, and parity by
 powers of one rotation of prime order q: any δ shares decode by Chebotarev's theorem on the
@@ -44,7 +43,6 @@ from .quaternions import left_matrices
 
 __all__ = [
     "Parity",
-    "default_parity",
     "known_condition",
     "systematic",
     "systematic_threshold",
@@ -53,25 +51,7 @@ __all__ = [
 Parity = Literal["quaternion", "complex", "rotation", "real"]
 
 
-def default_parity(k_a: int, k_b: int) -> Literal["quaternion", "complex"]:
-    """Return the parity of the default code for these numbers of parts.
-
-    Complex if both numbers are even and quaternions would leave more parts to real coefficients
-    than to quaternions; otherwise quaternion.
-
-    Examples
-    --------
-    >>> default_parity(16, 4), default_parity(8, 8), default_parity(2, 8)
-    ('quaternion', 'complex', 'quaternion')
-    """
-    coded, plain = max(k_a, k_b), min(k_a, k_b)
-    if coded % 4:
-        coded, plain = plain, coded
-    even = k_a % 2 == k_b % 2 == 0
-    return "complex" if even and coded % 4 == 0 and plain > coded // 4 else "quaternion"
-
-
-def systematic_threshold(k_a: int, k_b: int, parity: Parity | None = None) -> int:
+def systematic_threshold(k_a: int, k_b: int, parity: Parity = "quaternion") -> int:
     """Return δ of the systematic code.
 
     k_a k_b / 4 with quaternions and with complex numbers, that of the CRME with rotations, k_a k_b
@@ -88,7 +68,6 @@ def systematic_threshold(k_a: int, k_b: int, parity: Parity | None = None) -> in
     >>> systematic_threshold(16, 1), systematic_threshold(2, 32), systematic_threshold(8, 8)
     (4, 16, 16)
     """
-    parity = default_parity(k_a, k_b) if parity is None else parity
     if parity == "rotation":
         return crme_threshold(k_a, k_b)
     if parity == "complex":
@@ -107,7 +86,7 @@ def systematic_threshold(k_a: int, k_b: int, parity: Parity | None = None) -> in
         return k_a * k_b
     if parity != "quaternion":
         raise CodeError(
-            f"parity {parity!r}; expected 'complex', 'quaternion', 'rotation' or 'real'"
+            f"parity {parity!r}; expected 'quaternion', 'complex', 'rotation' or 'real'"
         )
     if k_a < 1 or k_b < 1 or (k_a % 4 and k_b % 4):
         raise CodeError(
@@ -121,7 +100,7 @@ def systematic(
     n: int,
     k_a: int,
     k_b: int,
-    parity: Parity | None = None,
+    parity: Parity = "quaternion",
     q: int | None = None,
     seed: int | None = None,
 ) -> Code:
@@ -138,7 +117,7 @@ def systematic(
         or 4. With complex numbers both are even. With rotations, each is 1 or even. With reals, one
         of them is 1.
     parity
-        'quaternion', 'complex', 'rotation' or 'real'; by default :func:`default_parity`.
+        'quaternion', 'complex', 'rotation' or 'real'.
     q
         Rotation parity only: the order of the rotation, a prime, at least δ and at least γ;
         by default the smallest one.
@@ -152,7 +131,6 @@ def systematic(
         If there is no such code with these parameters.
     """
     threshold = systematic_threshold(k_a, k_b, parity)
-    parity = default_parity(k_a, k_b) if parity is None else parity
     if n < threshold:
         raise CodeError(
             f"systematic with n = {n} shares, k_a = {k_a} and k_b = {k_b} needs {threshold} "
@@ -171,14 +149,14 @@ def systematic(
     else:
         input_matrix, filter_matrix = _quaternion_sides(n - threshold, k_a, k_b, seed)
     return Code(
-        name="systematic" if parity in ("quaternion", "complex") else f"systematic-{parity}",
+        name="systematic" if parity == "quaternion" else f"systematic-{parity}",
         input_matrix=input_matrix,
         filter_matrix=filter_matrix,
         recovery_threshold=threshold,
     )
 
 
-def known_condition(n: int, k_a: int, k_b: int, parity: Parity | None = None) -> float:
+def known_condition(n: int, k_a: int, k_b: int, parity: Parity = "quaternion") -> float:
     """Return the worst condition number that the table of a code's coefficients states.
 
     It is a measured value, or that of a larger table, which no smaller one exceeds. Infinity if no
@@ -189,14 +167,13 @@ def known_condition(n: int, k_a: int, k_b: int, parity: Parity | None = None) ->
     n, k_a, k_b
         As for :func:`systematic`.
     parity
-        'quaternion' or 'complex'; by default :func:`default_parity`.
+        'quaternion' or 'complex'.
 
     Raises
     ------
     CodeError
         If there is no such code.
     """
-    parity = default_parity(k_a, k_b) if parity is None else parity
     gamma = n - systematic_threshold(k_a, k_b, parity)
     if parity == "complex":
         worst = complex_table(gamma, k_a // 2, k_b // 2).worst

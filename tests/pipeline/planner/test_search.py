@@ -13,15 +13,22 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from fcdcc.coding.cost import cheapest, coded_share_cost, crme_partitions
+from fcdcc.coding.conditioning import measure
+from fcdcc.coding.cost import Partition, cheapest, coded_share_cost, crme_partitions
 from fcdcc.coding.errors import CodeError, IllConditionedError
-from fcdcc.coding.partitions import code_partitions
+from fcdcc.coding.partitions import code_partitions, planned_parity
 from fcdcc.coding.systematic import known_condition
 from fcdcc.pipeline import Plan, open_model
 from fcdcc.pipeline.cli.main import main
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.options import PlanOptions
-from fcdcc.pipeline.planner.candidates import Candidate, PlanningProblem, build_plan
+from fcdcc.pipeline.planner import candidates
+from fcdcc.pipeline.planner.candidates import (
+    Candidate,
+    PlanningProblem,
+    build_plan,
+    check_plan,
+)
 from fcdcc.pipeline.planner.cost import calibration
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
@@ -125,8 +132,27 @@ def test_of_splits_that_take_the_same_time_the_best_conditioned_is_taken(files: 
             for p in code_partitions("systematic", 6, 4)
         }
         fast = [split for split, needed in work.items() if needed <= min(work.values())]
-        chosen = known_condition(6, layer.code.k_a, layer.code.k_b)
-        assert chosen <= min(known_condition(6, *split) for split in fast)
+        best = min(known_condition(6, *split, planned_parity(*split)) for split in fast)
+        assert measure(layer.code.code).worst <= best * (1 + 1e-6)
+
+
+def test_layers_split_on_both_sides_have_the_better_parity(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = open_model(files.model).network
+    problem = PlanningProblem(network, SHAPE, PlanOptions.of(n=6, tolerate=2), Speeds())
+    monkeypatch.setattr(candidates, "code_partitions", lambda *_: (Partition(4, 4, 2, 2),))
+    plan = build_plan(problem, Candidate("gathered", 16, 2))
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    check_plan(again, network)
+    for layer in again.layers:
+        assert layer.code is not None
+        assert (layer.code.parity, layer.code.code.ell_a, layer.code.code.ell_b) == (
+            "complex",
+            2,
+            2,
+        )
 
 
 def test_refusals_name_the_number(files: Files) -> None:

@@ -77,7 +77,7 @@ def _print_tables(rows: Sequence[CodeRow]) -> None:
         "over samples, contiguous losses and a search for bad ones (search: a lower bound). "
         "Errors: mean squared error relative to the power of the output, from random / from the "
         "worst survivors. Layer: AlexNet conv4, one image. Plans do not use the splits in "
-        "brackets.",
+        "brackets; complex: with complex parity, the systematic code's others with quaternions.",
         soft_wrap=True,
     )
 
@@ -120,11 +120,12 @@ COST: Columns = {
 
 def _splits(row: CodeRow) -> str:
     """Return the worst condition number of every split of a code, for one cell."""
-    cells = (f"{split.k_a} × {split.k_b}: {split.worst:.3g}" for split in row.splits)
-    marks = (("", "") if split.planned else ("(", ")") for split in row.splits)
-    return ", ".join(
-        f"{before}{cell}{after}" for cell, (before, after) in zip(cells, marks, strict=True)
-    )
+    cells = []
+    for split in row.splits:
+        parity = " complex" if split.parity == "complex" else ""
+        cell = f"{split.k_a} × {split.k_b}{parity}: {split.worst:.3g}"
+        cells.append(cell if split.planned else f"({cell})")
+    return ", ".join(cells)
 
 
 SPLITS: Columns = {"code": lambda row: row.label, "every split": _splits}

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import torch
 
 from fcdcc.coding import ConvGeometry
 from fcdcc.coding.conditioning import check_tolerance, condition_limit, measure
 from fcdcc.coding.cost import Partition, cheapest, coded_share_cost
-from fcdcc.coding.partitions import code_partitions
+from fcdcc.coding.partitions import code_partitions, planned_parity
 from fcdcc.coding.systematic import known_condition
 
 from ..errors import PlanError
@@ -160,8 +161,16 @@ def _plan_gathered(problem: PlanningProblem, candidate: Candidate) -> Iterator[L
     partitions = code_partitions(options.code, options.shares, options.delta)
     for stage, geometry in geometries(problem):
         best = _best_partition(problem, geometry, partitions, candidate.batch)
-        spec = CodeSpec(options.code, options.shares, best.k_a, best.k_b)
+        spec = _code_of(options, best)
         yield LayerPlan(stage.index, stage.name, geometry, spec)
+
+
+def _code_of(options: PlanOptions, partition: Partition) -> CodeSpec:
+    """Return the code with a partition, with complex parity where plans use that."""
+    k_a, k_b, *_ = partition
+    is_complex = options.code == "systematic" and planned_parity(k_a, k_b) == "complex"
+    parity: Literal["complex"] | None = "complex" if is_complex else None
+    return CodeSpec(options.code, options.shares, k_a, k_b, parity)
 
 
 def _best_partition(
@@ -191,7 +200,12 @@ def _best_partition(
     if options.code != "systematic":
         return fastest  # the condition number of the other codes hardly depends on the partition
     fast = (p for p in partitions if times[p] <= SIMILAR_TIME * times[fastest])
-    return min(fast, key=lambda p: (known_condition(options.shares, p.k_a, p.k_b), times[p]))
+
+    def worst(partition: Partition) -> float:
+        k_a, k_b, *_ = partition
+        return known_condition(options.shares, k_a, k_b, planned_parity(k_a, k_b))
+
+    return min(fast, key=lambda p: (worst(p), times[p]))
 
 
 def _plan_in_place(problem: PlanningProblem, candidate: Candidate) -> Iterator[LayerPlan]:

@@ -72,8 +72,8 @@ class CodeSpec:
     n: Shares
     k_a: Parts
     k_b: Parts
-    parity: Literal["quaternion", "real"] | None = None
-    """Of the systematic code; None for its default, and for other codes."""
+    parity: Literal["quaternion", "complex", "real"] | None = None
+    """Of the systematic code; None for its default, quaternions, and for other codes."""
 
     @cached_property
     def code(self) -> Code:
