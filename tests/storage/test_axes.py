@@ -71,7 +71,7 @@ def test_neither_names_nor_model_is_an_error() -> None:
         ((10, 32, 32), None, "expected 4 axes"),
         ((10, 2, 3, 32, 32), None, "expected 4 axes"),
         ((10, 1, 32, 32), None, "fits it neither"),
-        ((10, 1, 32, 32), ("n", "c", "y", "x"), "1 channels.*select the channels"),
+        ((10, 1, 32, 32), ("n", "c", "y", "x"), "1 channel;.*select the channels"),
         ((10, 3, 28, 28), ("n", "c", "y", "x"), "28 × 28.*resize"),
         ((10, 32, 32, 3), ("n", "c", "y", "x"), "32 channels"),
         ((10, 3, 32, 32), ("c", "n", "y", "x"), r"the axes \(c, n, y, x\)"),
