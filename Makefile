@@ -23,13 +23,24 @@ FAULTS := tests/chaos tests/networks tests/pipeline/worker/test_share_checks.py 
 LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   tests/chaos/test_sigkill.py::test_a_few_kills \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
+  'tests/chaos/test_runs.py::test_processes[0]' tests/pipeline/worker/test_hostile_shares.py \
+  tests/pipeline/model/test_importer.py tests/pipeline/model/test_image_analysis.py \
+  tests/pipeline/halo/test_network_rows.py \
   tests/pipeline/anyk/test_processes.py tests/pipeline/demo/test_show.py \
   tests/pipeline/graph/test_networks.py tests/pipeline/runtime/test_failures.py \
   tests/pipeline/runtime/test_job.py tests/pipeline/runtime/test_large_images.py \
   tests/pipeline/runtime/test_object_store.py tests/pipeline/runtime/test_reading.py \
-  tests/pipeline/worker/test_memory.py \
+  tests/pipeline/worker/test_memory.py tests/pipeline/worker/test_executable_plugin.py \
+  tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/pipeline/cli/test_advice.py \
+  tests/pipeline/model/test_budget.py tests/pipeline/monitoring/test_output_status.py \
+  tests/pipeline/monitoring/dashboard tests/pipeline/runtime/test_cluster.py \
+  tests/pipeline/runtime/test_fork_server.py tests/pipeline/runtime/test_full_disk.py \
+  tests/pipeline/runtime/test_leaks.py::test_a_few_calls_leave_nothing_behind \
+  tests/pipeline/runtime/test_main_guard.py tests/pipeline/runtime/test_side_by_side.py \
+  tests/pipeline/runtime/test_worker_watch.py \
   tests/pipeline/runtime/test_scheduler_restart.py::test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on \
   'tests/networks/test_other_links.py::test_a_cut_that_is_mended[client-10]' \
+  'tests/networks/test_worker_links.py::test_a_link_that_stays_bad[cut]' \
   'tests/networks/test_worker_links.py::test_a_link_that_stays_bad[loss]' \
   'tests/networks/test_worker_links.py::test_a_link_that_comes_back[flap]' \
   'tests/networks/test_worker_links.py::test_what_somebody_else_runs_there_runs_once[cut-5]' \

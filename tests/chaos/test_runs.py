@@ -30,7 +30,7 @@ from support.network_cluster import HOSTS, PORT, SCHEDULER, network_cluster
 
 FIRST = int(os.environ.get("FCDCC_CHAOS_FIRST", "0"))
 THREADS, PROCESSES, ON_HOSTS = 140, 30, 30
-SHORT_THREADS, SHORT_PROCESSES, SHORT_ON_HOSTS = 4, 1, 0
+SHORT_THREADS, SHORT_PROCESSES, SHORT_ON_HOSTS = 4, 0, 0
 
 Case = tuple[Model, Any, Any]
 

@@ -26,7 +26,7 @@ PACE_SECONDS = 0.01
 @pytest.mark.parametrize(
     ("bad", "blocks"),
     [
-        pytest.param({"cut": FOR_GOOD}, 25, id="cut"),
+        pytest.param({"cut": FOR_GOOD}, 25, id="cut", marks=pytest.mark.long),
         pytest.param({"loss": 0.3}, 25, id="loss", marks=pytest.mark.long),
         pytest.param({"delay": 0.3}, 25, id="delay", marks=pytest.mark.long),
         pytest.param({"rate": 5e6 / 8}, 50, id="rate", marks=pytest.mark.long),

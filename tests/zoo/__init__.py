@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from . import classic, mobile, residual, segmentation, volumes
 from .initialise import initialise, random_images
 
-__all__ = ["ZOO", "ZooEntry", "build", "export", "images", "save"]
+__all__ = ["NAMES", "ZOO", "ZooEntry", "build", "export", "images", "save"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ _ENTRIES = (
     ZooEntry("volume", volumes.VolumeNet, (1, 20, 16, 16), dense=True),
 )
 ZOO: dict[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
+
+_DEEP = {"googlenet", "inception_v3", "densenet", "shufflenet_v2", "efficientnet", "regnet"}
+
+NAMES = [pytest.param(name, marks=pytest.mark.long) if name in _DEEP else name for name in ZOO]
+"""The names for a parametrised test; those of deep networks, which take seconds, are long."""
 
 
 @cache

@@ -165,6 +165,7 @@ def test_work_goes_around_a_stopped_worker_that_others_use(
 
 
 @pytest.mark.parametrize("connection", [pytest.param("used", marks=pytest.mark.long), "new"])
+@pytest.mark.long
 def test_nobody_waits_for_a_stopped_worker_that_others_use(
     six: Running, tmp_path: Path, connection: str
 ) -> None:

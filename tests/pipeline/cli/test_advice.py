@@ -300,6 +300,7 @@ def test_advice_about_schedules(folder: Path, advice: Advice, tmp_path: Path) ->
 
 @pytest.mark.cluster
 @commands(RUNS)
+@pytest.mark.long
 def test_advice_about_runs(folder: Path, advice: Advice, tmp_path: Path, scheduler: str) -> None:
     shutil.copytree(folder, tmp_path / "copy", symlinks=True)
     options = ["--scheduler", scheduler, "--no-progress"]

@@ -38,9 +38,9 @@ FORMS = (
 
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_coded_networks_agree_with_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In two of the forms, in turn; the long test has them all."""
+    """In one of the forms, in turn; the long test has them all."""
     first = list(zoo.ZOO).index(name)
-    agree(name, [first % len(FORMS), (first + 1) % len(FORMS)], monkeypatch)
+    agree(name, [first % len(FORMS)], monkeypatch)
 
 
 @pytest.mark.long

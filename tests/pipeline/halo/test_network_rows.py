@@ -31,7 +31,7 @@ from fcdcc.pipeline.model import open_model
 from fcdcc.pipeline.model.interpreter import run_network, run_steps
 from fcdcc.pipeline.model.network import ConvStage, GlueStage, Network
 from support.rowcheck import SLOW
-from zoo import ZOO, images, save
+from zoo import NAMES, ZOO, images, save
 
 # Why rows end at the end of a network; None where they do not.
 END: dict[str, str | None] = {
@@ -65,7 +65,7 @@ INSIDE = {
     "efficientnet": ["global pooling"] * 7,
     "deeplab_v3": ["global pooling"],
 }
-NAMES = pytest.mark.parametrize("name", ZOO)
+EVERY = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def values_of(name: str, folder: Path) -> dict[str, torch.Tensor]:
     return values
 
 
-@NAMES
+@EVERY
 def test_stages_are_local_to_rows_but_for_these(name: str, folder: Path) -> None:
     found = found_of(name, folder)
     glue = [index for index, stage in enumerate(found.network.stages) if index in found.stages]
@@ -117,7 +117,7 @@ def test_stages_are_local_to_rows_but_for_these(name: str, folder: Path) -> None
         assert isinstance(last.outputs[found.network.output], Barrier)
 
 
-@NAMES
+@EVERY
 def test_what_comes_of_a_barrier_is_small(name: str, folder: Path) -> None:
     """Nothing but weights for each channel has to travel to the strips."""
     found = found_of(name, folder)
@@ -130,7 +130,7 @@ def test_what_comes_of_a_barrier_is_small(name: str, folder: Path) -> None:
                 assert name in INSIDE
 
 
-@NAMES
+@EVERY
 def test_strips_of_every_stage_equal_the_whole(name: str, folder: Path) -> None:
     found, values = found_of(name, folder), values_of(name, folder)
     tensors = found.network.tensors

@@ -28,6 +28,7 @@ def harmless() -> bytes:
     return pt2(module.eval(), (2, 3, 8, 8))
 
 
+@pytest.mark.long
 def test_thousands_of_steps_that_are_needed_are_opened() -> None:
     names = ["relu", *(f"z{i}" for i in range(MANY))]
     nodes = [node("aten.relu.default", new, value(old)) for old, new in pairwise(names)]
@@ -54,6 +55,7 @@ def test_steps_that_replace_changes_through_views_are_counted() -> None:
         open_model(with_nodes(harmless(), nodes))
 
 
+@pytest.mark.long
 def test_copies_of_numbers_for_many_stages_are_counted() -> None:
     """Each stage computes the numbers that it needs."""
     count, last = 400, "relu"

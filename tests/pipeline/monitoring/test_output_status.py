@@ -113,7 +113,7 @@ def test_an_input_that_does_not_answer_holds_up_no_verification(
     assert "answered" not in fcdcc("verify", output, "--compare", "off").stdout
 
 
-@pytest.mark.parametrize("seed", [20, 21])
+@pytest.mark.parametrize("seed", [20, pytest.param(21, marks=pytest.mark.long)])
 def test_flipped_bits_and_cut_files_are_all_named_and_repaired(
     files: Files, scheduler: str, tmp_path: Path, seed: int
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_local_cluster_listens_on_this_machine_only(tmp_path: Path, processes:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_the_dashboard_alone_listens_where_an_address_says(tmp_path: Path) -> None:
     found = listening(tmp_path, processes=True, dashboard_address="0.0.0.0:0")
     assert sorted(set(found)) == ["0.0.0.0", "127.0.0.1"]
@@ -122,6 +123,7 @@ def test_an_address_that_is_not_ours_is_refused_in_words(address: str) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_scheduler_that_accepts_connections_and_says_nothing_is_given_up() -> None:
     """As one does that was stopped."""
     with (

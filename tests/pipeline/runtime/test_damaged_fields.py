@@ -53,7 +53,7 @@ anything = st.sampled_from(JUNK) | st.recursive(
 )  # fmt: skip
 
 quick = settings(
-    max_examples=20,
+    max_examples=10,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 thorough = settings(quick, max_examples=1500)

@@ -134,7 +134,7 @@ def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
     assert verify(output) == []
 
 
-@pytest.mark.parametrize("how", ["deleted", "moved"])
+@pytest.mark.parametrize("how", ["deleted", pytest.param("moved", marks=pytest.mark.long)])
 def test_a_run_whose_output_is_gone_ends_at_once(
     files: Files, scheduler: str, tmp_path: Path, how: str
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_process_with_threads_is_not_forked(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_command_whose_worker_is_killed_while_it_starts_finishes(
     files: Files, tmp_path: Path
 ) -> None:
@@ -107,7 +108,9 @@ def test_a_command_whose_worker_is_killed_while_it_starts_finishes(
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_local_cluster_replaces_a_worker_that_does_not_start(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -54,7 +54,12 @@ def free_bytes(disk: Path, leave: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("free", [8_000, 40_000, 140_000])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "free", [pytest.param(8_000, marks=LONG), 40_000, pytest.param(140_000, marks=LONG)]
+)
 def test_a_full_disk_fails_blocks_in_words_and_the_next_run_finishes(
     files: Files, scheduler: str, disk: Path, free: int
 ) -> None:

@@ -268,6 +268,7 @@ def test_what_cannot_be_cut_is_refused_in_one_line(large: Large, tmp_path: Path)
 
 
 @pytest.mark.parametrize("mode", [pytest.param("spare", marks=pytest.mark.long), "all"])
+@pytest.mark.long
 def test_bands_whose_shares_are_right_pass_their_checks(
     large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
@@ -279,6 +280,7 @@ def test_bands_whose_shares_are_right_pass_their_checks(
     assert_right(large, output)
 
 
+@pytest.mark.long
 def test_bands_with_wrong_shares_are_done_without_the_worker_that_made_them(
     large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +298,7 @@ def test_bands_with_wrong_shares_are_done_without_the_worker_that_made_them(
     assert any("contradict each other" in warning for warning in said)
 
 
+@pytest.mark.long
 def test_bands_without_numbers_spoil_no_others(
     large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,10 @@ def check(files: Files, folder: Path, what: str, warm: int, count: int) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("what", "warm", "count"), [("infer", 4, 12), ("threads", 2, 3)])
+@pytest.mark.parametrize(
+    ("what", "warm", "count"),
+    [("infer", 4, 12), pytest.param("threads", 2, 3, marks=pytest.mark.long)],
+)
 def test_a_few_calls_leave_nothing_behind(
     files: Files, tmp_path: Path, what: str, warm: int, count: int
 ) -> None:

@@ -27,6 +27,7 @@ def run_script(folder: Path, text: str, *options: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.long
 def test_a_script_without_a_guard_ends_with_one_line_that_works(
     files: Files, tmp_path: Path
 ) -> None:

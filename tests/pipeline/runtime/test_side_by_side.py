@@ -72,6 +72,7 @@ def run_command(arguments: list[str]) -> None:
     main(arguments, prog_name="fcdcc")
 
 
+@pytest.mark.long
 def test_two_jobs_and_a_users_own_work(files: Files, tmp_path: Path) -> None:
     """One of the jobs is interrupted, and run again."""
     with (

@@ -93,6 +93,7 @@ def test_a_run_without_workers_ends_with_code_1(files: Files, tmp_path: Path) ->
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_run_takes_the_workers_that_come(
     files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_run_takes_the_workers_that_come(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_run_whose_workers_are_all_paused_ends_in_words(files: Files, tmp_path: Path) -> None:
     with (
         dask.config.set({"fcdcc.worker-patience": "1s"}),

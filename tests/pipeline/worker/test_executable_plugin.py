@@ -133,6 +133,7 @@ def test_workers_that_cannot_reach_the_memory_get_the_weights_themselves(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_heartbeats_go_on_while_workers_import_and_load(
     made: Executable, cluster: Client, tmp_path: Path
 ) -> None:

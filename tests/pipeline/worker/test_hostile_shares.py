@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -131,6 +131,20 @@ def tamper(
     return hit
 
 
+def each_in_one_form(ways: Sequence[Callable[[Array], Any]]) -> list[Any]:
+    """Return every form with every way; of each way one form is in the short run."""
+    return [
+        pytest.param(
+            form,
+            how,
+            id=f"{form}-{how.__name__}",
+            marks=() if place == number % len(FORMS) else pytest.mark.long,
+        )
+        for number, how in enumerate(ways)
+        for place, form in enumerate(FORMS)
+    ]
+
+
 def run(files: Files, output: Path, scheduler: str, *options: object) -> dict[str, Any]:
     result = fcdcc(
         "run", files.model, files.images, output, "--scheduler", scheduler, "--batch", 16,
@@ -144,8 +158,7 @@ def run(files: Files, output: Path, scheduler: str, *options: object) -> dict[st
     return summary
 
 
-@pytest.mark.parametrize("how", [*SHAPES, *TYPES], ids=lambda how: how.__name__)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "how"), each_in_one_form([*SHAPES, *TYPES]))
 def test_malformed_shares_are_never_used(
     files: Files,
     scheduler: str,
@@ -161,8 +174,7 @@ def test_malformed_shares_are_never_used(
     assert summary["status"] == "complete"
 
 
-@pytest.mark.parametrize("how", [one_image_more, as_double, no_array], ids=lambda how: how.__name__)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "how"), each_in_one_form([one_image_more, as_double, no_array]))
 def test_a_worker_that_makes_malformed_shares_is_named_when_shares_are_verified(
     files: Files,
     scheduler: str,
@@ -180,7 +192,7 @@ def test_a_worker_that_makes_malformed_shares_is_named_when_shares_are_verified(
     assert {found["worker"] for found in summary["corrupt_shares"]} <= {bad}
 
 
-@pytest.mark.parametrize("verify", ["off", "all"])
+@pytest.mark.parametrize("verify", ["off", pytest.param("all", marks=pytest.mark.long)])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_worker_with_errors_now_and_then_fails_blocks_in_words_until_they_are_done(
     files: Files,

@@ -66,6 +66,7 @@ def closed(folder: Path, positions: Any, block: int = 0) -> dict[int, str]:
     return {position: str(folder / f"{block}-{position}") for position in positions}
 
 
+@pytest.mark.long
 def test_300_times_nobody_waits_for_a_share_that_does_not_come(
     running: Running, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_what_other_workers_wait_for_runs_before_shares(running: Running, tmp_pa
     assert set(first[ENOUGH:]) == {"4", "5"}, "tasks that serve parity alone were not last"
 
 
+@pytest.mark.long
 def test_many_blocks_in_flight_with_slow_shares_everywhere(running: Running) -> None:
     # Slow, not stuck: as many stuck shares as threads would leave no thread for anything.
     pairs = list(combinations(range(N), N - ENOUGH))

@@ -40,7 +40,10 @@ with open_cluster(config) as cluster:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("paths", [("/status", "/fcdcc"), ("/fcdcc", "/", "/workers")])
+@pytest.mark.parametrize(
+    "paths",
+    [("/status", "/fcdcc"), pytest.param(("/fcdcc", "/", "/workers"), marks=pytest.mark.long)],
+)
 def test_pages_are_made_when_one_is_opened(tmp_path: Path, paths: tuple[str, ...]) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -244,6 +244,7 @@ def bytes_held(root: object) -> int:
     return total
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_groups_of_a_thousand_workers_take_less_than_20_megabytes() -> None:
     collector = busy_collector(workers=1000, groups=100_000, shares=2)
     drawn = live(snapshot(collector, 1e3))
