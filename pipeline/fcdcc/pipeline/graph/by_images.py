@@ -11,8 +11,7 @@ Convolution is linear in each image and images do not meet, so the parts of a bl
 runs of its images (APCP with kernel 1 and stride 1 along the batch). A systematic share is
 then an ordinary convolution of an ordinary run of images, all glue is local to it, and
 nothing travels between workers until a share is late. A parity share combines images of all
-runs; it pulls them only when it starts. Where these are the block's images, it reads them from
-the store again: a worker that has stopped may be the one that holds them.
+runs; it pulls them only when it starts.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from ..plans.plan import Plan
 from ..worker.kernels import image_kernels
 from ..worker.kernels.task_specs import ImageGlue, ImageParity, ImageShare, JoinRuns, PartOutput
 from .block_graph import Block, BlockGraph, GraphBuilder, TaskOutputs, ValueRef
-from .store_reader import reading_alone
 
 
 def build_by_images(network: Network, plan: Plan, block: Block) -> BlockGraph:
@@ -41,7 +39,6 @@ class _ImageGraphBuilder(GraphBuilder):
         super().__init__(network, plan, block)
         self._per_part = plan.images_per_share(block.images)
         self._values = [TaskOutputs(self.tasks) for _ in range(plan.delta)]
-        self._reads: list[Task] = []
 
     def build(self) -> BlockGraph:
         """Return the whole graph."""
@@ -51,7 +48,6 @@ class _ImageGraphBuilder(GraphBuilder):
             last = min(first + self._per_part, block.images)
             read = block.reader(block.key("read", 0, part), first, last, self._per_part)
             values.add(read, network.input)
-            self._reads.append(read)
         for unit in image_units(network, self.plan.coded_layers):
             if unit.kind == "share":
                 self._add_group(unit)
@@ -96,8 +92,4 @@ class _ImageGraphBuilder(GraphBuilder):
 
     def _inputs_of_all(self, unit: FusedStages) -> list[ValueRef]:
         parts = range(len(self._values))
-        given = [value for part in parts for value in self._inputs(unit, part)]
-        if unit.inputs != (self.network.input,) or self.plan.redundancy != "standby":
-            return given
-        again = [reading_alone(read) for read in self._reads]
-        return [value if read is None else read for value, read in zip(given, again, strict=True)]
+        return [value for part in parts for value in self._inputs(unit, part)]

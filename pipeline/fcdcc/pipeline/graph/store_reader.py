@@ -143,12 +143,3 @@ class StoreReader:
         """
         position = begin % self.batch // self.part_images
         return task_key("read", self.run, INPUT_LAYER, begin // self.chunks.images, position)
-
-
-def reading_alone(read: Task) -> Task | None:
-    """Return a task for the arguments of another one, which reads the same images from the store.
-
-    None where they are the results of other tasks.
-    """
-    alone = read.backup if isinstance(read, BackedUpTask) and read.backup is not None else read
-    return None if alone.dependencies else Task(None, alone.func, *alone.args, **alone.kwargs)

@@ -166,7 +166,7 @@ class _TaskCosts:
             case ImageGlue():
                 return self._run_unit(self._image_units[spec.unit])
             case ImageParity():
-                return self._image_parity(spec, task)
+                return self._image_parity(spec)
             case StripShare():
                 return self._strip_share(spec)
             case StripGlue():
@@ -208,19 +208,13 @@ class _TaskCosts:
 
     def _size_of(self, value: TaskRef | Task) -> ValueSize:
         """Return the size of an argument of a task."""
-        if isinstance(value, Task):
-            spec = find_spec(value.args)
-            if spec is not None:  # a read within another task
-                return self._total(self._cost_of(spec, value))
-            ref, name = value.args  # one of several values by name
+        if isinstance(value, Task):  # one of several values by name
+            ref, name = value.args
             result = self.costs[ref.key].result
             return result[name] if isinstance(result, dict) else result
         if value.key not in self.costs:  # the executable, which is no task of the block
             return ValueSize(0.0)
-        return self._total(self.costs[value.key])
-
-    @staticmethod
-    def _total(cost: TaskCost) -> ValueSize:
+        cost = self.costs[value.key]
         return cost.result if isinstance(cost.result, ValueSize) else ValueSize(cost.bytes)
 
     def _of_images(self, name: str, images: float) -> ValueSize:
@@ -312,17 +306,12 @@ class _TaskCosts:
         spent, workspace = self._stages(unit.stages, self._per_part)
         return TaskCost(spent, self._outputs(unit.outputs, self._per_part), workspace)
 
-    def _image_parity(self, spec: ImageParity, task: Task) -> TaskCost:
+    def _image_parity(self, spec: ImageParity) -> TaskCost:
         unit = self._image_units[spec.unit]
         images = self._per_part * self._plan.delta
         before, workspace = self._stages(unit.stages[:-1], images)
         share = self._coded_share(self._plan.layer(unit.number), spec.position, images)
-        spent, read = before + share.work, 0.0
-        for value in task.args:
-            if isinstance(value, Task) and isinstance(found := find_spec(value.args), ReadImages):
-                cost = self._read(found)
-                spent, read = spent + cost.work, read + cost.bytes
-        return TaskCost(spent, share.result, workspace + share.workspace + read)
+        return TaskCost(before + share.work, share.result, workspace + share.workspace)
 
     # --------------------------------------------------------- parts are rows
 
