@@ -41,10 +41,8 @@ def test_a_link_that_stays_bad(
     before = cluster.network.carried_bytes()[STRUCK]
     summary = job.complete(120)
     heard = cluster.network.carried_bytes()[STRUCK] - before
-    assert (heard == 0) == ("cut" in bad)
+    assert (heard == 0) == ("cut" in bad)  # nobody waited for a host that is cut
     assert summary["blocks_done"] == blocks
-    if "cut" in bad:  # nobody waited for it
-        assert summary["erasures"] or summary["workers_lost"]
     job.check()
 
 
