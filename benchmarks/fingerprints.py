@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import zarr
-from torch import nn
+from models import TinyNet
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.storage import BlockRecord, open_images, open_predictions, resize_predictions
@@ -31,19 +31,6 @@ from fcdcc.storage.records import RECORDS, Chunk
 
 SHAPE = (1, 8, 8)
 BATCH = 64
-
-
-class TinyNet(nn.Module):
-    """One convolution, one classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(1, 4, 3, padding=1)
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits of shape (n, 10)."""
-        return self.head(torch.relu(self.features(x)).mean((2, 3)))
 
 
 def make_images(stored: Path, images: int, chunk: int) -> None:

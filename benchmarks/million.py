@@ -20,7 +20,7 @@ import psutil
 import torch
 import zarr
 from distributed import Scheduler
-from torch import nn
+from models import TinyNet
 
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
@@ -28,19 +28,6 @@ from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 MEBIBYTE = 2**20
 SHAPE = (1, 16, 16)
 CHUNK = 4096
-
-
-class TinyNet(nn.Module):
-    """One convolution, one classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(1, 4, 3, padding=1)
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits of shape (n, 10)."""
-        return self.head(torch.relu(self.features(x)).mean((2, 3)))
 
 
 @dataclass

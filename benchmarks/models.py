@@ -10,7 +10,16 @@ from torch import nn
 
 from fcdcc.pipeline import Model, open_model
 
-__all__ = ["MODELS", "exported", "mobilenet_v3_small", "resnet18", "resnet50", "unet", "vgg16"]
+__all__ = [
+    "MODELS",
+    "TinyNet",
+    "exported",
+    "mobilenet_v3_small",
+    "resnet18",
+    "resnet50",
+    "unet",
+    "vgg16",
+]
 
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """The convolutions of VGG-16, 0 being a pooling."""
@@ -171,6 +180,19 @@ def mobilenet_v3_small(size: int) -> nn.Module:  # noqa: ARG001 - as the others,
         *_conv(96, 576, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(576, 1024), nn.Hardswish(), nn.Linear(1024, CLASSES),
     ).eval()  # fmt: skip
+
+
+class TinyNet(nn.Module):
+    """One convolution and one classifier of images (1, H, W): hardly any work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits of shape (n, 10)."""
+        return self.head(torch.relu(self.features(x)).mean((2, 3)))
 
 
 MODELS = {

@@ -66,8 +66,25 @@ USUAL = (
 )
 
 
+class _CodeSize:
+    """What the sizes of both kinds of parity have in common: γ parity shares, and δ others."""
+
+    gamma: int
+    delta: int
+
+    @property
+    def n(self) -> int:
+        """The number of shares."""
+        return self.gamma + self.delta
+
+    @property
+    def losses(self) -> int:
+        """The number of losses of γ shares."""
+        return math.comb(self.n, self.gamma)
+
+
 @dataclass(frozen=True)
-class Size:
+class Size(_CodeSize):
     """γ parity shares for δ_q × δ_r parts, and how a vector holds the coefficients."""
 
     gamma: int
@@ -92,16 +109,6 @@ class Size:
     def delta(self) -> int:
         """The recovery threshold."""
         return self.delta_q * self.delta_r
-
-    @property
-    def n(self) -> int:
-        """The number of shares."""
-        return self.gamma + self.delta
-
-    @property
-    def losses(self) -> int:
-        """The number of losses of γ shares."""
-        return math.comb(self.n, self.gamma)
 
     def split(self, x: Vector) -> tuple[Vector, Vector]:
         """Return the quaternions (γ, δ_q, 4) and the reals (γ, δ_r)."""
@@ -198,7 +205,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class ComplexSize:
+class ComplexSize(_CodeSize):
     """γ complex parity shares for δ_a × δ_b pairs of parts, and how a vector holds them.
 
     The vector has, for every parity share, the δ_a and the δ_b complex numbers, as real and
@@ -215,16 +222,6 @@ class ComplexSize:
     def delta(self) -> int:
         """The recovery threshold."""
         return self.delta_a * self.delta_b
-
-    @property
-    def n(self) -> int:
-        """The number of shares."""
-        return self.gamma + self.delta
-
-    @property
-    def losses(self) -> int:
-        """The number of losses of γ shares."""
-        return math.comb(self.n, self.gamma)
 
     def table(self, x: Vector) -> ComplexTable:
         """Return the coefficients as a table."""

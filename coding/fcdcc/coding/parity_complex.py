@@ -33,6 +33,7 @@ from .parity_tables import (
     read_table,
     rounded,
     shipped_names,
+    shipped_names_for,
 )
 from .spectrum import Spectrum
 
@@ -121,11 +122,7 @@ def complex_table(gamma: int, delta_a: int, delta_b: int, seed: int | None = Non
         return random_complex_table(gamma, delta_a, delta_b, seed)
     if gamma <= 1:
         return _of_one_size(gamma, delta_a, delta_b)
-    fitting = [
-        name
-        for name in shipped_complex_tables()
-        if name[0] >= gamma and name[1] >= delta_a and name[2] >= delta_b
-    ]
+    fitting = shipped_names_for("complex", (gamma, delta_a, delta_b))
     if (gamma, delta_a, delta_b) in fitting:
         return _load(gamma, delta_a, delta_b)
     if fitting:

@@ -34,6 +34,7 @@ from .parity_tables import (
     read_table,
     rounded,
     shipped_names,
+    shipped_names_for,
 )
 from .quaternions import complex_form
 from .spectrum import Spectrum
@@ -109,13 +110,9 @@ def parity_table(gamma: int, delta_q: int, delta_r: int, seed: int | None = None
         )
     if seed is not None:
         return seeded_table(gamma, delta_q, delta_r, seed)
-    if (gamma, delta_q, delta_r) in shipped_tables():
+    fitting = shipped_names_for("parity", (gamma, delta_q, delta_r))
+    if (gamma, delta_q, delta_r) in fitting:
         return _load(gamma, delta_q, delta_r)
-    fitting = [
-        name
-        for name in shipped_tables()
-        if name[0] >= gamma and name[1] >= delta_q and name[2] >= delta_r
-    ]
     if gamma == 1:
         return _of_one_size(delta_q, delta_r)
     if fitting:

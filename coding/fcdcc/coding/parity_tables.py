@@ -28,6 +28,7 @@ __all__ = [
     "read_table",
     "rounded",
     "shipped_names",
+    "shipped_names_for",
 ]
 
 Float64Array = NDArray[np.float64]
@@ -66,6 +67,18 @@ def shipped_names(kind: str) -> tuple[tuple[int, int, int], ...]:
     )
     found = [match.groups() for match in names if match]
     return tuple(sorted((int(gamma), int(a), int(b)) for of, gamma, a, b in found if of == kind))
+
+
+def shipped_names_for(kind: str, size: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
+    """Return the names of the shipped tables that are of a size, or that can be cut to it.
+
+    ``size`` is γ and the parts of both sides.
+    """
+    return tuple(
+        name
+        for name in shipped_names(kind)
+        if all(there >= wanted for there, wanted in zip(name, size, strict=True))
+    )
 
 
 def read_table(kind: str, name: tuple[int, int, int]) -> dict[str, Any]:

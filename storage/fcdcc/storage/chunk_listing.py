@@ -305,8 +305,8 @@ class ChunkListing:
     def digest(self, region: Region) -> bytes:
         """Return a digest of what the store says of the chunks that a region touches.
 
-        It is the same in another listing as long as none of
-        these chunks is written, and the array is stored in the same chunks.
+        It is the same in another listing as long as none of these chunks is written, and the array
+        is stored in the same chunks.
         """
         found = hashlib.sha256()
         for grid in self._grids.values():

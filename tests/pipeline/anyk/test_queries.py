@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import dask.config
 import pytest
 from distributed import Client, Event, LocalCluster
@@ -41,7 +43,7 @@ def test_tasks_of_a_run_are_found_with_their_workers() -> None:
         other = client.submit(wait_for, "go", key=task_key("share", "r2", 3, 12, 2))
         future = client.submit(wait_for, "go", key=key)
         while not (found := anyk_waiting(client, "r1")):
-            pass
+            time.sleep(0.01)
         [worker] = cluster_workers(client)
         assert [task.identity for task in found] == [(12, 3, "share", 2, worker)]
         event.set()

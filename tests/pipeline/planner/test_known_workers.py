@@ -15,7 +15,7 @@ from fcdcc.pipeline import JobConfig, Plan
 from fcdcc.pipeline.errors import PlanError
 from fcdcc.pipeline.planner.cost.known_workers import (
     local_worker_count,
-    start_seconds,
+    start_and_end_seconds,
     workers_of_options,
 )
 from fcdcc.pipeline.planner.search import MAX_MEMORY_PART
@@ -146,4 +146,4 @@ def test_the_plan_says_how_long_a_job_takes_to_start(
     said = fcdcc("plan", files.model, many).output
     assert "Start and end: about 3.5 s before the first image and after the last one" in said
     running = job(files, many, scheduler="tcp://host:1")
-    assert start_seconds(running) < start_seconds(job(files, many))
+    assert start_and_end_seconds(running) < start_and_end_seconds(job(files, many))

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import dask
@@ -132,8 +133,6 @@ def test_a_scheduler_that_accepts_connections_and_says_nothing_is_given_up() -> 
     ):
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         config = JobConfig(model="m", input="i", output="o", scheduler=address)
-        with (
-            pytest.raises(ClusterError, match=r"no Dask scheduler answers.*does not answer"),
-            open_cluster(config),
-        ):
-            pass
+        refused = pytest.raises(ClusterError, match=r"no Dask scheduler answers.*does not answer")
+        with refused, ExitStack() as stack:
+            stack.enter_context(open_cluster(config))

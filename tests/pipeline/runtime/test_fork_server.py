@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_command_whose_worker_is_killed_while_it_starts_finishes(
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         while not (workers := worker_processes(running.pid)) and running.poll() is None:
-            pass
+            time.sleep(0.01)
         # Workers are forks of the command: their command line is that of the command.
         assert "fcdcc.pipeline" in workers[0].cmdline()
         workers[0].kill()
@@ -119,7 +120,7 @@ def test_a_local_cluster_replaces_a_worker_that_does_not_start(
 
     def hit_one() -> None:
         while not (started := set(worker_processes()) - before):
-            pass
+            time.sleep(0.01)
         started.pop().send_signal(number)
         hit.set()
 

@@ -42,7 +42,7 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
         if path is not None:
             check_can_write(path)
     with single_threaded_libraries():  # threads of PyTorch would only wait for each other here
-        from ..planner.cost.known_workers import start_seconds
+        from ..planner.cost.known_workers import start_and_end_seconds
         from ..plans.display import plan_html, print_plan
         from ..runtime.job_plan import preview_job
 
@@ -52,7 +52,8 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
         known = [] if preview.sample is None else [str(preview.sample)]
         if preview.absence:
             known.append(preview.absence)
-        print_plan(made, images="; ".join(known) or None, start_seconds=start_seconds(checked))
+        beside = start_and_end_seconds(checked)
+        print_plan(made, images="; ".join(known) or None, start_and_end_seconds=beside)
     if command.json_file is not None:
         write_result(command.json_file, made.to_json())
     if html_file is not None:

@@ -37,8 +37,9 @@ so several convolutions in one share compute nothing twice (docs/healthy.md)."""
 STANDBY_SHARE_FACTOR = 30.0
 """The same where the parity of runs of images waits on standby: at the usual speeds 1.5 seconds of
 computing. After every coded convolution its result leaves the memory layout of the engine, and no
-activation or sum can be fused into it, which doubled the work for a ResNet-50 (docs/healthy.md).
-A coded convolution saves only that a late share is computed from there on, not from the images."""
+activation or sum can be fused into it. With fewer of them the job of a ResNet-50 took a quarter
+less CPU time (docs/decisions/0014-long-shares-by-images.md). A coded convolution saves only that a
+late share is computed from there on, not from the images."""
 
 MAX_REAL_CONDITION = 100.0
 """Condition number up to which strips of rows have real parity."""

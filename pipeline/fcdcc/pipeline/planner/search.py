@@ -38,7 +38,8 @@ MAX_BLOCK_BYTES = 64 * 2**20
 """The largest value of the network, for a whole block, should not exceed this."""
 
 MAX_BATCH = 64
-"""Most images of a planned block, so that finished work is recorded often."""
+"""Most images of a planned block, so that finished work is recorded often; of each of its shares
+where it is split by images and parity waits on standby."""
 
 MIN_IN_FLIGHT = 4
 """Least number of blocks in flight, so that workers have work while a block is decoded."""

@@ -315,12 +315,12 @@ def print_plan(
     plan: Plan,
     console: Console | None = None,
     images: str | None = None,
-    start_seconds: float | None = None,
+    start_and_end_seconds: float | None = None,
 ) -> None:
     """Print a plan as a table, and what it means in sentences.
 
-    ``images`` says what the images become, and ``start_seconds`` what a job takes beside its work,
-    if that is known.
+    ``images`` says what the images become, and ``start_and_end_seconds`` is what a job takes beside
+    its work, if that is known.
     """
     console = console or Console()
     if not console.is_terminal:
@@ -331,8 +331,10 @@ def print_plan(
         console.print(f"[bold]Images:[/bold] {escape(images)}", highlight=False)
     for name, value in _totals(plan):
         console.print(f"[bold]{name}:[/bold] {_escaped(value)}", highlight=False)
-    if start_seconds is not None:
-        said = f"about {duration(start_seconds)} before the first image and after the last one"
+    if start_and_end_seconds is not None:
+        said = (
+            f"about {duration(start_and_end_seconds)} before the first image and after the last one"
+        )
         console.print(f"[bold]Start and end:[/bold] {said}", highlight=False)
     for sentence in _sentences(plan):
         console.print(f"\n{_escaped(sentence)}", highlight=False)

@@ -403,7 +403,7 @@ class _PatientClient(Client):
     """
 
     async def _ensure_connected(self, timeout: float | None = None) -> None:
-        connecting = super()._ensure_connected(timeout=timeout)  # type: ignore[no-untyped-call]
+        connecting = super()._ensure_connected(timeout=timeout)  # type: ignore[no-untyped-call] # no types
         try:
             await asyncio.wait_for(connecting, None if timeout is None else 2 * timeout)
         except TimeoutError as error:

@@ -50,12 +50,12 @@ MAX_CLUSTERS_KEPT = 100
 
 MAX_FILE_BYTES = 2**20
 
+START_AND_END_SECONDS = 2.9
+"""Seconds that ``fcdcc run`` takes beside its work, without those for the workers."""
 
-IMPORT_SECONDS = 2.9
-"""Seconds of ``fcdcc run`` beside its work, on two cores of which nothing else has need."""
-
-START_SECONDS_PER_WORKER = 0.3
-"""Seconds by which another worker of a local cluster makes the start longer."""
+SECONDS_PER_WORKER = 0.3
+"""Seconds by which each worker of a local cluster makes the start longer. Whole commands on two
+cores took 3.5 to 3.9 seconds more than their work (``benchmarks/peers.py``)."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ def local_worker_count(config: JobConfig) -> int:
     return max(1, cores)
 
 
-def start_seconds(config: JobConfig) -> float:
+def start_and_end_seconds(config: JobConfig) -> float:
     """Return about how many seconds a job takes before its first image and after its last one.
 
     Modules are imported, the plan is made and a local cluster is started, if there is none.
     """
     if config.scheduler is not None:
-        return IMPORT_SECONDS
-    return IMPORT_SECONDS + START_SECONDS_PER_WORKER * local_worker_count(config)
+        return START_AND_END_SECONDS
+    return START_AND_END_SECONDS + SECONDS_PER_WORKER * local_worker_count(config)
 
 
 def workers_of_options(config: JobConfig) -> KnownWorkers:
