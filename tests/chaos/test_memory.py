@@ -36,6 +36,9 @@ def scheduler() -> Iterator[str]:
     settings = {
         "distributed.scheduler.allowed-failures": 0,
         "distributed.worker.memory.monitor-interval": "20ms",
+        # A local cluster closes the nanny of a worker this long after the worker was lost, even
+        # if the nanny has started another one meanwhile.
+        "distributed.deploy.lost-worker-timeout": "1h",
     }
     with (
         dask.config.set(settings),

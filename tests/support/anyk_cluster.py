@@ -40,12 +40,15 @@ def threaded_cluster(workers: int, threads: int = 1) -> LocalCluster:
     return local_cluster(workers, processes=False, threads=threads)
 
 
-def local_cluster(workers: int, processes: bool, threads: int = 1) -> LocalCluster:
+def local_cluster(
+    workers: int, processes: bool, threads: int = 1, memory_limit: int | str = "auto"
+) -> LocalCluster:
     """Return a cluster without a dashboard, on any free port."""
     return SteadyLocalCluster(
         n_workers=workers,
         threads_per_worker=threads,
         processes=processes,
+        memory_limit=memory_limit,
         dashboard_address=None,
         scheduler_kwargs={"dashboard": False, "dashboard_address": ":0"},
         silence_logs=logging.ERROR,

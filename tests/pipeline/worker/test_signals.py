@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
-from distributed import Client, LocalCluster, wait
+from distributed import Client, KilledWorker, LocalCluster, wait
 
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.anyk import AnyKPlugin
@@ -109,6 +111,38 @@ def test_a_worker_process_that_is_told_to_end_hands_over_what_it_holds(files: Fi
         running.wait_until(lambda: victim not in running.scheduler.workers, "it has left")
         assert held.result(timeout=60) == pid  # not computed again
         uninstall(client, plugin)
+
+
+def fill_memory(size: int) -> int:
+    """Hold so many bytes until the process ends."""
+    held = np.ones(size, np.uint8)
+    time.sleep(600)
+    return int(held[-1])
+
+
+@pytest.mark.cluster
+def test_a_worker_that_used_too_much_memory_is_replaced_by_its_nanny(files: Files) -> None:
+    network = open_model(files.model).network
+    plan = choose_plan(network, (3, 16, 16), PlanOptions.of(batch=4), 8)
+    plugin = ExecutablePlugin(Executable(network, plan), "r", 1)
+    limit = 900 * 2**20
+    settings = {
+        **VALIDATION,
+        "distributed.scheduler.allowed-failures": 0,
+        # Long, so that the worker has handled SIGTERM before its nanny sends SIGKILL.
+        "distributed.worker.memory.monitor-interval": "3s",
+        "distributed.worker.memory.pause": False,
+    }
+    with (
+        dask.config.set(settings),
+        local_cluster(1, processes=True, memory_limit=limit) as cluster,
+        Client(cluster) as client,
+    ):
+        install(client, plugin)
+        before = client.submit(process_id, pure=False).result(timeout=60)
+        with pytest.raises(KilledWorker):
+            client.submit(fill_memory, limit, pure=False).result(timeout=60)
+        assert client.submit(process_id, pure=False).result(timeout=60) != before
 
 
 @pytest.mark.cluster

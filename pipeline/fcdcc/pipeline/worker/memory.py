@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -50,6 +51,16 @@ def return_freed_memory() -> None:
     """Return all freed memory of this process to the system; only with the GNU C library."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_since_start() -> int:
+    """Return the largest memory of this process so far, in bytes; where unknown, today's."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the process held before it became a worker
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return PeakMemory.peak()
 
 
 def dask_setup(worker: Worker) -> None:  # noqa: ARG001 - Dask calls it with the worker

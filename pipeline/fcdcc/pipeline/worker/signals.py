@@ -8,6 +8,10 @@ On SIGTERM (a spot instance that is withdrawn, a pod that is moved) a worker lea
 it accepts no more tasks, hands its results to other workers, and closes. Only the tasks it is
 running are computed again elsewhere. This needs the worker's event loop in the main thread of its
 process, as in all workers that Dask's commands and local clusters start.
+
+A nanny also sends SIGTERM to its worker when the worker has used too much memory, and starts
+another worker in its place. Such a worker ends at once, as Dask's own do: one that left gracefully
+would tell its nanny to end as well, and nothing would take its place.
 """
 
 from __future__ import annotations
@@ -15,9 +19,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
+
+import dask
+
+from fcdcc.pipeline.worker.memory import peak_since_start
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -65,9 +74,25 @@ def _in_main_thread() -> bool:
 
 
 def _begin_to_leave(worker: Worker) -> None:
+    if _has_used_too_much_memory(worker):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
     leaving = asyncio.get_running_loop().create_task(_leave(worker))
     _leaving.add(leaving)
     leaving.add_done_callback(_leaving.discard)
+
+
+def _has_used_too_much_memory(worker: Worker) -> bool:
+    """Return whether the worker has a nanny that ends it because of its memory.
+
+    The peak decides: a task may have freed its memory between the nanny's look and the signal.
+    """
+    limit = worker.memory_manager.memory_limit
+    fraction = dask.config.get("distributed.worker.memory.terminate")
+    if worker.nanny is None or not limit or not fraction:
+        return False
+    return bool(peak_since_start() > fraction * limit)
 
 
 async def _leave(worker: Worker) -> None:
