@@ -131,6 +131,23 @@ def test_a_laptop_that_sleeps(work: Work, tmp_path: Path, split: str, order: str
         assert summary["blocks_done"] > stopped
 
 
+@pytest.mark.parametrize("split", ["images", "rows"])
+def test_workers_that_all_sleep(work: Work, tmp_path: Path, split: str) -> None:
+    """The workers are stopped for 40 s and continue one after the other; the rest goes on."""
+    output = tmp_path / "out.zarr"
+    process = work.start(output, "--workers", 3, "--split", split)
+    with all_ended(process):
+        wait_for_blocks(output, process, 20)
+        workers = worker_processes(process.pid)
+        assert len(workers) == 3
+        send(workers, signal.SIGSTOP)
+        time.sleep(SLEEP_SECONDS)
+        for worker in workers:
+            send([worker], signal.SIGCONT)
+            time.sleep(1.0)
+        assert work.check(process, output)["workers_lost"] == []
+
+
 def test_a_laptop_that_sleeps_with_a_cluster_of_its_own(work: Work, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     with own_cluster(tmp_path) as cluster:

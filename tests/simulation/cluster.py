@@ -298,7 +298,9 @@ class SimulatedCluster:
             if other.worker != worker.address:
                 holder = self.workers.get(other.worker or "")
                 if holder is not None and holder.stopped is not None:
-                    return  # it waits until that worker is removed
+                    return  # it waits until that worker is removed or continues
+        if _has_arrived(worker, task):
+            return
         heapq.heappush(worker.queue, (task.priority, attempt, task.key))
         self._run_next(worker)
 
@@ -324,9 +326,9 @@ class SimulatedCluster:
         """End the task of a thread, with a result unless it was given up or the worker stopped."""
         if worker.running is None or worker.running[:2] != (task, attempt):
             return
-        if worker.stopped is not None:
-            return
         start = worker.running[2]
+        if worker.stopped is not None or (not worker.ghost and self.now < start + taken - 1e-9):
+            return
         worker.running, worker.ghost = None, False
         spent = min(1.0, (self.now - start) / taken) if taken else 1.0
         self.outcome.done += spent * task.seconds
@@ -483,6 +485,26 @@ class SimulatedCluster:
         """Stop a worker: it runs nothing and sends nothing, and the scheduler does not know."""
         self.workers[address].stopped = self.now
 
+    def resume(self, address: str) -> None:
+        """Let a stopped worker go on where it was, unless it was removed."""
+        worker = self.workers.get(address)
+        if worker is None or worker.stopped is None:
+            return
+        stopped, worker.stopped = worker.stopped, None
+        if worker.running is not None:
+            task, attempt, start = worker.running
+            start += self.now - stopped
+            worker.running = task, attempt, start
+            taken = self._taken(task, worker)
+            end = start + taken
+            if worker.ghost:
+                end = min(end, self.now + self._check_interval)
+            self.at(end, self._end, worker, task, attempt, taken)
+        for other in self.workers.values():
+            for key in list(other.processing):
+                self._arrive(self.tasks[key], self.tasks[key].attempt)
+        self._run_next(worker)
+
     def lose(self, address: str, expected: bool = False) -> None:
         """Remove a worker with all that it holds."""
         worker = self.workers.pop(address, None)
@@ -515,9 +537,14 @@ class SimulatedCluster:
         for worker in self.workers.values():
             for key in list(worker.processing):
                 task = self.tasks[key]
-                if any(other.state is not State.MEMORY for other in self._inputs(task)):
-                    running = worker.running is not None and worker.running[0] is task
-                    queued = any(entry[2] == key for entry in worker.queue)
-                    if not running and not queued:
-                        self._take_back(task)
-                        self._wait(task)
+                ready = all(other.state is State.MEMORY for other in self._inputs(task))
+                if not ready and not _has_arrived(worker, task):
+                    self._take_back(task)
+                    self._wait(task)
+
+
+def _has_arrived(worker: Worker, task: Task) -> bool:
+    """Return whether a worker runs a task, or has all that it needs to run it."""
+    if worker.running is not None and worker.running[:2] == (task, task.attempt):
+        return True
+    return any(entry[1:] == (task.attempt, task.key) for entry in worker.queue)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from statistics import median
 
 import pytest
@@ -74,18 +75,41 @@ def test_every_block_ends_with_workers_that_are_slow_stop_or_leave(data: st.Data
     simulation = cluster(state, data.draw(st.integers(3, 9)), times)
     moments = st.floats(0.0, 20.0)
     for number, fault in enumerate(
-        data.draw(st.lists(st.sampled_from(["stop", "kill", "retire", "join"]), max_size=4))
+        data.draw(
+            st.lists(st.sampled_from(["stop", "blink", "kill", "retire", "join"]), max_size=4)
+        )
     ):
         when = data.draw(moments)
         if fault == "join":
             simulation.at(when, simulation.join, f"fresh{number}")
         elif number < len(simulation.workers) - 1:
-            action = simulation.stop if fault == "stop" else simulation.lose
-            simulation.at(when, action, f"w{number}", *([fault == "retire"] * (fault != "stop")))
+            action, more = simulation.lose, [fault == "retire"]
+            if fault in ("stop", "blink"):
+                action, more = simulation.stop, []
+            simulation.at(when, action, f"w{number}", *more)
+            if fault == "blink":
+                simulation.at(when + data.draw(moments), simulation.resume, f"w{number}")
     layers = data.draw(st.integers(0, 3))
     make = (lambda b: chain(b, 6, 4, layers)) if layers else (lambda b: one_layer(b, 6, 4))
     outcome = simulation.run((make(b) for b in range(12)), data.draw(st.integers(1, 4)), 5_000.0)
     assert len(outcome.blocks) == 12
+    check_empty(simulation, state)
+
+
+@pytest.mark.parametrize("make", [lambda b: one_layer(b, 6, 4), lambda b: chain(b, 6, 4, 3)])
+def test_workers_that_all_stop_for_a_while_are_not_lost(
+    make: Callable[[int], SimulatedBlock],
+) -> None:
+    """They continue one after the other; one that does not is removed."""
+    state = AnyKState()
+    simulation = cluster(state, 6)
+    for number in range(6):
+        simulation.at(10.0, simulation.stop, f"w{number}")
+        if number != 3:
+            simulation.at(50.0 + 0.3 * number, simulation.resume, f"w{number}")
+    outcome = simulation.run((make(block) for block in range(20)), 2, 1_000.0)
+    assert len(outcome.blocks) == 20
+    assert state.history.run("simulated").workers_removed == ["w3"]
     check_empty(simulation, state)
 
 

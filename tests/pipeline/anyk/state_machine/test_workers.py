@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -78,6 +79,42 @@ def test_time_in_which_the_scheduler_was_blocked_is_no_silence() -> None:
 def test_if_no_worker_is_heard_of_none_is_removed() -> None:
     machine = with_workers("a", "b")
     assert ticks(machine, 60.0, {"a": 0.0, "b": 0.0}) == set()
+
+
+def removals(machine: AnyKState, seen: Callable[[float], dict[str, float]]) -> dict[str, float]:
+    """Report ticks for a minute; return when workers are removed. ``seen``: as in ``silent``."""
+    times = [step * 0.25 for step in range(1, 260)]
+    return {worker: now for now in times for worker in silent(machine, now, seen(now))}
+
+
+def test_time_in_which_no_worker_was_heard_of_is_no_silence() -> None:
+    def seen(now: float) -> dict[str, float]:
+        """All are silent from 10 to 50, as on a suspended laptop, and "c" is from 9 on."""
+        if now < 50.0:
+            return {"a": min(now, 10.0), "b": min(now, 10.0), "c": min(now, 9.0)}
+        return {"a": now, "b": now if now >= 52.0 else 10.0, "c": 9.0}
+
+    # One second without "c" and with the others before it, two after it.
+    assert removals(with_workers("a", "b", "c"), seen) == {"c": 52.25}
+
+
+def test_a_worker_that_is_not_heard_of_again_with_the_others_is_removed() -> None:
+    def seen(now: float) -> dict[str, float]:
+        return {"a": now if now >= 50.0 else min(now, 10.0), "b": min(now, 10.0)}
+
+    assert removals(with_workers("a", "b"), seen) == {"b": 53.25}
+
+
+def test_a_worker_that_joins_while_all_are_silent_gives_them_time_to_answer() -> None:
+    machine = with_workers("a", "b")
+    assert ticks(machine, 40.0, {"a": 0.0, "b": 0.0}) == set()
+    machine.handle(events.WorkerJoined(40.1, "c", "c", 1))
+    removed = {
+        worker: now
+        for now in [40.0 + step * 0.25 for step in range(1, 40)]
+        for worker in silent(machine, now, {"a": 0.0, "b": now if now > 42 else 0.0, "c": now})
+    }
+    assert removed == {"a": 43.5}
 
 
 def bypassed(

@@ -5,7 +5,8 @@ Three things are decided here from what the scheduler reports at every tick of i
 Silence
     A worker whose heartbeats do not arrive is *quiet*, and others are preferred to it. One that is
     silent for longer than a :class:`SilenceRule` allows counts as gone. It is removed, unless it is
-    *shared*: a task of somebody else may be what keeps it from answering, and would be lost.
+    *shared*: a task of somebody else may be what keeps it from answering, and would be lost. Time
+    in which no worker at all was heard of does not count: a network, or a laptop, was down.
 
 Pace
     How many times as long as usual a worker's shares take: the median of its latest
@@ -324,6 +325,7 @@ class Workers:
         self.by_address: dict[str, WorkerRecord] = {}
         self.clock_stalled = False
         self._last_tick: float | None = None
+        self._all_quiet_since: float | None = None
         self._ring: tuple[WorkerRecord, ...] | None = None
         self._turn = 0
         self._typical_pace = 1.0
@@ -526,16 +528,18 @@ class Workers:
         if it runs or holds such a task once more: Dask still gives it tasks.
 
         If the tick is late, the scheduler was not listening for so long, and that time does
-        not count as silence. If no worker at all is heard of, none counts as gone.
+        not count as silence. While all workers are quiet, none counts as gone, and when one is
+        heard of again, the time since any of them was does not count as silence of the others.
         """
         late = 0.0 if self._last_tick is None else tick.now - self._last_tick - tick.interval
+        late = max(0.0, late)
         self.clock_stalled = late > STALLED_TICKS * tick.interval
         self._last_tick = tick.now
         for observation in tick.workers:
             worker = self.by_address.get(observation.worker)
             if worker is not None:
-                _observe(worker, observation, tick, max(0.0, late), self.clock_stalled)
-        if all(worker.quiet for worker in self.by_address.values()):
+                _observe(worker, observation, tick, late, self.clock_stalled)
+        if self._all_are_quiet(tick, late):
             return []
         needed = [observation.worker for observation in tick.workers if observation.needed]
         return self._gone(needed, tick)
@@ -555,6 +559,21 @@ class Workers:
         self._typical_pace = paces[len(paces) // 2] if paces else 1.0
         return newly_unfit
 
+    def _all_are_quiet(self, tick: Tick, late: float) -> bool:
+        """Return whether no worker answers; if that is over, forgive the time that it lasted."""
+        workers = self.by_address.values()
+        if all(worker.quiet for worker in workers):
+            self._all_quiet_since = max((worker.seen for worker in workers), default=tick.now)
+            return True
+        if self._all_quiet_since is not None:
+            unheard = tick.now - late - self._all_quiet_since
+            for worker in workers:
+                if worker.quiet:
+                    worker.seen = min(tick.now, worker.seen + unheard)
+                    worker.quiet = _is_quiet(worker, tick)
+            self._all_quiet_since = None
+        return False
+
     def _gone(self, addresses: Iterable[str], tick: Tick) -> list[WorkerRecord]:
         worst = max((worker.longest_gap for worker in self.by_address.values()), default=0.0)
         gone = []
@@ -568,6 +587,11 @@ class Workers:
             if tick.now - since > patience and not worker.removing:
                 gone.append(worker)
         return gone
+
+
+def _is_quiet(worker: WorkerRecord, tick: Tick) -> bool:
+    """Return whether a worker has missed more than :data:`QUIET_HEARTBEATS` heartbeats."""
+    return tick.now - worker.seen > QUIET_HEARTBEATS * tick.heartbeat_interval
 
 
 def _is_unfit(worker: WorkerRecord) -> bool:
@@ -592,7 +616,7 @@ def _observe(
     worker.delivered = worker.delivered or observation.result > 0.0 or observation.ready
     worker.processing = observation.processing
     worker.shared = observation.shared
-    worker.quiet = tick.now - worker.seen > QUIET_HEARTBEATS * tick.heartbeat_interval
+    worker.quiet = _is_quiet(worker, tick)
     worker.bypassed = worker.bypassed if worker.quiet else None
     worker.has_cancelled_tasks = observation.cancelled > 0
     if observation.cancelled == 0:
