@@ -357,6 +357,44 @@ def test_deep_pictures_are_fitted_like_others(fit: str, resize: int | None, tmp_
     np.testing.assert_allclose(made / 257, expected, atol=1.01)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bicubic", "lanczos"])
+def test_pictures_are_scaled_by_the_filter_that_is_named(
+    interpolation: str, tmp_path: Path
+) -> None:
+    pixels = noise(50, 70, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    form = PictureForm(20, 30, fit="stretch", interpolation=interpolation)  # type: ignore[arg-type]
+    expected = Image.fromarray(pixels).resize((30, 20), Image.Resampling[interpolation.upper()])
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png", form), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("shape", "scaled", "left", "top"),
+    [
+        # As torchvision 0.28 scales and cuts: 40 * 101 / 75 = 53.87 becomes 53, and (53 - 31) / 2
+        # is 11; 40 * 60 / 44 = 54.5 becomes 54, and (54 - 31) / 2 = 11.5 becomes 12.
+        ((75, 101), (53, 40), 11, 4),
+        ((101, 75), (40, 53), 4, 10),
+        ((44, 60), (54, 40), 12, 4),
+        ((40, 40), (40, 40), 4, 4),
+    ],
+)
+def test_pictures_are_scaled_and_cut_as_torchvision_does(
+    shape: tuple[int, int], scaled: tuple[int, int], left: int, top: int, tmp_path: Path
+) -> None:
+    pixels = noise(*shape, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    form = PictureForm(32, 31, fit="torchvision", resize=40)
+    expected = Image.fromarray(pixels).resize(scaled, Image.Resampling.BILINEAR)
+    cut = np.asarray(expected.crop((left, top, left + 31, top + 32)))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png", form), cut)
+
+
+def test_forms_that_older_versions_knew_are_written_as_they_wrote_them() -> None:
+    assert "interpolation" not in PictureForm(8, 8).as_json()
+    assert PictureForm(8, 8, interpolation="bicubic").as_json()["interpolation"] == "bicubic"
+
+
 def signed(path: Path) -> None:
     tifffile.imwrite(path, noise(HEIGHT, WIDTH, below=128).astype("int8"))
 

@@ -28,7 +28,9 @@ from torch import nn
 from fcdcc.coding.errors import FcdccError
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.cli.job_file import read_job_file
+from fcdcc.pipeline.model.description import DESCRIPTION_RECORD, ModelDescription
 from fcdcc.pipeline.model.interpreter import network_shapes
+from fcdcc.pipeline.model.opening import open_description
 from fcdcc.pipeline.model.pt2.checks import check_expression
 from fcdcc.pipeline.monitoring.output_status import read_status, verify_output
 from fcdcc.pipeline.monitoring.report.html_report import render_report
@@ -53,6 +55,10 @@ from support.stored import fill, make_output
 Target: TypeAlias = Callable[[bytes, Path], None]
 
 MODEL = (None, 3, 8, 8)
+DESCRIPTION = b"""{"version": 1, "network": "a:b", "output": "logits",
+"class_names": ["cat", "dog"], "preparation": {"size": [8, 8], "fit": "torchvision", "resize": 9,
+"interpolation": "bicubic", "channel_order": "rgb", "value_range": [0, 1], "mean": [0.5],
+"std": [0.2, 0.2, 0.2]}, "versions": {"torch": "2.13.0"}}"""
 JOURNAL = Path(__file__).parents[1] / "fuzz" / "journal.json"
 
 
@@ -105,6 +111,15 @@ def in_archive(record: str) -> Target:
         model(packed({**records(model_file()), record: data}), folder)
 
     return target
+
+
+def description(data: bytes, _: Path) -> None:
+    """Read what a model file says about its network, and use it."""
+    found = open_description(packed({**records(model_file()), DESCRIPTION_RECORD: data}))
+    if found is not None:
+        ModelDescription.of(json.loads(found.to_json()), "again")
+        if found.preparation.size is not None:
+            found.preparation.picture_form()
 
 
 def expression(data: bytes, _: Path) -> None:
@@ -287,6 +302,7 @@ TARGETS: dict[str, Target] = {
     "graph": in_archive(GRAPH),
     "weights": in_archive(WEIGHTS),
     "constants": in_archive(CONSTANTS),
+    "description": description,
     "expression": expression,
     "plan": saved_plan,
     "jobfile": job_file,
@@ -370,6 +386,7 @@ def samples() -> dict[str, list[bytes]]:
         "graph": [parts[GRAPH]],
         "weights": [parts[WEIGHTS]],
         "constants": [parts[CONSTANTS]],
+        "description": [DESCRIPTION],
         "expression": [b"Mul(Integer(2), Symbol('s77', positive=True, integer=True))", b"s0 // 2"],
         "plan": plans,
         "jobfile": [job],

@@ -26,7 +26,7 @@ from .foreign_files import is_foreign
 from .layout import MAX_BLOCKS
 from .locations import shown
 from .picture_folder import FileState
-from .pictures import Colour, Depth, Fit, PictureForm
+from .pictures import Colour, Depth, Fit, Interpolation, PictureForm
 from .records import Chunk
 from .runs import PRIVATE
 
@@ -227,6 +227,7 @@ def _check_form(form: Mapping[str, Json]) -> None:
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_SIZE:
             raise ValueError(f"{name} {size!r:.40}")
     choices = {"fit": get_args(Fit), "colour": get_args(Colour), "depth": get_args(Depth)}
+    choices["interpolation"] = get_args(Interpolation)
     for name, allowed in choices.items():
         if name in form and form[name] not in allowed:
             raise ValueError(f"{name} {form[name]!r:.40}")

@@ -33,6 +33,7 @@ from .pictures import (
     Colour,
     Depth,
     Fit,
+    Interpolation,
     NoPictureError,
     Picture,
     PictureError,
@@ -152,6 +153,7 @@ def ingest(
     resize: int | None = None,
     colour: Colour | None = None,
     depth: Depth | None = None,
+    interpolation: Interpolation | None = None,
     max_pixels: int = 100_000_000,
     labels: Labels = "auto",
     pages: bool | None = None,
@@ -175,8 +177,9 @@ def ingest(
         Local path or URL of the group.
     size
         (height, width) of the images; without it all pictures must have the size of the first.
-    fit, resize, colour, max_pixels
-        See :class:`~fcdcc.storage.pictures.PictureForm`; ``crop`` and ``rgb`` by default.
+    fit, resize, colour, interpolation, max_pixels
+        See :class:`~fcdcc.storage.pictures.PictureForm`; ``crop``, ``rgb`` and ``bilinear`` by
+        default.
     depth
         8: bytes, to which pictures of 16 bits per channel are scaled; 16: all bits are kept, and
         pictures of 8 bits are scaled; by default that of the first picture, and pictures of 16
@@ -211,7 +214,7 @@ def ingest(
     """
     root, location = Path(folder), normalise(url)
     output = Path(location) if is_local(location) else None
-    wanted = _Wanted(size, fit, resize, colour, depth, max_pixels, labels, pages)
+    wanted = _Wanted(size, fit, resize, colour, depth, interpolation, max_pixels, labels, pages)
     threads = threads or os.cpu_count() or 1
     with pillow_settings():
         found = list(find_pictures(root, follow_links=follow_links, output=output))
@@ -262,6 +265,7 @@ class _Wanted:
     resize: int | None
     colour: Colour | None
     depth: Depth | None
+    interpolation: Interpolation | None
     max_pixels: int
     labels: Labels
     pages: bool | None
@@ -271,13 +275,15 @@ class _Wanted:
         size = self.size or (first.size if first is not None else (0, 0))
         fit = self.fit or ("exact" if self.size is None else "crop")
         depth = self.depth or (first.depth if first is not None else 8)
-        form = PictureForm(*size, fit, self.resize, self.colour or "rgb", depth)
+        interpolation = self.interpolation or "bilinear"
+        form = PictureForm(*size, fit, self.resize, self.colour or "rgb", depth, interpolation)
         return replace(form, reduce=self.depth == 8, max_pixels=self.max_pixels)
 
     def form_like(self, held: PictureForm) -> PictureForm:
         """Return the form that was given, the rest as in images that are there."""
         height, width = self.size or (held.height, held.width)
         given: dict[str, Any] = {"fit": self.fit, "resize": self.resize, "colour": self.colour}
+        given |= {"interpolation": self.interpolation}
         given |= {"depth": self.depth, "reduce": True if self.depth == 8 else None}
         given = {name: value for name, value in given.items() if value is not None}
         return replace(held, height=height, width=width, max_pixels=self.max_pixels, **given)

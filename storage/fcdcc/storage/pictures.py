@@ -30,6 +30,7 @@ from .regular_files import open_regular
 
 __all__ = [
     "Fit",
+    "Interpolation",
     "NoPictureError",
     "Picture",
     "PictureError",
@@ -78,9 +79,13 @@ SEVERAL_PAGES = "it has several pages; --pages makes an image of each"
 PAGES_AT_ONCE = 16
 """Pages that :func:`read_pages` returns from one call."""
 
-Fit = Literal["exact", "crop", "stretch", "pad"]
+Fit = Literal["exact", "crop", "stretch", "pad", "torchvision"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Colour = Literal["rgb", "grey"]
 Depth = Literal[8, 16]
+
+CUTTING: tuple[Fit, ...] = ("crop", "torchvision")
+"""The ways to fit a picture that cut out its middle."""
 
 MODES: dict[str, tuple[str, int]] = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 """Pillow's mode and the number of channels of each colour."""
@@ -137,13 +142,17 @@ class PictureForm:
     fit
         ``exact``: another size is an error; ``crop``: scaled until it covers the size, then
         the middle is cut out; ``stretch``: scaled to the size; ``pad``: scaled until it fits,
-        the rest is black.
+        the rest is black; ``torchvision``: as torchvision's ``Resize(resize)`` and
+        ``CenterCrop``, whose roundings differ from those of ``crop`` by up to one pixel.
     resize
-        For ``crop``: the length in pixels to which the shorter side is scaled before the cut.
+        For ``crop`` and ``torchvision``: the length in pixels to which the shorter side is scaled
+        before the cut; for ``torchvision`` by default the longer side of the image.
     colour
         ``rgb`` or ``grey``.
     depth
         Bits per channel, 8 or 16. Samples are scaled so that white is 255 or 65535.
+    interpolation
+        Pillow's filter for scaling, of which all but ``nearest`` average what they make smaller.
     reduce
         Whether pictures of 16 bits are scaled to images of 8 bits; otherwise they are errors.
     max_pixels
@@ -156,12 +165,13 @@ class PictureForm:
     resize: int | None = None
     colour: Colour = "rgb"
     depth: Depth = 8
+    interpolation: Interpolation = "bilinear"
     reduce: bool = field(default=False, compare=False)
     max_pixels: int = field(default=100_000_000, compare=False)
 
     def __post_init__(self) -> None:
         if self.resize is not None and (
-            self.fit != "crop" or self.resize < max(self.height, self.width)
+            self.fit not in CUTTING or self.resize < max(self.height, self.width)
         ):
             raise InputError(
                 f"the shorter side at {self.resize} pixels for {self.height} × {self.width} by "
@@ -181,7 +191,10 @@ class PictureForm:
     def as_json(self) -> dict[str, Json]:
         """Return what determines the pixels, as JSON."""
         members: dict[str, Json] = asdict(self)
-        return {name: members[name] for name in members if name not in ("reduce", "max_pixels")}
+        left_out = {"reduce", "max_pixels"}
+        if self.interpolation == "bilinear":  # older versions knew no other one
+            left_out.add("interpolation")
+        return {name: members[name] for name in members if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -537,22 +550,37 @@ def _fitted(picture: Image.Image, form: PictureForm) -> Image.Image:
             f"it has {picture.height} × {picture.width} pixels; expected {form.height} × "
             f"{form.width}, the size of the first picture or of --size"
         )
-    if picture.size == size and form.resize is None:
+    if picture.size == size and form.resize is None and form.fit != "torchvision":
         return picture
-    bilinear = Image.Resampling.BILINEAR
+    filter_ = Image.Resampling[form.interpolation.upper()]
     if form.fit == "stretch":
-        return picture.resize(size, bilinear)
+        return picture.resize(size, filter_)
     if form.fit == "pad":
-        return ImageOps.pad(picture, size, bilinear, color=0)
-    if form.resize is None:
-        return ImageOps.fit(picture, size, bilinear)
-    scale = form.resize / min(picture.size)
-    width, height = round(picture.width * scale), round(picture.height * scale)
+        return ImageOps.pad(picture, size, filter_, color=0)
+    if form.fit == "crop" and form.resize is None:
+        return ImageOps.fit(picture, size, filter_)
+    width, height = _scaled_size(picture.size, form)
     if width * height > form.max_pixels:
         raise PictureError(
             f"it has {picture.width} × {picture.height} pixels and would be scaled to {width} × "
             f"{height}; at most {form.max_pixels} are made (--max-pixels)"
         )
-    scaled = picture.resize((width, height), bilinear)
+    scaled = (
+        picture if picture.size == (width, height) else picture.resize((width, height), filter_)
+    )
     left, top = (scaled.width - form.width) // 2, (scaled.height - form.height) // 2
+    if form.fit == "torchvision":  # halves are rounded to the even number
+        left = round((scaled.width - form.width) / 2)
+        top = round((scaled.height - form.height) / 2)
     return scaled.crop((left, top, left + form.width, top + form.height))
+
+
+def _scaled_size(size: tuple[int, int], form: PictureForm) -> tuple[int, int]:
+    """Return the (width, height) to which a picture is scaled before its middle is cut out."""
+    resize = form.resize or max(form.height, form.width)
+    if form.fit == "torchvision":  # the longer side is rounded down
+        shorter, longer = min(size), max(size)
+        other = int(resize * longer / shorter)
+        return (resize, other) if size[0] == shorter else (other, resize)
+    scale = resize / min(size)
+    return round(size[0] * scale), round(size[1] * scale)

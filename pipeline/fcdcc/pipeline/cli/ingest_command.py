@@ -13,7 +13,7 @@ import click
 
 from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Progress, SkippedFile
 from fcdcc.storage.ingestion import ingest as ingest_folder
-from fcdcc.storage.pictures import Colour, Fit
+from fcdcc.storage.pictures import Colour, Fit, Interpolation
 
 from ..formatting import counted, printable
 from ..monitoring.progress import show_count
@@ -58,12 +58,18 @@ class _SizeType(click.ParamType[tuple[int, int]]):
     type=click.Choice(get_args(Fit)),
     help="how a picture of another size is fitted; by default crop, without --size exact. crop: "
     "scale it to cover the size and cut out the middle; stretch: scale height and width "
-    "separately; pad: scale it to fit and fill the rest with black; exact: treat it as a bad file",
+    "separately; pad: scale it to fit and fill the rest with black; exact: treat it as a bad file; "
+    "torchvision: as its Resize and CenterCrop do, which round otherwise than crop",
 )
 @click.option(
     "--resize",
     type=click.IntRange(1, MAX_PIXELS),
-    help="with --fit crop: length of the shorter side before the cut",
+    help="with --fit crop or torchvision: length of the shorter side before the cut",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(get_args(Interpolation)),
+    help="filter by which pictures are scaled; by default bilinear",
 )
 @click.option(
     "--colour", type=click.Choice(get_args(Colour)), help="colour channels; by default rgb"

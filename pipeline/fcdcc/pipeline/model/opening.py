@@ -13,9 +13,15 @@ import torch
 from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 
 from ..errors import ModelError, bad_values_refused, one_line
+from .description import DESCRIPTION_RECORD, ModelDescription
 from .importer import import_network
 from .network import ConvStage, Network, Stage, Step, network_fingerprint
-from .pt2.archive import MAX_MODEL_BYTES, archive_fingerprint, read_archive
+from .pt2.archive import (
+    MAX_MODEL_BYTES,
+    archive_fingerprint,
+    read_archive,
+    read_archive_description,
+)
 from .rewriting import convert
 
 
@@ -31,6 +37,9 @@ class Model:
         A hash of the file's graph and tensors; the same in every precision.
     source
         Its name in messages: the path or address that it was read from.
+    description
+        What the file says about the network beside its graph, such as how images are prepared;
+        None if it says nothing.
 
     Its text is that of its network. Other processes receive it by pickle; they need neither the
     file nor ``torch.export``.
@@ -39,6 +48,7 @@ class Model:
     network: Network
     fingerprint: str
     source: str
+    description: ModelDescription | None = None
 
     def to(self, dtype: torch.dtype) -> Model:
         """Return the model in float32 or float64.
@@ -70,12 +80,50 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
     UnsafeModelError
         If loading all of it would run code from the file.
     """
+    file, name = _file(source)
+    archive = read_archive(file, name)
+    network = import_network(archive, name)
+    if archive.description is not None:
+        _check_description(archive.description, network, name)
+    return Model(network, archive_fingerprint(archive), name, archive.description)
+
+
+@bad_values_refused()
+def open_description(source: str | PathLike[str] | bytes) -> ModelDescription | None:
+    """Return what a ``.pt2`` file says about its network, without reading the network.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, or what it says cannot be used.
+    """
+    return read_archive_description(*_file(source))
+
+
+def _file(source: str | PathLike[str] | bytes) -> tuple[bytes | Path, str]:
+    """Return a local path or the contents of a file, and its name in messages."""
     if isinstance(source, bytes):
-        name, archive = "the given file", read_archive(source, "the given file")
-    else:
-        name = shown(fspath(source))
-        archive = read_archive(_fetched(fspath(source), name), name)
-    return Model(import_network(archive, name), archive_fingerprint(archive), name)
+        return source, "the given file"
+    name = shown(fspath(source))
+    return _fetched(fspath(source), name), name
+
+
+def _check_description(description: ModelDescription, network: Network, name: str) -> None:
+    """Raise ModelError if a description contradicts the network, as far as that is known."""
+    channels = description.preparation.channels
+    expected = network.input_shape[1] if len(network.input_shape) > 2 else None
+    if channels is not None and expected is not None and channels != expected:
+        raise ModelError(
+            f"{name}: its description ({DESCRIPTION_RECORD}) prepares images of {channels} "
+            f"channels, and the network takes {expected}: export the model again with fcdcc export"
+        )
+    names, sizes = description.class_names, network.sizes.get(network.output, ())
+    classes = sizes[1] if len(sizes) > 1 else None
+    if names is not None and isinstance(classes, int) and classes != len(names):
+        raise ModelError(
+            f"{name}: its description ({DESCRIPTION_RECORD}) names {len(names)} classes, and the "
+            f"network predicts {classes}: export the model again with fcdcc export"
+        )
 
 
 def _fetched(source: str, name: str) -> bytes | Path:

@@ -13,13 +13,14 @@ result, an :class:`Archive`, holds numbers, names and tensors.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import struct
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -29,6 +30,12 @@ import torch
 from fcdcc.storage.regular_files import NotRegularError, open_regular
 
 from ...errors import ModelError, UnsafeModelError, one_line
+from ..description import (
+    DESCRIPTION_RECORD,
+    MAX_DESCRIPTION_BYTES,
+    ModelDescription,
+    read_description,
+)
 from ..tensor_pickle import hash_tensors
 from .checks import check_program
 
@@ -106,10 +113,13 @@ class Archive:
         ``models/model.json``, decoded; operators and expressions are checked.
     tensors
         Parameters, buffers and constants by their name in the model, on the CPU.
+    description
+        What the file says about the network beside its graph; None if it says nothing.
     """
 
     program: Json
     tensors: Mapping[str, torch.Tensor]
+    description: ModelDescription | None = None
 
 
 def read_archive(file: bytes | Path, source: str) -> Archive:
@@ -129,12 +139,32 @@ def read_archive(file: bytes | Path, source: str) -> Archive:
     UnsafeModelError
         If reading it whole would run what is in it.
     """
+    with _opened(file, source) as reader:
+        read: Archive = as_model_errors(source, reader.read)
+        return read
+
+
+def read_archive_description(file: bytes | Path, source: str) -> ModelDescription | None:
+    """Return what a ``.pt2`` file says about its network; its graph and tensors are not read.
+
+    Raises
+    ------
+    ModelError
+        As :func:`read_archive`.
+    """
+    with _opened(file, source) as reader:
+        read: ModelDescription | None = as_model_errors(source, reader.read_description)
+        return read
+
+
+@contextlib.contextmanager
+def _opened(file: bytes | Path, source: str) -> Iterator[_Reader]:
+    """Open a file; errors of the zip archive and of the file system become ModelErrors."""
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as stream:
             _check_size(stream, source)
             with zipfile.ZipFile(stream) as archive:
-                read: Archive = as_model_errors(source, lambda: _Reader(archive, source).read())
-                return read
+                yield _Reader(archive, source)
     except FileNotFoundError as error:
         raise ModelError(f"{source}: no such file; {_EXPECTED}") from error
     except NotRegularError as error:
@@ -186,7 +216,23 @@ class _Reader:
             **self._tensors("data/weights/", "model_weights_config.json"),
             **self._tensors("data/constants/", "model_constants_config.json"),
         }
-        return Archive(program, tensors)
+        return Archive(program, tensors, self._description())
+
+    def read_description(self) -> ModelDescription | None:
+        self._check_layout()
+        self._check_sizes()
+        return self._description()
+
+    def _description(self) -> ModelDescription | None:
+        if DESCRIPTION_RECORD not in self.records:
+            return None
+        if self.records[DESCRIPTION_RECORD].file_size > MAX_DESCRIPTION_BYTES:
+            raise UnsafeModelError(
+                f"{self.source}: the record {DESCRIPTION_RECORD!r} has "
+                f"{self.records[DESCRIPTION_RECORD].file_size} bytes; expected at most "
+                f"{MAX_DESCRIPTION_BYTES}"
+            )
+        return read_description(self._bytes(DESCRIPTION_RECORD), self.source)
 
     def _check_layout(self) -> None:
         names = self.records
