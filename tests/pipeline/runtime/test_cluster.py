@@ -14,7 +14,7 @@ import pytest
 
 from fcdcc.pipeline import JobConfig
 from fcdcc.pipeline.errors import ClusterError
-from fcdcc.pipeline.runtime.cluster import open_cluster
+from fcdcc.pipeline.runtime.cluster import cluster_started_early, open_cluster
 from support import fork_server
 
 PROGRAM = """
@@ -136,3 +136,31 @@ def test_a_scheduler_that_accepts_connections_and_says_nothing_is_given_up() -> 
         refused = pytest.raises(ClusterError, match=r"no Dask scheduler answers.*does not answer")
         with refused, ExitStack() as stack:
             stack.enter_context(open_cluster(config))
+
+
+def test_a_cluster_that_is_started_early_is_replaced_if_the_plan_wants_other_workers() -> None:
+    first = JobConfig.of(
+        model="m", input="i", output="o", workers=2, processes=False, dashboard_address=":0"
+    )
+    with cluster_started_early(first) as cluster:
+        started = cluster(first)
+        assert cluster(first) is started
+        assert started.workers == 2
+        replaced = cluster(first.model_copy(update={"workers": 1}))
+        assert replaced.workers == 1
+        assert started.client.status == "closed"
+    assert replaced.client.status == "closed"
+
+
+def test_a_cluster_that_nobody_asked_for_is_closed_and_its_error_is_dropped() -> None:
+    config = JobConfig.of(
+        model="m", input="i", output="o", workers=1, processes=False,
+        dashboard_address="203.0.113.1:0",
+    )  # fmt: skip
+    with cluster_started_early(config):
+        pass
+    with (
+        cluster_started_early(config) as cluster,
+        pytest.raises(ClusterError, match=r"203\.0\.113\.1"),
+    ):
+        cluster(config)

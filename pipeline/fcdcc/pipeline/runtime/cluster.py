@@ -7,8 +7,9 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,27 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
                 yield cluster
             finally:
                 _close(cluster.client)
+
+
+@contextmanager
+def cluster_started_early(config: JobConfig) -> Iterator[Callable[[JobConfig], Cluster]]:
+    """Start a job's local cluster in a thread, while this thread goes on, and close it at the end.
+
+    The function that this yields waits for the cluster and returns it. It takes the options as the
+    plan has changed them: if these want another number of workers than the first ones did, the
+    cluster is replaced. It raises what :func:`open_cluster` raises.
+    """
+    with ExitStack() as opened, ThreadPoolExecutor(1, "start of the cluster") as thread:
+        started = thread.submit(opened.enter_context, open_cluster(config))
+
+        def cluster(planned: JobConfig) -> Cluster:
+            found = started.result()
+            if local_worker_count(planned) == local_worker_count(config):
+                return found
+            opened.close()
+            return opened.enter_context(open_cluster(planned))
+
+        yield cluster
 
 
 def is_connection_loss(client: Client, error: Exception) -> bool:

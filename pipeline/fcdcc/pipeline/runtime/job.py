@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
@@ -56,8 +56,12 @@ from ..worker.executable import Executable
 from ..worker.executable_plugin import TASK_MODULES, ExecutablePlugin, install, uninstall
 from .absence import absence_text
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
-from .cluster import Cluster, open_cluster, translate_connection_loss
-from .fork_server import start_fork_server, uses_fork_server
+from .cluster import (
+    Cluster,
+    cluster_started_early,
+    open_cluster,
+    translate_connection_loss,
+)
 from .image_sample import look_at_images
 from .input_changes import Redone, blocks_to_make_again, look_at_input
 from .job_plan import (
@@ -161,7 +165,7 @@ def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
         try:
             if planned is None or stored is not None:
                 planned = _plan_job(job, stored, progress, clusters, planned)
-            return _run_pending_blocks(planned, earlier, state, progress, clusters)
+            return _run_pending_blocks(planned, earlier, state, progress)
         except BaseException:
             clusters.close()  # while the lock is held: tasks of this run may still write blocks
             raise
@@ -180,11 +184,16 @@ class _CheckedJob:
 
 @dataclass(frozen=True)
 class _PlannedJob(_CheckedJob):
-    """A checked job with its plan, with what it stores of every image, and its cluster if open."""
+    """A checked job with its plan, with what it stores of every image, and with its cluster.
+
+    ``known`` is the cluster if the plan is for its workers. ``open_cluster`` returns the cluster
+    once it has started, for the options that the plan has changed.
+    """
 
     plan: Plan
     spec: PredictionSpec
-    cluster: Cluster | None
+    known: Cluster | None
+    open_cluster: Callable[[JobConfig], Cluster]
 
 
 @dataclass(frozen=True)
@@ -272,30 +281,43 @@ def _plan_job(
     progress
         Shows what is done.
     clusters
-        Closes a cluster that is opened here, whose workers the plan is for.
+        Closes a cluster that is opened here: a running one, whose workers the plan is for, or a
+        local one, which starts while the plan is made.
     before
         The job as it was planned before another run created its output.
     """
-    config, cluster = job.config, None if before is None else before.cluster
-    if cluster is None:
-        if uses_fork_server(config):
-            start_fork_server()  # it imports PyTorch while the plan is made
-        if config.calibrate or config.scheduler is not None:
-            progress.step("starting the cluster")
-            cluster = clusters.enter_context(open_cluster(config))
-    workers = known_workers(config, cluster, progress)
+    config = job.config
+    if before is not None:
+        known, cluster = before.known, before.open_cluster
+    elif config.calibrate or config.scheduler is not None:
+        progress.step("starting the cluster")
+        known = opened = clusters.enter_context(open_cluster(config))
+
+        def cluster(_: JobConfig) -> Cluster:
+            return opened
+    else:
+        known, cluster = None, clusters.enter_context(cluster_started_early(config))
+    workers = known_workers(config, known, progress)
     progress.step("planning")
     plan = job_plan(config, job.network, job.source, workers, stored)
     for warning in plan.warnings:
         logger.warning(warning)
-    if cluster is None and plan.forecast is not None:
+    if known is None and plan.forecast is not None:
         config = config.model_copy(update={"workers": plan.forecast.workers.count})
     spec = _prediction_spec(job, plan.batch, plan.band)
     spec.arrays[0].layout(job.source.images, plan.batch)  # an error if there are too many blocks
     if stored is not None:
         check_stored(stored, spec, plan.batch, config)
     return _PlannedJob(
-        config, job.network, job.source, job.preparation, job.fingerprint, plan, spec, cluster
+        config,
+        job.network,
+        job.source,
+        job.preparation,
+        job.fingerprint,
+        plan,
+        spec,
+        known,
+        cluster,
     )
 
 
@@ -340,7 +362,6 @@ def _run_pending_blocks(
     earlier: _EarlierWork | None,
     state: InputState,
     progress: Watcher,
-    clusters: ExitStack,
 ) -> Summary:
     """Compute the blocks that have no record, and return what happened.
 
@@ -355,8 +376,6 @@ def _run_pending_blocks(
         The images as they are now.
     progress
         Shows how far the run is.
-    clusters
-        Closes a cluster that is opened here.
     """
     layout = job.spec.arrays[0].layout(job.source.images, job.plan.batch)
     if earlier is None:
@@ -374,10 +393,8 @@ def _run_pending_blocks(
     if state.listing is not None and (text := absence_text(state.listing)):
         logger.warning("chunks of the images: %s", text)
     counters.sample = look_at_images(job.source, job.preparation, job.network, state.listing)
-    cluster = job.cluster
-    if cluster is None:
-        progress.step("starting the cluster")
-        cluster = clusters.enter_context(open_cluster(job.config))
+    progress.step("starting the cluster")
+    cluster = job.open_cluster(job.config)
     if earlier is None:
         make_room(job.config)
         store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
