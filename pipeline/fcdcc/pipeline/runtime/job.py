@@ -54,6 +54,7 @@ from ..plans.row_layout import analysed, row_layout
 from ..stored_forms import StoredForm
 from ..worker.executable import Executable
 from ..worker.executable_plugin import TASK_MODULES, ExecutablePlugin, install, uninstall
+from ..worker.memory import return_freed_memory
 from .absence import absence_text
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .cluster import (
@@ -395,6 +396,7 @@ def _run_pending_blocks(
     counters.sample = look_at_images(job.source, job.preparation, job.network, state.listing)
     progress.step("starting the cluster")
     cluster = job.open_cluster(job.config)
+    return_freed_memory()  # used to read the model and to plan: more than the run needs
     if earlier is None:
         make_room(job.config)
         store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
