@@ -15,6 +15,7 @@ together, and, with ``--stop``, what happens when one worker process gets SIGSTO
 ``dask``        ``dask.array.map_blocks`` on a LocalCluster of one worker per core
 ``ray``         Ray Data's ``map_batches`` with one actor per core
 ``onnxruntime``, ``openvino``   a loop over the network exported to ONNX, with all cores
+``engine``      our engine alone, in one single-threaded process per core
 ``ours``        ``fcdcc run`` with its defaults; ``ours-cores`` with one worker per core;
                 ``ours-off`` also with ``--redundancy off``; ``ours-eager`` also with this engine
 
@@ -236,6 +237,51 @@ def openvino(work: Work, clock: Clock) -> NDArray[np.float32]:
     )
 
 
+def engine(work: Work, clock: Clock) -> NDArray[np.float32]:
+    """Our engine alone: one single-threaded process per core takes one batch after another."""
+    from multiprocessing import get_context
+
+    count = work.images.shape[0]
+    batches = [(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
+    with get_context("spawn").Pool(work.cores, _load_engine, (work,)) as pool:
+        clock.done(0)
+        found = []
+        for predictions, (_, last) in zip(pool.imap(_predict_range, batches), batches, strict=True):
+            found.append(predictions)
+            clock.done(last)
+    return np.concatenate(found)
+
+
+_ENGINE: list[tuple[Work, Predict]] = []
+
+
+def _load_engine(work: Work) -> None:
+    """Prepare the engine in a process of the pool, with the settings of a worker."""
+    import torch
+
+    from fcdcc.pipeline import open_model
+    from fcdcc.pipeline.worker.engines import StageProgram
+    from fcdcc.pipeline.worker.memory import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    network = open_model(str(work.folder / "model.pt2")).network
+    program = StageProgram(network, range(len(network.stages)), (network.output,))
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(torch.float32) / 255
+            found: NDArray[np.float32] = program({network.input: batch})[network.output].numpy()
+            return found
+
+    _ENGINE.append((work, predict))
+
+
+def _predict_range(bounds: tuple[int, int]) -> NDArray[np.float32]:
+    work, predict = _ENGINE[0]
+    return predict(work.images[slice(*bounds)])
+
+
 IN_PYTHON: dict[str, Callable[[Work, Clock], NDArray[np.float32]]] = {
     "loop": loop,
     "dataloader": dataloader,
@@ -243,6 +289,7 @@ IN_PYTHON: dict[str, Callable[[Work, Clock], NDArray[np.float32]]] = {
     "ray": ray_data,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "engine": engine,
 }
 ONE_PER_CORE = ("--workers", "{cores}")
 OURS: dict[str, tuple[str, ...]] = {
@@ -500,7 +547,8 @@ def show(found: list[Measured], stopped: list[Measured]) -> None:
         "| contender | whole command | images a second | CPU s an image | memory | difference "
         "| one worker stopped |\n|---|---|---|---|---|---|---|"
     )
-    for name, row in table.items():
+    for name in dict.fromkeys([*table, *(m.contender for m in stopped)]):
+        row = table.get(name, {"outcome": ""})
         after = [m for m in stopped if m.contender == name]
         text = "; ".join(
             f"done in {m.seconds:.1f} s" if m.outcome == "done" else m.outcome for m in after
