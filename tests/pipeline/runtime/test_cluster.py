@@ -164,3 +164,14 @@ def test_a_cluster_that_nobody_asked_for_is_closed_and_its_error_is_dropped() ->
         pytest.raises(ClusterError, match=r"203\.0\.113\.1"),
     ):
         cluster(config)
+
+
+def test_dask_looks_less_often_at_a_local_cluster_unless_the_user_has_set_how_often() -> None:
+    config = JobConfig.of(
+        model="m", input="i", output="o", workers=1, processes=False, dashboard_address=":0"
+    )
+    profile, ticks = "distributed.worker.profile.interval", "distributed.admin.tick.interval"
+    before = dask.config.get(profile)
+    with dask.config.set({ticks: "25ms"}), open_cluster(config):
+        assert (dask.config.get(profile), dask.config.get(ticks)) == ("100ms", "25ms")
+    assert dask.config.get(profile) == before

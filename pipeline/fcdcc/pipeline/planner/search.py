@@ -219,9 +219,20 @@ def _usual(problem: PlanningProblem, images: int | None, workers: WorkerPool) ->
     return Candidate(
         form,
         batch=batch,
-        in_flight=options.in_flight or max(MIN_IN_FLIGHT, ceil(2 * places / options.delta)),
+        in_flight=options.in_flight or max(MIN_IN_FLIGHT, _blocks_for(places, options.delta)),
         share_work=_share_work(problem.speeds),
     )
+
+
+def _blocks_for(places: int, delta: int) -> int:
+    """Return how many blocks in flight keep so many places busy.
+
+    Blocks of a single share end at different times on every worker, and until the next block has
+    been sent and its images have been read, a worker needs others that wait for it. With two
+    workers and four such blocks their threads had nothing to do for a tenth of the time.
+    """
+    for_each = 4 if delta == 1 else 2
+    return ceil(for_each * places / delta)
 
 
 def _in_bands(problem: PlanningProblem, usual: Candidate, workers: WorkerPool) -> Candidate:

@@ -47,6 +47,17 @@ DASK_SETTINGS = {
 }
 """Configuration of Dask for the time that a job uses a cluster."""
 
+LOCAL_TIMERS = {
+    # Each setting with Dask's default, and with what a local cluster has instead.
+    "distributed.worker.profile.interval": ("10ms", "100ms"),
+    "distributed.admin.tick.interval": ("20ms", "200ms"),
+    "distributed.admin.system-monitor.interval": ("500ms", "2s"),
+}
+"""How often Dask looks at its processes, which on one machine takes the time of its cores.
+
+For a ResNet-50 on two workers these looks took 6 % of all CPU time. What the user has set stays.
+"""
+
 PRELOAD = [
     "fcdcc.pipeline.worker.preload",  # first, since it makes the process ignore Ctrl-C
     "fcdcc.pipeline.worker.kernels",
@@ -206,7 +217,7 @@ def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     with dask.config.set(DASK_SETTINGS):
         if config.scheduler is None:
             with (
-                dask.config.set(_start_method(config)),
+                dask.config.set({**_start_method(config), **_local_timers()}),
                 _silenced_dask_loggers(),
                 _local_cluster(config) as local,
                 Client(local, set_as_default=False) as client,
@@ -371,6 +382,14 @@ def _start_method(config: JobConfig) -> dict[str, str]:
     if not uses_fork_server(config):
         return {}
     return {"distributed.worker.multiprocessing-method": METHOD}
+
+
+def _local_timers() -> dict[str, str]:
+    """Return the timers of a local cluster, but for those that the user has set."""
+    return {
+        name: ours for name, (default, ours) in LOCAL_TIMERS.items()
+        if dask.config.get(name) == default
+    }  # fmt: skip
 
 
 def _start_local(config: JobConfig) -> LocalCluster:
