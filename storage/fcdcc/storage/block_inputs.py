@@ -63,14 +63,16 @@ class BlockInput:
         """Return what :meth:`as_json` returned; None if it is something else."""
         if not isinstance(value, dict):
             return None
-        try:
-            ids, chunks, pixels = (
-                bytes.fromhex(str(value.get(name, ""))) for name in ("ids", "chunks", "pixels")
-            )
-        except ValueError:
-            return None
-        if any(len(found) not in (0, DIGEST_BYTES) for found in (ids, chunks, pixels)):
-            return None
+        digests = []
+        for name in ("ids", "chunks", "pixels"):
+            try:
+                found = bytes.fromhex(str(value.get(name, "")))
+            except ValueError:
+                return None
+            if found and len(found) != DIGEST_BYTES:
+                return None
+            digests.append(found)
+        ids, chunks, pixels = digests
         rows = value.get("rows")
         if rows is None:
             return cls(ids, chunks, pixels, bool(value.get("fresh")))
@@ -80,7 +82,6 @@ class BlockInput:
         return cls(ids, chunks, pixels, bool(value.get("fresh")), (numbers[0], numbers[1]))
 
 
-_PLAIN = np.dtype([("ids", np.uint8, DIGEST_BYTES), ("chunks", np.uint8, DIGEST_BYTES)])
 _NO_DIGEST = bytes(DIGEST_BYTES)
 
 
@@ -95,7 +96,8 @@ class RecordedInputs(Mapping[int, BlockInput]):
 
     def __init__(self, blocks: int) -> None:
         self._known = np.zeros(blocks, np.bool_)
-        self._plain = np.zeros(blocks, _PLAIN)
+        self._plain = bytearray(2 * DIGEST_BYTES * blocks)
+        """The ids and the chunks of each block, with zeros for no digest."""
         self._others: dict[int, BlockInput] = {}
 
     def note(self, block: int, found: BlockInput | None) -> None:
@@ -104,20 +106,24 @@ class RecordedInputs(Mapping[int, BlockInput]):
         self._known[block] = found is not None
         if found is None:
             return
-        if found != BlockInput(found.ids, found.chunks):
+        if found.pixels or found.fresh or found.rows is not None:
             self._others[block] = found
             return
-        values = (found.ids or _NO_DIGEST, found.chunks or _NO_DIGEST)
-        self._plain[block] = tuple(np.frombuffer(value, np.uint8) for value in values)
+        place = 2 * DIGEST_BYTES * block
+        digests = (found.ids or _NO_DIGEST) + (found.chunks or _NO_DIGEST)
+        self._plain[place : place + 2 * DIGEST_BYTES] = digests
 
     def __getitem__(self, block: int) -> BlockInput:
         if not 0 <= block < len(self._known) or not self._known[block]:
             raise KeyError(block)
         if block in self._others:
             return self._others[block]
-        found = (self._plain[block][name].tobytes() for name in ("ids", "chunks"))
-        ids, chunks = (b"" if value == _NO_DIGEST else value for value in found)
-        return BlockInput(ids, chunks)
+        place = 2 * DIGEST_BYTES * block
+        ids = bytes(self._plain[place : place + DIGEST_BYTES])
+        chunks = bytes(self._plain[place + DIGEST_BYTES : place + 2 * DIGEST_BYTES])
+        return BlockInput(
+            b"" if ids == _NO_DIGEST else ids, b"" if chunks == _NO_DIGEST else chunks
+        )
 
     def __iter__(self) -> Iterator[int]:
         return (int(block) for block in np.flatnonzero(self._known))

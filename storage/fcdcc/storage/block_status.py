@@ -85,8 +85,9 @@ def read_progress(
         provisional.pop(block, None)
         if not 0 <= block < layout.blocks:
             continue
-        done[block] = False
-        inputs.note(block, None)
+        if done[block] or inputs.known[block]:  # by an older record
+            done[block] = False
+            inputs.note(block, None)
         start, stop = layout.bounds(block)
         if record.fingerprint != fingerprint or record.start != start or record.stop > stop:
             continue

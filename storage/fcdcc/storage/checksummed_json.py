@@ -22,6 +22,9 @@ _HEAD = b'{"check":"'
 _TAIL = b'",'
 _DIGEST_CHARACTERS = 64
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder()
+
 
 def canonical(value: Json) -> str:
     """Return the canonical JSON text of a value: members sorted, no spaces, ASCII only.
@@ -29,7 +32,7 @@ def canonical(value: Json) -> str:
     >>> canonical({"b": [1, 2.5], "a": None})
     '{"a":null,"b":[1,2.5]}'
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(data: bytes) -> str:
@@ -56,7 +59,7 @@ def unseal(data: bytes) -> dict[str, Json]:
     if data[:start] != _HEAD + digest(body).encode() + _TAIL:
         raise DamageError("its contents do not match its checksum")
     try:
-        members = json.loads(body)
+        members = _DECODER.decode(body.decode("utf-8", "surrogatepass"))
     except (RecursionError, ValueError) as error:  # a checksum fits any bytes
         raise DamageError(f"it is not JSON: {error}") from error
     if not isinstance(members, dict):

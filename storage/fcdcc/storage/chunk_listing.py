@@ -110,7 +110,8 @@ class _ChunkGrid:
         self.shape = tuple(
             -(-size // chunk) for size, chunk in zip(array.shape, self.chunks, strict=True)
         )
-        self._channels = source.channels_read(number)
+        self._names_in = _namer(array)
+        self._channel_runs = self._runs_of_channels(source.channels_read(number))
         self.states = np.zeros((*self.shape, 2), np.int64)
         self.fresh = np.zeros(self.shape, np.bool_)
         form: list[Json] = [self._part.path, [*self.chunks], array.dtype.str, str(array.fill_value)]
@@ -130,45 +131,40 @@ class _ChunkGrid:
     def boxes(self, regions: Iterable[Region]) -> Iterator[tuple[slice, ...]]:
         """Yield the chunks that regions touch, as a slice along each axis."""
         image_axis, channel_axis, row_axis = self._part.axes.order[:3]
-        whole = [slice(0, size) for size in self.shape]
-        channel_runs = None
-        if channel_axis is not None and self._channels is not None:
-            chunk = self.chunks[channel_axis]
-            channel_runs = _runs(sorted({channel // chunk for channel in self._channels}))
         for start, stop, rows in regions:
-            box = whole.copy()
+            box = [slice(0, size) for size in self.shape]
             if image_axis is not None:
                 box[image_axis] = _touched(start, stop, self.chunks[image_axis])
             if row_axis is not None and rows is not None:
                 box[row_axis] = _touched(*rows, self.chunks[row_axis])
-            if channel_axis is None or channel_runs is None:
+            if channel_axis is None or self._channel_runs is None:
                 yield tuple(box)
                 continue
-            for first, last in channel_runs:
+            for first, last in self._channel_runs:
                 box[channel_axis] = slice(first, last + 1)
                 yield tuple(box)
 
-    def look(
-        self,
-        regions: Iterable[Region],
-        encode: Callable[[tuple[int, ...]], str],
-        find: Callable[[str], _Entry | None],
-    ) -> Tells:
+    def _runs_of_channels(self, channels: Sequence[int] | None) -> list[tuple[int, int]] | None:
+        """Return the chunks along the axis of channels that hold some of these; None for all."""
+        axis = self._part.axes.order[1]
+        if axis is None or channels is None:
+            return None
+        return _runs(sorted({channel // self.chunks[axis] for channel in channels}))
+
+    def look(self, regions: Iterable[Region], find: Callable[[str], _Entry | None]) -> Tells:
         """Note what a store says of the chunks of regions; return the least that it says of one.
 
         Parameters
         ----------
         regions
             What is looked at.
-        encode
-            Returns the name of a chunk.
         find
             Returns what the store says of a name; None if there is no such file.
         """
         least = Tells.CONTENTS
+        absent = _Entry(_NOT_STORED, 0, Tells.CONTENTS)
         for box in self.boxes(regions):
-            names = map(encode, product(*(range(part.start, part.stop) for part in box)))
-            found = [find(name) or _Entry(_NOT_STORED, 0, Tells.CONTENTS) for name in names]
+            found = [find(name) or absent for name in self._names_in(box)]
             if found:
                 least = min(least, min(entry.tells for entry in found))
                 pairs = np.array([(entry.size, entry.mark) for entry in found], np.int64)
@@ -360,7 +356,7 @@ def list_chunks(
                 if entries is None:
                     return None
                 find = entries.get
-            least = min(least, grid.look(wanted, array.metadata.encode_chunk_key, find))
+            least = min(least, grid.look(wanted, find))
         grids[number] = grid
     return ChunkListing(source, wanted, grids, least)
 
@@ -368,6 +364,29 @@ def list_chunks(
 def _touched(start: int, stop: int, chunk: int) -> slice:
     """Return the chunks along an axis that hold positions start … stop − 1."""
     return slice(start // chunk, max(start // chunk, -(-stop // chunk)))
+
+
+def _namer(array: ZarrArray) -> Callable[[Sequence[slice]], Iterator[str]]:
+    """Return what yields the names of the chunks in a box, the last axis fastest.
+
+    There may be a million: names that are the numbers of the chunk with one character between them
+    are not made one by one by Zarr.
+    """
+    encode = array.metadata.encode_chunk_key
+    example = tuple(range(1, array.ndim + 1))
+    name = encode(example)
+    for head, separator in product(("", "c/", "c."), "/."):
+        if array.ndim and name == head + separator.join(map(str, example)):
+            break
+    else:
+        return lambda box: map(encode, product(*(range(part.start, part.stop) for part in box)))
+
+    def names(box: Sequence[slice]) -> Iterator[str]:
+        numbers = [[str(place) for place in range(part.start, part.stop)] for part in box]
+        numbers[0] = [head + number for number in numbers[0]]
+        return map(separator.join, product(*numbers))
+
+    return names
 
 
 def _local_files(url: str, array: ZarrArray, settled_ns: int) -> Callable[[str], _Entry | None]:

@@ -59,15 +59,27 @@ def read_values(location: str, path: str, start: int, stop: int) -> NDArray[Any]
     return _as_text(read_part(location, array, (slice(start, stop),)))
 
 
-def read_coordinate(location: str, path: str, dim: str, length: int) -> Coordinate:
+def read_coordinate(
+    location: str, path: str, dim: str, length: int, values: NDArray[Any] | None = None
+) -> Coordinate:
     """Return the first values of a coordinate with one axis, for an output.
+
+    Parameters
+    ----------
+    location, path
+        The store, and the path of the coordinate.
+    dim, length
+        Name of its axis, and how many values are returned.
+    values
+        These values, if they were read already.
 
     Raises
     ------
     InputError
         If it cannot be read.
     """
-    values = read_values(location, path, 0, length)
+    if values is None:
+        values = read_values(location, path, 0, length)
     attributes = _attributes_for_output(open_array(location, path))
     return Coordinate(path.rpartition("/")[2], dim, values, attributes)
 

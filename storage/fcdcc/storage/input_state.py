@@ -100,7 +100,8 @@ class InputState:
         self._is_small = is_small(source) and not is_far
         self.compares_pixels = contents or (self._is_small and says_nothing)
         """Whether all pixels are compared, not only those of chunks that were written again."""
-        self._ids = source.read_ids(0, source.images)
+        self.ids = source.read_ids(0, source.images)
+        """The ids of all images; None if they have none."""
         self._pixels = _PixelDigests(source)
         self._last_chunk = _start_of_last_chunk(source)
 
@@ -201,15 +202,15 @@ class InputState:
 
     def _ids_digest(self, start: int, stop: int) -> bytes:
         """Return the digest of some image ids; empty if the images have none."""
-        if self._ids is None:
+        if self.ids is None:
             return b""
-        return hashlib.sha256(_as_bytes(self._ids[start:stop])).digest()[:DIGEST_BYTES]
+        return hashlib.sha256(_as_bytes(self.ids[start:stop])).digest()[:DIGEST_BYTES]
 
     def _differ(self, stored_ids: NDArray[Any] | None, start: int, stop: int) -> bool:
         """Return whether images have other ids than those in the output."""
-        if stored_ids is None or self._ids is None or len(stored_ids) < stop:
+        if stored_ids is None or self.ids is None or len(stored_ids) < stop:
             return False
-        return _as_bytes(stored_ids[start:stop]) != _as_bytes(self._ids[start:stop])
+        return _as_bytes(stored_ids[start:stop]) != _as_bytes(self.ids[start:stop])
 
 
 def _as_bytes(values: NDArray[Any]) -> bytes:
@@ -220,7 +221,10 @@ def _as_bytes(values: NDArray[Any]) -> bytes:
         return values.astype("<f8").tobytes()
     if values.dtype.kind in "mM":
         return values.dtype.str.encode() + values.astype("<i8").tobytes()
-    return canonical([str(value) for value in values.tolist()]).encode()
+    texts = values.tolist()
+    if values.dtype.kind not in "TU":
+        texts = [str(value) for value in texts]
+    return canonical(texts).encode()
 
 
 def is_small(source: ImageSource) -> bool:

@@ -91,9 +91,9 @@ class BlockLayout:
         OutputError
             If there is no such block.
         """
-        if not 0 <= block < self.blocks:
-            raise OutputError(f"block {block} of an output with blocks 0 to {self.blocks - 1}")
         start = block // self.bands * self.batch
+        if not 0 <= start < self.images:
+            raise OutputError(f"block {block} of an output with blocks 0 to {self.blocks - 1}")
         return start, min(start + self.batch, self.images)
 
     def rows_of(self, block: int) -> tuple[int, int] | None:

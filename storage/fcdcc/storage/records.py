@@ -152,7 +152,9 @@ def _record(members: Mapping[str, Json]) -> BlockRecord:
         raise ValueError(f"state {state!r}")
     chunks, details = members["chunks"], members["details"]
     warnings = members["warnings"]
-    block, start, stop = (_integer(members[name]) for name in ("block", "start", "stop"))
+    block, start, stop = (
+        _integer(members["block"]), _integer(members["start"]), _integer(members["stop"])
+    )  # fmt: skip
     if not (block >= 0 and 0 <= start <= stop):
         raise ValueError(f"block {block} with the images {start} to {stop}")
     if not (isinstance(chunks, dict) and isinstance(details, dict) and isinstance(warnings, list)):
@@ -165,14 +167,14 @@ def _record(members: Mapping[str, Json]) -> BlockRecord:
         fingerprint=str(members["fingerprint"]),
         chunks={inside(name): Chunk.from_json(entry) for name, entry in chunks.items()},
         reason=str(members["reason"]),
-        warnings=tuple(str(text) for text in warnings),
+        warnings=tuple(map(str, warnings)),
         details=details,
         written=str(members["written"]),
     )
 
 
 def _integer(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
+    if type(value) is not int or abs(value) >= 1 << 63:
         raise TypeError(f"{value!r} is not an integer")
     return value
 

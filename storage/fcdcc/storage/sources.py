@@ -298,8 +298,13 @@ class ImageSource:
             return None
         return read_values(self.url, sibling(self.path, self.ids_name), start, stop)
 
-    def ids(self) -> Coordinate | None:
+    def ids(self, values: NDArray[Any] | None = None) -> Coordinate | None:
         """Return the labels of all images for the output; None if the input has none.
+
+        Parameters
+        ----------
+        values
+            What :meth:`read_ids` returned for all images, if they were read already.
 
         Raises
         ------
@@ -309,9 +314,11 @@ class ImageSource:
         if self.ids_name is None:
             return None
         path = sibling(self.path, self.ids_name)
-        return read_coordinate(self.url, path, self.dims[0], self.images)
+        return read_coordinate(self.url, path, self.dims[0], self.images, values)
 
-    def coordinates(self, sizes: Mapping[str, int]) -> list[Coordinate]:
+    def coordinates(
+        self, sizes: Mapping[str, int], ids: NDArray[Any] | None = None
+    ) -> list[Coordinate]:
         """Return what labels the axes of predictions: image ids, times, places.
 
         Parameters
@@ -320,14 +327,16 @@ class ImageSource:
             The axes of a prediction of one image, with their lengths. Coordinates along spatial
             axes are returned where these have the length that they have in the images; if all
             have, single values and the coordinate system are returned, too.
+        ids
+            What :meth:`read_ids` returned for all images, if they were read already.
 
         Raises
         ------
         InputError
             If the image ids cannot be read.
         """
-        ids = self.ids()
-        found = [] if ids is None else [ids]
+        labels = self.ids(ids)
+        found = [] if labels is None else [labels]
         if not self.path:
             return found
         space = zip(self.spatial_dims, self.shape[2:], strict=True)

@@ -237,7 +237,7 @@ class _EarlierWork:
             if self.recorded.pending or self.images_removed:
                 self.store.clear(self.recorded)
             self.store.renew(self.redone.renewed)
-            return resize_output(job.config, job.source, spec)
+            return resize_output(job.config, self.state, spec)
 
 
 def _check_job(config: JobConfig) -> _CheckedJob:
@@ -399,7 +399,7 @@ def _run_pending_blocks(
     return_freed_memory()  # used to read the model and to plan: more than the run needs
     if earlier is None:
         make_room(job.config)
-        store = create_output(job.config, job.source, job.fingerprint, job.plan, job.spec)
+        store = create_output(job.config, state, job.fingerprint, job.plan, job.spec)
     else:
         store = earlier.bring_up_to_date(job, job.spec)
     with output_begun():

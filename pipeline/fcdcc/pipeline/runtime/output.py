@@ -29,6 +29,7 @@ from fcdcc.storage import (
     resize_predictions,
     set_aside,
 )
+from fcdcc.storage.input_state import InputState
 from fcdcc.storage.locations import normalise, shown
 
 from ..errors import OptionError
@@ -172,12 +173,13 @@ class PredictionSpec:
 
 def create_output(
     config: JobConfig,
-    source: ImageSource,
+    state: InputState,
     fingerprint: Fingerprint,
     plan: Plan,
     spec: PredictionSpec,
 ) -> PredictionStore:
     """Create the output of a job."""
+    source = state.source
     attributes: dict[str, Json] = {
         "model": config.model.rsplit("/", 1)[-1],
         "model_fingerprint": plan.network,
@@ -193,7 +195,7 @@ def create_output(
         fingerprint=fingerprint,
         dim=source.dims[0],
         attributes=attributes,
-        coordinates=_coordinates(source, spec),
+        coordinates=_coordinates(state, spec),
         plan=plan.to_json(),
     )
 
@@ -228,10 +230,10 @@ def images_to_remove(config: JobConfig, source: ImageSource) -> int:
     return max(0, stored - source.images)
 
 
-def resize_output(config: JobConfig, source: ImageSource, spec: PredictionSpec) -> PredictionStore:
+def resize_output(config: JobConfig, state: InputState, spec: PredictionSpec) -> PredictionStore:
     """Bring a stored output to the length and the labels of the input, and return it."""
-    labels = _coordinates(source, spec)
-    return resize_predictions(config.output, source.images, labels, may_shrink=True)
+    labels = _coordinates(state, spec)
+    return resize_predictions(config.output, state.source.images, labels, may_shrink=True)
 
 
 def write_block(
@@ -302,7 +304,7 @@ def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
     return made
 
 
-def _coordinates(source: ImageSource, spec: PredictionSpec) -> list[Coordinate]:
+def _coordinates(state: InputState, spec: PredictionSpec) -> list[Coordinate]:
     """Return the image ids, the class names and what labels time and space, as far as known."""
     arrays = spec.arrays
     sizes = dict(zip(arrays[0].dims, arrays[0].shape, strict=True))
@@ -311,7 +313,7 @@ def _coordinates(source: ImageSource, spec: PredictionSpec) -> list[Coordinate]:
     others = {dim for array in arrays for dim in array.dims}
     coordinates = [
         found
-        for found in source.coordinates(sizes)
+        for found in state.source.coordinates(sizes, state.ids)
         if found.name not in taken and (found.name not in others or found.dims == (found.name,))
     ]
     return [*coordinates, *names]
