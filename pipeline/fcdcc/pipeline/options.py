@@ -10,8 +10,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from dask.utils import parse_bytes
 from pydantic import (
@@ -26,7 +27,9 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import OptionError
+from fcdcc.coding.errors import FcdccError
+
+from .errors import OptionError, bad_values_refused
 from .stored_forms import StoredForm
 
 
@@ -88,6 +91,8 @@ MAX_SHOWN = 80
 DASHBOARD_ADDRESS = re.compile(r"(?:[^\s:,/]*:)?([0-9]{1,5})")
 """HOST:PORT, :PORT or PORT."""
 
+_NO_SUCH_OPTION = ": there is no such option"
+
 ARGUMENTS = ("model", "input", "output")
 """Options that are positional arguments on the command line."""
 
@@ -137,13 +142,10 @@ class _Options(BaseModel):
     if not TYPE_CHECKING:  # type checkers know the options from the fields
 
         def __init__(self, **options: Any) -> None:
-            try:
+            with keywords_named(), _option_errors():
                 super().__init__(**options)
-            except ValidationError as error:
-                messages = [_message_of(item) for item in error.errors()]
-                raise OptionError("; ".join(messages)) from None
 
-        # So that model_validate, which job files use, goes on without it.
+        # So that model_validate, which the command line uses, goes on without it.
         __init__.__pydantic_base_init__ = True
 
     @classmethod
@@ -153,14 +155,16 @@ class _Options(BaseModel):
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """Return checked options; those that are None keep their defaults.
+        """Return checked options of the command line; those that are None keep their defaults.
 
         Raises
         ------
         OptionError
             If options are invalid; the message names each, what was given and what was expected.
         """
-        return cls(**{name: value for name, value in options.items() if value is not None})
+        given = {name: value for name, value in options.items() if value is not None}
+        with _option_errors():
+            return cls.model_validate(given)
 
 
 def shown_value(value: object) -> str:
@@ -176,6 +180,16 @@ def shown_value(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
+@contextmanager
+def _option_errors() -> Iterator[None]:
+    """Raise a validation error of pydantic as an OptionError of one line."""
+    try:
+        yield
+    except ValidationError as error:
+        messages = [_message_of(item) for item in error.errors()]
+        raise OptionError("; ".join(messages)) from None
+
+
 def _message_of(item: Mapping[str, Any]) -> str:
     """Return a validation error of pydantic as a message about the option."""
     message = str(item["msg"]).removeprefix("Value error, ")
@@ -184,7 +198,7 @@ def _message_of(item: Mapping[str, Any]) -> str:
     option = str(item["loc"][0])
     name = option.upper() if option in ARGUMENTS else "--" + option.replace("_", "-")
     if item["type"] == "extra_forbidden":
-        return f"{name}: there is no such option"
+        return name + _NO_SUCH_OPTION
     if item["type"] == "missing":
         return f"{name} is needed"
     if item["loc"][1:] == (NUMBER,):
@@ -415,6 +429,82 @@ class JobConfig(PlanOptions):
         if any(files) and not all(files):
             raise ValueError("--tls-ca-file, --tls-cert and --tls-key go together: give all three")
         return self
+
+
+_OPTION = re.compile(
+    r"(?<![\w/-])--(?P<name>[\w-]+)"
+    rf"(?:(?P<unknown>{_NO_SUCH_OPTION})| (?P<value>[a-z0-9][\w/,:.+]*))?"
+    r"|(?P<argument>MODEL|INPUT|OUTPUT)(?= is needed| was given)"
+)
+"""An option of the command line in a message, perhaps with its value."""
+
+_STORE_WORDS = re.compile(r"logits|probabilities|classes|top:\d+")
+
+
+def with_keywords(message: str) -> str:
+    """Return a message that names keywords of Python in place of options of the command line.
+
+    >>> with_keywords("--split images with --n 6: raise --batch, or take --split rows")
+    'split="images" with n=6: raise batch, or take split="rows"'
+    """
+    return _OPTION.sub(_keyword, message)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    """Return the keyword for an option of the command line."""
+    name = (found["name"] or found["argument"].lower()).replace("-", "_")
+    if found["unknown"] is not None:
+        return name + found["unknown"]
+    field = JobConfig.model_fields.get(name)
+    if field is None:
+        return found[0]
+    if field.annotation in (bool, bool | None):
+        name += "=True"
+    if found["value"] is None:
+        return name
+    value = found["value"].rstrip(",:.")
+    rest = found["value"][len(value) :]
+    if re.fullmatch(r"[0-9.]+(e[+]?[0-9]+)?", value):
+        return f"{name}={value}{rest}"
+    is_word = name == "store" and _STORE_WORDS.fullmatch(value)
+    if is_word or value[0].isdigit() or value in _words_of(field.annotation):
+        return f'{name}="{value}"{rest}'
+    return f"{name} {value}{rest}"
+
+
+def _words_of(annotation: object) -> Iterator[str]:
+    """Yield the words that an option may be."""
+    for part in get_args(annotation):
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from _words_of(part)
+
+
+@contextmanager
+def keywords_named() -> Iterator[None]:
+    """Name keywords of Python in the messages of errors that arise inside.
+
+    Messages are written for the command line; this is for the functions that Python calls.
+    """
+    try:
+        yield
+    except FcdccError as error:
+        error.args = tuple(with_keywords(x) if isinstance(x, str) else x for x in error.args)
+        raise
+
+
+@contextmanager
+def called_from_python() -> Iterator[None]:
+    """Make errors that arise inside right for callers from Python: the outermost guard of these.
+
+    Raises
+    ------
+    BadValueError
+        As for :func:`bad_values_refused`.
+    """
+    with keywords_named(), bad_values_refused():
+        yield
 
 
 class CommandOptions(_Options):

@@ -103,6 +103,24 @@ def test_blocks_without_all_chunks_are_made_again_when_these_are_there(
     assert verified.exit_code == 0, verified.output
 
 
+def test_the_plan_says_what_happens_to_blocks_without_all_chunks(
+    tmp_path: Path, pixels: NDArray[np.float32], model: Path
+) -> None:
+    store(tmp_path / "i.zarr", pixels, absent=(1, 3))
+    said = {}
+    for options in ((), ("--absent", "fail"), ("--compare", "contents")):
+        planned = fcdcc("plan", model, tmp_path / "i.zarr", *options)
+        assert planned.exit_code == 0, planned.output
+        said[options] = " ".join(planned.stdout.split())
+    assert "2 of 4 chunks are not stored and are read as the fill value" in said[()]
+    assert (
+        "2 of 4 chunks are not stored, and blocks that need what is missing fail"
+        in said[("--absent", "fail")]
+    )
+    assert "reads all" not in said[()]
+    assert "each run reads all 120.00 kiB of them" in said[("--compare", "contents")]
+
+
 def test_an_array_that_grows_before_it_is_filled(
     tmp_path: Path, run: Run, pixels: NDArray[np.float32]
 ) -> None:

@@ -160,7 +160,7 @@ def test_a_saved_plan_must_have_the_blocks_of_the_output(files: Files, tmp_path:
         command = ["plan", files.model, files.images, "--batch", batch, "--n", 6, "--tolerate", 1]
         assert fcdcc(*command, "--json", plans[batch]).exit_code == 0
     run(config(files, output, workers=2, limit=24, batch=BATCH))
-    with pytest.raises(OptionError, match="--batch 5"):
+    with pytest.raises(OptionError, match="batch=5"):
         run(config(files, output, workers=2, plan=str(plans[5])))
     summary = run(config(files, output, workers=2, plan=str(plans[BATCH])))
     assert_right(files, output, summary)

@@ -177,7 +177,7 @@ def test_restart_puts_another_jobs_output_aside(
     }
     run(JobConfig(**options))
     before = predictions(output)
-    with pytest.raises(OutputMismatchError, match="--restart"):
+    with pytest.raises(OutputMismatchError, match="restart=True"):
         run(JobConfig(**options, scale="none"))
     with caplog.at_level("WARNING"):
         summary = run(JobConfig(**options, scale="none", restart=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import zarr
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
-from fcdcc.pipeline import Model, Plan, infer, open_model, plan
+from fcdcc.coding.errors import FcdccError
+from fcdcc.pipeline import JobConfig, Model, Plan, infer, open_model, plan
 from fcdcc.pipeline.anyk import AnyK, anyk_report
 from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.anyk.scheduler import dask_contract
@@ -101,7 +104,9 @@ def test_what_is_stored_is_read_when_it_is_computed(
             "Dataset": dataset,
             "DataArray": dataset["image"],
         }
-        lazy = {kind: infer(model, images, batch=4) for kind, images in kinds.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "chunks of the images")  # there are none yet
+            lazy = {kind: infer(model, images, batch=4) for kind, images in kinds.items()}
         stored[...] = pixels  # nothing was read before
         for kind, made in lazy.items():
             assert made.dims == ("n", "class"), kind
@@ -164,6 +169,70 @@ def test_masked_values_are_missing_values(model: Model, pixels: Pixels) -> None:
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
 def test_every_scheduler(model: Model, pixels: Pixels, expected: Pixels, scheduler: str) -> None:
     assert_close(infer(model, pixels, batch=8).compute(scheduler=scheduler), expected)
+
+
+def warnings_of(model: Model, images: Any, **options: Any) -> list[str]:
+    """Return what `infer` warns of; each warning names the line that called it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        infer(model, images, **options)
+    assert all(warning.filename == __file__ for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+def test_an_implausible_range_is_named(model: Model, tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(0, 65536, (8, *SHAPE), dtype=np.uint16)
+    group = zarr.open_group(tmp_path / "i.zarr", mode="w")
+    stored = group.create_array("image", data=values, dimension_names="ncyx")
+    named = xr.DataArray(values, dims=("n", "c", "y", "x"))
+    for images in (tmp_path / "i.zarr", stored, values, named, named.to_dataset(name="image")):
+        [text] = warnings_of(model, images)
+        assert re.search(r'uint16 and are not scaled.*give scale="max"', text)
+        assert warnings_of(model, images, scale="max") == []
+    floats = (values >> 8).astype(np.float32)
+    [text] = warnings_of(model, torch.from_numpy(floats), mean=0.5)
+    assert re.search("values up to 255.*give scale=255", text)
+    assert warnings_of(model, torch.from_numpy(floats), mean=0.5, scale=255) == []
+    assert warnings_of(model, da.from_array(values, chunks=(4, *SHAPE))) == []
+
+
+def test_chunks_that_are_not_stored_are_named(model: Model, tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "i.zarr", mode="w")
+    stored = group.create_array(
+        "image", shape=(8, *SHAPE), chunks=(4, *SHAPE), dtype="uint8", dimension_names="ncyx"
+    )
+    stored[4:] = 200
+    for images in (tmp_path / "i.zarr", stored):
+        [text] = warnings_of(model, images)
+        assert "1 of 2 chunks is not stored and is read as the fill value" in text
+    stored[:4] = 100
+    for images in (tmp_path / "i.zarr", stored):
+        assert warnings_of(model, images) == []
+
+
+def test_errors_name_keywords(model: Model, pixels: Pixels, tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "five.zarr", mode="w")
+    group.create_array("image", shape=(4, 5, *SHAPE[1:]), dtype="uint8", dimension_names="ncyx")
+    job = {"model": "m.pt2", "input": "i.zarr", "output": tmp_path / "o.zarr"}
+    calls: dict[str, Callable[[], object]] = {
+        "tolerate=6 of n=6": lambda: JobConfig(**job, n=6, tolerate=6),
+        "input is needed": lambda: JobConfig(model="m.pt2", output="o.zarr"),
+        "^store was given as": lambda: JobConfig(**job, store="top"),
+        "^in_fligth: there is no such option": lambda: JobConfig(**job, in_fligth=2),
+        "^in_flight was given as 0": lambda: plan(model, pixels, in_flight=0),
+        'verify="all".*redundancy="off"': lambda: infer(
+            model, pixels, verify="all", redundancy="off"
+        ),
+        'take code="systematic", or split="rows"': lambda: plan(
+            model, pixels, split="images", code="crme", n=6, tolerate=2
+        ),
+        'channels="0,1,2"': lambda: plan(model, tmp_path / "five.zarr"),
+        "mean has 2 numbers.*give one number or 3": lambda: infer(model, pixels, mean=(1, 2)),
+    }
+    for words, call in calls.items():
+        with pytest.raises(FcdccError, match=words) as caught:
+            call()
+        assert "--" not in str(caught.value), words
 
 
 def test_nothing_runs_before_it_is_asked_for(model: Model) -> None:

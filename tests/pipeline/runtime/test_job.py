@@ -129,7 +129,7 @@ def test_nothing_is_left_on_a_cluster_that_is_not_ours(
 def test_another_jobs_output_is_refused(files: Files, scheduler: str, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     run(config(files, output, scheduler=scheduler))
-    with pytest.raises(OutputMismatchError, match=r"preparation.*--restart"):
+    with pytest.raises(OutputMismatchError, match=r"preparation.*restart=True"):
         run(config(files, output, scheduler=scheduler, scale="none"))
 
 

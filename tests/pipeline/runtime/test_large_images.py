@@ -119,9 +119,7 @@ def test_images_in_bands_from_end_to_end(large: Large, scheduler: str, tmp_path:
     before = chunks(output)
     again = run(large.config(output, scheduler=scheduler, band=None))
     assert (again.blocks_done, again.blocks_skipped) == (0, 2 * BANDS)
-    with pytest.raises(
-        OptionError, match="--band 20 for an output that was created with blocks of"
-    ):
+    with pytest.raises(OptionError, match="band=20 for an output that was created with blocks of"):
         run(large.config(output, scheduler=scheduler, band=20))
 
     pixels = np.random.default_rng(1).integers(0, 256, (3, 3, ROWS, COLUMNS), dtype=np.uint8)

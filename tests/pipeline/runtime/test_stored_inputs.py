@@ -32,7 +32,11 @@ from support.stored_inputs import (
     read_by_xarray,
 )
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    # Of infer: these inputs are odd on purpose.
+    pytest.mark.filterwarnings("ignore:(the images|chunks of the images|a sample)"),
+]
 
 
 class TinyNet(nn.Module):

@@ -50,8 +50,7 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
     made = preview.plan
     if STDOUT not in (command.json_file, html_file):
         known = [] if preview.sample is None else [str(preview.sample)]
-        if preview.absence:
-            known.append(preview.absence)
+        known += [text for text in (preview.absence, preview.compared) if text]
         beside = start_and_end_seconds(checked)
         print_plan(made, images="; ".join(known) or None, start_and_end_seconds=beside)
     if command.json_file is not None:

@@ -14,6 +14,7 @@ from fcdcc.storage import ImageSource, InputError
 from fcdcc.storage.chunk_listing import AbsentChunks, ChunkListing, list_chunks
 
 from ..formatting import counted
+from ..options import JobConfig
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +49,24 @@ def total_of(absent: Mapping[int, AbsentChunks]) -> int:
     return sum(len(numbers) for numbers in chunks.values())
 
 
-def absence_text(listing: ChunkListing) -> str:
+def absence_text(listing: ChunkListing, config: JobConfig) -> str:
     """Return a sentence about chunks that are not stored; empty if all are."""
     absent = listing.absent().count
     if not absent:
         return ""
-    are = "is not stored and is" if absent == 1 else "are not stored and are"
+    if config.absent == "fail":
+        are = "is" if absent == 1 else "are"
+        return (
+            f"{absent} of {counted(listing.total, 'chunk')} {are} not stored, and blocks that need "
+            "what is missing fail (--absent fail)"
+        )
     return (
-        f"{absent} of {counted(listing.total, 'chunk')} {are} read as the fill value; blocks that "
-        "need what is missing are made again once it is there"
+        f"{absent_chunks(absent, listing.total)}; blocks that need what is missing are made again "
+        "once it is there"
     )
+
+
+def absent_chunks(absent: int, total: int) -> str:
+    """Return how many of some chunks are not stored, in words."""
+    are = "is not stored and is" if absent == 1 else "are not stored and are"
+    return f"{absent} of {counted(total, 'chunk')} {are} read as the fill value"

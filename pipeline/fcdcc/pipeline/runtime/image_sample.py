@@ -129,7 +129,7 @@ def look_at_images(
     ``listing`` it is a part that is stored, if there is one near the beginning.
     """
     try:
-        sample = sample_images(source, preparation, network, _first_stored(source, listing))
+        sample = sample_images(source, preparation, network, first_stored(source, listing))
     except InputError as error:
         logger.warning("a sample of the images cannot be read: %s", error)
         return None
@@ -139,7 +139,7 @@ def look_at_images(
     return sample
 
 
-def _first_stored(source: ImageSource, listing: ChunkListing | None) -> int:
+def first_stored(source: ImageSource, listing: ChunkListing | None) -> int:
     """Return the first image of a chunk that is stored; 0 if none is near the beginning."""
     last = min(source.images, MAX_CHUNKS_LOOKED_AT * source.image_chunk)
     for first in range(0, last if listing is not None else 0, source.image_chunk):
@@ -163,13 +163,40 @@ def sample_images(
         If the images cannot be prepared in this way.
     """
     raw = source.read_sample(first, MAX_IMAGES, MAX_SAMPLE_BYTES)
+    decodings = [str(part.decoding) for part in source.parts if part.decoding is not None]
+    stored_dtype = source.stored_dtype or source.dtype
+    return sample_of(raw, preparation, network, stored_dtype, decodings[0] if decodings else None)
+
+
+def sample_of(
+    raw: NDArray[Any],
+    preparation: Preparation,
+    network: Network,
+    stored_dtype: str | None = None,
+    decoding: str | None = None,
+) -> ImageSample:
+    """Return what some images become, and what is implausible about them.
+
+    Parameters
+    ----------
+    raw
+        (n, c, *space), decoded.
+    preparation, network
+        How they are prepared, and what they are for.
+    stored_dtype, decoding
+        Type of the stored numbers, by default that of ``raw``; how they were decoded, in words.
+
+    Raises
+    ------
+    PreparationError
+        If the images cannot be prepared in this way.
+    """
     prepared = preparation.apply(raw)
     dtype = raw.dtype
-    decodings = [part.decoding for part in source.parts if part.decoding is not None]
     sample = ImageSample(
         images=len(raw),
-        stored_dtype=source.stored_dtype or source.dtype,
-        decoding=str(decodings[0]) if decodings else None,
+        stored_dtype=stored_dtype or dtype.name,
+        decoding=decoding,
         divisor=preparation.divisor(dtype),
         dtype=prepared.dtype.name,
         channels=tuple(_values(prepared[:, channel]) for channel in range(prepared.shape[1])),

@@ -7,6 +7,7 @@ a layer is decoded as soon as enough of its shares are done; elsewhere it waits 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -23,14 +24,14 @@ from dask.tokenize import tokenize
 from dask.typing import Key
 from distributed import Client
 
-from fcdcc.storage import BlockLayout, Preparation
+from fcdcc.storage import BlockLayout, ImageSource, Preparation
 
-from ..errors import ClusterError, OptionError, PlanError, bad_values_refused
+from ..errors import ClusterError, OptionError, PlanError
 from ..graph import Block, build_block
 from ..halo import Rows
 from ..model import Model
 from ..model.interpreter import network_shapes
-from ..options import AUTO, PlanOptions
+from ..options import AUTO, PlanOptions, called_from_python, with_keywords
 from ..planner.candidates import check_plan
 from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
@@ -39,7 +40,7 @@ from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
-from .lazy_images import ImageOptions, Images, lazy_images
+from .lazy_images import ImageOptions, Images, image_warnings, lazy_images, stored_images
 from .output import prediction_dims
 from .plugins import register_plugins
 
@@ -49,7 +50,7 @@ OPTIONS_BESIDE_PLAN = frozenset(
 """Options that a plan does not contain, and that may be given together with one."""
 
 
-@bad_values_refused()
+@called_from_python()
 def plan(model: Model, images: Images, **options: Any) -> Plan:
     """Return the plan for a model and images; nothing runs.
 
@@ -79,7 +80,7 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     return _make_plan(model, _lazy(model, images, checked), checked)
 
 
-@bad_values_refused()
+@called_from_python()
 def infer(
     model: Model, images: Images, *, plan: Plan | None = None, **options: Any
 ) -> xr.DataArray:
@@ -102,6 +103,12 @@ def infer(
         dimensions if a prediction has as many axes as an image. Coordinates are kept where sizes
         agree. Chunks along the first dimension are the plan's batch.
 
+    Warns
+    -----
+    UserWarning
+        If the first images have an implausible range once they are prepared, or stored chunks are
+        absent. Nothing is looked at of images that Dask has to compute.
+
     Raises
     ------
     OptionError, PlanError, InputError
@@ -110,7 +117,8 @@ def infer(
     checked = PlanOptions.of(**options)
     if plan is not None:
         _check_plan(model, plan, options)
-    first = _lazy(model, images, checked)
+    source = _stored(model, images, checked)
+    first = _lazy(model, images if source is None else source, checked)
     if plan is None:
         plan = _make_plan(model, first, checked)
     elif plan.image_shape != first.shape[1:]:
@@ -122,15 +130,27 @@ def infer(
     preparation.check(first.shape[1], str(first.dtype))
     _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
+    for text in image_warnings(images if source is None else source, first, preparation, network):
+        warnings.warn(with_keywords(text), stacklevel=3)
     shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
     predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, shape)
     return _labelled(predictions, first)
 
 
-def _lazy(model: Model, images: Images, options: PlanOptions) -> xr.DataArray:
+def _stored(model: Model, images: Images, options: PlanOptions) -> ImageSource | None:
+    """Return the images that options choose if they are given by their path; else None."""
+    if not isinstance(images, str | os.PathLike):
+        return None
+    return stored_images(images, model.network.input_shape, _chosen(options))
+
+
+def _lazy(model: Model, images: Images | ImageSource, options: PlanOptions) -> xr.DataArray:
     """Return the images that options choose, for a model, as (n, c, *space)."""
-    chosen = ImageOptions(options.input_array, options.channels, options.limit)
-    return lazy_images(images, model.network.input_shape, chosen)
+    return lazy_images(images, model.network.input_shape, _chosen(options))
+
+
+def _chosen(options: PlanOptions) -> ImageOptions:
+    return ImageOptions(options.input_array, options.channels, options.limit)
 
 
 def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:

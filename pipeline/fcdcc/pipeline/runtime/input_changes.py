@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fcdcc.storage import ImageSource, InputError, PredictionStore, Progress
 from fcdcc.storage.block_inputs import BlockInput
-from fcdcc.storage.chunk_listing import AbsentChunks, Tells
+from fcdcc.storage.chunk_listing import AbsentChunks, ChunkListing, Tells
 from fcdcc.storage.coordinates import read_values
 from fcdcc.storage.input_state import InputState, is_small
 
@@ -51,8 +51,13 @@ class Redone:
 
 def look_at_input(source: ImageSource, config: JobConfig) -> InputState:
     """Return what the images of a job are now; the log says what cannot be known of them."""
-    contents = config.compare == "contents"
-    needs_listing = not contents and not is_small(source)
+    listing = look_at_chunks(source, config)
+    return InputState(source, listing, contents=config.compare == "contents")
+
+
+def look_at_chunks(source: ImageSource, config: JobConfig) -> ChunkListing | None:
+    """Return what the store says of its chunks; the log says which changes go unnoticed."""
+    needs_listing = config.compare == "listing" and not is_small(source)
     listing = look_for_chunks(source, changes_matter=needs_listing)
     if listing is not None and listing.tells is Tells.NOTHING and needs_listing:
         logger.warning(
@@ -60,7 +65,7 @@ def look_at_input(source: ImageSource, config: JobConfig) -> InputState:
             "images that change and keep their size go unnoticed, unless --compare contents reads "
             "them"
         )
-    return InputState(source, listing, contents=contents)
+    return listing
 
 
 def blocks_to_make_again(

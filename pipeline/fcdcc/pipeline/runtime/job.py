@@ -37,7 +37,7 @@ from fcdcc.storage.records import ABSENT
 from ..anyk.client_loop import LOST
 from ..anyk.keys import task_key
 from ..anyk.queries import anyk_waiting
-from ..errors import ClusterLostError, PluginRefusedError, bad_values_refused, output_begun
+from ..errors import ClusterLostError, PluginRefusedError, output_begun
 from ..formatting import counted
 from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
@@ -46,7 +46,7 @@ from ..model.network import Network
 from ..monitoring.progress import RunProgress, Watcher, watch
 from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary
-from ..options import AUTO, JobConfig
+from ..options import AUTO, JobConfig, called_from_python
 from ..planner.bands import row_axis
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
@@ -103,7 +103,7 @@ MAX_FUTILE_RECONNECTS = 3
 """Reconnections in a row that bring no finished block, after which a lost scheduler ends a run."""
 
 
-@bad_values_refused()
+@called_from_python()
 def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
     """Run a job, or continue it, and return what happened.
 
@@ -391,7 +391,7 @@ def _run_pending_blocks(
         return counters.summary()
     if earlier is not None:
         earlier.count(counters)
-    if state.listing is not None and (text := absence_text(state.listing)):
+    if state.listing is not None and (text := absence_text(state.listing, job.config)):
         logger.warning("chunks of the images: %s", text)
     counters.sample = look_at_images(job.source, job.preparation, job.network, state.listing)
     progress.step("starting the cluster")

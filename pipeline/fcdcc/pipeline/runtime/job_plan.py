@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
+from dask.utils import format_bytes
 from distributed import Client
 
 from fcdcc.storage import ImageSource, Preparation, StoredRun, open_images
@@ -34,9 +35,10 @@ from ..planner.share_counts import with_share_counts
 from ..plans.chunks import StoredChunks
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
-from .absence import absence_text, look_for_chunks
+from .absence import absence_text
 from .cluster import Cluster, open_cluster
 from .image_sample import ImageSample, look_at_images
+from .input_changes import look_at_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +63,14 @@ class JobPreview:
         What its images become; None if none could be read.
     absence
         Which chunks of them are not stored, in words; empty if all are, or it is not known.
+    compared
+        What it costs to see which of them changed, in words; empty if that is little.
     """
 
     plan: Plan
     sample: ImageSample | None
     absence: str
+    compared: str
 
 
 @bad_values_refused()
@@ -86,7 +91,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     progress.step("reading the model")
     network, source = open_job(config)
     progress.step("reading some images")
-    listing = look_for_chunks(source)
+    listing = look_at_chunks(source, config)
     sample = look_at_images(source, preparation_of(config, source), network, listing)
     with ExitStack() as stack:
         cluster = None
@@ -95,7 +100,13 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
             cluster = stack.enter_context(open_cluster(config))
         progress.step("planning")
         plan = job_plan(config, network, source, known_workers(config, cluster, progress))
-    return JobPreview(plan, sample, "" if listing is None else absence_text(listing))
+    compared = ""
+    if config.compare == "contents":
+        read = format_bytes(source.images * source.image_bytes)
+        compared = f"each run reads all {read} of them to compare them (--compare contents)"
+    return JobPreview(
+        plan, sample, "" if listing is None else absence_text(listing, config), compared
+    )
 
 
 def preparation_of(config: JobConfig, source: ImageSource) -> Preparation:

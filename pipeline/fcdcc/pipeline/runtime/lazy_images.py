@@ -6,11 +6,12 @@ data is a Dask array, before anything else: nothing is read or decoded until a b
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,8 +24,9 @@ import zarr
 from numpy.typing import NDArray
 from xarray.conventions import decode_cf_variable
 
-from fcdcc.storage import Axes, ImageSource, InputError, find_axes, open_images
+from fcdcc.storage import Axes, ImageSource, InputError, Preparation, find_axes, open_images
 from fcdcc.storage.axes import is_image_rank
+from fcdcc.storage.chunk_listing import list_chunks
 from fcdcc.storage.decoding import Decoding
 from fcdcc.storage.images import IMAGE_ARRAY, channel_numbers
 from fcdcc.storage.metadata import is_grid_mapping
@@ -32,7 +34,12 @@ from fcdcc.storage.sources import PIXEL_KINDS
 from fcdcc.storage.stores import dimension_names
 
 from ..errors import OptionError, PlanError, one_line
+from ..model.network import Network
 from ..planner.search import fits
+from .absence import absent_chunks
+from .image_sample import first_stored, sample_images, sample_of
+
+logger = logging.getLogger(__name__)
 
 _Array: TypeAlias = xr.DataArray | da.Array | NDArray[Any] | zarr.Array[Any]
 
@@ -50,6 +57,15 @@ _from_array: Callable[..., da.Array] = da.from_array  # its types do not have tu
 
 _NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 """Floating-point types of tensors that NumPy has, too; others become float32."""
+
+MAX_CHUNKS_COUNTED = 2**16
+"""Most chunks of a Zarr array whose store is asked which of them are there."""
+
+MAX_SAMPLE_IMAGES = 4
+"""Most images of an array that are looked at before the others are predicted."""
+
+MAX_SAMPLE_VALUES = 2**25
+"""Most values of such an image; larger ones are not looked at."""
 
 MIN_READ_BYTES = 2**24
 """A task reads at least so many bytes of a store, or a stored chunk; else tasks are too many."""
@@ -75,8 +91,29 @@ class ImageOptions:
     limit: int | None = None
 
 
+def stored_images(
+    location: str | os.PathLike[str], expected: tuple[int | None, ...], options: ImageOptions
+) -> ImageSource:
+    """Open images as ``fcdcc run`` does; see :func:`lazy_images` for the parameters.
+
+    Raises
+    ------
+    InputError
+        If they cannot be opened, or do not fit.
+    """
+    return open_images(
+        location,
+        options.input_array,
+        channels=options.channels,
+        expect=expected,
+        limit=options.limit,
+    )
+
+
 def lazy_images(
-    images: Images, expected: tuple[int | None, ...], options: ImageOptions | None = None
+    images: Images | ImageSource,
+    expected: tuple[int | None, ...],
+    options: ImageOptions | None = None,
 ) -> xr.DataArray:
     """Return images as a DataArray (n, c, *space), decoded, nothing read or computed.
 
@@ -84,7 +121,8 @@ def lazy_images(
     ----------
     images
         The dimension names of a DataArray, or of a stored array, say what its axes are. An array
-        without names is (n, c, *space) if that fits the model, else what fits it.
+        without names is (n, c, *space) if that fits the model, else what fits it. Images that are
+        open already are those that the options choose.
     expected
         The model's input shape (batch, C, *space), None for an axis of any size.
     options
@@ -104,14 +142,9 @@ def lazy_images(
     """
     options = options or ImageOptions()
     if isinstance(images, str | os.PathLike):
-        source = open_images(
-            images,
-            options.input_array,
-            channels=options.channels,
-            expect=expected,
-            limit=options.limit,
-        )
-        return _of_source(source)
+        images = stored_images(images, expected, options)
+    if isinstance(images, ImageSource):
+        return _of_source(images)
     arrays: list[_Array] = []
     if isinstance(images, xr.Dataset):
         arrays += _chosen_arrays(images, options.input_array)
@@ -136,6 +169,50 @@ def lazy_images(
             "many (channels, input_array)"
         )
     return found[: options.limit]
+
+
+def image_warnings(
+    images: Images | ImageSource, prepared: xr.DataArray, preparation: Preparation, network: Network
+) -> Iterator[str]:
+    """Yield what is implausible about images: their range, and chunks that are not stored.
+
+    Of images that Dask computes nothing is known before.
+
+    Parameters
+    ----------
+    images
+        As they were given; opened, if that was a path.
+    prepared
+        What :func:`lazy_images` made of them.
+    preparation, network
+        How they are prepared, and what they are for.
+    """
+    try:
+        if isinstance(images, ImageSource):
+            listing = list_chunks(images)
+            absent = 0 if listing is None else listing.absent().count
+            if listing is not None and absent:
+                yield f"chunks of the images: {absent_chunks(absent, listing.total)}"
+            sample = sample_images(images, preparation, network, first_stored(images, listing))
+            yield from sample.warnings
+            return
+        if isinstance(images, zarr.Array) and images.nchunks <= MAX_CHUNKS_COUNTED:
+            absent = images.nchunks - images.nchunks_initialized
+            if absent:
+                yield f"chunks of the images: {absent_chunks(absent, images.nchunks)}"
+        if _is_at_hand(images) and math.prod(prepared.shape[1:]) <= MAX_SAMPLE_VALUES:
+            first: da.Array = prepared.data[:MAX_SAMPLE_IMAGES]
+            raw = np.asarray(first.compute(scheduler="synchronous"))
+            yield from sample_of(raw, preparation, network).warnings
+    except (InputError, NotImplementedError, OSError) as error:
+        logger.debug("the images cannot be looked at: %s", error)  # blocks that read them say why
+
+
+def _is_at_hand(images: object) -> bool:
+    """Return whether a few images can be had without a computation of Dask."""
+    if isinstance(images, xr.Dataset | xr.DataArray):
+        return not images.chunks
+    return not isinstance(images, da.Array)
 
 
 def _as_array(images: object) -> _Array:
