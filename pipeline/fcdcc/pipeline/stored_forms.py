@@ -6,6 +6,7 @@ axis logits, whatever they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -177,16 +178,32 @@ def class_names(path: str, classes: int) -> Coordinate:
     OptionError
         If the file cannot be read, or has another number of names than the model has classes.
     """
+    names = read_class_names(path)
+    if len(names) != classes or not all(names):
+        raise OptionError(
+            f"--classes {path} has {sum(map(bool, names))} names on {len(names)} lines; the "
+            f"model has {classes} classes: expected one name on each of {classes} lines"
+        )
+    return class_coordinate(names)
+
+
+def read_class_names(path: str) -> list[str]:
+    """Return the lines of a text file of class names, without white space around them.
+
+    Raises
+    ------
+    OptionError
+        If the file cannot be read.
+    """
     try:
         lines = read_text(path, MAX_CLASS_FILE_BYTES, "utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(
             f"--classes {path} cannot be read: {error}; expected a text file with one name per line"
         ) from error
-    names = [line.strip() for line in lines]
-    if len(names) != classes or not all(names):
-        raise OptionError(
-            f"--classes {path} has {sum(map(bool, names))} names on {len(names)} lines; the "
-            f"model has {classes} classes: expected one name on each of {classes} lines"
-        )
-    return Coordinate(CLASS_DIM, CLASS_DIM, np.array(names, dtype=np.dtypes.StringDType()))
+    return [line.strip() for line in lines]
+
+
+def class_coordinate(names: Sequence[str]) -> Coordinate:
+    """Return class names as a coordinate of an output."""
+    return Coordinate(CLASS_DIM, CLASS_DIM, np.array([*names], dtype=np.dtypes.StringDType()))

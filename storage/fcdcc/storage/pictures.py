@@ -79,12 +79,12 @@ SEVERAL_PAGES = "it has several pages; --pages makes an image of each"
 PAGES_AT_ONCE = 16
 """Pages that :func:`read_pages` returns from one call."""
 
-Fit = Literal["exact", "crop", "stretch", "pad", "torchvision"]
+Fit = Literal["exact", "crop", "stretch", "pad", "torchvision", "transformers"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Colour = Literal["rgb", "grey"]
 Depth = Literal[8, 16]
 
-CUTTING: tuple[Fit, ...] = ("crop", "torchvision")
+CUTTING: tuple[Fit, ...] = ("crop", "torchvision", "transformers")
 """The ways to fit a picture that cut out its middle."""
 
 MODES: dict[str, tuple[str, int]] = {"rgb": ("RGB", 3), "grey": ("L", 1)}
@@ -143,10 +143,11 @@ class PictureForm:
         ``exact``: another size is an error; ``crop``: scaled until it covers the size, then
         the middle is cut out; ``stretch``: scaled to the size; ``pad``: scaled until it fits,
         the rest is black; ``torchvision``: as torchvision's ``Resize(resize)`` and
-        ``CenterCrop``, whose roundings differ from those of ``crop`` by up to one pixel.
+        ``CenterCrop``, and ``transformers``: as its image processors, whose roundings differ from
+        those of ``crop`` by up to one pixel.
     resize
-        For ``crop`` and ``torchvision``: the length in pixels to which the shorter side is scaled
-        before the cut; for ``torchvision`` by default the longer side of the image.
+        With a cut: the length in pixels to which the shorter side is scaled before it; by default
+        as short as the cut allows for ``crop``, and the longer side of the image for others.
     colour
         ``rgb`` or ``grey``.
     depth
@@ -550,7 +551,7 @@ def _fitted(picture: Image.Image, form: PictureForm) -> Image.Image:
             f"it has {picture.height} × {picture.width} pixels; expected {form.height} × "
             f"{form.width}, the size of the first picture or of --size"
         )
-    if picture.size == size and form.resize is None and form.fit != "torchvision":
+    if picture.size == size and form.resize is None and form.fit not in CUTTING[1:]:
         return picture
     filter_ = Image.Resampling[form.interpolation.upper()]
     if form.fit == "stretch":
@@ -578,7 +579,7 @@ def _fitted(picture: Image.Image, form: PictureForm) -> Image.Image:
 def _scaled_size(size: tuple[int, int], form: PictureForm) -> tuple[int, int]:
     """Return the (width, height) to which a picture is scaled before its middle is cut out."""
     resize = form.resize or max(form.height, form.width)
-    if form.fit == "torchvision":  # the longer side is rounded down
+    if form.fit != "crop":  # the longer side is rounded down
         shorter, longer = min(size), max(size)
         other = int(resize * longer / shorter)
         return (resize, other) if size[0] == shorter else (other, resize)

@@ -28,7 +28,7 @@ SEVERAL_TIMES = frozenset({"input_array", "channels"})
 """Options that may be given several times."""
 
 
-class _Numbers(click.ParamType[tuple[float, ...]]):
+class NumbersType(click.ParamType[tuple[float, ...]]):
     """One number, or several separated by commas."""
 
     name = "numbers"
@@ -36,6 +36,7 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
+        """Return the numbers; text that is none ends the command."""
         if not isinstance(value, str):
             return tuple(value)
         try:
@@ -134,6 +135,6 @@ def _click_type(annotation: Any) -> click.ParamType[Any]:
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:
-        return _Numbers() if get_args(annotation)[0] is float else click.STRING
+        return NumbersType() if get_args(annotation)[0] is float else click.STRING
     plain: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT}
     return plain.get(annotation, click.STRING)

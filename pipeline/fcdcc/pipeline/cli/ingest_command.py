@@ -27,7 +27,7 @@ MAX_NAMED_FILES = 20
 """Files left out, or images without a file, that the command lists; ``--json`` lists all."""
 
 
-class _SizeType(click.ParamType[tuple[int, int]]):
+class SizeType(click.ParamType[tuple[int, int]]):
     """A size: ``224``, or ``HEIGHTxWIDTH`` such as ``224x320``."""
 
     name = "HEIGHTxWIDTH"
@@ -35,6 +35,7 @@ class _SizeType(click.ParamType[tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
+        """Return (height, width); text that is no size ends the command."""
         found = _SIZE.fullmatch(str(value).strip())
         size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 0 < size[0] * size[1] <= MAX_PIXELS:
@@ -51,7 +52,7 @@ class _SizeType(click.ParamType[tuple[int, int]]):
 @click.argument("folder")
 @click.argument("output", metavar="OUT.zarr")
 @click.option(
-    "--size", type=_SizeType(), help="size of the images; by default that of the first picture"
+    "--size", type=SizeType(), help="size of the images; by default that of the first picture"
 )
 @click.option(
     "--fit",
@@ -59,12 +60,12 @@ class _SizeType(click.ParamType[tuple[int, int]]):
     help="how a picture of another size is fitted; by default crop, without --size exact. crop: "
     "scale it to cover the size and cut out the middle; stretch: scale height and width "
     "separately; pad: scale it to fit and fill the rest with black; exact: treat it as a bad file; "
-    "torchvision: as its Resize and CenterCrop do, which round otherwise than crop",
+    "torchvision, transformers: as their transforms do, which round otherwise than crop",
 )
 @click.option(
     "--resize",
     type=click.IntRange(1, MAX_PIXELS),
-    help="with --fit crop or torchvision: length of the shorter side before the cut",
+    help="with a cut: length of the shorter side before the cut",
 )
 @click.option(
     "--interpolation",

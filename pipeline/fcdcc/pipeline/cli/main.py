@@ -39,6 +39,7 @@ COMMANDS = {
     "verify": _Listed("status_command", "Read every stored chunk and compare it with its record."),
     "report": _Listed("report_command", "Report times, erasures, decodes and workers of the runs."),
     "ingest": _Listed("ingest_command", "Make a Zarr array of the pictures in a folder."),
+    "export": _Listed("export_command", "Make a model file of a network, with its preparation."),
     "codes": _Listed("codes_command", "Compare all codes: conditioning, error, cost."),
     "schedule": _Listed("schedule_command", "Run a job at the times of a cron line."),
     "demo": _Listed("demo_command", "Classify images while worker processes are stopped."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -40,6 +40,7 @@ MAX_SIDE = 2**15
 MAX_VALUE, MIN_STD = 1e12, 1e-12
 """Limits of means, standard deviations and ranges, which float32 can still divide by."""
 
+MAX_NUMBERS_SHOWN = 4
 MAX_SHOWN = 200
 """Characters of an error about a description."""
 
@@ -129,6 +130,38 @@ class ModelPreparation(_Strict):
             raise ValueError("fit and resize without a size")
         return self
 
+    @classmethod
+    def of(cls, **members: Any) -> ModelPreparation:
+        """Return a preparation of plain values; those that are None are left out.
+
+        Raises
+        ------
+        ModelError
+            If they cannot be used.
+        """
+        given = {name: value for name, value in members.items() if value is not None}
+        try:
+            return cls.model_validate_json(json.dumps(given))
+        except ValidationError as error:
+            raise ModelError(f"a preparation cannot be stored: {_first_problem(error)}") from error
+
+    def summary(self) -> str:
+        """Return in one line how images are prepared; empty if that is not said."""
+        parts = []
+        if self.size is not None:
+            form = self.picture_form()
+            resized = f", shorter side {form.resize}" if form.resize else ""
+            height, width = self.size
+            parts.append(f"{height} × {width} ({form.fit}{resized}, {form.interpolation})")
+        if self.channel_order is not None:
+            parts.append(self.channel_order)
+        if self.value_range is not None:
+            parts.append(f"values 0 to {self.value_range[1]:g}")
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None:
+                parts.append(f"{name} {numbers_in_words(numbers)}")
+        return ", ".join(parts)
+
     @property
     def channels(self) -> int | None:
         """How many channels the images have; None if that is not said."""
@@ -186,6 +219,16 @@ class ModelDescription(_Strict):
         """Return the text of the record; values that are not known are left out."""
         return self.model_dump_json(exclude_none=True)
 
+    def summary(self) -> str:
+        """Return in one line what the description says."""
+        parts = [self.preparation.summary()]
+        if self.class_names is not None:
+            count = len(self.class_names)
+            parts.append(f"the names of {count} classes" if count > 1 else "the name of 1 class")
+        if self.output is not None:
+            parts.append(f"output: {self.output}")
+        return "; ".join(part for part in parts if part) or "nothing but its versions"
+
     @classmethod
     def of(cls, members: Mapping[str, Any], source: str) -> ModelDescription:
         """Return a description of decoded JSON, or of plain values in Python.
@@ -201,6 +244,13 @@ class ModelDescription(_Strict):
             _refuse(source, _first_problem(error))
         except (TypeError, ValueError, RecursionError) as error:
             _refuse(source, one_line(error))
+
+
+def numbers_in_words(numbers: Sequence[float] | float) -> str:
+    """Return the numbers of a mean or standard deviation, the first if they are many."""
+    values = [numbers] if isinstance(numbers, int | float) else [*numbers]
+    more = ", …" if len(values) > MAX_NUMBERS_SHOWN else ""
+    return ", ".join(f"{value:g}" for value in values[:MAX_NUMBERS_SHOWN]) + more
 
 
 def read_description(text: bytes, source: str) -> ModelDescription:
