@@ -38,7 +38,7 @@ LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   tests/pipeline/runtime/test_fork_server.py tests/pipeline/runtime/test_full_disk.py \
   tests/pipeline/runtime/test_leaks.py::test_a_few_calls_leave_nothing_behind \
   tests/pipeline/runtime/test_main_guard.py tests/pipeline/runtime/test_side_by_side.py \
-  tests/pipeline/runtime/test_worker_watch.py \
+  tests/pipeline/runtime/test_worker_watch.py tests/pipeline/runtime/test_tls.py \
   tests/pipeline/runtime/test_scheduler_restart.py::test_a_scheduler_that_stays_away_ends_the_run_and_the_next_one_goes_on \
   'tests/networks/test_other_links.py::test_a_cut_that_is_mended[client-10]' \
   'tests/networks/test_worker_links.py::test_a_link_that_stays_bad[cut]' \

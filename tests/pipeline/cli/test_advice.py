@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import torch
 import zarr
 from click.testing import Result
+from distributed import Client, LocalCluster
 from PIL import Image
 from torch import nn
 
+from fcdcc.pipeline import open_model, plan
+from fcdcc.pipeline.errors import OptionError
+from fcdcc.pipeline.planner.cost import calibration
+from fcdcc.storage.checksummed_json import seal
 from support.jobs import fcdcc
 from support.small import SHAPE, Files
 
@@ -311,6 +317,49 @@ def test_advice_about_runs(folder: Path, advice: Advice, tmp_path: Path, schedul
     check(tmp_path / "copy", advice, "run", *options, *limit)
 
 
+@pytest.mark.cluster
+@pytest.mark.long
+def test_advice_about_clusters(folder: Path, tmp_path: Path, scheduler: str) -> None:
+    words = f"run small.pt2 images.zarr {tmp_path / 'out.zarr'} --limit 8 --no-progress"
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        refused = command(folder, f"{words} --scheduler tcp://127.0.0.1:9")
+    assert refused.exit_code == 2
+    assert "expected an address such as tcp://host:8786 of one that is running" in refused.output
+    assert command(folder, f"{words} --scheduler {scheduler}").exit_code == 0
+    local = f"{words} --restart --scale none --threads --workers 1 --dashboard-address"
+    refused = command(folder, f"{local} 192.0.2.1:8787")  # no machine has this address
+    assert refused.exit_code == 2
+    assert "look at --dashboard-address and --workers" in refused.output
+    done = command(folder, f"{local} 127.0.0.1:0")
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.cluster
+@pytest.mark.long
+def test_advice_about_calibration(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "SECONDS_PER_OPERATION", 0.005)
+    monkeypatch.setattr(calibration, "REPETITIONS", 1)
+    model, pixels = open_model(folder / "small.pt2"), np.zeros((9, *SHAPE), np.uint8)
+    with pytest.raises(OptionError, match="calibrate=True without workers: connect a distrib"):
+        plan(model, pixels, calibrate=True)
+    with (
+        dask.config.set({"fcdcc.calibration-file": str(tmp_path / "calibration.json")}),
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+    ):
+        words = f"plan small.pt2 images.zarr --calibrate --scheduler {cluster.scheduler_address}"
+        refused = command(folder, words)
+        assert refused.exit_code == 2
+        assert "a cluster that has no workers: start some first" in refused.output
+        cluster.scale(1)
+        cluster.wait_for_workers(1)
+        done = command(folder, words)
+        assert done.exit_code == 0, done.output
+        with Client(cluster):
+            assert plan(model, pixels, calibrate=True).batch > 0
+
+
 def test_advice_about_ingested_pictures(folder: Path, tmp_path: Path) -> None:
     other, empty, out = tmp_path / "other", tmp_path / "new.zarr", tmp_path / "out.zarr"
     shutil.copytree(folder / "pictures", other)
@@ -333,9 +382,10 @@ def test_advice_about_ingested_pictures(folder: Path, tmp_path: Path) -> None:
 def test_advice_about_damaged_records_of_pictures(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     assert fcdcc("ingest", folder / "pictures", out).exit_code == 0
-    (out / ".fcdcc" / "ingest.json").write_bytes(b"{}")
-    refused = fcdcc("ingest", folder / "pictures", out)
-    assert (refused.exit_code, "ingest into a new folder" in refused.output) == (2, True)
+    for damaged in (b"{}", seal({"schema": 99})):  # damaged, or of a newer version
+        (out / ".fcdcc" / "ingest.json").write_bytes(damaged)
+        refused = fcdcc("ingest", folder / "pictures", out)
+        assert (refused.exit_code, "ingest into a new folder" in refused.output) == (2, True)
     assert fcdcc("ingest", folder / "pictures", tmp_path / "new.zarr").exit_code == 0
 
 
@@ -352,3 +402,9 @@ def test_advice_about_damaged_outputs(folder: Path, tmp_path: Path, scheduler: s
     assert command(folder, f"{words} --restart").exit_code == 0
     assert command(folder, words).exit_code == 0
     assert command(folder, f"verify {out}").exit_code == 0
+    for name in ("run.json", "run.copy.json"):
+        (out / ".fcdcc" / name).write_bytes(seal({"schema": 99}) + b"\n")
+    refused = command(folder, words)
+    assert refused.exit_code == 2
+    assert "update fcdcc, or use another output" in refused.output
+    assert command(folder, words.replace("out.zarr", "other.zarr")).exit_code == 0

@@ -17,6 +17,11 @@ from fcdcc.pipeline.demo.show import run_demo
 @pytest.mark.timeout(900)
 @pytest.mark.long
 def test_two_of_six_workers_are_stopped_and_every_answer_is_the_same(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DemoError, match=r"not empty.*name another one"):
+        run_demo(tmp_path, stall=2)
+    with pytest.raises(DemoError, match="expected 0 to 2"):
+        run_demo(tmp_path / "demo", stall=3)
     said = io.StringIO()
     result = run_demo(tmp_path / "demo", stall=2, console=Console(file=said), images=240)
     assert result.passed, result.problems

@@ -162,6 +162,11 @@ def test_what_cannot_be_known_of_it_is_said_once(old: Path, scheduler: str) -> N
     checked = fcdcc("verify", old / "out.zarr")
     assert checked.exit_code == 0
     assert "whether 4 blocks still belong to the input is not known" in checked.output
+    assert "use another output to make them again" in said
+    command[2] = old / "new.zarr"
+    result = fcdcc("run", *command, "--scheduler", scheduler)
+    assert result.exit_code == 0, result.output
+    assert "an older version" not in result.stderr
 
 
 def test_image_ids_that_moved_are_followed(old: Path, scheduler: str) -> None:

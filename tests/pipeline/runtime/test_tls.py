@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Worker
@@ -75,14 +76,36 @@ def test_the_command_takes_the_certificates(
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.long
+def test_the_advice_without_certificates_helps(
+    files: Files, scheduler: str, ours: Signed, tmp_path: Path
+) -> None:
+    with pytest.raises(ClusterError, match="give tls_ca_file, tls_cert and tls_key, or set them"):
+        run(job(files, scheduler, tmp_path))
+    command = ["run", files.model, files.images, tmp_path / "out.zarr", "--scheduler", scheduler]
+    refused = fcdcc(*command)
+    assert refused.exit_code == 2
+    assert (
+        "give --tls-ca-file, --tls-cert and --tls-key, or set them in Dask's configuration"
+        in refused.output
+    )
+    assert run(job(files, scheduler, tmp_path, **ours.options)).status == "complete"
+    names = {
+        "distributed.comm.tls.ca-file": str(ours.authority),
+        "distributed.comm.tls.client.cert": str(ours.certificate),
+        "distributed.comm.tls.client.key": str(ours.key),
+    }
+    with dask.config.set(names):
+        done = fcdcc(*command, "--restart", "--scale", "none")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("kind", ["none", "another authority", "no encryption"])
 def test_who_has_no_certificate_gets_nowhere(
     files: Files, scheduler: str, theirs: Signed, tmp_path: Path, kind: str
 ) -> None:
     options = theirs.options if kind == "another authority" else {}
     address = scheduler.replace("tls://", "tcp://") if kind == "no encryption" else scheduler
-    import dask
-
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
         pytest.raises(ClusterError, match="no Dask scheduler answers"),
