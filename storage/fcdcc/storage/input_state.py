@@ -221,7 +221,7 @@ def _as_bytes(values: NDArray[Any]) -> bytes:
         return values.astype("<f8").tobytes()
     if values.dtype.kind in "mM":
         return values.dtype.str.encode() + values.astype("<i8").tobytes()
-    texts = values.tolist()
+    texts: Any = values.tolist()
     if values.dtype.kind not in "TU":
         texts = [str(value) for value in texts]
     return canonical(texts).encode()

@@ -288,14 +288,17 @@ def _plan_job(
         The job as it was planned before another run created its output.
     """
     config = job.config
+    cluster: Callable[[JobConfig], Cluster]
     if before is not None:
         known, cluster = before.known, before.open_cluster
     elif config.calibrate or config.scheduler is not None:
         progress.step("starting the cluster")
         known = opened = clusters.enter_context(open_cluster(config))
 
-        def cluster(_: JobConfig) -> Cluster:
+        def running(_: JobConfig) -> Cluster:
             return opened
+
+        cluster = running
     else:
         known, cluster = None, clusters.enter_context(cluster_started_early(config))
     workers = known_workers(config, known, progress)

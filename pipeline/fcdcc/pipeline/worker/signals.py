@@ -24,7 +24,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
-import dask
+import dask.config
 
 from fcdcc.pipeline.worker.memory import peak_since_start
 
