@@ -15,6 +15,7 @@ from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Prog
 from fcdcc.storage.ingestion import ingest as ingest_folder
 from fcdcc.storage.pictures import Colour, Fit, Interpolation
 
+from ..errors import OptionError
 from ..formatting import counted, printable
 from ..monitoring.progress import show_count
 from ..options import MAX_THREADS, shown_value
@@ -51,6 +52,13 @@ class SizeType(click.ParamType[tuple[int, int]]):
 @click.command()
 @click.argument("folder")
 @click.argument("output", metavar="OUT.zarr")
+@click.option(
+    "--for",
+    "model",
+    metavar="MODEL.pt2",
+    help="make images as this model file says: its size, fit, resize, filter and colour; options "
+    "that are given win",
+)
 @click.option(
     "--size", type=SizeType(), help="size of the images; by default that of the first picture"
 )
@@ -127,13 +135,22 @@ class SizeType(click.ParamType[tuple[int, int]]):
 )
 @click.option("--progress/--no-progress", default=None, help="show a progress bar")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
-def ingest(folder: str, output: str, progress: bool | None, as_json: bool, **options: Any) -> None:
+def ingest(
+    folder: str,
+    output: str,
+    model: str | None,
+    progress: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Write the pictures in FOLDER to a Zarr image array.
 
     All formats that Pillow reads by itself are taken, such as JPEG, PNG, TIFF, WebP, BMP and GIF.
     Run the same command again to continue where it stopped: new pictures are added, and changed
     ones are read again. Options that are not given stay as they were.
     """
+    if model is not None:
+        options = _options_for(model, options)
     try:
         with _progress_bar(progress) as report:
             made = ingest_folder(folder, output, progress=report, **options)
@@ -152,6 +169,47 @@ def ingest(folder: str, output: str, progress: bool | None, as_json: bool, **opt
         _show("kept without a file (--remove-missing takes it out):", made.missing)
         _show("took out", made.removed)
         click.echo(_summary(made, output))
+
+
+def _options_for(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with those of a model file where they are not given, and say what differs.
+
+    Raises
+    ------
+    OptionError
+        If the file does not say what size images have.
+    """
+    from ..model.opening import open_description  # it imports torch, which takes seconds
+
+    description = open_description(model)
+    if description is None or description.preparation.size is None:
+        raise OptionError(
+            f"--for {model}: the file does not say what size its images have: give --size, or "
+            "export the model again with fcdcc export --size"
+        )
+    form = description.preparation.picture_form()
+    stored: dict[str, Any] = {
+        "size": (form.height, form.width),
+        "fit": form.fit,
+        "resize": form.resize,
+        "interpolation": form.interpolation,
+        "colour": form.colour,
+    }
+    given = {name for name in stored if options.get(name) is not None}
+    if "size" in given or "fit" in given:  # which the resize belongs to
+        stored["resize"] = None
+    for name in sorted(given):
+        if stored[name] not in (None, options[name]):
+            value, theirs = (
+                " × ".join(map(str, one)) if isinstance(one, tuple) else one
+                for one in (options[name], stored[name])
+            )
+            click.echo(
+                f"fcdcc: warning: --{name} {value} is used, and {printable(model)} was exported "
+                f"for {theirs}",
+                err=True,
+            )
+    return options | {name: value for name, value in stored.items() if name not in given}
 
 
 def _as_json(made: Ingested) -> dict[str, Any]:

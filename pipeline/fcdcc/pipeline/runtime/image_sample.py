@@ -86,6 +86,8 @@ class ImageSample:
         Part of the values that are NaN, from 0 to 1.
     warnings
         What is implausible, each in one line with what to do.
+    origin
+        What of that the model file asked for, in words; empty if nothing.
     """
 
     images: int
@@ -96,6 +98,7 @@ class ImageSample:
     channels: tuple[ChannelValues, ...]
     missing: float
     warnings: tuple[str, ...]
+    origin: str = ""
 
     def __str__(self) -> str:
         source = self.decoding or self.stored_dtype
@@ -110,7 +113,8 @@ class ImageSample:
                 f"; {100 * self.missing:.2g} % of the values are NaN, and so is most of what is "
                 "predicted from an image with NaN in it"
             )
-        return f"{source}{scaled}, as {self.dtype}; channels of {count} {shown}{missing}"
+        origin = f" ({self.origin})" if self.origin else ""
+        return f"{source}{scaled}, as {self.dtype}{origin}; channels of {count} {shown}{missing}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sample as plain values; ``text`` has them in words."""
@@ -122,14 +126,17 @@ def look_at_images(
     preparation: Preparation,
     network: Network,
     listing: ChunkListing | None = None,
+    origin: str = "",
 ) -> ImageSample | None:
     """Log what is implausible about a small part of the input, and return what it becomes.
 
     None if it cannot be read; then the blocks that need it will fail, and others may not. With
-    ``listing`` it is a part that is stored, if there is one near the beginning.
+    ``listing`` it is a part that is stored, if there is one near the beginning. ``origin`` says
+    what of the preparation the model file asked for.
     """
     try:
-        sample = sample_images(source, preparation, network, first_stored(source, listing))
+        first = first_stored(source, listing)
+        sample = sample_images(source, preparation, network, first, origin)
     except InputError as error:
         logger.warning("a sample of the images cannot be read: %s", error)
         return None
@@ -149,7 +156,11 @@ def first_stored(source: ImageSource, listing: ChunkListing | None) -> int:
 
 
 def sample_images(
-    source: ImageSource, preparation: Preparation, network: Network, first: int = 0
+    source: ImageSource,
+    preparation: Preparation,
+    network: Network,
+    first: int = 0,
+    origin: str = "",
 ) -> ImageSample:
     """Return what a small part of the input becomes, and what is implausible about it.
 
@@ -165,7 +176,8 @@ def sample_images(
     raw = source.read_sample(first, MAX_IMAGES, MAX_SAMPLE_BYTES)
     decodings = [str(part.decoding) for part in source.parts if part.decoding is not None]
     stored_dtype = source.stored_dtype or source.dtype
-    return sample_of(raw, preparation, network, stored_dtype, decodings[0] if decodings else None)
+    decoding = decodings[0] if decodings else None
+    return sample_of(raw, preparation, network, stored_dtype, decoding, origin)
 
 
 def sample_of(
@@ -174,6 +186,7 @@ def sample_of(
     network: Network,
     stored_dtype: str | None = None,
     decoding: str | None = None,
+    origin: str = "",
 ) -> ImageSample:
     """Return what some images become, and what is implausible about them.
 
@@ -185,6 +198,8 @@ def sample_of(
         How they are prepared, and what they are for.
     stored_dtype, decoding
         Type of the stored numbers, by default that of ``raw``; how they were decoded, in words.
+    origin
+        What of the preparation the model file asked for, in words.
 
     Raises
     ------
@@ -202,6 +217,7 @@ def sample_of(
         channels=tuple(_values(prepared[:, channel]) for channel in range(prepared.shape[1])),
         missing=float(np.count_nonzero(np.isnan(prepared)) / prepared.size),
         warnings=(),
+        origin=origin,
     )
     warnings = tuple(_warnings(sample, _values(raw), dtype, preparation, network))
     return ImageSample(**{**vars(sample), "warnings": warnings})
@@ -254,6 +270,12 @@ def _warnings(
         yield (
             f"the images have values up to {largest:.4g} and the mean is {mean:g}: they seem to be "
             f"in different units. If the mean is for images in [0, 1], give {_limits(raw)}"
+        )
+    if sample.origin and dtype.kind == "f" and mean > 0 and -LARGE < raw.smallest < -FEW:
+        yield (
+            f"the images have values from {raw.smallest:.4g} to {raw.largest:.4g}, and the model "
+            "file asks for a mean to be subtracted from values in [0, 1]: if they are prepared "
+            "already, give --mean 0 --std 1"
         )
     if divisor is not None and divisor < 1 and prepared > LARGE:
         yield (

@@ -36,11 +36,13 @@ from ..planner.candidates import check_plan
 from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
+from ..stored_forms import CLASS_DIM
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
 from .lazy_images import ImageOptions, Images, image_warnings, lazy_images, stored_images
+from .model_preparation import with_model_channels, with_model_preparation
 from .output import prediction_dims
 from .plugins import register_plugins
 
@@ -76,7 +78,7 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
     PlanError, InputError
         If the images do not fit the model, or are of no kind that is read.
     """
-    checked = PlanOptions.of(**options)
+    checked = with_model_channels(PlanOptions.of(**options), model)
     return _make_plan(model, _lazy(model, images, checked), checked)
 
 
@@ -94,7 +96,8 @@ def infer(
         From :func:`plan` for the same model and images; not together with options that a plan
         contains.
     **options
-        As for :func:`plan`; ``scale``, ``mean`` and ``std`` set how images are prepared.
+        As for :func:`plan`; ``scale``, ``mean`` and ``std`` set how images are prepared. Without
+        them they are prepared as the model file says, if it says so.
 
     Returns
     -------
@@ -107,14 +110,15 @@ def infer(
     -----
     UserWarning
         If the first images have an implausible range once they are prepared, or stored chunks are
-        absent. Nothing is looked at of images that Dask has to compute.
+        absent, or options contradict what the model file says. Nothing is looked at of images that
+        Dask has to compute.
 
     Raises
     ------
     OptionError, PlanError, InputError
         As for :func:`plan`.
     """
-    checked = PlanOptions.of(**options)
+    checked = with_model_channels(PlanOptions.of(**options), model)
     if plan is not None:
         _check_plan(model, plan, options)
     source = _stored(model, images, checked)
@@ -126,15 +130,19 @@ def infer(
             f"the plan is for images of shape {plan.image_shape}, and the images have "
             f"{first.shape[1:]}: make one with plan(model, images) for these"
         )
+    prepared = with_model_preparation(checked, model, str(first.dtype))
+    checked = prepared.options
     preparation = Preparation(checked.scale, checked.mean, checked.std, plan.dtype)
     preparation.check(first.shape[1], str(first.dtype))
     _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
-    for text in image_warnings(images if source is None else source, first, preparation, network):
+    seen = images if source is None else source
+    implausible = image_warnings(seen, first, preparation, network, prepared.origin)
+    for text in (*prepared.warnings, *implausible):
         warnings.warn(with_keywords(text), stacklevel=3)
     shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
     predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, shape)
-    return _labelled(predictions, first)
+    return _labelled(predictions, first, model)
 
 
 def _stored(model: Model, images: Images, options: PlanOptions) -> ImageSource | None:
@@ -231,10 +239,11 @@ def _read(
     return Task(key, reading.prepare_some, chunk, preparation, spec)
 
 
-def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
+def _labelled(predictions: da.Array, images: xr.DataArray, model: Model) -> xr.DataArray:
     """Return predictions with the dimension names and coordinates of the images that fit.
 
-    Dense predictions have the images' ``grid_mapping``, too.
+    Dense predictions have the images' ``grid_mapping``, too. Classes have the names that the model
+    file gives them.
     """
     spatial = tuple(str(dim) for dim in images.dims[2:])
     shape = tuple(int(size) for size in predictions.shape[1:])
@@ -247,6 +256,9 @@ def _labelled(predictions: da.Array, images: xr.DataArray) -> xr.DataArray:
     ]
     coords = images.coords.to_dataset().drop_vars(others).coords  # with the indexes of several
     labelled = xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
+    names = None if model.description is None else model.description.class_names
+    if names is not None and sizes.get(CLASS_DIM) == len(names):
+        labelled = labelled.assign_coords({CLASS_DIM: np.array(names)})
     grid_mapping = images.encoding.get("grid_mapping")
     if grid_mapping is not None and all(sizes.get(dim) == images.sizes[dim] for dim in spatial):
         labelled.encoding["grid_mapping"] = grid_mapping

@@ -66,6 +66,7 @@ from .cluster import (
 from .image_sample import look_at_images
 from .input_changes import Redone, blocks_to_make_again, look_at_input
 from .job_plan import (
+    OpenedJob,
     apply_saved_plan,
     forecast_of_run,
     job_plan,
@@ -75,6 +76,7 @@ from .job_plan import (
     stored_chunks,
 )
 from .main_guard import check_main_guard
+from .model_preparation import with_model_classes
 from .output import (
     PredictionSpec,
     check_continued,
@@ -177,6 +179,7 @@ class _CheckedJob:
     """A job whose model, images and options are checked; nothing is written or started yet."""
 
     config: JobConfig
+    opened: OpenedJob
     network: Network
     source: ImageSource
     preparation: Preparation
@@ -242,10 +245,11 @@ class _EarlierWork:
 
 def _check_job(config: JobConfig) -> _CheckedJob:
     """Open and check the model and the images of a job."""
-    network, source = open_job(config)
+    opened = open_job(config)
+    config, network, source = opened.config, opened.network, opened.source
     preparation = preparation_of(config, source)
     fingerprint = job_fingerprint(network, source, preparation, config)
-    return _CheckedJob(config, network, source, preparation, fingerprint)
+    return _CheckedJob(config, opened, network, source, preparation, fingerprint)
 
 
 def _stored_run(job: _CheckedJob) -> StoredRun | None:
@@ -314,6 +318,7 @@ def _plan_job(
         check_stored(stored, spec, plan.batch, config)
     return _PlannedJob(
         config,
+        job.opened,
         job.network,
         job.source,
         job.preparation,
@@ -330,7 +335,8 @@ def _prediction_spec(job: _CheckedJob, batch: int, band: int | None) -> Predicti
     image_shape, dtype = job.source.image_shape, job.config.dtype
     shape = network_shapes(job.network, (batch, *image_shape))[job.network.output][1:]
     bands = None if band is None else (row_axis(analysed(job.network, image_shape)), band)
-    return PredictionSpec.of(job.config, job.source, shape, dtype, bands)
+    spec = PredictionSpec.of(job.config, job.source, shape, dtype, bands)
+    return with_model_classes(spec, job.opened.model, shape)
 
 
 def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun) -> _EarlierWork:
@@ -396,7 +402,9 @@ def _run_pending_blocks(
         earlier.count(counters)
     if state.listing is not None and (text := absence_text(state.listing, job.config)):
         logger.warning("chunks of the images: %s", text)
-    counters.sample = look_at_images(job.source, job.preparation, job.network, state.listing)
+    counters.sample = look_at_images(
+        job.source, job.preparation, job.network, state.listing, job.opened.origin
+    )
     progress.step("starting the cluster")
     cluster = job.open_cluster(job.config)
     return_freed_memory()  # used to read the model and to plan: more than the run needs

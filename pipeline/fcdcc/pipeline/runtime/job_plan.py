@@ -11,12 +11,12 @@ import torch
 from dask.utils import format_bytes
 from distributed import Client
 
-from fcdcc.storage import ImageSource, Preparation, StoredRun, open_images
+from fcdcc.storage import ImageSource, InputError, Preparation, StoredRun, open_images
 from fcdcc.storage.regular_files import read_regular
 
 from ..anyk.queries import cluster_workers
 from ..errors import OptionError, PlanError, PlanMemoryError, bad_values_refused
-from ..model import open_model
+from ..model import Model, open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
 from ..options import JobConfig, PlanOptions
@@ -39,6 +39,7 @@ from .absence import absence_text
 from .cluster import Cluster, open_cluster
 from .image_sample import ImageSample, look_at_images
 from .input_changes import look_at_chunks
+from .model_preparation import picture_advice, with_model_channels, with_model_preparation
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,12 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
         with watch(config.progress) as shown:
             return preview_job(config, shown)
     progress.step("reading the model")
-    network, source = open_job(config)
+    opened = open_job(config)
+    config, network, source = opened.config, opened.network, opened.source
     progress.step("reading some images")
     listing = look_at_chunks(source, config)
-    sample = look_at_images(source, preparation_of(config, source), network, listing)
+    preparation = preparation_of(config, source)
+    sample = look_at_images(source, preparation, network, listing, opened.origin)
     with ExitStack() as stack:
         cluster = None
         if config.calibrate or config.scheduler is not None:
@@ -122,14 +125,54 @@ def preparation_of(config: JobConfig, source: ImageSource) -> Preparation:
     return preparation
 
 
-def open_job(config: JobConfig) -> tuple[Network, ImageSource]:
-    """Return the network of a job, in the dtype of the job, and its images."""
-    network = open_model(config.model).to(getattr(torch, config.dtype)).network
-    source = open_images(
-        config.input, config.input_array, channels=config.channels,
-        expect=network.input_shape, limit=config.limit,
-    )  # fmt: skip
-    return network, source
+@dataclass(frozen=True)
+class OpenedJob:
+    """The model and the images of a job.
+
+    Parameters
+    ----------
+    config
+        The options, completed by what the model file says of its images.
+    model
+        The model, in the dtype of the job.
+    source
+        The images.
+    origin
+        What of the preparation the model file asked for, in words; empty if nothing.
+    """
+
+    config: JobConfig
+    model: Model
+    source: ImageSource
+    origin: str
+
+    @property
+    def network(self) -> Network:
+        """The network of the model."""
+        return self.model.network
+
+
+def open_job(config: JobConfig) -> OpenedJob:
+    """Open the model of a job, in the dtype of the job, and its images.
+
+    Options that contradict the model file are logged as warnings.
+    """
+    model = open_model(config.model).to(getattr(torch, config.dtype))
+    config = with_model_channels(config, model)
+    try:
+        source = open_images(
+            config.input, config.input_array, channels=config.channels,
+            expect=model.network.input_shape, limit=config.limit,
+        )  # fmt: skip
+    except InputError as error:
+        advice = picture_advice(model.description, config.model)
+        if type(error) is not InputError or not advice:
+            raise
+        raise InputError(f"{error}{advice}") from error
+    prepared = with_model_preparation(config, model, source.dtype)
+    for warning in prepared.warnings:
+        logger.warning("%s", warning)
+    return OpenedJob(prepared.options, model, source, prepared.origin)
 
 
 def known_workers(config: JobConfig, cluster: Cluster | None, progress: Watcher) -> KnownWorkers:

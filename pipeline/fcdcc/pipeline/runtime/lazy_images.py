@@ -172,7 +172,11 @@ def lazy_images(
 
 
 def image_warnings(
-    images: Images | ImageSource, prepared: xr.DataArray, preparation: Preparation, network: Network
+    images: Images | ImageSource,
+    prepared: xr.DataArray,
+    preparation: Preparation,
+    network: Network,
+    origin: str = "",
 ) -> Iterator[str]:
     """Yield what is implausible about images: their range, and chunks that are not stored.
 
@@ -186,6 +190,8 @@ def image_warnings(
         What :func:`lazy_images` made of them.
     preparation, network
         How they are prepared, and what they are for.
+    origin
+        What of the preparation the model file asked for, in words.
     """
     try:
         if isinstance(images, ImageSource):
@@ -193,7 +199,8 @@ def image_warnings(
             absent = 0 if listing is None else listing.absent().count
             if listing is not None and absent:
                 yield f"chunks of the images: {absent_chunks(absent, listing.total)}"
-            sample = sample_images(images, preparation, network, first_stored(images, listing))
+            first_image = first_stored(images, listing)
+            sample = sample_images(images, preparation, network, first_image, origin)
             yield from sample.warnings
             return
         if isinstance(images, zarr.Array) and images.nchunks <= MAX_CHUNKS_COUNTED:
@@ -203,7 +210,7 @@ def image_warnings(
         if _is_at_hand(images) and math.prod(prepared.shape[1:]) <= MAX_SAMPLE_VALUES:
             first: da.Array = prepared.data[:MAX_SAMPLE_IMAGES]
             raw = np.asarray(first.compute(scheduler="synchronous"))
-            yield from sample_of(raw, preparation, network).warnings
+            yield from sample_of(raw, preparation, network, origin=origin).warnings
     except (InputError, NotImplementedError, OSError) as error:
         logger.debug("the images cannot be looked at: %s", error)  # blocks that read them say why
 
