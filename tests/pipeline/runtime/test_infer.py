@@ -210,6 +210,18 @@ def test_chunks_that_are_not_stored_are_named(model: Model, tmp_path: Path) -> N
         assert warnings_of(model, images) == []
 
 
+def test_images_that_cannot_be_looked_at_are_left_to_their_blocks(
+    model: Model, tmp_path: Path
+) -> None:
+    group = zarr.open_group(tmp_path / "i.zarr", mode="w")
+    stored = group.create_array("image", data=np.ones((4, *SHAPE), np.uint16))
+    (tmp_path / "i.zarr/image/c/0/0/0/0").write_bytes(b"no chunk")
+    for images in (tmp_path / "i.zarr", stored):
+        assert warnings_of(model, images) == []
+        with pytest.raises((InputError, RuntimeError)):
+            infer(model, images).compute(scheduler="synchronous")
+
+
 def test_errors_name_keywords(model: Model, pixels: Pixels, tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "five.zarr", mode="w")
     group.create_array("image", shape=(4, 5, *SHAPE[1:]), dtype="uint8", dimension_names="ncyx")

@@ -23,6 +23,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from xarray.conventions import decode_cf_variable
+from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from fcdcc.storage import Axes, ImageSource, InputError, Preparation, find_axes, open_images
 from fcdcc.storage.axes import is_image_rank
@@ -203,7 +204,7 @@ def image_warnings(
             sample = sample_images(images, preparation, network, first_image, origin)
             yield from sample.warnings
             return
-        if isinstance(images, zarr.Array) and images.nchunks <= MAX_CHUNKS_COUNTED:
+        if isinstance(images, zarr.Array) and _lists_its_chunks(images):
             absent = images.nchunks - images.nchunks_initialized
             if absent:
                 yield f"chunks of the images: {absent_chunks(absent, images.nchunks)}"
@@ -211,8 +212,14 @@ def image_warnings(
             first: da.Array = prepared.data[:MAX_SAMPLE_IMAGES]
             raw = np.asarray(first.compute(scheduler="synchronous"))
             yield from sample_of(raw, preparation, network, origin=origin).warnings
-    except (InputError, NotImplementedError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
         logger.debug("the images cannot be looked at: %s", error)  # blocks that read them say why
+
+
+def _lists_its_chunks(array: zarr.Array[Any]) -> bool:
+    """Return whether the store of an array can say at once which chunks are there."""
+    is_near = isinstance(array.store, LocalStore | MemoryStore | ZipStore)
+    return is_near and array.nchunks <= MAX_CHUNKS_COUNTED
 
 
 def _is_at_hand(images: object) -> bool:
