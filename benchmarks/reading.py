@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, run
+from fcdcc.pipeline.heads import Head
 from fcdcc.pipeline.runtime.output import write_block
 from fcdcc.pipeline.stored_forms import StoredForm
 from fcdcc.storage import (
@@ -144,8 +145,11 @@ def main() -> None:
         fingerprint=Fingerprint.of({}),
     )
 
+    head = Head("logits", "logits", made.shape[1:], "float32", 0, "the last layer is linear")
+    stored_form = StoredForm("logits").of(head)
+
     def store(block: int) -> None:
-        write_block(made[slice(*layout.bounds(block))], again, block, StoredForm.parse("logits"))
+        write_block(made[slice(*layout.bounds(block))], again, block, stored_form, {})
 
     blocks = range(layout.blocks)
     reading = min(cpu(lambda: [read_and_prepare(block) for block in blocks]) for _ in range(3))

@@ -29,6 +29,7 @@ TEXTS = {
     "options": ("client", "the options of a job, checked"),
     "model": ("client, workers", "from a .pt2 file to a Network"),
     "stored_forms": ("client, workers", "what is stored of every image"),
+    "heads": ("client, workers", "what an output is: logits, a score, class numbers, …"),
     "anyk": (
         "scheduler, workers",
         "any-k nodes: tasks and keys, state machine, scheduler plugin, client loop",

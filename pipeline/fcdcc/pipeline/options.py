@@ -30,6 +30,7 @@ from pydantic import (
 from fcdcc.coding.errors import FcdccError
 
 from .errors import OptionError, bad_values_refused
+from .heads import HeadKind
 from .stored_forms import StoredForm
 
 
@@ -292,6 +293,13 @@ class PlanOptions(_Options):
         None, description="divides the values after that: one number, or one per channel"
     )
 
+    head: HeadKind | None = Field(
+        None,
+        description="what the network predicts: logits, probabilities, score (one number), labels "
+        "(several that do not exclude each other), label-map (class numbers), mask, embedding or "
+        "dense (a number per class and place)  [default: found out]",
+    )
+
     @model_validator(mode="after")
     def _some_shares_must_remain(self) -> Self:
         most = MAX_SHARES if self.n == AUTO else self.n
@@ -374,6 +382,13 @@ class JobConfig(PlanOptions):
     )
     store: str = Field(
         "logits", description="what is stored: logits, probabilities, classes or top:K"
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="the probability above which a score, a label or a place of a mask is 1, with "
+        "--store classes  [default: 0.5]",
     )
     classes: Place | None = Field(None, description="text file with the class names, one per line")
     scheduler: str | None = Field(

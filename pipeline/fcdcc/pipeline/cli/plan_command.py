@@ -13,7 +13,7 @@ from .command_output import STDOUT, check_can_write, log_to_stderr, write_result
 from .job_file import read_options
 from .option_groups import GroupedCommand
 
-RUN_ONLY_OPTIONS = ("plan", "store", "classes", "restart")
+RUN_ONLY_OPTIONS = ("plan", "store", "threshold", "classes", "restart")
 """Options that do not affect a plan."""
 
 

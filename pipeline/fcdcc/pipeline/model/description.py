@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NoReturn, Self, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,7 @@ from fcdcc.storage.pictures import MODES, Fit, Interpolation, PictureForm
 
 from ..errors import ModelError, one_line
 from ..formatting import printable
+from ..heads import HEAD_KINDS, HeadKind
 
 DESCRIPTION_RECORD = "extra/fcdcc.json"
 """The record of a ``.pt2`` archive that holds the description."""
@@ -44,9 +45,7 @@ MAX_NUMBERS_SHOWN = 4
 MAX_SHOWN = 200
 """Characters of an error about a description."""
 
-OutputKind = Literal[
-    "logits", "probabilities", "score", "labels", "label-map", "mask", "embedding", "dense"
-]
+OutputKind = HeadKind
 """What the output of a network is, as ``--head`` names it."""
 
 ChannelOrder = Literal["rgb", "bgr", "grey"]
@@ -306,5 +305,5 @@ def _refuse(source: str, reason: str) -> NoReturn:
     )
 
 
-OUTPUT_KINDS: tuple[str, ...] = get_args(OutputKind)
+OUTPUT_KINDS: tuple[str, ...] = HEAD_KINDS
 """All kinds of output."""

@@ -50,7 +50,8 @@ def plan_text(plan: Plan) -> str:
     if plan.band is not None:
         head += f"; an image in bands of {plan.band} rows of its prediction"
     how = f"split by {plan.split}; redundancy: {SPARE_SHARES[plan.redundancy]}"
-    return "\n".join([head, how, *map(_layer_line, plan.layers)])
+    predicted = [f"predicts {plan.prediction}"] if plan.prediction else []
+    return "\n".join([head, how, *predicted, *map(_layer_line, plan.layers)])
 
 
 def _layer_line(layer: LayerPlan) -> str:
@@ -256,7 +257,9 @@ def _title(plan: Plan) -> str:
 
 
 def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Yield what the plan costs altogether: names and values."""
+    """Yield what the network predicts and what the plan costs altogether: names and values."""
+    if plan.prediction:
+        yield "Prediction", plan.prediction
     yield "Redundancy", SPARE_SHARES[plan.redundancy]
     found = plan.forecast
     if found is None:

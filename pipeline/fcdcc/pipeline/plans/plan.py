@@ -194,6 +194,8 @@ class Plan:
         The criterion by which it was chosen among candidates.
     forecast
         What it costs on the workers that it was made for; None in plans of older versions.
+    prediction
+        What the network predicts, in words; empty in plans of older versions.
     """
 
     network: str
@@ -215,6 +217,7 @@ class Plan:
     format: int = field(default=PLAN_FORMAT)
     objective: Objective = "time"
     forecast: Forecast | None = None
+    prediction: str = ""
 
     # ------------------------------------------------------------------ layers
 
@@ -304,7 +307,7 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that determines the predictions and how they are computed."""
-        decides = replace(self, forecast=None, warnings=())
+        decides = replace(self, forecast=None, warnings=(), prediction="")
         return hashlib.sha256(decides.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -29,25 +30,24 @@ from fcdcc.storage import BlockLayout, ImageSource, Preparation
 from ..errors import ClusterError, OptionError, PlanError
 from ..graph import Block, build_block
 from ..halo import Rows
+from ..heads import CLASS_DIM, Head
 from ..model import Model
-from ..model.interpreter import network_shapes
 from ..options import AUTO, PlanOptions, called_from_python, with_keywords
 from ..planner.candidates import check_plan
 from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
-from ..stored_forms import CLASS_DIM
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
 from .lazy_images import ImageOptions, Images, image_warnings, lazy_images, stored_images
 from .model_preparation import with_model_channels, with_model_preparation
-from .output import prediction_dims
+from .output import head_of
 from .plugins import register_plugins
 
 OPTIONS_BESIDE_PLAN = frozenset(
-    {"channels", "engine", "input_array", "limit", "mean", "scale", "std"}
+    {"channels", "engine", "head", "input_array", "limit", "mean", "scale", "std"}
 )
 """Options that a plan does not contain, and that may be given together with one."""
 
@@ -102,9 +102,11 @@ def infer(
     Returns
     -------
     xarray.DataArray
-        The first dimension is that of the images. Then comes ``class``, followed by the spatial
-        dimensions if a prediction has as many axes as an image. Coordinates are kept where sizes
-        agree. Chunks along the first dimension are the plan's batch.
+        The first dimension is that of the images. The others are named by what the network
+        predicts, which ``head`` says if it is not what is found out: ``class`` and the spatial
+        dimensions, or those of class numbers, a mask or features. Its type is that of the
+        network's output. Coordinates are kept where sizes agree. Chunks along the first dimension
+        are the plan's batch.
 
     Warns
     -----
@@ -140,9 +142,9 @@ def infer(
     implausible = image_warnings(seen, first, preparation, network, prepared.origin)
     for text in (*prepared.warnings, *implausible):
         warnings.warn(with_keywords(text), stacklevel=3)
-    shape = network_shapes(network, (plan.batch, *plan.image_shape))[network.output][1:]
-    predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, shape)
-    return _labelled(predictions, first, model)
+    head = head_of(model, plan.image_shape, checked)
+    predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, head)
+    return _labelled(predictions, first, head, model)
 
 
 def _stored(model: Model, images: Images, options: PlanOptions) -> ImageSource | None:
@@ -188,22 +190,21 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
     shape = images.shape[1:]
     if known is not None:
         cluster = known.workers, known.speeds()
-        return choose_plan(network, shape, options, count, *cluster, in_bands=False)
-    pool = WorkerPool(system.CPU_COUNT) if options.n == AUTO else None
-    return choose_plan(network, shape, options, count, pool, in_bands=False)
+        made = choose_plan(network, shape, options, count, *cluster, in_bands=False)
+    else:
+        pool = WorkerPool(system.CPU_COUNT) if options.n == AUTO else None
+        made = choose_plan(network, shape, options, count, pool, in_bands=False)
+    return replace(made, prediction=str(head_of(model, shape, options)))
 
 
 def _predictions(
     executable: Executable,
     preparation: Preparation,
     images: xr.DataArray,
-    shape: tuple[int, ...],
+    head: Head,
 ) -> da.Array:
-    """Return the predictions as a Dask array with one chunk per block.
-
-    ``shape`` is the shape of the prediction of one image.
-    """
-    plan = executable.plan
+    """Return the predictions as a Dask array with one chunk per block."""
+    plan, shape = executable.plan, head.shape
     whole = dict.fromkeys(range(1, images.ndim), -1)
     source = da.asarray(images.data).rechunk({0: plan.batch, **whole})
     run = tokenize(plan.fingerprint, preparation, source.name)[:8]
@@ -222,7 +223,7 @@ def _predictions(
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
     chunks = (lengths, *((size,) for size in shape))
     make_array = cast("Callable[..., da.Array]", da.Array)  # its signature is untyped
-    return make_array(graph, name, chunks, dtype=np.dtype(plan.dtype))
+    return make_array(graph, name, chunks, dtype=np.dtype(head.dtype))
 
 
 def _read(
@@ -239,15 +240,16 @@ def _read(
     return Task(key, reading.prepare_some, chunk, preparation, spec)
 
 
-def _labelled(predictions: da.Array, images: xr.DataArray, model: Model) -> xr.DataArray:
+def _labelled(
+    predictions: da.Array, images: xr.DataArray, head: Head, model: Model
+) -> xr.DataArray:
     """Return predictions with the dimension names and coordinates of the images that fit.
 
     Dense predictions have the images' ``grid_mapping``, too. Classes have the names that the model
     file gives them.
     """
     spatial = tuple(str(dim) for dim in images.dims[2:])
-    shape = tuple(int(size) for size in predictions.shape[1:])
-    dims = (str(images.dims[0]), *prediction_dims(spatial, shape))
+    dims = (str(images.dims[0]), *head.dims(spatial))
     sizes = dict(zip(dims, predictions.shape, strict=True))
     others = [
         name

@@ -41,7 +41,6 @@ from ..errors import ClusterLostError, PluginRefusedError, output_begun
 from ..formatting import counted
 from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
-from ..model.interpreter import network_shapes
 from ..model.network import Network
 from ..monitoring.progress import RunProgress, Watcher, watch
 from ..monitoring.record.recorder import RunRecorder, recording
@@ -51,7 +50,7 @@ from ..planner.bands import row_axis
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
-from ..stored_forms import StoredForm
+from ..stored_forms import StoredPrediction
 from ..worker.executable import Executable
 from ..worker.executable_plugin import TASK_MODULES, ExecutablePlugin, install, uninstall
 from ..worker.memory import return_freed_memory
@@ -82,12 +81,14 @@ from .output import (
     check_continued,
     check_stored,
     create_output,
+    head_of,
     how_made,
     images_to_remove,
     is_same_job,
     job_fingerprint,
     make_room,
     resize_output,
+    stored_prediction,
     write_block,
 )
 from .plugins import register_plugins
@@ -183,6 +184,7 @@ class _CheckedJob:
     network: Network
     source: ImageSource
     preparation: Preparation
+    stored: StoredPrediction
     fingerprint: Fingerprint
 
 
@@ -248,8 +250,10 @@ def _check_job(config: JobConfig) -> _CheckedJob:
     opened = open_job(config)
     config, network, source = opened.config, opened.network, opened.source
     preparation = preparation_of(config, source)
-    fingerprint = job_fingerprint(network, source, preparation, config)
-    return _CheckedJob(config, opened, network, source, preparation, fingerprint)
+    head = head_of(opened.model, source.image_shape, config, config.classes)
+    stored = stored_prediction(config, head)
+    fingerprint = job_fingerprint(network, source, preparation, config, stored)
+    return _CheckedJob(config, opened, network, source, preparation, stored, fingerprint)
 
 
 def _stored_run(job: _CheckedJob) -> StoredRun | None:
@@ -308,35 +312,27 @@ def _plan_job(
     workers = known_workers(config, known, progress)
     progress.step("planning")
     plan = job_plan(config, job.network, job.source, workers, stored)
+    plan = replace(plan, prediction=str(job.stored.head))
     for warning in plan.warnings:
         logger.warning(warning)
     if known is None and plan.forecast is not None:
         config = config.model_copy(update={"workers": plan.forecast.workers.count})
-    spec = _prediction_spec(job, plan.batch, plan.band)
+    spec = _prediction_spec(job, plan.band)
     spec.arrays[0].layout(job.source.images, plan.batch)  # an error if there are too many blocks
     if stored is not None:
-        check_stored(stored, spec, plan.batch, config)
+        spec = check_stored(stored, spec, plan.batch, config)
     return _PlannedJob(
-        config,
-        job.opened,
-        job.network,
-        job.source,
-        job.preparation,
-        job.fingerprint,
-        plan,
-        spec,
-        known,
-        cluster,
-    )
+        config, job.opened, job.network, job.source, job.preparation, job.stored, job.fingerprint,
+        plan, spec, known, cluster,
+    )  # fmt: skip
 
 
-def _prediction_spec(job: _CheckedJob, batch: int, band: int | None) -> PredictionSpec:
-    """Return what a job stores of every image, in blocks of this size."""
-    image_shape, dtype = job.source.image_shape, job.config.dtype
-    shape = network_shapes(job.network, (batch, *image_shape))[job.network.output][1:]
+def _prediction_spec(job: _CheckedJob, band: int | None) -> PredictionSpec:
+    """Return what a job stores of every image, in blocks of bands of this size."""
+    image_shape = job.source.image_shape
     bands = None if band is None else (row_axis(analysed(job.network, image_shape)), band)
-    spec = PredictionSpec.of(job.config, job.source, shape, dtype, bands)
-    return with_model_classes(spec, job.opened.model, shape)
+    spec = PredictionSpec.of(job.config, job.source, job.stored, bands)
+    return with_model_classes(spec, job.opened.model)
 
 
 def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun) -> _EarlierWork:
@@ -359,8 +355,8 @@ def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun) -> _EarlierWork:
 
 def _finish(job: _CheckedJob, stored: StoredRun, earlier: _EarlierWork) -> Summary:
     """Mend what describes an output of which every block is done, and return the summary."""
-    spec = _prediction_spec(job, stored.batch, stored.arrays[0].band)
-    check_stored(stored, spec, stored.batch, job.config)
+    spec = _prediction_spec(job, stored.arrays[0].band)
+    spec = check_stored(stored, spec, stored.batch, job.config)
     store = earlier.bring_up_to_date(job, spec)
     counters = RunCounters(store.fingerprint, store.layout, earlier.recorded.done)
     earlier.count(counters)
@@ -690,7 +686,7 @@ class _JobRun:
             graph.prediction,
             self._store,
             block,
-            StoredForm.parse(job.config.store),
+            job.stored,
             details,
             attempt.notes,
             *graph.checks,

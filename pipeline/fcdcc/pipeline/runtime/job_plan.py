@@ -40,6 +40,7 @@ from .cluster import Cluster, open_cluster
 from .image_sample import ImageSample, look_at_images
 from .input_changes import look_at_chunks
 from .model_preparation import picture_advice, with_model_channels, with_model_preparation
+from .output import head_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     progress.step("reading the model")
     opened = open_job(config)
     config, network, source = opened.config, opened.network, opened.source
+    head = head_of(opened.model, source.image_shape, config, config.classes)
     progress.step("reading some images")
     listing = look_at_chunks(source, config)
     preparation = preparation_of(config, source)
@@ -103,6 +105,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
             cluster = stack.enter_context(open_cluster(config))
         progress.step("planning")
         plan = job_plan(config, network, source, known_workers(config, cluster, progress))
+    plan = replace(plan, prediction=str(head))
     compared = ""
     if config.compare == "contents":
         read = format_bytes(source.images * source.image_bytes)

@@ -149,23 +149,21 @@ def picture_advice(description: ModelDescription | None, model: str) -> str:
     )
 
 
-def with_model_classes(
-    spec: PredictionSpec, model: Model, shape: tuple[int, ...]
-) -> PredictionSpec:
+def with_model_classes(spec: PredictionSpec, model: Model) -> PredictionSpec:
     """Return what a job stores, with the class names of the model file unless others are given.
 
     Raises
     ------
     ModelError
-        If the file names another number of classes than the network predicts; ``shape`` is that
-        of the network's output for one image.
+        If the file names another number of classes than the network predicts.
     """
     names = None if model.description is None else model.description.class_names
-    if names is None or spec.names is not None or not shape:
+    head = spec.stored.head
+    if names is None or spec.names is not None or not head.has_classes:
         return spec
-    if len(names) != shape[0]:
+    if head.classes not in (None, len(names)):
         raise ModelError(
-            f"{model.source} names {len(names)} classes and predicts {shape[0]}: export the model "
-            "again with fcdcc export"
+            f"{model.source} names {len(names)} classes and predicts {head.classes}: export the "
+            "model again with fcdcc export"
         )
     return replace(spec, names=class_coordinate(names))

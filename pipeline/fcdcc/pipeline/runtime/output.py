@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,13 @@ from fcdcc.storage.locations import normalise, shown
 
 from ..errors import OptionError
 from ..graph import RetryMode
+from ..heads import CLASS_DIM, Head
+from ..model import Model
+from ..model.head_analysis import find_head
 from ..model.network import Network
-from ..options import JobConfig
+from ..options import JobConfig, PlanOptions
 from ..plans.plan import Plan
-from ..stored_forms import CLASS_DIM, StoredForm, class_names
+from ..stored_forms import StoredForm, StoredPrediction, class_names
 from ..worker.share_checks import Finding
 
 logger = logging.getLogger(__name__)
@@ -48,22 +52,54 @@ FORMER_FINGERPRINT_FIELDS = ("code",)
 
 
 def job_fingerprint(
-    network: Network, source: ImageSource, preparation: Preparation, config: JobConfig
+    network: Network,
+    source: ImageSource,
+    preparation: Preparation,
+    config: JobConfig,
+    stored: StoredPrediction,
 ) -> Fingerprint:
     """Return the identity of a job's predictions; runs with the same one may share an output.
 
     How the predictions are computed is no part of it: another code, or other workers, give the
     same predictions up to rounding.
     """
-    return Fingerprint.of(
-        {
-            "model": network.fingerprint,
-            "input": source.identity,
-            "preparation": preparation.as_json(),
-            "dtype": config.dtype,
-            "store": config.store,
-        }
-    )
+    fields: dict[str, Json] = {
+        "model": network.fingerprint,
+        "input": source.identity,
+        "preparation": preparation.as_json(),
+        "dtype": config.dtype,
+        "store": config.store,
+    }
+    prediction = stored.identity(config.dtype)
+    if prediction is not None:
+        fields["prediction"] = prediction
+    return Fingerprint.of(fields)
+
+
+def head_of(
+    model: Model, image_shape: tuple[int, ...], options: PlanOptions, classes: str | None = None
+) -> Head:
+    """Return what the output of a network is: as ``--head`` or its file says, or worked out.
+
+    Where features were found, and ``classes`` is a file of class names, or the model's file has
+    such names, they are logits.
+
+    Raises
+    ------
+    OptionError
+        If the output cannot be what ``--head``, or the file, says.
+    """
+    found = find_head(model.network, image_shape)
+    if options.head is not None:
+        return found.named(options.head)
+    says = model.description
+    declared = None if says is None else says.output
+    if declared is not None:
+        return found.named(declared, model.source)
+    named = classes is not None or (says is not None and says.class_names is not None)
+    if named and found.kind == "embedding" and len(found.shape) == 1:
+        return replace(found.named("logits"), given=False, reason="there are names of its classes")
+    return found
 
 
 def is_same_job(run: StoredRun, fingerprint: Fingerprint) -> bool:
@@ -95,8 +131,15 @@ def check_continued(run: StoredRun, config: JobConfig, fingerprint: Fingerprint)
             )
 
 
-def check_stored(run: StoredRun, spec: PredictionSpec, batch: int, config: JobConfig) -> None:
+def check_stored(
+    run: StoredRun, spec: PredictionSpec, batch: int, config: JobConfig
+) -> PredictionSpec:
     """Check that the arrays of a stored output are those that a job writes in its blocks.
+
+    Returns
+    -------
+    What the job stores, with the names of axes that the output has: older versions named
+    some axes in another way.
 
     Raises
     ------
@@ -112,6 +155,7 @@ def check_stored(run: StoredRun, spec: PredictionSpec, batch: int, config: JobCo
             f"{config.output} has the fingerprint of this job, and arrays or blocks that it does "
             "not write: something has changed it; use another output"
         )
+    return replace(spec, arrays=run.arrays)
 
 
 @dataclass(frozen=True)
@@ -120,15 +164,15 @@ class PredictionSpec:
 
     Parameters
     ----------
-    form
-        The stored form, as ``--store`` names it.
+    stored
+        The stored form of what the network predicts.
     arrays
         The arrays of the output, ``prediction`` first.
     names
         The names of the classes as a coordinate; None without ``--classes``.
     """
 
-    form: StoredForm
+    stored: StoredPrediction
     arrays: tuple[OutputArray, ...]
     names: Coordinate | None
 
@@ -137,8 +181,7 @@ class PredictionSpec:
         cls,
         config: JobConfig,
         source: ImageSource,
-        shape: tuple[int, ...],
-        dtype: str,
+        stored: StoredPrediction,
         bands: tuple[int, int] | None = None,
     ) -> PredictionSpec:
         """Return what a job stores.
@@ -147,28 +190,41 @@ class PredictionSpec:
         ----------
         config, source
             Options and images of the job.
-        shape, dtype
-            Of the network's output for one image.
+        stored
+            From :func:`stored_prediction`.
         bands
-            The axis of ``shape`` that is rows, and the rows of a block; None if blocks hold
-            whole images.
+            The axis of one image's prediction that is rows, and the rows of a block; None if
+            blocks hold whole images.
 
         Raises
         ------
         OptionError
             If the options ask for something that the model does not predict.
         """
-        form = StoredForm.parse(config.store)
-        arrays = form.arrays(shape, prediction_dims(source.spatial_dims, shape), dtype, bands)
-        names = None
-        if config.classes is not None:
-            if not shape:
-                raise OptionError(
-                    "--classes for a model that predicts one number per image, without classes: "
-                    "leave --classes out"
-                )
-            names = class_names(config.classes, shape[0])
-        return cls(form, tuple(arrays), names)
+        arrays = stored.arrays(source.spatial_dims, bands)
+        names = None if config.classes is None else _class_names(config.classes, stored.head)
+        return cls(stored, tuple(arrays), names)
+
+
+def stored_prediction(config: JobConfig, head: Head) -> StoredPrediction:
+    """Return what a job stores of an output.
+
+    Raises
+    ------
+    OptionError
+        If such an output has no such form.
+    """
+    return StoredForm.parse(config.store).of(head, config.threshold)
+
+
+def _class_names(path: str, head: Head) -> Coordinate:
+    """Return the names of the classes of an output."""
+    if not head.has_classes:
+        raise OptionError(
+            f"--classes {path} for a network that predicts {head}: leave --classes out, or give "
+            "--head logits if these are classes"
+        )
+    return class_names(path, head.classes)
 
 
 def create_output(
@@ -186,7 +242,10 @@ def create_output(
         "fingerprint": fingerprint.digest,
         "fcdcc_version": __version__,
         "store": config.store,
+        "head": spec.stored.head.kind,
     }
+    if spec.stored.decision == "threshold":
+        attributes["threshold"] = spec.stored.threshold
     return create_predictions(
         config.output,
         images=source.images,
@@ -237,10 +296,10 @@ def resize_output(config: JobConfig, state: InputState, spec: PredictionSpec) ->
 
 
 def write_block(
-    prediction: NDArray[np.floating],
+    prediction: NDArray[Any],
     store: PredictionStore,
     block: int,
-    form: StoredForm,
+    stored: StoredPrediction,
     details: Mapping[str, Json],
     notes: Sequence[str] = (),
     *findings: Finding,
@@ -250,11 +309,11 @@ def write_block(
     Parameters
     ----------
     prediction
-        (images of the block, padded, …): output of the network.
+        (images of the block, padded, …): output of the network, of its own type.
     store, block
         Where it is written.
-    form
-        The stored form.
+    stored
+        What is stored of the output.
     details
         For the record: how the block was made, and what of its images was not stored.
     notes
@@ -265,9 +324,9 @@ def write_block(
     """
     start, stop = store.layout.bounds(block)
     rows = store.layout.rows_of(block)
-    logits = prediction[: stop - start]
-    rest = tuple(range(1, logits.ndim))
-    not_finite = int(np.count_nonzero(~np.isfinite(logits).all(axis=rest)))
+    values = prediction[: stop - start]
+    rest = tuple(range(1, values.ndim))
+    not_finite = int(np.count_nonzero(~np.isfinite(values).all(axis=rest)))
     where = "" if rows is None else f" in rows {rows[0]} to {rows[1] - 1}"
     warnings = [*notes, *(finding.warning for finding in findings if finding.wrong)]
     if not_finite:
@@ -277,7 +336,7 @@ def write_block(
     where_and_how = dict(details)
     if rows is not None:
         where_and_how["rows"] = [*rows]
-    store.write(block, form.apply(logits), warnings=warnings, details=where_and_how)
+    store.write(block, stored.apply(values), warnings=warnings, details=where_and_how)
 
 
 def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
@@ -317,14 +376,3 @@ def _coordinates(state: InputState, spec: PredictionSpec) -> list[Coordinate]:
         if found.name not in taken and (found.name not in others or found.dims == (found.name,))
     ]
     return [*coordinates, *names]
-
-
-def prediction_dims(spatial: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Name the axes of one image's prediction.
-
-    >>> prediction_dims(("y", "x"), (10,)), prediction_dims(("y", "x"), (21, 64, 64))
-    (('class',), ('class', 'y', 'x'))
-    """
-    if len(shape) == 1 + len(spatial):
-        return (CLASS_DIM, *spatial)
-    return (CLASS_DIM, *(f"axis_{axis}" for axis in range(2, 1 + len(shape))))[: len(shape)]
