@@ -13,6 +13,9 @@ from fcdcc.coding.comparison import layer_errors, survivor_sets
 
 CONV3 = ConvGeometry.of((1, 256, 13, 13), (384, 256, 3, 3), padding=1)
 
+WORST_CONDITION = 4.1
+"""Of the default code at (6, 4): decoding multiplies errors by at most so much."""
+
 
 @pytest.fixture(scope="module")
 def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -28,7 +31,11 @@ def test_any_two_of_six_missing_in_float32(data, k_a: int, k_b: int) -> None:
     layer = CodedConv(CONV3, make_code("systematic", n=6, k_a=k_a, k_b=k_b))
     survivors = list(itertools.combinations(range(6), 4))
     errors = layer_errors(layer, x.float(), weight.float(), survivors, reference)
-    assert math.sqrt(max(errors)) <= 1e-6
+    # What float32 itself loses depends on the processor: 8 · 10⁻⁷ without AVX-512.
+    own = CONV3.convolve(x.float(), weight.float()).double() - reference
+    relative = math.sqrt(float((own**2).mean() / (reference**2).mean()))
+    assert relative <= 1e-6
+    assert math.sqrt(max(errors)) <= WORST_CONDITION * relative
 
 
 @pytest.mark.parametrize(("k_a", "k_b"), [(1, 64), (2, 32), (4, 16)])

@@ -107,8 +107,9 @@ def test_workers_that_all_stop_for_a_while_are_not_lost(
         simulation.at(10.0, simulation.stop, f"w{number}")
         if number != 3:
             simulation.at(50.0 + 0.3 * number, simulation.resume, f"w{number}")
-    outcome = simulation.run((make(block) for block in range(20)), 2, 1_000.0)
-    assert len(outcome.blocks) == 20
+    blocks = 100  # seconds of work after the others continue, so that the silent one is noticed
+    outcome = simulation.run((make(block) for block in range(blocks)), 2, 1_000.0)
+    assert len(outcome.blocks) == blocks
     assert state.history.run("simulated").workers_removed == ["w3"]
     check_empty(simulation, state)
 
