@@ -315,14 +315,15 @@ def test_runs_follow_each_other_and_their_codes_are_told(tmp_path: Path) -> None
     assert lines.count("the run ended with code 4") == 2
 
 
-def test_a_run_that_goes_on_is_not_joined_by_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("now", [False, True])
+def test_a_run_that_goes_on_is_not_joined_by_another(tmp_path: Path, now: bool) -> None:
     code = (
         "import pathlib, time; p = pathlib.Path(r'%s'); assert not p.exists(); p.touch(); "
         "time.sleep(1); p.unlink()" % (tmp_path / "running")
     )
     lines: list[str] = []
     codes = run_at_times(
-        [sys.executable, "-S", "-c", code], every(0.2), runs=2, report=lines.append
+        [sys.executable, "-S", "-c", code], every(0.2), runs=2, now=now, report=lines.append
     )
     assert codes == [0, 0]
     assert any("skipped" in line for line in lines)

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -98,11 +99,12 @@ def run_at_times(
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     scheduler.add_listener(report_skipped, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
-    job = scheduler.add_job(once, trigger)
-    if now:
-        scheduler.add_job(once)
+    began = datetime.now(scheduler.timezone)
+    following = trigger.get_next_fire_time(None, began)
+    # One job for both, so that a run that was started at once is never joined by another one.
+    scheduler.add_job(once, trigger, next_run_time=began if now else following)
     scheduler.start()
-    report(f"the next run is at {job.next_run_time:%Y-%m-%d %H:%M %Z}")
+    report(f"the next run is at {following:%Y-%m-%d %H:%M %Z}")
     try:
         while not enough.wait(3600):
             pass
