@@ -142,7 +142,8 @@ class ModelPreparation(_Strict):
         try:
             return cls.model_validate_json(json.dumps(given))
         except ValidationError as error:
-            raise ModelError(f"a preparation cannot be stored: {_first_problem(error)}") from error
+            reason = _bounded(_first_problem(error))
+            raise ModelError(f"a preparation cannot be stored: {reason}") from error
 
     def summary(self) -> str:
         """Return in one line how images are prepared; empty if that is not said."""
@@ -235,14 +236,15 @@ class ModelDescription(_Strict):
         Raises
         ------
         ModelError
-            If something in it cannot be used; ``source`` is what the message calls it.
+            If something in it cannot be used; ``source`` is who says it.
         """
         try:
             return cls.model_validate_json(json.dumps(members))
         except ValidationError as error:
-            _refuse(source, _first_problem(error))
+            reason = _first_problem(error)
         except (TypeError, ValueError, RecursionError) as error:
-            _refuse(source, one_line(error))
+            reason = one_line(error)
+        raise ModelError(f"{source} describes its network wrongly: {_bounded(reason)}")
 
 
 def numbers_in_words(numbers: Sequence[float] | float) -> str:
@@ -272,7 +274,12 @@ def read_description(text: bytes, source: str) -> ModelDescription:
             source,
             f"it has the version {version!s:.20}; this version of fcdcc reads {FORMAT_VERSION}",
         )
-    return ModelDescription.of(members, source)
+    try:
+        return ModelDescription.model_validate_json(json.dumps(members))
+    except ValidationError as error:
+        _refuse(source, _first_problem(error))
+    except (ValueError, RecursionError) as error:
+        _refuse(source, one_line(error))
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -296,12 +303,15 @@ def _first_problem(error: ValidationError) -> str:
     return f"{place:.80}: {message}" if place else message
 
 
+def _bounded(reason: str) -> str:
+    """Return an error of a bounded length and without control characters."""
+    return printable(" ".join(reason.split()))[:MAX_SHOWN]
+
+
 def _refuse(source: str, reason: str) -> NoReturn:
-    """Raise the error about a description, of a bounded length and without control characters."""
-    shown = printable(" ".join(reason.split()))[:MAX_SHOWN]
     raise ModelError(
-        f"{source}: its description ({DESCRIPTION_RECORD}) cannot be used: {shown}; export the "
-        "model again with fcdcc export"
+        f"{source}: its description ({DESCRIPTION_RECORD}) cannot be used: {_bounded(reason)}; "
+        "export the model again with fcdcc export"
     )
 
 

@@ -96,6 +96,7 @@ def test_a_file_computes_what_the_network_computes_in_evaluation_mode(tmp_path: 
     assert files(tmp_path) == ["model.pt2"]
 
 
+@pytest.mark.long
 def test_one_output_of_several_is_exported_and_the_others_are_named(tmp_path: Path) -> None:
     module = Several()
     found = exported(module, tmp_path)
