@@ -70,6 +70,7 @@ def test_options_win_over_what_the_network_says(folder: Path) -> None:
         ([NAME, "model.pt2", "--input-shape", "3,8"], "cannot be run on images"),
         ([NAME, "model.pt2", "--input-shape", "3,a,8"], "such as 3,224,224"),
         ([NAME, "model.pt2", "--classes", "nets_of_a_command.py"], "names"),
+        ([NAME, "model.pt2", "--head", "label-map"], "--head label-map"),
         ([NAME, "model.pt2", "--random-weights"], "--random-weights"),
     ],
 )

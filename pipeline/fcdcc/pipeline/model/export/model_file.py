@@ -19,6 +19,7 @@ from fcdcc.storage.errors import OutputError
 
 from ...errors import ModelError, OptionError, full_line
 from ..description import DESCRIPTION_FILE, FORMAT_VERSION, ModelDescription, ModelPreparation
+from ..head_analysis import find_head
 from ..interpreter import run_network
 from ..opening import Model, open_model
 from .live_network import MAX_REASON, LiveNetwork
@@ -142,7 +143,8 @@ def write_model_file(
     Raises
     ------
     OptionError
-        If the shape of the images is not known, or the network cannot be run or exported.
+        If the shape of the images is not known, the network cannot be run or exported, or its
+        output cannot be what it is said to be.
     ModelError
         If the exported network cannot be run by fcdcc, or computes something else.
     OutputError
@@ -188,6 +190,8 @@ def write_model_file(
     with _temporary(place) as temporary:
         _save(program, temporary, description)
         model = _read_again(temporary, place)
+        if live.output is not None:
+            find_head(model.network, shape).named(live.output)
         shapes = [(COMPARED_IMAGES if free_batch else EXAMPLE_IMAGES, *shape)]
         if free_size:
             shapes.append((shapes[0][0], shape[0], *(side + steps for side in shape[1:])))
