@@ -153,6 +153,26 @@ def test_a_dataset_of_xarray_is_understood(tmp_path: Path, zarr_format: int) -> 
     assert [found.name for found in source.coordinates({"lat": 4})] == ["image_id", "time"]
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_coordinates_come_by_name_however_the_store_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    dataset = xr.Dataset(
+        {"image": (("time", "band", "lat", "lon"), np.zeros((2, 3, 8, 6), np.uint8))},
+        {"time": np.arange(2), "lat": np.arange(8.0), "lon": np.arange(6.0)},
+    )
+    dataset.to_zarr(tmp_path / "data.zarr", zarr_format=3, consolidated=False)
+    listed = zarr.Group.arrays
+
+    def arrays(group: zarr.Group) -> list[tuple[str, object]]:
+        return sorted(listed(group), reverse=backwards)
+
+    monkeypatch.setattr(zarr.Group, "arrays", arrays)
+    source = open_images(tmp_path / "data.zarr", expect=MODEL)
+    names = [found.name for found in source.coordinates({"lat": 8, "lon": 6})]
+    assert names == ["time", "lat", "lon"]  # the image ids first
+
+
 @pytest.mark.parametrize(
     ("arrays", "wanted"),
     [

@@ -194,7 +194,10 @@ def open_array(location: str, path: str) -> ZarrArray:
 
 
 def members_of(location: str, group: zarr.Group) -> dict[str, ZarrArray]:
-    """Return the arrays directly in a group; their shapes may be outdated.
+    """Return the arrays directly in a group, by name; their shapes may be outdated.
+
+    They are sorted by their names: the order in which a store lists them differs from one time
+    to the next.
 
     Raises
     ------
@@ -208,7 +211,7 @@ def members_of(location: str, group: zarr.Group) -> dict[str, ZarrArray]:
     with reported(location, problem), warnings.catch_warnings():
         # Zarr warns about other files in a group.
         warnings.simplefilter("ignore")
-        return dict(group.arrays())
+        return dict(sorted(group.arrays()))
 
 
 def attributes_of(node: ZarrArray | zarr.Group) -> dict[str, Json]:
