@@ -33,6 +33,7 @@ from fcdcc.storage import open_predictions, verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records
 from support.jobs import fcdcc, predictions
+from support.one_worker import FirstWorker
 from support.planned import usual_plans
 from support.spoiling import spoil
 from zoo.segmentation import UNet
@@ -283,9 +284,8 @@ def test_bands_with_wrong_shares_are_done_without_the_worker_that_made_them(
     large: Large, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual_plans(monkeypatch)
-    with Client(scheduler, set_as_default=False) as client:
-        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[0]
-    hit = spoil(monkeypatch, lambda key, position, worker: worker == bad)
+    bad = FirstWorker()
+    hit = spoil(monkeypatch, lambda key, position, worker: bad.is_it(worker))
     output = tmp_path / "out.zarr"
     summary = run(large.config(output, scheduler=scheduler, verify="all", band=2 * BAND))
     assert hit

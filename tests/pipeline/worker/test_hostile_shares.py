@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import zarr
 from dask.context import thread_state
-from distributed import Client
 from numpy.typing import NDArray
 
 from fcdcc.pipeline import infer, open_model
@@ -24,6 +23,7 @@ from fcdcc.pipeline.worker import share_checks
 from fcdcc.pipeline.worker.kernels import gathered_kernels, image_kernels, row_kernels
 from fcdcc.storage import verify
 from support.jobs import fcdcc, predictions
+from support.one_worker import FirstWorker
 from support.planned import usual_plans
 from support.small import Files
 
@@ -183,13 +183,12 @@ def test_a_worker_that_makes_malformed_shares_is_named_when_shares_are_verified(
     form: str,
     how: Callable[[Array], Any],
 ) -> None:
-    with Client(scheduler, set_as_default=False) as client:
-        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[2]
+    bad = FirstWorker()
     monkeypatch.setattr("fcdcc.pipeline.anyk.state_machine.distrust.MAX_WRONG_BLOCKS", 100)
-    hit = tamper(monkeypatch, lambda *where: where[-1] == bad, how, in_retries=True)
+    hit = tamper(monkeypatch, lambda *where: bad.is_it(where[-1]), how, in_retries=True)
     summary = run(files, tmp_path / "out.zarr", scheduler, "--verify", "all", *FORMS[form])
     assert hit
-    assert {found["worker"] for found in summary["corrupt_shares"]} <= {bad}
+    assert {found["worker"] for found in summary["corrupt_shares"]} <= {bad.address}
 
 
 @pytest.mark.parametrize("verify", ["off", pytest.param("all", marks=pytest.mark.long)])
@@ -202,10 +201,9 @@ def test_a_worker_with_errors_now_and_then_fails_blocks_in_words_until_they_are_
     form: str,
     verify: str,
 ) -> None:
-    with Client(scheduler, set_as_default=False) as client:
-        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[4]
+    bad = FirstWorker()
     draw = random.Random(3)
-    tamper(monkeypatch, lambda block, _, worker: worker == bad and draw.random() < 0.3, fail)
+    tamper(monkeypatch, lambda block, _, worker: bad.is_it(worker) and draw.random() < 0.3, fail)
     output = tmp_path / "out.zarr"
     command = ["run", files.model, files.images, output, "--scheduler", scheduler, "--batch", 8]
     for _ in range(50):
@@ -223,15 +221,15 @@ def test_a_worker_with_errors_now_and_then_fails_blocks_in_words_until_they_are_
 def test_a_worker_that_makes_no_numbers_spoils_no_prediction(
     files: Files, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    with Client(scheduler, set_as_default=False) as client:
-        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[1]
+    bad = FirstWorker()
 
     def without_numbers(values: Array) -> Array:
         return np.full_like(values, np.nan)
 
     monkeypatch.setattr("fcdcc.pipeline.anyk.state_machine.distrust.MAX_WRONG_BLOCKS", 100)
-    tamper(monkeypatch, lambda *where: where[-1] == bad, without_numbers, in_retries=True)
+    hit = tamper(monkeypatch, lambda *where: bad.is_it(where[-1]), without_numbers, in_retries=True)
     run(files, tmp_path / "out.zarr", scheduler, "--verify", "all", *FORMS[form])
+    assert hit
 
 
 def test_shares_that_are_wrong_every_time_fail_their_block_in_words(

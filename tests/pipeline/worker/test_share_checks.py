@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from distributed import Client
 
 from fcdcc.pipeline import JobConfig, infer, open_model, plan, run
 from fcdcc.pipeline.anyk.keys import TaskKey
@@ -23,6 +22,7 @@ from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records
 from support.jobs import fcdcc, predictions
+from support.one_worker import FirstWorker
 from support.planned import usual_plans
 from support.small import IMAGES, SHAPE, Files
 from support.spoiling import flipped, scaled, spoil
@@ -81,10 +81,8 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
     form: str,
 ) -> None:
-    with Client(scheduler, set_as_default=False) as client:
-        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[[*FORMS].index(form)]
-
-    spoil(monkeypatch, lambda key, position, worker: worker == bad)
+    bad = FirstWorker()
+    spoil(monkeypatch, lambda key, position, worker: bad.is_it(worker))
     all_shares_are_waited_for(monkeypatch)
     monkeypatch.setattr(
         "fcdcc.pipeline.anyk.state_machine.distrust.MAX_WRONG_BLOCKS", 100
@@ -94,14 +92,14 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     assert summary.status == "complete"
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
     assert verify(output) == []
-    assert {found.worker for found in summary.corrupt_shares} == {bad}
+    assert {found.worker for found in summary.corrupt_shares} == {bad.address}
     blocks = {found.block for found in summary.corrupt_shares}
     warnings = warnings_of(output)
     # When a block was done again the bad worker may have had no part in it.
     assert {block for block, said in warnings.items() if said} >= blocks
     for block in blocks:
         assert "contradict each other" in warnings[block][0]
-        assert f"from {bad} left out as wrong" in warnings[block][1]
+        assert f"from {bad.address} left out as wrong" in warnings[block][1]
 
 
 @pytest.mark.parametrize("form", ["images", "gathered"])
@@ -132,9 +130,8 @@ def test_one_flipped_bit_costs_one_more_try(
 def test_with_one_share_to_spare_the_block_is_done_elsewhere(
     files: Files, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(scheduler, set_as_default=False) as client:
-        bad = sorted(client.scheduler_info(n_workers=-1)["workers"])[0]
-    hit = spoil(monkeypatch, lambda key, position, worker: worker == bad)
+    bad = FirstWorker()
+    hit = spoil(monkeypatch, lambda key, position, worker: bad.is_it(worker))
     output = tmp_path / "out.zarr"
     config = job(files, scheduler, output, verify="all", n=5, tolerate=1, split="images", batch=16)
     summary = run(config)
@@ -202,7 +199,7 @@ def test_a_worker_that_does_it_again_gets_no_more_work(
         assert cluster.scheduler.workers[bad].status.name == "paused"
         events = [event for _, event in cluster.scheduler.get_events("fcdcc")]
     assert summary.status == "complete"
-    assert {found.worker for found in summary.corrupt_shares} == {bad}
+    assert {found.worker for found in summary.corrupt_shares} == {bad.address}
     named = [event for event in events if event["event"] == "corrupt-share"]
     assert {event["worker"] for event in named} == {bad}
     assert len(named) == len(summary.corrupt_shares)
