@@ -199,7 +199,7 @@ def test_a_worker_that_does_it_again_gets_no_more_work(
         assert cluster.scheduler.workers[bad].status.name == "paused"
         events = [event for _, event in cluster.scheduler.get_events("fcdcc")]
     assert summary.status == "complete"
-    assert {found.worker for found in summary.corrupt_shares} == {bad.address}
+    assert {found.worker for found in summary.corrupt_shares} == {bad}
     named = [event for event in events if event["event"] == "corrupt-share"]
     assert {event["worker"] for event in named} == {bad}
     assert len(named) == len(summary.corrupt_shares)
