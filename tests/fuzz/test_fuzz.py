@@ -31,8 +31,12 @@ CORPUS = Path(__file__).parent / "corpus"
 MEMORY = 6 * 2**30
 """Bytes of address space; PyTorch alone takes some."""
 
-PATIENCE = 20
-"""Seconds that one input may take."""
+PATIENCE = 20.0
+"""Seconds of CPU time that one input may take."""
+
+STUCK_SECONDS = 900.0
+"""Seconds on the clock after which an input counts as waiting for something that never happens. A
+busy machine is never so slow that an input takes as long."""
 
 JUNK: list[Any] = [
     None, True, -1, 0, 1, 2**31, 2**63, 1 << 70, 1e308, -0.5, "", "x", "../../x", "/etc/passwd",
@@ -143,7 +147,8 @@ def main(name: str, seconds: float) -> int:
     while time.monotonic() < end:
         data = mutated(draw.choice(pool), draw)
         inputs += 1
-        signal.alarm(PATIENCE)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, STUCK_SECONDS)
         try:
             feed_in_new_folder(name, data)
         except (Exception, MemoryError) as error:  # noqa: BLE001 - whatever it is, it is a finding
@@ -153,7 +158,8 @@ def main(name: str, seconds: float) -> int:
             (place / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
             sys.stdout.write(f"{name}: {type(error).__name__}: {str(error)[:300]}\n")
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if draw.random() < 0.02 and len(pool) < 200:  # damage upon damage
             pool.append(data)
     sys.stdout.write(f"{name}: {inputs} inputs, {findings} findings, {seconds:.0f} s\n")
@@ -162,8 +168,12 @@ def main(name: str, seconds: float) -> int:
 
 if __name__ == "__main__":
 
-    def late(*_: object) -> None:
-        raise TimeoutError(f"an input took longer than {PATIENCE} s")
+    def slow(*_: object) -> None:
+        raise TimeoutError(f"an input took more than {PATIENCE} s of CPU time")
 
-    signal.signal(signal.SIGALRM, late)
+    def stuck(*_: object) -> None:
+        raise TimeoutError(f"an input took longer than {STUCK_SECONDS} s")
+
+    signal.signal(signal.SIGPROF, slow)
+    signal.signal(signal.SIGALRM, stuck)
     sys.exit(main(sys.argv[1], float(sys.argv[2])))
