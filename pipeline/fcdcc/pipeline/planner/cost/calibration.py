@@ -90,14 +90,15 @@ class _Overhead(NamedTuple):
 
 
 class _Clocks(NamedTuple):
-    """CPU seconds of all workers, of the scheduler, and of both; and the time on the clock.
-
-    ``both`` counts a process once that is a worker and the scheduler.
-    """
+    """CPU seconds of processes, and the time on the clock."""
 
     workers: float
+    """Of all workers."""
     scheduler: float
-    both: float
+    """Of the scheduler."""
+    on_hosts: float
+    """Of all these processes that are on the hosts of workers: the scheduler counts if the workers
+    are all on its host, and a process that is a worker and the scheduler counts once."""
     now: float
 
     def since(self, before: _Clocks) -> _Clocks:
@@ -110,7 +111,7 @@ class _Clocks(NamedTuple):
         return _Clocks(
             max(0.0, self.workers - part * idle.workers),
             max(0.0, self.scheduler - part * idle.scheduler),
-            max(0.0, self.both - part * idle.both),
+            max(0.0, self.on_hosts - part * idle.on_hosts),
             self.now,
         )
 
@@ -255,8 +256,7 @@ def _overhead(
     # Both graphs have the same number of tasks. Chains that do not meet fetch values, too, when
     # Dask moves a task to a worker that is less busy.
     fetch = max(0.0, met.workers - plain.workers) / max(many - few, 1)
-    together = plain.both if _same_machine(client) else plain.workers
-    task = max(together - few * fetch, 0.0) / (chains * CHAIN_STEPS)
+    task = max(plain.on_hosts - few * fetch, 0.0) / (chains * CHAIN_STEPS)
     scheduler = plain.scheduler / (chains * CHAIN_STEPS)
     if len(addresses) == 1:
         defaults = Speeds()
@@ -317,8 +317,9 @@ def _clocks(client: Client) -> _Clocks:
     """Return the clocks of the workers' processes and of the scheduler's."""
     workers = dict(_on_workers(client, _clock).values())
     place, scheduler = cast("tuple[tuple[str, int], float]", client.run_on_scheduler(_clock))
-    both = sum({**workers, place: scheduler}.values())
-    return _Clocks(sum(workers.values()), scheduler, both, time.perf_counter())
+    same_host = {host for host, _ in workers} == {place[0]}
+    on_hosts = sum(({**workers, place: scheduler} if same_host else workers).values())
+    return _Clocks(sum(workers.values()), scheduler, on_hosts, time.perf_counter())
 
 
 def _on_workers(client: Client, function: Callable[..., Answer]) -> dict[str, Answer]:
@@ -329,12 +330,6 @@ def _on_workers(client: Client, function: Callable[..., Answer]) -> dict[str, An
 def _clock() -> tuple[tuple[str, int], float]:
     """Return which process this is, and its CPU seconds so far."""
     return (socket.gethostname(), os.getpid()), time.process_time()
-
-
-def _same_machine(client: Client) -> bool:
-    """Return whether the scheduler shares the machine of the workers."""
-    hosts = set(_on_workers(client, socket.gethostname).values())
-    return hosts == {client.run_on_scheduler(socket.gethostname)}
 
 
 def _fetches(dask_worker: Worker) -> int:
