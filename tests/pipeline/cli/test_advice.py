@@ -78,7 +78,6 @@ def folder(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images.zarr").symlink_to(files.images)
     (folder / "array.zarr").symlink_to(files.images / "image")
     pooled = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    export(pooled, folder / "fixed.pt2")
     export(pooled, folder / "pooled.pt2", 0, 2, 3)
     export(nn.Conv2d(3, 2, 3, padding=1), folder / "dense.pt2", 0, 2, 3)
     export(nn.Conv2d(5, 2, 3), folder / "five.pt2", 0, channels=5)
@@ -193,12 +192,6 @@ OPTIONS = (
 )  # fmt: skip
 
 NETWORKS = (
-    Advice("fixed.pt2 images.zarr --batch 3",
-           "leave --batch out, or export the model with a dynamic batch",
-           ("fixed.pt2 images.zarr", "pooled.pt2 images.zarr --batch 3")),
-    Advice("fixed.pt2 images.zarr --split images",
-           "export it with a dynamic batch, or take --split rows",
-           ("pooled.pt2 images.zarr --split images", "fixed.pt2 images.zarr --split rows")),
     Advice("dense.pt2 images.zarr --band 4 --code crme", "take --code systematic",
            ("dense.pt2 images.zarr --band 4 --code systematic",)),
     Advice("dense.pt2 images.zarr --band 4 --split images", "take --split rows",

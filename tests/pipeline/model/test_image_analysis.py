@@ -149,12 +149,6 @@ def test_sizes_that_are_free_are_proven_when_they_are_known() -> None:
     assert network_shapes(alone, (4, 3, 9, 7))[alone.output] == (4, 5)
 
 
-def test_other_batches_than_that_of_the_export_are_refused_in_words() -> None:
-    network = open_model(pt2(ready(Between(torch.relu)), (2, 3, 8, 8), False)).network
-    with pytest.raises(ModelError, match="batches of 2 images only, not of 3"):
-        network_shapes(network, (3, 3, 8, 8))
-
-
 RETURNED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "an axis in front": (lambda y: y.unsqueeze(0), "along the first axis"),
     "pixels as images": (lambda y: y.reshape(-1), "along the first axis"),

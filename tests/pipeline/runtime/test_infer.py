@@ -282,16 +282,15 @@ def test_dense_predictions_have_the_names_of_space(tmp_path: Path) -> None:
         assert_close(made.compute(), module(images).numpy())
 
 
-def test_a_fixed_batch_is_padded(tmp_path: Path) -> None:
+def test_a_fixed_batch_runs_in_blocks_of_any_size(tmp_path: Path) -> None:
     module = Dense()
     images = torch.rand(5, 1, 12, 10)
     model = exported(module, images[:2], tmp_path, fixed=True)
-    made = infer(model, images.numpy())
-    assert made.chunks[0] == (2, 2, 1)
-    with torch.inference_mode():
-        assert_close(made.compute(), module(images).numpy())
-    with pytest.raises(PlanError, match="fixed batch of 2"):
-        infer(model, images.numpy(), batch=4)
+    for batch, chunks in ((None, (5,)), (3, (3, 2))):
+        made = infer(model, images.numpy(), batch=batch)
+        assert made.chunks[0] == chunks
+        with torch.inference_mode():
+            assert_close(made.compute(), module(images).numpy())
 
 
 def test_preparation_is_that_of_the_command_line(model: Model, expected: Pixels) -> None:

@@ -150,15 +150,14 @@ class GraphBuilder:
     Attributes
     ----------
     images
-        Images in every value: those of the block, and zeros up to the batch of a network with a
-        fixed one.
+        Images in every value: those of the block.
     """
 
     def __init__(self, network: Network, plan: Plan, block: Block) -> None:
         self.network = network
         self.plan = plan
         self.block = block
-        self.images = plan.batch if plan.fixed_batch else block.images
+        self.images = block.images
         self.tasks: dict[Key, GraphNode] = {}
         self.checks: list[TaskRef] = []
 

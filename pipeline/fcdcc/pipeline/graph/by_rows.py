@@ -25,7 +25,7 @@ from ..halo import Rows
 from ..model.network import Network
 from ..plans.fused_stages import FusedStages
 from ..plans.row_layout import Piece, RowLayout
-from ..worker.kernels import common, row_kernels
+from ..worker.kernels import row_kernels
 from ..worker.kernels.task_specs import (
     CutRows,
     JoinStrips,
@@ -33,7 +33,6 @@ from ..worker.kernels.task_specs import (
     StripGlue,
     StripParity,
     StripShare,
-    TakeImages,
     WholeGlue,
 )
 from .block_graph import Block, BlockGraph, GraphBuilder, TaskOutputs, ValueRef
@@ -77,12 +76,7 @@ class _RowGraphBuilder(GraphBuilder):
         return self.graph(self._prediction())
 
     def _prediction(self) -> ValueRef:
-        number, images = len(self.network.stages), self.block.images
-        prediction = self._in_one_place(self.network.output, number)
-        if self.images == images:
-            return prediction
-        key = self.block.key("gather", number + 1)
-        return self.add(Task(key, common.take, TakeImages(images), prediction))
+        return self._in_one_place(self.network.output, len(self.network.stages))
 
     # ------------------------------------------------------------------- units
 

@@ -70,7 +70,7 @@ class _GatheredGraphBuilder(GraphBuilder):
                 key, spec = block.key("glue", stage.index), RunStage(stage.index)
                 values.add(self.task(key, common.run_stage, spec, *inputs), *stage.outputs)
         prediction = values[network.output]
-        if layers != "coded" or self.images > block.images:
+        if layers != "coded":
             key = block.key("gather", len(network.stages))
             prediction = self.add(Task(key, common.take, TakeImages(block.images), prediction))
         return self.graph(prediction)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -200,7 +200,8 @@ def shape_in_batch(facts: Facts, images: int) -> tuple[int, ...]:
 class _ImageAxisAnalysis:
     def __init__(self, network: Network, space: tuple[int, ...]) -> None:
         self.network = network
-        batch = network.input_shape[0]
+        loop = network.fixed_batch
+        batch = network.input_shape[0] if loop is None else loop.images
         # A batch of one image cannot mix images, and has no axis of them.
         self.batch = batch
         axis = None if batch == 1 else 0
@@ -216,6 +217,10 @@ class _ImageAxisAnalysis:
             else:
                 self._glue(stage)
         self._check_prediction()
+        if self.batch == 1 and self.network.fixed_batch is not None:
+            # One image at a time: the predictions follow each other along the first axis.
+            name = self.network.output
+            self.values[name] = replace(self.values[name], axis=0)
         return ImageAnalysis(self.values, self.work)
 
     def _lookup(self, name: str) -> Any:
@@ -244,7 +249,7 @@ class _ImageAxisAnalysis:
         weight = self.network.tensors[stage.weight]
         bias = None if stage.bias is None else self.network.tensors[stage.bias]
         try:
-            return _convolution(stage, x, weight, bias)
+            return convolution_facts(stage, x, weight, bias)
         except ArgumentsError as error:
             raise ModelError(
                 f"the convolution {stage.name} cannot take values of shape {x.sizes} for one "
@@ -271,9 +276,27 @@ class _ImageAxisAnalysis:
             )
 
 
-def _convolution(
+def convolution_facts(
     stage: ConvStage, x: Facts, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> Facts:
+    """Return what is known about the output of a convolution.
+
+    Parameters
+    ----------
+    stage
+        The convolution.
+    x
+        What is known about its input.
+    weight, bias
+        Its tensors.
+
+    Raises
+    ------
+    ArgumentsError
+        If it does not take such an input.
+    NotPerImageError
+        If images are along another axis than the first.
+    """
     ndim = len(stage.stride)
     if weight.ndim != ndim + 2 or x.ndim != ndim + 2:
         raise ArgumentsError(f"it has filters of shape {tuple(weight.shape)}")

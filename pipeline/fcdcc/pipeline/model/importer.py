@@ -2,19 +2,22 @@
 
 The passes, in order: read the graph as one sequence of steps; drop steps that do nothing in
 inference; compute constants; replace steps that change their arguments; recognise convolutions;
-drop steps whose results are not used; fold batch normalisation; cut into stages.
+drop steps whose results are not used; fold batch normalisation; cut into stages. A network of a
+fixed batch is then made one for any number of images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 
 from ..errors import ModelError
 from .budget import ImportBudget
+from .fixed_batch import freed, looped, spread_by_images
 from .image_analysis import analyse_images
-from .network import Network, network_fingerprint
+from .network import Network, Step, network_fingerprint
 from .passes.constants import fold_constants
 from .passes.convolution_stages import fold_batch_norms_into, recognise_convolutions
 from .passes.cutting import cut, joined
@@ -24,6 +27,9 @@ from .pt2.archive import Archive, as_model_errors
 from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 from .symbolic_shapes import check_recorded
+
+_EXAMPLE_SIZES = (224, 256, 64, 512, 32, 1024, 16)
+_Made: TypeAlias = tuple[list[Item], dict[str, torch.Tensor], str]
 
 _REAL = (torch.float32, torch.float64)
 
@@ -68,21 +74,70 @@ def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
     names = {step.name for step in needed}
     unused = [step for step in steps if step.name not in names]
     steps = in_plain_form(needed, metas)
-    steps, tensors = fold_constants(
-        live_items(steps, output), program.tensors, output, budget, unused
-    )
-    items = recognise_convolutions(steps, tensors, metas, program.modules, images.dtype)
-    items = live_items(items, output)
-    if fold:
-        items, tensors, output = fold_batch_norms_into(items, tensors, output)
+
+    def made(steps: Sequence[Step], budget: ImportBudget) -> _Made:
+        steps, tensors = fold_constants(
+            live_items(steps, output), program.tensors, output, budget, unused
+        )
+        items = recognise_convolutions(steps, tensors, metas, program.modules, images.dtype)
+        items = live_items(items, output)
+        return fold_batch_norms_into(items, tensors, output) if fold else (items, tensors, output)
+
     shape = tuple(size if isinstance(size, int) else None for size in images.sizes)
     sizes = {name: meta.sizes for name, meta in metas.items()}
-    network = _assembled(items, output, tensors, sizes, program.input, shape, images.dtype, budget)
-    space = shape[1:]
-    if all(size is not None for size in space):
-        found = analyse_images(network, [size for size in space if size is not None])
+    described = (program.input, shape, images.dtype)
+    items, tensors, made_output = made(steps, budget)
+    network = _assembled(items, made_output, tensors, sizes, *described, budget)
+    space = _numbers(shape[1:])
+    if space is not None:
+        found = analyse_images(network, space)
         check_recorded(found.values, metas, program.input, shape[0])
-    return network
+    batch = shape[0]
+    if batch is None:
+        return network
+    space = _known_space(network) if space is None else space
+    if space is None:
+        return looped(network, "it takes images of many sizes, but only so many of them")
+    spread = spread_by_images(steps, program.input, batch)
+    reason = ""
+    for given in (spread, steps) if len(spread) > len(steps) else (steps,):
+        try:
+            items, tensors, made_output = made(given, ImportBudget())
+            free = freed(items, tensors, program.input, (batch, *space), images.dtype, sizes)
+            described = (program.input, (None, *shape[1:]), images.dtype)
+            network_of_any = _assembled(
+                free.items, made_output, tensors, free.sizes, *described, ImportBudget()
+            )
+            found = analyse_images(network_of_any, space)
+            if None not in shape[1:]:
+                check_recorded(found.values, metas, program.input, batch)
+        except ModelError as error:
+            reason = reason or str(error).partition("; expected")[0]
+        else:
+            return network_of_any
+    return looped(network, reason)
+
+
+def _numbers(sizes: Sequence[int | None]) -> list[int] | None:
+    """Return sizes that are all known; else None."""
+    known = [size for size in sizes if size is not None]
+    return known if len(known) == len(sizes) else None
+
+
+def _known_space(network: Network) -> list[int] | None:
+    """Return (C, *space) of some images that a network of free sizes takes; None if none is found.
+
+    The steps are the same for all sizes, and their proof is made again for each of them.
+    """
+    _, *space = network.input_shape
+    for size in _EXAMPLE_SIZES:
+        found = [size if own is None else own for own in space]
+        try:
+            analyse_images(network, found)
+        except ModelError:
+            continue
+        return found
+    return None
 
 
 def fold_batch_norms(network: Network) -> Network:

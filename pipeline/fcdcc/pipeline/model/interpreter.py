@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,6 +102,33 @@ def _dead_after(stage: GlueStage) -> list[list[str]]:
     return dead
 
 
+def in_fixed_batches(
+    images: torch.Tensor,
+    batch: int,
+    function: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    """Return what a function of ``batch`` images, and of no other number, makes of any number.
+
+    Parameters
+    ----------
+    images
+        One or more, along the first axis. The last of them is repeated to fill the last batch.
+    batch
+        Images of one call.
+    function
+        Returns values by name, with an entry for each image along the first axis.
+    """
+    made = []
+    for piece in images.split(batch):
+        missing = batch - len(piece)
+        if missing:
+            copies = piece[-1:].expand(missing, *piece.shape[1:])
+            made.append(function(torch.cat([piece, copies])))
+        else:
+            made.append(function(piece))
+    return {name: torch.cat([values[name] for values in made])[: len(images)] for name in made[0]}
+
+
 def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
     """Run a whole network, uncoded, in one place.
 
@@ -117,7 +144,13 @@ def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
     ModelError
         If the network does not take images of this shape.
     """
-    return run_stages(network, network.tensors, images)[network.output]
+
+    def run(batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        return run_stages(network, network.tensors, batch)
+
+    fixed = network.fixed_batch
+    made = run(images) if fixed is None else in_fixed_batches(images, fixed.images, run)
+    return made[network.output]
 
 
 def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:

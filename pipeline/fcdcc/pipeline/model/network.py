@@ -141,6 +141,22 @@ class GlueStage:
 Stage = ConvStage | GlueStage
 
 
+@dataclass(frozen=True)
+class FixedBatch:
+    """The number of images that a network takes at a time, and no other.
+
+    Parameters
+    ----------
+    images
+        The number.
+    reason
+        Which step depends on it, in words.
+    """
+
+    images: int
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A network that is ready to be planned and run.
@@ -163,6 +179,10 @@ class Network:
         The shapes of values that pass between stages, as far as the export recorded them:
         numbers, and expressions as text where a size is not fixed. Equal texts are equal
         sizes.
+    fixed_batch
+        None for a network that takes any number of images at a time. Else the network is one
+        glue stage, which runs in a loop over so many images; see
+        :func:`fcdcc.pipeline.model.interpreter.in_fixed_batches`.
 
     Printed, it is a line for each convolution and the steps of the glue. Pickled, its tensors
     travel as plain buffers.
@@ -176,6 +196,7 @@ class Network:
     tensors: Mapping[str, torch.Tensor] = field(repr=False)
     fingerprint: str
     sizes: Mapping[str, tuple[int | str, ...]] = field(repr=False, default_factory=dict)
+    fixed_batch: FixedBatch | None = None
 
     @property
     def convolutions(self) -> tuple[ConvStage, ...]:
@@ -188,7 +209,8 @@ class Network:
     def __reduce__(self) -> tuple[Any, ...]:
         described = (self.input, self.output, self.input_shape, self.input_dtype)
         packed = pack_tensors(self.tensors)
-        return _rebuilt, (self.stages, *described, packed, self.fingerprint, dict(self.sizes))
+        kept = (self.fingerprint, dict(self.sizes), self.fixed_batch)
+        return _rebuilt, (self.stages, *described, packed, *kept)
 
 
 def _rebuilt(
@@ -200,10 +222,11 @@ def _rebuilt(
     packed: PackedTensors,
     fingerprint: str,
     sizes: Mapping[str, tuple[int | str, ...]],
+    fixed_batch: FixedBatch | None,
 ) -> Network:
     tensors = unpack_tensors(packed)
     described = (stages, input_name, output, input_shape, input_dtype)
-    return Network(*described, tensors, fingerprint, sizes)
+    return Network(*described, tensors, fingerprint, sizes, fixed_batch)
 
 
 def network_fingerprint(

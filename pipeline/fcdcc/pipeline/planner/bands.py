@@ -95,8 +95,9 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int, workers: in
     PlanError
         If the options name a band where there are none.
     """
-    # Images are too large if even the smallest block is: one image, or the network's fixed batch.
-    single = found.network.input_shape[0] or 1
+    # Images are too large if even the smallest block is, one image or one run of a fixed batch.
+    fixed = found.network.fixed_batch
+    single = 1 if fixed is None else fixed.images
     whole = peak_bytes(found, _all_rows(found), single, options.dtype)
     room = _room(options, workers)
     limit = (
@@ -116,6 +117,8 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int, workers: in
 
 def barrier_in(found: NetworkRows) -> str | None:
     """Return why a network cannot be computed in bands, in words; None if it can."""
+    if found.network.fixed_batch is not None:
+        return "the model was exported with a fixed batch, and is run whole"
     for index, barriers in found.barriers.items():
         return f"stage {index} needs all rows of an image at once, {barriers[0]}"
     if found.layouts[found.network.output].axis is None:

@@ -20,7 +20,7 @@ from fcdcc.coding.systematic import known_condition
 
 from ..errors import PlanError
 from ..model.interpreter import network_shapes
-from ..model.network import ConvStage, Network
+from ..model.network import ConvStage, FixedBatch, GlueStage, Network, Stage, Step
 from ..options import PlanOptions
 from ..plans.forecast import Speeds, convolution_work
 from ..plans.plan import PART_OF_NEXT_SHARE, CodeSpec, Form, LayerPlan, Plan, Split, form_of
@@ -65,14 +65,9 @@ class PlanningProblem:
     speeds: Speeds
 
     @property
-    def fixed_batch(self) -> int | None:
-        """Images of a block, where the network takes no other number."""
-        return self.network.input_shape[0]
-
-    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of all values, for one image where the network takes one."""
-        return network_shapes(self.network, (self.fixed_batch or 1, *self.image_shape))
+        """The shapes of all values, for one image."""
+        return network_shapes(self.network, (1, *self.image_shape))
 
     @property
     def itemsize(self) -> int:
@@ -128,7 +123,10 @@ def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
         *(_gathered_for_rows(problem) if candidate.form == "gathered" else ()),
         *_odd_filters(problem.network),
     ]
-    if not layers:
+    fixed = problem.network.fixed_batch
+    if fixed is not None:
+        warnings.append(_in_a_loop(problem.network, fixed))
+    elif not layers:
         warnings.append("the model has no convolution: nothing is coded")
     split: Split = "images" if candidate.form == "images" else "rows"
     band = candidate.bands.band
@@ -143,7 +141,6 @@ def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
         redundancy=options.redundancy,
         dtype=options.dtype,
         batch=candidate.batch,
-        fixed_batch=problem.fixed_batch is not None,
         in_flight=candidate.in_flight,
         layers=layers,
         warnings=tuple(warnings),
@@ -329,13 +326,10 @@ def check_plan(plan: Plan, network: Network) -> None:
     """
     if plan.network != network.fingerprint:
         raise _altered("it was made for another")
-    fixed = network.input_shape[0]
-    shapes = network_shapes(network, (fixed or 1, *plan.image_shape))
+    shapes = network_shapes(network, (1, *plan.image_shape))
     found = {stage.index: geometry for stage, geometry in convolution_geometries(network, shapes)}
     if [layer.layer for layer in plan.layers] != list(found):
         raise _altered(f"it has the layers {[layer.layer for layer in plan.layers]!r:.80}")
-    if plan.fixed_batch != (fixed is not None) or fixed not in (None, plan.batch):
-        raise _altered(f"it has blocks of {plan.batch} images")
     if plan.tolerate >= plan.n:
         raise _altered(f"it tolerates {plan.tolerate} losses of {plan.n}")
     for layer in plan.layers:
@@ -361,6 +355,29 @@ def _altered(what: str) -> PlanError:
 
 
 @lru_cache(maxsize=2)
+def _in_a_loop(network: Network, fixed: FixedBatch) -> str:
+    """Return what a fixed batch costs, and how to export the model without one."""
+    count = sum(
+        step.op == "aten.convolution.default"
+        for stage in network.stages
+        for step in _steps_of(stage)
+    )
+    export = (
+        f"torch.export.export(model, (example,), dynamic_shapes={{{network.input!r}: "
+        '{0: torch.export.Dim("batch")}})'
+    )
+    return (
+        f"the model was exported for batches of {fixed.images}, and cannot be read for other "
+        f"numbers of images ({fixed.reason}): each task runs it on {fixed.images} at a time, the "
+        f"last batch filled with copies, and none of its {count} convolutions is coded, so images "
+        f"of a lost worker are computed again; export it with fcdcc export, or with {export}"
+    )
+
+
+def _steps_of(stage: Stage) -> tuple[Step, ...]:
+    return stage.steps if isinstance(stage, GlueStage) else ()
+
+
 def _odd_filters(network: Network) -> tuple[str, ...]:
     """Return a warning for each convolution with filters that are not finite."""
     found = []

@@ -172,12 +172,7 @@ def _check_batch(problem: PlanningProblem) -> None:
     PlanError
         If the options name a batch that the network does not take, or a split that cannot be.
     """
-    options, fixed = problem.options, problem.fixed_batch
-    if fixed is not None and options.batch not in (None, fixed):
-        raise PlanError(
-            f"--batch {options.batch} for a model that was exported with a fixed batch of {fixed}: "
-            "leave --batch out, or export the model with a dynamic batch"
-        )
+    options = problem.options
     if options.split != "images":
         return
     if options.objective == "paper":
@@ -189,11 +184,6 @@ def _check_batch(problem: PlanningProblem) -> None:
             f"--split images with --code {options.code}: only the systematic code leaves runs of "
             "images whole; take --code systematic, or --split rows"
         )
-    if fixed is not None:
-        raise PlanError(
-            f"--split images for a model with a fixed batch of {fixed}: export it with a dynamic "
-            "batch, or take --split rows"
-        )
     if options.batch is not None and options.batch < options.delta:
         raise PlanError(
             f"--split images with blocks of {options.batch}: expected at least {options.delta} "
@@ -204,13 +194,13 @@ def _check_batch(problem: PlanningProblem) -> None:
 
 def _usual(problem: PlanningProblem, images: int | None, workers: WorkerPool) -> Candidate:
     """Return the usual split: by images if blocks hold enough of them, else by rows."""
-    options, fixed = problem.options, problem.fixed_batch
-    batch = fixed or options.batch or _planned_batch(problem)
+    options = problem.options
+    batch = options.batch or _planned_batch(problem)
     whole = PARTS_PER_SHARE * options.delta
     form: Form = "rows" if options.code == "systematic" else "gathered"
     if options.split == "images":
         form = "images"
-    elif options.split == "auto" and fixed is None and options.code == "systematic":
+    elif options.split == "auto" and options.code == "systematic":
         enough = min(batch, batch if images is None else images) >= whole
         form = "images" if enough else "rows"
     if form == "images" and options.batch is None:
@@ -245,11 +235,11 @@ def _in_bands(problem: PlanningProblem, usual: Candidate, workers: WorkerPool) -
     """
     options = problem.options
     found = analysed(problem.network, problem.image_shape)
-    batch = problem.fixed_batch or options.batch or usual.batch
+    batch = options.batch or usual.batch
     bands = plan_bands(found, options, batch, workers.count)
     if bands.band is None:
         return replace(usual, bands=bands)
-    batch = problem.fixed_batch or options.batch or _planned_batch(problem)
+    batch = options.batch or _planned_batch(problem)
     in_flight = options.in_flight or BANDS_IN_FLIGHT
     return replace(usual, form="rows", batch=batch, in_flight=in_flight, bands=bands)
 
@@ -335,10 +325,10 @@ class _Search:
 
     def _others(self, usual: Candidate) -> Iterator[Candidate]:
         """Yield the other candidates that the options leave open."""
-        options, fixed = self._options, self._problem.fixed_batch
+        options = self._options
         whole = PARTS_PER_SHARE * options.delta
         if options.code == "systematic":
-            if options.split != "rows" and fixed is None:
+            if options.split != "rows":
                 is_eager = options.redundancy == "eager"
                 factors = SHARE_WORK_FACTORS if is_eager else SHARE_WORK_FACTORS[:1]
                 for batch in self._batches(whole, usual.batch, [whole, 2 * whole, 4 * whole]):
@@ -358,7 +348,7 @@ class _Search:
 
     def _batches(self, least: int, usual: int, more: list[int]) -> list[int]:
         """Return batches to try: the one that is given, or some near the usual one."""
-        given = self._problem.fixed_batch or self._options.batch
+        given = self._options.batch
         if given is not None:
             return [given]
         most = max(MAX_BATCH, least)

@@ -178,8 +178,6 @@ class Plan:
         Where these parts are: see :data:`Form`.
     batch
         Images per block.
-    fixed_batch
-        Whether the network takes blocks of exactly ``batch`` images; then the last is padded.
     in_flight
         Blocks that are worked on at a time.
     layers
@@ -208,7 +206,6 @@ class Plan:
     redundancy: Redundancy
     dtype: Literal["float32", "float64"]
     batch: Annotated[int, Field(ge=1, le=MAX_BATCH)]
-    fixed_batch: bool
     in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)]
     layers: tuple[LayerPlan, ...]
     warnings: tuple[str, ...] = ()

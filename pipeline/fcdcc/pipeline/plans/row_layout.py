@@ -389,7 +389,8 @@ class RowLayout:
 def analysed(network: Network, image_shape: tuple[int, ...]) -> NetworkRows:
     """Return a network analysed for images of a shape, made once for all blocks."""
     # With a batch of one a reshape may look as if it kept the rows.
-    return analyse_network(network, (2, *image_shape))
+    fixed = network.fixed_batch
+    return analyse_network(network, (2 if fixed is None else fixed.images, *image_shape))
 
 
 @lru_cache(maxsize=8)

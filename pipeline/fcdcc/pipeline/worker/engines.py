@@ -37,7 +37,7 @@ from torch.nn import functional
 
 from fcdcc.coding import Abandoned
 
-from ..model.interpreter import run_step
+from ..model.interpreter import in_fixed_batches, run_step
 from ..model.network import ConvStage, Network, Ref, Step
 
 logger = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ class StageProgram:
             # oneDNN's activations turn NaN into numbers, and PyTorch's keep it.
             self._keeping_nan = StageProgram(network, stages, outputs, "eager")
         self._images = network.input
+        self._fixed_batch = network.fixed_batch
 
     def __call__(
         self, values: Mapping[str, Tensor], is_wanted: Callable[[], bool] = lambda: True
@@ -178,7 +179,8 @@ class StageProgram:
             Called between two operations.
 
         A batch whose largest value would have more than :data:`MICRO_BATCH_BYTES` is computed
-        in several runs of images. Images that hold NaN or infinity are computed eagerly.
+        in several runs of images, and a network of a fixed batch in runs of so many. Images that
+        hold NaN or infinity are computed eagerly.
 
         Raises
         ------
@@ -186,6 +188,14 @@ class StageProgram:
             When the result is not wanted any more.
         """
         images = values.get(self._images)
+        if self._fixed_batch is not None and images is not None:
+
+            def run(batch: Tensor) -> dict[str, Tensor]:
+                if not is_wanted():
+                    raise Abandoned("this share is not needed any more")
+                return self._run({self._images: batch}, is_wanted)
+
+            return in_fixed_batches(images, self._fixed_batch.images, run)
         if self._keeping_nan is not None and images is not None and not _is_finite(images):
             return self._keeping_nan(values, is_wanted)
         batch = _batch_of(values)

@@ -222,7 +222,7 @@ def _plain_seconds(
     """
     total = images or plan.batch * workers.count
     places = workers.count * workers.slots
-    batch = plan.batch if plan.fixed_batch else min(plan.batch, ceil(total / places))
+    batch = min(plan.batch, ceil(total / places))
     work = sum(profile.work.values(), Work()).times(batch) + read_work(profile, network, batch)
     alone = speeds.task + speeds.seconds(work, profile.itemsize)
     blocks = total / batch

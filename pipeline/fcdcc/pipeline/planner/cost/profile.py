@@ -95,7 +95,7 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
     ModelError
         If the network does not take such images.
     """
-    batch = network.input_shape[0] or PROFILED_BATCH
+    batch = PROFILED_BATCH if network.fixed_batch is None else network.fixed_batch.images
     shapes = network_shapes(network, (batch, *image_shape))
     itemsize = network.input_dtype.itemsize
     image_bytes = {name: prod(shape) * itemsize / batch for name, shape in shapes.items()}

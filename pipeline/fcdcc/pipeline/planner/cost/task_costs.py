@@ -142,7 +142,7 @@ class _TaskCosts:
         self._plan = plan
         self._rows = layout
         self._profile = profile
-        self._images = plan.batch if plan.fixed_batch else images
+        self._images = images
         self._per_part = plan.images_per_share(images) if plan.form == "images" else images
         units = image_units(network, plan.coded_layers) if plan.form == "images" else ()
         self._image_units = {unit.number: unit for unit in units}

@@ -55,10 +55,7 @@ def _stored(source: ImageSource, spec: ReadImages, pieces: Sequence[Array]) -> A
 
 
 def prepare(images: Array, preparation: Preparation, pad_to: int) -> Array:
-    """Return images (B, C, *space), prepared, with zeros behind them up to ``pad_to``.
-
-    A network with a fixed batch gets a whole one for the last images, too.
-    """
+    """Return images (B, C, *space), prepared, with zeros behind them up to ``pad_to``."""
     prepared: Array = preparation.apply(images)
     missing = pad_to - len(prepared)
     if missing <= 0:
