@@ -63,7 +63,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## classify real images with two of six workers stopped in the middle
+demo: $(READY) ## classify real images with two of six workers stopped, and once more on plain Dask
 	$(BIN)/fcdcc demo
 
 test: $(READY) ## run the test suite

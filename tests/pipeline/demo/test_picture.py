@@ -147,6 +147,24 @@ def test_the_run_without_faults_is_drawn_beside_this_one():
     assert figure.axes[0].get_xlim()[1] > 8
 
 
+def test_plain_dask_is_drawn_until_it_was_given_up():
+    plain = Timeline((), (), 5.0, 25.0, (6.0, 12.0))
+    figure = timeline_figure(sampled(60), plain=plain, layers=LAYERS)
+    [line] = [line for line in figure.axes[1].lines if "plain Dask" in line.get_label()]
+    assert list(line.get_xdata()) == [0, 1, 7, 20]
+    assert list(line.get_ydata()) == [0, 1, 2, 2]
+    assert 6 < figure.axes[0].get_xlim()[1] < 10, "the run itself can be seen"
+
+
+def test_labels_stay_below_three_lines_of_facts():
+    facts = [f"a fact of some length: {i} of 99" for i in range(12)]
+    figure = timeline_figure(sampled(60), facts=facts, layers=LAYERS)
+    figure.draw_without_rendering()
+    assert figure.texts[-1].get_text().count("\n") == 2
+    lowest = figure.texts[-1].get_window_extent().y0
+    assert all(Text.get_window_extent(label).y1 <= lowest for label in labels(figure))
+
+
 moments = st.integers(0, 40).map(lambda i: i / 4)
 
 

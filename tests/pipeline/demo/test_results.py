@@ -106,6 +106,25 @@ def test_the_result_is_printed_with_a_command_to_copy(tmp_path: Path):
     assert "✗" in text
 
 
+@pytest.mark.parametrize(
+    ("moments", "stop", "words"),
+    [
+        ((1.0, 2.5), 2.5, "2 of 2 blocks in 2.5 s"),
+        ((1.0,), 13.0, "1 of 2 blocks, then none for 12 s"),
+        ((), 12.0, "0 of 2 blocks, then none for 12 s"),
+    ],
+)
+def test_what_became_of_plain_dask_is_said(moments: tuple[float, ...], stop: float, words: str):
+    plain = Timeline((), (), 0.0, stop, moments)
+    healthy = dataclasses.replace(
+        demo_result().healthy, summary=dataclasses.replace(SUMMARY, blocks_total=2)
+    )
+    shown = dataclasses.replace(demo_result(), healthy=healthy, plain=plain)
+    printed = io.StringIO()
+    print_result(shown, Console(file=printed, width=80))
+    assert f"Plain Dask with the same workers stopped: {words}" in printed.getvalue()
+
+
 def test_the_picture_is_of_the_run_with_workers_stopped(tmp_path: Path):
     draw_result(demo_result(), tmp_path / "a.png", {0: "conv1"})
     draw_result(DemoResult(tmp_path, demo_result().healthy, None), tmp_path / "b.png", {})

@@ -11,9 +11,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
+import zarr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -102,6 +104,22 @@ def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]
     with torch.inference_mode():
         predicted: NDArray[np.float32] = network(prepare(images)).numpy()
     return predicted
+
+
+@cache
+def _stored_network(path: str) -> nn.Module:
+    """Return an exported network; each process reads a file once."""
+    return torch.export.load(path).module()
+
+
+def stored_logits(model: str, images: str, start: int, stop: int) -> NDArray[np.float32]:
+    """Return an exported network's logits of some stored images: (stop - start, 10) float32.
+
+    With one thread, as in a worker of Dask beside others.
+    """
+    pixels = np.asarray(zarr.open_array(images, path="image", mode="r")[start:stop])
+    with _one_thread():
+        return logits(_stored_network(model), pixels)
 
 
 def accuracy(predicted: NDArray[np.floating], labels: NDArray[np.int64]) -> float:

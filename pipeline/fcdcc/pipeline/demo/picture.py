@@ -35,6 +35,9 @@ LABEL_ROW_PIXELS, LABEL_GAP_PIXELS = 20, 12
 SAME_LABEL_SPAN = 0.04
 """Faults of a kind share a label if they are closer than this part of the time axis."""
 
+LONGEST_PLAIN = 1.5
+"""How much longer than the runs plain Dask is drawn; it may be waiting for minutes."""
+
 LANE_HEIGHT, BAR_HEIGHT = 0.92, 0.8
 """Height of a lane and of the bars in it; the distance between two lanes is 1."""
 
@@ -98,6 +101,7 @@ def timeline_figure(
     facts: Iterable[str] = (),
     layers: Mapping[int, str],
     baseline: Timeline | None = None,
+    plain: Timeline | None = None,
 ) -> Figure:
     """Return the picture of a run, 1200 × 700 pixels.
 
@@ -111,27 +115,33 @@ def timeline_figure(
         Names of layers by number.
     baseline
         The same job run without faults: its finished blocks are drawn beside this run's.
+    plain
+        The same job on plain Dask, with the same workers stopped.
     """
     figure = Figure(SIZE_INCHES, DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     lanes, blocks = figure.subplots(
-        2, 1, sharex=True, gridspec_kw={"height_ratios": (3.3, 1), "hspace": 0.06}
+        2, 1, sharex=True, gridspec_kw={"height_ratios": (2.4, 1), "hspace": 0.06}
     )
     figure.subplots_adjust(left=0.085, right=0.825, bottom=0.085)
     end = max(timeline.seconds, baseline.seconds if baseline else 0, 1e-3)
+    if plain is not None:
+        end = max(end, min(plain.seconds, LONGEST_PLAIN * end))
     lanes.set_xlim(0, 1.005 * end)
     _draw_shares(lanes, timeline, layers)
     _draw_lanes(lanes, timeline)
-    _draw_blocks(blocks, timeline, baseline)
+    _draw_blocks(blocks, timeline, baseline, plain)
     for axes in (lanes, blocks):
         _style(axes)
     lanes.tick_params(axis="x", labelbottom=False)
     lanes.spines["bottom"].set_visible(False)
     blocks.set_xlabel("seconds since the start of the run")
     label_rows = _draw_faults(lanes, blocks, timeline, figure.bbox.width)
-    figure.subplots_adjust(top=0.865 - label_rows * LABEL_ROW_PIXELS / figure.bbox.height)
+    text = _wrapped(facts)
+    rows = label_rows + max(0, text.count("\n") - 1)  # there is room for two lines
+    figure.subplots_adjust(top=0.865 - rows * LABEL_ROW_PIXELS / figure.bbox.height)
     figure.suptitle(title, x=0.015, y=0.978, ha="left", fontsize=16, weight="bold", color=INK)
-    figure.text(0.015, 0.932, _wrapped(facts), fontsize=10.5, color=INK, va="top", linespacing=1.35)
+    figure.text(0.015, 0.932, text, fontsize=10.5, color=INK, va="top", linespacing=1.35)
     return figure
 
 
@@ -214,13 +224,22 @@ def stacked(shares: Iterable[ShareRecord]) -> Iterator[tuple[ShareRecord, int, i
     yield from ((other, level, len(free_from)) for other, level in pile)
 
 
-def _draw_blocks(axes: Axes, timeline: Timeline, baseline: Timeline | None) -> None:
+def _draw_blocks(
+    axes: Axes, timeline: Timeline, baseline: Timeline | None, plain: Timeline | None
+) -> None:
     """Draw the number of finished blocks over time."""
-    looks = [(timeline, "this run", INK, "solid"), (baseline, "without faults", GREY, "dashed")]
+    looks = [
+        (timeline, "this run", INK, "solid"),
+        (baseline, "without faults", GREY, "dashed"),
+        (plain, "plain Dask, the same\nworkers stopped", VERMILION, "solid"),
+    ]
     for run, label, colour, style in looks:
         if run is not None:
             moments = [0.0, *(moment - run.start for moment in sorted(run.blocks))]
-            done = range(len(moments))
+            done = [*range(len(moments))]
+            if run is plain:  # until it was given up
+                moments.append(run.seconds)
+                done.append(done[-1])
             axes.step(moments, done, where="post", color=colour, linestyle=style, label=label)
     axes.set_ylabel("blocks\ndone", rotation=0, ha="right", va="center")
     axes.set_ylim(0, None)

@@ -93,11 +93,26 @@ class RunResult:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The runs of the demo; ``stalled`` is None if no worker was to be stopped."""
+    """The runs of the demo; ``stalled`` is None if no worker was to be stopped.
+
+    ``plain`` is the job on plain Dask with the same workers stopped, if it was run.
+    """
 
     folder: Path
     healthy: RunResult
     stalled: RunResult | None
+    plain: Timeline | None = None
+
+    @property
+    def plain_in_words(self) -> str:
+        """What became of the job on plain Dask; empty if it was not run."""
+        if self.plain is None:
+            return ""
+        done, total = len(self.plain.blocks), self.healthy.summary.blocks_total
+        if done == total:
+            return f"{done} of {total} blocks in {self.plain.seconds:.1f} s"
+        waited = self.plain.stop - max([self.plain.start, *self.plain.blocks])
+        return f"{done} of {total} blocks, then none for {waited:.0f} s"
 
     @property
     def runs(self) -> dict[str, RunResult]:

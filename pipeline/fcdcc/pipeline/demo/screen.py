@@ -74,6 +74,10 @@ def print_result(result: DemoResult, console: Console) -> None:
     for fact in result.healthy.facts:
         table.add_row(fact, *(run.facts[fact] for run in result.runs.values()))
     console.print(Padding(table, (1, 0, 1, 2), expand=False))
+    if result.plain is not None:
+        console.print(
+            f"Plain Dask with the same workers stopped: [bold]{result.plain_in_words}[/bold]\n"
+        )
 
     console.print(f"Files in [bold]{escape(str(result.folder))}[/bold]", soft_wrap=True)
     files = Table.grid(padding=(0, 3, 0, 0))

@@ -1,7 +1,8 @@
 """The demo: train and export a network, run it, run it again while workers stop, and compare.
 
 One cluster of worker processes serves both runs, and runs a few blocks before, so that their
-times can be compared.
+times can be compared. Then plain Dask does the same on a cluster of its own, and the same workers
+of it are stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .digits import Digits, load_digits, split_digits, write_digits
 from .faults import RunWatcher, Stopper, WorkerNames, worker_processes
 from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT, DemoError, make_folder
 from .lenet import EPOCHS, accuracy, export, logits, train
-from .picture import listed, timeline_figure
+from .picture import Timeline, listed, timeline_figure
+from .plain import run_plain
 from .results import DemoResult, RunResult, read_predictions
 from .screen import print_result, show_step
 
@@ -108,7 +110,8 @@ def run_demo(
         with show_step(console, "ending the worker processes") as step:
             stack.close()
             step.done = "worker processes ended"
-    result = DemoResult(folder, healthy, stalled)
+    plain_dask = _run_plain(folder, len(held_out), STOPPED_WORKERS[:stall], console)
+    result = DemoResult(folder, healthy, stalled, plain_dask)
     convolutions = open_model(folder / MODEL).network.convolutions
     draw_result(result, folder / PICTURE, {stage.index: stage.name for stage in convolutions})
     print_result(result, console)
@@ -157,8 +160,8 @@ def _warm_up(folder: Path, cluster: Cluster) -> None:
 
 def _run(setup: _Setup, output: str, stopped: Sequence[str]) -> RunResult:
     """Run the job, stop some workers once the first blocks are done, and check predictions."""
-    blocks = -(-len(setup.held_out) // BATCH)
-    stop_after = max(1, round(STOP_AFTER * blocks))
+    blocks = len(_blocks(len(setup.held_out)))
+    stop_after = _stop_after(blocks)
     conditions = "with all workers at work"
     if stopped:
         conditions = f"again, {listed(stopped)} stopped after {stop_after} blocks"
@@ -187,6 +190,31 @@ def _run(setup: _Setup, output: str, stopped: Sequence[str]) -> RunResult:
     return RunResult(summary, watcher.timeline(), predicted, setup.plain, labels)
 
 
+def _run_plain(
+    folder: Path, images: int, stopped: Sequence[str], console: Console
+) -> Timeline | None:
+    """Run the job on plain Dask while workers stop; do nothing where none is to be stopped."""
+    if not stopped:
+        return None
+    blocks = _blocks(images)
+    doing = f"plain Dask, {listed(stopped)} stopped after {_stop_after(len(blocks))} blocks"
+    with show_step(console, doing, total=len(blocks)) as step:
+        config = _config(folder, folder / HEALTHY_OUTPUT)
+        found = run_plain(config, blocks, stopped, _stop_after(len(blocks)), step.update)
+        step.done = f"{doing}: {len(found.blocks)} of {len(blocks)} blocks"
+    return found
+
+
+def _blocks(images: int) -> list[tuple[int, int]]:
+    """Return the first image of each block, and the one after its last."""
+    return [(first, min(first + BATCH, images)) for first in range(0, images, BATCH)]
+
+
+def _stop_after(blocks: int) -> int:
+    """Return how many blocks are done when workers are stopped."""
+    return max(1, round(STOP_AFTER * blocks))
+
+
 def draw_result(result: DemoResult, path: Path, layers: dict[int, str]) -> None:
     """Save the picture of the run with workers stopped, or of the only run."""
     shown = result.stalled or result.healthy
@@ -197,10 +225,13 @@ def draw_result(result: DemoResult, path: Path, layers: dict[int, str]) -> None:
     if result.stalled is not None:
         facts["seconds without faults"] = result.healthy.facts["seconds"]
         baseline = result.healthy.timeline
+    if result.plain is not None:
+        facts["plain Dask, the same workers stopped"] = result.plain_in_words
     timeline_figure(
         shown.timeline,
         title=f"LeNet-5 on handwritten digits: {what}, {same} as in plain PyTorch",
         facts=[f"{name}: {value}" for name, value in facts.items()],
         layers=layers,
         baseline=baseline,
+        plain=result.plain,
     ).savefig(path)

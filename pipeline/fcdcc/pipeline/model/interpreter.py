@@ -119,7 +119,8 @@ def in_fixed_batches(
         Returns values by name, with an entry for each image along the first axis.
     """
     made = []
-    for piece in images.split(batch):
+    for first in range(0, len(images), batch):
+        piece = images[first : first + batch]
         missing = batch - len(piece)
         if missing:
             copies = piece[-1:].expand(missing, *piece.shape[1:])
