@@ -46,6 +46,8 @@ LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   'tests/networks/test_worker_links.py::test_a_link_that_stays_bad[loss]' \
   'tests/networks/test_worker_links.py::test_a_link_that_comes_back[flap]' \
   'tests/networks/test_worker_links.py::test_what_somebody_else_runs_there_runs_once[cut-5]' \
+  'tests/chaos/test_suspension.py::test_a_process_group_that_sleeps[images]' \
+  'tests/chaos/test_suspension.py::test_a_laptop_that_sleeps_with_a_cluster_of_its_own[client scheduler workers-rows]' \
   'tests/chaos/test_bystander.py::test_others_on_the_cluster_are_not_harmed[0]' \
   tests/pipeline/runtime/test_photos.py tests/documentation/test_deploy.py
 

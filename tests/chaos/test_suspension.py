@@ -36,6 +36,9 @@ TIMES = 24
 
 SLEEP_SECONDS = 40.0
 BLINK_SECONDS = 2.0
+GAP_SECONDS = 5.0
+"""Between the processes of a job, where they do not all stop and continue at once."""
+
 PATIENCE_SECONDS = 900.0
 
 
@@ -48,14 +51,16 @@ class Work:
     expected: NDArray[np.float32]
 
     def start(self, output: Path, *options: object) -> subprocess.Popen[str]:
+        """Start a run, in a process group of its own."""
         command = [
             sys.executable, "-m", "fcdcc.pipeline", "run", self.model, self.images, output,
             "--batch", BATCH, "--in-flight", 2, "--n", 3, "--tolerate", 1, "--json", "-",
             "--no-progress", "--dashboard-address", ":0", *options,
         ]  # fmt: skip
         return subprocess.Popen(
-            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
 
     def check(self, process: subprocess.Popen[str], output: Path) -> dict[str, Any]:
         """Wait for the end of a run, check its predictions, and return its summary."""
@@ -67,6 +72,8 @@ class Work:
         summary: dict[str, Any] = json.loads(out)
         assert summary["status"] == "complete"
         assert summary["blocks_failed"] == 0
+        assert summary["blocks_done"] == summary["blocks_total"]
+        assert summary["corrupt_shares"] == []
         return summary
 
 
@@ -92,6 +99,13 @@ def send(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with suppress(ProcessLookupError):  # it was removed, and another started
             os.kill(process.pid, number)
+
+
+def wait_until_stopped(processes: list[psutil.Process]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while {process.status() for process in processes} != {psutil.STATUS_STOPPED}:
+        assert time.monotonic() < deadline, "a process goes on"
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -148,19 +162,58 @@ def test_workers_that_all_sleep(work: Work, tmp_path: Path, split: str) -> None:
         assert work.check(process, output)["workers_lost"] == []
 
 
-def test_a_laptop_that_sleeps_with_a_cluster_of_its_own(work: Work, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["images", "rows"])
+def test_a_process_group_that_sleeps(work: Work, tmp_path: Path, split: str) -> None:
+    """As after Ctrl-Z in a terminal: one signal stops all processes of a job, which are a group."""
+    output = tmp_path / "out.zarr"
+    process = work.start(output, "--workers", 3, "--split", split)
+    with all_ended(process):
+        wait_for_blocks(output, process, 20)
+        us = psutil.Process(process.pid)
+        everybody = [us, *us.children(recursive=True)]
+        assert len(worker_processes(process.pid)) == 3
+        os.killpg(process.pid, signal.SIGSTOP)
+        wait_until_stopped(everybody)
+        time.sleep(SLEEP_SECONDS)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert work.check(process, output)["workers_lost"] == []
+
+
+@pytest.mark.parametrize("split", ["images", "rows"])
+@pytest.mark.parametrize(
+    "order", ["client scheduler workers", "workers scheduler client", "scheduler workers client"]
+)
+def test_a_laptop_that_sleeps_with_a_cluster_of_its_own(
+    work: Work, tmp_path: Path, order: str, split: str
+) -> None:
+    """Client, scheduler and workers stop one after the other, and continue the other way round.
+
+    The first sleeps longest. Each of them is awake for some time while the others are not.
+    """
     output = tmp_path / "out.zarr"
     with own_cluster(tmp_path) as cluster:
         cluster.wait_for_workers()
-        process = work.start(output, "--scheduler", cluster.address)
+        process = work.start(output, "--scheduler", cluster.address, "--split", split)
         with all_ended(process):
             wait_for_blocks(output, process, 20)
-            everybody = [psutil.Process(found.pid) for found in cluster.processes]
-            everybody.append(psutil.Process(process.pid))
-            send(everybody, signal.SIGSTOP)
+            scheduler = psutil.Process(cluster.scheduler.pid)
+            workers = [psutil.Process(one.pid) for one in cluster.processes]
+            workers.remove(scheduler)
+            parts = {
+                "client": [psutil.Process(process.pid)],
+                "scheduler": [scheduler],
+                "workers": workers,
+            }
+            for part in order.split():
+                send(parts[part], signal.SIGSTOP)
+                time.sleep(GAP_SECONDS)
             time.sleep(SLEEP_SECONDS)
-            send(everybody, signal.SIGCONT)
+            for part in reversed(order.split()):
+                send(parts[part], signal.SIGCONT)
+                time.sleep(GAP_SECONDS)
             assert work.check(process, output)["workers_lost"] == []
+        with Client(cluster.address, set_as_default=False) as client:
+            assert {*client.run(os.getpid).values()} == {one.pid for one in workers}
 
 
 @pytest.mark.parametrize("split", ["images", "rows"])
