@@ -34,7 +34,7 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     >>> counted(1, "chunk"), counted(0, "chunk"), counted(2, "block was made", "blocks were made")
     ('1 chunk', '0 chunks', '2 blocks were made')
     """
-    return f"{number} {one if number == 1 else several or one + 's'}"
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def blocks_in_words(blocks: Sequence[int]) -> str:

@@ -97,6 +97,7 @@ def test_the_shares_of_a_bad_worker_are_left_out_and_it_is_named(
     warnings = warnings_of(output)
     # When a block was done again the bad worker may have had no part in it.
     assert {block for block, said in warnings.items() if said} >= blocks
+    assert summary.blocks_repeated == sum(map(bool, warnings.values()))
     for block in blocks:
         assert "contradict each other" in warnings[block][0]
         assert f"from {bad.address} left out as wrong" in warnings[block][1]

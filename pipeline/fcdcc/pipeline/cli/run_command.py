@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
 import click
 
-from ..formatting import counted
-from ..monitoring.summary import REASONS, Summary
+from ..monitoring.summary import Summary
+from ..monitoring.summary_text import summary_lines
 from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
@@ -16,8 +18,7 @@ from .job_file import read_options
 from .option_groups import GroupedCommand, job_file_template
 from .process_exit import ExitCode
 
-MAX_NAMED_BLOCKS = 20
-"""Most failed blocks that the last line of the command names."""
+logger = logging.getLogger(__name__)
 
 
 @click.command(cls=GroupedCommand)
@@ -39,6 +40,7 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     Run the same command again to continue where it stopped, to retry blocks that failed, and to
     add images that were appended to INPUT.
     """
+    began = time.monotonic()
     if print_config:
         click.echo(job_file_template(), nl=False)
         ctx.exit(ExitCode.DONE)
@@ -48,6 +50,7 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     job = JobConfig.of(**options.job)
     if command.json_file is not None:
         check_can_write(command.json_file)
+    logger.info("loading PyTorch and Dask")
     # Importing torch takes seconds; --help and mistakes in options should not wait for it.
     if uses_fork_server(job):
         with single_threaded_libraries():
@@ -58,7 +61,7 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
 
     code: ExitCode | None = None
     try:
-        with finished_run(job) as summary:
+        with finished_run(job, began=began, say=_say) as summary:
             code = _print_summary(summary, command.json_file)
     except KeyboardInterrupt:
         if code is None:
@@ -68,53 +71,13 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
 
 
 def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
-    """Write the summary where it is wanted and print its line; return the exit code."""
+    """Write the summary where it is wanted and print its lines; return the exit code."""
     if json_file is not None:
         write_result(json_file, summary.to_json())
-    if summary.sample is not None:
-        click.echo(f"fcdcc: images: {summary.sample['text']}", err=True)
-    if summary.blocks_provisional:
-        click.echo(f"fcdcc: {_absence_line(summary)}", err=True)
-    line = _failure_line(summary) if summary.blocks_failed else _success_line(summary)
-    click.echo(f"fcdcc: {line}", err=True)
+    for line in summary_lines(summary):
+        _say(line)
     return ExitCode.BLOCKS_FAILED if summary.blocks_failed else ExitCode.DONE
 
 
-def _success_line(summary: Summary) -> str:
-    """Return a line that says what a run did."""
-    before = f", {summary.blocks_skipped} of them before" if summary.blocks_skipped else ""
-    again = ""
-    if summary.blocks_redone:
-        reasons = (
-            f"{summary.redone[r]} for {t}" for r, t in REASONS.items() if r in summary.redone
-        )
-        again = f", {summary.blocks_redone} made again ({', '.join(reasons)})"
-    return (
-        f"{summary.status}: {counted(summary.blocks_total, 'block')}{before}{again}; "
-        f"{counted(summary.images_done, 'image')} in {summary.seconds:.1f} s"
-    )
-
-
-def _absence_line(summary: Summary) -> str:
-    """Return a line about chunks of the images that are not stored."""
-    chunks = counted(
-        summary.chunks_absent,
-        "chunk of the images is not stored and was",
-        "chunks of the images are not stored and were",
-    )
-    blocks = counted(summary.blocks_provisional, "block")
-    return (
-        f"{chunks} read as the fill value by {blocks}; a run that finds what is missing makes "
-        + ("it again" if summary.blocks_provisional == 1 else "them again")
-    )
-
-
-def _failure_line(summary: Summary) -> str:
-    """Return a line that names the blocks that failed."""
-    named = [str(failure.block) for failure in summary.failures[:MAX_NAMED_BLOCKS]]
-    more = ", …" if summary.blocks_failed > MAX_NAMED_BLOCKS else ""
-    return (
-        f"{summary.blocks_failed} of {counted(summary.blocks_total, 'block')} failed "
-        f"({', '.join(named)}{more}): run the same command again to retry "
-        + ("it" if summary.blocks_failed == 1 else "them")
-    )
+def _say(line: str) -> None:
+    click.echo(f"fcdcc: {line}", err=True)

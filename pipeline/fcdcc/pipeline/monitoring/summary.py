@@ -92,6 +92,28 @@ class Summary:
         not stored before).
     images_removed
         Images that the input no longer has at its end, and whose predictions were removed.
+    run
+        The run's id, as task keys and ``fcdcc report`` have it; None if nothing had to be computed.
+    output
+        Where the predictions are, without credentials.
+    dashboard
+        Where the run could be watched; None if its scheduler shows no pages.
+    phases
+        Seconds of ``start`` (model, images, cluster), ``plan``, ``work`` (from the first block to
+        the last) and ``end`` (recording what happened), until the summary was made.
+    insured
+        What could be lost: ``n`` and ``delta`` (any ``delta`` of ``n`` shares suffice),
+        ``redundancy``, how many ``convolutions`` the network has, how many of them are
+        ``protected``, and at how many ``points`` shares are compared or made up for; None if
+        nothing had to be computed.
+    blocks_repeated
+        Blocks of this run that were computed more than once: their workers died, or their shares
+        contradicted each other.
+    shares_lost
+        Shares that were computed again because their worker was lost.
+    waiting_saved
+        Seconds of the run in which some group would have waited for a share that was given up, at
+        least.
     """
 
     status: Literal["complete", "incomplete"]
@@ -122,6 +144,14 @@ class Summary:
     blocks_redone: int = 0
     redone: dict[str, int] = field(default_factory=dict)
     images_removed: int = 0
+    run: str | None = None
+    output: str = ""
+    dashboard: str | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+    insured: dict[str, Any] | None = None
+    blocks_repeated: int = 0
+    shares_lost: int = 0
+    waiting_saved: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""

@@ -243,6 +243,20 @@ class Plan:
         return frozenset(layer.layer for layer in self.layers if layer.code is not None)
 
     @property
+    def protected_layers(self) -> frozenset[int]:
+        """The numbers of the convolutions that are computed in shares of which some may be lost.
+
+        These are the coded ones and those that the shares of a coded one compute on the way.
+        """
+        if self.redundancy == "off" or not self.tolerate:
+            return frozenset()
+        return frozenset(
+            layer.layer
+            for layer in self.layers
+            if layer.code is not None or layer.is_part_of_next_share
+        )
+
+    @property
     def multiply_adds(self) -> int:
         """Multiply-adds of all convolutions for one image, uncoded."""
         return sum(layer.geometry.multiply_adds for layer in self.layers)

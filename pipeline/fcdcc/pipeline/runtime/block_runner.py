@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +39,14 @@ class BlockJob:
 
 @dataclass(frozen=True)
 class BlockOutcome:
-    """A block that has ended; ``error`` is None where it succeeded."""
+    """A block that has ended; ``error`` is None where it succeeded.
+
+    ``attempts`` is how often the block was sent to the cluster.
+    """
 
     block: int
     error: BaseException | None
+    attempts: int = 1
 
 
 Retry: TypeAlias = Callable[[BlockJob, BaseException], BlockJob | None]
@@ -109,6 +113,7 @@ class _BlockRunner:
         self._retry = retry
         self._send = send
         self._kept: list[Future[Any]] = []
+        self._attempts: Counter[int] = Counter()
         self._any_succeeded = False
         self._deadly_blocks = 0
 
@@ -133,6 +138,7 @@ class _BlockRunner:
                 new = iter(()) if on_hold else waiting
                 for job in _next_jobs(retries, new, in_flight - len(active)):
                     future, kept = self._send(self._client, job)
+                    self._attempts[job.block] += 1
                     self._kept = self._kept if job.kept is None else kept
                     active[job.block] = job, future
                     future.add_done_callback(partial(_enqueue, ended, job.block))
@@ -146,7 +152,7 @@ class _BlockRunner:
                     yield None
                 else:
                     job, future = active.pop(block)
-                    outcome = _outcome(block, future)
+                    outcome = _outcome(block, future, self._attempts[block])
                     del future
                     yield self._final_outcome(job, outcome, retries, suspects)
         finally:
@@ -164,6 +170,7 @@ class _BlockRunner:
         """Return the outcome of a block; None if the block runs again, now or later."""
         error = outcome.error
         if error is None:
+            del self._attempts[job.block]
             self._any_succeeded = True
             return outcome
         replacement = self._retry(job, error)
@@ -210,7 +217,7 @@ def _run_from_client(client: Client, job: BlockJob) -> tuple[ClientRun, list[Fut
     return ClientRun(client, job.tasks, job.key, -job.block), []
 
 
-def _outcome(block: int, future: _Pending) -> BlockOutcome:
+def _outcome(block: int, future: _Pending, attempts: int) -> BlockOutcome:
     """Return how a block ended.
 
     Raises
@@ -219,9 +226,9 @@ def _outcome(block: int, future: _Pending) -> BlockOutcome:
         If it was cancelled or lost.
     """
     if future.status == "finished":
-        return BlockOutcome(block, None)
+        return BlockOutcome(block, None, attempts)
     if future.status == "error":
-        return BlockOutcome(block, cast("BaseException", future.exception()))
+        return BlockOutcome(block, cast("BaseException", future.exception()), attempts)
     raise ClusterLostError(
         f"block {block} was {future.status} before it was finished: the scheduler went away, or "
         "another client cancelled the block; run again to continue"

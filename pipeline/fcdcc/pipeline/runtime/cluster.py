@@ -133,7 +133,16 @@ class Cluster:
     @property
     def dashboard(self) -> str | None:
         """URL of the dashboard; None if it has none."""
-        return self.client.dashboard_link or None
+        try:
+            return self.client.dashboard_link or None
+        except KeyError:  # a scheduler without one
+            return None
+
+    @property
+    def page(self) -> str | None:
+        """URL of the page ``/fcdcc`` of the dashboard; None if it has none."""
+        found = self.dashboard
+        return None if found is None else found.removesuffix("/status") + "/fcdcc"
 
     def reconnect(self, workers: int) -> None:
         """Connect to the scheduler again once it is back, and wait for this many workers.

@@ -32,6 +32,7 @@ from fcdcc.storage import (
 )
 from fcdcc.storage.block_inputs import INPUT, BlockInput
 from fcdcc.storage.input_state import InputState
+from fcdcc.storage.locations import shown as shown_place
 from fcdcc.storage.records import ABSENT
 
 from ..anyk.client_loop import LOST
@@ -94,6 +95,7 @@ from .output import (
 from .plugins import register_plugins
 from .retries import FIRST_ATTEMPT, Attempt, RetryPolicy
 from .run_counters import RunCounters
+from .run_steps import RunSteps
 from .stall_guard import StallGuard, describe_stall, stall_patience_seconds
 from .worker_watch import WorkerWatch, worker_patience_seconds, worker_states
 
@@ -131,28 +133,40 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
 
 
 @contextmanager
-def finished_run(config: JobConfig, progress: Watcher | None = None) -> Iterator[Summary]:
+def finished_run(
+    config: JobConfig,
+    progress: Watcher | None = None,
+    began: float | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Summary]:
     """Run a job as :func:`run` does; its summary is there before its cluster is closed.
 
     In the context everything is recorded and the output's lock is released. The cluster is closed
-    when the context ends.
+    when the context ends. ``began`` and ``say`` are as for :class:`.run_steps.RunSteps`.
     """
     with ExitStack() as clusters:
         if progress is None:
             with watch(config.progress) as shown:
-                summary = _run(config, shown, clusters)
+                steps = RunSteps(shown, began, say)
+                summary = _run(config, steps, clusters)
         else:
-            summary = _run(config, progress, clusters)
-        yield summary
+            steps = RunSteps(progress, began, say)
+            summary = _run(config, steps, clusters)
+        yield replace(summary, output=shown_place(config.output), phases=steps.phases)
 
 
-def _run(config: JobConfig, progress: Watcher, clusters: ExitStack) -> Summary:
+def _run(config: JobConfig, progress: RunSteps, clusters: ExitStack) -> Summary:
     """Run a job; its cluster is still open at the end, and ``clusters`` closes it."""
     if config.scheduler is None and config.processes:
         check_main_guard()
     progress.step("reading the model")
     job = _check_job(apply_saved_plan(config))
     config = job.config
+    logger.info(
+        "%s with %s, for %s of shape %s", config.model,
+        counted(len(job.network.convolutions), "convolution"),
+        counted(job.source.images, "image"), job.source.image_shape,
+    )  # fmt: skip
     planned: _PlannedJob | None = None
     if _stored_run(job) is None:
         planned = _plan_job(job, None, progress, clusters)
@@ -275,7 +289,7 @@ def _stored_run(job: _CheckedJob) -> StoredRun | None:
 def _plan_job(
     job: _CheckedJob,
     stored: StoredRun | None,
-    progress: Watcher,
+    progress: RunSteps,
     clusters: ExitStack,
     before: _PlannedJob | None = None,
 ) -> _PlannedJob:
@@ -310,11 +324,12 @@ def _plan_job(
     else:
         known, cluster = None, clusters.enter_context(cluster_started_early(config))
     workers = known_workers(config, known, progress)
-    progress.step("planning")
+    progress.step("planning", "plan")
     plan = job_plan(config, job.network, job.source, workers, stored)
     plan = replace(plan, prediction=str(job.stored.head))
     for warning in plan.warnings:
         logger.warning(warning)
+    logger.debug("the plan: %s", plan)
     if known is None and plan.forecast is not None:
         config = config.model_copy(update={"workers": plan.forecast.workers.count})
     spec = _prediction_spec(job, plan.band)
@@ -367,7 +382,7 @@ def _run_pending_blocks(
     job: _PlannedJob,
     earlier: _EarlierWork | None,
     state: InputState,
-    progress: Watcher,
+    progress: RunSteps,
 ) -> Summary:
     """Compute the blocks that have no record, and return what happened.
 
@@ -445,7 +460,7 @@ class _JobRun:
         store: PredictionStore,
         cluster: Cluster,
         counters: RunCounters,
-        progress: Watcher,
+        progress: RunSteps,
         state: InputState,
     ) -> None:
         self._job = job
@@ -514,6 +529,8 @@ class _JobRun:
             self._progress.step("sending the model to the workers")
             self._has_plugin = _has_plugins(client)
             is_local = self._cluster.local is not None
+            if self._has_plugin and self._cluster.page is not None:
+                self._progress.say(f"the dashboard is at {self._cluster.page}")
             install(client, plugin, same_machine=is_local)
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
             self._chunks = replace(self._chunks, shared=False)
@@ -574,10 +591,19 @@ class _JobRun:
     def _finish(self, recorder: RunRecorder) -> Summary:
         """Complete the counters and the record of the run, and return its summary."""
         counters = self._counters
+        self._progress.end()
         _log_given_up_blocks(counters.progress())
         counters.observe(recorder.drain(counters.progress()))
         counters.finish(self._cluster.client)
-        summary = counters.summary(recorder.work)
+        summary = replace(
+            counters.summary(recorder.work),
+            run=self._id,
+            output=shown_place(self._job.config.output),
+            dashboard=self._cluster.page,
+            phases=self._progress.phases,
+            insured=_insured(self._job.plan),
+            waiting_saved=recorder.waiting_saved,
+        )
         recorder.finish(counters.progress(), summary, counters.failed)
         return summary
 
@@ -701,6 +727,18 @@ def _rows_read(read: StoreReader, band: Rows | None) -> tuple[int, int] | None:
     if band is None or len(rows) < len(read.regions) or not rows:
         return None
     return min(part.start for part in rows), max(part.stop for part in rows)
+
+
+def _insured(plan: Plan) -> dict[str, Json]:
+    """Return what the summary says of what could be lost."""
+    return {
+        "n": plan.n,
+        "delta": plan.delta,
+        "redundancy": plan.redundancy,
+        "convolutions": len(plan.layers),
+        "protected": len(plan.protected_layers),
+        "points": len(plan.coded_layers),
+    }
 
 
 def _new_run_id() -> str:

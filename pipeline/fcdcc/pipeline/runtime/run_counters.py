@@ -72,6 +72,7 @@ class RunCounters:
         self._images_before = layout.images_in(done_before)
         self._is_done = done_before.copy()
         self._done = 0
+        self._repeated = 0
         self._images = 0
         self._totals: RunTotals | None = None
         self._earlier_counters: Counter[str] = Counter()
@@ -114,6 +115,7 @@ class RunCounters:
     def add(self, outcome: BlockOutcome) -> None:
         """Count a block that has ended."""
         self._stopped = time.monotonic()
+        self._repeated += outcome.attempts > 1
         if outcome.error is not None:
             self.failed[outcome.block] = failure_reason(outcome.error)
             return
@@ -212,6 +214,8 @@ class RunCounters:
             redone=self.redone,
             images_removed=self.images_removed,
             planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
+            blocks_repeated=self._repeated,
+            shares_lost=counters.get("shares_lost", 0),
         )
 
     @property

@@ -223,6 +223,11 @@ class RunRecorder:
         """The workers that are slow, in words; '' if none is."""
         return self._last.slow
 
+    @property
+    def waiting_saved(self) -> float:
+        """Seconds in which some group would have waited for a share that was given up."""
+        return round(float(self.journal.facts.get("saved_at_once", 0.0)), 3)
+
     def finish(self, progress: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
         """Report how the run ended, and write its journal for the last time."""
         self.journal.failures = dict(failures)

@@ -1,0 +1,147 @@
+"""What a run says on standard error, in its JSON and in its logs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from fcdcc.pipeline import Summary
+from fcdcc.pipeline.monitoring.progress import Quiet
+from fcdcc.pipeline.monitoring.summary_text import summary_lines
+from fcdcc.pipeline.runtime import job
+from support.jobs import fcdcc
+from support.small import Files
+
+pytestmark = pytest.mark.cluster
+
+OPTIONS = ("--threads", "--workers", 2, "--dashboard-address", ":0", "--batch", 10, "--n", 3,
+           "--tolerate", 1, "--log-level", "info")  # fmt: skip
+
+
+class Opened(Quiet):
+    """Opens the dashboard at the address that the run says, before the first block."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, int] = {}
+
+    def say(self, text: str) -> None:
+        found = re.search(r"http://\S+", text)
+        assert found, text
+        with urllib.request.urlopen(found[0], timeout=60) as answer:
+            self.pages[found[0]] = answer.status
+
+
+@pytest.fixture(scope="module")
+def done(files: Files, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    output = tmp_path_factory.mktemp("says") / "out of it.zarr"
+    result = fcdcc("run", files.model, files.images, output, *OPTIONS, "--json", "-")
+    assert result.exit_code == 0, result.output
+    return output, result
+
+
+def test_the_end_names_time_insurance_output_and_what_to_type_next(
+    done: tuple[Path, Result],
+) -> None:
+    output, result = done
+    said = [line for line in result.stderr.splitlines() if not line.startswith("fcdcc: INFO")]
+    text = "\n".join(said)
+    assert re.search(r"^fcdcc: the dashboard is at http://127\.0\.0\.1:\d+/fcdcc$", text, re.M)
+    assert re.search(r"^fcdcc: time: .* \(start .*, plan .*, work .*, end .*\)$", text, re.M)
+    assert "fcdcc: insurance: any 2 of 3 shares suffice for all 2 convolutions; no worker" in text
+    assert "no block was done twice" in text
+    assert f"fcdcc: the predictions are in {output}" in text
+    for command in re.findall(r"fcdcc (?:report|verify) [^(]*", said[-1]):
+        again = fcdcc(*shlex.split(command)[1:])
+        assert again.exit_code == 0, again.output
+
+
+def test_the_json_has_the_run_the_output_the_phases_and_the_insurance(
+    done: tuple[Path, Result],
+) -> None:
+    output, result = done
+    found = json.loads(result.stdout)
+    assert found["output"] == str(output)
+    assert list(found["phases"]) == ["start", "plan", "work", "end"]
+    assert found["phases"]["work"] >= found["seconds"] > 0
+    assert found["insured"]["protected"] == found["insured"]["convolutions"] == 2
+    assert found["dashboard"].endswith("/fcdcc")
+    (run,) = json.loads(fcdcc("report", output, "--json").stdout)["runs"]
+    assert run["run"] == found["run"]
+    assert run["state"] == "complete"
+    same = {name: value for name, value in found.items() if name != "phases"}
+    assert {name: run["summary"][name] for name in same} == same
+
+
+def test_the_log_speaks_from_the_first_second(done: tuple[Path, Result]) -> None:
+    _, result = done
+    first, *others = result.stderr.splitlines()
+    assert first == "fcdcc: INFO: loading PyTorch and Dask"
+    for step in ("reading the model", "planning", "starting the cluster", "is done", "run ends"):
+        assert any(step in line for line in others), step
+
+
+def test_a_run_that_finds_nothing_to_do_says_where_everything_is(
+    done: tuple[Path, Result], files: Files
+) -> None:
+    output, _ = done
+    again = fcdcc("run", files.model, files.images, output, *OPTIONS, "--json", "-")
+    assert again.exit_code == 0, again.output
+    assert "complete: 5 blocks, 5 of them before; 0 images in 0 ms" in again.stderr
+    assert f"the predictions are in {output}" in again.stderr
+    assert "insurance" not in again.stderr
+    found = json.loads(again.stdout)
+    assert found["run"] is None
+    assert found["output"] == str(output)
+    assert found["phases"]["work"] == 0
+
+
+def test_the_dashboard_is_there_when_its_address_is_said(files: Files, tmp_path: Path) -> None:
+    opened = Opened()
+    config = job.JobConfig(
+        model=files.model, input=files.images, output=tmp_path / "out.zarr",
+        processes=False, workers=2, dashboard_address=":0",
+    )  # fmt: skip
+    with job.finished_run(config, opened, say=opened.say) as summary:
+        assert opened.pages == {summary.dashboard: 200}
+
+
+def summary(**members: Any) -> Summary:
+    nothing: dict[str, Any] = {
+        "status": "complete", "blocks_total": 10, "blocks_done": 10, "blocks_skipped": 0,
+        "blocks_failed": 0, "images_done": 100, "seconds": 10.0, "images_per_second": 10.0,
+        "groups": 40, "erasures": 0, "decodes": 0, "parity_started": 0, "extra_work": 0.0,
+        "max_condition_number": None, "corrupt_shares": (), "workers_lost": (), "bytes_sent": 0,
+        "fingerprint": "", "version": "1",
+    }  # fmt: skip
+    insured = {"n": 6, "delta": 4, "redundancy": "standby", "convolutions": 20, "protected": 20,
+               "points": 2}  # fmt: skip
+    return Summary(**{**nothing, "insured": insured, **members})
+
+
+def test_lost_workers_and_what_made_up_for_them_are_said() -> None:
+    said = summary(
+        workers_lost=("tcp://a:1",), decodes=1, shares_lost=3, blocks_repeated=1,
+        waiting_saved=12.0, extra_work=0.031,
+    )  # fmt: skip
+    assert (
+        "insurance: any 4 of 6 shares suffice for all 20 convolutions; 1 worker was lost, 1 of 40 "
+        "results were made up from other shares, 3 lost shares were computed again, 1 block was "
+        "done twice, at least 12.0 s of waiting saved, 3.1 % more arithmetic"
+    ) in list(summary_lines(said))
+
+
+def test_without_insurance_no_line_speaks_of_shares() -> None:
+    insured = {"n": 1, "delta": 1, "redundancy": "standby", "convolutions": 1, "protected": 0,
+               "points": 0}  # fmt: skip
+    (line,) = (text for text in summary_lines(summary(insured=insured, groups=0)) if "insur" in text)
+    assert line == (
+        "insurance: none, lost work is computed again; no worker was lost, no block was done "
+        "twice, 0.0 % more arithmetic"
+    )
