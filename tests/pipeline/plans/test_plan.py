@@ -13,10 +13,12 @@ from rich.console import Console
 
 from fcdcc.pipeline import Plan, open_model
 from fcdcc.pipeline.errors import PlanError
+from fcdcc.pipeline.formatting import counted, duration
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.display import print_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
+from support.jobs import fcdcc
 from support.small import SHAPE, Files
 
 OLD_PLANS = sorted((Path(__file__).parent / "data").glob("plan-*.json"))
@@ -116,6 +118,77 @@ def test_the_table_fits_the_terminal(files: Files, width: int) -> None:
     said = " ".join(text.split())
     assert "of 6 workers 2 may be lost at a time" in said
     assert "Plain data-parallel inference takes about" in said
+
+
+def said_of(plan: Plan, **beside: float) -> str:
+    console = Console(file=io.StringIO(), width=10_000)
+    print_plan(plan, console, **beside)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_plan_speaks_of_protection(files: Files) -> None:
+    """What a share computes on the way to a coded convolution is protected with it."""
+    plan = planned(files, split="images", batch=8, n=3, tolerate=1)
+    one, other = plan.layers
+    text = said_of(plan)
+    points = sum(layer.code is not None for layer in (one, other))
+    assert f"All 2 convolutions are protected, checked at {counted(points, 'point')}: any 2" in text
+    assert "Not protected" not in text
+    assert re.search(r"One lost worker costs about .* once, for up to \d+ shares", text)
+    whole = replace(one, code=None, reason="its input has no rows to split: run whole")
+    part = replace(plan, layers=(whole, replace(other, code=other.code or one.code, reason="")))
+    text = said_of(part)
+    assert text.startswith("1 of 2 convolutions are protected, checked at 1 point")
+    assert "Not protected: first: its input has no rows to split: run whole." in text
+
+
+def test_without_redundancy_nothing_is_called_protected(files: Files) -> None:
+    for options in ({"redundancy": "off"}, {"n": 1}):
+        text = said_of(planned(files, **options))
+        assert text.startswith("None of 2 convolutions is protected: lost work is computed again")
+        assert "One lost worker costs" not in text
+
+
+def test_the_option_that_makes_a_run_plain_does_so(files: Files) -> None:
+    plan = planned(files, split="rows", redundancy="eager")
+    assert plan.forecast is not None
+    slow = replace(plan, forecast=replace(plan.forecast, plain_seconds=0.001))
+    text = said_of(slow)
+    (option,) = re.findall(r"plain inference, --n (\d+), is the better choice unless", text)
+    assert "plain inference, n=1, is the better choice unless" in slow._repr_html_()
+    plain = planned(files, n=int(option))
+    assert plain.coded_layers == frozenset()
+    assert "better choice" not in said_of(plain)
+
+
+def test_times_contain_start_and_end(files: Files) -> None:
+    plan = planned(files)
+    assert plan.forecast is not None
+    work = plan.forecast.seconds_of(50, plan.batch)
+    text = said_of(plan, start_and_end_seconds=60.0)
+    whole = re.escape(duration(work + 60))
+    assert re.search(rf"Time: about {whole} for 50 images, of which start and end 1 min 0 s", text)
+    assert re.search(rf"for 50 images with start and end, this plan {whole}", text)
+
+
+def test_the_size_of_a_block_has_a_reason(files: Files) -> None:
+    assert "Blocks: 8 images (as given)" in said_of(planned(files, batch=8))
+    plan = planned(files, split="images")
+    assert f"({plan.batch // plan.delta} for each of {plan.delta} shares)" in said_of(plan)
+    assert re.search(r"Blocks: \d+ images \(\w.*\), \d+ blocks in flight", said_of(planned(files)))
+
+
+def test_a_plan_as_a_page_has_the_model_and_the_images(files: Files, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    result = fcdcc("plan", files.model, files.images, "--html", page, "--workers", 2)
+    assert result.exit_code == 0, result.output
+    text = page.read_text("utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    assert f"<title>Plan for {files.model}</title>" in text
+    assert f"Images: {files.images}" in text
+    assert "of which start and end" in text
+    assert text.count("<tr") == 3
 
 
 def test_what_is_lost_with_workers_and_machines() -> None:

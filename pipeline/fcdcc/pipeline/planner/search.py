@@ -139,7 +139,21 @@ def choose_plan(
     if options.objective == "paper":
         usual = replace(usual, form="gathered")
     plan = _Search(problem, workers, images).best(usual)
+    plan = replace(plan, batch_reason=_batch_reason(problem, plan, usual))
     return plan if note is None else replace(plan, warnings=(*plan.warnings, note))
+
+
+def _batch_reason(problem: PlanningProblem, plan: Plan, usual: Candidate) -> str:
+    """Return why a block has the images that it has, in words."""
+    if problem.options.batch is not None:
+        return "as given"
+    if plan.form == "images" and plan.delta > 1:
+        return f"{plan.part_images} for each of {plan.delta} shares"
+    if plan.batch == MAX_BATCH:
+        return "no more, so that finished work is recorded often"
+    if plan.batch != usual.batch:
+        return "the fastest of some sizes by the forecast"
+    return f"so that no layer's output exceeds {format_bytes(MAX_BLOCK_BYTES)}"
 
 
 def with_forecast(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from math import ceil
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -12,9 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import templates
-from ..formatting import amount, duration, printable
+from ..formatting import amount, counted, duration, printable
+from ..options import with_keywords
 from .forecast import Forecast, LayerForecast
 from .plan import LayerPlan, Plan, Redundancy
+
+_PACKAGE = __name__.rpartition(".")[0]
 
 WIDE_COLUMNS = 100
 """Width of a terminal from which on the table has its widest columns, too."""
@@ -73,13 +77,15 @@ def _layer_line(layer: LayerPlan) -> str:
 def losses(plan: Plan) -> str:
     """Return a sentence on how many shares, workers and machines may be lost at a time."""
     if not plan.coded_layers:
-        return "No layer is coded: the work of a lost worker is computed again."
+        return "Nothing is insured: the work of a lost worker is computed again."
     if plan.redundancy == "off" or not plan.tolerate:
         return (
             "There is no redundancy: layers wait for late shares, and lost shares are computed "
             "again on another worker."
         )
-    said = f"Any {plan.delta} of the {plan.n} shares of a coded layer suffice"
+    points = len(plan.coded_layers)
+    where = "At that point" if points == 1 else f"At each of the {points} points"
+    said = f"{where} any {plan.delta} of {plan.n} shares suffice"
     found = plan.forecast
     if found is None:
         return f"{said}: {plan.tolerate} of them may be lost or late."
@@ -104,22 +110,67 @@ def _number(count: int) -> str:
     return str(count) if count else "none"
 
 
-def comparison(plan: Plan) -> str:
-    """Return how the plan compares with plain data-parallel inference, in a sentence."""
+def one_loss(plan: Plan) -> str:
+    """Return what one lost worker costs, in a sentence; '' if that is not known.
+
+    The others compute parity in place of the shares that it held, one of each block in flight for
+    each share that a worker has of a block.
+    """
+    found = plan.forecast
+    if found is None or not plan.protected_layers or not found.block_seconds:
+        return ""
+    workers = found.workers.count
+    if not found.workers.lost(plan.n, plan.tolerate):
+        return ""
+    held = ceil(plan.n / workers) * plan.in_flight
+    share_seconds = found.block_seconds * workers / plan.delta
+    once = max(share_seconds, held * share_seconds / (workers - 1))
+    said = (
+        f"One lost worker costs about {duration(once)} once, for up to {counted(held, 'share')} "
+        "that others make up"
+    )
+    slower = 100 * (1 / (1 - 1 / workers) - 1)
+    return (
+        f"{said}; if no other takes its place, the rest of the run takes {slower:.0f} % longer, as "
+        "it would without insurance."
+    )
+
+
+PLAIN_OPTION = "--n 1"
+"""What makes a run plain data-parallel inference: each block is one share, and nothing is coded."""
+
+
+def comparison(plan: Plan, start_and_end_seconds: float | None = None) -> str:
+    """Return how the plan compares with plain data-parallel inference, in a sentence.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    start_and_end_seconds
+        What both take beside their work, if that is known.
+    """
     found = plan.forecast
     if found is None:
         return ""
     planned, what = _planned_seconds(plan, found)
     plain = found.plain_seconds
-    said = f"Plain data-parallel inference takes about {duration(plain)} for {what}, this plan "
-    said += duration(planned)
+    beside = 0.0 if found.images is None else start_and_end_seconds or 0.0
+    with_start = " with start and end" if beside else ""
+    said = (
+        f"Plain data-parallel inference takes about {duration(plain + beside)} for {what}"
+        f"{with_start}, this plan {duration(planned + beside)}"
+    )
     if planned <= FREE_RATIO * plain:
-        return f"{said}: redundancy costs nothing while all workers are healthy."
-    if not plan.coded_layers or plan.redundancy == "off" or not plan.tolerate:
-        return f"{said} and tolerates no loss: plain inference is the better choice."
+        if not plan.protected_layers:
+            return f"{said}."
+        return f"{said}: the insurance costs nothing while all workers are healthy."
+    if not plan.protected_layers:
+        better = "" if plan.n == 1 else f": plain inference, {PLAIN_OPTION}, is the better choice"
+        return f"{said} and tolerates no loss{better}."
     return (
-        f"{said}: plain is the better choice unless workers that stall, die or are slow would "
-        f"cost it more than {duration(planned - plain)}."
+        f"{said}: plain inference, {PLAIN_OPTION}, is the better choice unless workers that stall, "
+        f"die or are slow would cost it more than {duration(planned - plain)}."
     )
 
 
@@ -129,15 +180,14 @@ def _planned_seconds(plan: Plan, found: Forecast) -> tuple[float, str]:
         count = found.workers.count * plan.batch
         blocks = found.workers.count * found.bands
         return found.block_seconds * blocks, f"every {count} images"
-    images = "1 image" if found.images == 1 else f"{found.images} images"
-    return found.seconds_of(found.images, plan.batch), images
+    return found.seconds_of(found.images, plan.batch), counted(found.images, "image")
 
 
-def not_coded(plan: Plan) -> Iterator[str]:
-    """Yield, for each reason why convolutions are not coded, a line that names them."""
+def not_protected(plan: Plan) -> Iterator[str]:
+    """Yield, for each reason why convolutions are in no share, a line that names them."""
     reasons: defaultdict[str, list[LayerPlan]] = defaultdict(list)
     for layer in plan.layers:
-        if layer.code is None:
+        if layer.code is None and not layer.is_part_of_next_share:
             reasons[layer.reason].append(layer)
     for reason, layers in reasons.items():
         names = ", ".join(layer.name or str(layer.layer) for layer in layers[:MAX_LAYERS_NAMED])
@@ -146,15 +196,13 @@ def not_coded(plan: Plan) -> Iterator[str]:
         yield f"{names}{more}: {reason}"
 
 
-def _sentences(plan: Plan) -> Iterator[str]:
-    """Yield sentences on tolerated losses, plain inference, uncoded layers, and warnings."""
-    yield losses(plan)
-    compared = comparison(plan)
-    if compared:
-        yield compared
-    missing = list(not_coded(plan))
+def _sentences(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[str]:
+    """Yield sentences on tolerated losses, plain inference, layers in no share, and warnings."""
+    said = (losses(plan), one_loss(plan), comparison(plan, start_and_end_seconds))
+    yield from filter(None, said)
+    missing = list(not_protected(plan))
     if missing:
-        yield "Not coded: " + "; ".join(missing) + "."
+        yield "Not protected: " + "; ".join(missing) + "."
     yield from (f"Note: {warning}." for warning in plan.warnings)
 
 
@@ -244,22 +292,51 @@ def _images(plan: Plan) -> float:
     return plan.batch / (1 if plan.forecast is None else plan.forecast.bands)
 
 
+def protection(plan: Plan) -> str:
+    """Return how many convolutions are protected against lost shares, and where that is checked."""
+    total, protected = len(plan.layers), len(plan.protected_layers)
+    if not total:
+        return "There is no convolution to protect"
+    if not protected:
+        if total == 1:
+            return "The convolution is not protected"
+        return f"None of {total} convolutions is protected"
+    what = f"{protected} of {total} convolutions are"
+    if protected == total:
+        what = "The convolution is" if total == 1 else f"All {total} convolutions are"
+    return f"{what} protected, checked at {counted(len(plan.coded_layers), 'point')}"
+
+
 def _title(plan: Plan) -> str:
-    code = f"{plan.code} code, " if plan.coded_layers else ""
-    block = f"{plan.batch} image" + ("" if plan.batch == 1 else "s")
+    if not plan.protected_layers:
+        return f"{protection(plan)}: lost work is computed again"
+    return f"{protection(plan)}: any {plan.delta} of {plan.n} shares suffice"
+
+
+def _blocks(plan: Plan) -> str:
+    """Return what a block is, and why it has that many images."""
+    block = counted(plan.batch, "image")
     if plan.band is not None:
         block = f"{plan.band} rows of the prediction of {block}"
-    return (
-        f"{len(plan.coded_layers)} of {len(plan.layers)} convolutions coded: {code}n = {plan.n}, "
-        f"δ = {plan.delta}, split by {plan.split}, {block} a block, {plan.in_flight} "
-        f"blocks in flight, {plan.dtype}"
-    )
+    why = f" ({plan.batch_reason})" if plan.batch_reason else ""
+    return f"{block}{why}, {counted(plan.in_flight, 'block')} in flight"
 
 
-def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
+def _code(plan: Plan) -> str:
+    """Return the code, its numbers and how a block is split."""
+    if not plan.coded_layers:
+        return f"none, {plan.dtype}"
+    return f"{plan.code}, n = {plan.n}, δ = {plan.delta}, split by {plan.split}, {plan.dtype}"
+
+
+def _totals(
+    plan: Plan, start_and_end_seconds: float | None = None
+) -> Iterator[tuple[str, str]]:
     """Yield what the network predicts and what the plan costs altogether: names and values."""
     if plan.prediction:
         yield "Prediction", plan.prediction
+    yield "Code", _code(plan)
+    yield "Blocks", _blocks(plan)
     yield "Redundancy", SPARE_SHARES[plan.redundancy]
     found = plan.forecast
     if found is None:
@@ -273,7 +350,7 @@ def _totals(plan: Plan) -> Iterator[tuple[str, str]]:
     image, block = amount(found.block_bytes / batch, "B"), amount(found.block_bytes, "B")
     yield "Sent between workers", f"{image} an image, {block} a block"
     yield "Memory", _memory(found)
-    yield "Time", _time(plan, found)
+    yield "Time", _time(plan, found, start_and_end_seconds)
 
 
 def _parity_work(plan: Plan) -> float:
@@ -296,19 +373,24 @@ def _memory(found: Forecast) -> str:
     return said
 
 
-def _time(plan: Plan, found: Forecast) -> str:
+def _time(plan: Plan, found: Forecast, start_and_end_seconds: float | None) -> str:
     speed = (
         "speeds as measured"
         if found.speeds.source == "measured"
         else "default speeds: --calibrate measures them"
     )
     pace = _images(plan) / found.block_seconds if found.block_seconds else 0.0
-    rate = f"{pace:.0f}" if pace >= 9.95 else f"{pace:.2g}"
-    said = f"{rate} images a second with {found.workers.count} workers ({speed})"
+    rate = f"{pace:,.0f}" if pace >= 9.95 else f"{pace:.2g}"
+    said = f"{rate} images a second with {counted(found.workers.count, 'worker')} ({speed})"
     if found.images is None:
         return said
-    whole = found.seconds_of(found.images, plan.batch)
-    return f"{duration(whole)} for {found.images} images, {said}"
+    work = found.seconds_of(found.images, plan.batch)
+    images = counted(found.images, "image")
+    if start_and_end_seconds is None:
+        return f"{duration(work)} for {images}, {said}"
+    whole = duration(work + start_and_end_seconds)
+    beside = duration(start_and_end_seconds)
+    return f"about {whole} for {images}, of which start and end {beside}; {said}"
 
 
 # ------------------------------------------------------------ terminal and HTML
@@ -332,14 +414,9 @@ def print_plan(
     console.print(_table(plan, console.width))
     if images is not None:
         console.print(f"[bold]Images:[/bold] {escape(images)}", highlight=False)
-    for name, value in _totals(plan):
+    for name, value in _totals(plan, start_and_end_seconds):
         console.print(f"[bold]{name}:[/bold] {_escaped(value)}", highlight=False)
-    if start_and_end_seconds is not None:
-        said = (
-            f"about {duration(start_and_end_seconds)} before the first image and after the last one"
-        )
-        console.print(f"[bold]Start and end:[/bold] {said}", highlight=False)
-    for sentence in _sentences(plan):
+    for sentence in _sentences(plan, start_and_end_seconds):
         console.print(f"\n{_escaped(sentence)}", highlight=False)
 
 
@@ -366,13 +443,36 @@ def _escaped(text: str) -> str:
 
 
 def plan_html(plan: Plan) -> str:
-    """Return a plan as HTML, as notebooks show it."""
-    return templates.render(
-        __name__.rpartition(".")[0],
-        "plan.html",
-        title=_title(plan),
-        columns=COLUMNS,
-        rows=_rows(plan),
-        totals=_totals(plan),
-        sentences=_sentences(plan),
-    )
+    """Return a plan as HTML, as notebooks show it: it names keywords of Python."""
+    values = _html_values(plan, None, None)
+    values["totals"] = [(name, with_keywords(value)) for name, value in values["totals"]]
+    values["sentences"] = [with_keywords(sentence) for sentence in values["sentences"]]
+    return templates.render(_PACKAGE, "plan.html", **values)
+
+
+def plan_page(
+    plan: Plan,
+    model: str,
+    input: str,  # noqa: A002 - what the argument of the command is called
+    images: str | None = None,
+    start_and_end_seconds: float | None = None,
+) -> str:
+    """Return a plan as a page of its own, with the model and the input that it is for.
+
+    ``images`` and ``start_and_end_seconds`` are as for :func:`print_plan`.
+    """
+    values = _html_values(plan, images, start_and_end_seconds)
+    return templates.render(_PACKAGE, "plan_page.html", model=model, input=input, **values)
+
+
+def _html_values(
+    plan: Plan, images: str | None, start_and_end_seconds: float | None
+) -> dict[str, Any]:
+    known = [] if images is None else [("Images", images)]
+    return {
+        "title": _title(plan),
+        "columns": COLUMNS,
+        "rows": list(_rows(plan)),
+        "totals": [*known, *_totals(plan, start_and_end_seconds)],
+        "sentences": list(_sentences(plan, start_and_end_seconds)),
+    }

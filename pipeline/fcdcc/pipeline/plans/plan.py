@@ -194,6 +194,8 @@ class Plan:
         What it costs on the workers that it was made for; None in plans of older versions.
     prediction
         What the network predicts, in words; empty in plans of older versions.
+    batch_reason
+        Why a block has that many images, in words; empty in plans of older versions.
     """
 
     network: str
@@ -215,6 +217,7 @@ class Plan:
     objective: Objective = "time"
     forecast: Forecast | None = None
     prediction: str = ""
+    batch_reason: str = field(default="", compare=False)
 
     # ------------------------------------------------------------------ layers
 
@@ -318,7 +321,7 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that determines the predictions and how they are computed."""
-        decides = replace(self, forecast=None, warnings=(), prediction="")
+        decides = replace(self, forecast=None, warnings=(), prediction="", batch_reason="")
         return hashlib.sha256(decides.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:

@@ -50,6 +50,9 @@ PLAN_OPTIONS = ("n", "tolerate", "code", "split", "batch", "dtype", "objective",
 OVERRIDABLE_OPTIONS = ("redundancy", "in_flight", "verify")
 """Options that a plan contains, and that a run with a saved plan may override."""
 
+OUTPUT_BATCH = "as in the output, which goes on with its blocks"
+"""Why a block has so many images in a run that continues an output."""
+
 MAX_PLAN_BYTES = 64 * 2**20
 
 
@@ -314,13 +317,15 @@ def _plan_for(
         plan = Plan.from_json(str(stored.plan))
         if _still_fits(plan, config, source, workers):
             check_plan(plan, network)
-            return plan.with_run_options(config.redundancy, config.in_flight, config.verify)
+            plan = plan.with_run_options(config.redundancy, config.in_flight, config.verify)
+            return replace(plan, batch_reason=OUTPUT_BATCH)
         band = stored.arrays[0].band
         config = config.model_copy(update={"batch": stored.batch, "band": band})
-    return choose_plan(
+    plan = choose_plan(
         network, source.image_shape, config, source.images, workers.workers, workers.speeds(),
         in_bands=stored is None or band is not None,
     )  # fmt: skip
+    return plan if stored is None else replace(plan, batch_reason=OUTPUT_BATCH)
 
 
 def _saved_plan(path: str, network: Network, source: ImageSource) -> Plan:
