@@ -237,9 +237,9 @@ class PlanOptions(_Options):
         "for one share more than needed and check every layer. If shares contradict each other, "
         "the block is computed again with all n shares, and wrong ones are left out",
     )
-    batch: int | None = Field(None, ge=1, le=MAX_BATCH, description="images per block")
+    batch: int | None = Field(None, ge=1, le=MAX_BATCH, description="images per block  [default: planned]")
     limit: int | None = Field(
-        None, ge=1, le=MAX_IMAGES, description="use only this many images, from the first on"
+        None, ge=1, le=MAX_IMAGES, description="use only this many images, from the first on  [default: all]"
     )
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="data type of the computation"
@@ -256,17 +256,19 @@ class PlanOptions(_Options):
         "storage (FCDCC, section V), with every layer gathered on one worker",
     )
     memory: Bytes | None = Field(
-        None, description="memory per worker, such as 4GB; a plan that needs more is refused"
+        None,
+        description="memory per worker, such as 4GB; a plan that needs more is refused  [default: "
+        "from the workers]",
     )
     in_flight: int | None = Field(
-        None, ge=1, le=MAX_IN_FLIGHT, description="blocks computed at a time"
+        None, ge=1, le=MAX_IN_FLIGHT, description="blocks computed at a time  [default: planned]"
     )
     band: int | None = Field(
         None,
         ge=1,
         le=MAX_ROWS,
         description="rows of a dense prediction per block, for images that are too large to "
-        "compute whole",
+        "compute whole  [default: planned]",
     )
     calibrate: bool = Field(
         False, description="measure the workers' speed for this plan, and save it for later plans"
@@ -274,7 +276,7 @@ class PlanOptions(_Options):
     input_array: Names | None = Field(
         None,
         description="name of the image array in a group; several, separated by commas or given one "
-        "by one, are stacked as channels",
+        "by one, are stacked as channels  [default: image, or the only array]",
     )
     channels: Names | None = Field(
         None,
@@ -287,10 +289,14 @@ class PlanOptions(_Options):
         "divide integers by the largest of their type; a number: divide by it",
     )
     mean: Numbers | None = Field(
-        None, description="subtracted from the scaled values: one number, or one per channel"
+        None,
+        description="subtracted from the scaled values: one number, or one per channel  [default: "
+        "as the model file says, else none]",
     )
     std: Numbers | None = Field(
-        None, description="divides the values after that: one number, or one per channel"
+        None,
+        description="divides the values after that: one number, or one per channel  [default: as "
+        "the model file says, else none]",
     )
 
     head: HeadKind | None = Field(
@@ -403,7 +409,8 @@ class JobConfig(PlanOptions):
         "process, as far as memory allows",
     )
     processes: bool = Field(
-        True, description="local workers are processes, or threads of this process"
+        True,
+        description="local workers are processes, or threads of this process  [default: processes]",
     )
     threads_per_worker: int = Field(
         1, ge=1, le=MAX_THREADS, description="tasks that a local worker runs at a time"
@@ -422,7 +429,9 @@ class JobConfig(PlanOptions):
     restart: bool = Field(
         False, description="if OUTPUT belongs to another job, rename it and start a new one"
     )
-    progress: bool | None = Field(None, description="show a progress bar")
+    progress: bool | None = Field(
+        None, description="show a progress bar  [default: on a terminal]"
+    )
 
     @field_validator("store")
     @classmethod

@@ -83,4 +83,6 @@ def _leaves(prefix: str, fields: Mapping[str, Json]) -> Iterator[tuple[str, str]
 def _shown(text: str | None) -> str:
     if text is None:
         return "absent"
+    if text == "null":
+        return "nothing"
     return text if len(text) <= 60 else text[:57] + "..."

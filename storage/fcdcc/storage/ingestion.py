@@ -348,7 +348,8 @@ class _Update:
         pages = held.pages if wanted.pages is None else wanted.pages
         options = replace(held, form=form, by_folder=by_folder, pages=pages)
         if options.identity != held.identity:
-            differences = "; ".join(options.identity.differences(held.identity))
+            found = options.identity.differences(held.identity)
+            differences = "; ".join(line.removeprefix("form.") for line in found)
             raise OutputError(
                 f"{place} was made with other options ({differences}): choose another folder"
             )

@@ -80,3 +80,40 @@ def test_an_unknown_command_is_one_clear_line_and_code_2() -> None:
     assert result.exit_code == 2
     assert "rum" in result.stderr
     assert "Traceback" not in result.output
+
+
+def wrong(*command: object) -> tuple[str, set[str]]:
+    """Return what a command that fails says, and the modules that it imports before."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "fcdcc.pipeline", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    lines = done.stderr.splitlines()
+    said = [line for line in lines if not line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines if line not in said}
+    return "\n".join(said), imported
+
+
+def test_a_wrong_file_is_found_before_anything_slow(files: Files, tmp_path: Path) -> None:
+    """Importing PyTorch takes seconds, in which a wrong name should be known."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "cat.jpg").write_bytes(b"\xff\xd8")
+    said, imported = wrong("run", files.model, pictures, tmp_path / "out.zarr")
+    assert "fcdcc ingest FOLDER OUT.zarr" in said
+    assert not imported & {"torch", "zarr", "distributed"}
+    for command, message in (
+        (["plan", files.images, files.model], "it is a folder; expected a file written by"),
+        (["run", files.model, tmp_path / "none.zarr", "out"], "none.zarr cannot be opened as a"),
+        (["plan", tmp_path / "none.pt2", files.images], "none.pt2: no such file; expected"),
+        (
+            ["run", files.model, files.images, "out", "--classes", tmp_path / "names.txt"],
+            "names.txt: there is no such file",
+        ),
+    ):
+        result = fcdcc(*command)
+        assert result.exit_code == 2
+        assert message in result.stderr

@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
+import pytest
 from click.testing import CliRunner
 
 from fcdcc.pipeline.cli import main
@@ -29,6 +31,28 @@ def test_help_shows_the_common_options_first() -> None:
         assert titles == [*OPTION_GROUPS, OTHER_OPTIONS]
         assert re.search(r"Common options:\n +--config", shown)
         assert re.search(r"Other options:\n +-h, --help", shown)
+
+
+@pytest.mark.parametrize("command", ["ingest", "export"])
+def test_help_of_other_commands_has_groups_with_every_option(command: str) -> None:
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    shown = CliRunner().invoke(main, [command, "--help"]).output
+    before, _, rest = shown.partition(f"{OTHER_OPTIONS}:")
+    assert before.count(":\n  --") >= 4
+    assert "--" not in rest.replace("-h, --help", "")
+    for param in found.params:
+        assert param.param_type_name == "argument" or param.opts[0] in before
+
+
+def test_help_says_what_happens_without_an_option() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["run", "--help"]).output.split())
+    for option, default in (
+        ("--batch", "planned"), ("--limit", "all"), ("--in-flight", "planned"),
+        ("--memory", "from the workers"), ("--progress / --no-progress", "on a terminal"),
+        ("--processes / --threads", "processes"), ("--dtype", "float32"), ("--n", "auto"),
+    ):  # fmt: skip
+        assert re.search(rf"{option} [^\]]*\[default: {default}\]", shown), option
 
 
 def test_the_template_is_a_job_file_with_every_option(tmp_path: Path) -> None:

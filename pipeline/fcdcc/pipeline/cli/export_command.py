@@ -22,6 +22,7 @@ from ..options import shown_value
 from ..stored_forms import read_class_names
 from .click_adapter import NumbersType
 from .ingest_command import MAX_PIXELS, SizeType
+from .option_groups import GroupedCommand
 
 MAX_NAMES_SHOWN = 3
 
@@ -46,7 +47,19 @@ class _ShapeType(click.ParamType[tuple[int, ...]]):
         return tuple(sizes)
 
 
-@click.command()
+EXPORT_GROUPS = {
+    "The network": ("weights", "random_weights", "chosen"),
+    "The images that it takes": ("input_shape", "free_size"),
+    "Stored in the file": (
+        *("size", "fit", "resize", "interpolation", "channel_order", "white", "mean", "std"),
+        *("classes", "head"),
+    ),
+    "Result": ("as_json",),
+}
+"""The options of each group."""
+
+
+@click.command(cls=GroupedCommand, groups=EXPORT_GROUPS)
 @click.argument("name")
 @click.argument("output", metavar="MODEL.pt2")
 @click.option(

@@ -19,6 +19,7 @@ from ..errors import OptionError
 from ..formatting import counted, printable
 from ..monitoring.progress import show_count
 from ..options import MAX_THREADS, shown_value
+from .option_groups import GroupedCommand
 
 _SIZE = re.compile(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?")
 MAX_PIXELS = 2**30
@@ -49,7 +50,16 @@ class SizeType(click.ParamType[tuple[int, int]]):
         return size
 
 
-@click.command()
+INGEST_GROUPS = {
+    "Common options": ("model", "size", "fit", "labels", "progress", "as_json"),
+    "How pictures become images": ("resize", "interpolation", "colour", "depth", "pages"),
+    "Which files come in": ("bad", "remove_missing", "follow_links", "max_pixels"),
+    "Computation": ("threads",),
+}
+"""The options of each group, the most common first."""
+
+
+@click.command(cls=GroupedCommand, groups=INGEST_GROUPS)
 @click.argument("folder")
 @click.argument("output", metavar="OUT.zarr")
 @click.option(

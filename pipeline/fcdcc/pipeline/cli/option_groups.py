@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -41,7 +41,19 @@ COMMENT_WIDTH = 78
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows its options in groups."""
+    """A command whose help shows its options in groups.
+
+    Parameters
+    ----------
+    groups
+        The names of the options of each group, by its title; by default those of jobs.
+    """
+
+    def __init__(
+        self, *args: Any, groups: Mapping[str, Sequence[str]] = OPTION_GROUPS, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._groups = groups
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options of each group below its name."""
@@ -50,7 +62,7 @@ class GroupedCommand(click.Command):
             record = param.get_help_record(ctx)
             if isinstance(param, click.Option) and record is not None and param.name is not None:
                 rows[param.name] = record
-        for title, names in OPTION_GROUPS.items():
+        for title, names in self._groups.items():
             found = [rows.pop(name) for name in names if name in rows]
             if found:
                 with formatter.section(title):

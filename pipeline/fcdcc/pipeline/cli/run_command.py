@@ -14,6 +14,7 @@ from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
 from .command_output import check_can_write, log_to_stderr, write_result
+from .early_checks import check_files
 from .job_file import read_options
 from .option_groups import GroupedCommand, job_file_template
 from .process_exit import ExitCode
@@ -48,6 +49,7 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     command = CommandOptions.of(**options.command)
     log_to_stderr(command.log_level, command.log_format)
     job = JobConfig.of(**options.job)
+    check_files(job)
     if command.json_file is not None:
         check_can_write(command.json_file)
     logger.info("loading PyTorch and Dask")

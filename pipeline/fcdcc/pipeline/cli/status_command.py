@@ -36,8 +36,9 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
         click.echo(json.dumps({**found.to_dict(), "running": running}, indent=2))
     else:
         click.echo(
-            f"{found.status}: {found.blocks_done} of {found.blocks_total} blocks done "
-            f"({found.images_done} of {found.images} images), {found.blocks_missing} missing, "
+            f"{found.status}: {found.blocks_done:,} of {counted(found.blocks_total, 'block')} done "
+            f"({found.images_done:,} of {counted(found.images, 'image')}), {found.blocks_missing:,} "
+            f"missing, "
             f"{found.blocks_failed} failed"
         )
         if found.blocks_provisional:
@@ -63,9 +64,9 @@ def _current_run_line(running: dict[str, Any]) -> str:
     left = running["seconds_left"]
     parts = [
         f"{counted(running['blocks_in_flight'], 'block')} in flight",
-        f"{running['images_per_second']:.0f} images/s",
+        f"{running['images_per_second']:,.0f} images/s",
         *([f"about {duration(left)} left"] if left is not None else []),
-        f"{running['erasures']:.0f} shares not waited for",
+        counted(int(running["erasures"]), "share") + " not waited for",
         f"{percent(running['extra_work'])} extra work",
     ]
     return f"run {running['run']} is going on since {running['since']}: {', '.join(parts)}"

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
+from ..formatting import counted
 from .drawing import render
 
 LINE_SECONDS = 10.0
@@ -72,17 +73,17 @@ class RunProgress:
         return left * self.seconds / self.blocks_done if self.blocks_done else None
 
     def __str__(self) -> str:
-        parts = [f"{self.images_per_second:.0f} images/s"]
+        parts = [f"{self.images_per_second:,.0f} images/s"]
         if self.erasures:
-            parts.append(f"{self.erasures} shares not waited for")
+            parts.append(counted(self.erasures, "share") + " not waited for")
         if self.extra_work >= 0.005:
             parts.append(f"{100 * self.extra_work:.0f} % extra work")
         if self.workers_lost:
-            parts.append(f"{self.workers_lost} workers lost")
+            parts.append(counted(self.workers_lost, "worker") + " lost")
         if self.corrupt_shares:
-            parts.append(f"{self.corrupt_shares} wrong shares")
+            parts.append(counted(self.corrupt_shares, "wrong share"))
         if self.blocks_failed:
-            parts.append(f"{self.blocks_failed} blocks failed")
+            parts.append(counted(self.blocks_failed, "block") + " failed")
         if self.slow:
             parts.append(f"slow: {self.slow}")
         return ", ".join(parts)
@@ -148,7 +149,7 @@ class _Lines(Quiet):
 
     def advance(self, advance: RunProgress) -> None:
         done = advance.blocks_done + advance.blocks_skipped
-        line = f"{done} of {advance.blocks_total} blocks, {advance}{_left(advance)}"
+        line = f"{done} of {counted(advance.blocks_total, 'block')}, {advance}{_left(advance)}"
         self._limit.call(lambda: self._console.print(line), now=done == advance.blocks_total)
 
 

@@ -507,8 +507,9 @@ class _JobRun:
             before, left = left, [b for b in pending if not done[b] and b not in failed]
             futile_reconnects = 0 if len(left) < len(before) else futile_reconnects + 1
             logger.warning(
-                "going on with %d workers: %d blocks are left", self._cluster.workers, len(left)
-            )
+                "going on with %s: %s left", counted(self._cluster.workers, "worker"),
+                counted(len(left), "block is", "blocks are"),
+            )  # fmt: skip
             # A scheduler that was not gone may still have tasks of the old run id.
             self._id = _new_run_id()
 
@@ -536,8 +537,9 @@ class _JobRun:
             self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)
         logger.info(
-            "run %s begins: %d of %d blocks are to be computed, %d images each, %d at a time",
-            self._id, len(pending), self._store.layout.blocks, plan.batch, plan.in_flight,
+            "run %s begins: %d of %s to be computed, %s each, %d at a time", self._id, len(pending),
+            counted(self._store.layout.blocks, "block is", "blocks are"),
+            counted(plan.batch, "image"), plan.in_flight,
         )  # fmt: skip
         band_plan = None if plan.band is None else self._band_plan
         began = time.monotonic()
@@ -761,9 +763,9 @@ def _warn_of_few_workers(plan: Plan, workers: int) -> None:
     if plan.coded_layers and 0 < workers < plan.n:
         each = ceil(plan.n / workers)
         logger.warning(
-            "%d workers for n = %d shares: one worker holds up to %d shares of a layer, so %d of "
+            "%s for n = %d shares: one worker holds up to %d shares of a layer, so %d of "
             "the workers may be lost at a time; start %d workers to use --tolerate %d in full",
-            workers, plan.n, each, WorkerPool(workers).lost(plan.n, plan.tolerate), plan.n,
+            counted(workers, "worker"), plan.n, each, WorkerPool(workers).lost(plan.n, plan.tolerate), plan.n,
             plan.tolerate,
         )  # fmt: skip
 
@@ -774,7 +776,7 @@ def _log_given_up_blocks(progress: RunProgress) -> None:
     left = progress.blocks_total - ended
     if left:
         logger.error(
-            "%d blocks are left: none could be made, and %d of them killed every worker that ran "
+            "%s left: none could be made, and %d of them killed every worker that ran "
             "them, even alone; use a smaller --batch, or workers with more memory",
-            left, MAX_DEADLY_BLOCKS,
+            counted(left, "block is", "blocks are"), MAX_DEADLY_BLOCKS,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from fcdcc.storage import inspect_output
 from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
 
-from ...formatting import amount, duration, percent
+from ...formatting import amount, counted, duration, percent
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, recorded_groups, recorded_shares
 
@@ -323,8 +323,8 @@ def showable(report: OutputReport, show: Callable[[OutputReport], object]) -> Ou
     runs = tuple(run for run in report.runs if _can_show(show, replace(report, runs=(run,))))
     if len(runs) < len(report.runs):
         logger.warning(
-            "%d runs are left out: their journals do not hold what a run writes",
-            len(report.runs) - len(runs),
+            "%s left out: what their journals hold is not what a run writes",
+            counted(len(report.runs) - len(runs), "run is", "runs are"),
         )
     return replace(report, runs=runs)
 

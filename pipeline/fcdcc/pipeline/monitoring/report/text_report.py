@@ -8,7 +8,7 @@ from rich import box, markup
 from rich.console import Console
 from rich.table import Table
 
-from ...formatting import count, duration, percent, printable, rounded, times
+from ...formatting import count, counted, duration, percent, printable, rounded, times
 from ..stragglers import WorkerView, verdict
 from .recorded_run import OutputReport, RecordedRun
 
@@ -38,8 +38,8 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
         console.width = max(console.width, NO_TERMINAL_COLUMNS)
     status = report.status
     console.print(
-        f"[bold]{escape(report.output)}[/bold]: {status.blocks_done} of {status.blocks_total} "
-        f"blocks done, {status.blocks_missing} missing, {status.blocks_failed} failed",
+        f"[bold]{escape(report.output)}[/bold]: {status.blocks_done} of {counted(status.blocks_total, 'block')} "
+        f"done, {status.blocks_missing} missing, {status.blocks_failed} failed",
         highlight=False,
     )
     if not report.runs:
@@ -66,8 +66,8 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
 def conclusion(run: RecordedRun) -> Iterator[str]:
     """Yield sentences that sum up a run: speed, end, erasures, saved waiting, slow workers."""
     yield (
-        f"{count(run.number('images_done') or 0)} images in {duration(run.seconds)}, "
-        f"{run.images_per_second:,.1f} a second, with {run.about['workers']} workers."
+        f"{counted(int(run.number('images_done') or 0), 'image')} in {duration(run.seconds)}, "
+        f"{run.images_per_second:,.1f} a second, with {counted(int(run.about['workers']), 'worker')}."
     )
     if run.error:
         yield f"It ended with an error: {run.error}."
@@ -78,8 +78,8 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     if not groups:
         return
     sentence = (
-        f"{count(erasures)} shares were not waited for; {count(decodes)} of {count(groups)} groups "
-        "were decoded"
+        f"{counted(int(erasures), 'share was', 'shares were')} not waited for; {count(decodes)} of "
+        f"{counted(int(groups), 'group was', 'groups were')} decoded"
     )
     tail = run.tail(0.99)
     if tail is not None and tail[1] > MIN_TAIL_RATIO * tail[0]:
