@@ -49,6 +49,17 @@ class Code:
         which shares there are; then :meth:`is_decodable` computes a rank.
 
     Two codes are equal if their names and matrices are.
+
+    Examples
+    --------
+    >>> from fcdcc.coding import make_code
+    >>> code = make_code("systematic", n=6, k_a=4, k_b=1)
+    >>> code.n, code.recovery_threshold, code.tolerance
+    (6, 4, 2)
+    >>> code.is_decodable([0, 2, 4, 5]), code.is_decodable([0, 1, 2])
+    (True, False)
+    >>> code.condition_number([0, 1, 2, 3])
+    1.0
     """
 
     name: str

@@ -51,6 +51,15 @@ class Decoder:
         The rows that these are computed from, ascending.
     matrix
         (len(solved), len(rows)) float64: solved products = matrix @ rows.
+
+    Examples
+    --------
+    >>> from fcdcc.coding import make_code
+    >>> decoder = make_code("replication", n=4, k_a=2, k_b=1).decoder([1, 2])
+    >>> decoder.survivors
+    (1, 2)
+    >>> len(decoder.copied) + len(decoder.solved)
+    2
     """
 
     survivors: tuple[int, ...]

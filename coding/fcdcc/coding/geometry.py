@@ -48,6 +48,12 @@ class ConvGeometry:
     ------
     GeometryError
         If the numbers do not fit together.
+
+    Examples
+    --------
+    >>> geometry = ConvGeometry.of((1, 3, 32, 32), (8, 3, 3, 3), stride=2, padding=1)
+    >>> geometry.output_spatial, geometry.multiply_adds
+    ((16, 16), 55296)
     """
 
     in_channels: int

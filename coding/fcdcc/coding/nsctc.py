@@ -54,6 +54,23 @@ class CodedConv:
         The code of its shares.
     split
         Whether the code's input parts are runs of output rows, or of the block's images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fcdcc.coding import ConvGeometry, make_code
+    >>> x, weight = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3)
+    >>> code = make_code("systematic", n=6, k_a=4, k_b=1)
+    >>> layer = CodedConv(ConvGeometry.of(x.shape, weight.shape), code)
+    >>> shares = {
+    ...     share: layer.convolve(
+    ...         layer.encode_input(x, share), layer.encode_filters(weight, share), share
+    ...     )
+    ...     for share in (0, 2, 4, 5)
+    ... }
+    >>> y = layer.decode(shares, batch=2)
+    >>> torch.allclose(y, torch.nn.functional.conv2d(x, weight), atol=1e-4)
+    True
     """
 
     geometry: ConvGeometry

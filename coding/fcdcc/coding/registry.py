@@ -27,7 +27,13 @@ BUILDERS: dict[str, Callable[..., Code]] = {
 
 
 def code_names() -> tuple[str, ...]:
-    """Return the names of all codes."""
+    """Return the names of all codes.
+
+    Examples
+    --------
+    >>> "systematic" in code_names()
+    True
+    """
     return tuple(sorted(BUILDERS))
 
 

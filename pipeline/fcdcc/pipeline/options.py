@@ -6,13 +6,15 @@ and the keyword in Python. Field descriptions are the help texts of the command 
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from inspect import Parameter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args
 
 from dask.utils import parse_bytes
 from pydantic import (
@@ -26,6 +28,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from fcdcc.coding.errors import FcdccError
 
@@ -237,9 +240,14 @@ class PlanOptions(_Options):
         "for one share more than needed and check every layer. If shares contradict each other, "
         "the block is computed again with all n shares, and wrong ones are left out",
     )
-    batch: int | None = Field(None, ge=1, le=MAX_BATCH, description="images per block  [default: planned]")
+    batch: int | None = Field(
+        None, ge=1, le=MAX_BATCH, description="images per block  [default: planned]"
+    )
     limit: int | None = Field(
-        None, ge=1, le=MAX_IMAGES, description="use only this many images, from the first on  [default: all]"
+        None,
+        ge=1,
+        le=MAX_IMAGES,
+        description="use only this many images, from the first on  [default: all]",
     )
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="data type of the computation"
@@ -365,8 +373,70 @@ class PlanOptions(_Options):
         return self.shares - self.tolerate
 
 
+class PlanKeywords(TypedDict, total=False):
+    """The options of :class:`PlanOptions` as keywords, as type checkers and editors see them."""
+
+    n: int | Literal["auto"]
+    tolerate: int | Literal["auto"]
+    code: CodeName
+    split: Literal["auto", "rows", "images"]
+    redundancy: Literal["eager", "standby", "off"]
+    verify: Literal["off", "spare", "all"]
+    batch: int | None
+    limit: int | None
+    dtype: Literal["float32", "float64"]
+    engine: Literal["auto", "eager", "fused"]
+    objective: Literal["time", "paper"]
+    memory: int | str | None
+    in_flight: int | None
+    band: int | None
+    calibrate: bool
+    input_array: str | Sequence[str] | None
+    channels: int | str | Sequence[int | str] | None
+    scale: float | Literal["auto", "none", "max"]
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    head: HeadKind | None
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def shows_options(function: Function) -> Function:
+    """Have ``help`` and notebooks show the options of a function as keywords with their defaults.
+
+    Type checkers know them from :class:`PlanKeywords`. An option that is not given is not passed
+    on, so the function can tell which are.
+    """
+    signature = inspect.signature(function)
+    named = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    types = PlanKeywords.__annotations__
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=types[name])
+        for name, field in PlanOptions.model_fields.items()
+    ]
+    shown: Any = function
+    shown.__signature__ = signature.replace(parameters=[*named, *options])
+    return function
+
+
 class JobConfig(PlanOptions):
-    """A job: its model, images and output, and how to run it."""
+    """A job: its model, images and output, and how to run it.
+
+    Raises
+    ------
+    OptionError
+        If an option is invalid; the message names each, what was given and what was expected.
+
+    Examples
+    --------
+    >>> job = JobConfig(model="model.pt2", input="images.zarr", output="out.zarr", workers=4)
+    >>> job.workers, job.n, job.dtype
+    (4, 'auto', 'float32')
+    >>> JobConfig(model="model.pt2", input="images.zarr", output="out.zarr", batch=0)
+    Traceback (most recent call last):
+    fcdcc.pipeline.errors.OptionError: batch was given as 0: input should be greater than or ...
+    """
 
     model: Place = Field(description="a .pt2 file")
     input: Place = Field(description="a Zarr array or group: path or URL")
@@ -429,9 +499,7 @@ class JobConfig(PlanOptions):
     restart: bool = Field(
         False, description="if OUTPUT belongs to another job, rename it and start a new one"
     )
-    progress: bool | None = Field(
-        None, description="show a progress bar  [default: on a terminal]"
-    )
+    progress: bool | None = Field(None, description="show a progress bar  [default: on a terminal]")
 
     @field_validator("store")
     @classmethod
@@ -545,3 +613,13 @@ class CommandOptions(_Options):
     log_format: LogFormat = Field(
         "text", description="text: lines to read; json: one JSON object per line"
     )
+
+
+def _with_options(doc: str, fields: Mapping[str, FieldInfo]) -> str:
+    """Return a docstring with options as its parameters, before its errors."""
+    listed = [f"{name}\n    {field.description}" for name, field in fields.items()]
+    head, raises, rest = inspect.cleandoc(doc).partition("Raises\n")
+    return "\n".join([f"{head}Parameters", "----------", *listed, "", raises + rest, ""])
+
+
+JobConfig.__doc__ = _with_options(JobConfig.__doc__ or "", JobConfig.model_fields)

@@ -87,9 +87,12 @@ def test_a_run_on_processes_leaves_nothing_behind_and_prints_little(
     # This waits for all processes that have the pipe open.
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    of_images, of_run = said.splitlines()
-    assert of_images.startswith("fcdcc: images: ")
-    assert of_run.startswith("fcdcc: complete")
+    starts = ("the dashboard is at ", "images: ", "complete: ", "time: ", "insurance: ", "the pred",
+              "next: ")  # fmt: skip
+    lines = said.splitlines()
+    assert len(lines) == len(starts)
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(f"fcdcc: {start}")
     deadline = time.monotonic() + 30
     while in_session(process.pid) and time.monotonic() < deadline:  # some end a moment later
         time.sleep(0.01)

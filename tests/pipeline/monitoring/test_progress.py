@@ -31,7 +31,7 @@ def test_a_line_says_everything() -> None:
     assert HALF.images_per_second == 2.0
     assert HALF.seconds_left == 25.0
     assert str(HALF) == (
-        "2 images/s, 3 shares not waited for, 5 % extra work, 1 workers lost, "
+        "2 images/s, 3 shares not waited for, 5 % extra work, 1 worker lost, "
         "slow: tcp://a:1 (silent for 2.0 s)"
     )
 

@@ -158,7 +158,7 @@ def test_the_option_that_makes_a_run_plain_does_so(files: Files) -> None:
     (option,) = re.findall(r"plain inference, --n (\d+), is the better choice unless", text)
     assert "plain inference, n=1, is the better choice unless" in slow._repr_html_()
     plain = planned(files, n=int(option))
-    assert plain.coded_layers == frozenset()
+    assert (plain.n, plain.protected_layers) == (1, frozenset())
     assert "better choice" not in said_of(plain)
 
 

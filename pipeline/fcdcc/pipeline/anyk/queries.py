@@ -94,6 +94,9 @@ def anyk_report(client: Client, run: str, *, timeline: bool = True) -> Report:
         The run id in the task keys; '' for keys that have none.
     timeline
         Whether to include one record per share and per group, which may be many.
+
+    >>> anyk_report(client, "1f3a")["workers_lost"]  # client: a distributed.Client
+    []
     """
     nothing: Report = {
         "counters": {},
@@ -113,6 +116,11 @@ def anyk_alive(client: Client) -> dict[str, int]:
     """Return how many groups, shares, nodes, blocks, tasks and ``doubles`` the plugin knows.
 
     ``doubles`` are backup tasks. Empty if the plugin is not installed.
+
+    >>> from fcdcc.pipeline.anyk import AnyKPlugin
+    >>> _ = client.register_plugin(AnyKPlugin())  # client: a distributed.Client
+    >>> anyk_alive(client)["groups"]
+    0
     """
     alive: dict[str, int] = _call(client, ALIVE) or {}
     return alive
@@ -147,7 +155,10 @@ def anyk_waiting(client: Client, run: str) -> list[WaitingTask] | None:
 
 
 def anyk_forget(client: Client, run: str) -> None:
-    """Drop the history of a run."""
+    """Drop the history of a run.
+
+    >>> anyk_forget(client, "1f3a")  # client: a distributed.Client
+    """
     _call(client, FORGET, run=run)
 
 

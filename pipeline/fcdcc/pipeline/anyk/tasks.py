@@ -38,7 +38,14 @@ from .state_machine.events import Readiness, is_ready
 
 
 class AnyKError(FcdccError, ValueError):
-    """An any-k node whose shares, threshold and positions do not fit together."""
+    """An any-k node whose shares, threshold and positions do not fit together.
+
+    Examples
+    --------
+    >>> any_k("sum", sum, ["a", "b"], 3)
+    Traceback (most recent call last):
+    fcdcc.pipeline.anyk.tasks.AnyKError: ...
+    """
 
 
 class _Marker(Enum):
@@ -66,6 +73,13 @@ class BackedUpTask(Task):
         As of any task.
     backup
         The other task, under any key; None if a backup is the same task again.
+
+    Examples
+    --------
+    >>> from dask._task_spec import Task, TaskRef
+    >>> half = BackedUpTask("half", max, TaskRef("a"), 1, backup=Task("again", max, 2, 1))
+    >>> half.backup()
+    2
     """
 
     backup: Task | None
@@ -85,7 +99,14 @@ class BackedUpTask(Task):
 
 
 class Share(BackedUpTask):
-    """A task that Dask's optimisations neither rename nor merge with its neighbours."""
+    """A task that Dask's optimisations neither rename nor merge with its neighbours.
+
+    Examples
+    --------
+    >>> share = Share("a", pow, 2, 3)
+    >>> share(), share.block_fusion
+    (8, True)
+    """
 
     __slots__ = ()
 
@@ -132,6 +153,14 @@ class AnyK(Task):
     AnyKError
         If there are no shares, if two positions name the same task, or if ``enough``,
         ``own``, ``standby``, ``seats`` or ``plain`` do not fit the positions.
+
+    Examples
+    --------
+    >>> from dask.threaded import get
+    >>> graph = {key: Share(key, abs, -1) for key in ("a", "b", "c")}
+    >>> graph["total"] = AnyK("total", len, {0: "a", 1: "b", 2: "c"}, 2)
+    >>> get(graph, "total")  # without the plugin it waits for all
+    3
     """
 
     positions: tuple[int, ...]

@@ -94,6 +94,10 @@ def wanted() -> Callable[[], bool]:
 
     Call ``wanted`` at the start of a task, and the function that it returns between slices, from
     any thread. Outside a Dask worker the function always returns True.
+
+    >>> still_wanted = wanted()
+    >>> still_wanted()
+    True
     """
     try:
         worker = get_worker()
@@ -115,6 +119,11 @@ def abandonable() -> Iterator[None]:
     ------
     Reschedule
         In place of :class:`fcdcc.coding.errors.Abandoned`.
+
+    >>> with abandonable():
+    ...     raise Abandoned("nobody needs it")
+    Traceback (most recent call last):
+    distributed.exceptions.Reschedule
     """
     try:
         yield

@@ -34,7 +34,8 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
 
     For every convolution the plan shows how it is coded and what that costs; then the totals,
     how many shares and workers may be lost and what that costs, and when plain data-parallel
-    inference would be faster. With --json FILE the plan is saved, and fcdcc run --plan FILE uses it.
+    inference would be faster. With --json FILE the plan is saved, and fcdcc run --plan FILE uses
+    it.
     """
     options = read_options(config, flags)
     command = CommandOptions.of(**options.command)

@@ -37,9 +37,8 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
     else:
         click.echo(
             f"{found.status}: {found.blocks_done:,} of {counted(found.blocks_total, 'block')} done "
-            f"({found.images_done:,} of {counted(found.images, 'image')}), {found.blocks_missing:,} "
-            f"missing, "
-            f"{found.blocks_failed} failed"
+            f"({found.images_done:,} of {counted(found.images, 'image')}), "
+            f"{found.blocks_missing:,} missing, {found.blocks_failed:,} failed"
         )
         if found.blocks_provisional:
             made = counted(found.blocks_provisional, "block was made", "blocks were made")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 
 from ..errors import ModelError, bad_values_refused, one_line
+from ..formatting import counted
 from .description import DESCRIPTION_RECORD, ModelDescription
 from .importer import import_network
 from .network import ConvStage, Network, Stage, Step, network_fingerprint
@@ -41,8 +43,14 @@ class Model:
         What the file says about the network beside its graph, such as how images are prepared;
         None if it says nothing.
 
-    Its text is that of its network. Other processes receive it by pickle; they need neither the
-    file nor ``torch.export``.
+    ``print`` shows its source and its network. Other processes receive it by pickle; they need
+    neither the file nor ``torch.export``.
+
+    Examples
+    --------
+    >>> model = open_model("model.pt2")
+    >>> model
+    <Model model.pt2: (n, 3, 16, 16) to (n, 10), 2 convolutions, 21,298 parameters>
     """
 
     network: Network
@@ -63,6 +71,41 @@ class Model:
     def __str__(self) -> str:
         return f"{self.source}: {self.network}"
 
+    def __repr__(self) -> str:
+        name = self.source.rstrip("/").rpartition("/")[2]
+        return f"<Model {name}: {', '.join(self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a line for each fact."""
+        from ..templates import render  # workers show nothing
+
+        package = __name__.rpartition(".")[0]
+        return render(package, "model.html", source=self.source, facts=self._facts())
+
+    def _facts(self) -> list[str]:
+        """Return in a few words what goes in, what comes out, and how large the network is."""
+        network = self.network
+        found = [_shape(network.input_shape)]
+        sizes = network.sizes.get(network.output)
+        if sizes is not None:
+            found[0] += f" to {_shape(sizes)}"
+        found.append(counted(len(network.convolutions), "convolution"))
+        parameters = sum(tensor.numel() for tensor in network.tensors.values())
+        found.append(counted(parameters, "parameter"))
+        said = "" if self.description is None else self.description.summary()
+        return [*found, *([said] if said else [])]
+
+
+def _shape(sizes: Sequence[object]) -> str:
+    """Return a shape in words, of which the first number is that of the images.
+
+    >>> _shape((None, 3, None, 32))
+    '(n, 3, any, 32)'
+    """
+    rest = (str(size) if isinstance(size, int) else "any" for size in sizes[1:])
+    first = str(sizes[0]) if isinstance(sizes[0], int) else "n"
+    return f"({', '.join([first, *rest])})"
+
 
 @bad_values_refused()
 def open_model(source: str | PathLike[str] | bytes) -> Model:
@@ -79,6 +122,12 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
         If it cannot be read or cannot be run here.
     UnsafeModelError
         If loading all of it would run code from the file.
+
+    Examples
+    --------
+    >>> model = open_model("model.pt2")
+    >>> model.network.input_shape
+    (None, 3, 16, 16)
     """
     file, name = _file(source)
     archive = read_archive(file, name)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any, Literal
+
+from ..formatting import counted, duration
 
 Reason = Literal["image_ids", "images", "absent_chunks"]
 
@@ -114,6 +117,20 @@ class Summary:
     waiting_saved
         Seconds of the run in which some group would have waited for a share that was given up, at
         least.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from fcdcc.pipeline import JobConfig, run
+    >>> job = JobConfig(
+    ...     model="model.pt2", input="images.zarr", output=mkdtemp() + "/out.zarr",
+    ...     processes=False, workers=2, dashboard_address=":0",
+    ... )
+    >>> summary = run(job)
+    >>> summary
+    <Summary complete: ..., 20 images in ...>
+    >>> sorted(summary.phases)
+    ['end', 'plan', 'start', 'work']
     """
 
     status: Literal["complete", "incomplete"]
@@ -152,6 +169,22 @@ class Summary:
     blocks_repeated: int = 0
     shares_lost: int = 0
     waiting_saved: float = 0.0
+
+    def __repr__(self) -> str:
+        there = self.blocks_done + self.blocks_skipped
+        blocks = f"{there:,} of {counted(self.blocks_total, 'block')}"
+        failed = f", {self.blocks_failed:,} failed" if self.blocks_failed else ""
+        images, seconds = counted(self.images_done, "image"), duration(self.seconds)
+        return f"<Summary {self.status}: {blocks}{failed}, {images} in {seconds}>"
+
+    def __str__(self) -> str:
+        from .summary_text import summary_lines  # it imports this module
+
+        return "\n".join(summary_lines(self))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the lines that the command prints at its end."""
+        return "<br>".join(escape(line) for line in str(self).splitlines())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""

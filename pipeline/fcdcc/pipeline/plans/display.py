@@ -329,9 +329,7 @@ def _code(plan: Plan) -> str:
     return f"{plan.code}, n = {plan.n}, δ = {plan.delta}, split by {plan.split}, {plan.dtype}"
 
 
-def _totals(
-    plan: Plan, start_and_end_seconds: float | None = None
-) -> Iterator[tuple[str, str]]:
+def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[tuple[str, str]]:
     """Yield what the network predicts and what the plan costs altogether: names and values."""
     if plan.prediction:
         yield "Prediction", plan.prediction

@@ -196,6 +196,17 @@ class Plan:
         What the network predicts, in words; empty in plans of older versions.
     batch_reason
         Why a block has that many images, in words; empty in plans of older versions.
+
+    ``print`` shows every layer, and a notebook the table of ``fcdcc plan``.
+
+    Examples
+    --------
+    >>> from fcdcc.pipeline import Plan, open_model, plan
+    >>> made = plan(open_model("model.pt2"), "images.zarr", n=6, tolerate=2)
+    >>> Plan.from_json(made.to_json()) == made
+    True
+    >>> sorted(made.protected_layers) == [layer.layer for layer in made.layers]
+    True
     """
 
     network: str

@@ -134,9 +134,15 @@ class Cluster:
     def dashboard(self) -> str | None:
         """URL of the dashboard; None if it has none."""
         try:
-            return self.client.dashboard_link or None
+            link: str | None = self.client.dashboard_link or None
         except KeyError:  # a scheduler without one
             return None
+        kind, _, place = str(self.client.scheduler_info(n_workers=0)["address"]).partition("://")
+        listens = loopback_unless_given(self.config.dashboard_address).rpartition(":")[0]
+        if link is None or kind != "inproc" or self.local is None or listens == "0.0.0.0":  # noqa: S104
+            return link
+        # Dask names the host of the scheduler, which listens nowhere if it is in this process.
+        return link.replace(f"//{place.partition('/')[0]}:", f"//{listens}:", 1)
 
     @property
     def page(self) -> str | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Unpack, cast
 
 import dask.array as da
 import numpy as np
@@ -32,7 +32,14 @@ from ..graph import Block, build_block
 from ..halo import Rows
 from ..heads import CLASS_DIM, Head
 from ..model import Model
-from ..options import AUTO, PlanOptions, called_from_python, with_keywords
+from ..options import (
+    AUTO,
+    PlanKeywords,
+    PlanOptions,
+    called_from_python,
+    shows_options,
+    with_keywords,
+)
 from ..planner.candidates import check_plan
 from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
@@ -52,8 +59,9 @@ OPTIONS_BESIDE_PLAN = frozenset(
 """Options that a plan does not contain, and that may be given together with one."""
 
 
+@shows_options
 @called_from_python()
-def plan(model: Model, images: Images, **options: Any) -> Plan:
+def plan(model: Model, images: Images, **options: Unpack[PlanKeywords]) -> Plan:
     """Return the plan for a model and images; nothing runs.
 
     Parameters
@@ -69,7 +77,7 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
         the model takes one. Packed numbers that are not decoded yet are decoded.
     **options
         ``n``, ``tolerate``, ``code``, ``batch`` and the other options of ``fcdcc run`` that
-        concern the plan.
+        concern the plan; :class:`fcdcc.pipeline.JobConfig` says what each means.
 
     Raises
     ------
@@ -77,14 +85,22 @@ def plan(model: Model, images: Images, **options: Any) -> Plan:
         If an option is invalid.
     PlanError, InputError
         If the images do not fit the model, or are of no kind that is read.
+
+    Examples
+    --------
+    >>> from fcdcc.pipeline import open_model
+    >>> made = plan(open_model("model.pt2"), "images.zarr", n=6, tolerate=2, batch=8)
+    >>> made.n, made.delta, made.batch
+    (6, 4, 8)
     """
     checked = with_model_channels(PlanOptions.of(**options), model)
     return _make_plan(model, _lazy(model, images, checked), checked)
 
 
+@shows_options
 @called_from_python()
 def infer(
-    model: Model, images: Images, *, plan: Plan | None = None, **options: Any
+    model: Model, images: Images, *, plan: Plan | None = None, **options: Unpack[PlanKeywords]
 ) -> xr.DataArray:
     """Return a model's predictions for images as a lazy array.
 
@@ -119,6 +135,15 @@ def infer(
     ------
     OptionError, PlanError, InputError
         As for :func:`plan`.
+
+    Examples
+    --------
+    >>> from fcdcc.pipeline import open_model
+    >>> predictions = infer(open_model("model.pt2"), "images.zarr", n=6, tolerate=2)
+    >>> predictions.dims, predictions.shape  # nothing is computed yet
+    (('n', 'class'), (20, 10))
+    >>> predictions[:4].compute(scheduler="synchronous").argmax("class").shape
+    (4,)
     """
     checked = with_model_channels(PlanOptions.of(**options), model)
     if plan is not None:
@@ -163,7 +188,7 @@ def _chosen(options: PlanOptions) -> ImageOptions:
     return ImageOptions(options.input_array, options.channels, options.limit)
 
 
-def _check_plan(model: Model, plan: Plan, options: dict[str, Any]) -> None:
+def _check_plan(model: Model, plan: Plan, options: Mapping[str, object]) -> None:
     """Check that a plan was made for the model, and that no option repeats part of it."""
     repeated = sorted(options.keys() - OPTIONS_BESIDE_PLAN)
     if repeated:

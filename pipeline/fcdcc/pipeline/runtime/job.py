@@ -127,6 +127,18 @@ def run(config: JobConfig, progress: Watcher | None = None) -> Summary:
         If the scheduler does not answer, or went away.
     NoWorkersError
         If there is no worker that takes tasks for too long.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from fcdcc.pipeline import JobConfig, run
+    >>> job = JobConfig(
+    ...     model="model.pt2", input="images.zarr", output=mkdtemp() + "/out.zarr",
+    ...     processes=False, workers=2, dashboard_address=":0",
+    ... )
+    >>> summary = run(job)
+    >>> summary.status, summary.images_done
+    ('complete', 20)
     """
     with finished_run(config, progress) as summary:
         return summary
@@ -765,8 +777,8 @@ def _warn_of_few_workers(plan: Plan, workers: int) -> None:
         logger.warning(
             "%s for n = %d shares: one worker holds up to %d shares of a layer, so %d of "
             "the workers may be lost at a time; start %d workers to use --tolerate %d in full",
-            counted(workers, "worker"), plan.n, each, WorkerPool(workers).lost(plan.n, plan.tolerate), plan.n,
-            plan.tolerate,
+            counted(workers, "worker"), plan.n, each,
+            WorkerPool(workers).lost(plan.n, plan.tolerate), plan.n, plan.tolerate,
         )  # fmt: skip
 
 

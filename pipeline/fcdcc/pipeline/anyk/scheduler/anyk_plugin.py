@@ -137,6 +137,15 @@ class AnyKPlugin(SchedulerPlugin):
     A worker that was removed does not come back: when it answers again it learns that the
     scheduler does not know it, and shuts down. A worker that runs or holds something that is not of
     a graph with any-k nodes is never removed.
+
+    Examples
+    --------
+    >>> from fcdcc.pipeline.anyk import Share, any_k
+    >>> _ = client.register_plugin(AnyKPlugin())  # client: a distributed.Client
+    >>> graph = {key: Share(key, abs, -1) for key in ("a", "b", "c")}
+    >>> graph["some"] = any_k("some", len, ["a", "b", "c"], 2)
+    >>> client.get(graph, "some") >= 2
+    True
     """
 
     name = NAME

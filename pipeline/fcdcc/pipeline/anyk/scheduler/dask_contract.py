@@ -85,7 +85,10 @@ _HOOKS = {
 
 
 class UnsupportedDaskError(FcdccError, RuntimeError):
-    """A distributed scheduler that differs from what the plugin relies on."""
+    """A distributed scheduler that differs from what the plugin relies on.
+
+    >>> check_contract()  # raises it where the plugin cannot work
+    """
 
 
 def check_contract() -> None:

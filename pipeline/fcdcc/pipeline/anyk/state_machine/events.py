@@ -23,7 +23,13 @@ Key: TypeAlias = str | int | float | tuple["Key", ...]
 
 @runtime_checkable
 class Readiness(Protocol):
-    """Says whether the shares at some positions are enough. It must be picklable and pure."""
+    """Says whether the shares at some positions are enough. It must be picklable and pure.
+
+    >>> from fcdcc.coding import make_code
+    >>> enough: Readiness = make_code("systematic", n=6, k_a=4, k_b=1).is_decodable
+    >>> enough(frozenset({0, 1, 4, 5}))
+    True
+    """
 
     def __call__(self, done: frozenset[int], /) -> bool:
         """Return whether the node can run with the shares at these positions."""

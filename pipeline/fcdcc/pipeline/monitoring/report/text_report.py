@@ -38,8 +38,9 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
         console.width = max(console.width, NO_TERMINAL_COLUMNS)
     status = report.status
     console.print(
-        f"[bold]{escape(report.output)}[/bold]: {status.blocks_done} of {counted(status.blocks_total, 'block')} "
-        f"done, {status.blocks_missing} missing, {status.blocks_failed} failed",
+        f"[bold]{escape(report.output)}[/bold]: {status.blocks_done:,} of "
+        f"{counted(status.blocks_total, 'block')} done, {status.blocks_missing:,} missing, "
+        f"{status.blocks_failed:,} failed",
         highlight=False,
     )
     if not report.runs:
@@ -65,9 +66,10 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
 
 def conclusion(run: RecordedRun) -> Iterator[str]:
     """Yield sentences that sum up a run: speed, end, erasures, saved waiting, slow workers."""
+    workers = counted(int(run.about["workers"]), "worker")
     yield (
         f"{counted(int(run.number('images_done') or 0), 'image')} in {duration(run.seconds)}, "
-        f"{run.images_per_second:,.1f} a second, with {counted(int(run.about['workers']), 'worker')}."
+        f"{run.images_per_second:,.1f} a second, with {workers}."
     )
     if run.error:
         yield f"It ended with an error: {run.error}."
