@@ -53,7 +53,7 @@ class Code:
     Examples
     --------
     >>> from fcdcc.coding import make_code
-    >>> code = make_code("systematic", n=6, k_a=4, k_b=1)
+    >>> code = make_code("systematic", n=6, k_a=16, k_b=1)
     >>> code.n, code.recovery_threshold, code.tolerance
     (6, 4, 2)
     >>> code.is_decodable([0, 2, 4, 5]), code.is_decodable([0, 1, 2])

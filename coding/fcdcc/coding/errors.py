@@ -26,7 +26,7 @@ class FcdccError(Exception):
     --------
     >>> from fcdcc.coding import make_code
     >>> try:
-    ...     make_code("morse", n=6, k_a=4, k_b=1)
+    ...     make_code("morse", n=6, k_a=16, k_b=1)
     ... except FcdccError as error:
     ...     print(error)
     no code is called 'morse'; expected one of ...
@@ -53,7 +53,7 @@ class TensorError(FcdccError, TypeError):
     >>> import torch
     >>> from fcdcc.coding import coded_conv, make_code
     >>> x, weight = torch.zeros(1, 1, 8, 8, dtype=torch.int32), torch.zeros(1, 1, 3, 3)
-    >>> coded_conv(x, weight, code=make_code("systematic", n=6, k_a=4, k_b=1))
+    >>> coded_conv(x, weight, code=make_code("systematic", n=6, k_a=16, k_b=1))
     Traceback (most recent call last):
     fcdcc.coding.errors.TensorError: ...
     """
@@ -81,7 +81,7 @@ class NotDecodableError(FcdccError, ValueError):
     Examples
     --------
     >>> from fcdcc.coding import make_code
-    >>> make_code("systematic", n=6, k_a=4, k_b=1).decoder([0, 1, 2])
+    >>> make_code("systematic", n=6, k_a=16, k_b=1).decoder([0, 1, 2])
     Traceback (most recent call last):
     fcdcc.coding.errors.NotDecodableError: ...
     """
@@ -94,7 +94,7 @@ class Abandoned(FcdccError, RuntimeError):  # noqa: N818 - it follows a request,
     --------
     >>> import torch
     >>> from fcdcc.coding import CodedConv, ConvGeometry, make_code
-    >>> code = make_code("systematic", n=6, k_a=4, k_b=1)
+    >>> code = make_code("systematic", n=6, k_a=16, k_b=1)
     >>> layer = CodedConv(ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3)), code)
     >>> coded = layer.encode_input(torch.ones(2, 3, 8, 8), 0)
     >>> filters = layer.encode_filters(torch.ones(4, 3, 3, 3), 0)

@@ -60,7 +60,7 @@ class CodedConv:
     >>> import torch
     >>> from fcdcc.coding import ConvGeometry, make_code
     >>> x, weight = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3)
-    >>> code = make_code("systematic", n=6, k_a=4, k_b=1)
+    >>> code = make_code("systematic", n=6, k_a=16, k_b=1)
     >>> layer = CodedConv(ConvGeometry.of(x.shape, weight.shape), code)
     >>> shares = {
     ...     share: layer.convolve(

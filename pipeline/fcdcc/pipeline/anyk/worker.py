@@ -123,7 +123,7 @@ def abandonable() -> Iterator[None]:
     >>> with abandonable():
     ...     raise Abandoned("nobody needs it")
     Traceback (most recent call last):
-    distributed.exceptions.Reschedule
+    distributed.exceptions.Reschedule: nobody needs it
     """
     try:
         yield

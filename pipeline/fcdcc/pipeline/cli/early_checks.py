@@ -16,8 +16,11 @@ EXPECTED_MODEL = "expected a file written by torch.export.save"
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zmetadata", ".zattrs")
 """Files of which a folder has at least one if it is a Zarr array or group."""
 
-NAMED_FILES = ("classes", "plan", "tls_ca_file", "tls_cert", "tls_key")
-"""Options that name a local file."""
+NAMED_FILES = ("classes", "plan")
+"""Options that name a file which is read early."""
+
+MAX_LOOKED_AT = 1 << 30
+"""Bytes of a model file up to which its directory is looked for; opening says of larger ones."""
 
 
 def check_files(job: JobConfig) -> None:
@@ -47,15 +50,8 @@ def _check_model(source: str) -> None:
         raise ModelError(f"{name}: no such file; {EXPECTED_MODEL}")
     if path.is_dir():
         raise ModelError(f"{name} cannot be read: it is a folder; {EXPECTED_MODEL}")
-    if path.is_file():
-        try:
-            is_archive = zipfile.is_zipfile(path)
-        except OSError:
-            return
-        if not is_archive:
-            raise ModelError(
-                f"{name} is not a .pt2 file (File is not a zip file); {EXPECTED_MODEL}"
-            )
+    if path.is_file() and path.stat().st_size <= MAX_LOOKED_AT and not zipfile.is_zipfile(path):
+        raise ModelError(f"{name} is not a .pt2 file (File is not a zip file); {EXPECTED_MODEL}")
 
 
 def _check_images(url: str) -> None:

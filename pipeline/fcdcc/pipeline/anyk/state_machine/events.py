@@ -26,7 +26,7 @@ class Readiness(Protocol):
     """Says whether the shares at some positions are enough. It must be picklable and pure.
 
     >>> from fcdcc.coding import make_code
-    >>> enough: Readiness = make_code("systematic", n=6, k_a=4, k_b=1).is_decodable
+    >>> enough: Readiness = make_code("systematic", n=6, k_a=16, k_b=1).is_decodable
     >>> enough(frozenset({0, 1, 4, 5}))
     True
     """
