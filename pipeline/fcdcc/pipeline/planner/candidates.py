@@ -354,7 +354,6 @@ def _altered(what: str) -> PlanError:
 # --------------------------------------------------------------------- warnings
 
 
-@lru_cache(maxsize=2)
 def _in_a_loop(network: Network, fixed: FixedBatch) -> str:
     """Return what a fixed batch costs, and how to export the model without one."""
     count = sum(
@@ -378,6 +377,7 @@ def _steps_of(stage: Stage) -> tuple[Step, ...]:
     return stage.steps if isinstance(stage, GlueStage) else ()
 
 
+@lru_cache(maxsize=2)
 def _odd_filters(network: Network) -> tuple[str, ...]:
     """Return a warning for each convolution with filters that are not finite."""
     found = []
