@@ -249,8 +249,10 @@ class PlanOptions(_Options):
         le=MAX_IMAGES,
         description="use only this many images, from the first on  [default: all]",
     )
-    dtype: Literal["float32", "float64"] = Field(
-        "float32", description="data type of the computation"
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = Field(
+        "float32",
+        description="data type of the computation. bfloat16: nothing is coded; auto: the one in "
+        "which the model was exported, float32 for float16",
     )
     engine: Literal["auto", "eager", "fused"] = Field(
         "auto",

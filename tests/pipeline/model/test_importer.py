@@ -638,7 +638,7 @@ def test_settings_beside_the_images_are_allowed() -> None:
         torch.testing.assert_close(run_network(model.network, x), module(x, True)["out"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64])
 def test_models_of_other_types_are_refused_in_words(dtype: torch.dtype) -> None:
     class Same(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

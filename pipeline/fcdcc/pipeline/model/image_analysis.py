@@ -138,6 +138,7 @@ _ANALYSED: weakref.WeakKeyDictionary[Network, dict[tuple[int, ...], ImageAnalysi
     weakref.WeakKeyDictionary()
 )
 _KEPT_SIZES = 8
+_EXAMPLE_SIZES = (224, 256, 64, 512, 32, 1024, 16)
 
 
 def analyse_images(network: Network, space: Sequence[int]) -> ImageAnalysis:
@@ -164,6 +165,19 @@ def analyse_images(network: Network, space: Sequence[int]) -> ImageAnalysis:
             known.pop(next(iter(known)))
         known[key] = found
     return known[key]
+
+
+def example_space(network: Network) -> list[int] | None:
+    r"""Return (C, \*space) of some images that a network takes; None if none is found."""
+    _, *space = network.input_shape
+    for size in _EXAMPLE_SIZES:
+        found = [size if own is None else own for own in space]
+        try:
+            analyse_images(network, found)
+        except ModelError:
+            continue
+        return found
+    return None
 
 
 def shapes_of(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:

@@ -9,15 +9,17 @@ fixed batch is then made one for any number of images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 
 from ..errors import ModelError
 from .budget import ImportBudget
+from .exported_input import with_plain_input
 from .fixed_batch import freed, looped, spread_by_images
-from .image_analysis import analyse_images
-from .network import Network, Step, network_fingerprint
+from .image_analysis import analyse_images, example_space
+from .network import ExportedInput, Network, Step, network_fingerprint
 from .passes.constants import fold_constants
 from .passes.convolution_stages import fold_batch_norms_into, recognise_convolutions
 from .passes.cutting import cut, joined
@@ -28,10 +30,7 @@ from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 from .symbolic_shapes import check_recorded
 
-_EXAMPLE_SIZES = (224, 256, 64, 512, 32, 1024, 16)
 _Made: TypeAlias = tuple[list[Item], dict[str, torch.Tensor], str]
-
-_REAL = (torch.float32, torch.float64)
 
 
 def import_network(archive: Archive, source: str, *, fold: bool = True) -> Network:
@@ -58,16 +57,13 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
 
 
 def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
+    program, exported = with_plain_input(program)
+    network = _imported(program, fold, budget)
+    return network if exported == ExportedInput() else replace(network, exported=exported)
+
+
+def _imported(program: Program, fold: bool, budget: ImportBudget) -> Network:
     images = program.metas[program.input]
-    if images.dtype not in _REAL:
-        raise ModelError(
-            f"the model takes images of the type {images.dtype}; expected float32 or float64: "
-            "convert it with model.float() before the export"
-        )
-    if len(images.sizes) < 2:
-        raise ModelError(
-            f"the model takes an input of shape {images.sizes}; expected (batch, C, *space)"
-        )
     steps, output = simplified(program.steps, program.output, program.metas)
     steps, output, metas = functional_steps(steps, program.tensors, program.metas, output, budget)
     needed = live_items(steps, output)
@@ -95,7 +91,7 @@ def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
     batch = shape[0]
     if batch is None:
         return network
-    space = _known_space(network) if space is None else space
+    space = example_space(network) if space is None else space
     if space is None:
         return looped(network, "it takes images of many sizes, but only so many of them")
     spread = spread_by_images(steps, program.input, batch)
@@ -122,22 +118,6 @@ def _numbers(sizes: Sequence[int | None]) -> list[int] | None:
     """Return sizes that are all known; else None."""
     known = [size for size in sizes if size is not None]
     return known if len(known) == len(sizes) else None
-
-
-def _known_space(network: Network) -> list[int] | None:
-    """Return (C, *space) of some images that a network of free sizes takes; None if none is found.
-
-    The steps are the same for all sizes, and their proof is made again for each of them.
-    """
-    _, *space = network.input_shape
-    for size in _EXAMPLE_SIZES:
-        found = [size if own is None else own for own in space]
-        try:
-            analyse_images(network, found)
-        except ModelError:
-            continue
-        return found
-    return None
 
 
 def fold_batch_norms(network: Network) -> Network:

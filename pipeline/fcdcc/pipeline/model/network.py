@@ -157,6 +157,25 @@ class FixedBatch:
     reason: str
 
 
+@dataclass(frozen=True)
+class ExportedInput:
+    r"""What a model took when it was exported.
+
+    Parameters
+    ----------
+    dtype
+        The type of its images; ``torch.uint8`` for bytes that it scales itself.
+    precision
+        The type in which it computed.
+    channels_last
+        Whether its images were (n, \*space, c).
+    """
+
+    dtype: torch.dtype = torch.float32
+    precision: torch.dtype = torch.float32
+    channels_last: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A network that is ready to be planned and run.
@@ -183,6 +202,9 @@ class Network:
         None for a network that takes any number of images at a time. Else the network is one
         glue stage, which runs in a loop over so many images; see
         :func:`fcdcc.pipeline.model.interpreter.in_fixed_batches`.
+    exported
+        What the model took when it was exported. The network takes (n, C, *space) in
+        ``input_dtype`` and begins with the steps from there, and the values of bytes as floats.
 
     Printed, it is a line for each convolution and the steps of the glue. Pickled, its tensors
     travel as plain buffers.
@@ -197,6 +219,7 @@ class Network:
     fingerprint: str
     sizes: Mapping[str, tuple[int | str, ...]] = field(repr=False, default_factory=dict)
     fixed_batch: FixedBatch | None = None
+    exported: ExportedInput = ExportedInput()
 
     @property
     def convolutions(self) -> tuple[ConvStage, ...]:
@@ -209,7 +232,7 @@ class Network:
     def __reduce__(self) -> tuple[Any, ...]:
         described = (self.input, self.output, self.input_shape, self.input_dtype)
         packed = pack_tensors(self.tensors)
-        kept = (self.fingerprint, dict(self.sizes), self.fixed_batch)
+        kept = (self.fingerprint, dict(self.sizes), self.fixed_batch, self.exported)
         return _rebuilt, (self.stages, *described, packed, *kept)
 
 
@@ -223,10 +246,11 @@ def _rebuilt(
     fingerprint: str,
     sizes: Mapping[str, tuple[int | str, ...]],
     fixed_batch: FixedBatch | None,
+    exported: ExportedInput,
 ) -> Network:
     tensors = unpack_tensors(packed)
     described = (stages, input_name, output, input_shape, input_dtype)
-    return Network(*described, tensors, fingerprint, sizes, fixed_batch)
+    return Network(*described, tensors, fingerprint, sizes, fixed_batch, exported)
 
 
 def network_fingerprint(
@@ -258,8 +282,9 @@ def format_network(network: Network) -> str:
     shape = ", ".join("any" if size is None else str(size) for size in network.input_shape)
     count = sum(tensor.numel() for tensor in network.tensors.values())
     dtype = str(network.input_dtype).removeprefix("torch.")
+    last = ", channels last" if network.exported.channels_last else ""
     title = (
-        f"network {network.fingerprint[:12]}: {network.input} ({shape}) {dtype} -> "
+        f"network {network.fingerprint[:12]}: {network.input} ({shape}) {dtype}{last} -> "
         f"{network.output}; {len(network.convolutions)} convolutions, {count:,} parameters"
     )
     lines = [title]

@@ -16,6 +16,7 @@ from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
 from ..errors import ModelError, bad_values_refused, one_line
 from ..formatting import counted
 from .description import DESCRIPTION_RECORD, ModelDescription
+from .exported_input import in_bfloat16
 from .importer import import_network
 from .network import ConvStage, Network, Stage, Step, network_fingerprint
 from .pt2.archive import (
@@ -59,7 +60,7 @@ class Model:
     description: ModelDescription | None = None
 
     def to(self, dtype: torch.dtype) -> Model:
-        """Return the model in float32 or float64.
+        """Return the model in float32, float64 or bfloat16.
 
         Raises
         ------
@@ -195,14 +196,15 @@ def _fetched(source: str, name: str) -> bytes | Path:
     return content
 
 
-_PRECISIONS = (torch.float32, torch.float64)
+_PRECISIONS = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def in_precision(network: Network, dtype: torch.dtype) -> Network:
-    """Return a network that computes in float32 or float64.
+    """Return a network that computes in float32, float64 or bfloat16.
 
     Tensors and casts of the network's own precision are changed. Casts to other types, which
-    the model asks for explicitly, stay.
+    the model asks for explicitly, stay. In bfloat16 the network has no convolutions that can be
+    coded, and takes and returns float32.
 
     Raises
     ------
@@ -210,7 +212,11 @@ def in_precision(network: Network, dtype: torch.dtype) -> Network:
         If ``dtype`` is another type.
     """
     if dtype not in _PRECISIONS:
-        raise ModelError(f"a network in {dtype}; expected torch.float32 or torch.float64")
+        raise ModelError(
+            f"a network in {dtype}; expected torch.float32, torch.float64 or torch.bfloat16"
+        )
+    if dtype == torch.bfloat16:
+        return in_bfloat16(network)
     own = network.input_dtype
     if dtype == own:
         return network

@@ -173,7 +173,8 @@ def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: 
 
     Every result counts as a separate tensor, even a view, and is freed after its last use.
     """
-    scale = batch * np.dtype(dtype).itemsize
+    # Between tasks, values of bfloat16 are float32.
+    scale = batch * np.dtype("float32" if dtype == "bfloat16" else dtype).itemsize
     steps = list(_steps(found, rows))
     last = {name: number for number, (reads, _) in enumerate(steps) for name in reads}
     last[found.network.output] = len(steps)

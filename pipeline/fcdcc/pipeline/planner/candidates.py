@@ -114,6 +114,8 @@ def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
         If a loss that is to be tolerated leaves too few digits of the dtype.
     """
     options = problem.options
+    if options.dtype == "auto":
+        raise PlanError("dtype auto: expected the one in which the model was exported by now")
     plan_layers = {"images": _plan_by_images, "rows": _plan_in_place, "gathered": _plan_gathered}
     layers = tuple(plan_layers[candidate.form](problem, candidate))
     warnings = [
@@ -124,9 +126,14 @@ def build_plan(problem: PlanningProblem, candidate: Candidate) -> Plan:
         *_odd_filters(problem.network),
     ]
     fixed = problem.network.fixed_batch
+    if options.dtype == "bfloat16":
+        warnings.append(
+            "bfloat16: no convolution is coded, since decoding would lose more digits than it has; "
+            "images of a lost worker are computed again"
+        )
     if fixed is not None:
         warnings.append(_in_a_loop(problem.network, fixed))
-    elif not layers:
+    elif not layers and options.dtype != "bfloat16":
         warnings.append("the model has no convolution: nothing is coded")
     split: Split = "images" if candidate.form == "images" else "rows"
     band = candidate.bands.band
@@ -395,8 +402,8 @@ def _odd_filters(network: Network) -> tuple[str, ...]:
 
 def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
     """Refuse codes that lose too many digits, and yield a warning for each that may lose some."""
-    limit = condition_limit(getattr(torch, dtype))
     for spec in {layer.code: None for layer in layers if layer.code is not None}:
+        limit = condition_limit(getattr(torch, dtype))
         worst = check_tolerance(spec.code, getattr(torch, dtype)).worst
         if worst > limit:
             yield (

@@ -217,7 +217,7 @@ class Plan:
     split: Split
     form: Form
     redundancy: Redundancy
-    dtype: Literal["float32", "float64"]
+    dtype: Literal["float32", "float64", "bfloat16"]
     batch: Annotated[int, Field(ge=1, le=MAX_BATCH)]
     in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)]
     layers: tuple[LayerPlan, ...]

@@ -49,7 +49,12 @@ from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from .job_plan import workers_of_current_client
 from .lazy_images import ImageOptions, Images, image_warnings, lazy_images, stored_images
-from .model_preparation import with_model_channels, with_model_preparation
+from .model_preparation import (
+    prepared_dtype,
+    with_model_channels,
+    with_model_dtype,
+    with_model_preparation,
+)
 from .output import head_of
 from .plugins import register_plugins
 
@@ -93,7 +98,7 @@ def plan(model: Model, images: Images, **options: Unpack[PlanKeywords]) -> Plan:
     >>> made.n, made.delta, made.batch
     (6, 4, 8)
     """
-    checked = with_model_channels(PlanOptions.of(**options), model)
+    checked = with_model_channels(with_model_dtype(PlanOptions.of(**options), model), model)
     return _make_plan(model, _lazy(model, images, checked), checked)
 
 
@@ -128,8 +133,9 @@ def infer(
     -----
     UserWarning
         If the first images have an implausible range once they are prepared, or stored chunks are
-        absent, or options contradict what the model file says. Nothing is looked at of images that
-        Dask has to compute.
+        absent, or options contradict what the model file says, or the model was exported in half
+        precision or for a fixed number of images that it cannot do without. Nothing is looked at
+        of images that Dask has to compute.
 
     Raises
     ------
@@ -145,7 +151,7 @@ def infer(
     >>> predictions[:4].compute(scheduler="synchronous").argmax("class").shape
     (4,)
     """
-    checked = with_model_channels(PlanOptions.of(**options), model)
+    checked = with_model_channels(with_model_dtype(PlanOptions.of(**options), model), model)
     if plan is not None:
         _check_plan(model, plan, options)
     source = _stored(model, images, checked)
@@ -157,15 +163,17 @@ def infer(
             f"the plan is for images of shape {plan.image_shape}, and the images have "
             f"{first.shape[1:]}: make one with plan(model, images) for these"
         )
+    checked = checked.model_copy(update={"dtype": plan.dtype})
     prepared = with_model_preparation(checked, model, str(first.dtype))
     checked = prepared.options
-    preparation = Preparation(checked.scale, checked.mean, checked.std, plan.dtype)
+    preparation = Preparation(checked.scale, checked.mean, checked.std, prepared_dtype(plan.dtype))
     preparation.check(first.shape[1], str(first.dtype))
     _register_plugins_on_current_client()
     network = model.to(getattr(torch, plan.dtype)).network
     seen = images if source is None else source
     implausible = image_warnings(seen, first, preparation, network, prepared.origin)
-    for text in (*prepared.warnings, *implausible):
+    looped = plan.warnings if network.fixed_batch is not None else ()
+    for text in (*prepared.warnings, *looped, *implausible):
         warnings.warn(with_keywords(text), stacklevel=3)
     head = head_of(model, plan.image_shape, checked)
     predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, head)

@@ -39,7 +39,13 @@ from .absence import absence_text
 from .cluster import Cluster, open_cluster
 from .image_sample import ImageSample, look_at_images
 from .input_changes import look_at_chunks
-from .model_preparation import picture_advice, with_model_channels, with_model_preparation
+from .model_preparation import (
+    picture_advice,
+    prepared_dtype,
+    with_model_channels,
+    with_model_dtype,
+    with_model_preparation,
+)
 from .output import head_of
 
 logger = logging.getLogger(__name__)
@@ -126,7 +132,7 @@ def preparation_of(config: JobConfig, source: ImageSource) -> Preparation:
     PreparationError
         If that does not fit the images.
     """
-    preparation = Preparation(config.scale, config.mean, config.std, config.dtype)
+    preparation = Preparation(config.scale, config.mean, config.std, prepared_dtype(config.dtype))
     preparation.check(source.channels, source.dtype)
     return preparation
 
@@ -163,8 +169,9 @@ def open_job(config: JobConfig) -> OpenedJob:
 
     Options that contradict the model file are logged as warnings.
     """
-    model = open_model(config.model).to(getattr(torch, config.dtype))
-    config = with_model_channels(config, model)
+    model = open_model(config.model)
+    config = with_model_channels(with_model_dtype(config, model), model)
+    model = model.to(getattr(torch, config.dtype))
     try:
         source = open_images(
             config.input, config.input_array, channels=config.channels,

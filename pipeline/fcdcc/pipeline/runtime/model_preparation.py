@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
+import torch
 
 from fcdcc.storage import PreparationError
 from fcdcc.storage.preparation import Preparation
 
-from ..errors import ModelError
+from ..errors import ModelError, OptionError
 from ..model import Model
 from ..model.description import ModelDescription, numbers_in_words
 from ..options import PlanOptions
@@ -61,6 +62,66 @@ def with_model_channels(options: Options, model: Model) -> Options:
     return options.model_copy(update={"channels": SWAPPED})
 
 
+def with_model_dtype(options: Options, model: Model) -> Options:
+    """Return options with a data type of the computation that is not ``auto``."""
+    if options.dtype != "auto":
+        return options
+    own = str(model.network.exported.precision).removeprefix("torch.")
+    return options.model_copy(update={"dtype": "float32" if own == "float16" else own})
+
+
+def prepared_dtype(dtype: str) -> Literal["float32", "float64"]:
+    """Return the type of prepared images for a data type of the computation."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+def _bytes_for_the_network(options: Options, model: Model, dtype: str) -> PreparedByModel[Options]:
+    """Return options for a network that takes bytes and scales them itself.
+
+    Raises
+    ------
+    OptionError
+        If the images are no bytes, or are to be prepared.
+    """
+    described = model.description
+    preparation = None if described is None else described.preparation
+    if preparation is not None and (
+        preparation.mean or preparation.std or (preparation.value_range or (0, 255))[1] != 255
+    ):
+        raise ModelError(
+            f"{model.source} takes bytes and scales them itself, and its description scales them "
+            "as well: export the model again with fcdcc export"
+        )
+    refused = [name for name in ("mean", "std") if getattr(options, name) is not None]
+    if options.scale not in ("auto", "none"):
+        refused.insert(0, "scale")
+    if refused:
+        raise OptionError(
+            f"--{refused[0]} for {model.source}, which takes bytes and scales them itself: leave "
+            f"{' and '.join(f'--{name}' for name in refused)} out"
+        )
+    if np.dtype(dtype) != np.uint8:
+        raise OptionError(
+            f"{model.source} takes bytes (uint8) and scales them itself, and the images are "
+            f"{dtype}: store them as uint8, or export the model without its scaling"
+        )
+    return PreparedByModel(
+        options.model_copy(update={"scale": "none"}), "bytes, which the network scales itself", ()
+    )
+
+
+def _converted(options: PlanOptions, model: Model) -> Iterator[str]:
+    """Yield what is computed in another precision than the one that a model was exported in."""
+    own = str(model.network.exported.precision).removeprefix("torch.")
+    if own not in ("float16", "bfloat16") or options.dtype == own:
+        return
+    advice = "; --dtype bfloat16 computes as exported, uncoded" if own == "bfloat16" else ""
+    yield (
+        f"{model.source} was exported in {own} and is computed in {options.dtype}, its weights "
+        f"converted{advice}"
+    )
+
+
 def with_model_preparation(options: Options, model: Model, dtype: str) -> PreparedByModel[Options]:
     """Return options with the scale, mean and standard deviation that a model file asks for.
 
@@ -74,9 +135,12 @@ def with_model_preparation(options: Options, model: Model, dtype: str) -> Prepar
         Type of the images, decoded. Integers have white at the largest number of their type;
         floats are taken to be in the range of the network already.
     """
+    converted = tuple(_converted(options, model))
+    if model.network.exported.dtype == torch.uint8:
+        return replace(_bytes_for_the_network(options, model, dtype), warnings=converted)
     described = model.description
     if described is None:
-        return PreparedByModel(options, "", ())
+        return PreparedByModel(options, "", converted)
     stored = described.preparation
     found: dict[str, Any] = {"mean": stored.mean, "std": stored.std}
     if stored.value_range is not None:
@@ -88,8 +152,9 @@ def with_model_preparation(options: Options, model: Model, dtype: str) -> Prepar
     if stored.channel_order == "bgr" and options.channels == SWAPPED:
         words.append("order of channels")
     origin = f"{', '.join(words)} as {model.source} says" if words else ""
-    warnings = tuple(_contradictions(options, found, given, model.source, np.dtype(dtype)))
-    return PreparedByModel(options.model_copy(update=taken), origin, warnings)
+    warnings = _contradictions(options, found, given, model.source, np.dtype(dtype))
+    taken_over = options.model_copy(update=taken)
+    return PreparedByModel(taken_over, origin, (*converted, *warnings))
 
 
 def _scale(white: float, dtype: np.dtype[Any]) -> str | float | None:

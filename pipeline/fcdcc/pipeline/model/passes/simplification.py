@@ -152,6 +152,7 @@ def in_plain_form(steps: Sequence[Step], metas: Mapping[str, TensorMeta]) -> lis
     plain: list[Step] = []
     same: dict[str, Any] = {}
     tuples: set[str] = set()
+    made: dict[str, Step] = {}
     for original in steps:
         step = redirect_step(original, same)
         if step.op in _RESHAPES:
@@ -164,11 +165,54 @@ def in_plain_form(steps: Sequence[Step], metas: Mapping[str, TensorMeta]) -> lis
             tuples.add(step.name)
         elif step.op == "operator.getitem" and step.args[0].name in tuples and step.args[1] == 0:
             same[step.name] = step.args[0]
+        elif _undoes(step, made.get(_source(step)), metas):
+            same[step.name] = made[_source(step)].args[0]
         elif step.op.split(".")[1] in _LAYOUT_READERS:
             plain.extend(_in_known_order(step, metas))
         else:
             plain.append(step)
+        made[step.name] = step
     return plain
+
+
+PERMUTATIONS = frozenset({"permute", "transpose", "movedim"})
+"""Operators that change the order of axes."""
+
+
+def permutation(step: Step, rank: int) -> list[int] | None:
+    """Return the axes of its argument, of so many axes, in the order that a step gives them."""
+    given = bound_arguments(step)
+    packet = step.op.split(".")[1]
+    if packet == "permute":
+        return [dim % rank for dim in given["dims"]]
+    order = list(range(rank))
+    if packet == "transpose" and isinstance(given.get("dim0"), int):
+        one, other = given["dim0"] % rank, given["dim1"] % rank
+        order[one], order[other] = order[other], order[one]
+        return order
+    if packet == "movedim" and isinstance(given.get("source"), int):
+        moved = order.pop(given["source"] % rank)
+        order.insert(given["destination"] % rank, moved)
+        return order
+    return None
+
+
+def _source(step: Step) -> str:
+    return step.references[0] if step.references else ""
+
+
+def _undoes(step: Step, earlier: Step | None, metas: Mapping[str, TensorMeta]) -> bool:
+    """Return whether a step gives the axes of what an earlier step took their order again."""
+    meta = metas.get(step.name)
+    if earlier is None or meta is None:
+        return False
+    if not {op.split(".")[1] for op in (step.op, earlier.op)} <= PERMUTATIONS:
+        return False
+    rank = len(meta.sizes)
+    first, second = permutation(earlier, rank), permutation(step, rank)
+    if first is None or second is None:
+        return False
+    return [first[axis] for axis in second] == list(range(rank))
 
 
 def _in_known_order(step: Step, metas: Mapping[str, TensorMeta]) -> list[Step]:

@@ -130,5 +130,7 @@ class WorkCounter:
 
     @property
     def _dtype(self) -> torch.dtype:
-        found: torch.dtype = getattr(torch, self._plan.dtype)
+        # In bfloat16 there are no groups, and predictions are float32.
+        name = "float32" if self._plan.dtype == "bfloat16" else self._plan.dtype
+        found: torch.dtype = getattr(torch, name)
         return found
