@@ -386,7 +386,7 @@ class PlanKeywords(TypedDict, total=False):
     verify: Literal["off", "spare", "all"]
     batch: int | None
     limit: int | None
-    dtype: Literal["float32", "float64"]
+    dtype: Literal["auto", "float32", "float64", "bfloat16"]
     engine: Literal["auto", "eager", "fused"]
     objective: Literal["time", "paper"]
     memory: int | str | None
