@@ -210,6 +210,11 @@ def test_json_and_metrics_say_what_the_summary_says(
     }
     assert shown["run"]["extra_work"] == pytest.approx(summary.extra_work)
     assert shown["conditions"]["max"] == pytest.approx(summary.max_condition_number)
+    page = fcdcc("report", output, "--html", "-").output
+    for kind, what in (("read", "reading images"), ("write", "writing predictions")):
+        assert f'<rect class="{kind}"' in page
+        assert what in page
+    assert "worker not there any more" not in page
     assert sum(layer["groups"] for layer in shown["layers"]) == summary.groups
     assert sum(worker["erased"] for worker in shown["workers"]) == summary.erasures
     assert all("learned_pace" in worker for worker in shown["workers"])

@@ -36,10 +36,13 @@ def test_the_report_reads_the_records_that_the_scheduler_made() -> None:
     journal.add_shares(shares)
     journal.add_groups(groups)
     journal.add_ghosts([ghost])
+    read = ShareRecord(0, 0, 2, "read", "tcp://c:1", begin + 0.25, begin + 0.5, "done")
+    journal.add_tasks([read])
     run = RecordedRun(json.loads(json.dumps(journal.members())))
     assert run.shares == shares
     assert run.groups == groups
     assert run.ghosts == [ghost]
+    assert run.tasks == [read]
 
 
 def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...anyk.keys import parse_key
-from ...anyk.state_machine.history import Counters, Log, RunHistory
+from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ..stragglers import WorkerView
 from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
@@ -34,10 +34,13 @@ OTHER_LAYERS = -1
 OTHER_WORKERS = "other"
 """The address under which workers beyond :data:`MAX_WORKERS` are counted."""
 
+MAX_TASKS = 5_000
+"""Tasks beside the shares of a run that are kept until the run takes them, the latest."""
+
 MAX_RECORDS = 5_000
 """Records of each kind in one answer to a run."""
 
-RECORDS = ("shares", "groups", "settled", "events", "ghosts")
+RECORDS = ("shares", "groups", "settled", "events", "ghosts", "tasks")
 """The kinds of records that are sent to a run."""
 
 _DEPARTURES = ("removed", "lost", "retired")
@@ -98,6 +101,8 @@ class RunCollector:
         """By worker, over all runs, for the first :data:`MAX_WORKERS` workers."""
         self.layers: dict[int, LayerFacts] = {}
         """Groups by layer, over all runs, for the first :data:`MAX_LAYERS` layers."""
+        self.tasks: OrderedDict[str, Log[ShareRecord]] = OrderedDict()
+        """By run: its tasks beside the shares, such as reads and writes, as they were done."""
         self._log = log or (lambda _: None)
         self._seen_stuck: dict[str, float] = {}
 
@@ -123,6 +128,15 @@ class RunCollector:
                 self._take(known, history)
                 self.runs.move_to_end(name)
         self._look_at_ghosts(now)
+
+    def add_task(self, run: str, record: ShareRecord) -> None:
+        """Keep the record of a task that is no share."""
+        log = self.tasks.get(run)
+        if log is None:
+            log = self.tasks[run] = Log(MAX_TASKS)
+            while len(self.tasks) > MAX_RUNS:
+                self.tasks.popitem(last=False)
+        log.append(record)
 
     def report_status(self, run: str, status: Mapping[str, Any], now: float) -> None:
         """Store the status of a run; see :meth:`..record.recorder.RunRecorder.observe`."""
@@ -253,6 +267,7 @@ class RunCollector:
             "settled": nothing if known is None else known.statistics.settled,
             "events": history.events,
             "ghosts": nothing if known is None else known.statistics.ghosts,
+            "tasks": self.tasks.get(run, nothing),
         }
         answer: dict[str, Any] = {}
         now_seen: dict[str, int] = {}

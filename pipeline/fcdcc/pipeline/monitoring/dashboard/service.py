@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,8 @@ from distributed.metrics import time
 from fcdcc.coding import __version__
 
 from ...anyk import AnyKPlugin
-from ...anyk.state_machine.history import Counters
+from ...anyk.keys import parse_key
+from ...anyk.state_machine.history import Counters, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ..stragglers import WorkerView, ranked, slow_ones, verdict
 from .collector import RECORDS, CollectedRun, RunCollector
@@ -48,6 +49,9 @@ MAX_LAYERS = 500
 MAX_SHOWN_WORKERS = 200
 MAX_PACES = 2_000
 MAX_GROUPS = 120
+
+SHARE_STAGES = ("share", "parity")
+"""Stages of tasks of which the any-k history has records."""
 
 SILENT_RUN_SECONDS = 15.0
 """A run that has not reported for so long is called silent instead of running."""
@@ -89,6 +93,19 @@ class MonitoringService:
                 self._collector.follow(plugin.state)
         self._collector.refresh(time())
         return self._collector
+
+    def take_task(
+        self, key: object, worker: str | None, startstops: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Take note of a task that is done; shares are known from the any-k history."""
+        known = parse_key(key)
+        if known is None or not worker or known.stage in SHARE_STAGES:
+            return
+        for part in startstops:
+            if part.get("action") == "compute":
+                times = float(part["start"]), float(part["stop"])
+                place = known.layer, known.block, known.position, known.stage
+                self._collector.add_task(known.run, ShareRecord(*place, worker, *times, "done"))
 
     def look(self) -> None:
         """Collect new records; called every :data:`REFRESH_SECONDS`."""

@@ -31,6 +31,10 @@ FIRST_ODD_SHARES = 1_000
 LAST_ODD_SHARES = 1_000
 """Most records of other shares, and of ghosts, that are kept."""
 
+FIRST_TASKS = 1_000
+LAST_TASKS = 2_000
+"""Most records of tasks that are no shares."""
+
 FIRST_GROUPS = 500
 LAST_GROUPS = 2_500
 MAX_EVENTS = 500
@@ -97,8 +101,9 @@ class RunJournal:
         Sums over all shares and groups so far.
     failures
         Blocks that failed, each with the reason.
-    shares, odd_shares, ghosts, groups
-        Rows of records: of shares that are done, of all others, of ghosts, and of groups.
+    shares, odd_shares, ghosts, tasks, groups
+        Rows of records: of shares that are done, of all others, of ghosts, of tasks that are no
+        shares (reads, parts, glue, writes), and of groups.
     events
         The latest events: late groups, workers that are gone.
     workers
@@ -120,6 +125,7 @@ class RunJournal:
     shares: Sample = field(default_factory=lambda: Sample(FIRST_SHARES, LAST_SHARES))
     odd_shares: Sample = field(default_factory=_odd_shares)
     ghosts: Sample = field(default_factory=_odd_shares)
+    tasks: Sample = field(default_factory=lambda: Sample(FIRST_TASKS, LAST_TASKS))
     groups: Sample = field(default_factory=lambda: Sample(FIRST_GROUPS, LAST_GROUPS))
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     workers: dict[str, int] = field(default_factory=dict)
@@ -134,6 +140,11 @@ class RunJournal:
         """Add ghosts: records of shares that were given up and kept their workers busy."""
         for record in records:
             self.ghosts.add(self._share_row(record))
+
+    def add_tasks(self, records: Iterable[ShareRecord]) -> None:
+        """Add records of tasks that are no shares."""
+        for record in records:
+            self.tasks.add([*self._share_row(record), record.state, record.stage])
 
     def add_groups(self, records: Iterable[GroupRecord]) -> None:
         """Add records of groups of which the slowest share is known."""
@@ -177,6 +188,7 @@ class RunJournal:
             "odd_shares": self.odd_shares.rows(),
             "odd_shares_total": self.odd_shares.total,
             "ghosts": self.ghosts.rows(),
+            "tasks": self.tasks.rows(),
             "groups": self.groups.rows(),
             "groups_total": self.groups.total,
             "events": [*self.events],
@@ -208,8 +220,8 @@ def recorded_shares(members: Mapping[str, Any], name: str) -> list[ShareRecord]:
     members
         The journal.
     name
-        ``shares``, ``odd_shares`` or ``ghosts``. A journal does not have the stage of ghosts: it is
-        '' for these.
+        ``shares``, ``odd_shares``, ``ghosts`` or ``tasks``, which journals of older versions do not
+        have. A journal does not have the stage of ghosts: it is '' for these.
     """
     from ...anyk.state_machine.history import ShareRecord  # it loads Dask; `status` works without
 
@@ -221,7 +233,7 @@ def recorded_shares(members: Mapping[str, Any], name: str) -> list[ShareRecord]:
         times = begin + start, begin + stop
         return ShareRecord(layer, block, position, stage, workers[worker], *times, state)
 
-    return [record(row) for row in members[name]]
+    return [record(row) for row in members.get(name, ())]
 
 
 def recorded_groups(members: Mapping[str, Any]) -> list[GroupRecord]:

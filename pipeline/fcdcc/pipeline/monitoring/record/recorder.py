@@ -68,6 +68,8 @@ class RunUpdate:
         Events of late groups and of workers that left.
     ghosts
         Shares that were given up, with when their workers were free of them.
+    tasks
+        Tasks that are no shares: reads, parts, glue, writes.
     totals
         Counters of the whole run, and the workers and shares that it lost.
     seen
@@ -85,6 +87,7 @@ class RunUpdate:
     settled: tuple[GroupRecord, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
     ghosts: tuple[ShareRecord, ...] = ()
+    tasks: tuple[ShareRecord, ...] = ()
     totals: RunTotals = field(
         default_factory=lambda: RunTotals(
             counters={}, workers_removed=[], workers_lost=[], corrupt=[]
@@ -148,6 +151,7 @@ def _update(answer: Mapping[str, Any]) -> RunUpdate:
         settled=tuple(GroupRecord(*row) for row in answer["settled"]),
         events=tuple(answer["events"]),
         ghosts=tuple(ShareRecord(*row) for row in answer["ghosts"]),
+        tasks=tuple(ShareRecord(*row) for row in answer["tasks"]),
         totals=answer["totals"],
         seen=answer["seen"],
         more=answer["more"],
@@ -293,6 +297,7 @@ class RunRecorder:
         self.journal.add_shares(update.shares)
         self.journal.add_groups(update.settled)
         self.journal.add_ghosts(update.ghosts)
+        self.journal.add_tasks(update.tasks)
         self.journal.events.extend(update.events)
         if update.facts is not None:
             self.journal.facts = update.facts

@@ -52,6 +52,11 @@ MAX_AXIS_MARKS = 7
 ROUND_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Seconds between two marks of a timeline; multiples of these above and decimal parts below."""
 
+_DEPARTURES = ("removed", "lost", "retired")
+
+_TASK_KINDS = {"parity": "parity", "read": "read", "write": "write", "glue": "glue"}
+"""How tasks of a stage are drawn; all others as glue."""
+
 _EVENTS = {
     "late": "a group was late: its parity was started",
     "doubled": "a single task was late: it was started again elsewhere",
@@ -190,10 +195,11 @@ def _tiles(run: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def _windows(run: RecordedRun) -> list[TimeWindow]:
     """Return what can be drawn of a run: all of it, or its beginning and its end."""
-    if not run.shares:
+    drawn = [*run.shares, *run.tasks]
+    if not drawn:
         return []
-    end = max(run.begin + run.seconds, max(share.stop for share in run.shares))
-    begin = min(run.begin, run.shares[0].start)
+    end = max(run.begin + run.seconds, max(share.stop for share in drawn))
+    begin = min(run.begin, min(share.start for share in drawn))
     if run.all_done_recorded:
         return [TimeWindow(begin, end)]
     done = run.done_shares
@@ -208,7 +214,7 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
     """Return the lanes of a window, if too many those with the most given-up or lost shares."""
     shares: dict[str, list[ShareRecord]] = defaultdict(list)
     ghosts: dict[str, list[ShareRecord]] = defaultdict(list)
-    for records, by_worker in ((run.shares, shares), (run.ghosts, ghosts)):
+    for records, by_worker in (([*run.shares, *run.tasks], shares), (run.ghosts, ghosts)):
         for record in records:
             if record.stop >= window.begin and record.start <= window.end:
                 by_worker[record.worker].append(record)
@@ -217,7 +223,7 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
     gone = {
         str(event["worker"]): float(event["time"])
         for event in run.events
-        if event.get("event") in ("removed", "lost", "retired") and "worker" in event
+        if event.get("event") in _DEPARTURES and "worker" in event
     }
     layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
     lane = _Lane(run.begin, window, layers)
@@ -286,9 +292,9 @@ class _Lane:
                 yield self._span(share.stop - mark, share.stop, "lost", f"{_name(share)}: lost")
 
     def _kind(self, share: ShareRecord) -> str:
-        return (
-            "parity" if share.stage == "parity" else f"l{self.layers[share.layer] % MAX_KEY_LAYERS}"
-        )
+        if share.stage not in ("share", ""):
+            return _TASK_KINDS.get(share.stage, _TASK_KINDS["glue"])
+        return f"l{self.layers[share.layer] % MAX_KEY_LAYERS}"
 
     def _span(self, start: float, stop: float, kind: str, label: str = "") -> Span:
         length = max(self.window.end - self.window.begin, 1e-9)
@@ -322,11 +328,21 @@ def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
         yield f"k-l{i}", f"layer {number} {names.get(number, '')}"
     if len(used) > MAX_KEY_LAYERS:
         yield "f-share", f"and so on, {len(used)} layers"
-    yield "f-parity", "parity"
-    yield "f-waited", "given to the worker, and given up later"
-    yield "f-ghost", "ghost: the worker is still busy with it, no task needs it"
-    yield "f-lost", "lost with the worker"
-    yield "f-away", "worker not there any more"
+    kinds = {_TASK_KINDS.get(task.stage, _TASK_KINDS["glue"]) for task in run.tasks}
+    states = {share.state for share in run.shares}
+    gone = any(event.get("event") in _DEPARTURES for event in run.events)
+    for kind, there, what in (
+        ("read", "read" in kinds, "reading images"),
+        ("glue", "glue" in kinds, "between coded layers: parts, decoding, other operations"),
+        ("write", "write" in kinds, "writing predictions"),
+        ("parity", any(s.stage == "parity" for s in run.shares), "parity"),
+        ("waited", bool(states - {"done"}), "given to the worker, and given up later"),
+        ("ghost", bool(run.ghosts), "ghost: the worker is still busy with it, no task needs it"),
+        ("lost", bool(states - {"done", "erased"}), "lost with the worker"),
+        ("away", gone, "worker not there any more"),
+    ):
+        if there:
+            yield f"f-{kind}", what
 
 
 # ------------------------------------------------------------------------- latency

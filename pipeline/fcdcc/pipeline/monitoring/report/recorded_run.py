@@ -197,6 +197,11 @@ class RecordedRun:
         return recorded_shares(self.members, "ghosts")
 
     @cached_property
+    def tasks(self) -> list[ShareRecord]:
+        """The recorded tasks that are no shares; none in journals of older versions."""
+        return recorded_shares(self.members, "tasks")
+
+    @cached_property
     def groups(self) -> list[GroupRecord]:
         """The groups that are recorded."""
         return recorded_groups(self.members)
