@@ -318,6 +318,8 @@ def _misfit(
     if wanted in (None, sizes[1]):
         part = f"images of size {' × '.join(map(str, sizes[2:]))}"
         advice = "resize the images"
+        if expect is not None:
+            advice += ", export the model for their size or for any (fcdcc export --free-size)"
     else:
         part = "1 channel" if sizes[1] == 1 else f"{sizes[1]} channels"
         advice = "select the channels"

@@ -156,7 +156,7 @@ IMAGES = (
     Advice("small.pt2 grey.zarr", r"1 channel; .*\(--channels\), stack .*\(--input-array\) or use",
            ("small.pt2 grey.zarr --channels 0,0,0",
             "small.pt2 grey.zarr --input-array image,image,image")),
-    Advice("small.pt2 large.zarr", "resize the images or use another model",
+    Advice("small.pt2 large.zarr", r"resize the images, export .* any \(fcdcc export --free-size\)",
            ("small.pt2 images.zarr", "dense.pt2 large.zarr")),
     Advice("small.pt2 pictures", "fcdcc ingest FOLDER OUT.zarr makes one",
            ("small.pt2 ingested.zarr",)),
