@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from fcdcc.pipeline import Summary
+from fcdcc.pipeline import Summary, open_model
 from fcdcc.pipeline.monitoring.progress import Quiet
 from fcdcc.pipeline.monitoring.summary_text import summary_lines
 from fcdcc.pipeline.runtime import job
@@ -94,7 +94,7 @@ def test_a_run_that_finds_nothing_to_do_says_where_everything_is(
     output, _ = done
     again = fcdcc("run", files.model, files.images, output, *OPTIONS, "--json", "-")
     assert again.exit_code == 0, again.output
-    assert "complete: 5 blocks, 5 of them before; 0 images in 0 ms" in again.stderr
+    assert "complete: 5 blocks, 5 of them before; nothing was left to compute" in again.stderr
     assert f"the predictions are in {output}" in again.stderr
     assert "insurance" not in again.stderr
     found = json.loads(again.stdout)
@@ -111,6 +111,21 @@ def test_the_dashboard_is_there_when_its_address_is_said(files: Files, tmp_path:
     )  # fmt: skip
     with job.finished_run(config, opened, say=opened.say) as summary:
         assert opened.pages == {summary.dashboard: 200}
+
+
+def test_a_summary_and_a_model_are_short_in_a_notebook(files: Files) -> None:
+    said = summary(
+        output="<b>out.zarr", phases={"start": 1.0, "plan": 0.5, "work": 10.0, "end": 0.1}
+    )
+    assert repr(said) == "<Summary complete: 10 of 10 blocks, 100 images in 10.0 s>"
+    shown = said._repr_html_()
+    assert "time: 11.6 s (start 1.0 s, plan 500 ms, work 10.0 s, end 100 ms)<br>" in shown
+    assert "&lt;b&gt;out.zarr" in shown
+    model = open_model(files.model)
+    assert repr(model) == (
+        "<Model small.pt2: (n, 3, 16, 16) to (n, 10), 2 convolutions, 5,938 parameters>"
+    )
+    assert "<li>2 convolutions</li>" in model._repr_html_()
 
 
 def summary(**members: Any) -> Summary:

@@ -218,6 +218,9 @@ def test_json_and_metrics_say_what_the_summary_says(
     assert sum(layer["groups"] for layer in shown["layers"]) == summary.groups
     assert sum(worker["erased"] for worker in shown["workers"]) == summary.erasures
     assert all("learned_pace" in worker for worker in shown["workers"])
+    live = quiet_place.get("/fcdcc")
+    late = any(worker["erased"] or worker["ghosts"] for worker in shown["workers"])
+    assert ("not waited for</th>" in live) == late
     names = {layer["name"] for layer in shown["layers"]}
     assert names
     assert names <= {"first", "second"}

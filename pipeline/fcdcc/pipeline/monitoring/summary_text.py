@@ -42,10 +42,10 @@ def _success_line(summary: Summary) -> str:
             f"{summary.redone[r]} for {t}" for r, t in REASONS.items() if r in summary.redone
         )
         again = f", {count(summary.blocks_redone)} made again ({', '.join(reasons)})"
-    return (
-        f"{summary.status}: {counted(summary.blocks_total, 'block')}{before}{again}; "
-        f"{counted(summary.images_done, 'image')} in {duration(summary.seconds)}"
-    )
+    images = f"{counted(summary.images_done, 'image')} in {duration(summary.seconds)}"
+    done = images if summary.blocks_done else "nothing was left to compute"
+    blocks = counted(summary.blocks_total, "block")
+    return f"{summary.status}: {blocks}{before}{again}; {done}"
 
 
 def _absence_line(summary: Summary) -> str:

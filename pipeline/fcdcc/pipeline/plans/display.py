@@ -161,10 +161,10 @@ def comparison(plan: Plan, start_and_end_seconds: float | None = None) -> str:
         f"Plain data-parallel inference takes about {duration(plain + beside)} for {what}"
         f"{with_start}, this plan {duration(planned + beside)}"
     )
-    if planned <= FREE_RATIO * plain:
+    if planned + beside <= FREE_RATIO * (plain + beside):
         if not plan.protected_layers:
             return f"{said}."
-        return f"{said}: the insurance costs nothing while all workers are healthy."
+        return f"{said}: the insurance costs next to nothing while all workers are healthy."
     if not plan.protected_layers:
         better = "" if plan.n == 1 else f": plain inference, {PLAIN_OPTION}, is the better choice"
         return f"{said} and tolerates no loss{better}."
@@ -346,7 +346,8 @@ def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[
     late = f"; a layer that starts all its parity adds {100 * spare:.0f} %" if spare else ""
     yield "Work", f"{work} multiply-adds an image{extra}{late}"
     image, block = amount(found.block_bytes / batch, "B"), amount(found.block_bytes, "B")
-    yield "Sent between workers", f"{image} an image, {block} a block"
+    parts = "the parts of images and results that one worker needs of another"
+    yield "Sent between workers", f"{image} an image, {block} a block: {parts}"
     yield "Memory", _memory(found)
     yield "Time", _time(plan, found, start_and_end_seconds)
 

@@ -12,6 +12,7 @@ import dask.config
 from dask.utils import parse_timedelta
 
 from ..anyk.queries import WaitingTask
+from ..formatting import counted
 
 TASK_CHECK_FRACTION = 0.25
 """Fraction of the patience after which single tasks are compared, not only counters.
@@ -108,7 +109,7 @@ def describe_stall(still: float, tasks: Iterable[WaitingTask] | None, workers: i
     for task in tasks:
         layers[task.block, task.layer].append(task)
     if not layers:
-        return f"{head}: no worker has a task of this run, although there are {workers} workers"
+        return f"{head}: no worker has a task of this run, with {counted(workers, 'worker')} there"
     parts = [
         f"block {block}, layer {layer}: {_task_list(layers[block, layer])}"
         for block, layer in sorted(layers)[:MAX_NAMED_LAYERS]

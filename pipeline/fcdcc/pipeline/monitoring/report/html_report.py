@@ -16,7 +16,7 @@ from ...formatting import clock, count, duration, percent, rounded
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
 from ..stragglers import WorkerView
 from .recorded_run import OutputReport, RecordedRun
-from .text_report import conclusion, worker_views
+from .text_report import WITH_THE_NEXT, conclusion, worker_views
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import ShareRecord
@@ -400,7 +400,8 @@ def _condition_strip(run: RecordedRun) -> ConditionStrip | None:
 def _plan_of(row: Mapping[str, Any]) -> str:
     """Return how a layer was computed."""
     if row["code"] is None:
-        return f"whole: {row['reason']}"
+        is_in_share = str(row["reason"]).startswith(WITH_THE_NEXT)
+        return str(row["reason"]) if is_in_share else f"whole: {row['reason']}"
     return f"{row['code']}, {row['k_a']} × {row['k_b']}, {row['split']}"
 
 

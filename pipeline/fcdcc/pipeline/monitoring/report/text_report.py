@@ -22,6 +22,9 @@ MAX_FAILURES = 20
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
 
+WITH_THE_NEXT = "part of the share of the next"
+"""How the reason begins why a convolution has no code of its own, if shares compute it."""
+
 MIN_TAIL_RATIO = 1.05
 """How many times later than its group the slowest share must be, to be mentioned."""
 
@@ -175,7 +178,7 @@ def _layers(run: RecordedRun) -> Table:
         title="Layers: plan and measurement",
     )  # fmt: skip
     for row in run.layers:
-        code = "whole"
+        code = "with the next" if str(row["reason"]).startswith(WITH_THE_NEXT) else "whole"
         if row["code"] is not None:
             code = escape(f"{row['k_a']}×{row['k_b']} {row['split']}")
         table.add_row(
