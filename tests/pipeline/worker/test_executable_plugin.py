@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -170,6 +171,46 @@ def test_a_stopped_worker_is_not_waited_for(
         assert len(cluster.run(weights, made.ref, workers=others)) == 1
     finally:
         process.resume()
+
+
+@pytest.mark.cluster
+def test_two_workers_that_die_while_a_plugin_is_removed_print_nothing(made: Executable) -> None:
+    """One error of theirs would be raised, and the other never be retrieved."""
+    never_retrieved: list[Any] = []
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        loop = client.loop.asyncio_loop
+
+        def note() -> None:
+            loop.set_exception_handler(lambda _, context: never_retrieved.append(context))
+
+        loop.call_soon_threadsafe(note)
+        plugin = ExecutablePlugin(made, "r", 1)
+        install(client, plugin)
+        pids = [*client.run(os.getpid).values()][:2]
+        dying = [process for process in worker_processes() if process.pid in pids]
+        for process in dying:
+            process.suspend()
+        asked = threading.Event()
+        broadcast = local.scheduler.broadcast
+
+        async def noting(**arguments: Any) -> Any:
+            loop.call_later(0.2, asked.set)  # the messages are on their way then
+            return await broadcast(**arguments)
+
+        local.scheduler.broadcast = noting
+        removal = threading.Thread(target=uninstall, args=(client, plugin))
+        removal.start()
+        assert asked.wait(100)
+        for process in dying:
+            process.kill()
+        removal.join(100)
+        assert not removal.is_alive()
+        assert plugin.name not in local.scheduler.worker_plugins
+    gc.collect()
+    assert never_retrieved == []
 
 
 def wait_for(condition: Any) -> None:

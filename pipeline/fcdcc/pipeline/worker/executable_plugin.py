@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 INSTALL_TIMEOUT_SECONDS = 60.0
 """How long :func:`install` waits for workers that do not respond."""
 
+REMOVE = "fcdcc_remove_worker_plugin"
+"""Name of the scheduler's handler that removes a plugin from all workers."""
+
 UNINSTALL_TIMEOUT_SECONDS = 5.0
 """How long :func:`uninstall` waits for workers that do not respond."""
 
@@ -185,6 +188,27 @@ class TaskModulesPlugin(SchedulerPlugin):
             await asyncio.to_thread(import_module, name)
 
 
+class WorkerPluginRemoval(SchedulerPlugin):
+    """Lets a client remove a plugin from all workers, also while some of them die.
+
+    Dask's own request fails with the first worker that dies meanwhile. The error of a second one
+    is then never retrieved, and Python prints its traceback.
+    """
+
+    name = "fcdcc-worker-plugin-removal"
+    idempotent = True
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Register the handler with a scheduler."""
+
+        async def remove(name: str) -> dict[str, Any]:
+            scheduler.worker_plugins.pop(name, None)
+            message = {"op": "plugin-remove", "name": name}
+            return await scheduler.broadcast(msg=message, on_error="ignore")
+
+        scheduler.handlers[REMOVE] = remove
+
+
 async def _beside_heartbeats(worker: Worker, work: Callable[[], None]) -> None:
     """Do work in a thread while the worker's heartbeats go on.
 
@@ -277,9 +301,13 @@ def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
         from .executable import drop, find
 
         drop(find(cast("Executable | ExecutableRef", plugin.executable)).ref)
-    _request_all_workers(
-        client, "unregister_worker_plugin", UNINSTALL_TIMEOUT_SECONDS, name=plugin.name
-    )
+    operation = REMOVE
+    try:
+        client.register_plugin(WorkerPluginRemoval())
+    except Exception as error:  # noqa: BLE001 - no fcdcc there, no plugins allowed, or it is gone
+        logger.info("removing a worker plugin with Dask's own request: %r", error)
+        operation = "unregister_worker_plugin"
+    _request_all_workers(client, operation, UNINSTALL_TIMEOUT_SECONDS, name=plugin.name)
 
 
 def _is_in_process(client: Client) -> bool:
