@@ -100,6 +100,9 @@ _NO_SUCH_OPTION = ": there is no such option"
 ARGUMENTS = ("model", "input", "output")
 """Options that are positional arguments on the command line."""
 
+FLAGS = {"outputs": "output"}
+"""Options that the command line calls by another name, because it is given once for each value."""
+
 CodeName = Literal[
     "systematic", "crme", "polynomial", "chebyshev", "khatri-rao", "replication", "uncoded"
 ]
@@ -171,6 +174,15 @@ class _Options(BaseModel):
             return cls.model_validate(given)
 
 
+def flag_of(option: str) -> str:
+    """Return what the command line calls an option.
+
+    >>> flag_of("in_flight"), flag_of("outputs")
+    ('--in-flight', '--output')
+    """
+    return "--" + FLAGS.get(option, option).replace("_", "-")
+
+
 def shown_value(value: object) -> str:
     """Return a wrong value for a message, cut off if it is long.
 
@@ -200,7 +212,7 @@ def _message_of(item: Mapping[str, Any]) -> str:
     if not item["loc"]:
         return message
     option = str(item["loc"][0])
-    name = option.upper() if option in ARGUMENTS else "--" + option.replace("_", "-")
+    name = option.upper() if option in ARGUMENTS else flag_of(option)
     if item["type"] == "extra_forbidden":
         return name + _NO_SUCH_OPTION
     if item["type"] == "missing":
@@ -315,6 +327,11 @@ class PlanOptions(_Options):
         "(several that do not exclude each other), label-map (class numbers), mask, embedding or "
         "dense (a number per class and place)  [default: found out]",
     )
+    outputs: Names | None = Field(
+        None,
+        description="name of an output of the network that is predicted; may be given several "
+        "times  [default: all that have an entry for each image]",
+    )
 
     @model_validator(mode="after")
     def _some_shares_must_remain(self) -> Self:
@@ -399,6 +416,7 @@ class PlanKeywords(TypedDict, total=False):
     mean: float | Sequence[float] | None
     std: float | Sequence[float] | None
     head: HeadKind | None
+    outputs: str | Sequence[str] | None
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -547,6 +565,8 @@ def with_keywords(message: str) -> str:
 def _keyword(found: re.Match[str]) -> str:
     """Return the keyword for an option of the command line."""
     name = (found["name"] or found["argument"].lower()).replace("-", "_")
+    if found["argument"] is None:
+        name = next((option for option, flag in FLAGS.items() if flag == name), name)
     if found["unknown"] is not None:
         return name + found["unknown"]
     field = JobConfig.model_fields.get(name)

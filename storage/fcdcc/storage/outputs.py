@@ -47,8 +47,6 @@ __all__ = [
     "set_aside",
 ]
 
-PREDICTION = "prediction"
-
 MAX_DIFFERENCES = 12
 """Values in which two jobs differ that a message names."""
 
@@ -104,7 +102,7 @@ def create_predictions(
     images, batch
         Number of images; images per block and per chunk.
     arrays
-        The arrays; the first is called ``prediction``.
+        The arrays: ``prediction``, or one for each output of a network with several.
     fingerprint
         Of the job.
     dim
@@ -125,10 +123,8 @@ def create_predictions(
     from .metadata import make_contents  # it imports Zarr, which reading an output does not need
 
     location = normalise(url)
-    if not arrays or arrays[0].name != PREDICTION:
-        raise OutputError(
-            f"arrays {[array.name for array in arrays]}; expected {PREDICTION!r} first"
-        )
+    if not arrays:
+        raise OutputError("no arrays; expected one or more")
     layouts = {array.layout(images, batch) for array in arrays}
     if len(layouts) > 1:
         raise OutputError(

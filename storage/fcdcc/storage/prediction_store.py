@@ -53,7 +53,7 @@ class PredictionStore:
     url
         Local path or URL; may contain credentials.
     arrays
-        The arrays, ``prediction`` first.
+        The arrays; ``prediction`` first, if the network has one output.
     layout
         Number of images, and of images per block.
     fingerprint
@@ -158,8 +158,10 @@ class PredictionStore:
         with _reported(f"the place of {shown(self.url)}", "read"):
             self._check_place(self.folder)
 
-    def read(self, block: int, array: str = "prediction") -> NDArray[Any]:
+    def read(self, block: int, array: str | None = None) -> NDArray[Any]:
         """Return one block's predictions (images, *shape); of a band only its rows.
+
+        Without a name they are those of the first array.
 
         Raises
         ------
@@ -168,7 +170,7 @@ class PredictionStore:
         DamageError
             If a chunk is missing or damaged.
         """
-        chosen = self._array(array)
+        chosen = self.arrays[0] if array is None else self._array(array)
         start, stop = self.layout.bounds(block)
         names = chosen.chunk_names(block, self.layout.batch)
         with _reported(f"block {block} of {shown(self.url)}", "read"):

@@ -68,7 +68,7 @@ class StoredRun:
     fingerprint
         Of the job.
     arrays
-        The arrays of the output, ``prediction`` first.
+        The arrays of the output; ``prediction`` first, if the network has one output.
     batch
         Images per block, and the length of chunks along n.
     dim

@@ -591,7 +591,10 @@ REFUSED = {
     "random": (lambda: Lambda(lambda x, c: c(x) + torch.rand(1), c=conv(3, 4, 3)), "random"),
     "counting": (Counting, "changes its own tensor 'count'|its own buffer 'count'"),
     "changing a view": (ChangingView, "changes its own"),
-    "two outputs": (lambda: Lambda(lambda x, c: (c(x), x), c=conv(3, 4, 3)), "returns 2"),
+    "no output of an image": (
+        lambda: Lambda(lambda x, c: (c(x).sum(), c(x).mean((0, 2, 3))), c=conv(3, 4, 3)),
+        "no output has one entry for each image",
+    ),
     "no tensor": (lambda: Lambda(lambda x, c: c(x).shape[0], c=conv(3, 4, 3)), "number|returns"),
     "constant": (lambda: Lambda(lambda x, c: c.bias + 1, c=conv(3, 4, 3)), "does not depend"),
     "doubtful view": (lambda: Lambda(doubtful, c=conv(3, 4, 3)), "run_decompositions"),

@@ -10,7 +10,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ..options import SCALE_WORDS, Scale
+from ..options import SCALE_WORDS, Scale, flag_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ TWO_WAY_FLAGS = {
 """Switches with a name for each of their two positions."""
 
 
-SEVERAL_TIMES = frozenset({"input_array", "channels"})
+SEVERAL_TIMES = frozenset({"input_array", "channels", "outputs"})
 """Options that may be given several times."""
 
 
@@ -106,7 +106,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     """Return the click option of one field."""
     default = field.default
     help_texts = [field.description or ""]
-    declaration = TWO_WAY_FLAGS.get(name, "--" + name.replace("_", "-"))
+    declaration = TWO_WAY_FLAGS.get(name, flag_of(name))
     if name in ONE_WAY_FLAGS:
         return click.option(declaration, name, is_flag=True, default=None, help=help_texts[0])
     if name not in TWO_WAY_FLAGS and default is not None:

@@ -80,7 +80,9 @@ EXPORT_GROUPS = {
     "--output",
     "chosen",
     metavar="OUTPUT",
-    help="name or number of the output to export, of a network with several",
+    multiple=True,
+    help="name or number of an output to export, of a network with several; may be given several "
+    "times  [default: all that have an entry for each image]",
 )
 @click.option("--size", type=SizeType(), help="stored: size of the images, for fcdcc ingest --for")
 @click.option(
@@ -120,7 +122,7 @@ def export(
     weights: str | None,
     free_size: bool,
     input_shape: tuple[int, ...] | None,
-    chosen: str | None,
+    chosen: tuple[str, ...],
     classes: str | None,
     head: Any,
     as_json: bool,
@@ -151,7 +153,7 @@ def export(
         output=head,
     )
     made = write_model_file(
-        live, output, input_shape=input_shape, free_size=free_size, output=chosen
+        live, output, input_shape=input_shape, free_size=free_size, outputs=chosen
     )
     description = made.model.description or ModelDescription()
     if as_json:
@@ -163,6 +165,7 @@ def export(
                     "bytes": made.bytes,
                     "input_shape": made.input_shape,
                     "output_shape": made.output_shape,
+                    "output_shapes": made.output_shapes,
                     "steps": made.steps,
                     "compared": asdict(made.comparison),
                     "notes": made.notes,
@@ -175,9 +178,14 @@ def export(
     for note in made.notes:
         click.echo(f"fcdcc: {printable(' '.join(note.split()))}", err=True)
     free = f", sizes in steps of {made.steps}" if free_size and made.steps > 1 else ""
+    batch = made.input_shape[0]
+    shapes = {n: _shape((batch, *sizes)) for n, sizes in made.output_shapes.items()}
+    made_of = f"prediction {_shape((batch, *made.output_shape))}"
+    if len(shapes) > 1:
+        made_of = f"outputs {', '.join(f'{n} {shape}' for n, shape in shapes.items())}"
     click.echo(
-        f"{output}: {name}, images {_shape(made.input_shape)}{free}, prediction "
-        f"{_shape((made.input_shape[0], *made.output_shape))}, {made.bytes / 1e6:.1f} MB"
+        f"{output}: {name}, images {_shape(made.input_shape)}{free}, {made_of}, "
+        f"{made.bytes / 1e6:.1f} MB"
     )
     click.echo(f"stored: {description.summary()}")
     same = {None: "", True: ", same top class", False: ", another top class"}

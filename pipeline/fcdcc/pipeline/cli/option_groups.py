@@ -20,7 +20,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "Images and their preparation": (
         *("input_array", "channels", "scale", "mean", "std", "absent", "compare"),
     ),
-    "What is predicted": ("head", "threshold"),
+    "What is predicted": ("outputs", "head", "threshold"),
     "Insurance against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
     "Computation": (
         *("engine", "dtype", "torch_threads", "memory", "band", "in_flight"),
@@ -123,6 +123,7 @@ EXAMPLES: dict[str, Any] = {
     "channels": [0, 1, 2],
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
+    "outputs": ["out"],
     "head": "probabilities",
     "threshold": 0.5,
     "memory": "4GB",

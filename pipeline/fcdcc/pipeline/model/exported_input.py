@@ -202,10 +202,12 @@ def in_bfloat16(network: Network) -> Network:
         _cast(entering, network.input, torch.bfloat16),
         *(_converted(step, converted) for step in redirected),
     ]
-    output = network.output
-    if _is_float(network):
-        output = names.fresh(f"{output}_in_float32")
-        steps.append(_cast(output, network.output, torch.float32))
+    output, last = network.output, steps.pop() if len(network.outputs) > 1 else None
+    cast = {value: names.fresh(f"{value}_in_float32") for value in _float_outputs(network)}
+    steps += [_cast(name, value, torch.float32) for value, name in cast.items()]
+    if last is not None:
+        steps.append(redirect_step(last, {value: Ref(name) for value, name in cast.items()}))
+    output = cast.get(output, output)
     stages = (GlueStage(0, (network.input,), (output,), tuple(steps)),)
     tensors = {
         name: tensor.bfloat16() if tensor.dtype == own else tensor
@@ -222,13 +224,14 @@ def in_bfloat16(network: Network) -> Network:
     )
 
 
-def _is_float(network: Network) -> bool:
-    """Return whether a network predicts floats, as far as that is known; else it is likely."""
+def _float_outputs(network: Network) -> list[str]:
+    """Return the outputs that are floats, as far as that is known; else it is likely."""
+    values = list(dict.fromkeys(network.outputs.values()))
     space = example_space(network)
     if space is None:
-        return True
-    facts = analyse_images(network, space).values[network.output]
-    return bool(facts.dtype.is_floating_point)
+        return values
+    found = analyse_images(network, space).values
+    return [value for value in values if found[value].dtype.is_floating_point]
 
 
 def _cast(name: str, value: str, dtype: torch.dtype) -> Step:

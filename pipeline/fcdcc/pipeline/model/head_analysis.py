@@ -21,6 +21,8 @@ from .image_analysis import analyse_images
 from .image_rules.facts import Facts
 from .network import ConvStage, Network, Ref, Step
 from .operators import bound_arguments, is_number, words
+from .output_bundle import BUNDLE
+from .outputs import main_output
 
 _Nature = Literal[
     "other", "linear", "convolved", "activated", "normalised", "norm",
@@ -119,7 +121,7 @@ _DECISIONS = frozenset({"classes", "decided"})
 
 
 def find_head(network: Network, image_shape: Sequence[int]) -> Head:
-    r"""Return what the output of a network is.
+    r"""Return what the main output of a network is.
 
     Parameters
     ----------
@@ -133,7 +135,13 @@ def find_head(network: Network, image_shape: Sequence[int]) -> Head:
     ModelError
         If the network does not take images of this shape.
     """
-    return _HeadAnalysis(network, tuple(image_shape)).head(network.output)
+    return find_heads(network, image_shape)[main_output(network.outputs)]
+
+
+def find_heads(network: Network, image_shape: Sequence[int]) -> dict[str, Head]:
+    """Return what each output of a network is, by name; see :func:`find_head`."""
+    analysis = _HeadAnalysis(network, tuple(image_shape))
+    return {name: analysis.head(value) for name, value in network.outputs.items()}
 
 
 class _HeadAnalysis:
@@ -205,7 +213,7 @@ class _HeadAnalysis:
 
     def _trait(self, step: Step) -> _Trait:
         packet = _packet(step)
-        if is_number(step.op):
+        if is_number(step.op) or step.op == BUNDLE:
             return _OTHER
         given = [self._traits.get(name, _OTHER) for name in step.references]
         first = given[0] if given else _OTHER

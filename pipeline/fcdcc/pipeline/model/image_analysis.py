@@ -32,6 +32,7 @@ from .image_rules.facts import (
 from .image_rules.windows import convolved_size, small
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import argument_kinds, bound_arguments
+from .output_bundle import BUNDLE
 from .size_arithmetic import NUMBER_OPERATORS, number_of_batch
 
 Lookup: TypeAlias = Callable[[str], Any]
@@ -71,6 +72,8 @@ def step_facts(step: Step, lookup: Lookup, batch: int | None) -> tuple[Result, i
     try:
         if step.op == "operator.getitem":
             return _member(_resolved(step.args, lookup)), 0
+        if step.op == BUNDLE:
+            return _bundled(_resolved(step.args, lookup)), 0
         if step.op in NUMBER_OPERATORS:
             return number_of_batch(step.op, tuple(_resolved(step.args, lookup))), 0
         _, packet, overload = step.op.split(".")
@@ -106,6 +109,17 @@ def _resolved(values: Sequence[Any], lookup: Lookup) -> list[Any]:
         else:
             found.append(value)
     return found
+
+
+def _bundled(outputs: Sequence[Facts]) -> Facts:
+    """Return the facts of several outputs as one value."""
+    if not all(isinstance(output, Facts) and output.ndim for output in outputs):
+        raise ArgumentsError("it brings together what are no tensors of images")
+    first = outputs[0]
+    if {(output.axis, output.sizes[0]) for output in outputs} != {(first.axis, first.sizes[0])}:
+        raise NotPerImageError("it brings together tensors with the images along different axes")
+    size = sum(math.prod(output.sizes[1:]) * output.dtype.itemsize for output in outputs)
+    return Facts((first.sizes[0], size), torch.uint8, first.axis)
 
 
 def _member(arguments: Sequence[Any]) -> Any:
@@ -230,7 +244,7 @@ class _ImageAxisAnalysis:
                 self.values[stage.output] = self._convolved(stage)
             else:
                 self._glue(stage)
-        self._check_prediction()
+        self._check_outputs()
         if self.batch == 1 and self.network.fixed_batch is not None:
             # One image at a time: the predictions follow each other along the first axis.
             name = self.network.output
@@ -245,6 +259,8 @@ class _ImageAxisAnalysis:
 
     def _glue(self, stage: GlueStage) -> None:
         for step in stage.steps:
+            if step.op == BUNDLE:
+                self._check_outputs()
             self.values[step.name], work = step_facts(step, self._lookup, self.batch)
             if work:
                 self.work[step.name] = work
@@ -275,18 +291,30 @@ class _ImageAxisAnalysis:
                 f"{error}; {ALONE}"
             ) from error
 
-    def _check_prediction(self) -> None:
-        found = self.values[self.network.output]
+    def _check_outputs(self) -> None:
+        outputs = self.network.outputs
+        for name, value in outputs.items():
+            self._check_output(
+                self._lookup(value), "the prediction" if len(outputs) == 1 else f"the output {name}"
+            )
+
+    def _check_output(self, found: Any, what: str) -> None:
         axis = 0 if self.batch != 1 else None
-        if not found.sizes or found.axis != axis or found.sizes[0] != 1:
+        is_tensor = isinstance(found, Facts)
+        if not is_tensor or not found.sizes or found.axis != axis or found.sizes[0] != 1:
             raise ModelError(
-                f"the prediction has the shape {_in_words(found)}; expected one entry for each "
-                "image along the first axis"
+                f"{what} has the shape {_in_words(found)}; expected one entry for each image along "
+                "the first axis"
             )
         if found.dtype.is_complex:
             raise ModelError(
-                f"the prediction is of {found.dtype}; expected real numbers: return its parts or "
-                "its absolute values"
+                f"{what} is of {found.dtype}; expected real numbers: return its parts or its "
+                "absolute values"
+            )
+        if found.dtype not in ARRAY_TYPES:
+            raise ModelError(
+                f"{what} is of {found.dtype}, which NumPy does not have; expected another type: "
+                "cast it in the model"
             )
 
 

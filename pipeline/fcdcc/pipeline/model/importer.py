@@ -14,12 +14,14 @@ from typing import TypeAlias
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, UnsafeModelError, one_line
 from .budget import ImportBudget
 from .exported_input import with_plain_input
 from .fixed_batch import freed, looped, spread_by_images
 from .image_analysis import analyse_images, example_space
 from .network import ExportedInput, Network, Step, network_fingerprint
+from .output_bundle import BUNDLE
+from .outputs import bundled, chosen_outputs, names_in, per_image_outputs
 from .passes.constants import fold_constants
 from .passes.convolution_stages import fold_batch_norms_into, recognise_convolutions
 from .passes.cutting import cut, joined
@@ -63,8 +65,44 @@ def _network(program: Program, fold: bool, budget: ImportBudget) -> Network:
 
 
 def _imported(program: Program, fold: bool, budget: ImportBudget) -> Network:
+    outputs, left_out = per_image_outputs(program)
+    try:
+        return _with_outputs(program, outputs, left_out, fold, budget)
+    except UnsafeModelError:
+        raise
+    except ModelError:
+        usable = dict(outputs)
+        for name in outputs if len(outputs) > 1 else ():
+            try:
+                _with_outputs(program, {name: outputs[name]}, {}, fold, budget)
+            except UnsafeModelError:
+                raise
+            except ModelError as error:
+                left_out[name] = one_line(error)
+                del usable[name]
+        if len(usable) in (0, len(outputs)):
+            raise
+    return _with_outputs(program, usable, left_out, fold, budget)
+
+
+def _with_outputs(
+    program: Program,
+    outputs: Mapping[str, str],
+    left_out: Mapping[str, str],
+    fold: bool,
+    budget: ImportBudget,
+) -> Network:
+    """Return the network that computes some outputs of a program."""
+    network = _computing(program, outputs, fold, budget)
+    return replace(network, output_name=next(iter(outputs)), left_out=dict(left_out))
+
+
+def _computing(
+    program: Program, outputs: Mapping[str, str], fold: bool, budget: ImportBudget
+) -> Network:
     images = program.metas[program.input]
-    steps, output = simplified(program.steps, program.output, program.metas)
+    last, output = bundled(outputs, names_in(program.steps))
+    steps, output = simplified((*program.steps, *last), output, program.metas)
     steps, output, metas = functional_steps(steps, program.tensors, program.metas, output, budget)
     needed = live_items(steps, output)
     names = {step.name for step in needed}
@@ -120,6 +158,47 @@ def _numbers(sizes: Sequence[int | None]) -> list[int] | None:
     return known if len(known) == len(sizes) else None
 
 
+def with_outputs(network: Network, names: Sequence[str]) -> Network:
+    """Return the network that computes some of its outputs, and nothing that only others need.
+
+    Parameters
+    ----------
+    network
+        The network.
+    names
+        Of its outputs, in any order; none means all of them.
+
+    Raises
+    ------
+    OptionError
+        If it has no such output.
+    """
+    outputs = chosen_outputs(network, names) if names else network.outputs
+    if len(outputs) == len(network.outputs):
+        return network
+    items = [
+        item
+        for item in joined(network.stages)
+        if not (isinstance(item, Step) and item.op == BUNDLE)
+    ]
+    last, output = bundled(outputs, names_in(items))
+    fixed, shape = network.fixed_batch, network.input_shape
+    if fixed is not None:
+        shape = (fixed.images, *shape[1:])
+    described = (network.input, shape, network.input_dtype)
+    chosen = _assembled(
+        [*items, *last], output, network.tensors, network.sizes, *described, ImportBudget()
+    )
+    if fixed is not None:
+        chosen = looped(chosen, fixed.reason)
+    return replace(
+        chosen,
+        output_name=next(iter(outputs)),
+        left_out=network.left_out,
+        exported=network.exported,
+    )
+
+
 def fold_batch_norms(network: Network) -> Network:
     """Return the network with batch normalisation folded into the convolutions.
 
@@ -131,7 +210,8 @@ def fold_batch_norms(network: Network) -> Network:
         joined(network.stages), network.tensors, network.output
     )
     described = (network.input, network.input_shape, network.input_dtype)
-    return _assembled(items, output, tensors, network.sizes, *described, ImportBudget())
+    folded = _assembled(items, output, tensors, network.sizes, *described, ImportBudget())
+    return replace(folded, output_name=network.output_name, left_out=network.left_out)
 
 
 def _assembled(
@@ -149,6 +229,8 @@ def _assembled(
     read = dict.fromkeys(name for item in joined(stages) for name in inputs_of(item))
     used = {name: tensors[name].contiguous() for name in read if name in tensors}
     passed = [input_name, *(name for stage in stages for name in stage.outputs)]
+    if live and isinstance(live[-1], Step) and live[-1].op == BUNDLE:
+        passed.extend(live[-1].references)
     return Network(
         stages=stages,
         input=input_name,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from ..errors import ModelError, one_line
-from .image_analysis import shapes_of
+from .image_analysis import analyse_images, shapes_of
 from .network import ConvStage, GlueStage, Network, Ref, Step
 from .operators import needs_device, resolve
+from .output_bundle import taken_apart
 from .rewriting import convert
 
 
@@ -131,7 +132,7 @@ def in_fixed_batches(
 
 
 def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """Run a whole network, uncoded, in one place.
+    """Run a whole network, uncoded, in one place; several outputs are returned as a bundle.
 
     Parameters
     ----------
@@ -152,6 +153,21 @@ def run_network(network: Network, images: torch.Tensor) -> torch.Tensor:
     fixed = network.fixed_batch
     made = run(images) if fixed is None else in_fixed_batches(images, fixed.images, run)
     return made[network.output]
+
+
+def run_outputs(network: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run a whole network, uncoded, in one place; return its outputs by their names.
+
+    The parameters and errors are those of :func:`run_network`.
+    """
+    made = run_network(network, images)
+    if len(network.outputs) == 1:
+        return dict.fromkeys(network.outputs, made)
+    known = analyse_images(network, images.shape[1:]).values
+    facts = [known[value] for value in network.outputs.values()]
+    forms = [(one.sizes[1:], str(one.dtype).removeprefix("torch.")) for one in facts]
+    parts = taken_apart(made.numpy(), forms)
+    return {name: torch.from_numpy(part) for name, part in zip(network.outputs, parts, strict=True)}
 
 
 def network_shapes(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:

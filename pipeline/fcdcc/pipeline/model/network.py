@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from .output_bundle import BUNDLE, SINGLE_OUTPUT
 from .tensor_pickle import PackedTensors, hash_tensors, pack_tensors, unpack_tensors
 
 
@@ -185,7 +186,8 @@ class Network:
     stages
         In an order in which they can run; ``stages[i].index == i``.
     input, output
-        The names of the network's input and of its prediction.
+        The names of the network's input and of its prediction. The prediction of a network with
+        several outputs is a bundle of them (:mod:`.output_bundle`).
     input_shape
         (batch, C, *space); None where the model accepts any size.
     input_dtype
@@ -205,6 +207,10 @@ class Network:
     exported
         What the model took when it was exported. The network takes (n, C, *space) in
         ``input_dtype`` and begins with the steps from there, and the values of bytes as floats.
+    output_name
+        What the program calls the output, if it has one.
+    left_out
+        Why other outputs of the program are no outputs of the network, by name.
 
     Printed, it is a line for each convolution and the steps of the glue. Pickled, its tensors
     travel as plain buffers.
@@ -220,11 +226,22 @@ class Network:
     sizes: Mapping[str, tuple[int | str, ...]] = field(repr=False, default_factory=dict)
     fixed_batch: FixedBatch | None = None
     exported: ExportedInput = ExportedInput()
+    output_name: str = SINGLE_OUTPUT
+    left_out: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property
     def convolutions(self) -> tuple[ConvStage, ...]:
         """The convolution stages, in order."""
         return tuple(stage for stage in self.stages if isinstance(stage, ConvStage))
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The values that are the outputs, by the names of the outputs, in order."""
+        last = self.stages[-1] if self.stages else None
+        if isinstance(last, GlueStage) and last.steps and last.steps[-1].op == BUNDLE:
+            step = last.steps[-1]
+            return dict(zip(step.kwargs["names"], step.references, strict=True))
+        return {self.output_name: self.output}
 
     def __str__(self) -> str:
         return format_network(self)
@@ -233,7 +250,8 @@ class Network:
         described = (self.input, self.output, self.input_shape, self.input_dtype)
         packed = pack_tensors(self.tensors)
         kept = (self.fingerprint, dict(self.sizes), self.fixed_batch, self.exported)
-        return _rebuilt, (self.stages, *described, packed, *kept)
+        about_outputs = (self.output_name, dict(self.left_out))
+        return _rebuilt, (self.stages, *described, packed, *kept, *about_outputs)
 
 
 def _rebuilt(
@@ -247,10 +265,13 @@ def _rebuilt(
     sizes: Mapping[str, tuple[int | str, ...]],
     fixed_batch: FixedBatch | None,
     exported: ExportedInput,
+    output_name: str,
+    left_out: Mapping[str, str],
 ) -> Network:
     tensors = unpack_tensors(packed)
     described = (stages, input_name, output, input_shape, input_dtype)
-    return Network(*described, tensors, fingerprint, sizes, fixed_batch, exported)
+    kept = (tensors, fingerprint, sizes, fixed_batch, exported)
+    return Network(*described, *kept, output_name, left_out)
 
 
 def network_fingerprint(

@@ -17,8 +17,9 @@ from ..errors import ModelError, bad_values_refused, one_line
 from ..formatting import counted
 from .description import DESCRIPTION_RECORD, ModelDescription
 from .exported_input import in_bfloat16
-from .importer import import_network
+from .importer import import_network, with_outputs
 from .network import ConvStage, Network, Stage, Step, network_fingerprint
+from .outputs import main_output
 from .pt2.archive import (
     MAX_MODEL_BYTES,
     archive_fingerprint,
@@ -69,6 +70,16 @@ class Model:
         """
         return replace(self, network=in_precision(self.network, dtype))
 
+    def with_outputs(self, names: Sequence[str] | None) -> Model:
+        """Return the model with some of its outputs, by their names; None means all.
+
+        Raises
+        ------
+        OptionError
+            If it has no such output.
+        """
+        return replace(self, network=with_outputs(self.network, names or ()))
+
     def __str__(self) -> str:
         return f"{self.source}: {self.network}"
 
@@ -87,9 +98,12 @@ class Model:
         """Return in a few words what goes in, what comes out, and how large the network is."""
         network = self.network
         found = [_shape(network.input_shape)]
-        sizes = network.sizes.get(network.output)
-        if sizes is not None:
-            found[0] += f" to {_shape(sizes)}"
+        known = {n: network.sizes.get(value) for n, value in network.outputs.items()}
+        shapes = {name: _shape(sizes) for name, sizes in known.items() if sizes is not None}
+        if len(shapes) == 1:
+            found[0] += f" to {next(iter(shapes.values()))}"
+        elif shapes:
+            found[0] += f" to {', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
         found.append(counted(len(network.convolutions), "convolution"))
         parameters = sum(tensor.numel() for tensor in network.tensors.values())
         found.append(counted(parameters, "parameter"))
@@ -167,7 +181,8 @@ def _check_description(description: ModelDescription, network: Network, name: st
             f"{name}: its description ({DESCRIPTION_RECORD}) prepares images of {channels} "
             f"channels, and the network takes {expected}: export the model again with fcdcc export"
         )
-    names, sizes = description.class_names, network.sizes.get(network.output, ())
+    main = network.outputs[main_output(network.outputs)]
+    names, sizes = description.class_names, network.sizes.get(main, ())
     classes = sizes[1] if len(sizes) > 1 else None
     if names is not None and isinstance(classes, int) and classes != len(names):
         raise ModelError(

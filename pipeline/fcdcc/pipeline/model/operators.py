@@ -19,6 +19,7 @@ import torch
 from ..errors import ModelError, UnsafeModelError
 from .network import Step
 from .operator_list import CALLED, READ_ONLY
+from .output_bundle import BUNDLE, bundle
 from .size_arithmetic import NUMBER_OPERATORS, number_function
 
 
@@ -82,6 +83,8 @@ def resolve(name: str) -> Callable[..., Any]:
     """
     if name == _GETITEM:
         return operator.getitem
+    if name == BUNDLE:
+        return bundle
     if name in NUMBER_OPERATORS:
         return number_function(name)
     if name.removeprefix("aten.") not in CALLED:
@@ -155,8 +158,8 @@ def _not_listed(name: str) -> UnsafeModelError:
 
 
 def schema(name: str) -> torch.FunctionSchema | None:
-    """Return the schema of an ATen operator; None for arithmetic on sizes."""
-    if name == _GETITEM or name in NUMBER_OPERATORS:
+    """Return the schema of an ATen operator; None for those of our own and arithmetic on sizes."""
+    if name in (_GETITEM, BUNDLE) or name in NUMBER_OPERATORS:
         return None
     return _aten(name)._schema
 

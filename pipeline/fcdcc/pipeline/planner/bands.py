@@ -119,6 +119,9 @@ def barrier_in(found: NetworkRows) -> str | None:
     """Return why a network cannot be computed in bands, in words; None if it can."""
     if found.network.fixed_batch is not None:
         return "the model was exported with a fixed batch, and is run whole"
+    if len(found.network.outputs) > 1:
+        names = ", ".join(found.network.outputs)
+        return f"it has several outputs ({names}), of which --output chooses one"
     for index, barriers in found.barriers.items():
         return f"stage {index} needs all rows of an image at once, {barriers[0]}"
     if found.layouts[found.network.output].axis is None:

@@ -16,7 +16,7 @@ from .. import templates
 from ..formatting import amount, counted, duration, printable
 from ..options import with_keywords
 from .forecast import Forecast, LayerForecast
-from .plan import LayerPlan, Plan, Redundancy
+from .plan import LEFT_OUT, LayerPlan, Plan, Redundancy
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -54,7 +54,10 @@ def plan_text(plan: Plan) -> str:
     if plan.band is not None:
         head += f"; an image in bands of {plan.band} rows of its prediction"
     how = f"split by {plan.split}; redundancy: {SPARE_SHARES[plan.redundancy]}"
-    predicted = [f"predicts {plan.prediction}"] if plan.prediction else []
+    predicted = [
+        line if line.startswith(LEFT_OUT) else f"predicts {line}"
+        for line in _lines(plan.prediction)
+    ]
     return "\n".join([head, how, *predicted, *map(_layer_line, plan.layers)])
 
 
@@ -322,6 +325,10 @@ def _blocks(plan: Plan) -> str:
     return f"{block}{why}, {counted(plan.in_flight, 'block')} in flight"
 
 
+def _lines(text: str) -> list[str]:
+    return text.split("\n") if text else []
+
+
 def _code(plan: Plan) -> str:
     """Return the code, its numbers and how a block is split."""
     if not plan.coded_layers:
@@ -331,8 +338,9 @@ def _code(plan: Plan) -> str:
 
 def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[tuple[str, str]]:
     """Yield what the network predicts and what the plan costs altogether: names and values."""
-    if plan.prediction:
-        yield "Prediction", plan.prediction
+    for line in _lines(plan.prediction):
+        said = line.removeprefix(LEFT_OUT)
+        yield ("Prediction" if said == line else "Left out"), said
     yield "Code", _code(plan)
     yield "Blocks", _blocks(plan)
     yield "Redundancy", SPARE_SHARES[plan.redundancy]

@@ -48,6 +48,9 @@ Shares: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SHARES)]
 Parts: TypeAlias = Annotated[int, Field(ge=1, le=MAX_PARTS)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
+LEFT_OUT = "left out: "
+"""How lines of :attr:`Plan.prediction` begin that name what is no output of the network."""
+
 PART_OF_NEXT_SHARE = "part of the share of the next coded layer"
 """The reason why a convolution has no code of its own: shares of a later one compute it."""
 
@@ -193,7 +196,8 @@ class Plan:
     forecast
         What it costs on the workers that it was made for; None in plans of older versions.
     prediction
-        What the network predicts, in words; empty in plans of older versions.
+        What the network predicts, in words, a line for each output, and a line that begins with
+        :data:`LEFT_OUT` for what is no output; empty in plans of older versions.
     batch_reason
         Why a block has that many images, in words; empty in plans of older versions.
 

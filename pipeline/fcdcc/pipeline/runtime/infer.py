@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Unpack, cast
+from operator import getitem
+from typing import Any, Unpack, cast
 
 import dask.array as da
 import numpy as np
@@ -24,13 +25,14 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.tokenize import tokenize
 from dask.typing import Key
 from distributed import Client
+from numpy.typing import NDArray
 
-from fcdcc.storage import BlockLayout, ImageSource, Preparation
+from fcdcc.storage import BlockLayout, ImageSource, OutputArray, Preparation
 
 from ..errors import ClusterError, OptionError, PlanError
 from ..graph import Block, build_block
 from ..halo import Rows
-from ..heads import CLASS_DIM, Head
+from ..heads import CLASS_DIM
 from ..model import Model
 from ..options import (
     AUTO,
@@ -44,9 +46,11 @@ from ..planner.candidates import check_plan
 from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
+from ..stored_forms import StoredForm
 from ..worker.executable import Executable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
+from ..worker.share_checks import Finding
 from .job_plan import workers_of_current_client
 from .lazy_images import ImageOptions, Images, image_warnings, lazy_images, stored_images
 from .model_preparation import (
@@ -55,11 +59,12 @@ from .model_preparation import (
     with_model_dtype,
     with_model_preparation,
 )
-from .output import head_of
+from .output import heads_of, outputs_in_words
 from .plugins import register_plugins
+from .stored_outputs import StoredOutputs
 
 OPTIONS_BESIDE_PLAN = frozenset(
-    {"channels", "engine", "head", "input_array", "limit", "mean", "scale", "std"}
+    {"channels", "engine", "head", "input_array", "limit", "mean", "outputs", "scale", "std"}
 )
 """Options that a plan does not contain, and that may be given together with one."""
 
@@ -99,6 +104,7 @@ def plan(model: Model, images: Images, **options: Unpack[PlanKeywords]) -> Plan:
     (6, 4, 8)
     """
     checked = with_model_channels(with_model_dtype(PlanOptions.of(**options), model), model)
+    model = model.with_outputs(checked.outputs)
     return _make_plan(model, _lazy(model, images, checked), checked)
 
 
@@ -106,8 +112,8 @@ def plan(model: Model, images: Images, **options: Unpack[PlanKeywords]) -> Plan:
 @called_from_python()
 def infer(
     model: Model, images: Images, *, plan: Plan | None = None, **options: Unpack[PlanKeywords]
-) -> xr.DataArray:
-    """Return a model's predictions for images as a lazy array.
+) -> xr.DataArray | Any:  # with a union of two classes, type checkers would know neither's methods
+    """Return a model's predictions for images as a lazy array, or several.
 
     Parameters
     ----------
@@ -122,12 +128,14 @@ def infer(
 
     Returns
     -------
-    xarray.DataArray
-        The first dimension is that of the images. The others are named by what the network
-        predicts, which ``head`` says if it is not what is found out: ``class`` and the spatial
-        dimensions, or those of class numbers, a mask or features. Its type is that of the
-        network's output. Coordinates are kept where sizes agree. Chunks along the first dimension
-        are the plan's batch.
+    xarray.DataArray or xarray.Dataset
+        An array for a network with one output, or of which ``outputs`` chooses one; else a dataset
+        with an array for each output by its name. The first dimension is that of the images. The
+        others are named by what the network predicts, which ``head`` says if it is not what is
+        found out: ``class`` and the spatial dimensions, or those of class numbers, a mask or
+        features. Where outputs have dimensions of one name and of different lengths, the output's
+        name is appended to all but one. The type is that of the network's output. Coordinates are
+        kept where sizes agree. Chunks along the first dimension are the plan's batch.
 
     Warns
     -----
@@ -152,6 +160,7 @@ def infer(
     (4,)
     """
     checked = with_model_channels(with_model_dtype(PlanOptions.of(**options), model), model)
+    model = model.with_outputs(checked.outputs)
     if plan is not None:
         _check_plan(model, plan, options)
     source = _stored(model, images, checked)
@@ -175,9 +184,10 @@ def infer(
     looped = plan.warnings if network.fixed_batch is not None else ()
     for text in (*prepared.warnings, *looped, *implausible):
         warnings.warn(with_keywords(text), stacklevel=3)
-    head = head_of(model, plan.image_shape, checked)
-    predictions = _predictions(Executable(network, plan, checked.engine), preparation, first, head)
-    return _labelled(predictions, first, head, model)
+    heads = heads_of(model, plan.image_shape, checked)
+    executable = Executable(network, plan, checked.engine)
+    stored = StoredOutputs.of(heads, StoredForm("logits"), None)
+    return _labelled(_predictions(executable, preparation, first, stored), first, stored, model)
 
 
 def _stored(model: Model, images: Images, options: PlanOptions) -> ImageSource | None:
@@ -207,7 +217,8 @@ def _check_plan(model: Model, plan: Plan, options: Mapping[str, object]) -> None
     network = model.to(getattr(torch, plan.dtype)).network
     if plan.network != network.fingerprint:
         raise PlanError(
-            "the plan was made for another model: make one with plan(model, images) for this one"
+            "the plan was made for another model, or for other outputs of it: make one with "
+            "plan(model, images) for this one"
         )
     check_plan(plan, network)
 
@@ -227,17 +238,17 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
     else:
         pool = WorkerPool(system.CPU_COUNT) if options.n == AUTO else None
         made = choose_plan(network, shape, options, count, pool, in_bands=False)
-    return replace(made, prediction=str(head_of(model, shape, options)))
+    return replace(made, prediction=outputs_in_words(heads_of(model, shape, options), network))
 
 
 def _predictions(
     executable: Executable,
     preparation: Preparation,
     images: xr.DataArray,
-    head: Head,
-) -> da.Array:
-    """Return the predictions as a Dask array with one chunk per block."""
-    plan, shape = executable.plan, head.shape
+    stored: StoredOutputs,
+) -> dict[str, da.Array]:
+    """Return the outputs as Dask arrays with one chunk per block, by their names."""
+    plan = executable.plan
     whole = dict.fromkeys(range(1, images.ndim), -1)
     source = da.asarray(images.data).rechunk({0: plan.batch, **whole})
     run = tokenize(plan.fingerprint, preparation, source.name)[:8]
@@ -249,14 +260,32 @@ def _predictions(
         reader = partial(_read, chunk, preparation)
         block = Block(TaskRef(model), run, number, stop - start, reader)
         built = build_block(executable.network, plan, block)
-        key: Key = (name, number, *[0] * len(shape))
         tasks |= built.tasks
-        tasks[key] = Task(key, common.same, built.prediction, *built.checks)
+        if stored.is_single:
+            key: Key = (name, number, *[0] * len(stored.main.head.shape))
+            tasks[key] = Task(key, common.same, built.prediction, *built.checks)
+            continue
+        bundle: Key = (f"outputs-{run}", number)
+        tasks[bundle] = Task(bundle, _taken_apart, stored, built.prediction, *built.checks)
+        for output, one in stored.members:
+            key = (f"{name}-{output}", number, *[0] * len(one.head.shape))
+            tasks[key] = Task(key, getitem, TaskRef(bundle), output)
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
-    chunks = (lengths, *((size,) for size in shape))
     make_array = cast("Callable[..., da.Array]", da.Array)  # its signature is untyped
-    return make_array(graph, name, chunks, dtype=np.dtype(head.dtype))
+    arrays = {}
+    for output, one in stored.members:
+        own = name if stored.is_single else f"{name}-{output}"
+        chunks = (lengths, *((size,) for size in one.head.shape))
+        arrays[output] = make_array(graph, own, chunks, dtype=np.dtype(one.head.dtype))
+    return arrays
+
+
+def _taken_apart(
+    stored: StoredOutputs, prediction: NDArray[Any], *checks: Finding
+) -> dict[str, NDArray[Any]]:
+    """Return the outputs of a block by name, once all checks of it are done."""
+    return stored.outputs(common.same(prediction, *checks))
 
 
 def _read(
@@ -274,15 +303,28 @@ def _read(
 
 
 def _labelled(
-    predictions: da.Array, images: xr.DataArray, head: Head, model: Model
+    predictions: Mapping[str, da.Array], images: xr.DataArray, stored: StoredOutputs, model: Model
+) -> xr.DataArray | xr.Dataset:
+    """Return predictions with the dimension names and coordinates of the images that fit."""
+    spatial = tuple(str(dim) for dim in images.dims[2:])
+    arrays = stored.arrays(spatial, images.shape[2:])
+    found = {
+        array.name: _labelled_array(predictions[array.name], images, array, model)
+        for array in arrays
+    }
+    return found[arrays[0].name] if stored.is_single else xr.Dataset(found)
+
+
+def _labelled_array(
+    predictions: da.Array, images: xr.DataArray, array: OutputArray, model: Model
 ) -> xr.DataArray:
-    """Return predictions with the dimension names and coordinates of the images that fit.
+    """Return one output with the dimension names and coordinates of the images that fit.
 
     Dense predictions have the images' ``grid_mapping``, too. Classes have the names that the model
     file gives them.
     """
     spatial = tuple(str(dim) for dim in images.dims[2:])
-    dims = (str(images.dims[0]), *head.dims(spatial))
+    dims = (str(images.dims[0]), *array.dims)
     sizes = dict(zip(dims, predictions.shape, strict=True))
     others = [
         name
@@ -290,7 +332,7 @@ def _labelled(
         if any(sizes.get(str(dim)) != size for dim, size in coord.sizes.items())
     ]
     coords = images.coords.to_dataset().drop_vars(others).coords  # with the indexes of several
-    labelled = xr.DataArray(predictions, dims=dims, coords=coords, name="prediction")
+    labelled = xr.DataArray(predictions, dims=dims, coords=coords, name=array.name)
     names = None if model.description is None else model.description.class_names
     if names is not None and sizes.get(CLASS_DIM) == len(names):
         labelled = labelled.assign_coords({CLASS_DIM: np.array(names)})

@@ -51,7 +51,6 @@ from ..planner.bands import row_axis
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
-from ..stored_forms import StoredPrediction
 from ..worker.executable import Executable
 from ..worker.executable_plugin import TASK_MODULES, ExecutablePlugin, install, uninstall
 from ..worker.memory import return_freed_memory
@@ -82,14 +81,15 @@ from .output import (
     check_continued,
     check_stored,
     create_output,
-    head_of,
+    heads_of,
     how_made,
     images_to_remove,
     is_same_job,
     job_fingerprint,
     make_room,
+    outputs_in_words,
     resize_output,
-    stored_prediction,
+    stored_outputs,
     write_block,
 )
 from .plugins import register_plugins
@@ -97,6 +97,7 @@ from .retries import FIRST_ATTEMPT, Attempt, RetryPolicy
 from .run_counters import RunCounters
 from .run_steps import RunSteps
 from .stall_guard import StallGuard, describe_stall, stall_patience_seconds
+from .stored_outputs import StoredOutputs
 from .worker_watch import WorkerWatch, worker_patience_seconds, worker_states
 
 logger = logging.getLogger(__name__)
@@ -210,7 +211,7 @@ class _CheckedJob:
     network: Network
     source: ImageSource
     preparation: Preparation
-    stored: StoredPrediction
+    stored: StoredOutputs
     fingerprint: Fingerprint
 
 
@@ -276,8 +277,8 @@ def _check_job(config: JobConfig) -> _CheckedJob:
     opened = open_job(config)
     config, network, source = opened.config, opened.network, opened.source
     preparation = preparation_of(config, source)
-    head = head_of(opened.model, source.image_shape, config, config.classes)
-    stored = stored_prediction(config, head)
+    heads = heads_of(opened.model, source.image_shape, config, config.classes)
+    stored = stored_outputs(config, heads)
     fingerprint = job_fingerprint(network, source, preparation, config, stored)
     return _CheckedJob(config, opened, network, source, preparation, stored, fingerprint)
 
@@ -338,7 +339,8 @@ def _plan_job(
     workers = known_workers(config, known, progress)
     progress.step("planning", "plan")
     plan = job_plan(config, job.network, job.source, workers, stored)
-    plan = replace(plan, prediction=str(job.stored.head))
+    heads = {name: stored_form.head for name, stored_form in job.stored.members}
+    plan = replace(plan, prediction=outputs_in_words(heads, job.network))
     for warning in plan.warnings:
         logger.warning(warning)
     logger.debug("the plan: %s", plan)

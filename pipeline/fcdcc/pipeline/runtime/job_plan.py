@@ -46,7 +46,7 @@ from .model_preparation import (
     with_model_dtype,
     with_model_preparation,
 )
-from .output import head_of
+from .output import heads_of, outputs_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     progress.step("reading the model")
     opened = open_job(config)
     config, network, source = opened.config, opened.network, opened.source
-    head = head_of(opened.model, source.image_shape, config, config.classes)
+    heads = heads_of(opened.model, source.image_shape, config, config.classes)
     progress.step("reading some images")
     listing = look_at_chunks(source, config)
     preparation = preparation_of(config, source)
@@ -114,7 +114,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
             cluster = stack.enter_context(open_cluster(config))
         progress.step("planning")
         plan = job_plan(config, network, source, known_workers(config, cluster, progress))
-    plan = replace(plan, prediction=str(head))
+    plan = replace(plan, prediction=outputs_in_words(heads, network))
     compared = ""
     if config.compare == "contents":
         read = format_bytes(source.images * source.image_bytes)
@@ -169,7 +169,7 @@ def open_job(config: JobConfig) -> OpenedJob:
 
     Options that contradict the model file are logged as warnings.
     """
-    model = open_model(config.model)
+    model = open_model(config.model).with_outputs(config.outputs)
     config = with_model_channels(with_model_dtype(config, model), model)
     model = model.to(getattr(torch, config.dtype))
     try:
@@ -346,8 +346,8 @@ def _saved_plan(path: str, network: Network, source: ImageSource) -> Plan:
     saved = read_plan(path)
     if saved.network != network.fingerprint:
         raise PlanError(
-            f"the plan in {path} was made for another model: make one for this one with "
-            "fcdcc plan --json FILE"
+            f"the plan in {path} was made for another model, or for other outputs of it: make one "
+            "for this one with fcdcc plan --json FILE"
         )
     if saved.image_shape != source.image_shape:
         raise PlanError(

@@ -223,7 +223,7 @@ def with_model_classes(spec: PredictionSpec, model: Model) -> PredictionSpec:
         If the file names another number of classes than the network predicts.
     """
     names = None if model.description is None else model.description.class_names
-    head = spec.stored.head
+    head = spec.stored.head_of_classes
     if names is None or spec.names is not None or not head.has_classes:
         return spec
     if head.classes not in (None, len(names)):

@@ -37,12 +37,14 @@ from ..errors import OptionError
 from ..graph import RetryMode
 from ..heads import CLASS_DIM, Head
 from ..model import Model
-from ..model.head_analysis import find_head
+from ..model.head_analysis import find_heads
 from ..model.network import Network
+from ..model.outputs import AUXILIARY, main_output
 from ..options import JobConfig, PlanOptions
-from ..plans.plan import Plan
-from ..stored_forms import StoredForm, StoredPrediction, class_names
+from ..plans.plan import LEFT_OUT, Plan
+from ..stored_forms import StoredForm, class_names
 from ..worker.share_checks import Finding
+from .stored_outputs import StoredOutputs, named_output
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def job_fingerprint(
     source: ImageSource,
     preparation: Preparation,
     config: JobConfig,
-    stored: StoredPrediction,
+    stored: StoredOutputs,
 ) -> Fingerprint:
     """Return the identity of a job's predictions; runs with the same one may share an output.
 
@@ -70,26 +72,39 @@ def job_fingerprint(
         "dtype": config.dtype,
         "store": config.store,
     }
-    prediction = stored.identity(config.dtype)
-    if prediction is not None:
-        fields["prediction"] = prediction
-    return Fingerprint.of(fields)
+    return Fingerprint.of(fields | stored.identity(config.dtype))
 
 
-def head_of(
+def heads_of(
     model: Model, image_shape: tuple[int, ...], options: PlanOptions, classes: str | None = None
-) -> Head:
-    """Return what the output of a network is: as ``--head`` or its file says, or worked out.
+) -> dict[str, Head]:
+    """Return what the outputs of a network are: as ``--head`` or its file says, or worked out.
 
-    Where features were found, and ``classes`` is a file of class names, or the model's file has
-    such names, they are logits.
+    ``--head`` is for all outputs, and the file speaks of the main one. Where features were found
+    there, and ``classes`` is a file of class names, or the model's file has such names, they are
+    logits.
+
+    Returns
+    -------
+    By the names of the outputs.
 
     Raises
     ------
     OptionError
-        If the output cannot be what ``--head``, or the file, says.
+        If an output cannot be what ``--head``, or the file, says.
     """
-    found = find_head(model.network, image_shape)
+    found = find_heads(model.network, image_shape)
+    main = main_output(found)
+    if len(found) > 1 and options.head is not None:
+        heads = {}
+        for name, head in found.items():
+            with named_output(name):
+                heads[name] = head.named(options.head)
+        return heads
+    return found | {main: _main_head(found[main], model, options, classes)}
+
+
+def _main_head(found: Head, model: Model, options: PlanOptions, classes: str | None) -> Head:
     if options.head is not None:
         return found.named(options.head)
     says = model.description
@@ -100,6 +115,24 @@ def head_of(
     if named and found.kind == "embedding" and len(found.shape) == 1:
         return replace(found.named("logits"), given=False, reason="there are names of its classes")
     return found
+
+
+def outputs_in_words(heads: Mapping[str, Head], network: Network) -> str:
+    """Return what a network predicts, a line for each output, and which outputs are left out."""
+    if len(heads) == 1:
+        lines = [str(head) for head in heads.values()]
+    else:
+        lines = [f"{name}: {head}{_advice_about(name, heads)}" for name, head in heads.items()]
+    lines += [f"{LEFT_OUT}{name}: {reason}" for name, reason in network.left_out.items()]
+    return "\n".join(lines)
+
+
+def _advice_about(name: str, heads: Mapping[str, Head]) -> str:
+    """Return what may be done about an auxiliary head; empty if an output is none."""
+    if not name.startswith(AUXILIARY):
+        return ""
+    main = main_output(heads)
+    return f" (an auxiliary head, for training: --output {main} leaves it out)"
 
 
 def is_same_job(run: StoredRun, fingerprint: Fingerprint) -> bool:
@@ -165,14 +198,14 @@ class PredictionSpec:
     Parameters
     ----------
     stored
-        The stored form of what the network predicts.
+        The stored form of each output of the network.
     arrays
-        The arrays of the output, ``prediction`` first.
+        The arrays of the output; ``prediction`` first, if the network has one output.
     names
         The names of the classes as a coordinate; None without ``--classes``.
     """
 
-    stored: StoredPrediction
+    stored: StoredOutputs
     arrays: tuple[OutputArray, ...]
     names: Coordinate | None
 
@@ -181,7 +214,7 @@ class PredictionSpec:
         cls,
         config: JobConfig,
         source: ImageSource,
-        stored: StoredPrediction,
+        stored: StoredOutputs,
         bands: tuple[int, int] | None = None,
     ) -> PredictionSpec:
         """Return what a job stores.
@@ -191,7 +224,7 @@ class PredictionSpec:
         config, source
             Options and images of the job.
         stored
-            From :func:`stored_prediction`.
+            From :func:`stored_outputs`.
         bands
             The axis of one image's prediction that is rows, and the rows of a block; None if
             blocks hold whole images.
@@ -201,20 +234,36 @@ class PredictionSpec:
         OptionError
             If the options ask for something that the model does not predict.
         """
-        arrays = stored.arrays(source.spatial_dims, bands)
-        names = None if config.classes is None else _class_names(config.classes, stored.head)
+        arrays = stored.arrays(source.spatial_dims, source.image_shape[1:], bands)
+        if any(array.name == source.dims[0] for array in arrays):
+            raise OptionError(
+                f"the network has an output {source.dims[0]!r}, which is the name of the axis of "
+                "the images: give that axis another name, or choose other outputs with --output"
+            )
+        names = None
+        if config.classes is not None:
+            names = _class_names(config.classes, stored.head_of_classes)
         return cls(stored, tuple(arrays), names)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The lengths of the axes of the arrays, without that of the images."""
+        return {
+            dim: size
+            for array in self.arrays
+            for dim, size in zip(array.dims, array.shape, strict=True)
+        }
 
-def stored_prediction(config: JobConfig, head: Head) -> StoredPrediction:
-    """Return what a job stores of an output.
+
+def stored_outputs(config: JobConfig, heads: Mapping[str, Head]) -> StoredOutputs:
+    """Return what a job stores of outputs.
 
     Raises
     ------
     OptionError
-        If such an output has no such form.
+        If an output has no such form.
     """
-    return StoredForm.parse(config.store).of(head, config.threshold)
+    return StoredOutputs.of(heads, StoredForm.parse(config.store), config.threshold)
 
 
 def _class_names(path: str, head: Head) -> Coordinate:
@@ -242,10 +291,8 @@ def create_output(
         "fingerprint": fingerprint.digest,
         "fcdcc_version": __version__,
         "store": config.store,
-        "head": spec.stored.head.kind,
+        **spec.stored.attributes(),
     }
-    if spec.stored.decision == "threshold":
-        attributes["threshold"] = spec.stored.threshold
     return create_predictions(
         config.output,
         images=source.images,
@@ -299,7 +346,7 @@ def write_block(
     prediction: NDArray[Any],
     store: PredictionStore,
     block: int,
-    stored: StoredPrediction,
+    stored: StoredOutputs,
     details: Mapping[str, Json],
     notes: Sequence[str] = (),
     *findings: Finding,
@@ -309,11 +356,12 @@ def write_block(
     Parameters
     ----------
     prediction
-        (images of the block, padded, …): output of the network, of its own type.
+        (images of the block, padded, …): output of the network, of its own type, or a bundle of
+        several.
     store, block
         Where it is written.
     stored
-        What is stored of the output.
+        What is stored of the outputs.
     details
         For the record: how the block was made, and what of its images was not stored.
     notes
@@ -324,19 +372,22 @@ def write_block(
     """
     start, stop = store.layout.bounds(block)
     rows = store.layout.rows_of(block)
-    values = prediction[: stop - start]
-    rest = tuple(range(1, values.ndim))
-    not_finite = int(np.count_nonzero(~np.isfinite(values).all(axis=rest)))
+    outputs = stored.outputs(prediction[: stop - start])
     where = "" if rows is None else f" in rows {rows[0]} to {rows[1] - 1}"
     warnings = [*notes, *(finding.warning for finding in findings if finding.wrong)]
-    if not_finite:
-        warnings.append(
-            f"{not_finite} of {stop - start} images have values that are not finite{where}"
-        )
+    for name, values in outputs.items():
+        rest = tuple(range(1, values.ndim))
+        not_finite = int(np.count_nonzero(~np.isfinite(values).all(axis=rest)))
+        what = "" if stored.is_single else f" in the output {name}"
+        if not_finite:
+            warnings.append(
+                f"{not_finite} of {stop - start} images have values that are not finite{what}"
+                f"{where}"
+            )
     where_and_how = dict(details)
     if rows is not None:
         where_and_how["rows"] = [*rows]
-    store.write(block, stored.apply(values), warnings=warnings, details=where_and_how)
+    store.write(block, stored.apply(outputs), warnings=warnings, details=where_and_how)
 
 
 def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
@@ -365,9 +416,10 @@ def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
 
 def _coordinates(state: InputState, spec: PredictionSpec) -> list[Coordinate]:
     """Return the image ids, the class names and what labels time and space, as far as known."""
-    arrays = spec.arrays
-    sizes = dict(zip(arrays[0].dims, arrays[0].shape, strict=True))
+    arrays, sizes = spec.arrays, spec.sizes
     names = [] if spec.names is None else [spec.names]
+    if not all(sizes.get(found.name, len(found.values)) == len(found.values) for found in names):
+        names = []  # the axis of classes is that of another output
     taken = {array.name for array in arrays} | {found.name for found in names} | {CLASS_DIM}
     others = {dim for array in arrays for dim in array.dims}
     coordinates = [

@@ -14,7 +14,7 @@ from fcdcc.pipeline.errors import ModelError, OptionError
 from fcdcc.pipeline.model.description import ModelPreparation
 from fcdcc.pipeline.model.export.live_network import LiveNetwork
 from fcdcc.pipeline.model.export.model_file import Exported, write_model_file
-from fcdcc.pipeline.model.interpreter import run_network
+from fcdcc.pipeline.model.interpreter import run_network, run_outputs
 from fcdcc.storage.errors import OutputError
 
 SHAPE = (3, 12, 12)
@@ -97,20 +97,23 @@ def test_a_file_computes_what_the_network_computes_in_evaluation_mode(tmp_path: 
 
 
 @pytest.mark.long
-def test_one_output_of_several_is_exported_and_the_others_are_named(tmp_path: Path) -> None:
+def test_all_outputs_are_exported_and_compared_or_those_that_are_chosen(tmp_path: Path) -> None:
     module = Several()
     found = exported(module, tmp_path)
-    assert any("logits is exported; without its others: features" in note for note in found.notes)
+    assert found.output_shapes.keys() == {"features", "logits"}
+    assert found.output_shape == found.output_shapes["logits"]
     images = torch.rand(3, *SHAPE)
     with torch.no_grad():
         expected = module.eval()(images)
-    made = run_network(found.model.network, images)
-    torch.testing.assert_close(made, expected["logits"], rtol=1e-5, atol=1e-5)
-    other = exported(module, tmp_path, output="features")
-    made = run_network(other.model.network, images)
-    torch.testing.assert_close(made, expected["features"], rtol=1e-5, atol=1e-5)
+    made = run_outputs(found.model.network, images)
+    for name in ("features", "logits"):
+        torch.testing.assert_close(made[name], expected[name], rtol=1e-5, atol=1e-5)
+    other = exported(module, tmp_path, outputs=["features"])
+    assert any("features is exported, without logits" in note for note in other.notes)
+    one = run_network(other.model.network, images)
+    torch.testing.assert_close(one, expected["features"], rtol=1e-5, atol=1e-5)
     with pytest.raises(OptionError, match="expected one of features, logits"):
-        exported(module, tmp_path, output="boxes")
+        exported(module, tmp_path, outputs=["boxes"])
 
 
 def test_what_does_not_agree_is_not_written_and_an_earlier_file_stays(tmp_path: Path) -> None:

@@ -245,6 +245,10 @@ def _index(call: Call) -> RowOperation:
     return aligned(call, x, x.rows_at)
 
 
+def _bundle(call: Call) -> RowOperation:  # noqa: ARG001 - the signature of rules
+    raise NotLocalError("several outputs are brought together")
+
+
 def _getitem(call: Call) -> RowOperation:
     """One of several results."""
     several: Operand = call["0"]
@@ -276,4 +280,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("flip", "roll"), _along_axes),
     "index": _index,
     "getitem": _getitem,
+    "bundle": _bundle,
 }

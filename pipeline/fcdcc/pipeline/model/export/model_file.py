@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,11 @@ from fcdcc.storage.errors import OutputError
 from ...errors import ModelError, OptionError, full_line
 from ..description import DESCRIPTION_FILE, FORMAT_VERSION, ModelDescription, ModelPreparation
 from ..head_analysis import find_head
-from ..interpreter import run_network
+from ..interpreter import run_outputs
 from ..opening import Model, open_model
+from ..output_bundle import SINGLE_OUTPUT
+from ..outputs import main_output
+from ..pt2.output_names import name_of_output
 from .live_network import MAX_REASON, LiveNetwork
 
 EXAMPLE_IMAGES = 2
@@ -41,9 +44,6 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 MIN_STEPS = 2
 """Free sizes are at least so many steps: at 1 convolutions and poolings need rules of their own."""
-
-MAIN_OUTPUTS = ("logits", "out", "prediction", "last_hidden_state")
-"""Names of main outputs of networks with several, the most usual first."""
 
 SEED = 20241109
 
@@ -78,8 +78,8 @@ class Exported:
         As the file was read again.
     input_shape
         (batch, C, *space), None where a size is free.
-    output_shape
-        Of the prediction of one image.
+    output_shapes
+        Of the outputs for one image, by their names.
     steps
         Numbers of which free spatial sizes must be multiples.
     comparison
@@ -92,25 +92,53 @@ class Exported:
 
     model: Model
     input_shape: tuple[int | None, ...]
-    output_shape: tuple[int, ...]
+    output_shapes: Mapping[str, tuple[int, ...]]
     steps: int
     comparison: Comparison
     bytes: int
     notes: tuple[str, ...]
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the main output for one image."""
+        return self.output_shapes[main_output(self.output_shapes)]
 
-class _OneOutput(nn.Module):
-    """A network of several outputs that gives one of them."""
 
-    def __init__(self, network: nn.Module, key: str | int) -> None:
+Keys: TypeAlias = "tuple[str | int, ...]"
+"""Keys and numbers that lead to a tensor in what a network returns."""
+
+
+class _ChosenOutputs(nn.Module):
+    """A network that gives some of its outputs: one as a tensor, several by their names."""
+
+    def __init__(self, network: nn.Module, chosen: Mapping[str, Keys]) -> None:
         super().__init__()
         self.network = network
-        self.key = key
+        self.chosen = dict(chosen)
 
-    def forward(self, images: Tensor) -> Tensor:
-        outputs: Any = self.network(images)
-        chosen: Tensor = outputs[self.key]
-        return chosen
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        returned = self.network(images)
+        found = {name: _member(returned, keys) for name, keys in self.chosen.items()}
+        return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _member(returned: Any, keys: Keys) -> Tensor:
+    for key in keys:
+        returned = returned[key]
+    tensor: Tensor = returned
+    return tensor
+
+
+def _tensors(returned: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Tensor]]:
+    """Yield the tensors in what a network returns, with the keys that lead to them."""
+    if isinstance(returned, Tensor):
+        yield keys, returned
+    elif isinstance(returned, Mapping):
+        for key, value in returned.items():
+            yield from _tensors(value, (*keys, key))
+    elif isinstance(returned, tuple | list):
+        for number, value in enumerate(returned):
+            yield from _tensors(value, (*keys, number))
 
 
 def write_model_file(
@@ -119,7 +147,7 @@ def write_model_file(
     *,
     input_shape: Sequence[int] | None = None,
     free_size: bool = False,
-    output: str | None = None,
+    outputs: Sequence[str] = (),
 ) -> Exported:
     """Export a live network to a ``.pt2`` file that says what belongs to it.
 
@@ -137,8 +165,9 @@ def write_model_file(
         (C, *space) of the images; by default what the network's preparation or library says.
     free_size
         Whether the spatial sizes are free, too.
-    output
-        The name or number of the output, for networks with several.
+    outputs
+        The names or numbers of outputs, for networks with several; by default all that have an
+        entry for each image.
 
     Raises
     ------
@@ -157,12 +186,12 @@ def write_model_file(
     module = _ready(live, notes)
     shape = _input_shape(live, module, input_shape)
     examples = _example_images(EXAMPLE_IMAGES, shape, live.preparation)
-    module, outputs = _with_one_output(live, module, examples, output, notes)
-    names = live.class_names
-    if names is not None and (outputs.ndim < 2 or outputs.shape[1] != len(names)):
+    module, made = _with_outputs(live, module, examples, outputs, notes)
+    names, main = live.class_names, made[main_output(made)]
+    if names is not None and (main.ndim < 2 or main.shape[1] != len(names)):
         raise OptionError(
             f"{len(names)} names of classes for {live.name}, which predicts "
-            f"{tuple(outputs.shape[1:])} of an image: expected one name for each class"
+            f"{tuple(main.shape[1:])} of an image: expected one name for each class"
         )
     preparation = live.preparation
     if preparation.size is not None and preparation.size != tuple(shape[1:]):
@@ -203,12 +232,13 @@ def write_model_file(
             notes.append(f"it differs from the live network by {worst.error:.1e}, more than usual")
         size = temporary.stat().st_size
         _replace(temporary, place)
+    notes.extend(f"its output {n} is left out: {r}" for n, r in model.network.left_out.items())
     free = tuple(None if free_size else side for side in shape[1:])
     batch = None if free_batch else EXAMPLE_IMAGES
     return Exported(
         model,
         (batch, shape[0], *free),
-        tuple(outputs.shape[1:]),
+        {name: tuple(made[name].shape[1:]) for name in made if name in model.network.outputs},
         steps,
         Comparison(total, worst.error, same),
         size,
@@ -282,38 +312,50 @@ def _run_live(live: LiveNetwork, module: nn.Module, images: Tensor) -> Any:
         ) from error
 
 
-def _with_one_output(
-    live: LiveNetwork, module: nn.Module, images: Tensor, wanted: str | None, notes: list[str]
-) -> tuple[nn.Module, Tensor]:
-    """Return the network with one output, and its output for some images."""
-    outputs = _run_live(live, module, images)
-    if isinstance(outputs, Tensor):
-        if wanted is not None:
-            raise OptionError(f"--output {wanted!r:.80}: {live.name} has one output: leave it out")
-        return module, outputs
-    found: dict[str | int, Any] = {}
-    if isinstance(outputs, Mapping):
-        found = {str(key): value for key, value in outputs.items()}
-    elif isinstance(outputs, tuple | list):
-        found = dict(enumerate(outputs))
-    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-    if not tensors:
+def _with_outputs(
+    live: LiveNetwork,
+    module: nn.Module,
+    images: Tensor,
+    wanted: Sequence[str],
+    notes: list[str],
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the network with the outputs to export, and these outputs for some images."""
+    returned = _run_live(live, module, images)
+    if isinstance(returned, Tensor):
+        if wanted:
+            raise OptionError(
+                f"--output {wanted[0]!r:.80}: {live.name} has one output: leave it out"
+            )
+        return module, {SINGLE_OUTPUT: returned}
+    found = {name_of_output(keys): (keys, tensor) for keys, tensor in _tensors(returned)}
+    if not found:
         raise OptionError(
-            f"{live.name} gives {type(outputs).__name__}; expected a tensor, or a tuple or "
-            "dictionary of tensors"
+            f"{live.name} gives {type(returned).__name__}; expected a tensor, or tuples, lists and "
+            "dictionaries of tensors"
         )
-    texts = {str(key): key for key in tensors}
-    if wanted is not None and wanted not in texts:
-        raise OptionError(
-            f"--output {wanted!r:.80} of {live.name}; expected one of {', '.join(texts)}"
+    texts = {str(keys[0]): name for name, (keys, _) in found.items() if len(keys) == 1}
+    for name in wanted:
+        if name not in found and name not in texts:
+            raise OptionError(
+                f"--output {name!r:.80} of {live.name}; expected one of {', '.join(found)}"
+            )
+    names = {name if name in found else texts[name] for name in wanted}
+    chosen = {name: pair for name, pair in found.items() if name in names}
+    if not wanted:
+        chosen = {n: (k, t) for n, (k, t) in found.items() if t.shape[:1] == images.shape[:1]}
+        if not chosen:
+            raise OptionError(
+                f"no output of {live.name} has an entry for each image along its first axis: "
+                f"{', '.join(f'{n} {tuple(t.shape)}' for n, (_, t) in found.items())}"
+            )
+    others = [name for name in found if name not in chosen]
+    if others:
+        notes.append(
+            f"of its outputs {', '.join(chosen)} {'are' if len(chosen) > 1 else 'is'} exported, "
+            f"without {', '.join(others)} (--output)"
         )
-    usual = [name for name in MAIN_OUTPUTS if name in texts]
-    first = usual[0] if usual else next(iter(texts))
-    key = texts[first if wanted is None else wanted]
-    if len(found) > 1:
-        others = ", ".join(str(name) for name in found if name != key)
-        notes.append(f"its output {key} is exported; without its others: {others} (--output)")
-    return _OneOutput(module, key).eval(), tensors[key]
+    network = _ChosenOutputs(module, {name: keys for name, (keys, _) in chosen.items()})
+    return network.eval(), {name: tensor for name, (_, tensor) in chosen.items()}
 
 
 def _program(
@@ -421,18 +463,33 @@ def _compare(
         If they do not agree.
     """
     images = _example_images(shape[0], shape[1:], live.preparation)
-    expected = _run_live(live, module, images)
-    found = run_network(model.network, images.to(model.network.input_dtype))
+    returned = _run_live(live, module, images)
+    found = run_outputs(model.network, images.to(model.network.input_dtype))
+    if isinstance(returned, Tensor):
+        returned = dict.fromkeys(found, returned)
+    compared = [
+        _compare_output(live, model, name, returned[name], output) for name, output in found.items()
+    ]
+    tops = [one.same_top for one in compared if one.same_top is not None]
+    return Comparison(shape[0], max(one.error for one in compared), all(tops) if tops else None)
+
+
+def _compare_output(
+    live: LiveNetwork, model: Model, name: str, expected: Tensor, found: Tensor
+) -> Comparison:
+    """Return how one output of a model agrees with that of the live network."""
+    what = "" if len(model.network.outputs) == 1 else f" for the output {name}"
     if found.shape != expected.shape:
         raise ModelError(
             f"{model.source} gives {tuple(found.shape)} and the live network of {live.name} "
-            f"{tuple(expected.shape)}: it cannot be used"
+            f"{tuple(expected.shape)}{what}: it cannot be used"
         )
+    images = len(found)
     if not expected.is_floating_point():
         error = 0.0 if torch.equal(found, expected) else 1.0
-        return _checked(live, model, Comparison(shape[0], error, None))
+        return _checked(live, model, Comparison(images, error, None), what)
     if not bool(torch.isfinite(expected).all()):
-        raise ModelError(f"{live.name} gives values that are not finite for random images")
+        raise ModelError(f"{live.name} gives values that are not finite for random images{what}")
     scale = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
     difference = (found.double() - expected.double()).abs().max()
     error = float(difference) / scale
@@ -441,10 +498,10 @@ def _compare(
         at_most = expected.amax(1)
         chosen = expected.gather(1, found.argmax(1, keepdim=True)).squeeze(1)
         same = bool((chosen >= at_most - 2 * TOLERANCE * scale).all())
-    return _checked(live, model, Comparison(shape[0], error, same))
+    return _checked(live, model, Comparison(images, error, same), what)
 
 
-def _checked(live: LiveNetwork, model: Model, comparison: Comparison) -> Comparison:
+def _checked(live: LiveNetwork, model: Model, comparison: Comparison, what: str) -> Comparison:
     if (
         comparison.error > TOLERANCE
         or comparison.same_top is False
@@ -452,7 +509,7 @@ def _checked(live: LiveNetwork, model: Model, comparison: Comparison) -> Compari
     ):
         raise ModelError(
             f"{model.source} would differ from the live network of {live.name} by "
-            f"{comparison.error:.1e} of its largest value, expected at most {TOLERANCE:g}: it was "
-            "not written; is the network random in evaluation mode?"
+            f"{comparison.error:.1e} of its largest value{what}, expected at most "
+            f"{TOLERANCE:g}: it was not written; is the network random in evaluation mode?"
         )
     return comparison

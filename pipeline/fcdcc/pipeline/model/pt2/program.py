@@ -21,6 +21,7 @@ from ..operators import operator_name, schema
 from ..rewriting import NameSource
 from .archive import SCALAR_TYPES, Archive, Json, as_model_errors
 from .checks import WRAPPERS
+from .output_names import output_names
 
 # Kinds of graph inputs that are tensors of the model, and where their name is.
 _TENSOR_INPUTS = {
@@ -67,8 +68,12 @@ class Program:
     ----------
     steps
         In an order in which they can run. Some may change their arguments.
-    input, output
-        The names of the images and of the prediction.
+    input
+        The name of the images.
+    outputs
+        The values that the model returns, by the names of its outputs.
+    left_out
+        Why something else that it returns cannot be an output, by name.
     tensors
         Parameters, buffers and constants by the name that steps use.
     metas
@@ -79,7 +84,8 @@ class Program:
 
     steps: tuple[Step, ...]
     input: str
-    output: str
+    outputs: Mapping[str, str]
+    left_out: Mapping[str, str]
     tensors: Mapping[str, torch.Tensor]
     metas: Mapping[str, TensorMeta] = field(repr=False)
     modules: Mapping[str, str] = field(repr=False)
@@ -91,7 +97,7 @@ def read_program(archive: Archive, source: str, budget: ImportBudget) -> Program
     Raises
     ------
     ModelError
-        If it has several inputs or outputs, changes its own buffers, or uses something that
+        If it has several inputs, returns no tensor, changes its own buffers, or uses something that
         cannot be run here.
     """
     program: Program = as_model_errors(source, _read, archive, budget)
@@ -110,10 +116,12 @@ def _read(archive: Archive, budget: ImportBudget) -> Program:
         )
     reader = _GraphReader({*tensors, *images}, budget)
     reader.read(graph, scope)
+    outputs, left_out = _read_outputs(module, scope)
     return Program(
         steps=tuple(reader.steps),
         input=images[0],
-        output=_single_output(graph, signature["output_specs"], scope),
+        outputs=outputs,
+        left_out=left_out,
         tensors=tensors,
         metas=reader.metas,
         modules=reader.modules,
@@ -155,8 +163,33 @@ def _read_inputs(
     return scope, tensors, images
 
 
-def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
-    names = []
+def _read_outputs(module: Json, scope: Scope) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the values that a model returns by their names, and why others are no outputs."""
+    returned = _returned(module["graph"], module["signature"]["output_specs"])
+    outputs: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for name, item in zip(output_names(_output_tree(module), len(returned)), returned, strict=True):
+        value = _read_argument(item, scope)
+        if isinstance(value, Ref) and "as_tensor" in item:
+            outputs[name] = value.name
+        elif value is not None:
+            left_out[name] = "it is a number"
+    if not outputs:
+        raise ModelError("the model returns no tensor; expected one, the prediction, or several")
+    return outputs, left_out
+
+
+def _output_tree(module: Json) -> Json:
+    """Return the description of the form in which a model returns its outputs, if there is one."""
+    try:
+        return module["module_call_graph"][0]["signature"]["out_spec"]
+    except (LookupError, TypeError):
+        return None
+
+
+def _returned(graph: Json, specs: Json) -> list[Json]:
+    """Return what a model returns, in order."""
+    found = []
     for spec, output in zip(specs, graph["outputs"], strict=True):
         ((kind, entry),) = spec.items()
         if kind in ("buffer_mutation", "parameter_mutation"):
@@ -166,17 +199,9 @@ def _single_output(graph: Json, specs: Json, scope: Scope) -> str:
                 "computes the same each time: call model.eval() before the export, or take that "
                 "step out"
             )
-        if kind == "user_output" and "as_none" not in output:
-            names.append(output)
-    if len(names) != 1:
-        raise ModelError(
-            f"the model returns {len(names)} values; expected one tensor: wrap it in a module "
-            "whose forward returns only the prediction"
-        )
-    value = _read_argument(names[0], scope)
-    if not isinstance(value, Ref) or "as_tensor" not in names[0]:
-        raise ModelError("the model returns a number; expected one tensor, the prediction")
-    return value.name
+        if kind == "user_output":
+            found.append(output)
+    return found
 
 
 class _GraphReader:

@@ -100,6 +100,8 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
     itemsize = network.input_dtype.itemsize
     image_bytes = {name: prod(shape) * itemsize / batch for name, shape in shapes.items()}
     analysis = analyse_images(network, image_shape)
+    if len(network.outputs) > 1:  # a value of single bytes
+        image_bytes[network.output] = prod(shapes[network.output]) / batch
     work, workspace = {}, {}
     for stage in network.stages:
         if isinstance(stage, ConvStage):
