@@ -320,6 +320,14 @@ def test_options_that_are_not_given_stay_and_limits_may_change(tmp_path: Path, o
             ingest(album.folder, out, **options)  # type: ignore[arg-type]
 
 
+def test_a_difference_to_earlier_options_is_said_in_words(tmp_path: Path, out: Path) -> None:
+    album = Album(tmp_path / "in")
+    album.save("a.png")
+    ingest(album.folder, out, size=(4, 4))
+    with pytest.raises(OutputError, match=r"\(resize: 9 here, nothing there\)"):
+        ingest(album.folder, out, size=(4, 4), resize=9)
+
+
 def test_sixteen_bits_are_kept_scaled_or_refused(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
