@@ -125,6 +125,11 @@ def test_a_network_without_any_output_of_each_image_is_refused(
         opened(form)
 
 
+def test_hundreds_of_outputs_are_refused() -> None:
+    with pytest.raises(ModelError, match="returns 300 tensors; expected at most 256"):
+        opened(lambda y, z: [z + 1 for _ in range(300)])
+
+
 def test_a_chosen_output_leaves_out_what_only_others_need() -> None:
     model = open_model(pt2(segmenter(), (2, 3, 16, 16)))
     chosen = model.with_outputs(["out"]).network

@@ -287,6 +287,9 @@ def test_infer_gives_a_dataset(files: Files, tmp_path: Path) -> None:
     made = lazy.compute(scheduler="synchronous")
     assert (made["output_0"].values == job.expected["output_0"].numpy()).mean() > 0.999
     np.testing.assert_allclose(made["output_1"], job.expected["output_1"], atol=1e-4)
+    least = lazy["output_1"].min() + lazy["output_0"].min()
+    wanted = job.expected["output_1"].min() + job.expected["output_0"].min()
+    np.testing.assert_allclose(least.compute(scheduler="synchronous"), wanted, atol=1e-4)
     one = infer(model, job.images, outputs=["output_1"], **options)
     assert (one.name, one.dims) == ("prediction", ("n", "class", "y", "x"))
     np.testing.assert_allclose(one.compute(), job.expected["output_1"], atol=1e-4)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 
 from ..errors import ModelError, UnsafeModelError, one_line
+from ..formatting import printable
 from .budget import ImportBudget
 from .exported_input import with_plain_input
 from .fixed_batch import freed, looped, spread_by_images
@@ -31,6 +32,9 @@ from .pt2.archive import Archive, as_model_errors
 from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 from .symbolic_shapes import check_recorded
+
+MAX_REASON = 400
+"""Characters that say why an output is left out."""
 
 _Made: TypeAlias = tuple[list[Item], dict[str, torch.Tensor], str]
 
@@ -73,12 +77,13 @@ def _imported(program: Program, fold: bool, budget: ImportBudget) -> Network:
     except ModelError:
         usable = dict(outputs)
         for name in outputs if len(outputs) > 1 else ():
+            budget.take_steps(len(program.steps))
             try:
                 _with_outputs(program, {name: outputs[name]}, {}, fold, budget)
             except UnsafeModelError:
                 raise
             except ModelError as error:
-                left_out[name] = one_line(error)
+                left_out[name] = printable(one_line(error))[:MAX_REASON]
                 del usable[name]
         if len(usable) in (0, len(outputs)):
             raise

@@ -13,6 +13,9 @@ from .rewriting import Item, NameSource, inputs_of, output_of
 MAIN_OUTPUTS = ("logits", "out", "prediction", "last_hidden_state")
 """Names of main outputs of networks with several, the most usual first."""
 
+MAX_OUTPUTS = 256
+"""Most outputs of a program: each is an array of its own."""
+
 AUXILIARY = "aux"
 """How the names of auxiliary heads begin, which only training needs."""
 
@@ -35,6 +38,11 @@ def per_image_outputs(program: Program) -> tuple[dict[str, str], dict[str, str]]
     ModelError
         If there is none.
     """
+    if len(program.outputs) > MAX_OUTPUTS:
+        raise ModelError(
+            f"the model returns {len(program.outputs)} tensors; expected at most {MAX_OUTPUTS}: "
+            "return fewer from forward"
+        )
     if len(program.outputs) == 1:  # the analysis of the images says what is wrong with it
         return dict(program.outputs), dict(program.left_out)
     depending = _depending_on_images(program)

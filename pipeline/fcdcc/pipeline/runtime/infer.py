@@ -265,19 +265,24 @@ def _predictions(
             key: Key = (name, number, *[0] * len(stored.main.head.shape))
             tasks[key] = Task(key, common.same, built.prediction, *built.checks)
             continue
-        bundle: Key = (f"outputs-{run}", number)
-        tasks[bundle] = Task(bundle, _taken_apart, stored, built.prediction, *built.checks)
-        for output, one in stored.members:
-            key = (f"{name}-{output}", number, *[0] * len(one.head.shape))
-            tasks[key] = Task(key, getitem, TaskRef(bundle), output)
+        key = (name, number)
+        tasks[key] = Task(key, _taken_apart, stored, built.prediction, *built.checks)
     lengths = tuple(stop - start for start, stop in BlockLayout(len(images), plan.batch))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[source])
     make_array = cast("Callable[..., da.Array]", da.Array)  # its signature is untyped
     arrays = {}
     for output, one in stored.members:
-        own = name if stored.is_single else f"{name}-{output}"
+        own, of_output = name, graph
+        if not stored.is_single:  # each array is a layer of its own name
+            own = f"{name}-{output}"
+            picked: dict[Key, GraphNode] = {}
+            for number in range(len(lengths)):
+                key = (own, number, *[0] * len(one.head.shape))
+                picked[key] = Task(key, getitem, TaskRef((name, number)), output)
+            layers = {**graph.layers, own: picked}
+            of_output = HighLevelGraph(layers, {**graph.dependencies, own: {name}})
         chunks = (lengths, *((size,) for size in one.head.shape))
-        arrays[output] = make_array(graph, own, chunks, dtype=np.dtype(one.head.dtype))
+        arrays[output] = make_array(of_output, own, chunks, dtype=np.dtype(one.head.dtype))
     return arrays
 
 
