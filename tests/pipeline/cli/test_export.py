@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fcdcc.pipeline.cli import main
-from fcdcc.pipeline.model.opening import open_description
+from fcdcc.pipeline.model.opening import open_description, open_model
 
 CODE = """
 from torch import nn
@@ -19,6 +19,15 @@ from torch import nn
 def small():
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return layers, {"preparation": {"size": [8, 8], "fit": "crop", "resize": 9, "mean": [0.5]}}
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        made = self.conv(x)
+        return {"out": made, "heads": [made.mean((2, 3)), made.argmax(1)], "loss": made.mean()}
 """
 
 
@@ -57,6 +66,17 @@ def test_options_win_over_what_the_network_says(folder: Path) -> None:
     assert told["input_shape"] == [None, 3, 8, 8]
     assert told["compared"]["error"] < 1e-5
     assert told["description"]["preparation"]["mean"] == [0.5]
+
+
+def test_several_outputs_are_exported_and_compared(folder: Path) -> None:
+    done = export("nets_of_a_command:Several", "model.pt2", "--input-shape", "3,8,8")
+    assert done.exit_code == 0, done.output
+    assert "outputs out (any, 4, 6, 6), heads.0 (any, 4), heads.1 (any, 6, 6)" in done.output
+    assert "without loss (--output)" in done.output
+    assert list(open_model("model.pt2").network.outputs) == ["out", "heads.0", "heads.1"]
+    chosen = ["--output", "heads.0", "--output", "out", "--json"]
+    done = export("nets_of_a_command:Several", "model.pt2", "--input-shape", "3,8,8", *chosen)
+    assert json.loads(done.output)["output_shapes"] == {"out": [4, 6, 6], "heads.0": [4]}
 
 
 @pytest.mark.parametrize(
