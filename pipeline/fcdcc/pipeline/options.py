@@ -100,7 +100,7 @@ _NO_SUCH_OPTION = ": there is no such option"
 ARGUMENTS = ("model", "input", "output")
 """Options that are positional arguments on the command line."""
 
-FLAGS = {"outputs": "output"}
+FLAGS = {"inputs": "input", "outputs": "output"}
 """Options that the command line calls by another name, because it is given once for each value."""
 
 CodeName = Literal[
@@ -461,6 +461,11 @@ class JobConfig(PlanOptions):
     model: Place = Field(description="a .pt2 file")
     input: Place = Field(description="a Zarr array or group: path or URL")
     output: Place = Field(description="a Zarr group, created if it does not exist")
+    inputs: Names | None = Field(
+        None,
+        description="NAME=VALUE: fixes a number that the model takes beside the images; may be "
+        "given several times  [default: none]",
+    )
     absent: Literal["redo", "fail"] = Field(
         "redo",
         description="chunks of the images that are not stored. redo: they are read as the fill "
@@ -526,6 +531,23 @@ class JobConfig(PlanOptions):
     def _store_names_a_form(cls, text: str) -> str:
         StoredForm.parse(text)
         return text
+
+    @field_validator("inputs")
+    @classmethod
+    def _inputs_have_values(cls, items: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        names = [item.partition("=")[0] for item in items or ()]
+        for item, name in zip(items or (), names, strict=True):
+            if not name or not item.partition("=")[2]:
+                raise ValueError("expected NAME=VALUE, such as threshold=0.5")
+            if names.count(name) > 1:
+                raise ValueError(f"{name} has two values: leave one of them out")
+        return items
+
+    @property
+    def fixed_inputs(self) -> dict[str, str]:
+        """The values of ``inputs`` by the names."""
+        pairs = (item.partition("=") for item in self.inputs or ())
+        return {name: value for name, _, value in pairs}
 
     @field_validator("dashboard_address")
     @classmethod

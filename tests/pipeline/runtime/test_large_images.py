@@ -53,7 +53,8 @@ class Large:
     expected: np.ndarray[Any, Any]
 
     def config(self, output: Path, **options: Any) -> JobConfig:
-        defaults: dict[str, Any] = {"band": BAND, "dashboard_address": ":0", "progress": False}
+        defaults: dict[str, Any] = {"band": BAND, "batch": 1, "dashboard_address": ":0"}
+        defaults["progress"] = False
         return JobConfig(
             model=str(self.model), input=str(self.images), output=str(output), **defaults | options
         )
@@ -75,7 +76,7 @@ def write_images(path: Path, pixels: np.ndarray[Any, Any]) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Large:
-    """Two images of an odd size; the network takes one at a time."""
+    """Two images of an odd size; the network was exported for one at a time."""
     net = module()
     program = torch.export.export(net, (torch.zeros(1).expand(1, 3, ROWS, COLUMNS),))
     torch.export.save(program, tmp_path / "unet.pt2")

@@ -24,7 +24,7 @@ TWO_WAY_FLAGS = {
 """Switches with a name for each of their two positions."""
 
 
-SEVERAL_TIMES = frozenset({"input_array", "channels", "outputs"})
+SEVERAL_TIMES = frozenset({"input_array", "channels", "inputs", "outputs"})
 """Options that may be given several times."""
 
 

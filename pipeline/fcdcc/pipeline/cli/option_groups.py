@@ -19,6 +19,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Images and their preparation": (
         *("input_array", "channels", "scale", "mean", "std", "absent", "compare"),
+        "inputs",
     ),
     "What is predicted": ("outputs", "head", "threshold"),
     "Insurance against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
@@ -123,6 +124,7 @@ EXAMPLES: dict[str, Any] = {
     "channels": [0, 1, 2],
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
+    "inputs": ["threshold=0.5"],
     "outputs": ["out"],
     "head": "probabilities",
     "threshold": 0.5,

@@ -29,6 +29,7 @@ from .passes.cutting import cut, joined
 from .passes.mutation import functional_steps
 from .passes.simplification import in_plain_form, simplified
 from .pt2.archive import Archive, as_model_errors
+from .pt2.fixed_inputs import InputValue
 from .pt2.program import Program, read_program
 from .rewriting import Item, inputs_of, live_items
 from .symbolic_shapes import check_recorded
@@ -39,7 +40,13 @@ MAX_REASON = 400
 _Made: TypeAlias = tuple[list[Item], dict[str, torch.Tensor], str]
 
 
-def import_network(archive: Archive, source: str, *, fold: bool = True) -> Network:
+def import_network(
+    archive: Archive,
+    source: str,
+    *,
+    fold: bool = True,
+    inputs: Mapping[str, InputValue] | None = None,
+) -> Network:
     """Return the network in an archive.
 
     Parameters
@@ -50,6 +57,8 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
         The name of the model in messages.
     fold
         Whether to fold batch normalisation into convolutions.
+    inputs
+        Values of numbers that the model takes beside the images, by name.
 
     Raises
     ------
@@ -57,7 +66,7 @@ def import_network(archive: Archive, source: str, *, fold: bool = True) -> Netwo
         If the pipeline cannot run the model; the message says why.
     """
     budget = ImportBudget()
-    program = read_program(archive, source, budget)
+    program = read_program(archive, source, budget, inputs)
     network: Network = as_model_errors(source, _network, program, fold, budget)
     return network
 

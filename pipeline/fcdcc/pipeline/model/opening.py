@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -26,6 +27,7 @@ from .pt2.archive import (
     read_archive,
     read_archive_description,
 )
+from .pt2.fixed_inputs import InputValue
 from .rewriting import convert
 
 
@@ -123,13 +125,18 @@ def _shape(sizes: Sequence[object]) -> str:
 
 
 @bad_values_refused()
-def open_model(source: str | PathLike[str] | bytes) -> Model:
+def open_model(
+    source: str | PathLike[str] | bytes, *, inputs: Mapping[str, InputValue] | None = None
+) -> Model:
     """Open a ``.pt2`` file that ``torch.export.save`` has written.
 
     Parameters
     ----------
     source
         A path, an address that fsspec understands, or the file's bytes.
+    inputs
+        Values of numbers that the model takes beside the images, by name. Other numbers are
+        another model: its fingerprint is another, too.
 
     Raises
     ------
@@ -146,10 +153,22 @@ def open_model(source: str | PathLike[str] | bytes) -> Model:
     """
     file, name = _file(source)
     archive = read_archive(file, name)
-    network = import_network(archive, name)
+    network = import_network(archive, name, inputs=inputs)
     if archive.description is not None:
         _check_description(archive.description, network, name)
-    return Model(network, archive_fingerprint(archive), name, archive.description)
+    fingerprint = archive_fingerprint(archive)
+    if inputs:
+        fixed = "".join(f" {key}={_spelled(inputs[key])}" for key in sorted(inputs))
+        fingerprint = hashlib.sha256(f"{fingerprint}{fixed}".encode()).hexdigest()
+    return Model(network, fingerprint, name, archive.description)
+
+
+def _spelled(value: InputValue) -> str:
+    """Return a number in one spelling, however it was given."""
+    try:
+        return repr(float(value))
+    except ValueError:
+        return repr(float(str(value).lower() == "true"))
 
 
 @bad_values_refused()

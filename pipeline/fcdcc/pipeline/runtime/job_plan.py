@@ -169,7 +169,8 @@ def open_job(config: JobConfig) -> OpenedJob:
 
     Options that contradict the model file are logged as warnings.
     """
-    model = open_model(config.model).with_outputs(config.outputs)
+    opened = open_model(config.model, inputs=config.fixed_inputs)
+    model = opened.with_outputs(config.outputs)
     config = with_model_channels(with_model_dtype(config, model), model)
     model = model.to(getattr(torch, config.dtype))
     try:

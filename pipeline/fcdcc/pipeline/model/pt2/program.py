@@ -21,6 +21,7 @@ from ..operators import operator_name, schema
 from ..rewriting import NameSource
 from .archive import SCALAR_TYPES, Archive, Json, as_model_errors
 from .checks import WRAPPERS
+from .fixed_inputs import InputValue, ModelInput, checked_inputs, number_input
 from .output_names import output_names
 
 # Kinds of graph inputs that are tensors of the model, and where their name is.
@@ -91,8 +92,15 @@ class Program:
     modules: Mapping[str, str] = field(repr=False)
 
 
-def read_program(archive: Archive, source: str, budget: ImportBudget) -> Program:
+def read_program(
+    archive: Archive,
+    source: str,
+    budget: ImportBudget,
+    inputs: Mapping[str, InputValue] | None = None,
+) -> Program:
     """Return the model in an archive.
+
+    ``inputs`` are the values of numbers that it takes beside the images.
 
     Raises
     ------
@@ -100,26 +108,21 @@ def read_program(archive: Archive, source: str, budget: ImportBudget) -> Program
         If it has several inputs, returns no tensor, changes its own buffers, or uses something that
         cannot be run here.
     """
-    program: Program = as_model_errors(source, _read, archive, budget)
+    program: Program = as_model_errors(source, _read, archive, budget, inputs or {})
     return program
 
 
-def _read(archive: Archive, budget: ImportBudget) -> Program:
+def _read(archive: Archive, budget: ImportBudget, given: Mapping[str, InputValue]) -> Program:
     module = archive.program["graph_module"]
     graph, signature = module["graph"], module["signature"]
     taken = {*graph["tensor_values"], *(str(node.get("name")) for node in graph["nodes"])}
-    scope, tensors, images = _read_inputs(archive, signature["input_specs"], taken)
-    if len(images) != 1:
-        raise ModelError(
-            f"the model takes {len(images)} tensors ({', '.join(images) or 'none'}); expected one "
-            "tensor of images: wrap it in a module whose forward takes only that"
-        )
-    reader = _GraphReader({*tensors, *images}, budget)
+    scope, tensors, images = _read_inputs(archive, module, taken, given)
+    reader = _GraphReader({*tensors, images}, budget)
     reader.read(graph, scope)
     outputs, left_out = _read_outputs(module, scope)
     return Program(
         steps=tuple(reader.steps),
-        input=images[0],
+        input=images,
         outputs=outputs,
         left_out=left_out,
         tensors=tensors,
@@ -129,12 +132,13 @@ def _read(archive: Archive, budget: ImportBudget) -> Program:
 
 
 def _read_inputs(
-    archive: Archive, specs: Json, taken: set[str]
-) -> tuple[Scope, dict[str, torch.Tensor], list[str]]:
-    """Return the values of the graph's inputs, its tensors, and the names of its images."""
+    archive: Archive, module: Json, taken: set[str], given: Mapping[str, InputValue]
+) -> tuple[Scope, dict[str, torch.Tensor], str]:
+    """Return the values of the graph's inputs, its tensors, and the name of its images."""
+    specs, metas = module["signature"]["input_specs"], module["graph"]["tensor_values"]
     scope: Scope = {}
     tensors: dict[str, torch.Tensor] = {}
-    images: list[str] = []
+    inputs: list[ModelInput] = []
     names = NameSource(taken)
     for spec in specs:
         ((kind, entry),) = spec.items()
@@ -147,7 +151,8 @@ def _read_inputs(
             scope[str(entry["arg"]["name"])] = Ref(name)
         elif kind == "user_input" and "as_tensor" in entry["arg"]:
             name = str(entry["arg"]["as_tensor"]["name"])
-            images.append(name)
+            meta = _tensor_meta(metas[name])
+            inputs.append(ModelInput(name, meta.dtype, meta.sizes))
             scope[name] = Ref(name)
         elif kind == "constant_input":
             ((form, value),) = entry["value"].items()
@@ -155,11 +160,21 @@ def _read_inputs(
             scope[str(entry["name"])] = None if form == "as_none" else literal
         elif kind == "user_input" and not any(key.startswith("as_sym") for key in entry["arg"]):
             continue  # a literal, which the export has inserted where it is used
+        elif kind == "user_input":
+            ((form, value),) = entry["arg"].items()
+            inputs.append(number_input(str(value["as_name"]), form))
         else:
             raise ModelError(
                 f"the model takes an input of the kind {kind}, {entry!r:.80}; expected one tensor "
-                "of images and nothing else"
+                "of images, and numbers beside it"
             )
+    images, values = checked_inputs(inputs, given)
+    for item in inputs:
+        if item.name in values:
+            if item.sizes is None:
+                scope[item.name] = values[item.name].item()
+            else:
+                tensors[item.name] = values[item.name]
     return scope, tensors, images
 
 
