@@ -114,7 +114,7 @@ def read_program(
 
 def _read(archive: Archive, budget: ImportBudget, given: Mapping[str, InputValue]) -> Program:
     module = archive.program["graph_module"]
-    graph, signature = module["graph"], module["signature"]
+    graph = module["graph"]
     taken = {*graph["tensor_values"], *(str(node.get("name")) for node in graph["nodes"])}
     scope, tensors, images = _read_inputs(archive, module, taken, given)
     reader = _GraphReader({*tensors, images}, budget)
