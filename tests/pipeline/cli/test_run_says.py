@@ -14,7 +14,7 @@ from click.testing import Result
 
 from fcdcc.pipeline import Summary, open_model
 from fcdcc.pipeline.monitoring.progress import Quiet
-from fcdcc.pipeline.monitoring.summary_text import summary_lines
+from fcdcc.pipeline.monitoring.summary import summary_lines
 from fcdcc.pipeline.runtime import job
 from support.jobs import fcdcc
 from support.small import Files

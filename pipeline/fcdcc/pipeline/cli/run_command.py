@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from ..monitoring.summary import Summary
-from ..monitoring.summary_text import summary_lines
+from ..monitoring.summary import Summary, summary_lines
 from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
