@@ -239,7 +239,7 @@ def test_what_does_not_go(folder: Path, tmp_path: Path) -> None:
     with hold(output), pytest.raises(LockedError):
         ingest(folder, output, size=(8, 8))
     ingest(folder, output, size=(8, 8))
-    with pytest.raises(OutputError, match=r"form\.height: 9 here, 8 there"):
+    with pytest.raises(OutputError, match=r"\(height: 9 here, 8 there\)"):
         ingest(folder, output, size=(9, 8))
     with pytest.raises(OutputError, match="holds other files"):
         ingest(folder, folder, size=(8, 8))

@@ -358,7 +358,8 @@ def test_advice_about_calibration(
         cluster.wait_for_workers(1)
         done = command(folder, words)
         assert done.exit_code == 0, done.output
-        with Client(cluster):
+        # No other test may find this client, should it be closed late.
+        with Client(cluster, set_as_default=False) as client, client.as_current():
             assert plan(model, pixels, calibrate=True).batch > 0
 
 

@@ -119,11 +119,6 @@ ADVICE: dict[str, tuple[Program, str, tuple[Program, ...]]] = {
         "leave autocast out when exporting",
         (lambda: exported(layer(lambda x, c: c(x))),),
     ),
-    "half precision": (
-        lambda: exported(nn.Sequential(conv(3, 4, 3)).half(), torch.float16),
-        r"convert it with model\.float\(\) before the export",
-        (lambda: exported(nn.Sequential(conv(3, 4, 3)).half().float()),),
-    ),
 }
 
 

@@ -202,11 +202,11 @@ def test_measured_speeds_are_kept_and_used(
         assert first.exit_code == 0, first.output
         assert "speeds as measured" in " ".join(first.output.split())
         later = CliRunner().invoke(main, ["plan", *source])
-        assert "speeds as measured" in later.output
+        assert "speeds as measured" in " ".join(later.output.split())
         kept.write_text("{")
         broken = CliRunner().invoke(main, ["plan", *source])
     assert broken.exit_code == 0
-    assert "default speeds" in broken.stdout
+    assert "default speeds" in " ".join(broken.stdout.split())
     (line,) = broken.stderr.splitlines()
     assert "cannot be used" in line
     assert list(kept.parent.iterdir()) == [kept]
