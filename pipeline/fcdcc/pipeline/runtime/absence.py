@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from fcdcc.storage import ImageSource, InputError
 from fcdcc.storage.chunk_listing import AbsentChunks, ChunkListing, list_chunks
 
-from ..formatting import counted
+from ..formatting import count, counted
 from ..options import JobConfig
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def absence_text(listing: ChunkListing, config: JobConfig) -> str:
     if config.absent == "fail":
         are = "is" if absent == 1 else "are"
         return (
-            f"{absent} of {counted(listing.total, 'chunk')} {are} not stored, and blocks that need "
+            f"{count(absent)} of {counted(listing.total, 'chunk')} {are} not stored, and blocks that need "
             "what is missing fail (--absent fail)"
         )
     return (
@@ -69,4 +69,4 @@ def absence_text(listing: ChunkListing, config: JobConfig) -> str:
 def absent_chunks(absent: int, total: int) -> str:
     """Return how many of some chunks are not stored, in words."""
     are = "is not stored and is" if absent == 1 else "are not stored and are"
-    return f"{absent} of {counted(total, 'chunk')} {are} read as the fill value"
+    return f"{count(absent)} of {counted(total, 'chunk')} {are} read as the fill value"
