@@ -170,6 +170,7 @@ def test_another_threshold(threshold: float) -> None:
     torch.manual_seed(8)
     numbers = torch.randn(500, 1) * 10
     stored = StoredForm("classes").of(head_of("score", "logits", numbers, False), threshold)
+    assert f"where its probability is above the threshold, {threshold:g}" in str(stored)
     expected = (numbers.squeeze(1).sigmoid() > threshold).int()
     assert stored.apply(numbers.numpy())["prediction"].tolist() == expected.tolist()
 

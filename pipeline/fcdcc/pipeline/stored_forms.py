@@ -188,6 +188,13 @@ class StoredPrediction:
     decision: Decision
     threshold: float
 
+    def __str__(self) -> str:
+        decided = self.form.kind == "classes" and self.decision == "threshold"
+        if not decided:
+            return str(self.head)
+        rule = f"a class is 1 where its probability is above the threshold, {self.threshold:g}"
+        return f"{self.head}; {rule}"
+
     def arrays(
         self, spatial: tuple[str, ...], bands: tuple[int, int] | None = None
     ) -> list[OutputArray]:

@@ -68,6 +68,8 @@ def test_the_json_has_the_run_the_output_the_phases_and_the_insurance(
     output, result = done
     found = json.loads(result.stdout)
     assert found["output"] == str(output)
+    assert found["prediction"].startswith("logits of 10 classes")
+    assert f"prediction: {found['prediction']}" in result.stderr
     assert list(found["phases"]) == ["start", "plan", "work", "end"]
     assert found["phases"]["work"] > 0
     assert sum(found["phases"].values()) >= found["seconds"]

@@ -107,6 +107,8 @@ class Summary:
         The run's id, as task keys and ``fcdcc report`` have it; None if nothing had to be computed.
     output
         Where the predictions are, without credentials.
+    prediction
+        What the network predicts and how its classes are decided, in words.
     dashboard
         Where the run could be watched; None if its scheduler shows no pages.
     phases
@@ -171,6 +173,7 @@ class Summary:
     images_removed: int = 0
     run: str | None = None
     output: str = ""
+    prediction: str = ""
     dashboard: str | None = None
     phases: dict[str, float] = field(default_factory=dict)
     insured: dict[str, Any] | None = None
@@ -205,6 +208,8 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     """Yield lines on what a run did, what its insurance did, where the output is, what is next."""
     if summary.sample is not None:
         yield f"images: {summary.sample['text']}"
+    if summary.prediction:
+        yield f"prediction: {printable(summary.prediction)}"
     if summary.blocks_provisional:
         yield _absence_line(summary)
     yield _failure_line(summary) if summary.blocks_failed else _success_line(summary)
@@ -227,7 +232,8 @@ def _success_line(summary: Summary) -> str:
             f"{summary.redone[r]} for {t}" for r, t in REASONS.items() if r in summary.redone
         )
         again = f", {count(summary.blocks_redone)} made again ({', '.join(reasons)})"
-    images = f"{counted(summary.images_done, 'image')} in {duration(summary.seconds)}"
+    seconds = f"{summary.seconds:.1f} s" if summary.seconds < 1 else duration(summary.seconds)
+    images = f"{counted(summary.images_done, 'image')} in {seconds}"
     done = images if summary.blocks_done else "nothing was left to compute"
     blocks = counted(summary.blocks_total, "block")
     return f"{summary.status}: {blocks}{before}{again}; {done}"

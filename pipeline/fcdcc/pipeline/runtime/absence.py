@@ -56,10 +56,8 @@ def absence_text(listing: ChunkListing, config: JobConfig) -> str:
         return ""
     if config.absent == "fail":
         are = "is" if absent == 1 else "are"
-        return (
-            f"{count(absent)} of {counted(listing.total, 'chunk')} {are} not stored, and blocks that need "
-            "what is missing fail (--absent fail)"
-        )
+        some = f"{count(absent)} of {counted(listing.total, 'chunk')}"
+        return f"{some} {are} not stored, and blocks that need what is missing fail (--absent fail)"
     return (
         f"{absent_chunks(absent, listing.total)}; blocks that need what is missing are made again "
         "once it is there"

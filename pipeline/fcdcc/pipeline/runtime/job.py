@@ -615,6 +615,7 @@ class _JobRun:
             counters.summary(recorder.work),
             run=self._id,
             output=shown_place(self._job.config.output),
+            prediction=str(self._job.spec.stored),
             dashboard=self._cluster.page,
             phases=self._progress.phases,
             insured=_insured(self._job.plan),

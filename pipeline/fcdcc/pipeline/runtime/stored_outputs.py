@@ -70,6 +70,11 @@ class StoredOutputs:
             form.of(heads[main_output(heads)], threshold)  # its error says what it is for
         return cls(tuple(members.items()))
 
+    def __str__(self) -> str:
+        if self.is_single:
+            return str(self.main)
+        return ", ".join(f"{name}: {member}" for name, member in self.members)
+
     @property
     def main(self) -> StoredPrediction:
         """What is stored of the main output."""
