@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import dask.config
 import pytest
-from distributed import Client, Event, LocalCluster
+from distributed import Client, LocalCluster
 
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.keys import task_key
@@ -23,8 +24,13 @@ def test_workers_are_known_while_the_client_refreshes_what_it_remembers() -> Non
         assert {len(cluster_workers(client)) for _ in range(300)} == {3}
 
 
-def wait_for(name: str) -> None:
-    Event(name).wait()
+GO = threading.Event()
+"""For workers that are threads of this process. An event of Dask would leave a client of the worker
+as this process's default client."""
+
+
+def wait_to_go() -> None:
+    GO.wait(100)
 
 
 @pytest.mark.cluster
@@ -38,14 +44,14 @@ def test_tasks_of_a_run_are_found_with_their_workers() -> None:
         client.register_plugin(AnyKPlugin())
         del cluster.scheduler.handlers["run_function"]
         assert anyk_waiting(client, "r1") == []
-        event = Event("go", client=client)
+        GO.clear()
         key = task_key("share", "r1", 3, 12, 2)
-        other = client.submit(wait_for, "go", key=task_key("share", "r2", 3, 12, 2))
-        future = client.submit(wait_for, "go", key=key)
+        other = client.submit(wait_to_go, key=task_key("share", "r2", 3, 12, 2))
+        future = client.submit(wait_to_go, key=key)
         while not (found := anyk_waiting(client, "r1")):
             time.sleep(0.01)
         [worker] = cluster_workers(client)
         assert [task.identity for task in found] == [(12, 3, "share", 2, worker)]
-        event.set()
+        GO.set()
         client.gather([future, other])
         assert anyk_waiting(client, "r1") == []
