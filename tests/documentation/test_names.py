@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import click
 import pytest
 
 from fcdcc.pipeline.cli import main
+from fcdcc.pipeline.model.export.network_names import LOADERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
@@ -91,6 +93,15 @@ def test_programs_and_tests_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     for file in re.findall(r"\b(?:benchmarks|tests|tools|examples)/[\w/]+\.py\b", text):
         assert (ROOT / file).is_file(), file
+
+
+def test_extras_that_are_named_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    known = {*project["optional-dependencies"]}
+    assert known >= {*LOADERS}
+    for file in [*PAGES, *(path for source in SOURCES for path in source.rglob("*.py"))]:
+        for extra in re.findall(r"fcdcc\[([\w,-]+)\]", file.read_text("utf-8")):
+            assert known >= {*extra.split(",")}, (file, extra)
 
 
 def commands() -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from torch import nn
 
 from fcdcc.pipeline.errors import OptionError
@@ -103,8 +104,33 @@ def test_a_library_that_is_not_there_is_named(
     for module in (library, f"{library}.models"):
         monkeypatch.setitem(sys.modules, module, None)
     name = str(tmp_path) if library == "transformers" else "net"
-    with pytest.raises(OptionError, match=f"needs the package {library}"):
+    with pytest.raises(OptionError, match=f"needs the package {library},") as refused:
         live_network(f"{library}:{name}")
+    assert f"pip install 'fcdcc[{library}]'" in str(refused.value)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm", "transformers"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RuntimeError('operator torchvision::nms does not exist\\nin a schema')",
+        "ImportError('cannot import name')",
+        "OSError('undefined symbol')",
+    ],
+)
+def test_a_library_for_another_pytorch_is_named_in_one_line(
+    library: str, error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / f"{library}.py").write_text(f"raise {error}")
+    for module in (library, f"{library}.models"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = str(tmp_path) if library == "transformers" else "net"
+    with pytest.raises(OptionError, match="does not match PyTorch") as refused:
+        live_network(f"{library}:{name}")
+    assert error[: error.index("(")] in str(refused.value)
+    assert torch.__version__ in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 class ImageClassification:

@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from fcdcc.coding.errors import FcdccError
@@ -89,12 +90,23 @@ def library(name: str, option: str) -> ModuleType:
     OptionError
         If it is not there, or cannot be imported.
     """
+    package = name.partition(".")[0]
     try:
         return import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise OptionError(
-            f"{option} needs the package {name}, which cannot be imported "
-            f"({full_line(error):.200}): install it beside fcdcc, with pip install 'fcdcc[{name}]'"
+            f"{option} needs the package {package}, which cannot be imported "
+            f"({full_line(error):.200}): install it beside fcdcc, with "
+            f"pip install 'fcdcc[{package}]'"
+        ) from error
+    except Exception as error:  # what was built for another PyTorch fails with any error
+        is_torchvision = package == "torchvision"  # which the other libraries import, too
+        wrong = "it" if is_torchvision else f"{package} or torchvision"
+        needed = "version of torchvision" if is_torchvision else "versions"
+        raise OptionError(
+            f"{option} needs the package {package}, which cannot be imported "
+            f"({full_line(error):.200}): {wrong} does not match PyTorch {torch.__version__}; "
+            f"install the {needed} for it"
         ) from error
 
 
