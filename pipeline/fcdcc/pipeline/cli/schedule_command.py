@@ -22,12 +22,16 @@ from .scheduling.unit_files import (
     ScheduledJob,
     check_container_paths,
     cron_unit,
+    enable_command,
     kubernetes_unit,
     systemd_units,
 )
 
 MEMORY_SIZE = re.compile(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?")
 """A size as Kubernetes writes it."""
+
+UNIT_FOLDER = "/etc/systemd/system"
+"""Where systemd looks for the units of the machine."""
 
 
 @click.command()
@@ -50,8 +54,8 @@ MEMORY_SIZE = re.compile(r"[1-9][0-9]{0,11}(Ki|Mi|Gi|Ti|k|M|G|T)?")
     "--write",
     "folder",
     metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="with --print: write the unit to files in this folder instead",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="with --print: write the unit to files in this folder instead; it is made if need be",
 )
 @click.option(
     "--image", help="with --print kubernetes: the container image  [default: fcdcc:VERSION]"
@@ -88,7 +92,8 @@ def schedule(
     """Run the job in JOB.toml at the times of --cron, in the foreground, until it is stopped.
 
     One run at a time: a time during the previous run is skipped. One run makes up for all times
-    that were missed while the machine slept.
+    that were missed while the machine slept. Each is a run of fcdcc run alone: for a folder of
+    pictures, start fcdcc ingest before it.
     """
     times = parse_cron(cron)
     _check_time_zone(timezone)
@@ -103,7 +108,9 @@ def schedule(
     if unused and target != "kubernetes":
         raise OptionError(f"{unused[0]} is for --print kubernetes only: leave it out")
     if target == "systemd":
-        _print_or_write(systemd_units(unit), folder, "/etc/systemd/system")
+        _print_or_write(systemd_units(unit), folder, UNIT_FOLDER)
+        if folder is not None:
+            _print_line(f"next, with both files in {UNIT_FOLDER}: {enable_command(unit)}")
     elif target == "cron":
         _print_or_write({f"{unit.name}.cron": cron_unit(unit)}, folder)
     elif target == "kubernetes":
@@ -131,19 +138,24 @@ def _print_or_write(files: Mapping[str, str], folder: Path | None, place: str = 
     files
         Contents by file name.
     folder
-        Where to write them; None to print them.
+        Where to write them, which is made if only its parent is there; None to print them.
     place
         The folder that printed files belong to, for a comment above each; empty for no comment.
 
     Raises
     ------
     OptionError
-        If one of the files exists with other contents, or cannot be written.
+        If the folder cannot be made, or one of the files exists with other contents or cannot be
+        written.
     """
     if folder is None:
         printed = [f"# {place}/{name}\n{text}" if place else text for name, text in files.items()]
         click.echo("\n".join(printed), nl=False)
         return
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--write {folder}: it cannot be made: {error.strerror}") from error
     for name, text in files.items():
         path = folder / name
         if path.exists() and path.read_bytes() != text.encode():

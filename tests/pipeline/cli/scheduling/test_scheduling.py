@@ -147,7 +147,7 @@ ODD = """/jobs/50% "off" $HOME 'x' \\n.toml"""
 
 
 def test_odd_paths_are_quoted() -> None:
-    line = cron_unit(unit("0 2 * * *", ODD)).rstrip("\n")
+    _, line = cron_unit(unit("0 2 * * *", ODD)).splitlines()
     assert line.startswith("0 2 * * * ")
     unescaped = line.removeprefix("0 2 * * * ").replace(r"\%", "%")
     assert line.count("%") == line.count(r"\%")
@@ -245,8 +245,7 @@ def test_files_of_a_container_are_where_its_job_file_says(tmp_path: Path) -> Non
 def test_units_are_written_to_a_folder_and_nothing_is_overwritten(
     tmp_path: Path, target: str
 ) -> None:
-    folder = tmp_path / "units"
-    folder.mkdir()
+    folder = tmp_path / "units"  # is made
     more = ["--claim", "images:/data"] if target == "kubernetes" else []
     arguments = (
         job_file(tmp_path), "--cron", "0 2 * * *", "--print", target, "--write", folder, *more,
@@ -268,6 +267,24 @@ def test_units_are_written_to_a_folder_and_nothing_is_overwritten(
     assert result.exit_code == 2
     assert "exists and has other contents" in result.stderr
     assert {path.read_text() for path in folder.iterdir()} == {"mine"}
+
+
+@pytest.mark.parametrize("target", ["systemd", "cron", "kubernetes"])
+def test_units_say_that_pictures_come_first(tmp_path: Path, target: str) -> None:
+    more = ["--claim", "images:/data"] if target == "kubernetes" else []
+    result = schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", target, *more)
+    assert result.stdout.count("# This starts fcdcc run alone: for a folder of pictures, ") == 1
+
+
+def test_the_next_step_with_systemd_is_named(tmp_path: Path) -> None:
+    arguments = (job_file(tmp_path), "--cron", "0 2 * * *", "--print", "systemd")
+    step = "systemctl enable --now fcdcc-nightly-job.timer"
+    assert f"# To start it at these times: {step}\n" in schedule(*arguments).stdout
+    written = schedule(*arguments, "--write", tmp_path / "units")
+    assert f"next, with both files in /etc/systemd/system: {step}\n" in written.stderr
+    result = schedule(*arguments, "--write", tmp_path / "none" / "units")
+    assert result.exit_code == 2
+    assert f"--write {tmp_path / 'none' / 'units'}: it cannot be made" in result.stderr
 
 
 def test_cron_takes_no_time_zone_that_it_would_ignore() -> None:

@@ -32,6 +32,9 @@ POD_RETRIES = 6
 """Kubernetes waits 10, 20, 40, 80, 160 and 300 seconds before these attempts. Together that is
 more than the 300 seconds after which the lock of a run that has died is taken over."""
 
+INGEST_COMMENT = "# This starts fcdcc run alone: for a folder of pictures, start fcdcc ingest first"
+"""What each unit says in a comment."""
+
 BAD_INPUT_EXIT_CODE = 2
 """Exit code of a run that would fail in the same way again."""
 
@@ -90,6 +93,7 @@ After=network-online.target
 [Service]
 Type=oneshot
 WorkingDirectory={folder}
+{INGEST_COMMENT}, with ExecStartPre=
 ExecStart={command}
 TimeoutStartSec=infinity
 TimeoutStopSec=30
@@ -98,6 +102,7 @@ KillMode=mixed
 SuccessExitStatus=3
 """
     timer = f"""\
+# To start it at these times: {enable_command(unit)}
 [Unit]
 Description=times of the fcdcc job {unit.job.stem.replace("%", "%%")}
 
@@ -110,6 +115,11 @@ Persistent=true
 WantedBy=timers.target
 """
     return {f"{unit.name}.service": service, f"{unit.name}.timer": timer}
+
+
+def enable_command(unit: ScheduledJob) -> str:
+    """Return the command by which systemd starts a job at its times, once it has the units."""
+    return f"systemctl enable --now {unit.name}.timer"
 
 
 def calendar_lines(unit: ScheduledJob) -> list[str]:
@@ -136,7 +146,9 @@ def _systemd_quoted(word: str) -> str:
 
 
 def cron_unit(unit: ScheduledJob) -> str:
-    """Return a line for a crontab; the output of runs goes to a log file beside the job file.
+    """Return a line for a crontab, below a comment.
+
+    The output of runs goes to a log file beside the job file.
 
     Raises
     ------
@@ -153,7 +165,7 @@ def cron_unit(unit: ScheduledJob) -> str:
     line = f"{unit.times.text} {command}".replace(
         "%", r"\%"
     )  # cron reads an unescaped % as a line break
-    return f"{line}\n"
+    return f"{INGEST_COMMENT}\n{line}\n"
 
 
 @dataclass(frozen=True)
@@ -254,7 +266,8 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     }
     cron_job = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
     parts = [config_map, cron_job]
-    return "---\n".join(yaml.dump(part, Dumper=_Dumper, sort_keys=False) for part in parts)
+    dumped = (yaml.dump(part, Dumper=_Dumper, sort_keys=False) for part in parts)
+    return f"{INGEST_COMMENT}\n" + "---\n".join(dumped)
 
 
 def check_container_paths(job: Path, paths: Mapping[str, str], pod: Pod) -> None:
