@@ -120,6 +120,29 @@ def duration(seconds: float | None) -> str:
     return "{} d {} h".format(*divmod(round(minutes / 60), 24))
 
 
+def longer_by(less: float, more: float) -> str:
+    """Return by how much one length of time is longer than another, as :func:`duration` shows both.
+
+    The unrounded difference is returned where both look the same.
+
+    >>> duration(4.84), duration(4.96), longer_by(4.84, 4.96), longer_by(4.81, 4.84)
+    ('4.8 s', '5.0 s', '200 ms', '30 ms')
+    """
+    return duration(_as_shown(more) - _as_shown(less) or more - less)
+
+
+def _as_shown(seconds: float) -> float:
+    """Return a length of time as rounded by :func:`duration`."""
+    if seconds < 0.9995:
+        return round(seconds, 3)
+    if seconds < 59.95:
+        return round(seconds, 1)
+    if seconds < 3599.5:
+        return round(seconds)
+    minutes = round(seconds / 60)
+    return 60 * minutes if minutes < 48 * 60 else 3600 * round(minutes / 60)
+
+
 def clock(seconds: float) -> str:
     """Return seconds since a start, for an axis.
 

@@ -32,6 +32,7 @@ from fcdcc.pipeline.planner.candidates import (
 from fcdcc.pipeline.planner.cost import calibration
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
+from support.jobs import fcdcc
 from support.small import SHAPE, Files
 
 
@@ -50,6 +51,23 @@ def test_the_command_says_what_would_run(files: Files, tmp_path: Path) -> None:
     for words in ("first", "second", "k_a × k_b", "2 may be lost", "Plain data-parallel"):
         assert words in said.output
     assert Plan.from_json(saved.read_text()).image_shape == SHAPE
+
+
+@pytest.mark.parametrize(("batch", "images"), [(8, 24), (16, 0)])
+def test_images_of_chunks_that_parts_share_are_forecast(
+    files: Files, tmp_path: Path, batch: int, images: int
+) -> None:
+    """Chunks have 8 images: in blocks of 8, half of each goes to the worker of the other part."""
+    saved = tmp_path / "plan.json"
+    options = f"--split images --n 3 --tolerate 1 --workers 3 --batch {batch} --json {saved}"
+    said = fcdcc("plan", files.model, files.images, *options.split())
+    assert said.exit_code == 0, said.output
+    found = Plan.from_json(saved.read_text()).forecast
+    assert found is not None
+    assert found.read_bytes == pytest.approx(images * 3 * 16 * 16 * batch / 50)
+    assert found.bytes_sent == found.block_bytes + found.read_bytes
+    text = "are of stored chunks that several parts of blocks need"
+    assert (text in " ".join(said.output.split())) == bool(images)
 
 
 @pytest.mark.parametrize("redundancy", ["standby", "eager", "off"])

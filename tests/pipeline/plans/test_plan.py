@@ -65,7 +65,7 @@ def test_the_form_of_an_older_plan_follows_from_its_layers(
     assert old.form == form
     assert old.forecast is None
     assert old.fingerprint == plan.fingerprint
-    assert "any 4 suffice" in str(old)
+    assert "any 4 of 6 shares suffice" in str(old)
     assert f"by {plan.split}" in str(old)
     assert "first" in old._repr_html_()
 
@@ -143,6 +143,44 @@ def test_a_plan_speaks_of_protection(files: Files) -> None:
     assert "Not protected: first: its input has no rows to split: run whole." in text
 
 
+def test_a_plan_as_text_speaks_as_the_table_does(files: Files) -> None:
+    plan = planned(files, split="images", batch=8, n=3, tolerate=1)
+    assert [layer.code is None for layer in plan.layers] == [True, False]
+    first, _, _, *layers = [line for line in str(plan).splitlines() if "predicts" not in line]
+    assert said_of(plan).startswith(f"{first}\n")
+    assert layers[0].endswith(f"in the share of layer {plan.layers[1].layer}")
+    assert layers[1].strip().startswith(f"{plan.layers[1].layer} ")
+    assert "not" not in str(plan)
+    assert repr(plan) == f"<Plan: {first}; blocks of 8 images, split by images>"
+
+
+def test_a_lost_worker_costs_no_time_where_the_others_use_its_cores(files: Files) -> None:
+    plan = planned(files, n=4, tolerate=2)
+    assert plan.forecast is not None
+    for cores, hosts, expected in (
+        (2.0, 1, "takes about as long, since the others use its part of the cores"),
+        (4.0, 1, "takes 33 % longer"),
+        (2.0, 4, "takes 33 % longer"),
+        (3.5, 1, "takes 17 % longer"),
+    ):
+        forecast = replace(
+            plan.forecast, workers=WorkerPool(4, hosts=hosts), speeds=Speeds(parallel=cores)
+        )
+        assert expected in said_of(replace(plan, forecast=forecast))
+
+
+def test_the_price_of_a_plan_agrees_with_the_times_beside_it(files: Files) -> None:
+    plan = planned(files, batch=10)
+    assert plan.forecast is not None
+    per_block = 4.96 * plan.batch / 50
+    forecast = replace(
+        plan.forecast, ends=(per_block,), block_seconds=per_block, plain_seconds=4.84
+    )
+    text = said_of(replace(plan, forecast=forecast))
+    assert "about 4.8 s for 50 images, this plan 5.0 s" in text
+    assert "would cost it more than 200 ms" in text
+
+
 def test_without_redundancy_nothing_is_called_protected(files: Files) -> None:
     for options in ({"redundancy": "off"}, {"n": 1}):
         text = said_of(planned(files, **options))
@@ -191,6 +229,9 @@ def test_a_plan_as_a_page_has_the_model_and_the_images(files: Files, tmp_path: P
     assert f"Images: {files.images}" in text
     assert "of which start and end" in text
     assert text.count("<tr") == 3
+    words = text[text.index("What these words mean") :]
+    assert all(f"<dt>{word}</dt>" in words for word in ("share", "protected", "checked at points"))
+    assert "plugin" not in text
 
 
 def test_what_is_lost_with_workers_and_machines() -> None:

@@ -158,7 +158,7 @@ def test_the_sample_is_in_the_plan_the_run_and_the_summary(tmp_path: Path, sched
     model, images = make_network(tmp_path), store(tmp_path / "i.zarr", values)
     planned = fcdcc("plan", model, images)
     assert "uint8, divided by 255, as float32" in " ".join(planned.stdout.split())
-    assert "1: 0.2 to 0.2, mean 0.2" in " ".join(planned.stdout.split())
+    assert "channel 1 is 0.2 to 0.2 (mean 0.2)" in " ".join(planned.stdout.split())
     result = fcdcc(
         "run", model, images, tmp_path / "o.zarr", "--scheduler", scheduler,
         "--json", tmp_path / "s.json",
@@ -195,7 +195,7 @@ def test_only_one_chunk_is_read_for_the_sample(tmp_path: Path) -> None:
         (images / f"image/c/{number}/0/0/0").write_bytes(b"damaged")
     planned = fcdcc("plan", model, images)
     assert planned.exit_code == 0
-    assert "channels of 2 images" in " ".join(planned.stdout.split())
+    assert "in a sample of 2 images channel 0 is" in " ".join(planned.stdout.split())
     (images / "image/c/0/0/0/0").write_bytes(b"damaged")
     planned = fcdcc("plan", model, images)
     assert planned.exit_code == 0

@@ -16,10 +16,16 @@ def _text(plan: Plan) -> str:
     return plan_text(plan)
 
 
+def _line(plan: Plan) -> str:
+    from .display import plan_line
+
+    return plan_line(plan)
+
+
 def _html(plan: Plan) -> str:
     from .display import plan_html
 
     return plan_html(plan)
 
 
-show_plans_with(_text, _html)
+show_plans_with(_text, _line, _html)

@@ -13,6 +13,9 @@ MAX_SHARED_CHUNK_BYTES = 512 * 2**20
 MAX_SHARED_MEMORY_PART = 0.125
 """Part of a worker's memory that such a chunk may take."""
 
+MAX_IMAGES_COUNTED = 20_000
+"""Images from the first on for which it is counted what is sent; the others are like them."""
+
 NOTED_READS = 1.1
 """How often a chunk is unpacked on average, from which on a plan warns."""
 
@@ -66,6 +69,30 @@ class StoredChunks:
                 last = min(first + part_images, stop)
                 unpacked += (last - 1) // self.images - first // self.images + 1
         return unpacked / -(-total // self.images)
+
+    def bytes_sent(self, batch: int, part_images: int, workers: int) -> float:
+        """Return the bytes that go from worker to worker for a block, on average.
+
+        A chunk that several parts need is read on the worker of the first of them, and the others
+        get their images from there. Part p of block b is taken to be on worker p + b, modulo their
+        number.
+
+        >>> StoredChunks(10, 1, 40).bytes_sent(batch=10, part_images=5, workers=2)
+        5.0
+        >>> StoredChunks(5, 1, 40).bytes_sent(batch=10, part_images=5, workers=2)
+        0.0
+        """
+        total = min(self.total, self.images * batch, MAX_IMAGES_COUNTED)
+        sent = 0
+        for first in range(0, total, batch) if self.shared and workers > 1 else ():
+            stop = min(first + batch, total)
+            for start in range(first, stop, part_images):
+                seat = start // batch + start % batch // part_images
+                for low, high in self.cut_from(start, min(start + part_images, stop)):
+                    begin = self.bounds(low)[0]
+                    read_at = begin // batch + begin % batch // part_images
+                    sent += (high - low) * ((seat - read_at) % workers != 0)
+        return sent * self.image_bytes * batch / max(total, 1)
 
     def bounds(self, image: int) -> tuple[int, int]:
         """Return (start, stop): the images of the chunk that holds one."""

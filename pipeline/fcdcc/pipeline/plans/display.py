@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import templates
-from ..formatting import amount, counted, duration, printable
+from ..formatting import amount, counted, duration, longer_by, printable
 from ..options import with_keywords
 from .forecast import Forecast, LayerForecast
 from .plan import LEFT_OUT, LayerPlan, Plan, Redundancy
@@ -35,9 +35,12 @@ FREE_RATIO = 1.02
 """A plan is said to cost nothing if it takes at most this many times as long as plain
 inference."""
 
+MIN_SLOWER_PERCENT = 0.5
+"""From so many per cent on, a run is said to take longer with fewer workers."""
+
 SPARE_SHARES: dict[Redundancy, str] = {
     "eager": "all shares of a layer start at once",
-    "standby": "parity starts when a share is late, or at once without the any-k plugin",
+    "standby": "parity starts when a share is late",
     "off": "none",
 }
 
@@ -47,10 +50,7 @@ SPARE_SHARES: dict[Redundancy, str] = {
 
 def plan_text(plan: Plan) -> str:
     """Return a plan as lines of text: what ``str(plan)`` is."""
-    head = (
-        f"{plan.n} shares per layer, any {plan.delta} suffice; blocks of {plan.batch}, "
-        f"{plan.in_flight} in flight; {plan.code}, {plan.dtype}"
-    )
+    head = f"blocks of {plan.batch}, {plan.in_flight} in flight; {plan.code}, {plan.dtype}"
     if plan.band is not None:
         head += f"; an image in bands of {plan.band} rows of its prediction"
     how = f"split by {plan.split}; redundancy: {SPARE_SHARES[plan.redundancy]}"
@@ -58,16 +58,27 @@ def plan_text(plan: Plan) -> str:
         line if line.startswith(LEFT_OUT) else f"predicts {line}"
         for line in _lines(plan.prediction)
     ]
-    return "\n".join([head, how, *predicted, *map(_layer_line, plan.layers)])
+    layers = (_layer_line(plan, layer) for layer in plan.layers)
+    return "\n".join([_title(plan), head, how, *predicted, *layers])
 
 
-def _layer_line(layer: LayerPlan) -> str:
+def plan_line(plan: Plan) -> str:
+    """Return a plan as one line of text: what ``repr(plan)`` is."""
+    block = counted(plan.batch, "image")
+    return f"<Plan: {_title(plan)}; blocks of {block}, split by {plan.split}>"
+
+
+def _layer_line(plan: Plan, layer: LayerPlan) -> str:
     geometry = layer.geometry
     size = "×".join(map(str, geometry.spatial))
     start = f"  {layer.layer:>3} {layer.name}: "
     shape = f"{geometry.in_channels}→{geometry.out_channels}, {size}"
+    if layer.is_part_of_next_share:
+        later = [number for number in sorted(plan.coded_layers) if number > layer.layer]
+        where = f"layer {later[0]}" if later else "a later layer"
+        return f"{start}{shape}: in the share of {where}"
     if layer.code is None:
-        return f"{start}{shape}: not coded: {layer.reason}"
+        return f"{start}{shape}: not protected: {layer.reason}"
     return (
         f"{start}{shape}: {layer.code.name}, k_a {layer.code.k_a} × k_b {layer.code.k_b} by "
         f"{layer.split}" + (", strips stay" if layer.in_place else "")
@@ -117,22 +128,33 @@ def one_loss(plan: Plan) -> str:
     """Return what one lost worker costs, in a sentence; '' if that is not known.
 
     The others compute parity in place of the shares that it held, one of each block in flight for
-    each share that a worker has of a block.
+    each share that a worker has of a block. Where workers of one machine share fewer cores than
+    they are, those that are left use the cores of the lost one.
     """
     found = plan.forecast
     if found is None or not plan.protected_layers or not found.block_seconds:
         return ""
+    cores = max(1.0, found.speeds.parallel)
     workers = found.workers.count
     if not found.workers.lost(plan.n, plan.tolerate):
         return ""
     held = ceil(plan.n / workers) * plan.in_flight
-    share_seconds = found.block_seconds * workers / plan.delta
-    once = max(share_seconds, held * share_seconds / (workers - 1))
+    slots = found.workers.slots
+    before, after = min(workers * slots, cores), min((workers - 1) * slots, cores)
+    if found.workers.hosts > 1:  # its cores are lost with it
+        after = before * (workers - 1) / workers
+    share_seconds = found.block_seconds / plan.delta  # while all workers compute shares
+    once = max(share_seconds * workers, held * share_seconds * before / after)
     said = (
         f"One lost worker costs about {duration(once)} once, for up to {counted(held, 'share')} "
         "that others make up"
     )
-    slower = 100 * (1 / (1 - 1 / workers) - 1)
+    slower = 100 * (before / after - 1)
+    if slower < MIN_SLOWER_PERCENT:
+        return (
+            f"{said}; if no other takes its place, the rest of the run takes about as long, since "
+            "the others use its part of the cores."
+        )
     return (
         f"{said}; if no other takes its place, the rest of the run takes {slower:.0f} % longer, as "
         "it would without insurance."
@@ -171,9 +193,10 @@ def comparison(plan: Plan, start_and_end_seconds: float | None = None) -> str:
     if not plan.protected_layers:
         better = "" if plan.n == 1 else f": plain inference, {PLAIN_OPTION}, is the better choice"
         return f"{said} and tolerates no loss{better}."
+    more = longer_by(plain + beside, planned + beside)
     return (
         f"{said}: plain inference, {PLAIN_OPTION}, is the better choice unless workers that stall, "
-        f"die or are slow would cost it more than {duration(planned - plain)}."
+        f"die or are slow would cost it more than {more}."
     )
 
 
@@ -353,9 +376,13 @@ def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[
     spare = _parity_work(plan)
     late = f"; a layer that starts all its parity adds {100 * spare:.0f} %" if spare else ""
     yield "Work", f"{work} multiply-adds an image{extra}{late}"
-    image, block = amount(found.block_bytes / batch, "B"), amount(found.block_bytes, "B")
+    image, block = amount(found.bytes_sent / batch, "B"), amount(found.bytes_sent, "B")
     parts = "the parts of images and results that one worker needs of another"
-    yield "Sent between workers", f"{image} an image, {block} a block: {parts}"
+    stored = ""
+    if found.read_bytes:
+        part = amount(found.read_bytes / batch, "B")
+        stored = f"; {part} an image are of stored chunks that several parts of blocks need"
+    yield "Sent between workers", f"{image} an image, {block} a block: {parts}{stored}"
     yield "Memory", _memory(found)
     yield "Time", _time(plan, found, start_and_end_seconds)
 

@@ -217,7 +217,7 @@ class Forecast:
     block_seconds
         Seconds for each block after these.
     block_bytes
-        Bytes that go from worker to worker for a block.
+        Bytes that go from worker to worker for a block, without those of stored images.
     block_multiply_adds
         Of a block: all shares that start, and what is not coded.
     extra_work
@@ -236,6 +236,10 @@ class Forecast:
     parity_memory
         Bytes that a worker needs in addition while it computes a share of parity on standby,
         which it does when another share is late or lost.
+    read_bytes
+        Bytes of stored images that go from worker to worker for a block, since one task reads a
+        chunk for all parts of blocks that need it; 0 in plans of older versions, and where it is
+        not known how images are stored.
     """
 
     workers: WorkerPool
@@ -252,6 +256,12 @@ class Forecast:
     layers: tuple[LayerForecast, ...]
     bands: Annotated[int, Field(ge=1, lt=2**31)] = 1
     parity_memory: float = 0.0
+    read_bytes: float = 0.0
+
+    @property
+    def bytes_sent(self) -> float:
+        """All bytes that go from worker to worker for a block."""
+        return self.block_bytes + self.read_bytes
 
     def blocks(self, images: int, batch: int) -> int:
         """Return the number of blocks of a run over ``images`` images."""
@@ -277,7 +287,7 @@ def expected_of_run(forecast: Forecast, blocks: int) -> dict[str, float]:
     """Return the forecast of a run of ``blocks`` blocks, by the names of its summary."""
     return {
         "seconds": round(forecast.seconds(blocks), 3),
-        "bytes_sent": round(forecast.block_bytes * blocks),
+        "bytes_sent": round(forecast.bytes_sent * blocks),
         "extra_work": round(forecast.extra_work, 6),
         "peak_memory": round(forecast.peak_memory),
     }

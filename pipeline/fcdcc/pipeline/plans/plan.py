@@ -163,7 +163,7 @@ class LayerPlan:
         return max(1, min(MAX_SLICES, round(work / size)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """How a network is run over images of one shape.
 
@@ -201,7 +201,7 @@ class Plan:
     batch_reason
         Why a block has that many images, in words; empty in plans of older versions.
 
-    ``print`` shows every layer, and a notebook the table of ``fcdcc plan``.
+    ``print`` shows every layer, a notebook the table of ``fcdcc plan``, and ``repr`` one line.
 
     Examples
     --------
@@ -388,6 +388,9 @@ class Plan:
     def __str__(self) -> str:
         return _views["text"](self)
 
+    def __repr__(self) -> str:
+        return _views["line"](self)
+
     def _repr_html_(self) -> str:
         return _views["html"](self)
 
@@ -405,13 +408,15 @@ def _adapter() -> TypeAdapter[Plan]:
     return TypeAdapter(Plan)
 
 
-_views: dict[Literal["text", "html"], Callable[[Plan], str]] = {}
+_views: dict[Literal["text", "line", "html"], Callable[[Plan], str]] = {}
 
 
-def show_plans_with(text: Callable[[Plan], str], html: Callable[[Plan], str]) -> None:
-    """Set what ``str(plan)`` and a notebook show.
+def show_plans_with(
+    text: Callable[[Plan], str], line: Callable[[Plan], str], html: Callable[[Plan], str]
+) -> None:
+    """Set what ``str(plan)``, ``repr(plan)`` and a notebook show.
 
     The package does so when it is imported: :mod:`.display` imports this module, which must not
     import it in turn.
     """
-    _views.update({"text": text, "html": html})
+    _views.update({"text": text, "line": line, "html": html})

@@ -103,9 +103,9 @@ class ImageSample:
     def __str__(self) -> str:
         source = self.decoding or self.stored_dtype
         scaled = "" if self.divisor is None else f", divided by {self.divisor:g}"
-        values = [str(n) + ": " + _range(found) for n, found in enumerate(self.channels)]
-        more = "; …" if len(values) > MAX_CHANNELS_SHOWN else ""
-        shown = "; ".join(values[:MAX_CHANNELS_SHOWN]) + more
+        values = [f"channel {n} {_range(found)}" for n, found in enumerate(self.channels)]
+        more = ", …" if len(values) > MAX_CHANNELS_SHOWN else ""
+        shown = ", ".join(values[:MAX_CHANNELS_SHOWN]) + more
         count = "1 image" if self.images == 1 else f"{self.images} images"
         missing = ""
         if self.missing:
@@ -114,7 +114,7 @@ class ImageSample:
                 "predicted from an image with NaN in it"
             )
         origin = f" ({self.origin})" if self.origin else ""
-        return f"{source}{scaled}, as {self.dtype}{origin}; channels of {count} {shown}{missing}"
+        return f"{source}{scaled}, as {self.dtype}{origin}; in a sample of {count} {shown}{missing}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sample as plain values; ``text`` has them in words."""
@@ -233,8 +233,8 @@ def _values(numbers: NDArray[Any]) -> ChannelValues:
 
 def _range(found: ChannelValues) -> str:
     if found.smallest is None:
-        return "no finite value"
-    return f"{found.smallest:.4g} to {found.largest:.4g}, mean {found.mean:.4g}"
+        return "has no finite value"
+    return f"is {found.smallest:.4g} to {found.largest:.4g} (mean {found.mean:.4g})"
 
 
 def _warnings(

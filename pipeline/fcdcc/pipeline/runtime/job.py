@@ -439,9 +439,7 @@ def _run_pending_blocks(
     else:
         store = earlier.bring_up_to_date(job, job.spec)
     with output_begun():
-        counters.forecast = forecast_of_run(
-            job.config, job.plan, job.network, cluster, job.source.images
-        )
+        counters.forecast = forecast_of_run(job.config, job.plan, job.network, cluster, job.source)
         summary = _JobRun(job, store, cluster, counters, progress, state).complete(pending)
     store.compact()
     failed = counted(summary.blocks_failed, "block")

@@ -288,6 +288,8 @@ def job_plan(
             if fewer is None:
                 raise
             workers = fewer
+    if plan.forecast is not None:
+        plan = replace(plan, forecast=_with_reads(plan.forecast, config, plan, source))
     note = reading_note(source, stored_chunks(config, source, plan), plan)
     if note is None or note in plan.warnings:
         return plan
@@ -299,6 +301,15 @@ def stored_chunks(config: JobConfig, source: ImageSource, plan: Plan) -> StoredC
     workers = None if plan.forecast is None else plan.forecast.workers
     memory = None if workers is None else workers.memory
     return StoredChunks.of(source, config.memory or memory)
+
+
+def _with_reads(found: Forecast, config: JobConfig, plan: Plan, source: ImageSource) -> Forecast:
+    """Return a forecast with what is sent of the images as they are stored."""
+    if plan.band is not None:  # every band reads its rows itself
+        return found
+    chunks = stored_chunks(config, source, plan)
+    sent = chunks.bytes_sent(plan.batch, plan.part_images, found.workers.count)
+    return replace(found, read_bytes=sent)
 
 
 def _plan_for(
@@ -374,7 +385,7 @@ def _still_fits(plan: Plan, config: JobConfig, source: ImageSource, workers: Kno
 
 
 def forecast_of_run(
-    config: JobConfig, plan: Plan, network: Network, cluster: Cluster, images: int
+    config: JobConfig, plan: Plan, network: Network, cluster: Cluster, source: ImageSource
 ) -> Forecast:
     """Return the costs of a plan on the workers that a run starts with.
 
@@ -387,7 +398,8 @@ def forecast_of_run(
     speeds = workers.speeds()
     if any(memory):
         speeds = replace(speeds, memory_at_rest=float(max(memory)))
-    return forecast(network, plan, workers.workers, speeds, images)
+    found = forecast(network, plan, workers.workers, speeds, source.images)
+    return _with_reads(found, config, plan, source)
 
 
 def apply_saved_plan(config: JobConfig) -> JobConfig:
