@@ -141,6 +141,8 @@ def test_where_parity_is_expensive_late_shares_get_backup_tasks() -> None:
     # Until it is known what parity takes it is started, and if the backup is slow as well.
     assert counters.doubles_used > 30
     assert counters.parity_started < counters.doubles_used / 2
+    shares = state.history.run("simulated").shares
+    assert counters.erasures == sum(share.state == "erased" for share in shares)
 
 
 def test_standby_costs_nothing_while_all_is_well() -> None:

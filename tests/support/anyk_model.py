@@ -157,6 +157,7 @@ class ModelDask:
     def _use_backup(self, share: ModelShare, backup: events.StartBackup) -> None:
         assert share.state == "running"
         assert share.key == backup.task
+        self.erasures += 1
         self.report(events.TaskChanged(self.now, share.key, "share", "released"))
         self.report(events.TaskChanged(self.now, share.key, "share", "waiting"))
         share.worker, share.since = backup.worker, self.now

@@ -178,7 +178,11 @@ def test_where_parity_is_expensive_a_late_share_gets_a_backup_in_its_place(then:
         dask.finish_backup(backup.backup)
         dask.settle()
         assert dask.shares[shares[3]].worker == backup.worker
-        assert dask.machine.history.run("r").counters.doubles_used == 1
+        history = dask.machine.history.run("r")
+        assert history.counters.doubles_used == 1
+        given_up = [share for share in history.shares if share.state == "erased"]
+        assert given_up[-1].worker == slow
+        assert history.counters.erasures == len(given_up)
     elif then == "the backup is late":
         assert tick(dask, 69.0) == []
         assert [type(item) for item in tick(dask, 72.2)] == [events.StartShare]

@@ -85,7 +85,8 @@ class Counters:
     groups: int = 0
     """Groups that were completed."""
     erasures: int = 0
-    """Shares that were assigned to a worker and given up without a result."""
+    """Shares that were assigned to a worker and given up there without a result, because others
+    sufficed or because a backup task had the result first."""
     decodes: int = 0
     """Completed groups in which something was solved for."""
     parity_started: int = 0

@@ -55,6 +55,8 @@ class _Pair:
     backup_state: TaskStatus = "waiting"
     used: bool = False
     """Whether the instruction to use the backup's result was given."""
+    taken_back: bool = False
+    """Whether the task was released for that."""
 
 
 class BackupTasks:
@@ -95,6 +97,17 @@ class BackupTasks:
         """Return whether a task runs only to take the result of its backup task."""
         pair = self._pairs.get(key)
         return pair is not None and pair.used
+
+    def take_back(self, key: Key) -> bool:
+        """Return whether a task was released only to take the result of its backup task.
+
+        It is so once: later the task is on the worker of its backup, and may be lost with it.
+        """
+        pair = self._pairs.get(key)
+        if pair is None or not pair.used or pair.taken_back:
+            return False
+        pair.taken_back = True
+        return True
 
     @staticmethod
     def may_run_twice(key: Key) -> bool:

@@ -276,7 +276,8 @@ class AnyKState:
         if before is ShareStatus.STARTED:
             self.workers.add_ghost(worker, share.key, now)
         if self.registry.is_wanted(share):
-            if self.backup_tasks.is_using_backup(share.key):  # it was taken back for that
+            if self.backup_tasks.take_back(share.key):
+                self._run_of(group).counters.erasures += 1
                 self._record(share, "erased", worker, share.since, now)
             elif before in (ShareStatus.STARTED, ShareStatus.DONE):
                 share.state = ShareStatus.LOST
