@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
@@ -198,6 +199,34 @@ def assert_workers_may_go(
                 victim.kill()
     assert len(victims) == lost
     assert_right(files, output, summary)
+
+
+@pytest.mark.long
+def test_a_run_on_a_running_cluster_names_a_worker_that_was_removed(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output, victims = tmp_path / "out.zarr", dict[str, int]()
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        found = client.run(os.getpid)
+
+        def strike() -> None:
+            address = next(iter(found))
+            victims[address] = found[address]
+            os.kill(found[address], signal.SIGSTOP)
+
+        try:
+            job = config(files, output, scheduler=cluster.scheduler_address, batch=1)
+            summary = run(job, AtBlock(3, strike))
+        finally:
+            for victim in victims.values():
+                os.kill(victim, signal.SIGKILL)
+    assert_right(files, output, summary)
+    [address] = victims
+    named = rf"^worker {re.escape(address)} \(\d\) does not answer and was removed"
+    assert [text for text in caplog.messages if re.match(named, text)]
 
 
 def test_a_job_runs_in_a_thread_of_its_own(files: Files, scheduler: str, tmp_path: Path) -> None:

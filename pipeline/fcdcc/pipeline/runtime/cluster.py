@@ -7,10 +7,10 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,9 @@ all workers is one request."""
 MAX_CACHED_KEYS = 5_000
 """Task keys that Dask's ``key_split`` may cache; its own limit is 100,000."""
 
+MAX_NAMED_WORKERS = 4
+"""Workers that a warning names."""
+
 
 def _scheduler_patience_seconds() -> float:
     """Return how long a run waits for a lost scheduler to come back, in seconds.
@@ -119,6 +122,8 @@ class Cluster:
     client: Client
     local: LocalCluster | None
     config: JobConfig
+    names: dict[str, str] = field(default_factory=dict)
+    """What Dask calls workers, by address, where that is not their address."""
 
     @property
     def workers(self) -> int:
@@ -216,6 +221,40 @@ class Cluster:
                         "replacing worker %s, which does not answer", nanny.worker_address
                     )
                     loop.add_callback(process.process.kill)
+
+    def note_names(self) -> None:
+        """Remember the names of the workers, of which the scheduler knows only those that it has.
+
+        They are needed for :meth:`warn_of_removed`.
+        """
+        for address, worker in cluster_workers(self.client).items():
+            name = str(worker.get("name", address))
+            if name != address:
+                self.names[address] = name
+
+    def warn_of_removed(self, addresses: Sequence[str]) -> None:
+        """Warn of workers of a running cluster that the scheduler has removed, in one line.
+
+        Those of a local cluster are replaced, which says so.
+        """
+        if self.local is not None or not addresses:
+            return
+        named = [
+            f"{address} ({self.names[address]})" if address in self.names else address
+            for address in addresses[:MAX_NAMED_WORKERS]
+        ]
+        more = len(addresses) - len(named)
+        names = ", ".join(named) + (f" and {more:,} more" if more else "")
+        if len(addresses) == 1:
+            logger.warning(
+                "worker %s does not answer and was removed: others compute what it had, and it "
+                "ends if it answers again", names,
+            )  # fmt: skip
+        else:
+            logger.warning(
+                "workers %s do not answer and were removed: others compute what they had, and they "
+                "end if they answer again", names,
+            )  # fmt: skip
 
 
 @contextmanager

@@ -545,6 +545,8 @@ class _JobRun:
             if self._has_plugin and self._cluster.page is not None:
                 self._progress.say(f"the dashboard is at {self._cluster.page}")
             install(client, plugin, same_machine=is_local)
+            if not is_local:
+                self._cluster.note_names()
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
             self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)
@@ -596,7 +598,9 @@ class _JobRun:
                 progress = self._counters.progress()
                 self._counters.observe(recorder.observe(progress, self._counters.failed))
                 polled = time.monotonic()
-                self._cluster.replace_workers(self._counters.take_removed())
+                removed = self._counters.take_removed()
+                self._cluster.replace_workers(removed)
+                self._cluster.warn_of_removed(removed)
                 self._cluster.trim_key_cache()
                 self._check_movement(watch, guard, polled)
             extra_work, slow = recorder.work.extra_work, recorder.slow
@@ -608,6 +612,7 @@ class _JobRun:
         self._progress.end()
         _log_given_up_blocks(counters.progress())
         counters.observe(recorder.drain(counters.progress()))
+        self._cluster.warn_of_removed(counters.take_removed())
         counters.finish(self._cluster.client)
         summary = replace(
             counters.summary(recorder.work),
