@@ -39,6 +39,7 @@ def test_status_says_what_is_done(files: Files, scheduler: str, tmp_path: Path) 
     whole = fcdcc("status", output)
     assert whole.exit_code == 0
     assert whole.stdout.startswith(f"complete: {BLOCKS} of {BLOCKS} blocks done (50 of 50 images)")
+    assert "these are the images that the last run saw" in whole.stdout
 
     open_predictions(output).discard([3], "the reason")
     (output / ".fcdcc" / "blocks" / "00000005.json").unlink()

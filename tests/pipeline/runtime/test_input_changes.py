@@ -105,6 +105,9 @@ def test_a_chunk_that_is_written_again_is_read_again(
     found = fcdcc("verify", tmp_path / "o.zarr")
     assert found.exit_code == 5
     assert "blocks 2 to 3 no longer belong to the input: their images were changed" in found.output
+    assert found.output.splitlines()[-1] == (
+        "no file is damaged, but 2 blocks no longer belong to the input: run the job again"
+    )
     second = run()
     assert (second["again"], second["redone"], second["blocks_redone"]) == (
         {2, 3}, {"images": 2}, 2,
@@ -208,6 +211,11 @@ def test_an_input_that_became_shorter_is_followed(tmp_path: Path, run: Run, pixe
     assert "13 images are too many at the end of the output" in second["said"]
     np.testing.assert_allclose(predictions(tmp_path / "o.zarr"), expected(pixels[:27]), atol=1e-5)
     assert fcdcc("verify", tmp_path / "o.zarr").exit_code == 0
+    for name in ("image", "image_id"):
+        group[name].resize((33, *group[name].shape[1:]))
+    longer = fcdcc("verify", tmp_path / "o.zarr")
+    assert "6 images have no prediction" in longer.output
+    assert json.loads(fcdcc("verify", tmp_path / "o.zarr", "--json").output)["images_new"] == 6
     # At the end of a block nothing has to be computed.
     for name in ("image", "image_id"):
         group[name].resize((20, *group[name].shape[1:]))

@@ -40,6 +40,11 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             f"({found.images_done:,} of {counted(found.images, 'image')}), "
             f"{found.blocks_missing:,} missing, {found.blocks_failed:,} failed"
         )
+        if found.status == "complete":
+            click.echo(
+                "these are the images that the last run saw: fcdcc verify compares them with the "
+                "input, and fcdcc run computes what is new there"
+            )
         if found.blocks_provisional:
             made = counted(found.blocks_provisional, "block was made", "blocks were made")
             click.echo(
@@ -105,7 +110,14 @@ def verify(ctx: click.Context, output: str, as_json: bool, compare: Compared) ->
             click.echo(_outdated_line(reason, blocks))
         if found.unknown:
             click.echo(printable(found.unknown))
-        click.echo(_conclusion_line(len(found.damage), len(found.blocks), found.marked))
+        if found.images_new:
+            what = counted(found.images_new, "image has", "images have")
+            click.echo(
+                f"{what} no prediction: new at the end of the input, or left out by --limit; "
+                "run the job again to compute them"
+            )
+        outdated = sum(len(blocks) for blocks in found.outdated.values())
+        click.echo(_conclusion_line(len(found.damage), len(found.blocks), outdated, found.marked))
     if found.status != "whole":
         ctx.exit(ExitCode.DAMAGED)
 
@@ -123,7 +135,12 @@ def _outdated_line(reason: str, blocks: Sequence[int]) -> str:
     return f"{blocks_in_words(blocks)} {belong} to the input: {what}; run the job again"
 
 
-def _conclusion_line(damages: int, blocks: int, marked: bool) -> str:
+def _conclusion_line(damages: int, blocks: int, outdated: int, marked: bool) -> str:
+    if not damages and outdated:
+        belong = "block no longer belongs", "blocks no longer belong"
+        return (
+            f"no file is damaged, but {counted(outdated, *belong)} to the input: run the job again"
+        )
     if not damages:
         return "nothing is damaged"
     what = f"{damages} damaged"

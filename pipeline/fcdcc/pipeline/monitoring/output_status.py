@@ -101,6 +101,8 @@ class Verification:
         ``removed``, if the input no longer has their images.
     unknown
         What is not known about that, in words; empty if everything is.
+    images_new
+        Images at the end of the input that the output has no prediction of.
     """
 
     damage: tuple[Damage, ...]
@@ -109,6 +111,7 @@ class Verification:
     foreign: tuple[str, ...] = ()
     outdated: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unknown: str = ""
+    images_new: int = 0
 
     @property
     def status(self) -> Literal["whole", "outdated", "damaged"]:
@@ -187,23 +190,34 @@ def _verify(output: str, compare: Compared, mark: bool) -> Verification:
     progress = store.progress()
     found += _marked_before(progress, found)
     blocks = [block for block in damaged_blocks(found) if block < store.layout.blocks]
-    outdated: dict[str, tuple[int, ...]] = {}
-    unknown = ""
+    compared = _ComparedInput()
     if compare != "off":
         done = {int(block) for block in np.flatnonzero(progress.done)} - {*blocks}
-        outdated, unknown = _compare_with_input(store, progress, done, compare)
+        compared = _compare_with_input(store, progress, done, compare)
     if mark:
         _mark(store, blocks, found)
-    return Verification(tuple(found), tuple(blocks), mark, foreign, outdated, unknown)
+    return Verification(
+        tuple(found), tuple(blocks), mark, foreign,
+        compared.outdated, compared.unknown, compared.images_new,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _ComparedInput:
+    """How an output differs from its input; the members are those of :class:`Verification`."""
+
+    outdated: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    unknown: str = ""
+    images_new: int = 0
 
 
 def _compare_with_input(
     store: PredictionStore, progress: Progress, done: set[int], compare: Compared
-) -> tuple[dict[str, tuple[int, ...]], str]:
+) -> _ComparedInput:
     """Return which blocks no longer belong to the input, and what is not known of that."""
     known = {block for block in done if block in progress.inputs}
     if not known:
-        return {}, _unrecorded(len(done)) if done else ""
+        return _ComparedInput(unknown=_unrecorded(len(done)) if done else "")
     # They import Zarr, which an output without such records does not need.
     from fcdcc.storage.chunk_listing import list_chunks
     from fcdcc.storage.images import open_identified_images
@@ -214,19 +228,23 @@ def _compare_with_input(
         identity = {} if run is None else run.fingerprint.fields.get("input")
         known_as = identity if isinstance(identity, dict) else {}
         source = _in_time(lambda: open_identified_images(known_as))
+        images_new = max(0, source.images - store.layout.images)
         removed = {block for block in known if store.layout.bounds(block)[1] > source.images}
         source = source.with_limit(min(store.layout.images, source.images))
         state = InputState(source, list_chunks(source), contents=compare == "contents")
         result = state.compare(progress.inputs, store.layout, known - removed, {})
     except InputError as error:
-        return {}, f"whether the blocks still belong to the input is not known: {error}"
+        what = "whether the blocks still belong to the input is not known"
+        return _ComparedInput(unknown=f"{what}: {error}")
     by_change = {"image_ids": "ids", "images": "images"}
     outdated = {
         name: tuple(sorted(block for block, found in result.changed.items() if found == change))
         for name, change in by_change.items()
     } | {"removed": tuple(sorted(removed))}
-    return {name: blocks for name, blocks in outdated.items() if blocks}, (
-        _unrecorded(len(done) - len(known)) if len(known) < len(done) else ""
+    return _ComparedInput(
+        {name: blocks for name, blocks in outdated.items() if blocks},
+        _unrecorded(len(done) - len(known)) if len(known) < len(done) else "",
+        images_new,
     )
 
 
