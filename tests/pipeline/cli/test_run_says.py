@@ -121,6 +121,7 @@ def test_a_summary_and_a_model_are_short_in_a_notebook(files: Files) -> None:
     )
     assert repr(said) == "<Summary complete: 10 of 10 blocks, 100 images in 10.0 s>"
     shown = said._repr_html_()
+    assert "complete: 10 blocks; 100 images in 10.0 s of work<br>" in shown
     assert "time: 11.6 s (start 1.0 s, plan 500 ms, work 10.0 s, end 100 ms)<br>" in shown
     assert "&lt;b&gt;out.zarr" in shown
     model = open_model(files.model)
@@ -150,7 +151,7 @@ def test_lost_workers_and_what_made_up_for_them_are_said() -> None:
     )  # fmt: skip
     assert (
         "insurance: any 4 of 6 shares suffice for all 20 convolutions; 1 worker was lost, 1 of 40 "
-        "results were made up from other shares, 3 lost shares were computed again, 1 block was "
+        "results was made up from other shares, 3 shares were computed again, 1 block was "
         "done twice, at least 12.0 s of waiting saved, 3.1 % more arithmetic"
     ) in list(summary_lines(said))
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from ..anyk.state_machine.workers import STRAGGLER_PACE
+from ..formatting import counted
 
 MIN_SHARES = 5
 """Least number of shares of a run that a worker must have had to be called slow."""
+
+MAX_BEHIND_RATIO = 1 / 3
+"""A worker is behind if shares were given up on it, and it finished at most this part of the
+shares that the others finished."""
 
 STUCK_SECONDS = 1.0
 """Age in seconds from which on the ghost of a worker is mentioned."""
@@ -123,16 +129,34 @@ waited for (2.0 s late on average).'
     sentences = []
     if slow:
         sentences.append(f"{_subject(slow)}: {_why_slow(slow)}.")
+    late = [worker for worker in behind(present) if not worker.is_slow]
+    sentences += [_why_behind(worker, present) for worker in late[:MAX_NAMED_WORKERS]]
     if gone:
         sentences.append(_farewell(gone))
     if sentences:
         return " ".join(sentences)
     known = [worker for worker in present if worker.pace is not None]
     if not known:
+        if any(worker.done for worker in present):
+            return "No worker has finished enough shares for its pace to be known."
         return "No worker has computed a share yet."
     last = max(known, key=_pace)
     return f"No worker is slow: the slowest, {last.address}, takes {_pace(last):.1f} times the \
 usual time."
+
+
+def behind(workers: Sequence[WorkerView]) -> list[WorkerView]:
+    """Return the workers that finished far fewer shares than the others, the slowest first.
+
+    The pace is learned only from shares that are finished: it says nothing of a worker most of
+    whose shares are given up.
+    """
+    present = [worker for worker in workers if not worker.gone]
+    usual = median([worker.done for worker in present]) if present else 0.0
+    if usual < MIN_SHARES:
+        return []
+    most = MAX_BEHIND_RATIO * usual
+    return ranked([worker for worker in present if worker.erased and worker.done <= most])
 
 
 def slow_ones(workers: Sequence[WorkerView]) -> str:
@@ -184,7 +208,7 @@ def _why_stuck(workers: Sequence[WorkerView]) -> str:
     silent = max(worker.silent for worker in workers)
     it, has, holds = ("it", "has", "holds") if len(workers) == 1 else ("they", "have", "hold")
     ghosts = sum(worker.ghosts for worker in workers)
-    shares = "a share" if ghosts == 1 else f"{ghosts} shares"
+    shares = "a share" if ghosts == 1 else f"{ghosts:,} shares"
     held = f"{shares} that no task needs any more"
     if silent > 0:
         return f"{it} {has} not answered for {silent:.1f} s" + (
@@ -204,6 +228,16 @@ def _why_slow(workers: Sequence[WorkerView]) -> str:
     paces = _and([f"{_pace(worker):.1f}" for worker in workers[:MAX_NAMED_WORKERS]])
     why = f"{'its' if len(workers) == 1 else 'their'} shares take {paces} times as long as usual"
     return f"{why}, and {waited} were not waited for{late}" if erased else why
+
+
+def _why_behind(worker: WorkerView, workers: Sequence[WorkerView]) -> str:
+    usual = median([other.done for other in workers if other is not worker])
+    were = "was" if worker.erased == 1 else "were"
+    late = f" ({worker.late_mean:.1f} s late on average)" if worker.late_mean >= 0.05 else ""
+    return (
+        f"{worker.address} finished {counted(worker.done, 'share')} where others finished about "
+        f"{usual:,.0f}; {worker.erased:,} of its shares {were} not waited for{late}."
+    )
 
 
 def _farewell(gone: Sequence[WorkerView]) -> str:

@@ -56,7 +56,8 @@ class Summary:
     blocks_total, blocks_done, blocks_skipped, blocks_failed
         Blocks of the job; computed by this run; done before it; failed in it.
     images_done, seconds, images_per_second
-        Of this run.
+        Of this run; ``seconds`` are those of its work and of sending the model to the workers, and
+        the rate is by them. ``phases`` has the seconds of its work alone.
     groups
         Coded groups (one layer of one block) completed.
     erasures
@@ -185,7 +186,8 @@ class Summary:
         there = self.blocks_done + self.blocks_skipped
         blocks = f"{there:,} of {counted(self.blocks_total, 'block')}"
         failed = f", {self.blocks_failed:,} failed" if self.blocks_failed else ""
-        images, seconds = counted(self.images_done, "image"), duration(self.seconds)
+        images = counted(self.images_done, "image")
+        seconds = duration(self.phases.get("work") or self.seconds)
         return f"<Summary {self.status}: {blocks}{failed}, {images} in {seconds}>"
 
     def __str__(self) -> str:
@@ -232,8 +234,11 @@ def _success_line(summary: Summary) -> str:
             f"{summary.redone[r]} for {t}" for r, t in REASONS.items() if r in summary.redone
         )
         again = f", {count(summary.blocks_redone)} made again ({', '.join(reasons)})"
-    seconds = f"{summary.seconds:.1f} s" if summary.seconds < 1 else duration(summary.seconds)
-    images = f"{counted(summary.images_done, 'image')} in {seconds}"
+    work = summary.phases.get("work", 0.0)
+    taken = work or summary.seconds
+    seconds = f"{taken:.1f} s" if taken < 1 else duration(taken)
+    of_work = " of work" if work else ""
+    images = f"{counted(summary.images_done, 'image')} in {seconds}{of_work}"
     done = images if summary.blocks_done else "nothing was left to compute"
     blocks = counted(summary.blocks_total, "block")
     return f"{summary.status}: {blocks}{before}{again}; {done}"
@@ -298,12 +303,13 @@ def _events(summary: Summary) -> Iterator[str]:
     lost = len(summary.workers_lost)
     yield counted(lost, "worker was lost", "workers were lost") if lost else "no worker was lost"
     if summary.decodes:
-        of = count(summary.groups)
-        yield f"{count(summary.decodes)} of {of} results were made up from other shares"
+        of = counted(summary.groups, "result")
+        was = "was" if summary.decodes == 1 else "were"
+        yield f"{count(summary.decodes)} of {of} {was} made up from other shares"
     elif summary.groups:
         yield "no share had to be made up"
     if summary.shares_lost:
-        yield counted(summary.shares_lost, "lost share was", "lost shares were") + " computed again"
+        yield counted(summary.shares_lost, "share was", "shares were") + " computed again"
     if summary.blocks_repeated:
         yield counted(summary.blocks_repeated, "block was", "blocks were") + " done twice"
     else:

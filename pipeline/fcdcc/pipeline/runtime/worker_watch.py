@@ -17,6 +17,7 @@ from distributed import Client
 
 from ..anyk.queries import cluster_workers
 from ..errors import NoWorkersError
+from ..formatting import counted
 
 LOOK_SECONDS = 5.0
 """Time without any movement after which the workers are looked at, and between two looks."""
@@ -130,7 +131,7 @@ class WorkerWatch:
             if self._waiting_since is None:
                 return None
             self._waiting_since = None
-            return f"going on: {len(workers)} workers are there"
+            return f"going on: {counted(len(workers), 'worker is', 'workers are')} there"
         if self._waiting_since is None:
             self._waiting_since = max(self._last_movement, now - LOOK_SECONDS)
             return (
@@ -153,7 +154,10 @@ def _what_is_missing(workers: Sequence[WorkerState]) -> str:
     named = ", ".join(map(str, workers[:MAX_NAMED_WORKERS]))
     more = len(workers) - MAX_NAMED_WORKERS
     rest = f" and {more} more" if more > 0 else ""
-    return f"none of the {len(workers)} workers takes tasks: {counts} ({named}{rest})"
+    which = f"none of the {len(workers)} workers takes tasks"
+    if len(workers) == 1:
+        which = "the only worker takes no tasks"
+    return f"{which}: {counts} ({named}{rest})"
 
 
 def _advice(workers: Sequence[WorkerState]) -> str:

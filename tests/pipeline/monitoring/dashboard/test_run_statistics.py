@@ -17,7 +17,7 @@ from fcdcc.pipeline.monitoring.dashboard.collector import RECORDS, RunCollector
 from fcdcc.pipeline.monitoring.dashboard.page import live, page
 from fcdcc.pipeline.monitoring.dashboard.run_statistics import RunStatistics
 from fcdcc.pipeline.monitoring.dashboard.service import snapshot
-from fcdcc.pipeline.monitoring.stragglers import WorkerView, ranked, slow_ones, verdict
+from fcdcc.pipeline.monitoring.stragglers import WorkerView, behind, ranked, slow_ones, verdict
 from simulation import SimulatedCluster, Steady, one_layer
 
 
@@ -128,6 +128,21 @@ def test_a_worker_whose_shares_are_all_given_up_is_called_slow() -> None:
     assert slow_ones(views) == "d (0.8 s late)"
     even = [WorkerView(name, done=9, erased=6, overdue=5, pace=1.0) for name in "ab"]
     assert slow_ones(even) == ""
+
+
+def test_a_worker_that_finishes_far_fewer_shares_than_the_others_is_named() -> None:
+    # It ran for a seventh of the time. The shares that it finished it had when it ran.
+    others = [WorkerView(f"tcp://{name}:1", done=done, pace=1.0) for name, done in
+              (("a", 30), ("b", 32), ("d", 31))]  # fmt: skip
+    late = WorkerView("tcp://c:1", done=2, erased=9, late=2.7, worst=0.4, pace=1.0)
+    assert verdict([*others, late]) == (
+        "tcp://c:1 finished 2 shares where others finished about 31; 9 of its shares were not "
+        "waited for (0.3 s late on average)."
+    )
+    fresh = WorkerView("tcp://e:1", done=2, pace=1.0)  # nothing was given up on it
+    assert behind([*others, fresh]) == []
+    assert verdict([*others, fresh]).startswith("No worker is slow")
+    assert behind([]) == behind([WorkerView("a", gone="lost"), WorkerView("b", erased=3)]) == []
 
 
 def test_html_in_names_is_shown_as_it_is() -> None:

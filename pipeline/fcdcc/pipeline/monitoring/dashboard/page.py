@@ -117,7 +117,10 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
 def _mood(shown: Mapping[str, Any]) -> str:
     """Return the CSS class of the sentence on stragglers: bad, neutral, or nothing known."""
     workers = shown["workers"]
-    if any(w["silent"] > 0 or w["slow"] or w["gone"] in ("removed", "lost") for w in workers):
+    if any(
+        w["silent"] > 0 or w["slow"] or w["behind"] or w["gone"] in ("removed", "lost")
+        for w in workers
+    ):
         return "say bad"
     return "say" if any(w["pace"] is not None for w in workers) else "say none"
 

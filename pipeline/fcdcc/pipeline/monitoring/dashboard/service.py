@@ -20,7 +20,7 @@ from ...anyk import AnyKPlugin
 from ...anyk.keys import parse_key
 from ...anyk.state_machine.history import Counters, ShareRecord
 from ...anyk.state_machine.state import AnyKState
-from ..stragglers import WorkerView, ranked, slow_ones, verdict
+from ..stragglers import WorkerView, behind, ranked, slow_ones, verdict
 from .collector import RECORDS, CollectedRun, RunCollector
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
     """
     known = collector.current()
     workers = ranked(collector.workers(known, now))
+    late = {worker.address for worker in behind(workers)}
     counters = Counters() if known is None else known.counters
     status = {} if known is None else known.status
     return {
@@ -221,7 +222,10 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
         "conditions": _conditions(status),
         "ghosts": sum(worker.ghosts for worker in workers),
         "workers_total": len(collector.state.workers.by_address),
-        "workers": [_worker_row(worker) for worker in workers[:MAX_SHOWN_WORKERS]],
+        "workers": [
+            {**_worker_row(worker), "behind": worker.address in late}
+            for worker in workers[:MAX_SHOWN_WORKERS]
+        ],
         "paces": [_pace_row(worker) for worker in workers if not worker.gone][:MAX_PACES],
     }
 

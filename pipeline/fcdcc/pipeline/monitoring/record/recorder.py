@@ -369,6 +369,7 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
         "in_flight": plan.in_flight,
         "store": config.store,
         "workers": len(cluster_workers(client)),
+        "speeds": None if plan.forecast is None else plan.forecast.speeds.source,
         "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
     }

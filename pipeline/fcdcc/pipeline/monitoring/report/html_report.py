@@ -14,9 +14,9 @@ from fcdcc.coding import __version__
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import clock, count, duration, percent, rounded
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
-from ..stragglers import WorkerView
-from .recorded_run import OutputReport, RecordedRun
-from .text_report import WITH_THE_NEXT, conclusion, worker_views
+from ..stragglers import WorkerView, behind
+from .recorded_run import WITH_THE_NEXT, OutputReport, RecordedRun
+from .text_report import MIN_SAVED_SECONDS, conclusion, worker_views
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import ShareRecord
@@ -51,6 +51,17 @@ MAX_AXIS_MARKS = 7
 
 ROUND_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Seconds between two marks of a timeline; multiples of these above and decimal parts below."""
+
+_COUNTS = (
+    ("groups", "group", "completed"),
+    ("erasures", "share", "not waited for"),
+    ("decodes", "group", "decoded"),
+    ("parity_started", "parity share", "started"),
+    ("shares_lost", "share", "computed again"),
+    ("workers_lost", "worker", "lost"),
+    ("corrupt_shares", "wrong share", "found"),
+)
+"""What is counted in a run: name in the summary, what it is, and what happened to it."""
 
 _DEPARTURES = ("removed", "lost", "retired")
 
@@ -140,10 +151,12 @@ class Latency:
 def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
     """Return all that the report shows of one run."""
     workers = worker_views(run)
+    bad = {worker.address for worker in workers if _is_bad(worker)}
+    bad |= {worker.address for worker in behind(workers)}
     return {
         "title": f"Run {run.run}, {run.started}: {run.ending}",
         "sentences": [*conclusion(run)],
-        "is_bad": run.state not in ("complete", "running") or any(map(_is_bad, workers)),
+        "is_bad": run.state not in ("complete", "running") or bool(bad),
         "tiles": [*_tiles(run)],
         "timelines": [_timeline(run, window) for window in _windows(run)],
         "timeline_key": [*_timeline_key(run)],
@@ -151,6 +164,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "strip": _condition_strip(run),
         "expected": run.expected,
         "workers": workers[:MAX_WORKERS],
+        "bad": bad,
         "has_late_shares": any(worker.erased or worker.lost for worker in workers),
         "layers": [{**row, "plan": _plan_of(row)} for row in run.layers[:MAX_LAYERS]],
         "events": [*_event_rows(run)][-MAX_EVENT_ROWS:],
@@ -166,28 +180,31 @@ def _summary_cells(run: RecordedRun) -> Iterator[str]:
     """Yield a run's row in the table of all runs."""
     yield from (run.run, run.started, run.ending, str(run.about["workers"]), run.shares_needed)
     yield from (count(run.number(name)) for name in ("blocks_done", "blocks_failed"))
-    yield from (duration(run.seconds), rounded(run.images_per_second))
+    yield from (duration(run.shown_seconds), rounded(run.shown_images_per_second))
     yield from (count(run.number(name)) for name in ("erasures", "decodes", "workers_lost"))
     yield percent(run.number("extra_work"))
 
 
 def _tiles(run: RecordedRun) -> Iterator[tuple[str, str]]:
-    """Yield the main numbers of a run as text, each with its label."""
+    """Yield the main numbers of a run as text, each with its label; counts that are not zero."""
     number = run.number
-    yield count(number("blocks_done")), "blocks done"
-    yield count(number("blocks_failed")), "blocks failed"
-    yield duration(run.seconds), "from the first block to the last"
-    yield rounded(run.images_per_second), "images a second"
-    yield count(number("groups")), "groups completed"
-    yield count(number("erasures")), "shares not waited for"
-    yield count(number("decodes")), "groups decoded"
-    yield count(number("parity_started")), "parity shares started"
+    yield from _tile_of_count(number("blocks_done") or 0, "block", "done")
+    if number("blocks_failed"):
+        yield from _tile_of_count(number("blocks_failed"), "block", "failed")
+    yield duration(run.shown_seconds), "from the first block to the last"
+    yield rounded(run.shown_images_per_second), "images a second"
+    for name, what, how in _COUNTS:
+        if number(name):
+            yield from _tile_of_count(number(name), what, how)
     yield percent(number("extra_work")), "extra work"
-    yield rounded(number("max_condition_number")), "largest condition number"
-    yield count(number("workers_lost")), "workers lost"
-    yield duration(run.saved), "waiting saved, at least"
-    if number("corrupt_shares"):
-        yield count(number("corrupt_shares")), "wrong shares found"
+    if number("max_condition_number"):
+        yield rounded(number("max_condition_number")), "largest condition number"
+    if run.saved >= MIN_SAVED_SECONDS:
+        yield duration(run.saved), "waiting saved, at least"
+
+
+def _tile_of_count(number: float | None, what: str, how: str) -> Iterator[tuple[str, str]]:
+    yield count(number), f"{what if number == 1 else what + 's'} {how}"
 
 
 # ------------------------------------------------------------------------ timeline
@@ -198,7 +215,7 @@ def _windows(run: RecordedRun) -> list[TimeWindow]:
     drawn = [*run.shares, *run.tasks]
     if not drawn:
         return []
-    end = max(run.begin + run.seconds, max(share.stop for share in drawn))
+    end = max(run.begin + run.shown_seconds, max(share.stop for share in drawn))
     begin = min(run.begin, min(share.start for share in drawn))
     if run.all_done_recorded:
         return [TimeWindow(begin, end)]

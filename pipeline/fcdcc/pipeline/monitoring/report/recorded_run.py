@@ -44,6 +44,12 @@ EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
 )
 """What a plan forecasts of a run: label, name in the summary, and function that formats it."""
 
+MAX_PLANNED_RATIO = 1.3
+"""A run that takes longer than planned by more than this factor says what is known of why."""
+
+WITH_THE_NEXT = "part of the share of the next"
+"""How the reason begins why a convolution has no code of its own, if shares compute it."""
+
 DEFAULT_CODE = "systematic"
 
 _STATES = {
@@ -167,13 +173,34 @@ class RecordedRun:
 
     @property
     def seconds(self) -> float:
-        """How long it took, as far as is known."""
+        """How long it took with sending the model to the workers, as far as is known."""
         return float(self.number("seconds") or 0.0)
 
     @property
+    def work_seconds(self) -> float | None:
+        """Seconds from its first block to its last; None if it did not record them."""
+        summary = self.members["summary"]
+        phases = summary.get("phases") if isinstance(summary, Mapping) else None
+        found = phases.get("work") if isinstance(phases, Mapping) else None
+        return float(found) if isinstance(found, int | float) and found > 0 else None
+
+    @property
+    def shown_seconds(self) -> float:
+        """How long its work took: what the report shows, and its rate is of."""
+        return self.seconds if self.work_seconds is None else self.work_seconds
+
+    @property
     def images_per_second(self) -> float:
-        """Its rate."""
-        return float(self.number("images_done") or 0) / self.seconds if self.seconds > 0 else 0.0
+        """Its rate, by :attr:`seconds`."""
+        return self._rate(self.seconds)
+
+    @property
+    def shown_images_per_second(self) -> float:
+        """Its rate, by :attr:`shown_seconds`."""
+        return self._rate(self.shown_seconds)
+
+    def _rate(self, seconds: float) -> float:
+        return float(self.number("images_done") or 0) / seconds if seconds > 0 else 0.0
 
     @cached_property
     def done_shares(self) -> list[ShareRecord]:
@@ -216,26 +243,46 @@ class RecordedRun:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """The plan of each layer, with what was measured."""
+        """The plan of each layer, with what was measured.
+
+        ``part`` is its part of the work of all layers, and ``part_of_share`` that of all layers
+        which its shares compute; None if the shares of a later layer compute it.
+        """
         measured = {row["layer"]: row for row in self.facts.get("layers", ())}
         busy = sum(_share_seconds(row) for row in measured.values())
-        return [
-            {**plan, **_measured(measured.get(plan["layer"]), busy)}
-            for plan in self.members["layers"]
-        ]
+        rows, inside = [], 0.0
+        for plan in self.members["layers"]:
+            part_of_share: float | None = plan["part"] + inside
+            inside = 0.0
+            if str(plan["reason"]).startswith(WITH_THE_NEXT):
+                part_of_share, inside = None, float(part_of_share or 0.0)
+            measurement = _measured(measured.get(plan["layer"]), busy)
+            rows.append({**plan, "part_of_share": part_of_share, **measurement})
+        return rows
 
     @property
     def expected(self) -> list[tuple[str, str, str]]:
         """Label, forecast and measurement of each expected field; empty for old journals."""
-        summary = self.members["summary"]
-        expected = summary.get("planned") if isinstance(summary, Mapping) else None
-        if not isinstance(expected, Mapping):
-            return []
+        planned = self._planned
+        found = {**self.members["summary"], "seconds": self.shown_seconds} if planned else {}
         return [
-            (what, form(float(expected[name])), form(float(found)))
+            (what, form(float(planned[name])), form(float(found[name])))
             for what, name, form in EXPECTED_FIELDS
-            if isinstance(found := summary.get(name), int | float) and name in expected
+            if isinstance(found.get(name), int | float) and name in planned
         ]
+
+    @property
+    def times_planned(self) -> float | None:
+        """How many times the planned time its work took; None if that is not known."""
+        planned = float(self._planned.get("seconds", 0.0))
+        return self.shown_seconds / planned if planned > 0 and self.shown_seconds > 0 else None
+
+    @property
+    def _planned(self) -> Mapping[str, Any]:
+        """What its plan forecast, by the names of the summary; empty for old journals."""
+        summary = self.members["summary"]
+        planned = summary.get("planned") if isinstance(summary, Mapping) else None
+        return planned if isinstance(planned, Mapping) else {}
 
     @property
     def saved(self) -> float:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ...formatting import count, counted, duration, percent, printable, rounded, times
 from ..stragglers import WorkerView, verdict
-from .recorded_run import OutputReport, RecordedRun
+from .recorded_run import MAX_PLANNED_RATIO, WITH_THE_NEXT, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
 """Width in columns if standard output is no terminal."""
@@ -21,9 +21,6 @@ MAX_FAILURES = 20
 
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
-
-WITH_THE_NEXT = "part of the share of the next"
-"""How the reason begins why a convolution has no code of its own, if shares compute it."""
 
 MIN_TAIL_RATIO = 1.05
 """How many times later than its group the slowest share must be, to be mentioned."""
@@ -68,24 +65,26 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
 
 
 def conclusion(run: RecordedRun) -> Iterator[str]:
-    """Yield sentences that sum up a run: speed, end, erasures, saved waiting, slow workers."""
+    """Yield sentences that sum up a run: speed, end, what happened, saved waiting, slow workers."""
     workers = counted(int(run.about["workers"]), "worker")
+    work = "" if run.work_seconds is None else " of work"
     yield (
-        f"{counted(int(run.number('images_done') or 0), 'image')} in {duration(run.seconds)}, "
-        f"{run.images_per_second:,.1f} a second, with {workers}."
+        f"{counted(int(run.number('images_done') or 0), 'image')} in {duration(run.shown_seconds)}"
+        f"{work}, {run.shown_images_per_second:,.1f} a second, with {workers}."
     )
     if run.error:
         yield f"It ended with an error: {run.error}."
     if run.state in ("interrupted", "cut off"):
         yield f"It was {run.state}; the same command continues it."
-    erasures, decodes = run.number("erasures") or 0, run.number("decodes") or 0
-    groups = run.number("groups") or 0
-    if not groups:
+    if (run.times_planned or 0.0) > MAX_PLANNED_RATIO:
+        yield _why_longer(run)
+    if not run.number("groups"):
         return
-    sentence = (
-        f"{counted(int(erasures), 'share was', 'shares were')} not waited for; {count(decodes)} of "
-        f"{counted(int(groups), 'group was', 'groups were')} decoded"
-    )
+    happened = [*_happened(run)]
+    sentence = "; ".join(happened)
+    if not happened:
+        groups = counted(int(run.number("groups") or 0), "group")
+        sentence = f"No worker was lost, and every share of {groups} was waited for"
     tail = run.tail(0.99)
     if tail is not None and tail[1] > MIN_TAIL_RATIO * tail[0]:
         sentence += (
@@ -93,11 +92,49 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
             f"it would have been {duration(tail[1])} at least"
         )
     yield sentence + "."
-    saved = "there was hardly anything to wait for"
+    cost = f"Redundancy cost {percent(run.number('extra_work'))} more arithmetic"
     if run.saved >= MIN_SAVED_SECONDS:
-        saved = f"it saved {duration(run.saved)} of waiting, at least"
-    yield f"Redundancy cost {percent(run.number('extra_work'))} more arithmetic; {saved}."
+        yield f"{cost}; it saved {duration(run.saved)} of waiting, at least."
+    elif happened:
+        yield f"{cost}."
+    else:
+        yield f"{cost}; there was nothing to wait for."
     yield verdict(worker_views(run))
+
+
+def _happened(run: RecordedRun) -> Iterator[str]:
+    """Yield what happened to workers, shares and groups, without what did not happen."""
+
+    def number(name: str) -> int:
+        return int(run.number(name) or 0)
+
+    if lost := number("workers_lost"):
+        yield counted(lost, "worker was lost", "workers were lost")
+    if erasures := number("erasures"):
+        yield counted(erasures, "share was", "shares were") + " not waited for"
+    if decodes := number("decodes"):
+        was = "was" if decodes == 1 else "were"
+        groups = counted(number("groups"), "result")
+        yield f"{decodes:,} of {groups} {was} made up from other shares"
+    if parity := number("parity_started"):
+        yield counted(parity, "parity share was", "parity shares were") + " started"
+    if again := number("shares_lost"):
+        yield counted(again, "share was", "shares were") + " computed again"
+    if twice := number("blocks_repeated"):
+        yield counted(twice, "block was", "blocks were") + " done twice"
+
+
+def _why_longer(run: RecordedRun) -> str:
+    """Return a sentence on a run that took longer than planned, with the reasons that are known."""
+    reasons = []
+    if run.about.get("speeds") == "default":
+        reasons.append("the plan took default speeds, and --calibrate measures them")
+    if lost := int(run.number("workers_lost") or 0):
+        reasons.append(counted(lost, "worker was lost", "workers were lost"))
+    if int(run.number("blocks_repeated") or 0):
+        reasons.append("blocks were done twice")
+    why = "; ".join(reasons) or "nothing that the run recorded says why"
+    return f"It took {times(run.times_planned)} the planned time: {why}."
 
 
 def worker_views(run: RecordedRun) -> list[WorkerView]:
@@ -141,8 +178,8 @@ def _runs(runs: tuple[RecordedRun, ...]) -> Table:
             str(run.about["workers"]),
             escape(run.shares_needed),
             count(number("blocks_done")),
-            duration(run.seconds),
-            rounded(run.images_per_second),
+            duration(run.shown_seconds),
+            rounded(run.shown_images_per_second),
             *(count(number(name)) for name in ("erasures", "decodes")),
             percent(number("extra_work")),
         )
@@ -175,7 +212,7 @@ def _workers(run: RecordedRun) -> Table:
 def _layers(run: RecordedRun) -> Table:
     table = _table(
         "layer", "plan", "groups", "decoded", "after", "slowest", "work", "time",
-        title="Layers: plan and measurement",
+        title="Layers: plan and measurement; a share's work and time are in the row of its last",
     )  # fmt: skip
     for row in run.layers:
         code = "with the next" if str(row["reason"]).startswith(WITH_THE_NEXT) else "whole"
@@ -188,7 +225,7 @@ def _layers(run: RecordedRun) -> Table:
             count(row["decodes"]),
             duration(row["seconds"]),
             duration(row["slowest"]),
-            percent(row["part"]),
+            percent(row["part_of_share"]),
             percent(row["part_measured"]),
         )
     return table

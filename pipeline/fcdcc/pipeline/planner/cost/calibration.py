@@ -26,6 +26,7 @@ from distributed.worker import Worker
 from numpy.typing import NDArray
 
 from ...anyk.queries import cluster_workers
+from ...formatting import counted
 from ...plans.forecast import Speeds, Work, WorkerPool, convolution_work
 from ...worker.memory import return_freed_memory
 
@@ -149,7 +150,7 @@ def _measured(
     for number in range(1, REPETITIONS + 1):
         report(f"measuring one worker alone, {number} of {REPETITIONS}")
         alone += _operations(client, addresses[:1], 1, torch_threads)
-        report(f"measuring {len(addresses)} workers at once, {number} of {REPETITIONS}")
+        report(f"measuring {counted(len(addresses), 'worker')} at once, {number} of {REPETITIONS}")
         together.append(_operations(client, addresses, workers.slots, torch_threads))
     best = [min(timings, key=lambda one: one.seconds) for timings in zip(*alone, strict=True)]
     multiply_adds, touched = _fitted(best)

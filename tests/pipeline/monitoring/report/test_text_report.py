@@ -1,0 +1,107 @@
+"""What the report says in sentences of a run: its time, what happened, who was slow and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcdcc.pipeline.monitoring.report.html_report import render_report
+from fcdcc.pipeline.monitoring.report.recorded_run import RecordedRun, read_report
+from fcdcc.pipeline.monitoring.report.text_report import conclusion
+from support.jobs import fcdcc
+from support.stored import fill, make_output, write_journal
+
+JOURNAL = Path(__file__).parents[3] / "fuzz" / "journal.json"
+
+NOTHING = {"erasures": 0, "decodes": 0, "parity_started": 0, "groups": 40, "extra_work": 0.0}
+"""Of a summary in which nothing was late."""
+
+
+def members(workers: list[dict[str, Any]] | None = None, **summary: Any) -> dict[str, Any]:
+    """Return a journal whose summary has these members, with workers that are all well."""
+    found: dict[str, Any] = json.loads(JOURNAL.read_text("utf-8"))
+    found["summary"] |= NOTHING | {"planned": None} | summary
+    one = {"done": 30, "erased": 0, "lost": 0, "late": 0.0, "worst": 0.0, "pace": 1.0, "gone": ""}
+    named = workers or [{"address": f"tcp://{name}:1"} for name in "abc"]
+    found["facts"] |= {"workers": [one | worker for worker in named], "saved_at_once": 0.0}
+    return found | {"groups": []}
+
+
+def sentences(workers: list[dict[str, Any]] | None = None, **summary: Any) -> str:
+    return " ".join(conclusion(RecordedRun(members(workers, **summary))))
+
+
+def test_a_run_in_which_nothing_happened_says_so() -> None:
+    assert sentences() == (
+        "50 images in 128 ms, 390.6 a second, with 3 workers. No worker was lost, and every share "
+        "of 40 groups was waited for. Redundancy cost 0.0 % more arithmetic; there was nothing to "
+        "wait for. No worker is slow: the slowest, tcp://a:1, takes 1.0 times the usual time."
+    )
+
+
+def test_a_lost_worker_and_what_made_up_for_it_are_said() -> None:
+    gone = {"address": "tcp://c:1", "gone": "removed", "lost": 1}
+    told = sentences(
+        [{"address": "tcp://a:1"}, {"address": "tcp://b:1"}, gone],
+        workers_lost=["tcp://c:1"], decodes=1, parity_started=1, shares_lost=2, blocks_repeated=0,
+    )  # fmt: skip
+    assert (
+        "1 worker was lost; 1 of 40 results was made up from other shares; 1 parity share was "
+        "started; 2 shares were computed again. Redundancy cost 0.0 % more arithmetic. tcp://c:1 "
+        "was removed for not answering."
+    ) in told
+
+
+def test_time_and_rate_are_those_of_the_work() -> None:
+    phases = {"start": 18.1, "plan": 0.5, "work": 50.0, "end": 0.1}
+    told = sentences(images_done=4000, seconds=62.0, phases=phases)
+    assert told.startswith("4,000 images in 50.0 s of work, 80.0 a second, with 3 workers.")
+
+
+@pytest.mark.parametrize(
+    ("speeds", "lost", "why"),
+    [
+        ("default", [], "the plan took default speeds, and --calibrate measures them"),
+        ("measured", ["tcp://a:1"], "1 worker was lost"),
+        ("measured", [], "nothing that the run recorded says why"),
+    ],
+)
+def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
+    speeds: str, lost: list[str], why: str
+) -> None:
+    slow = members(seconds=5.0, workers_lost=lost, planned={"seconds": 2.0})
+    slow["about"]["speeds"] = speeds
+    assert f"It took 2.5 × the planned time: {why}." in [*conclusion(RecordedRun(slow))]
+    slow["summary"]["planned"]["seconds"] = 4.0
+    assert "planned time" not in " ".join(conclusion(RecordedRun(slow)))
+
+
+def test_the_work_of_a_share_is_in_the_row_of_its_last_layer() -> None:
+    first, last = RecordedRun(members()).layers
+    assert (first["part_of_share"], last["part_of_share"]) == (None, pytest.approx(1.0))
+    assert last["part"] < 1.0
+
+
+def test_the_page_counts_one_thing_as_one_and_leaves_out_what_did_not_happen(
+    tmp_path: Path,
+) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    workers = [
+        {"address": "tcp://a:1"},
+        {"address": "tcp://b:1"},
+        {"address": "tcp://c:1", "done": 2, "erased": 1},
+    ]
+    write_journal(output, "a", members(workers, workers_lost=["x"], parity_started=1, erasures=1))
+    shown = render_report(read_report(str(output)))
+    for what in ("worker lost", "parity share started", "share not waited for"):
+        assert f"<b>1</b><span>{what}</span>" in shown
+    assert "finished 2 shares where others finished about 30" in shown
+    assert shown.count('<tr class="slow">') == 1
+    for what in ("waiting saved", "groups decoded", "blocks failed"):
+        assert f"{what}</span>" not in shown
+        assert f"{what}, at least</span>" not in shown
+    told = fcdcc("report", output).output
+    assert "1 share was not waited for" in " ".join(told.split())
