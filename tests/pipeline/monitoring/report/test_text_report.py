@@ -75,6 +75,8 @@ def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
     slow = members(seconds=5.0, workers_lost=lost, planned={"seconds": 2.0})
     slow["about"]["speeds"] = speeds
     assert f"It took 2.5 × the planned time: {why}." in [*conclusion(RecordedRun(slow))]
+    slow["facts"]["workers"][2] |= {"done": 2, "erased": 3}
+    assert "1 worker was slow" in " ".join(conclusion(RecordedRun(slow)))
     slow["summary"]["planned"]["seconds"] = 4.0
     assert "planned time" not in " ".join(conclusion(RecordedRun(slow)))
 

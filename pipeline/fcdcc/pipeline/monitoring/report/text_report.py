@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...formatting import count, counted, duration, percent, printable, rounded, times
-from ..stragglers import WorkerView, verdict
+from ..stragglers import WorkerView, behind, verdict
 from .recorded_run import MAX_PLANNED_RATIO, WITH_THE_NEXT, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
@@ -131,6 +131,11 @@ def _why_longer(run: RecordedRun) -> str:
         reasons.append("the plan took default speeds, and --calibrate measures them")
     if lost := int(run.number("workers_lost") or 0):
         reasons.append(counted(lost, "worker was lost", "workers were lost"))
+    views = worker_views(run)
+    slow = {worker.address for worker in views if worker.is_slow}
+    slow |= {worker.address for worker in behind(views)}
+    if slow:
+        reasons.append(counted(len(slow), "worker was", "workers were") + " slow")
     if int(run.number("blocks_repeated") or 0):
         reasons.append("blocks were done twice")
     why = "; ".join(reasons) or "nothing that the run recorded says why"
@@ -212,7 +217,7 @@ def _workers(run: RecordedRun) -> Table:
 def _layers(run: RecordedRun) -> Table:
     table = _table(
         "layer", "plan", "groups", "decoded", "after", "slowest", "work", "time",
-        title="Layers: plan and measurement; a share's work and time are in the row of its last",
+        title="Layers: plan and measurement; a share counts in the row of its last layer",
     )  # fmt: skip
     for row in run.layers:
         code = "with the next" if str(row["reason"]).startswith(WITH_THE_NEXT) else "whole"
