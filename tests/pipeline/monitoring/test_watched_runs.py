@@ -162,11 +162,12 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             running = pool.submit(run, job, stopping)
             page.wait_for("!!document.querySelector('#state[data-state=running]')")
             assert stopping.stopped.wait(60)
-            sentence = page.wait_for(
-                "(s => /not answer|stuck/.test(s) && s)"
+            # On a busy machine another worker may not answer for a moment.
+            victims = json.dumps([*stopping.victims])
+            page.wait_for(
+                f"(s => /not answer|stuck/.test(s) && {victims}.some(v => s.includes(v)) && s)"
                 "(document.getElementById('sentence').innerText)"
             )
-            assert any(address in sentence for address in stopping.victims)
             summary = running.result(200)
             page.wait_for("!!document.querySelector('#state[data-state=complete]')")
             shown = page.value(
