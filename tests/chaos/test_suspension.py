@@ -123,18 +123,32 @@ def all_ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.wait()
 
 
+@contextmanager
+def going_on(
+    work: Work, output: Path, *, workers: int, split: str, blocks: int
+) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """Start a run with workers of its own; give its process and theirs when blocks are recorded."""
+    process = work.start(output, "--workers", workers, "--split", split)
+    with all_ended(process):
+        wait_for_blocks(output, process, blocks)
+        found = worker_processes(process.pid)
+        assert len(found) == workers
+        yield process, found
+
+
+def all_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return a run's process and all that it has started."""
+    client = psutil.Process(process.pid)
+    return [client, *client.children(recursive=True)]
+
+
 @pytest.mark.parametrize("order", ["workers first", "client first"])
 @pytest.mark.parametrize("split", ["images", "rows"])
 def test_a_laptop_that_sleeps(work: Work, tmp_path: Path, split: str, order: str) -> None:
     """All processes of a job are stopped for 40 s and continue: nobody counts as lost."""
     output = tmp_path / "out.zarr"
-    process = work.start(output, "--workers", 3, "--split", split)
-    with all_ended(process):
-        wait_for_blocks(output, process, 20)
-        us = psutil.Process(process.pid)
-        everybody = [us, *us.children(recursive=True)]
-        workers = worker_processes(process.pid)
-        assert len(workers) == 3
+    with going_on(work, output, workers=3, split=split, blocks=20) as (process, _):
+        everybody = all_of(process)
         send(everybody, signal.SIGSTOP)
         stopped = len([*output.glob(".fcdcc/blocks/*.json")])
         time.sleep(SLEEP_SECONDS)
@@ -149,11 +163,7 @@ def test_a_laptop_that_sleeps(work: Work, tmp_path: Path, split: str, order: str
 def test_workers_that_all_sleep(work: Work, tmp_path: Path, split: str) -> None:
     """The workers are stopped for 40 s and continue one after the other; the rest goes on."""
     output = tmp_path / "out.zarr"
-    process = work.start(output, "--workers", 3, "--split", split)
-    with all_ended(process):
-        wait_for_blocks(output, process, 20)
-        workers = worker_processes(process.pid)
-        assert len(workers) == 3
+    with going_on(work, output, workers=3, split=split, blocks=20) as (process, workers):
         send(workers, signal.SIGSTOP)
         time.sleep(SLEEP_SECONDS)
         for worker in workers:
@@ -166,12 +176,8 @@ def test_workers_that_all_sleep(work: Work, tmp_path: Path, split: str) -> None:
 def test_a_process_group_that_sleeps(work: Work, tmp_path: Path, split: str) -> None:
     """As after Ctrl-Z in a terminal: one signal stops all processes of a job, which are a group."""
     output = tmp_path / "out.zarr"
-    process = work.start(output, "--workers", 3, "--split", split)
-    with all_ended(process):
-        wait_for_blocks(output, process, 20)
-        us = psutil.Process(process.pid)
-        everybody = [us, *us.children(recursive=True)]
-        assert len(worker_processes(process.pid)) == 3
+    with going_on(work, output, workers=3, split=split, blocks=20) as (process, _):
+        everybody = all_of(process)
         os.killpg(process.pid, signal.SIGSTOP)
         wait_until_stopped(everybody)
         time.sleep(SLEEP_SECONDS)
@@ -222,12 +228,9 @@ def test_workers_that_stop_and_continue_every_two_seconds(
     work: Work, tmp_path: Path, split: str, blinking: int
 ) -> None:
     output = tmp_path / "out.zarr"
-    process = work.start(output, "--workers", 4, "--split", split)
     over = threading.Event()
-    with all_ended(process):
-        wait_for_blocks(output, process, 10)
-        victims = worker_processes(process.pid)[:blinking]
-        assert len(victims) == blinking
+    with going_on(work, output, workers=4, split=split, blocks=10) as (process, workers):
+        victims = workers[:blinking]
 
         def blink() -> None:
             while not over.wait(BLINK_SECONDS):

@@ -12,6 +12,9 @@ from fcdcc.coding.errors import FcdccError
 
 logger = logging.getLogger(__name__)
 
+EXPECTED_MODEL = "expected a file written by torch.export.save"
+"""What an error about a model file says of what would be right."""
+
 
 class ClusterError(FcdccError, ConnectionError):
     """A Dask cluster that does not answer, or went away."""

@@ -21,15 +21,25 @@ EVERYTHING = {*ENGINES, "numpy", "rich", "jinja2", "asyncio"}
 
 def imports_of(*command: object) -> set[str]:
     """Return the modules that a command imports in a process of its own, which must succeed."""
+    return said_and_imported(0, *command)[1]
+
+
+def said_and_imported(code: int, *command: object) -> tuple[str, set[str]]:
+    """Return what a command says on standard error and the modules that it imports.
+
+    It runs in a process of its own, which must end with this exit code.
+    """
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fcdcc.pipeline", *map(str, command)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
-    return {line.rpartition("|")[2].strip() for line in lines}
+    assert done.returncode == code, done.stderr[-2000:]
+    lines = done.stderr.splitlines()
+    said = [line for line in lines if not line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines if line not in said}
+    return "\n".join(said), imported
 
 
 @pytest.fixture(scope="module")
@@ -82,27 +92,12 @@ def test_an_unknown_command_is_one_clear_line_and_code_2() -> None:
     assert "Traceback" not in result.output
 
 
-def wrong(*command: object) -> tuple[str, set[str]]:
-    """Return what a command that fails says, and the modules that it imports before."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "fcdcc.pipeline", *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr[-2000:]
-    lines = done.stderr.splitlines()
-    said = [line for line in lines if not line.startswith("import time:")]
-    imported = {line.rpartition("|")[2].strip() for line in lines if line not in said}
-    return "\n".join(said), imported
-
-
 def test_a_wrong_file_is_found_before_anything_slow(files: Files, tmp_path: Path) -> None:
     """Importing PyTorch takes seconds, in which a wrong name should be known."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     (pictures / "cat.jpg").write_bytes(b"\xff\xd8")
-    said, imported = wrong("run", files.model, pictures, tmp_path / "out.zarr")
+    said, imported = said_and_imported(2, "run", files.model, pictures, tmp_path / "out.zarr")
     assert "fcdcc ingest FOLDER OUT.zarr" in said
     assert not imported & {"torch", "distributed"}
     for command, message in (

@@ -101,6 +101,12 @@ def test_other_numbers_are_another_model(data: bytes) -> None:
     assert one == fingerprint(weight="0.50", sharp="true", times="3")
     assert one != fingerprint(weight=0.75, sharp=True, times=3)
     assert one != fingerprint(weight=0.5, sharp=False, times=3)
+    large = 2**60  # as a float it equals the next integer
+    assert fingerprint(weight=0.5, sharp=True, times=large) != fingerprint(
+        weight=0.5, sharp=True, times=large + 1
+    )
+    with pytest.raises(ModelError, match="expected one number"):
+        fingerprint(weight=10**400, sharp=True, times=3)
 
 
 @pytest.mark.parametrize(

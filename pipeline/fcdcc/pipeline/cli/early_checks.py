@@ -8,10 +8,8 @@ from pathlib import Path
 from fcdcc.storage.errors import InputError
 from fcdcc.storage.locations import is_local, normalise, shown
 
-from ..errors import ModelError, OptionError
-from ..options import JobConfig
-
-EXPECTED_MODEL = "expected a file written by torch.export.save"
+from ..errors import EXPECTED_MODEL, ModelError, OptionError
+from ..options import JobConfig, flag_of
 
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zmetadata", ".zattrs")
 """Files of which a folder has at least one if it is a Zarr array or group."""
@@ -38,7 +36,7 @@ def check_files(job: JobConfig) -> None:
     for option in NAMED_FILES:
         path = getattr(job, option)
         if path is not None and is_local(place := normalise(path)) and not Path(place).exists():
-            raise OptionError(f"--{option.replace('_', '-')} {shown(path)}: there is no such file")
+            raise OptionError(f"{flag_of(option)} {shown(path)}: there is no such file")
 
 
 def _check_model(source: str) -> None:

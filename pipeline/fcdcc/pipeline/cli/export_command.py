@@ -18,7 +18,7 @@ from ..model.description import (
     ModelDescription,
     ModelPreparation,
 )
-from ..options import shown_value
+from ..options import flag_of, shown_value
 from ..stored_forms import read_class_names
 from .click_adapter import NumbersType
 from .ingest_command import MAX_PIXELS, SizeType
@@ -211,7 +211,7 @@ def _prepared(known: dict[str, Any], given: dict[str, Any]) -> ModelPreparation:
     try:
         return ModelPreparation.of(**(known | given))
     except ModelError as error:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        options = ", ".join(map(flag_of, given))
         raise OptionError(f"{options}: {error}") from error
 
 

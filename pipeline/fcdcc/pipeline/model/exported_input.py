@@ -111,7 +111,7 @@ def with_plain_input(program: Program) -> tuple[Program, ExportedInput]:
 
 
 def _strides(sizes: Sequence[int | str]) -> tuple[int | str, ...]:
-    """Return the strides of a tensor in order; empty where its sizes are not numbers."""
+    """Return the strides of a tensor in order; ``unknown`` ones if not all sizes are numbers."""
     found: list[int | str] = []
     step = 1
     for size in reversed(sizes[1:]):

@@ -27,7 +27,7 @@ from .pt2.archive import (
     read_archive,
     read_archive_description,
 )
-from .pt2.fixed_inputs import InputValue
+from .pt2.fixed_inputs import InputValue, number_of
 from .rewriting import convert
 
 
@@ -158,17 +158,9 @@ def open_model(
         _check_description(archive.description, network, name)
     fingerprint = archive_fingerprint(archive)
     if inputs:
-        fixed = "".join(f" {key}={_spelled(inputs[key])}" for key in sorted(inputs))
+        fixed = "".join(f" {key}={number_of(inputs[key])!r}" for key in sorted(inputs))
         fingerprint = hashlib.sha256(f"{fingerprint}{fixed}".encode()).hexdigest()
     return Model(network, fingerprint, name, archive.description)
-
-
-def _spelled(value: InputValue) -> str:
-    """Return a number in one spelling, however it was given."""
-    try:
-        return repr(float(value))
-    except ValueError:
-        return repr(float(str(value).lower() == "true"))
 
 
 @bad_values_refused()

@@ -25,7 +25,7 @@ SINGLE_OUTPUT = "prediction"
 
 def bundle(
     *outputs: torch.Tensor,
-    names: Sequence[str] = (),  # noqa: ARG001 - for those who read the step
+    names: Sequence[str] = (),  # noqa: ARG001 - Network.outputs reads it in the step
 ) -> torch.Tensor:
     """Return the bytes of some outputs side by side, (images, bytes) uint8.
 

@@ -121,8 +121,3 @@ def chosen_outputs(network: Network, names: Sequence[str]) -> dict[str, str]:
 
 def _listed(left_out: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {reason}" for name, reason in left_out.items())
-
-
-def left_out_in_words(network: Network) -> str:
-    """Return which outputs of a program its network does not have, and why; empty if it has all."""
-    return _listed(network.left_out)

@@ -487,16 +487,16 @@ def plan_html(plan: Plan) -> str:
 def plan_page(
     plan: Plan,
     model: str,
-    input: str,  # noqa: A002 - what the argument of the command is called
+    source: str,
     images: str | None = None,
     start_and_end_seconds: float | None = None,
 ) -> str:
-    """Return a plan as a page of its own, with the model and the input that it is for.
+    """Return a plan as a page of its own, for the model and the images that these names say.
 
     ``images`` and ``start_and_end_seconds`` are as for :func:`print_plan`.
     """
     values = _html_values(plan, images, start_and_end_seconds)
-    return templates.render(_PACKAGE, "plan_page.html", model=model, input=input, **values)
+    return templates.render(_PACKAGE, "plan_page.html", model=model, input=source, **values)
 
 
 def _html_values(

@@ -144,7 +144,8 @@ class Cluster:
             return None
         kind, _, place = str(self.client.scheduler_info(n_workers=0)["address"]).partition("://")
         listens = loopback_unless_given(self.config.dashboard_address).rpartition(":")[0]
-        if link is None or kind != "inproc" or self.local is None or listens == "0.0.0.0":  # noqa: S104
+        everywhere = "0.0.0.0"  # noqa: S104 - it is only compared with: nothing listens there
+        if link is None or kind != "inproc" or self.local is None or listens == everywhere:
             return link
         # Dask names the host of the scheduler, which listens nowhere if it is in this process.
         return link.replace(f"//{place.partition('/')[0]}:", f"//{listens}:", 1)

@@ -19,7 +19,7 @@ from ..errors import OptionError, PlanError, PlanMemoryError, bad_values_refused
 from ..model import Model, open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
-from ..options import JobConfig, PlanOptions
+from ..options import JobConfig, PlanOptions, flag_of
 from ..planner.bands import reading_note
 from ..planner.candidates import check_plan
 from ..planner.cost.calibration import calibrate
@@ -416,7 +416,7 @@ def apply_saved_plan(config: JobConfig) -> JobConfig:
         return config
     repeated = sorted(config.model_fields_set.intersection(PLAN_OPTIONS))
     if repeated:
-        names = ", ".join("--" + name.replace("_", "-") for name in repeated)
+        names = ", ".join(map(flag_of, repeated))
         raise OptionError(
             f"{names} given together with --plan, which already contains it: leave it out"
         )

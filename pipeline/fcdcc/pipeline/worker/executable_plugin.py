@@ -97,6 +97,8 @@ class ExecutablePlugin(WorkerPlugin):
         self.name = f"fcdcc-executable-{run}"
         self.packed: PackedExecutable | None = None
         """How :func:`install` has sent the executable; memory that it shares exists as long."""
+        self.removal = "unregister_worker_plugin"
+        """The scheduler's handler by which :func:`uninstall` removes the plugin."""
         self._ref: ExecutableRef | None = None
         self._removed = False
 
@@ -245,6 +247,11 @@ def install(client: Client, plugin: ExecutablePlugin, *, same_machine: bool = Fa
     """
     from .executable import ExecutableRef, find, hold
 
+    try:
+        client.register_plugin(WorkerPluginRemoval())
+        plugin.removal = REMOVE
+    except Exception as error:  # noqa: BLE001 - a scheduler without fcdcc raises what it likes
+        logger.info("Dask's own request will remove the plugin of the run: %r", error)
     executable = plugin.executable
     if _is_in_process(client):
         executable = hold(find(cast("Executable | ExecutableRef", executable)))
@@ -301,13 +308,7 @@ def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
         from .executable import drop, find
 
         drop(find(cast("Executable | ExecutableRef", plugin.executable)).ref)
-    operation = REMOVE
-    try:
-        client.register_plugin(WorkerPluginRemoval())
-    except Exception as error:  # noqa: BLE001 - no fcdcc there, no plugins allowed, or it is gone
-        logger.info("removing a worker plugin with Dask's own request: %r", error)
-        operation = "unregister_worker_plugin"
-    _request_all_workers(client, operation, UNINSTALL_TIMEOUT_SECONDS, name=plugin.name)
+    _request_all_workers(client, plugin.removal, UNINSTALL_TIMEOUT_SECONDS, name=plugin.name)
 
 
 def _is_in_process(client: Client) -> bool:

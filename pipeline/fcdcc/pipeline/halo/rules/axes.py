@@ -245,7 +245,7 @@ def _index(call: Call) -> RowOperation:
     return aligned(call, x, x.rows_at)
 
 
-def _bundle(call: Call) -> RowOperation:  # noqa: ARG001 - the signature of rules
+def _bundle(call: Call) -> RowOperation:  # noqa: ARG001 - every rule takes the call
     raise NotLocalError("several outputs are brought together")
 
 

@@ -99,14 +99,14 @@ def library(name: str, option: str) -> ModuleType:
             f"({full_line(error):.200}): install it beside fcdcc, with "
             f"pip install 'fcdcc[{package}]'"
         ) from error
-    except Exception as error:  # what was built for another PyTorch fails with any error
+    except Exception as error:  # a library built for another PyTorch may raise anything
         is_torchvision = package == "torchvision"  # which the other libraries import, too
         wrong = "it" if is_torchvision else f"{package} or torchvision"
         needed = "version of torchvision" if is_torchvision else "versions"
         raise OptionError(
             f"{option} needs the package {package}, which cannot be imported "
-            f"({full_line(error):.200}): {wrong} does not match PyTorch {torch.__version__}; "
-            f"install the {needed} for it"
+            f"({full_line(error):.200}): {wrong} probably does not match PyTorch "
+            f"{torch.__version__}; install the {needed} for it"
         ) from error
 
 

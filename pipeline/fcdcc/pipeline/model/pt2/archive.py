@@ -29,7 +29,7 @@ import torch
 
 from fcdcc.storage.regular_files import NotRegularError, open_regular
 
-from ...errors import ModelError, UnsafeModelError, one_line
+from ...errors import EXPECTED_MODEL, ModelError, UnsafeModelError, one_line
 from ..description import (
     DESCRIPTION_RECORD,
     MAX_DESCRIPTION_BYTES,
@@ -42,8 +42,6 @@ from .checks import check_program
 # Decoded JSON. Any, because each access would need a cast otherwise; everything that is
 # read from it goes through a check or a conversion whose error names the field.
 Json: TypeAlias = Any
-
-_EXPECTED = "expected a file written by torch.export.save"
 
 MAX_MODEL_BYTES = 1 << 35
 """Largest model file that is read."""
@@ -166,11 +164,13 @@ def _opened(file: bytes | Path, source: str) -> Iterator[_Reader]:
             with zipfile.ZipFile(stream) as archive:
                 yield _Reader(archive, source)
     except FileNotFoundError as error:
-        raise ModelError(f"{source}: no such file; {_EXPECTED}") from error
+        raise ModelError(f"{source}: no such file; {EXPECTED_MODEL}") from error
     except NotRegularError as error:
-        raise ModelError(f"{source} cannot be read: {error.strerror}; {_EXPECTED}") from error
+        raise ModelError(f"{source} cannot be read: {error.strerror}; {EXPECTED_MODEL}") from error
     except _ZIP_ERRORS as error:
-        raise ModelError(f"{source} is not a .pt2 file ({one_line(error)}); {_EXPECTED}") from error
+        raise ModelError(
+            f"{source} is not a .pt2 file ({one_line(error)}); {EXPECTED_MODEL}"
+        ) from error
     except (OSError, EOFError) as error:
         raise ModelError(f"{source} cannot be read: {one_line(error)}") from error
 
@@ -198,7 +198,9 @@ class _Reader:
             if folder != root or not name:
                 raise self._foreign()
             if name in self.records:
-                raise UnsafeModelError(f"{source} holds the record {name!r} twice; {_EXPECTED}")
+                raise UnsafeModelError(
+                    f"{source} holds the record {name!r} twice; {EXPECTED_MODEL}"
+                )
             self.records[name] = info
 
     def read(self) -> Archive:
@@ -241,11 +243,11 @@ class _Reader:
         models = [name for name in names if name.startswith("models/")]
         if models != ["models/model.json"]:
             found = ", ".join(models) or "none"
-            raise ModelError(f"{self.source} holds these models: {found}; {_EXPECTED}")
+            raise ModelError(f"{self.source} holds these models: {found}; {EXPECTED_MODEL}")
         if any(name.startswith("data/aotinductor/") for name in names):
             raise UnsafeModelError(
                 f"{self.source} holds compiled code (data/aotinductor), which would run when "
-                f"loaded; {_EXPECTED}"
+                f"loaded; {EXPECTED_MODEL}"
             )
         for legacy in ("data/weights/model.pt", "data/constants/model.pt"):
             if legacy in names:
@@ -264,14 +266,14 @@ class _Reader:
         for name, info in self.records.items():
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise UnsafeModelError(
-                    f"{self.source}: the record {name!r} is compressed; {_EXPECTED}, which "
+                    f"{self.source}: the record {name!r} is compressed; {EXPECTED_MODEL}, which "
                     "stores records as they are"
                 )
         infos = sorted(self.records.values(), key=lambda info: info.header_offset)
         starts = [info.header_offset for info in infos[1:]] + [self.archive.start_dir]
         for info, following in zip(infos, starts, strict=True):
             if info.header_offset + _ZIP_HEADER_BYTES + info.file_size > following:
-                raise UnsafeModelError(f"{self.source}: records overlap; {_EXPECTED}")
+                raise UnsafeModelError(f"{self.source}: records overlap; {EXPECTED_MODEL}")
 
     def _foreign(self) -> ModelError:
         names = [info.filename for info in self.archive.infolist()]
@@ -284,13 +286,13 @@ class _Reader:
         else:
             kind = "is a zip file of another kind"
         return ModelError(
-            f"{self.source} {kind}; {_EXPECTED}: "
+            f"{self.source} {kind}; {EXPECTED_MODEL}: "
             "torch.export.save(torch.export.export(model.eval(), (images,)), 'model.pt2')"
         )
 
     def _bytes(self, name: str) -> bytes:
         if name not in self.records:
-            raise ModelError(f"{self.source} has no record {name!r}; {_EXPECTED}")
+            raise ModelError(f"{self.source} has no record {name!r}; {EXPECTED_MODEL}")
         return self.archive.read(self.records[name])
 
     def _text(self, name: str) -> str:
@@ -332,7 +334,7 @@ class _Reader:
 
     def _raw(self, record: str) -> torch.Tensor:
         if record not in self.records:
-            raise ModelError(f"{self.source} has no record {record!r}; {_EXPECTED}")
+            raise ModelError(f"{self.source} has no record {record!r}; {EXPECTED_MODEL}")
         raw = torch.empty(self.records[record].file_size, dtype=torch.uint8)
         target = raw.numpy().data
         with self.archive.open(self.records[record]) as stream:
@@ -422,5 +424,5 @@ def as_model_errors(source: str, function: Any, *arguments: Any) -> Any:
         raise ModelError(
             f"{source} is damaged or of an unknown version: {type(error).__name__} "
             f"{one_line(error):.200}; "
-            f"{_EXPECTED}"
+            f"{EXPECTED_MODEL}"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -113,23 +113,39 @@ def checked_inputs(
 
 def _value(item: ModelInput, given: InputValue) -> torch.Tensor:
     """Return a value in the type of an input."""
-    number = _number(given)
-    fits = number is not None and math.isfinite(number)
-    if fits and item.dtype == torch.bool:
-        fits = number in (0, 1)
-    elif fits and not item.dtype.is_floating_point:
-        limits = torch.iinfo(item.dtype)
-        fits = number == int(number or 0) and limits.min <= (number or 0) <= limits.max
-    if not fits or number is None or item.dtype.is_complex:
+    number = number_of(given)
+    if number is None or not _fits(number, item.dtype):
         dtype = str(item.dtype).removeprefix("torch.")
         raise ModelError(f"--input {item.name}={given!s:.80}: expected one number, {dtype}")
     exact = number if item.dtype.is_floating_point else int(number)
     return torch.full(item.shape, exact, dtype=item.dtype)
 
 
-def _number(given: InputValue) -> int | float | None:
-    if not isinstance(given, str):
-        return given
+def _fits(number: float, dtype: torch.dtype) -> bool:
+    """Return whether a type has a number."""
+    if not abs(number) <= sys.float_info.max or dtype.is_complex:  # also NaN is no number
+        return False
+    if dtype.is_floating_point:
+        return True
+    if dtype == torch.bool:
+        return number in (0, 1)
+    limits = torch.iinfo(dtype)
+    return number == int(number) and limits.min <= number <= limits.max
+
+
+def number_of(given: InputValue) -> int | float | None:
+    """Return the number that a value means, an integer where it is one; None if it is no number.
+
+    >>> number_of("2"), number_of("2.0"), number_of(True), number_of("0.5"), number_of("many")
+    (2, 2, 1, 0.5, None)
+    """
+    found = _parsed(given) if isinstance(given, str) else given
+    if isinstance(found, float) and not found.is_integer():
+        return found
+    return None if found is None else int(found)
+
+
+def _parsed(given: str) -> int | float | None:
     if given.lower() in _TRUTH:
         return int(_TRUTH[given.lower()])
     for kind in (int, float):
