@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import dask.config
+import distributed  # noqa: F401 - it adds its part of Dask's configuration
 import numpy as np
 import pytest
 import xarray as xr
@@ -83,6 +85,11 @@ def test_the_commands_are_there() -> None:
     assert {line.split()[1] for line in two.splitlines()} <= {*targets}
     for option in ("images", "rounds", "stop"):
         assert f"--{option}" in (ROOT / "benchmarks" / "peers.py").read_text()
+
+
+def test_plain_dask_waits_as_long_as_the_readme_says() -> None:
+    assert "by itself it waits for five minutes" in " ".join(README.split())
+    assert dask.config.get("distributed.scheduler.worker-ttl") == "5 minutes"
 
 
 def test_it_is_two_screens() -> None:

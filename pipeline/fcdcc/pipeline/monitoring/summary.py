@@ -263,7 +263,7 @@ def _failure_line(summary: Summary) -> str:
     named = [str(failure.block) for failure in summary.failures[:MAX_NAMED_BLOCKS]]
     more = ", …" if summary.blocks_failed > MAX_NAMED_BLOCKS else ""
     return (
-        f"{summary.blocks_failed} of {counted(summary.blocks_total, 'block')} failed "
+        f"{count(summary.blocks_failed)} of {counted(summary.blocks_total, 'block')} failed "
         f"({', '.join(named)}{more}): run the same command again to retry "
         + ("it" if summary.blocks_failed == 1 else "them")
     )
