@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from dask._task_spec import DataNode, GraphNode, Task
 from dask.typing import Key
 
 from fcdcc.pipeline.anyk import ERASED, AnyK
-from fcdcc.pipeline.graph import ImageReader
+from fcdcc.pipeline.graph import BlockGraph, ImageReader, build_block
 from fcdcc.pipeline.halo import Rows
+from fcdcc.pipeline.runtime import job
 
 
 def reading(images: torch.Tensor) -> ImageReader:
@@ -45,3 +50,21 @@ def erase(tasks: Mapping[Hashable, GraphNode], count: int, seed: int) -> dict[Ha
         for share in shares:
             del left[share]
     return left
+
+
+@contextmanager
+def erased_runs(count: int, seed: int) -> Iterator[list[int]]:
+    """Have every block of a run begin without ``count`` shares of every group, drawn at random.
+
+    The list gets the number of groups of each block.
+    """
+    groups: list[int] = []
+
+    def build(*arguments: Any) -> BlockGraph:
+        graph = build_block(*arguments)
+        nodes = [task for task in graph.tasks.values() if isinstance(task, AnyK)]
+        groups.append(len({tuple(node.shares.values()) for node in nodes}))
+        return replace(graph, tasks=erase(graph.tasks, count, seed))
+
+    with patch.object(job, "build_block", build):
+        yield groups

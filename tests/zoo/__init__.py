@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from . import classic, mobile, residual, segmentation, volumes
+from . import attention, classic, mobile, residual, segmentation, volumes
 from .initialise import initialise, random_images
 
 __all__ = ["NAMES", "ZOO", "ZooEntry", "build", "export", "images", "save"]
@@ -68,12 +68,21 @@ _ENTRIES = (
     ZooEntry("unet_bilinear", lambda: segmentation.UNet(bilinear=True), (3, 40, 40), dense=True),
     ZooEntry("fcn", segmentation.Fcn, (3, 64, 56), dense=True),
     ZooEntry("deeplab_v3", segmentation.DeepLabV3, (3, 60, 64), dense=True),
+    ZooEntry("feature_pyramid", segmentation.FeaturePyramid, (3, 56, 64), dense=True),
+    ZooEntry("vision_transformer", attention.VisionTransformer, (3, 48, 48), seed=22),
+    ZooEntry("swin", attention.Swin, (3, 64, 64), seed=32),
+    ZooEntry("hybrid", attention.Hybrid, (3, 64, 64), seed=18),
+    ZooEntry("mixer", attention.Mixer, (3, 48, 48), seed=2),
     ZooEntry("audio", volumes.AudioNet, (1, 4000), seed=9),
     ZooEntry("volume", volumes.VolumeNet, (1, 20, 16, 16), dense=True),
+    ZooEntry("video", volumes.VideoNet, (3, 8, 32, 32), seed=33),
 )
 ZOO: dict[str, ZooEntry] = {entry.name: entry for entry in _ENTRIES}
 
-_DEEP = {"googlenet", "inception_v3", "densenet", "shufflenet_v2", "efficientnet", "regnet"}
+_DEEP = {
+    *("googlenet", "inception_v3", "densenet", "shufflenet_v2", "efficientnet", "regnet"),
+    *("feature_pyramid", "swin", "hybrid", "mixer", "video"),
+}
 
 NAMES = [pytest.param(name, marks=pytest.mark.long) if name in _DEEP else name for name in ZOO]
 """The names for a parametrised test; those of deep networks, which take seconds, are long."""

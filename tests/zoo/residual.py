@@ -104,6 +104,12 @@ def dilated_resnet_backbone() -> nn.Sequential:
     return resnet_backbone(_Bottleneck, (1, 2, 2, 1), 8, (1, 1, 2, 4))
 
 
+def resnet_stages() -> list[nn.Sequential]:
+    """Four stages of one basic block each, of 8, 16, 32 and 64 channels; the first has the stem."""
+    backbone = resnet_backbone(_Basic, (1, 1, 1, 1), 8)
+    return [backbone[:3], *(backbone[stage : stage + 1] for stage in (3, 4, 5))]
+
+
 class _RegNetBlock(nn.Module):
     """A bottleneck of ratio 1 with a grouped 3 × 3 convolution, and squeeze-excitation (Y)."""
 

@@ -1,4 +1,4 @@
-"""Networks with an output for every pixel: U-Net, FCN and DeepLab v3."""
+"""Networks with an output for every place: U-Net, FCN, DeepLab v3, and a feature pyramid."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from .blocks import ConvNormAct
-from .residual import dilated_resnet_backbone
+from .residual import dilated_resnet_backbone, resnet_stages
 
-__all__ = ["DeepLabV3", "Fcn", "UNet"]
+__all__ = ["DeepLabV3", "Fcn", "FeaturePyramid", "UNet"]
 
 
 def _double(inputs: int, outputs: int) -> nn.Sequential:
@@ -114,3 +114,29 @@ class DeepLabV3(nn.Module):
         return functional.interpolate(
             scores, size=x.shape[-2:], mode="bilinear", align_corners=False
         )
+
+
+class FeaturePyramid(nn.Module):
+    """Lin et al. 2017, as detectors have it: the finest map, and scores of three anchors there."""
+
+    def __init__(self, channels: int = 12, anchors: int = 3) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(resnet_stages())
+        widths = (8, 16, 32, 64)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
+        self.smooth = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scores = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, anchors, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        merged = self.lateral[-1](maps[-1])
+        for lateral, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
+            size = finer.shape[-2:]
+            merged = lateral(finer) + functional.interpolate(merged, size=size, mode="nearest")
+        finest = self.smooth(merged)
+        return torch.cat([finest, self.scores(finest)], dim=1)

@@ -1,4 +1,4 @@
-"""Networks in one and three dimensions: sound, and volumes of medical images."""
+"""Networks in one and three dimensions: sound, volumes of medical images, and videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["AudioNet", "VolumeNet"]
+__all__ = ["AudioNet", "VideoNet", "VolumeNet"]
 
 
 class _DilatedResidual(nn.Module):
@@ -92,3 +92,48 @@ class VolumeNet(nn.Module):
         merged = self.up(torch.cat([self.grow(third), second], dim=1))
         merged = functional.interpolate(merged, scale_factor=2.0, mode="trilinear")
         return self.classify(torch.cat([merged, first], dim=1))
+
+
+class _SpaceThenTime(nn.Sequential):
+    """A convolution over each frame, and one over the frames."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        between = (inputs + outputs) // 2
+        super().__init__(
+            nn.Conv3d(inputs, between, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
+            nn.BatchNorm3d(between),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(between, outputs, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
+            nn.BatchNorm3d(outputs),
+        )
+
+
+class _VideoBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(_SpaceThenTime(inputs, outputs, stride), nn.ReLU(inplace=True))
+        self.second = _SpaceThenTime(outputs, outputs)
+        self.shortcut = nn.Sequential(
+            nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class VideoNet(nn.Module):
+    """R(2+1)D, Tran et al. 2018: residual blocks that are apart in space and time."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, 8, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
+            nn.BatchNorm3d(8),
+            nn.ReLU(inplace=True),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        )
+        self.blocks = nn.Sequential(_VideoBlock(8, 12, 1), _VideoBlock(12, 16, 2))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(x)))

@@ -47,6 +47,17 @@ class Several(nn.Module):
         return {"features": 2 * logits, "logits": logits}
 
 
+class Named(nn.Module):
+    """A network whose one output has a name, as those of transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = layers()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.layers(images)}
+
+
 class Noisy(nn.Module):
     """A network that is random in evaluation mode as well."""
 
@@ -110,10 +121,17 @@ def test_all_outputs_are_exported_and_compared_or_those_that_are_chosen(tmp_path
         torch.testing.assert_close(made[name], expected[name], rtol=1e-5, atol=1e-5)
     other = exported(module, tmp_path, outputs=["features"])
     assert any("features is exported, without logits" in note for note in other.notes)
+    assert other.output_shape == (4,)
     one = run_network(other.model.network, images)
     torch.testing.assert_close(one, expected["features"], rtol=1e-5, atol=1e-5)
     with pytest.raises(OptionError, match="expected one of features, logits"):
         exported(module, tmp_path, outputs=["boxes"])
+
+
+def test_a_dictionary_of_one_output_is_that_output(tmp_path: Path) -> None:
+    found = exported(Named(), tmp_path, class_names=tuple("abcd"))
+    assert found.output_shape == (4,)
+    assert list(found.model.network.outputs) == list(found.output_shapes)
 
 
 def test_what_does_not_agree_is_not_written_and_an_earlier_file_stays(tmp_path: Path) -> None:

@@ -355,6 +355,9 @@ def _with_outputs(
             f"without {', '.join(others)} (--output)"
         )
     network = _ChosenOutputs(module, {name: keys for name, (keys, _) in chosen.items()})
+    if len(chosen) == 1:  # it is a tensor in the file, which has no name
+        ((_, tensor),) = chosen.values()
+        return network.eval(), {SINGLE_OUTPUT: tensor}
     return network.eval(), {name: tensor for name, (_, tensor) in chosen.items()}
 
 
