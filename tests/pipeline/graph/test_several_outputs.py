@@ -11,6 +11,7 @@ from dask import local
 from dask._task_spec import Task
 from torch import nn
 
+from fcdcc.pipeline import infer
 from fcdcc.pipeline.graph import Block, build_block, build_retry
 from fcdcc.pipeline.model import open_model
 from fcdcc.pipeline.model.interpreter import run_outputs
@@ -19,9 +20,10 @@ from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.worker.executable import Executable
 from support.erasing import erase, reading
+from support.modules import ready
 from support.planned import usual_plans
 from support.pt2 import pt2
-from support.several_outputs import segmenter, two_heads
+from support.several_outputs import Segmenter, segmenter, two_heads
 
 SHAPE = (3, 16, 16)
 IMAGES = 5
@@ -63,6 +65,43 @@ def test_all_outputs_agree_with_pytorch(
     whole = run_outputs(network, images)
     for one, other in zip(whole.values(), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+class ByItsLargest(Segmenter):
+    """Two outputs that depend on the largest value of a batch, so that it must be of one image."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return super().forward(x / x.max())
+
+
+def test_in_a_loop_over_the_batch_of_the_export() -> None:
+    module = ready(ByItsLargest())
+    model = open_model(pt2(module, (1, *SHAPE), False))
+    assert model.network.fixed_batch is not None
+    images = torch.rand(IMAGES, *SHAPE, generator=torch.Generator().manual_seed(4))
+    with pytest.warns(UserWarning, match="none of its 6 convolutions is coded"):
+        made = infer(model, images.numpy(), batch=3)
+    assert list(made) == ["out", "aux"]
+    with torch.inference_mode():
+        expected = [module(image[None]) for image in images]
+    for name in made:
+        whole = torch.cat([one[name] for one in expected])
+        found = torch.from_numpy(made[name].values)
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_in_bfloat16() -> None:
+    module = segmenter()
+    images = torch.rand(IMAGES, *SHAPE, generator=torch.Generator().manual_seed(4))
+    made = infer(open_model(pt2(module, (2, *SHAPE))), images.numpy(), dtype="bfloat16", batch=3)
+    with torch.inference_mode():
+        exact = module(images)
+        expected = module.bfloat16()(images.bfloat16())
+    for name in made:
+        found = torch.from_numpy(made[name].values)
+        assert found.dtype == torch.float32
+        assert 0 < (found - exact[name]).norm() <= 0.02 * exact[name].norm()
+        assert (found - expected[name].float()).norm() <= 0.01 * exact[name].norm()
 
 
 def split_up(made: Any, like: list[torch.Tensor]) -> list[torch.Tensor]:

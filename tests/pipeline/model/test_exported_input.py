@@ -183,6 +183,9 @@ def test_bfloat16_is_computed_uncoded_and_said(exported: torch.dtype) -> None:
     pixels = pictures()
     made_plan = plan(model, pixels, dtype="bfloat16", batch=3)
     assert not made_plan.coded_layers
+    assert made_plan.forecast is not None
+    convolved = 12 * 16 * (8 * 3 * 9 + 8 * 8 * 9)
+    assert made_plan.forecast.block_multiply_adds == 3 * convolved
     assert any("bfloat16: no convolution is coded" in text for text in made_plan.warnings)
     made = infer(model, pixels, plan=made_plan)
     assert made.dtype == np.float32

@@ -172,6 +172,8 @@ def test_a_batch_of_one_may_do_as_it_likes_and_the_plan_says_what_that_costs(nam
     assert "dynamic_shapes={'x': {0: torch.export.Dim(\"batch\")}}" in warning
     assert "fcdcc export" in warning
     assert "\n" not in warning
+    assert plan.forecast is not None
+    assert plan.forecast.block_multiply_adds == plan.batch * (14 * 14) * 4 * (3 * 3 * 3)
 
 
 def test_a_fixed_batch_of_more_that_mixes_images_is_refused() -> None:

@@ -75,8 +75,9 @@ def forecast(
     # However many workers there are, the scheduler handles one task at a time.
     pace = max(ends[-1] / len(ends), each * tasks * speeds.scheduler)
     layers = tuple(_layers(model.plan, simulated, model.costs(plan.batch)))
-    work = sum(layer.multiply_adds for layer in layers)
-    plain = plan.multiply_adds * plan.batch / model.bands
+    uncoded = profile.glue_convolutions * plan.batch / model.bands
+    work = sum(layer.multiply_adds for layer in layers) + uncoded
+    plain = plan.multiply_adds * plan.batch / model.bands + uncoded
     used = simulated.peak_bytes * (workers.count if workers.in_one_process else 1)
     return Forecast(
         workers=workers,

@@ -68,6 +68,8 @@ class Profile:
         Of every stage, for one image.
     workspace
         Bytes that a stage needs at most for what it reads and makes, for one image.
+    glue_convolutions
+        Multiply-adds of the convolutions that are in glue, for one image.
     weights
         Bytes of all weights.
     itemsize
@@ -78,6 +80,7 @@ class Profile:
     shapes: Mapping[str, tuple[int, ...]]
     work: Mapping[int, Work]
     workspace: Mapping[int, float]
+    glue_convolutions: float
     weights: int
     itemsize: int
 
@@ -102,7 +105,7 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
     analysis = analyse_images(network, image_shape)
     if len(network.outputs) > 1:  # a value of single bytes
         image_bytes[network.output] = prod(shapes[network.output]) / batch
-    work, workspace = {}, {}
+    work, workspace, glue_convolutions = {}, {}, 0.0
     for stage in network.stages:
         if isinstance(stage, ConvStage):
             weight = network.tensors[stage.weight]
@@ -115,21 +118,21 @@ def profile_network(network: Network, image_shape: tuple[int, ...]) -> Profile:
                 image_bytes[stage.input], image_bytes[stage.output], weight.shape[0]
             )
         else:
-            found = _glue_work(network, stage, analysis, batch)
-            work[stage.index], workspace[stage.index] = found
+            meter = _metered(network, stage, analysis, batch)
+            adds = meter.multiply_adds / batch
+            work[stage.index] = Work(adds, meter.touched / batch, meter.fixed)
+            workspace[stage.index] = meter.peak / batch
+            glue_convolutions += meter.convolutions / batch
     weights = sum(tensor.numel() * tensor.itemsize for tensor in network.tensors.values())
-    return Profile(image_bytes, shapes, work, workspace, weights, itemsize)
+    return Profile(image_bytes, shapes, work, workspace, glue_convolutions, weights, itemsize)
 
 
-def _glue_work(
-    network: Network, stage: GlueStage, analysis: ImageAnalysis, batch: int
-) -> tuple[Work, float]:
-    """Return the work of glue for an image, and the most bytes that it needs at once."""
+def _metered(network: Network, stage: GlueStage, analysis: ImageAnalysis, batch: int) -> _Meter:
+    """Return a meter that has counted all that a stage of glue does for a batch."""
     meter = _Meter(network, stage, analysis, batch)
     for place, step in enumerate(stage.steps):
         meter.count(place, step)
-    work = Work(meter.multiply_adds / batch, meter.touched / batch, meter.fixed)
-    return work, meter.peak / batch
+    return meter
 
 
 def _ordered(given: float, made: float, channels: int) -> float:
@@ -143,7 +146,7 @@ class _Meter:
     def __init__(
         self, network: Network, stage: GlueStage, analysis: ImageAnalysis, batch: int
     ) -> None:
-        self.multiply_adds = self.touched = self.fixed = 0.0
+        self.multiply_adds = self.touched = self.fixed = self.convolutions = 0.0
         self._values = analysis.values
         self._work = analysis.work
         self._weights = network.tensors
@@ -203,9 +206,11 @@ class _Meter:
         packet = step.op.split(".")[1]
         if "attention" in packet:
             self._count_attention(step)
+        adds = self._work.get(step.name, 0) * self._batch
         if packet in PRODUCTS:
-            self.multiply_adds += self._work.get(step.name, 0) * self._batch
+            self.multiply_adds += adds
         if "conv" in packet:
+            self.convolutions += adds
             made = self._values[step.name]
             own = _ordered(self._bytes(step.references[0]), size, made.sizes[1])
             self.peak = max(self.peak, self._bytes_alive + own)
