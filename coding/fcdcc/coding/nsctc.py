@@ -24,7 +24,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -40,6 +40,11 @@ from .slicing import pieces, tiles
 __all__ = ["CodedConv", "Split"]
 
 Split = Literal["rows", "images"]
+
+ConvolutionCheck: TypeAlias = Callable[
+    [torch.Tensor, tuple[tuple[int, int], ...], torch.Tensor], None
+]
+"""What looks at an input, the zeros added around it, and the output of a convolution."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,7 @@ class CodedConv:
         share: int,
         wanted: Callable[[], bool] | None = None,
         slices: int = 1,
+        check: ConvolutionCheck | None = None,
     ) -> torch.Tensor:
         """Return the result of a share.
 
@@ -244,6 +250,9 @@ class CodedConv:
             Called before every slice; returns whether the share's result is still needed.
         slices
             Least number of slices to compute the share in, as far as there are images and rows.
+        check
+            Called after every slice with its input, the zeros that the convolution has added
+            around that, as ``ConvGeometry.padding``, and its output. What it raises ends the share.
 
         Raises
         ------
@@ -261,7 +270,7 @@ class CodedConv:
         for image_run, row_run in work:
             if wanted is not None and not wanted():
                 raise Abandoned(f"share {share} is no longer wanted; stopped between two slices")
-            piece = self._convolve_rows(coded_input[image_run], coded_filters, row_run, rows)
+            piece = self._convolve_rows(coded_input[image_run], coded_filters, row_run, rows, check)
             if len(work) == 1 and ell == 1:
                 return piece
             if out is None:
@@ -307,19 +316,31 @@ class CodedConv:
         return out[:batch]
 
     def _convolve_rows(
-        self, coded_input: torch.Tensor, coded_filters: torch.Tensor, run: slice, rows: int
+        self,
+        coded_input: torch.Tensor,
+        coded_filters: torch.Tensor,
+        run: slice,
+        rows: int,
+        check: ConvolutionCheck | None,
     ) -> torch.Tensor:
         """Return a run of the ``rows`` output rows of some images."""
         geometry = self.geometry
         start = run.start * geometry.stride[0]
         count = (run.stop - run.start - 1) * geometry.stride[0] + geometry.effective_kernel[0]
+        is_whole = self.split == "images" and run == slice(0, rows)
         if self.split == "rows":
             coded_input = coded_input.narrow(2, start, count)
-        elif run == slice(0, rows):
-            return geometry.convolve(coded_input, coded_filters)
-        else:
+        elif not is_whole:
             coded_input = padded_rows(coded_input, geometry, start, count)
-        return geometry.convolve_padded(coded_input, (0,) * geometry.ndim, coded_filters)
+        if is_whole:
+            padding = geometry.padding
+            made = geometry.convolve(coded_input, coded_filters)
+        else:
+            padding = ((0, 0),) * geometry.ndim
+            made = geometry.convolve_padded(coded_input, (0,) * geometry.ndim, coded_filters)
+        if check is not None:
+            check(coded_input, padding, made)
+        return made
 
     def outputs(self, result: torch.Tensor, share: int, batch: int) -> list[torch.Tensor]:
         """Return the ell_a · ell_b outputs of a share as views, (images, G, filters, h, …)."""

@@ -87,6 +87,10 @@ class WrongSharesError(FcdccError, ArithmeticError):
         self.workers = frozenset(workers)
 
 
+class FailedCheckError(WrongSharesError):
+    """A result that fails its checksum: the worker that computed it is wrong."""
+
+
 class NotFiniteError(FcdccError, FloatingPointError):
     """Shares with NaN or infinity, which decoding would spread to other images."""
 

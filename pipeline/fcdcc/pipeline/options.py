@@ -246,11 +246,13 @@ class PlanOptions(_Options):
         "is late (with codes without parity, all n shares start at once); off: no parity shares, "
         "and no share may be lost",
     )
-    verify: Literal["off", "spare", "all"] = Field(
+    verify: Literal["off", "spare", "all", "checksum"] = Field(
         "off",
         description="spare: check a layer if more shares than needed are done anyway; all: wait "
         "for one share more than needed and check every layer. If shares contradict each other, "
-        "the block is computed again with all n shares, and wrong ones are left out",
+        "the block is computed again with all n shares, and wrong ones are left out. checksum: "
+        "check every convolution and linear layer by itself, where it is computed; if one is "
+        "wrong, the block is computed again on other workers",
     )
     batch: int | None = Field(
         None, ge=1, le=MAX_BATCH, description="images per block  [default: planned]"
@@ -355,13 +357,18 @@ class PlanOptions(_Options):
     @model_validator(mode="after")
     def _verify_needs_spare_shares(self) -> Self:
         no_spare = self.code == "uncoded" or self.tolerate == 0
-        if self.verify != "off" and (self.redundancy == "off" or no_spare):
+        if self.compares_shares and (self.redundancy == "off" or no_spare):
             raise ValueError(
                 f"--verify {self.verify} compares more shares than are needed, and there are none "
                 + ("with --redundancy off" if self.redundancy == "off" else "if none may be lost")
                 + ": leave one of the two options out"
             )
         return self
+
+    @property
+    def compares_shares(self) -> bool:
+        """Whether shares of a layer are compared with each other, which needs a spare one."""
+        return self.verify in ("spare", "all")
 
     @property
     def shares(self) -> int:
@@ -400,7 +407,7 @@ class PlanKeywords(TypedDict, total=False):
     code: CodeName
     split: Literal["auto", "rows", "images"]
     redundancy: Literal["eager", "standby", "off"]
-    verify: Literal["off", "spare", "all"]
+    verify: Literal["off", "spare", "all", "checksum"]
     batch: int | None
     limit: int | None
     dtype: Literal["auto", "float32", "float64", "bfloat16"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fcdcc.coding.errors import FcdccError
 from fcdcc.coding.integrity import Verdict
 from fcdcc.pipeline import JobConfig, open_model, run
-from fcdcc.pipeline.errors import NotFiniteError, WrongSharesError
+from fcdcc.pipeline.errors import FailedCheckError, NotFiniteError, WrongSharesError
 from fcdcc.pipeline.options import PlanOptions
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.runtime.block_runner import BlockJob
@@ -139,6 +139,17 @@ def test_no_code_once_values_are_not_finite() -> None:
     found = attempts("abcd", True, [wrong(*"abcd"), NotFiniteError("shares hold NaN")])
     assert [attempt.mode for attempt in found] == ["recheck", "uncoded"]
     assert found[1].notes[1] == "computed again without a code: shares hold NaN"
+
+
+def test_results_that_fail_their_checksum_are_computed_by_others_as_long_as_there_are() -> None:
+    def failed(worker: str) -> FailedCheckError:
+        return FailedCheckError(f"{worker} is wrong", [worker])
+
+    found = attempts("abc", False, [failed("a"), failed("c"), failed("b")])
+    assert [attempt.allowed_workers for attempt in found] == [("b", "c"), ("b",), ()]
+    assert {attempt.mode for attempt in found} == {"elsewhere"}
+    assert found[1].notes == ("computed again: a is wrong", "computed again: c is wrong")
+    assert len(attempts("ab", False, [failed("a")] * 20)) == 7  # and then it has failed
 
 
 def test_other_errors_are_not_retried() -> None:

@@ -24,6 +24,13 @@ Stage: TypeAlias = Literal[
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+ATTEMPT_STRIDE = 1_000_000
+"""Offset of the positions in task keys from one attempt at a block to the next.
+
+A worker may still run a task of an earlier attempt. With another key, its result is not taken for
+that of this attempt.
+"""
+
 RawKey: TypeAlias = tuple[str, int, int, int]
 
 

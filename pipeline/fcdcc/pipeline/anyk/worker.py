@@ -19,7 +19,7 @@ from dask.context import thread_state
 from distributed import Reschedule, get_worker
 
 from fcdcc.coding.errors import Abandoned
-from fcdcc.pipeline.anyk.keys import parse_key
+from fcdcc.pipeline.anyk.keys import ATTEMPT_STRIDE, parse_key
 
 from .state_machine.events import SharesReported
 
@@ -35,9 +35,10 @@ READY = "fcdcc-ready"
 """Name of the heartbeat metric of a worker that has loaded what its tasks need: it has no reason to
 be silent any more."""
 
-ShareProblem: TypeAlias = Literal["corrupt-share", "mismatch", "not-finite"]
-"""A share is wrong; shares contradict each other, and it is not known which of them is wrong; a
-share holds NaN or infinity."""
+ShareProblem: TypeAlias = Literal["corrupt-share", "failed-check", "mismatch", "not-finite"]
+"""A share is wrong; what a worker computed for a share, or between shares, fails its checksum;
+shares contradict each other, and it is not known which of them is wrong; a share holds NaN or
+infinity."""
 
 MAX_NOTICE_SHARES = 4096
 """Number of shares that one notice names at most."""
@@ -73,6 +74,16 @@ def report_shares(problem: ShareProblem, shares: Iterable[tuple[int, str]]) -> N
         found = [[position, address] for position, address in shares]
         notice = {"event": problem, **place, "shares": found[:MAX_NOTICE_SHARES]}
         worker.log_event(TOPIC, notice)
+
+
+def report_failed_check() -> None:
+    """Report to the scheduler that what the running task computed fails its checksum.
+
+    Outside a Dask worker nothing happens.
+    """
+    key = parse_key(getattr(thread_state, "key", None))
+    if key is not None:
+        report_shares("failed-check", [(key.position % ATTEMPT_STRIDE, worker_address())])
 
 
 def parse_notice(now: float, message: Mapping[str, Any]) -> SharesReported | None:

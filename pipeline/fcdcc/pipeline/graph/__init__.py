@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from ..anyk.keys import ATTEMPT_STRIDE
 from ..halo import Rows
 from ..model.network import Network
 from ..plans.plan import Plan
@@ -31,15 +32,9 @@ __all__ = [
     "build_retry",
 ]
 
-RetryMode: TypeAlias = Literal["recheck", "uncoded"]
-"""How a block is computed again: with all its shares made and checked, or without a code."""
-
-ATTEMPT_STRIDE = 1_000_000
-"""Offset of the positions in task keys from one attempt at a block to the next.
-
-A worker may still run a task of an earlier attempt. With another key, its result is not taken for
-that of this attempt.
-"""
+RetryMode: TypeAlias = Literal["recheck", "uncoded", "elsewhere"]
+"""How a block is computed again: with all its shares made and checked, without a code, or as at
+first, by other workers."""
 
 
 def build_block(network: Network, plan: Plan, block: Block, band: Rows | None = None) -> BlockGraph:
@@ -63,7 +58,7 @@ def build_retry(
     attempt: int,
     allowed_workers: Collection[str] = (),
 ) -> BlockGraph:
-    """Return the graph of a block that is computed again, after wrong or not finite shares.
+    """Return the graph of a block that is computed again, after wrong or not finite results.
 
     A band is computed in strips again: its wrong shares are detected in every layer, but not
     located.
@@ -73,13 +68,16 @@ def build_retry(
     network, plan, block, band
         As for :func:`build_block`.
     mode
-        ``recheck``: make and check all shares of every layer; ``uncoded``: use no code.
+        ``recheck``: make and check all shares of every layer; ``uncoded``: use no code;
+        ``elsewhere``: as at first.
     attempt
         How often the block was tried before.
     allowed_workers
         Addresses of the workers that make the shares; any, if none are named.
     """
     block = replace(block, first_position=attempt * ATTEMPT_STRIDE, allowed_workers=allowed_workers)
+    if mode == "elsewhere":
+        return build_block(network, plan, block, band)
     if band is None:
         return build_gathered(network, plan, block, mode)
     if mode == "uncoded":

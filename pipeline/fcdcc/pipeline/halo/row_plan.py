@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import RowsError
+from ..model.interpreter import StepCheck
 from ..model.network import GlueStage, Ref, Step
 from ..model.operators import bound_arguments, needs_device, resolve, schema
 from ..model.rewriting import convert
@@ -221,6 +222,7 @@ def run_rows(
     inputs: Mapping[str, torch.Tensor],
     tensors: Mapping[str, torch.Tensor],
     held: Mapping[str, tuple[int, int]] | None = None,
+    checks: StepCheck | None = None,
 ) -> dict[str, torch.Tensor]:
     """Compute the rows that a plan describes.
 
@@ -240,6 +242,8 @@ def run_rows(
         The network's tensors by name, on the same device.
     held
         (start, stop) of the inputs that have more rows than the plan needs.
+    checks
+        Looks at every result.
 
     Returns
     -------
@@ -250,7 +254,7 @@ def run_rows(
     RowsError
         If an input is missing or does not have the planned rows.
     """
-    run = _StageRun(plan, tensors)
+    run = _StageRun(plan, tensors, checks)
     for name, rows in plan.needs.items():
         if name not in inputs:
             what = "all of it" if rows is None else f"its rows {rows.start} to {rows.stop}"
@@ -262,9 +266,12 @@ def run_rows(
 class _StageRun:
     """The values computed so far, and the first row of each."""
 
-    def __init__(self, plan: RowPlan, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, plan: RowPlan, tensors: Mapping[str, torch.Tensor], checks: StepCheck | None
+    ) -> None:
         self.plan = plan
         self.tensors = tensors
+        self.checks = checks
         self.values: dict[str, Any] = {}
         self.starts: dict[str, int] = {}
         self.device = torch.device("cpu")
@@ -313,9 +320,13 @@ class _StageRun:
             args, kwargs = convert(step.args, leaf), convert(step.kwargs, leaf)
             if needs_device(step.op):
                 kwargs["device"] = self.device
-            return resolve(step.op)(*args, **kwargs)
-        arguments = convert(_arguments(step), leaf)
-        return operation.run(arguments, planned.rows or Rows(0, 1))
+            made = resolve(step.op)(*args, **kwargs)
+        else:
+            arguments = convert(_arguments(step), leaf)
+            made = operation.run(arguments, planned.rows or Rows(0, 1))
+        if self.checks is not None:
+            self.checks.step(step, leaf(step.args[0]) if step.args else None, made)
+        return made
 
     def _rows(self, name: str, axis: int, rows: Rows | None) -> Any:
         """Return some rows of a value, or all its rows that are present."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,8 +15,18 @@ from .output_bundle import taken_apart
 from .rewriting import convert
 
 
+class StepCheck(Protocol):
+    """Checks what operations of glue compute."""
+
+    def step(self, step: Step, x: Any, y: Any) -> None:
+        """Raise an error if ``y`` cannot be the result of a step whose first argument is ``x``."""
+
+
 def run_steps(
-    stage: GlueStage, values: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+    stage: GlueStage,
+    values: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    checks: StepCheck | None = None,
 ) -> dict[str, torch.Tensor]:
     """Run a glue stage.
 
@@ -28,6 +38,8 @@ def run_steps(
         The stage's inputs by name. They are not changed, but outputs may share their memory.
     tensors
         The network's tensors by name, on the same device as the values.
+    checks
+        Looks at every result.
 
     Returns
     -------
@@ -41,13 +53,18 @@ def run_steps(
     known: dict[str, Any] = {name: values[name] for name in stage.inputs}
     with torch.no_grad():
         for step, dead in zip(stage.steps, _dead_after(stage), strict=True):
-            known[step.name] = run_step(step, known, tensors)
+            known[step.name] = run_step(step, known, tensors, checks)
             for name in dead:
                 del known[name]
     return {name: known[name] for name in stage.outputs}
 
 
-def run_step(step: Step, values: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
+def run_step(
+    step: Step,
+    values: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    checks: StepCheck | None = None,
+) -> Any:
     """Return what one step computes.
 
     Parameters
@@ -58,6 +75,8 @@ def run_step(step: Step, values: Mapping[str, Any], tensors: Mapping[str, torch.
         Values by name, those that the step reads among them.
     tensors
         The network's tensors by name, on the same device as the values.
+    checks
+        Looks at the result.
 
     Raises
     ------
@@ -75,13 +94,16 @@ def run_step(step: Step, values: Mapping[str, Any], tensors: Mapping[str, torch.
     if needs_device(step.op):
         kwargs["device"] = _device(values)
     try:
-        return resolve(step.op)(*args, **kwargs)
+        made = resolve(step.op)(*args, **kwargs)
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
         shapes = [tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]
         raise ModelError(
             f"{step!r:.200} cannot run on values of the shapes {shapes}: {one_line(error)}; "
             "expected images of a size that the model was exported for"
         ) from error
+    if checks is not None:
+        checks.step(step, args[0] if args else None, made)
+    return made
 
 
 def _device(values: Mapping[str, Any]) -> torch.device:

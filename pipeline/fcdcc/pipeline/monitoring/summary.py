@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
@@ -22,6 +23,9 @@ REASONS: dict[Reason, str] = {
 
 MAX_NAMED_BLOCKS = 20
 """Most failed blocks that a line names."""
+
+MAX_NAMED_WORKERS = 3
+"""Most workers with wrong shares that a line names."""
 
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
@@ -298,6 +302,14 @@ def protection(insured: Mapping[str, Any]) -> str:
     return f"any {insured['delta']} of {insured['n']} shares suffice for {what}"
 
 
+def _named_workers(wrong: Iterable[CorruptShare]) -> str:
+    """Return the workers that computed wrong shares, the worst first, as a list in words."""
+    found = Counter(share.worker or "a worker without a name" for share in wrong).most_common()
+    named = [f"{worker} ({count(number)})" for worker, number in found[:MAX_NAMED_WORKERS]]
+    more = len(found) - len(named)
+    return " and ".join(named) + (f" and {counted(more, 'other')}" if more else "")
+
+
 def _events(summary: Summary) -> Iterator[str]:
     """Yield what happened to workers, shares and blocks, and what that cost and saved."""
     lost = len(summary.workers_lost)
@@ -316,7 +328,7 @@ def _events(summary: Summary) -> Iterator[str]:
         yield "no block was done twice"
     if summary.corrupt_shares:
         wrong = counted(len(summary.corrupt_shares), "wrong share was", "wrong shares were")
-        yield f"{wrong} found"
+        yield f"{wrong} found, from {_named_workers(summary.corrupt_shares)}"
     if summary.waiting_saved >= MIN_SAVED_SECONDS:
         yield f"at least {duration(summary.waiting_saved)} of waiting saved"
     yield f"{percent(summary.extra_work)} more arithmetic"

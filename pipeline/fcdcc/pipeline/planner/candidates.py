@@ -279,7 +279,7 @@ def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[
 
 def is_computed_late(options: PlanOptions) -> bool:
     """Return whether parity is computed only where a share is late: it costs nothing until then."""
-    return options.redundancy != "eager" and options.verify == "off"
+    return options.redundancy != "eager" and options.verify in ("off", "checksum")
 
 
 def least_image_share_work(options: PlanOptions, share_work: float) -> float:

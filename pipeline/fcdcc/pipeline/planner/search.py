@@ -31,6 +31,7 @@ from .candidates import (
     is_computed_late,
     least_image_share_work,
 )
+from .check_coverage import check_coverage
 from .cost.estimate import forecast
 from .share_counts import USUAL_SHARES, share_count_note, with_share_counts
 
@@ -139,7 +140,11 @@ def choose_plan(
     if options.objective == "paper":
         usual = replace(usual, form="gathered")
     plan = _Search(problem, workers, images).best(usual)
-    plan = replace(plan, batch_reason=_batch_reason(problem, plan, usual))
+    plan = replace(
+        plan,
+        batch_reason=_batch_reason(problem, plan, usual),
+        checksums_cover=check_coverage(network, problem.image_shape),
+    )
     return plan if note is None else replace(plan, warnings=(*plan.warnings, note))
 
 

@@ -67,7 +67,7 @@ def with_share_counts(options: Options, workers: int) -> Options:
         n = _shares_of(options, int(tolerate), workers)
     elif tolerate == AUTO:
         tolerate = _tolerance_of(options, n, workers)
-    if options.verify != "off" and tolerate == 0:
+    if options.compares_shares and tolerate == 0:
         raise OptionError(
             f"--verify {options.verify} compares more shares than are needed, and with {workers} "
             f"worker{'s' * (workers > 1)} none may be lost: start more workers, or give --n and "

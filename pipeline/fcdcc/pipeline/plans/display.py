@@ -58,6 +58,8 @@ def plan_text(plan: Plan) -> str:
         line if line.startswith(LEFT_OUT) else f"predicts {line}"
         for line in _lines(plan.prediction)
     ]
+    if plan.verify == "checksum" and plan.checksums_cover:
+        how += f"\nchecksums cover {plan.checksums_cover}"
     layers = (_layer_line(plan, layer) for layer in plan.layers)
     return "\n".join([_title(plan), head, how, *predicted, *layers])
 
@@ -367,6 +369,8 @@ def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[
     yield "Code", _code(plan)
     yield "Blocks", _blocks(plan)
     yield "Redundancy", SPARE_SHARES[plan.redundancy]
+    if plan.verify == "checksum":
+        yield "Checksums", plan.checksums_cover or "all convolutions and linear layers"
     found = plan.forecast
     if found is None:
         return

@@ -32,7 +32,7 @@ Form = Literal["gathered", "rows", "images"]
 """How the blocks are computed: each layer gathered and decoded on one worker; or strips of rows, or
 runs of images, that stay with their workers."""
 
-Verify = Literal["off", "spare", "all"]
+Verify = Literal["off", "spare", "all", "checksum"]
 
 Objective = Literal["time", "paper"]
 
@@ -200,6 +200,9 @@ class Plan:
         :data:`LEFT_OUT` for what is no output; empty in plans of older versions.
     batch_reason
         Why a block has that many images, in words; empty in plans of older versions.
+    checksums_cover
+        Which part of the arithmetic ``verify`` checksum covers, in words; empty in plans of older
+        versions.
 
     ``print`` shows every layer, a notebook the table of ``fcdcc plan``, and ``repr`` one line.
 
@@ -233,6 +236,7 @@ class Plan:
     forecast: Forecast | None = None
     prediction: str = ""
     batch_reason: str = field(default="", compare=False)
+    checksums_cover: str = field(default="", compare=False)
 
     # ------------------------------------------------------------------ layers
 
@@ -280,6 +284,11 @@ class Plan:
         return sum(layer.geometry.multiply_adds for layer in self.layers)
 
     # ------------------------------------------------------------------ shares
+
+    @property
+    def compares_shares(self) -> bool:
+        """Whether shares travel with what is needed to compare them."""
+        return self.verify in ("spare", "all")
 
     @property
     def delta(self) -> int:
@@ -336,7 +345,9 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that determines the predictions and how they are computed."""
-        decides = replace(self, forecast=None, warnings=(), prediction="", batch_reason="")
+        decides = replace(
+            self, forecast=None, warnings=(), prediction="", batch_reason="", checksums_cover=""
+        )
         return hashlib.sha256(decides.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:

@@ -561,7 +561,7 @@ class _JobRun:
         guard = StallGuard(stall_patience_seconds(), began)
         try:
             can_locate = plan.tolerate > 1 and plan.band is None
-            addresses, can_compare = self._cluster.addresses, plan.verify != "off"
+            addresses, can_compare = self._cluster.addresses, plan.compares_shares
             retry = RetryPolicy(self._block_job, can_locate, addresses, can_compare)
             jobs = self._block_jobs(pending)
             outcomes = run_blocks(

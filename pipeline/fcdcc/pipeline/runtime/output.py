@@ -407,7 +407,7 @@ def how_made(plan: Plan, mode: RetryMode | None = None) -> dict[str, Json]:
         "split": plan.split,
         "form": plan.form,
     }
-    if mode is not None and plan.band is None:
+    if mode in ("recheck", "uncoded") and plan.band is None:
         made["form"] = "gathered"
     if mode == "uncoded":
         made |= {"n": 1 if plan.band is None else plan.delta, "tolerate": 0, "code": "uncoded"}

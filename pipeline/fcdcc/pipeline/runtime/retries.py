@@ -1,5 +1,7 @@
 """Which graph replaces that of a block whose shares were wrong or not finite.
 
+- What a worker computed fails its checksum (``--verify checksum``): the block is computed again as
+  before, by other workers, as long as there are others.
 - The shares contradict each other: all n shares of every layer are computed again, and those
   that are wrong are located and left out. Locating needs γ ≥ 2, not too many wrong shares, and a
   block without bands. Otherwise the block is computed without the workers in doubt; if all
@@ -19,11 +21,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol, TypeAlias
 
-from ..errors import NotFiniteError, WrongSharesError, one_line
+from ..errors import FailedCheckError, NotFiniteError, WrongSharesError, one_line
 from ..graph import RetryMode
 from .block_runner import BlockJob
 
 logger = logging.getLogger(__name__)
+
+MAX_FAILED_CHECKS = 8
+"""How often results of a block may fail their checksum, or once for each worker if there are
+more, until it has failed for good."""
 
 WorkerSubset: TypeAlias = "tuple[str, ...]"
 """Addresses of the workers that may compute the shares of a block; () allows all workers."""
@@ -36,7 +42,7 @@ class Attempt:
     Parameters
     ----------
     mode
-        Form of the graph: ``recheck`` or ``uncoded``; None for the form of the plan.
+        How the graph is made: as for :func:`fcdcc.pipeline.graph.build_retry`; None at first.
     number
         How often the block was attempted before.
     notes
@@ -86,7 +92,7 @@ class RetryPolicy:
     workers
         Returns the addresses of the workers that are running now.
     can_compare
-        Whether shares travel with what is needed to compare them: ``--verify`` is not off.
+        Whether shares travel with what is needed to compare them: ``--verify`` is spare or all.
     """
 
     def __init__(
@@ -101,11 +107,15 @@ class RetryPolicy:
         self._workers = workers
         self._can_compare = can_compare
         self._histories: dict[int, _BlockHistory] = {}
+        self._wrong_workers: set[str] = set()
+        """Addresses of the workers of which a result failed its checksum."""
 
     def __call__(self, job: BlockJob, error: BaseException) -> BlockJob | None:
         """Return the job that replaces a failed one; None if there is nothing left to try."""
         before = self._histories.get(job.block, _BlockHistory())
         after = replace(before, attempts=before.attempts + 1)
+        if isinstance(error, FailedCheckError):
+            return self._retry_elsewhere(job.block, after, error)
         malformed = isinstance(error, WrongSharesError) and not self._can_compare
         if isinstance(error, NotFiniteError) or malformed:
             note = f"computed again without a code: {one_line(error)}"
@@ -129,6 +139,19 @@ class RetryPolicy:
             return None
         after = replace(after, subsets_left=tuple(usable[1:]))
         return self._retry(job.block, after, "recheck", usable[0])
+
+    def _retry_elsewhere(
+        self, block: int, history: _BlockHistory, error: FailedCheckError
+    ) -> BlockJob | None:
+        """Return the job by workers of which no result failed; by all, if there is no other."""
+        running = sorted(self._workers())
+        if history.attempts >= max(MAX_FAILED_CHECKS, len(running)):
+            return None
+        self._wrong_workers |= error.workers
+        others = tuple(worker for worker in running if worker not in self._wrong_workers)
+        allowed = others if len(others) < len(running) else ()
+        history = replace(history, notes=(*history.notes, f"computed again: {one_line(error)}"))
+        return self._retry(block, history, "elsewhere", allowed)
 
     def _retry(
         self, block: int, history: _BlockHistory, mode: RetryMode, allowed: WorkerSubset

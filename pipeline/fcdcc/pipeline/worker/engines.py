@@ -25,7 +25,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 from typing import Any, Literal, TypeAlias
 
@@ -39,6 +39,7 @@ from fcdcc.coding import Abandoned
 
 from ..model.interpreter import in_fixed_batches, run_step
 from ..model.network import ConvStage, Network, Ref, Step
+from .layer_checks import LayerChecks
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,10 @@ class StageProgram:
     packed
         The packed weights of the network, which its programs share; by default this program has
         its own.
+    checks
+        The checksums of the network's layers. With them every convolution and linear layer is
+        checked; activations are then applied in place after the check, not within oneDNN, because
+        the check needs the output before them.
     """
 
     def __init__(
@@ -140,8 +145,10 @@ class StageProgram:
         outputs: Collection[str],
         engine: EngineName = "auto",
         packed: PackedWeights | None = None,
+        checks: LayerChecks | None = None,
     ) -> None:
         self._tensors = network.tensors
+        self._checks = checks
         operations = _operations(network, stages)
         readers = {op.work.op for op in operations if isinstance(op.work, Step)} & _LAYOUT_READERS
         self.is_fused = engine != "eager" and not readers and fused_is_available()
@@ -156,13 +163,14 @@ class StageProgram:
             for operation in self.operations:
                 stage = operation.work
                 if isinstance(stage, ConvStage) and can_be_packed(stage, self._tensors):
+                    activation = operation.activation if checks is None else NO_ACTIVATION
                     self._packed[operation.output] = PackedConvolution(
-                        stage, self._tensors, operation.activation, packed
+                        stage, self._tensors, activation, packed
                     )
         self._keeping_nan: StageProgram | None = None
         if any(op.activation != NO_ACTIVATION for op in self.operations):
             # oneDNN's activations turn NaN into numbers, and PyTorch's keep it.
-            self._keeping_nan = StageProgram(network, stages, outputs, "eager")
+            self._keeping_nan = StageProgram(network, stages, outputs, "eager", checks=checks)
         self._images = network.input
         self._fixed_batch = network.fixed_batch
 
@@ -186,6 +194,8 @@ class StageProgram:
         ------
         Abandoned
             When the result is not wanted any more.
+        FailedCheckError
+            If a layer's result fails its check.
         """
         images = values.get(self._images)
         if self._fixed_batch is not None and images is not None:
@@ -220,7 +230,9 @@ class StageProgram:
         largest = 0
         for operation in self.operations:
             if isinstance(operation.work, Step):
-                known[operation.output] = run_step(operation.work, known, self._tensors)
+                known[operation.output] = run_step(
+                    operation.work, known, self._tensors, self._checks
+                )
             else:
                 if not is_wanted():
                     raise Abandoned("this share is not needed any more")
@@ -247,9 +259,21 @@ class StageProgram:
     ) -> Tensor:
         value = known[stage.input]
         packed = self._packed.get(operation.output)
+        residual = None if operation.residual is None else known[operation.residual]
+        if self._checks is None:
+            if packed is None:
+                return convolve(stage, value, self._tensors)
+            return packed(value, residual)
         if packed is None:
-            return convolve(stage, value, self._tensors)
-        return packed(value, None if operation.residual is None else known[operation.residual])
+            made = convolve(stage, value, self._tensors)
+            self._checks.convolution(stage, value, made)
+            return made
+        fits = residual is None or packed.can_add(residual, value)
+        made = packed(value, residual if fits else None)
+        self._checks.convolution(stage, value, made, residual if fits else None)
+        if residual is not None and not fits:
+            made = made + residual
+        return activated(made, operation.activation)
 
 
 def _is_finite(images: Tensor) -> bool:
@@ -352,7 +376,7 @@ class PackedConvolution:
                 activation.name, list(activation.scalars), activation.algorithm,
             )  # fmt: skip
             return result
-        if residual.shape != self._output_shape(value):  # the sum repeats one of its operands
+        if residual.shape != self._output_shape(value.shape):  # the sum repeats an operand
             result = torch.ops.mkldnn._convolution_pointwise(
                 value, weight, self._bias, *geometry, "none", [], ""
             )
@@ -365,30 +389,80 @@ class PackedConvolution:
         )
         return summed
 
-    def _output_shape(self, value: Tensor) -> tuple[int, ...]:
-        """Return the shape of the convolution of a value that is padded before."""
+    def can_add(self, residual: Tensor, value: Tensor) -> bool:
+        """Return whether a residual has the shape of the convolution of a value."""
+        pairs = zip(self._pad_before[::-2], self._pad_before[-2::-2], strict=True)
+        more = [before + after for before, after in pairs] or [0, 0]
+        space = (size + added for size, added in zip(value.shape[2:], more, strict=True))
+        return residual.shape == self._output_shape((*value.shape[:2], *space))
+
+    def _output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of the convolution of a value of this shape, padded before."""
         geometry = zip(
-            value.shape[2:], self._weight.shape[2:], self._padding, self._stride, self._dilation,
+            shape[2:], self._weight.shape[2:], self._padding, self._stride, self._dilation,
             strict=True,
         )  # fmt: skip
         space = (
             (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
             for size, kernel, padding, stride, dilation in geometry
         )
-        return (value.shape[0], self._weight.shape[0], *space)
+        return (shape[0], self._weight.shape[0], *space)
+
+
+def activated(value: Tensor, activation: FusedActivation) -> Tensor:
+    """Apply an activation to a value that nothing else reads, in place."""
+    if activation.name == "none":
+        return value
+    arguments: tuple[Any, ...] = activation.scalars
+    if activation.algorithm:
+        return functional.gelu(value, approximate=activation.algorithm)
+    return _IN_PLACE[activation.name](value, *arguments)
+
+
+_IN_PLACE: dict[str, Callable[..., Tensor]] = {
+    "relu": torch.relu_,
+    "sigmoid": torch.sigmoid_,
+    "tanh": torch.tanh_,
+    "swish": partial(functional.silu, inplace=True),
+    "hardswish": partial(functional.hardswish, inplace=True),
+    "hardsigmoid": partial(functional.hardsigmoid, inplace=True),
+    "hardtanh": functional.hardtanh_,
+    "leaky_relu": functional.leaky_relu_,
+}
+"""Activations in place, by their names in oneDNN."""
 
 
 def prepared_convolution(
-    stage: ConvStage, tensors: Mapping[str, Tensor], engine: EngineName, packed: PackedWeights
+    stage: ConvStage,
+    tensors: Mapping[str, Tensor],
+    engine: EngineName,
+    packed: PackedWeights,
+    checks: LayerChecks | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """Return one convolution of (B, C, *space) by an engine, bias included, nothing fused into it.
 
-    The parameters are those of :class:`StageProgram`.
+    The parameters are those of :class:`StageProgram`; the result is checked if there are checks.
     """
+    made: Callable[[Tensor], Tensor]
     if engine != "eager" and can_be_packed(stage, tensors) and fused_is_available():
-        convolution = PackedConvolution(stage, tensors, NO_ACTIVATION, packed)
-        return lambda value: convolution(_channels_last(value))
-    return lambda value: convolve(stage, value, tensors)
+        made = PackedConvolution(stage, tensors, NO_ACTIVATION, packed)
+        layout = _channels_last
+    else:
+        made = partial(convolve, stage, tensors=tensors)
+        layout = _as_it_is
+
+    def convolution(value: Tensor) -> Tensor:
+        value = layout(value)
+        result = made(value)
+        if checks is not None:
+            checks.convolution(stage, value, result)
+        return result
+
+    return convolution
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
 
 
 def convolve(stage: ConvStage, value: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

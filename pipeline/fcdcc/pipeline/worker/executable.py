@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fcdcc.coding import CodedConv
+from fcdcc.coding.nsctc import ConvolutionCheck
 
 from ..errors import PlanError
 from ..halo import Rows
@@ -27,6 +28,7 @@ from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 from .arrivals import wait_for
 from .engines import EngineName, PackedWeights, StageProgram, prepared_convolution
+from .layer_checks import LayerChecks
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
@@ -53,6 +55,8 @@ class Executable:
         self._packed = PackedWeights()
         self._convolutions: dict[tuple[int, tuple[int, ...]], Callable[[Tensor], Tensor]] = {}
         self._lock = Lock()
+        self._checks: LayerChecks | None = None
+        self._checks_lock = Lock()
         self._filters: dict[Hashable, Tensor] = {}
         self._bands: dict[Rows, Executable] = {}
         self._sizes: dict[tuple[int, int | None], float] = {}
@@ -75,12 +79,31 @@ class Executable:
     def _image_units(self) -> dict[int, FusedStages]:
         return {unit.number: unit for unit in image_units(self.network, self.plan.coded_layers)}
 
+    @property
+    def checks(self) -> LayerChecks | None:
+        """The checksums of all layers, made once; None unless the plan has ``verify`` checksum."""
+        if self.plan.verify != "checksum":
+            return None
+        with self._checks_lock:
+            if self._checks is None:
+                self._checks = LayerChecks(self.network)
+        return self._checks
+
+    def share_check(self, layer: int, share: int) -> ConvolutionCheck | None:
+        """Return what checks the convolution of coded inputs with coded filters, if any."""
+        if self.checks is None:
+            return None
+        return self.checks.of_share(self.coded(layer), layer, self.plan.layer(layer).name, share)
+
     def program(self, stages: tuple[int, ...], outputs: tuple[str, ...]) -> StageProgram:
         """Return the program that computes ``outputs`` from whole values, made once."""
+        checks = self.checks
         with self._lock:
             found = self._programs.get((stages, outputs))
             if found is None:
-                found = StageProgram(self.network, stages, outputs, self.engine, self._packed)
+                found = StageProgram(
+                    self.network, stages, outputs, self.engine, self._packed, checks
+                )
                 self._programs[stages, outputs] = found
         return found
 
@@ -92,12 +115,15 @@ class Executable:
         Zeros are added by ``padding`` on both sides of each spatial axis, in place of the layer's
         own: strips have their own neighbours.
         """
+        checks = self.checks
         with self._lock:
             found = self._convolutions.get((layer, padding))
             if found is None:
                 pairs = tuple((size, size) for size in padding)
                 stage = replace(self.convolution(layer), padding=pairs)
-                found = prepared_convolution(stage, self.network.tensors, self.engine, self._packed)
+                found = prepared_convolution(
+                    stage, self.network.tensors, self.engine, self._packed, checks
+                )
                 self._convolutions[layer, padding] = found
         return found
 
@@ -106,12 +132,13 @@ class Executable:
         with self._lock:
             found = self._bands.get(band)
         if found is None:
+            checks = self.checks
             layout = RowLayout(self.network, self.plan, band)
             found = Executable(self.network, layout.plan, self.engine)
             found.rows = layout
             found._lock, found._filters = self._lock, self._filters
             found._programs, found._packed = self._programs, self._packed
-            found._convolutions = self._convolutions
+            found._convolutions, found._checks = self._convolutions, checks
             with self._lock:
                 self._bands[band] = found
                 for old in list(self._bands)[:-MAX_BANDS_KEPT]:
@@ -207,6 +234,7 @@ _executables_lock = Lock()
 
 def hold(executable: Executable) -> ExecutableRef:
     """Keep an executable in this process until :func:`drop` is called as often as this function."""
+    _ = executable.checks  # filters are summed now, before anything can damage them
     with _executables_lock:
         first, count = _executables.get(executable.fingerprint, (executable, 0))
         _executables[executable.fingerprint] = (first, count + 1)

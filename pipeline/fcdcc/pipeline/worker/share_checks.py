@@ -1,9 +1,10 @@
 """Check shares against each other, and for NaN and infinity.
 
-With ``--verify``, each share carries the size that its rounding error is proportional to, and
-the worker that computed it. A task that has more shares of a group than it needs compares them
-(:mod:`fcdcc.coding.sketches`). Shares that contradict each other are not decoded: the task fails,
-and the job computes the block again (:mod:`fcdcc.pipeline.runtime.retries`).
+With ``--verify spare`` or ``all``, each share carries the size that its rounding error is
+proportional to, and the worker that computed it. A task that has more shares of a group than it
+needs compares them (:mod:`fcdcc.coding.sketches`). Shares that contradict each other are not
+decoded: the task fails, and the job computes the block again
+(:mod:`fcdcc.pipeline.runtime.retries`).
 
 Whatever ``--verify`` says, a share that is no array of the shape and type of its layer is never
 used: one image more or less in it would move the predictions of all others.
@@ -78,7 +79,7 @@ def share_values(share: ShareMessage) -> Array:
 def as_message(
     executable: Executable, layer: int, position: int, values: Array, entering: Tensor | None
 ) -> ShareMessage:
-    """Return a share as it travels: with ``--verify``, with what is needed to check it.
+    """Return a share as it travels: with what is needed to check it if shares are compared.
 
     Values that are not finite are logged and reported to the scheduler here, where they arise.
 
@@ -97,7 +98,7 @@ def as_message(
             "layer %d (%s): share %d has values that are not finite",
             layer, executable.plan.layer(layer).name, position,
         )  # fmt: skip
-    if executable.plan.verify == "off":
+    if not executable.plan.compares_shares:
         return values
     scale = 0.0
     if entering is not None:

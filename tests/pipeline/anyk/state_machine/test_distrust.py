@@ -69,3 +69,19 @@ def test_what_is_no_notice_is_none() -> None:
     for name in good:
         assert parse_notice(0.0, {**good, name: None}) is None
         assert parse_notice(0.0, {other: good[other] for other in good if other != name}) is None
+
+
+def test_two_results_that_fail_their_checksum_are_too_many_also_in_one_block() -> None:
+    state = machine("a", "b")
+
+    def failed(worker: str) -> list[events.Instruction]:
+        message = {"event": "failed-check", "run": "r", "layer": 1, "block": 4}
+        event = parse_notice(1.0, {**message, "shares": [[0, worker]]})
+        assert event is not None
+        state.handle(event)
+        return [*state.handle(events.Settle(1.0))]
+
+    assert failed("a") == failed("b") == []
+    assert failed("a") == [events.StopUsingWorker("a", 2)]
+    assert state.history.run("r").counters.corrupt_shares == 3
+    assert state.distrust.wrong_shares == {"a": 2, "b": 1}

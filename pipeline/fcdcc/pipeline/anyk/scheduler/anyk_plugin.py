@@ -527,7 +527,7 @@ class AnyKPlugin(SchedulerPlugin):
             )
         if isinstance(instruction, events.StopUsingWorker):
             logger.warning(
-                "worker %s returned wrong shares in %d blocks and gets no more tasks; check its "
+                "worker %s returned wrong shares %d times and gets no more tasks; check its "
                 "memory and processor, and restart it",
                 instruction.worker, instruction.offences,
             )  # fmt: skip

@@ -265,7 +265,7 @@ class SharesReported:
     Parameters
     ----------
     problem
-        ``corrupt-share``, ``mismatch`` or ``not-finite``.
+        ``corrupt-share``, ``failed-check``, ``mismatch`` or ``not-finite``.
     shares
         Position of each share and the worker that computed it.
     """
@@ -361,7 +361,8 @@ class BypassWorker:
 class StopUsingWorker:
     """Assign no more tasks to this worker; what it runs and holds stays.
 
-    ``offences`` is the number of blocks in which it returned wrong shares.
+    ``offences`` is the number of blocks in which it returned wrong shares, or of its results that
+    failed their checksum.
     """
 
     worker: str

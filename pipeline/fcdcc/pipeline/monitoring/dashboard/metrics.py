@@ -78,6 +78,14 @@ def families(collector: RunCollector) -> Iterator[Metric]:
     }
     for name, (what, number) in plain.items():
         yield CounterMetricFamily(name, what, value=number)
+    wrong = CounterMetricFamily(
+        "fcdcc_worker_wrong_shares",
+        "Shares and other results of a worker that were found wrong",
+        labels=["worker"],
+    )
+    for worker, number in list(collector.state.distrust.wrong_shares.items())[:MAX_WORKERS]:
+        wrong.add_metric([worker], number)
+    yield wrong
     yield from _workers(collector)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time as clock
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -221,6 +222,7 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
         "saved": _saved(known),
         "conditions": _conditions(status),
         "ghosts": sum(worker.ghosts for worker in workers),
+        "wrong": _wrong_rows(collector, known),
         "workers_total": len(collector.state.workers.by_address),
         "workers": [
             {**_worker_row(worker), "behind": worker.address in late}
@@ -280,6 +282,22 @@ def _group_rows(known: CollectedRun) -> list[list[Any]]:
     return [
         [g.layer, g.block, round(g.seconds, 4), round(g.slowest_seconds, 4), g.solved, g.erased]
         for g in latest
+    ]
+
+
+def _wrong_rows(collector: RunCollector, known: CollectedRun | None) -> list[dict[str, Any]]:
+    """Return the workers of which shares or other results were wrong, and whether they are used."""
+    if known is None:
+        return []
+    found = Counter(worker for *_, worker in collector.state.history.look(known.run).corrupt)
+    workers = collector.state.workers.by_address
+    return [
+        {
+            "address": address,
+            "wrong": number,
+            "excluded": address in workers and workers[address].distrusted,
+        }
+        for address, number in found.most_common(MAX_SHOWN_WORKERS)
     ]
 
 

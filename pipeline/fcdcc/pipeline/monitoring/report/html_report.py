@@ -76,6 +76,7 @@ _EVENTS = {
     "lost": "a worker was lost",
     "retired": "a worker left as requested",
     "corrupt-share": "a wrong share was found and left out",
+    "failed-check": "a result failed its checksum: the block was computed again",
     "mismatch": "shares contradicted each other: the block was computed again",
     "not-finite": "NaN or infinity arose",
 }

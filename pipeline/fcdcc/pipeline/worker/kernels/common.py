@@ -136,7 +136,7 @@ def check_spare(
         If they contradict each other, or hold values that are not finite.
     """
     if (
-        executable.plan.verify == "off"
+        not executable.plan.compares_shares
         or len(shares) <= executable.coded(layer).code.recovery_threshold
     ):
         return

@@ -58,6 +58,7 @@ def share(ref: ExecutableOrRef, spec: GatheredShare, coded_input: Array) -> Shar
             spec.position,
             wanted=wanted(),
             slices=executable.plan.layer(layer).slices(coded_input.shape[0]),
+            check=executable.share_check(layer, spec.position),
         )
         return as_message(executable, layer, spec.position, to_array(result), entering)
 

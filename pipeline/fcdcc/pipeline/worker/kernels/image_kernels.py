@@ -33,8 +33,8 @@ def share(ref: ExecutableOrRef, spec: ImageShare, *inputs: Array) -> ShareMessag
     executable, is_wanted = find(ref), wanted()
     unit = executable.image_unit(spec.unit)
     convolution = executable.convolution(unit.number)
-    checked = executable.plan.verify != "off"
-    outputs = (convolution.output, convolution.input) if checked else (convolution.output,)
+    compared = executable.plan.compares_shares
+    outputs = (convolution.output, convolution.input) if compared else (convolution.output,)
     with abandonable(), torch.inference_mode():
         values = executable.program(unit.stages, outputs)(_named(unit, inputs), is_wanted)
         result = to_array(values[convolution.output])
@@ -61,6 +61,7 @@ def parity(ref: ExecutableOrRef, spec: ImageParity, *inputs: Array) -> ShareMess
             position,
             wanted=is_wanted,
             slices=layer.slices(len(images)),
+            check=executable.share_check(unit.number, position),
         )
         return as_message(executable, unit.number, position, to_array(result), entering)
 

@@ -111,6 +111,7 @@ def parity(ref: ExecutableOrRef, spec: StripParity, *arrays: Array) -> ShareMess
             position,
             wanted=is_wanted,
             slices=layer.slices(len(value)),
+            check=executable.share_check(unit.number, position),
         )
         return as_message(executable, unit.number, position, to_array(result), entering)
 
@@ -148,7 +149,7 @@ def whole(ref: ExecutableOrRef, spec: WholeGlue, *arrays: Array) -> Array | Name
         values = {name: taken.value for name, taken in _all_of(executable, unit, arrays).items()}
         barrier = executable.rows.barrier(unit)
         if barrier is not None:
-            values = run_steps(barrier, values, executable.network.tensors)
+            values = run_steps(barrier, values, executable.network.tensors, executable.checks)
         else:
             for index in unit.stages:
                 values |= stage_outputs(executable, index, values)
@@ -199,7 +200,7 @@ def _done(
     inputs = {name: values[name].value for name in step.needs}
     rows = {name: values[name].rows for name in step.needs}
     has = {name: found for name, found in rows.items() if found is not None}
-    results = run_rows(step, inputs, executable.network.tensors, has)
+    results = run_rows(step, inputs, executable.network.tensors, has, executable.checks)
     return {name: _RowsOf(value, step.wanted[name]) for name, value in results.items()}
 
 

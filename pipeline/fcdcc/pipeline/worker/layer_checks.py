@@ -1,0 +1,244 @@
+"""Check every convolution and linear layer by its checksum, in the task that computes it.
+
+With ``--verify checksum`` an executable has the :class:`LayerChecks` of its network. Filters are
+summed when the executable is loaded, so that filters that are damaged in memory afterwards are
+found, too. A result that fails its check is refused on the spot: the scheduler is told which worker
+computed it, the task fails, and the block is computed again on others
+(:mod:`fcdcc.pipeline.runtime.retries`).
+
+:mod:`fcdcc.coding.checksums` has the mathematics, and ``docs/trust.md`` what is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from threading import Lock
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from fcdcc.coding import CodedConv
+from fcdcc.coding.checksums import ConvChecksum
+from fcdcc.coding.nsctc import ConvolutionCheck
+
+from ..anyk.worker import report_failed_check, worker_address
+from ..errors import FailedCheckError
+from ..model.network import ConvStage, GlueStage, Network, Ref, Step
+
+LINEAR = "aten.linear.default"
+"""The operator of linear layers."""
+
+Padding = tuple[tuple[int, int], ...]
+
+
+def linear_weights(
+    step: Step, tensors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None] | None:
+    """Return weight (N, C) and bias (N,) of a linear layer; None for every other operation.
+
+    A product of two values that are computed is no layer.
+    """
+    if step.op != LINEAR or step.kwargs or not 2 <= len(step.args) <= 3:
+        return None
+    found = [
+        tensors.get(arg.name) if isinstance(arg, Ref) else arg for arg in (*step.args[1:], None)[:2]
+    ]
+    weight, bias = found
+    named = len(step.args) == 3 and isinstance(step.args[2], Ref)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or (named and bias is None):
+        return None
+    return weight, bias
+
+
+class LayerChecks:
+    """The checksums of the convolutions and linear layers of a network.
+
+    Parameters
+    ----------
+    network
+        With tensors of the dtype of the run, as they were loaded.
+    """
+
+    def __init__(self, network: Network) -> None:
+        tensors = network.tensors
+        self._convolutions: dict[int, ConvChecksum] = {}
+        self._steps: dict[str, ConvChecksum] = {}
+        self._names: dict[str, str] = {}
+        self._weights: dict[int, Tensor] = {}
+        self._variants: dict[Hashable, ConvChecksum] = {}
+        self._lock = Lock()
+        for stage in network.stages:
+            if isinstance(stage, ConvStage):
+                weight = self._weights[stage.index] = tensors[stage.weight]
+                self._convolutions[stage.index] = ConvChecksum(
+                    weight,
+                    None if stage.bias is None else tensors[stage.bias],
+                    stride=stage.stride,
+                    padding=stage.padding,
+                    dilation=stage.dilation,
+                    groups=stage.groups,
+                    seed=stage.index,
+                )
+            else:
+                self._add_linear_layers(stage, tensors)
+
+    def _add_linear_layers(self, stage: GlueStage, tensors: Mapping[str, Tensor]) -> None:
+        for step in stage.steps:
+            found = linear_weights(step, tensors)
+            if found is not None:
+                weight, bias = found
+                self._steps[step.name] = ConvChecksum(
+                    weight[..., None], bias,
+                    stride=(1,), padding=((0, 0),), dilation=(1,), seed=stage.index,
+                )  # fmt: skip
+
+    def convolution(
+        self, stage: ConvStage, x: Tensor, y: Tensor, added: Tensor | None = None
+    ) -> None:
+        """Check a convolution.
+
+        Parameters
+        ----------
+        stage
+            The convolution; its padding may differ from the network's.
+        x, y
+            Its input, unpadded, and its output, before any activation.
+        added
+            A value of the shape of the output that was added to it.
+
+        Raises
+        ------
+        FailedCheckError
+            If the output is wrong.
+        """
+        checksum = self._convolutions[stage.index]
+        if checksum.padding != stage.padding:
+            checksum = self._variant(stage.index, stage.padding, has_bias=True)
+        _check(checksum, f"layer {stage.index} ({stage.name})", x, y, added)
+
+    def step(self, step: Step, x: Any, y: Any) -> None:
+        """Check an operation of glue, if it is a linear layer.
+
+        Parameters
+        ----------
+        step
+            The operation.
+        x, y
+            What it was given first, and its result.
+
+        Raises
+        ------
+        FailedCheckError
+            If the result is wrong.
+        """
+        checksum = self._steps.get(step.name)
+        if checksum is not None:
+            _check(checksum, f"linear layer {step.name}", _as_images(x), _as_images(y), None)
+
+    def of_share(self, coded: CodedConv, layer: int, name: str, share: int) -> ConvolutionCheck:
+        """Return the check of what a share convolves: coded inputs with coded filters, no bias.
+
+        Parameters
+        ----------
+        coded, layer, name
+            The coded convolution, its number and its name.
+        share
+            The share.
+        """
+        shown = f"layer {layer} ({name})"
+
+        def check(x: Tensor, padding: Padding, y: Tensor) -> None:
+            is_layer = coded.code.k_b == 1 and coded.code.filter_run(share) is not None
+            if is_layer:  # the filters of every share are those of the layer
+                checksum = self._variant(layer, padding, has_bias=False)
+            else:
+                checksum = self._of_coded_filters(coded, layer, share, shown, padding)
+            _check(checksum, shown, x, y, None)
+
+        return check
+
+    def _variant(self, layer: int, padding: Padding, *, has_bias: bool) -> ConvChecksum:
+        key = (layer, padding, has_bias)
+        with self._lock:
+            found = self._variants.get(key)
+            if found is None:
+                found = self._convolutions[layer].with_padding(padding, has_bias=has_bias)
+                self._variants[key] = found
+        return found
+
+    def _of_coded_filters(
+        self, coded: CodedConv, layer: int, share: int, shown: str, padding: Padding
+    ) -> ConvChecksum:
+        """Return the checksum of coded filters, made of the filters if these are still right.
+
+        Raises
+        ------
+        FailedCheckError
+            If the filters are damaged.
+        """
+        key = (layer, share, coded.code.filter_matrix[share].tobytes())
+        with self._lock:
+            first = self._variants.get(key)
+        if first is None:
+            weight = self._weights[layer]
+            if not self._convolutions[layer].is_of(weight):
+                _refuse(f"{shown}: the filters have changed in memory since they were loaded")
+            geometry = coded.geometry
+            first = ConvChecksum(
+                coded.encode_filters(weight, share),
+                stride=geometry.stride,
+                padding=geometry.padding,
+                dilation=geometry.dilation,
+                groups=geometry.groups,
+                seed=layer,
+            )
+            with self._lock:
+                self._variants[key] = first
+        if first.padding == padding:
+            return first
+        with self._lock:
+            found = self._variants.get((*key, padding))
+            if found is None:
+                found = self._variants[(*key, padding)] = first.with_padding(padding)
+        return found
+
+
+def _as_images(value: Tensor) -> Tensor:
+    """Return (images, C, positions) for a value (images, …, C), without a copy where possible."""
+    if value.ndim < 2:
+        return value.reshape(1, -1, 1)
+    return value.reshape(len(value), -1, value.shape[-1]).movedim(-1, 1)
+
+
+def _check(checksum: ConvChecksum, shown: str, x: Tensor, y: Tensor, added: Tensor | None) -> None:
+    """Check an output.
+
+    Raises
+    ------
+    FailedCheckError
+        If it is wrong.
+    """
+    with torch.inference_mode():
+        found = checksum.check(x, y, added)
+        if not found.is_right:
+            _refuse(
+                f"{shown}: a result is wrong, its checksum differs by {found.worst:.2g} times what "
+                "rounding explains"
+            )
+
+
+def _refuse(problem: str) -> NoReturn:
+    """Report to the scheduler that this worker is wrong, and raise the error.
+
+    Raises
+    ------
+    FailedCheckError
+        Always.
+    """
+    report_failed_check()
+    worker = worker_address()
+    by = f" on worker {worker}" if worker else ""
+    raise FailedCheckError(
+        f"{problem}{by}: check its memory and processor", [worker] if worker else []
+    )
