@@ -88,6 +88,7 @@ def test_clean_layers_are_right(layer: Layer, kind: ChecksumKind) -> None:
     found = layer.checksum.check(layer.x, layer.y, kind=kind)
     assert found.is_right
     assert found.worst < 0.5
+    assert layer.checksum.is_right(layer.x, layer.y)
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,6 +102,7 @@ def test_one_element_wrong_by_more_than_ten_bounds_is_found(
     layer.y[place] += data.draw(st.sampled_from([-1.0, 1.0])) * 10 * bound
     found = layer.checksum.check(layer.x, layer.y)
     assert not found.is_right
+    assert not layer.checksum.is_right(layer.x, layer.y)
     assert found.worst > 1
     wrong = (found.differences.abs() > found.bounds).any(dim=1)
     assert wrong.nonzero().flatten().tolist() == [image]
@@ -119,6 +121,7 @@ def test_faults_whose_effect_is_far_above_rounding_are_found(
         assert not found.is_right
     if not bool(effect.any()):
         assert found.is_right
+    assert layer.checksum.is_right(layer.x, layer.y) == found.is_right
 
 
 @settings(max_examples=30, deadline=None)
@@ -198,8 +201,10 @@ def test_an_image_that_is_not_finite_is_not_accused_and_the_others_are_checked()
     x[0, 2, 5, 3] = math.nan
     y = functional.conv2d(x, weight, None, 1, 1)
     assert checksum.check(x, y).is_right
+    assert checksum.is_right(x, y)
     y[1, 2, 3, 4] = math.nan
     assert not checksum.check(x, y).is_right
+    assert not checksum.is_right(x, y)
     assert checksum.check(x, y).worst == math.inf
 
 

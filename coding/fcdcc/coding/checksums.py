@@ -43,15 +43,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch.nn import functional
 
 from .errors import GeometryError, TensorError
 from .geometry import ConvGeometry, pad_space
+from .position_sums import (
+    SUMMED_TOGETHER,
+    InputSums,
+    channels_last_view,
+    position_sums,
+    position_weights,
+    random_weights,
+    summable,
+)
 
 __all__ = [
     "CHECKSUM_KINDS",
@@ -65,6 +75,9 @@ __all__ = [
 ]
 
 ChecksumKind = Literal["filters", "images", "both", "positions"]
+
+SumsOf: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Returns the position sums of a value."""
 
 CHECKSUM_KINDS: tuple[ChecksumKind, ...] = get_args(ChecksumKind)
 
@@ -226,7 +239,7 @@ class ConvChecksum:
         self.stride, self.dilation = tuple(stride), tuple(dilation)
         self.padding = tuple((before, after) for before, after in padding)
         self._generator_seed = seed
-        self._filter_weights = _random_weights((sums, filters), seed, 0)
+        self._filter_weights = random_weights((sums, filters), seed, 0)
         # (sums, C, *kernel): a dense convolution, whatever the groups are.
         self._checksum_filters, self._norm = self._sums_of_filters(weight)
         self._weight = weight
@@ -235,13 +248,11 @@ class ConvChecksum:
         if bias is not None:
             self._bias_sums = self._filter_weights @ bias.detach().to(torch.float64)
             self._bias_norm = float(torch.linalg.vector_norm(bias.detach().to(torch.float64)))
-        # In the order of the sums over positions, for channels first and channels last.
-        self._filters_first = self._checksum_filters.flatten(1)
-        self._filters_last = self._checksum_filters.movedim(1, -1).flatten(1)
         overlaps = (-(-size // step) for size, step in zip(self.kernel, self.stride, strict=True))
         self._overlap = math.prod(overlaps)
-        self._position_weights: dict[tuple[tuple[int, ...], torch.dtype], _PositionWeights] = {}
-        self._filter_rows: dict[torch.dtype, torch.Tensor] = {}
+        self._output_coefficients = torch.diag_embed(self._filter_weights.T).transpose(0, 1)
+        self._output_coefficients = self._output_coefficients.reshape(-1, sums)
+        self._of_inputs: dict[tuple[tuple[int, ...], torch.dtype, bool], _OfInput] = {}
 
     def with_padding(
         self, padding: Sequence[tuple[int, int]], *, has_bias: bool = True
@@ -252,7 +263,7 @@ class ConvChecksum:
         """
         other = copy.copy(self)
         other.padding = tuple((before, after) for before, after in padding)
-        other._position_weights = {}
+        other._of_inputs = {}
         if not has_bias:
             other._bias_sums = other._bias_norm = None
         return other
@@ -315,10 +326,27 @@ class ConvChecksum:
         patches an element of the input is in (per axis ⌈kernel / stride⌉), an output image has
         at most the norm Y = ‖w‖ ‖x‖ √ω + ‖bias‖ √P + ‖added‖. The bound of ``positions`` is
 
-            16 u (‖w‖ ‖x‖ √ω (1 + √R / 64 + √((W + N) / R)) + Y (1 + √(N / R))) + 16 v Y,
+            16 u (‖w‖ ‖x‖ √ω (1 + √R / 64 + √(A / R)) + Y (1 + √(P / R))) + 16 v Y,
 
-        with W the length of the last axis of x, and v the unit roundoff of the dtype of y if that
-        is coarser than float32. √R / 64 is for products of one sign, whose sums grow on the way.
+        with A the terms that are added up for a sum of the input (the lengths of its axes, or the
+        positions for a kernel of one element), A and P at most 1024 positions, and v the unit
+        roundoff of the dtype of y if that is coarser than float32. √R / 64 is for products of one
+        sign, whose sums grow on the way.
+
+        Raises
+        ------
+        TensorError
+            If the dtypes are not floating point, or the shapes do not belong to each other.
+        """
+        self._check_form(x, y, added)
+        if not x.numel() or not y.numel():
+            return Residues(torch.zeros(0, 1), torch.zeros(0, 1))
+        if kind == "positions":
+            return self._check_positions(x, y, added)
+        return self._check_sums(x, y, added, kind)
+
+    def _check_form(self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None) -> None:
+        """Check dtypes and shapes.
 
         Raises
         ------
@@ -336,80 +364,119 @@ class ConvChecksum:
                     f"{name} of shape {tuple(value.shape)} for an input of shape "
                     f"{tuple(x.shape)}; expected {expected}"
                 )
-        if not x.numel() or not y.numel():
-            return Residues(torch.zeros(0, 1), torch.zeros(0, 1))
-        if kind == "positions":
-            return self._check_positions(x, y, added)
-        return self._check_sums(x, y, added, kind)
 
     # -------------------------------------------------------------- positions
+
+    def is_right(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        added: torch.Tensor | None = None,
+        sums_of: SumsOf | None = None,
+    ) -> bool:
+        """Return whether :meth:`check` of the kind ``positions`` finds nothing wrong.
+
+        It is faster for outputs that are right: a part of the input is enough to show that the
+        differences are small, and :meth:`check` decides only where it is not.
+
+        Parameters
+        ----------
+        x, y, added
+            As for :meth:`check`.
+        sums_of
+            Returns :func:`~.position_sums.position_sums` of one of these values, for example from
+            an earlier check, and of the value as it is used now.
+        """
+        self._check_form(x, y, added)
+        if not x.numel() or not y.numel():
+            return True
+        differences = self._differences(x, y, added, sums_of)
+        part = summable(_part_of_each(x))
+        norms = torch.linalg.vector_norm(part, dim=1).to(torch.float64)
+        scale, least = self._bound_from_norm(x, y)
+        if bool((differences.abs() <= (norms * scale + least)[:, None]).all()):
+            return True
+        return Residues(differences, self._position_bounds(x, y, added)[:, None]).is_right
 
     def _check_positions(
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
     ) -> Residues:
-        weights = self._weights_for(tuple(x.shape[2:]), _summable(x[:0]).dtype)
-        differences = self._sums_of_output(y, weights) - self._sums_of_input(x, weights)
-        if added is not None:
-            differences -= self._sums_of_output(added, weights)
-        if self._bias_sums is not None:
-            differences -= self._bias_sums * weights.total
+        differences = self._differences(x, y, added, None)
         return Residues(differences, self._position_bounds(x, y, added)[:, None])
 
-    def _sums_of_output(self, y: torch.Tensor, weights: _PositionWeights) -> torch.Tensor:
-        """Return (images, sums) float64: outputs weighted by filter and position."""
-        y = _summable(y)
-        images = len(y)
-        last = _channels_last_view(y)
-        if last is not None:
-            # A few rows times many columns: the other way round takes three times as long.
-            sums = self._by_filter(y.dtype) @ last.reshape(-1, last.shape[-1]).T
-            by_position = sums.reshape(self.sums, images, -1).to(torch.float64)
-            return (by_position * weights.whole[:, None]).sum(dim=2).T
-        sums = y.reshape(-1, y.shape[-1]) @ weights.last.to(y.dtype).T
-        others = sums.reshape(images, y.shape[1], -1, self.sums).to(torch.float64)
-        by_filter = (others * weights.others.T).sum(dim=2)
-        return (by_filter * self._filter_weights.T).sum(dim=1)
+    def _differences(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        added: torch.Tensor | None,
+        sums_of: SumsOf | None,
+    ) -> torch.Tensor:
+        """Return (images, sums) float64: sums of the output less those that they must be."""
+        of_input = self._of_input(x)
+        sums_of = partial(position_sums, sums=self.sums) if sums_of is None else sums_of
+        made = sums_of(y) if added is None else sums_of(y) - sums_of(added)
+        plain = of_input.sums.is_plain
+        numbers = sums_of(x).flatten(1) if plain else of_input.sums.apply(summable(x))
+        differences = made.flatten(1) @ self._output_coefficients - numbers @ of_input.coefficients
+        return differences if of_input.of_bias is None else differences - of_input.of_bias
 
-    def _sums_of_input(self, x: torch.Tensor, weights: _PositionWeights) -> torch.Tensor:
-        """Return (images, sums) float64: what the outputs' sums must be, without bias."""
-        x = _summable(x)
-        images, channels, *space = x.shape
-        last = _channels_last_view(x)
-        whole = x.contiguous() if last is None else last
-        outer = images * channels if last is None else images
-        value = weights.first.apply(whole.reshape(outer, space[0], -1))  # (outer, sums, K, inner)
-        for of_axis, size in zip(weights.axes, space[1:], strict=True):
-            split = value.reshape(*value.shape[:-1], size, -1)
-            value = torch.matmul(
-                of_axis.reshape(self.sums, *[1] * (split.ndim - 4), -1, size), split
-            )
-        if last is None:
-            parts = value.reshape(images, channels, self.sums, -1).transpose(1, 2).flatten(2)
-            return (parts.to(torch.float64) * self._filters_first).sum(dim=-1)
-        parts = value.reshape(images, self.sums, -1)
-        return (parts.to(torch.float64) * self._filters_last).sum(dim=-1)
+    def _of_input(self, x: torch.Tensor) -> _OfInput:
+        """Return how the sums of an output follow from an input of this size, made once."""
+        space, dtype = tuple(x.shape[2:]), summable(x[:0]).dtype
+        is_last = channels_last_view(x) is not None
+        found = self._of_inputs.get((space, dtype, is_last))
+        if found is None:
+            if len(self._of_inputs) >= _MAX_SIZES:
+                self._of_inputs.clear()
+            with torch.inference_mode(mode=False):  # kept, and used in other modes, too
+                found = self._make_of_input(space, dtype, is_last)
+            self._of_inputs[space, dtype, is_last] = found
+        return found
+
+    def _make_of_input(self, space: tuple[int, ...], dtype: torch.dtype, is_last: bool) -> _OfInput:
+        out = self._output_space(space)
+        before = tuple(before for before, _ in self.padding)
+        sums = InputSums.of(
+            space, out, self.kernel, self.stride, self.dilation, before, self.sums, dtype
+        )
+        of_bias = None
+        if self._bias_sums is not None:
+            of_bias = self._bias_sums * position_weights(out, self.sums).sum(dim=1)
+        coefficients = sums.coefficients(self._checksum_filters, channels_last=is_last)
+        return _OfInput(sums, coefficients, of_bias)
+
+    def _bound_from_norm(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+        """Return a and b, so that the bound is a ‖x‖ + b without what was added."""
+        filters, positions = y.shape[1], math.prod(y.shape[2:])
+        unit = _unit(x, y)
+        of_filters = self._norm * math.sqrt(self._overlap)
+        of_bias = (self._bias_norm or 0.0) * math.sqrt(positions)
+        summed = self._of_input(x).sums.summed
+        of_products = 1 + math.sqrt(self._reduction) / _SAME_SIGN
+        of_products += math.sqrt(summed / self._reduction)
+        of_output = self._part_of_output(x, y)
+        # Numbers that are too small for the dtype become zero.
+        least = ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
+        scale = ROUNDING_FACTOR * unit * of_filters * (of_products + of_output)
+        return scale, ROUNDING_FACTOR * unit * of_bias * of_output + least
+
+    def _part_of_output(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """Return the factor of the size of the output in the bound, in units of its roundoff."""
+        unit, coarse = _unit(x, y), max(_roundoff(x.dtype), _roundoff(y.dtype))
+        summed = min(SUMMED_TOGETHER, math.prod(y.shape[2:]))
+        return 1 + math.sqrt(summed / self._reduction) + (coarse / unit if coarse > unit else 0)
 
     def _position_bounds(
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
     ) -> torch.Tensor:
-        filters, positions = y.shape[1], math.prod(y.shape[2:])
-        unit = _unit(x, y)
-        coarse = max(_roundoff(x.dtype), _roundoff(y.dtype))
-        of_filters = self._norm * math.sqrt(self._overlap)
-        of_bias = (self._bias_norm or 0.0) * math.sqrt(positions)
-        of_products = 1 + math.sqrt(self._reduction) / _SAME_SIGN
-        of_products += math.sqrt((x.shape[-1] + filters) / self._reduction)
-        of_output = (
-            1 + math.sqrt(filters / self._reduction) + (coarse / unit if coarse > unit else 0)
-        )
-        # Numbers that are too small for the dtype become zero.
-        least = ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
+        scale, least = self._bound_from_norm(x, y)
+        of_added = ROUNDING_FACTOR * _unit(x, y) * self._part_of_output(x, y)
+        largest = self._norm * math.sqrt(self._overlap)
         norms_added = [0.0] * len(x) if added is None else _norms(added)
         bounds = []
         for norm, norm_added in zip(_norms(x), norms_added, strict=True):
-            products = of_filters * norm
-            size = products + of_bias + norm_added
-            bound = ROUNDING_FACTOR * unit * (products * of_products + size * of_output) + least
+            size = largest * norm + norm_added
+            bound = scale * norm + least + of_added * norm_added
             bounds.append(bound if size < _LARGEST else math.inf)  # NaN is not smaller
         return torch.tensor(bounds, dtype=torch.float64)
 
@@ -427,7 +494,7 @@ class ConvChecksum:
                 "sums over images of outputs with a bias; expected outputs without bias, or "
                 "another kind of checksum"
             )
-        by_image = _random_weights((self.sums, len(x)), self._generator_seed, 1)
+        by_image = random_weights((self.sums, len(x)), self._generator_seed, 1)
         if kind != "filters":
             x64 = torch.einsum("sb,b...->s...", by_image, x64)
         if kind == "filters":
@@ -484,55 +551,20 @@ class ConvChecksum:
             )
         )
 
-    def _by_filter(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the weights of the filters, (sums, N)."""
-        found = self._filter_rows.get(dtype)
-        if found is None:
-            found = self._filter_rows[dtype] = self._filter_weights.to(dtype)
-        return found
 
-    def _weights_for(self, space: tuple[int, ...], dtype: torch.dtype) -> _PositionWeights:
-        """Return the weights of the positions for an input of this size, made once."""
-        found = self._position_weights.get((space, dtype))
-        if found is None:
-            if len(self._position_weights) >= _MAX_SIZES:
-                self._position_weights.clear()
-            found = self._make_weights(space).in_dtype(dtype)
-            self._position_weights[space, dtype] = found
-        return found
+class _OfInput(NamedTuple):
+    """How the sums of an output follow from an input of one size."""
 
-    def _make_weights(self, space: tuple[int, ...]) -> _PositionWeights:
-        sizes = list(zip(space, self._output_space(space), strict=True))
-        maps = [
-            _AxisMap(size, out, self.kernel[axis], self.stride[axis], self.dilation[axis],
-                     self.padding[axis][0])
-            for axis, (size, out) in enumerate(sizes)
-        ]  # fmt: skip
-        angle = _ANGLE * (1 + self._generator_seed % 7)
-        by_axis = [_turning_weights(self.sums, sizes[0][1], angle)]
-        by_axis += [
-            _random_weights((self.sums, out), self._generator_seed, 2 + axis)
-            for axis, (_, out) in enumerate(sizes[1:])
-        ]
-        others = torch.ones((self.sums, 1), dtype=torch.float64)
-        for weights in by_axis[:-1]:
-            others = (others[:, :, None] * weights[:, None]).flatten(1)
-        whole = (others[:, :, None] * by_axis[-1][:, None]).flatten(1)
-        return _PositionWeights(
-            _FirstAxis.of(maps[0], by_axis[0], angle),
-            tuple(
-                axis.spread(weights) for axis, weights in zip(maps[1:], by_axis[1:], strict=True)
-            ),
-            by_axis[-1],
-            others,
-            whole,
-            whole.sum(dim=1),
-        )
+    sums: InputSums
+    coefficients: torch.Tensor
+    of_bias: torch.Tensor | None
 
 
-_ANGLE = 2.399963
-"""Radians between the weights of neighbours along the first axis, a golden section of the circle:
-no two of a thousand neighbours have the same weight."""
+_PART_READ = 8
+"""Of so many elements of an input one is read to show that differences are small."""
+
+_READ_WHOLE = 4096
+"""Inputs of at most so many elements for each image are read whole."""
 
 _SUMMED_AT_A_TIME = 2**20
 """Elements of filters that are summed at a time, in float64."""
@@ -547,152 +579,21 @@ _MAX_SIZES = 64
 """Sizes of the input for which the weights of the positions are kept."""
 
 
-class _PositionWeights(NamedTuple):
-    """Weights of the output's positions, and how the sums of the input are made from them.
-
-    ``first`` sums the input along its first axis, and ``axes`` has the matrices (sums, kernel,
-    size) that do it along the others. ``last``, ``others`` and ``whole`` are the weights of the
-    outputs along the last axis, along all others, and along all. ``total`` is the sum of all,
-    (sums,).
-    """
-
-    first: _FirstAxis
-    axes: tuple[torch.Tensor, ...]
-    last: torch.Tensor
-    others: torch.Tensor
-    whole: torch.Tensor
-    total: torch.Tensor
-
-    def in_dtype(self, dtype: torch.dtype) -> _PositionWeights:
-        """Return the same with the weights that meet tensors of a dtype in that dtype."""
-        first = self.first._replace(
-            basis=self.first.basis.to(dtype), combine=self.first.combine.to(dtype)
-        )
-        axes = tuple(axis.to(dtype) for axis in self.axes)
-        return self._replace(first=first, axes=axes, last=self.last.to(dtype))
-
-
-class _AxisMap(NamedTuple):
-    """Which element of the input meets which element of the kernel in which output, on one axis."""
-
-    size: int
-    out: int
-    kernel: int
-    stride: int
-    dilation: int
-    before: int
-
-    def spread(self, weights: torch.Tensor) -> torch.Tensor:
-        """Return (sums, kernel, size): the weight of the output in which the two meet, or 0."""
-        spread = torch.zeros((len(weights), self.kernel, self.size), dtype=torch.float64)
-        position = torch.arange(self.out)
-        for column in range(self.kernel):
-            place = position * self.stride + column * self.dilation - self.before
-            inside = (place >= 0) & (place < self.size)
-            spread[:, column, place[inside]] = weights[:, inside]
-        return spread
-
-
-class _FirstAxis(NamedTuple):
-    """Sums along the first axis for every element of the kernel, from few sums over all of it.
-
-    The weights are a cosine and a sine of the position: moving them by one turns them, so sums for
-    the next element of the kernel are combinations of the same two, except at the edges. ``basis``
-    (rows, size) are the sums, ``edges`` the elements of the input that are taken by themselves, and
-    ``combine`` (sums · kernel, rows + edges) the combinations.
-    """
-
-    basis: torch.Tensor
-    edges: torch.Tensor
-    combine: torch.Tensor
-    sums: int
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (outer, sums, kernel, inner) for (outer, size, inner)."""
-        made = torch.matmul(self.basis, x)
-        if len(self.combine):
-            made = torch.cat([made, x[:, self.edges]], dim=1)
-            made = torch.matmul(self.combine, made)
-        return made.reshape(len(x), self.sums, -1, x.shape[-1])
-
-    @classmethod
-    def of(cls, axis: _AxisMap, weights: torch.Tensor, angle: float) -> _FirstAxis:
-        """Return the sums of an axis whose outputs have the weights of ``_turning_weights``."""
-        sums = len(weights)
-        direct = axis.spread(weights).flatten(0, 1)
-        nothing = torch.zeros((0, 0), dtype=torch.float64)
-        # The weight of the output in which x[q] would meet the first element of the kernel.
-        place = (torch.arange(axis.size) + axis.before).to(torch.float64) / axis.stride
-        rows = []
-        for remainder in range(axis.stride):
-            here = (torch.arange(axis.size) % axis.stride) == remainder
-            rows += [
-                torch.where(here, torch.cos(angle * place - start * _QUARTER), 0.0)
-                for start in range(min(sums, 2))
-            ]
-        basis = torch.stack(rows)
-        outside = set()
-        for column in range(axis.kernel):
-            places = torch.arange(axis.size) + axis.before - column * axis.dilation
-            met = (places % axis.stride == 0) & ((places < 0) | (places // axis.stride >= axis.out))
-            outside.update(torch.nonzero(met).flatten().tolist())
-        edges = torch.tensor(sorted(outside), dtype=torch.int64)
-        if len(basis) + len(edges) >= len(direct):
-            return cls(direct, edges[:0], nothing, sums)
-        alone = torch.zeros((len(edges), axis.size), dtype=torch.float64)
-        alone[torch.arange(len(edges)), edges] = 1.0
-        parts = torch.cat([basis, alone])
-        combine = torch.linalg.lstsq(parts.T, direct.T, driver="gelsd").solution.T
-        if not torch.allclose(combine @ parts, direct, rtol=0.0, atol=1e-9):
-            return cls(direct, edges[:0], nothing, sums)
-        return cls(basis, edges, combine.contiguous(), sums)
-
-
-_QUARTER = math.pi / 2
-
-
-def _turning_weights(sums: int, size: int, angle: float) -> torch.Tensor:
-    """Return (sums, size): cosines of a position times an angle, each sum a quarter turn later.
-
-    Of two sums one is at least 0.7 everywhere. The third and further ones turn faster.
-    """
-    place = torch.arange(size, dtype=torch.float64)
-    return torch.stack(
-        [torch.cos(angle * (1 + s // 2) * place - (s % 2) * _QUARTER) for s in range(sums)]
-    )
-
-
-def _random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
-    """Return weights of random sign between ¾ and 1¼, float64 and exact in float32.
-
-    A longer row begins with a shorter one of the same seed and stream.
-    """
-    rows = []
-    for row in range(shape[0]):
-        generator = torch.Generator().manual_seed((seed * 8 + stream) * 8 + row + 1)
-        drawn = torch.rand((shape[1], 2), generator=generator, dtype=torch.float64)
-        size = torch.round((0.75 + drawn[:, 0] / 2) * 4096) / 4096
-        rows.append(torch.where(drawn[:, 1] < 0.5, -size, size))
-    return torch.stack(rows)
-
-
-def _summable(value: torch.Tensor) -> torch.Tensor:
-    """Return a value in a dtype whose sums are accurate: float32 or float64."""
-    return value if value.dtype in (torch.float32, torch.float64) else value.to(torch.float32)
-
-
-def _channels_last_view(value: torch.Tensor) -> torch.Tensor | None:
-    """Return (images, *space, channels) without a copy, or None if channels are not last."""
-    if value.ndim < 3 or value.is_contiguous():
-        return None
-    moved = value.movedim(1, -1)
-    return moved if moved.is_contiguous() else None
+def _part_of_each(value: torch.Tensor) -> torch.Tensor:
+    """Return (images, elements): a run from the middle of each image, or all of a small one."""
+    view = channels_last_view(value)
+    flat = (value if view is None else view).reshape(len(value), -1)
+    size = flat.shape[1]
+    if size <= _READ_WHOLE:
+        return flat
+    read = max(size // _PART_READ, _READ_WHOLE)
+    return flat[:, (size - read) // 2 : (size + read) // 2]
 
 
 def _norms(value: torch.Tensor) -> list[float]:
     """Return the norm of every image."""
-    value = _summable(value)
-    view = _channels_last_view(value)
+    value = summable(value)
+    view = channels_last_view(value)
     flat = (value if view is None else view).reshape(len(value), -1)
     norms = []
     for image in flat:
@@ -711,4 +612,4 @@ def _roundoff(dtype: torch.dtype) -> float:
 
 def _unit(x: torch.Tensor, y: torch.Tensor) -> float:
     """Return the unit roundoff in which the sums are computed."""
-    return max(_roundoff(_summable(x[:0]).dtype), _roundoff(_summable(y[:0]).dtype))
+    return max(_roundoff(summable(x[:0]).dtype), _roundoff(summable(y[:0]).dtype))

@@ -195,7 +195,7 @@ def job(files: Files, scheduler: str, output: Path, **options: Any) -> JobConfig
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("every_layer_is_coded")
-@pytest.mark.parametrize("engine", ["eager", "fused"])
+@pytest.mark.parametrize("engine", [pytest.param("eager", marks=pytest.mark.long), "fused"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_bad_worker_is_named_and_shut_out_and_the_predictions_are_right(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, engine: str

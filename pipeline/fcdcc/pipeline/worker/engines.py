@@ -39,7 +39,7 @@ from fcdcc.coding import Abandoned
 
 from ..model.interpreter import in_fixed_batches, run_step
 from ..model.network import ConvStage, Network, Ref, Step
-from .layer_checks import LayerChecks
+from .layer_checks import LayerChecks, ValueSums
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class StageProgram:
         known = dict(values)
         if self.is_fused and len(self.operations) > 1:
             known = {name: _channels_last(value) for name, value in known.items()}
-        largest = 0
+        largest, sums = 0, ValueSums()
         for operation in self.operations:
             if isinstance(operation.work, Step):
                 known[operation.output] = run_step(
@@ -236,12 +236,13 @@ class StageProgram:
             else:
                 if not is_wanted():
                     raise Abandoned("this share is not needed any more")
-                known[operation.output] = self._convolve(operation, operation.work, known)
+                known[operation.output] = self._convolve(operation, operation.work, known, sums)
             made = known[operation.output]
             if isinstance(made, Tensor):
                 largest = max(largest, made.nbytes)
             for name in operation.last_used:
                 del known[name]
+                sums.forget(name)
         outputs = {name: known[name] for name in self._outputs}
         self._note_size(values, outputs, largest)
         return outputs
@@ -255,7 +256,11 @@ class StageProgram:
             self._image_bytes = largest / batch
 
     def _convolve(
-        self, operation: ProgramOperation, stage: ConvStage, known: Mapping[str, Tensor]
+        self,
+        operation: ProgramOperation,
+        stage: ConvStage,
+        known: Mapping[str, Tensor],
+        sums: ValueSums,
     ) -> Tensor:
         value = known[stage.input]
         packed = self._packed.get(operation.output)
@@ -264,13 +269,16 @@ class StageProgram:
             if packed is None:
                 return convolve(stage, value, self._tensors)
             return packed(value, residual)
+        named = {name: known[name] for name in operation.inputs}
         if packed is None:
-            made = convolve(stage, value, self._tensors)
-            self._checks.convolution(stage, value, made)
-            return made
-        fits = residual is None or packed.can_add(residual, value)
-        made = packed(value, residual if fits else None)
-        self._checks.convolution(stage, value, made, residual if fits else None)
+            made, fits = convolve(stage, value, self._tensors), True
+        else:
+            fits = residual is None or packed.can_add(residual, value)
+            made = packed(value, residual if fits else None)
+        if operation.activation == NO_ACTIVATION and fits:
+            named[operation.output] = made
+        added = residual if fits else None
+        self._checks.convolution(stage, value, made, added, sums.of(named))
         if residual is not None and not fits:
             made = made + residual
         return activated(made, operation.activation)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from fcdcc.coding import CodedConv
-from fcdcc.coding.checksums import ConvChecksum
+from fcdcc.coding.checksums import SUMS, ConvChecksum, SumsOf
 from fcdcc.coding.nsctc import ConvolutionCheck
+from fcdcc.coding.position_sums import position_sums
 
 from ..anyk.worker import report_failed_check, worker_address
 from ..errors import FailedCheckError
@@ -94,7 +95,12 @@ class LayerChecks:
                 )  # fmt: skip
 
     def convolution(
-        self, stage: ConvStage, x: Tensor, y: Tensor, added: Tensor | None = None
+        self,
+        stage: ConvStage,
+        x: Tensor,
+        y: Tensor,
+        added: Tensor | None = None,
+        sums_of: SumsOf | None = None,
     ) -> None:
         """Check a convolution.
 
@@ -106,6 +112,8 @@ class LayerChecks:
             Its input, unpadded, and its output, before any activation.
         added
             A value of the shape of the output that was added to it.
+        sums_of
+            As for :meth:`fcdcc.coding.checksums.ConvChecksum.is_right`.
 
         Raises
         ------
@@ -115,7 +123,7 @@ class LayerChecks:
         checksum = self._convolutions[stage.index]
         if checksum.padding != stage.padding:
             checksum = self._variant(stage.index, stage.padding, has_bias=True)
-        _check(checksum, f"layer {stage.index} ({stage.name})", x, y, added)
+        _check(checksum, f"layer {stage.index} ({stage.name})", x, y, added, sums_of)
 
     def step(self, step: Step, x: Any, y: Any) -> None:
         """Check an operation of glue, if it is a linear layer.
@@ -211,7 +219,43 @@ def _as_images(value: Tensor) -> Tensor:
     return value.reshape(len(value), -1, value.shape[-1]).movedim(-1, 1)
 
 
-def _check(checksum: ConvChecksum, shown: str, x: Tensor, y: Tensor, added: Tensor | None) -> None:
+class ValueSums:
+    """The position sums of the values of one batch by their names, each added up once.
+
+    What one layer makes and another reads, or several read, has the same sums. They are those of
+    the moment when the value was first used: a value that is damaged in memory after that does not
+    fit them any more.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Tensor] = {}
+
+    def of(self, named: Mapping[str, Tensor]) -> SumsOf:
+        """Return what gives the sums of these values; those of other values are not kept."""
+
+        def sums_of(value: Tensor) -> Tensor:
+            for name, one in named.items():
+                if value is one:
+                    if name not in self._known:
+                        self._known[name] = position_sums(value, SUMS)
+                    return self._known[name]
+            return position_sums(value, SUMS)
+
+        return sums_of
+
+    def forget(self, name: str) -> None:
+        """Drop the sums of a value that is not needed any more."""
+        self._known.pop(name, None)
+
+
+def _check(
+    checksum: ConvChecksum,
+    shown: str,
+    x: Tensor,
+    y: Tensor,
+    added: Tensor | None,
+    sums_of: SumsOf | None = None,
+) -> None:
     """Check an output.
 
     Raises
@@ -220,10 +264,10 @@ def _check(checksum: ConvChecksum, shown: str, x: Tensor, y: Tensor, added: Tens
         If it is wrong.
     """
     with torch.inference_mode():
-        found = checksum.check(x, y, added)
-        if not found.is_right:
+        if not checksum.is_right(x, y, added, sums_of):
+            worst = checksum.check(x, y, added).worst
             _refuse(
-                f"{shown}: a result is wrong, its checksum differs by {found.worst:.2g} times what "
+                f"{shown}: a result is wrong, its checksum differs by {worst:.2g} times what "
                 "rounding explains"
             )
 
