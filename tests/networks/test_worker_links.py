@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +82,29 @@ def test_a_link_that_comes_back(
 def test_what_somebody_else_runs_there_runs_once(
     cluster: NetworkCluster, many_files: Files, tmp_path: Path, bad: dict[str, Any]
 ) -> None:
-    notes = tmp_path / "ran.txt"
+    notes, job_over = tmp_path / "ran.txt", tmp_path / "over"
     notes.touch()
-    other = cluster.start_on_client_host(be_bystander, cluster.address, notes, log="other")
+    other = cluster.start_on_client_host(
+        be_bystander, cluster.address, notes, job_over, log="other"
+    )
     job = small_job(cluster, many_files, tmp_path, 25)
     job.wait_for_blocks(3)
     assert notes.read_text()
     cluster.network.set(STRUCK, **bad)
     summary = job.complete(120)
+    job_over.touch()
     assert summary["workers_lost"] == []
     job.check()
     other.join(120)
     assert other.exitcode == 0, cluster.logs()
 
 
-def be_bystander(scheduler: str, notes: Path) -> None:
+def be_bystander(scheduler: str, notes: Path, job_over: Path) -> None:
+    """Keep results on all workers until the job beside it is over, and fetch them then."""
     with Client(scheduler, set_as_default=False) as client:
-        Bystander(client, notes, tasks=200).check(100)
+        theirs = Bystander(client, notes, tasks=200)
+        until = time.monotonic() + 300
+        while not job_over.exists():
+            assert time.monotonic() < until, "the job is not over"
+            time.sleep(0.01)
+        theirs.check(100)
