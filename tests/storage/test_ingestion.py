@@ -141,6 +141,16 @@ def no_picture(path: Path) -> None:
     path.write_text("not a picture")
 
 
+def bytes_without_meaning(path: Path) -> None:
+    path.write_bytes(bytes([0, 200, 7, 13]) * 100)
+
+
+def jpeg_with_a_damaged_header(path: Path) -> None:
+    Image.fromarray(noise(64, 64, 3)).save(path, "JPEG")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3] + bytes(len(whole) - 3))
+
+
 def pages(path: Path) -> None:
     first, second = (Image.fromarray(noise(8, 8, 3)) for _ in range(2))
     first.save(path, "TIFF", save_all=True, append_images=[second])
@@ -163,7 +173,9 @@ BAD: dict[Callable[[Path], None], str] = {
     bomb: "50000 × 50000 pixels",
     cut: "cannot be read",
     empty: "is empty",
-    no_picture: "no picture of a format",
+    no_picture: "no picture of a format that is read: it holds text",
+    bytes_without_meaning: "no picture of a format that is read",
+    jpeg_with_a_damaged_header: "begins as JPEG and cannot be read: it is damaged",
     pages: "several pages",
     deep: "32 bits",
     link_out: "leaves the folder",

@@ -430,7 +430,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     integers_of_32_bits: "32 bits",
     floats: "32 bits",
     separate_planes: "interleaved",
-    five_channels: "no picture of a format",
+    five_channels: "begins as TIFF and cannot be read",
     postscript: "no picture of a format",
 }
 

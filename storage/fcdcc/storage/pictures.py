@@ -10,6 +10,7 @@ masks. A TIFF with several full pictures has *pages*.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 import sys
@@ -74,6 +75,14 @@ PAGED_FORMATS = ("DCX", "TIFF")
 """Formats whose frames are pictures of their own, and no animation or layers."""
 
 NO_PICTURE = "it is no picture of a format that is read"
+TEXT = f"{NO_PICTURE}: it holds text"
+
+FORMATS_WITH_LONG_SIGNATURES = ("AVIF", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+"""Formats whose first bytes no file of another kind has."""
+
+FIRST_BYTES = 512
+"""Bytes by which a file that Pillow does not know is described."""
+
 SEVERAL_PAGES = "it has several pages; --pages makes an image of each"
 
 PAGES_AT_ONCE = 16
@@ -371,15 +380,38 @@ def _as_picture_error(path: Path, error: Exception) -> PictureError:
     if isinstance(error, PictureError):
         return error
     if isinstance(error, UnidentifiedImageError):
-        with contextlib.suppress(OSError):
-            if path.stat().st_size == 0:
-                return NoPictureError("it cannot be read: it is empty")
+        with contextlib.suppress(OSError), open_regular(path) as file:
+            return _unknown_contents(file.read(FIRST_BYTES))
         return NoPictureError(NO_PICTURE)
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     reason = (reason or type(error).__name__).replace(str(path), "it")
     if has_picture_suffix(path.name) or isinstance(error, OSError):
         return PictureError(f"it cannot be read: {reason}")
     return NoPictureError(f"it cannot be read: {reason}")
+
+
+def _unknown_contents(first: bytes) -> PictureError:
+    """Return what is wrong with a file that Pillow does not know, by its first bytes."""
+    if not first:
+        return NoPictureError("it cannot be read: it is empty")
+    for name in FORMATS_WITH_LONG_SIGNATURES:
+        accepts = Image.OPEN[name][1] if name in Image.OPEN else None
+        if accepts is not None and accepts(first) is True:
+            kind = name.replace("JPEG2000", "JPEG 2000")
+            return PictureError(
+                f"it begins as {kind} and cannot be read: it is damaged, or of a kind that Pillow "
+                "does not read"
+            )
+    return NoPictureError(TEXT if _is_text(first) else NO_PICTURE)
+
+
+def _is_text(first: bytes) -> bool:
+    """Return whether the beginning of a file is text in UTF-8."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)  # its last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\n\r\f" for character in text)
 
 
 def _pages(picture: Image.Image) -> Iterator[int]:
