@@ -62,7 +62,13 @@ def test_options_win_over_what_the_network_says(folder: Path) -> None:
     assert found.class_names == ("a", "b", "c", "d")
     assert found.output == "logits"
     again = export(NAME, "model.pt2", "--json")
-    told = json.loads(again.output)
+    assert again.stderr.splitlines() == [
+        f"fcdcc: loading {NAME}",
+        f"fcdcc: running {NAME} on 2 images of 3 × 8 × 8, and exporting it",
+        "fcdcc: reading the file again, as fcdcc run does",
+        "fcdcc: comparing it with the live network",
+    ]
+    told = json.loads(again.stdout)
     assert told["input_shape"] == [None, 3, 8, 8]
     assert told["compared"]["error"] < 1e-5
     assert told["description"]["preparation"]["mean"] == [0.5]
@@ -76,7 +82,7 @@ def test_several_outputs_are_exported_and_compared(folder: Path) -> None:
     assert list(open_model("model.pt2").network.outputs) == ["out", "heads.0", "heads.1"]
     chosen = ["--output", "heads.0", "--output", "out", "--json"]
     done = export("nets_of_a_command:Several", "model.pt2", "--input-shape", "3,8,8", *chosen)
-    assert json.loads(done.output)["output_shapes"] == {"out": [4, 6, 6], "heads.0": [4]}
+    assert json.loads(done.stdout)["output_shapes"] == {"out": [4, 6, 6], "heads.0": [4]}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from ..model.description import (
 from ..options import flag_of, shown_value
 from ..stored_forms import read_class_names
 from .click_adapter import NumbersType
+from .command_output import check_can_write
 from .ingest_command import MAX_PIXELS, SizeType
 from .option_groups import GroupedCommand
 
@@ -143,6 +144,8 @@ def export(
     given = {key: value for key, value in preparation.items() if value is not None}
     if "white" in given:
         given["value_range"] = (0.0, given.pop("white"))
+    check_can_write(output)
+    _say(f"loading {name}")
     from ..model.export.model_file import write_model_file
     from ..model.export.network_names import live_network
 
@@ -153,7 +156,7 @@ def export(
         output=head,
     )
     made = write_model_file(
-        live, output, input_shape=input_shape, free_size=free_size, outputs=chosen
+        live, output, input_shape=input_shape, free_size=free_size, outputs=chosen, say=_say
     )
     description = made.model.description or ModelDescription()
     if as_json:
@@ -176,7 +179,7 @@ def export(
         )
         return
     for note in made.notes:
-        click.echo(f"fcdcc: {printable(' '.join(note.split()))}", err=True)
+        _say(note)
     free = f", sizes in steps of {made.steps}" if free_size and made.steps > 1 else ""
     batch = made.input_shape[0]
     shapes = {n: _shape((batch, *sizes)) for n, sizes in made.output_shapes.items()}
@@ -194,6 +197,11 @@ def export(
         f"compared with the live network on {counted(compared.images, 'image')}: largest "
         f"difference {compared.error:.1e} of the largest value{same[compared.same_top]}"
     )
+
+
+def _say(text: str) -> None:
+    """Write one line to standard error."""
+    click.echo(f"fcdcc: {printable(' '.join(text.split()))}", err=True)
 
 
 def _prepared(known: dict[str, Any], given: dict[str, Any]) -> ModelPreparation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,6 +148,7 @@ def write_model_file(
     input_shape: Sequence[int] | None = None,
     free_size: bool = False,
     outputs: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> Exported:
     """Export a live network to a ``.pt2`` file that says what belongs to it.
 
@@ -168,6 +169,8 @@ def write_model_file(
     outputs
         The names or numbers of outputs, for networks with several; by default all that have an
         entry for each image.
+    say
+        Called before each step, some of which take a minute, with what is done.
 
     Raises
     ------
@@ -182,9 +185,11 @@ def write_model_file(
     place = Path(path)
     if place.is_dir() or not place.parent.is_dir():
         raise OutputError(f"{place} cannot be written: expected a file in an existing folder")
+    say = say or _say_nothing
     notes = list(live.notes)
     module = _ready(live, notes)
     shape = _input_shape(live, module, input_shape)
+    say(f"running {live.name} on {EXAMPLE_IMAGES} images of {_sides(shape)}, and exporting it")
     examples = _example_images(EXAMPLE_IMAGES, shape, live.preparation)
     module, made = _with_outputs(live, module, examples, outputs, notes)
     names, main = live.class_names, made[main_output(made)]
@@ -218,12 +223,14 @@ def write_model_file(
     )
     with _temporary(place) as temporary:
         _save(program, temporary, description)
+        say("reading the file again, as fcdcc run does")
         model = _read_again(temporary, place)
         if live.output is not None:
             find_head(model.network, shape).named(live.output)
         shapes = [(COMPARED_IMAGES if free_batch else EXAMPLE_IMAGES, *shape)]
         if free_size:
             shapes.append((shapes[0][0], shape[0], *(side + steps for side in shape[1:])))
+        say("comparing it with the live network")
         compared = [_compare(live, module, model, shape) for shape in shapes]
         worst = max(compared, key=lambda one: one.error)
         total = sum(one.images for one in compared)
@@ -244,6 +251,10 @@ def write_model_file(
         size,
         tuple(notes),
     )
+
+
+def _say_nothing(what: str) -> None:
+    """Take the place of a function that shows the steps."""
 
 
 def _sides(sides: Sequence[int]) -> str:
