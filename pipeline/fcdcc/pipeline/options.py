@@ -135,6 +135,9 @@ Tolerance = Annotated[
 ]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_names)]
+SCHEDULER_FILE = ".json"
+"""How the name of a file ends in which a scheduler says where it is."""
+
 Place = Annotated[str, BeforeValidator(_as_text)]
 """A path or URL; in Python also a :class:`os.PathLike`."""
 Scale = Annotated[Literal["auto", "none", "max"] | float, BeforeValidator(_as_scale)]
@@ -501,7 +504,8 @@ class JobConfig(PlanOptions):
     classes: Place | None = Field(None, description="text file with the class names, one per line")
     scheduler: str | None = Field(
         None,
-        description="address of a running Dask scheduler; without it, a local cluster is started",
+        description="address of a running Dask scheduler, or its scheduler file (.json); without "
+        "it, a local cluster is started",
     )
     workers: int | None = Field(
         None,

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
 import pytest
+from distributed import LocalCluster
 
 from fcdcc.pipeline import JobConfig
 from fcdcc.pipeline.errors import ClusterError
@@ -121,6 +123,20 @@ def test_an_address_that_is_not_ours_is_refused_in_words(address: str) -> None:
     config = JobConfig.of(**options, dashboard_address=address)
     with pytest.raises(ClusterError, match="--dashboard-address"), open_cluster(config):
         raise AssertionError
+
+
+@pytest.mark.cluster
+def test_a_scheduler_is_found_by_its_scheduler_file(tmp_path: Path) -> None:
+    place = tmp_path / "scheduler.json"
+    config = JobConfig(model="m", input="i", output="o", scheduler=str(place))
+    with pytest.raises(ClusterError, match=r"scheduler\.json cannot be read.*--scheduler-file"):
+        open_cluster(config).__enter__()
+    options: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=1, protocol="tcp://", **options) as running:
+        place.write_text(json.dumps({"address": running.scheduler_address}))
+        with open_cluster(config) as found:
+            assert found.workers == 1
+            assert found.local is None
 
 
 @pytest.mark.cluster

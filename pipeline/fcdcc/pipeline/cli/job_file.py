@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from fcdcc.storage.regular_files import read_text
 
 from ..errors import OptionError, one_line
-from ..options import CommandOptions, JobConfig, shown_value
+from ..options import SCHEDULER_FILE, CommandOptions, JobConfig, shown_value
 
 PATH_OPTIONS = frozenset(
     {"model", "input", "output", "classes", "tls_ca_file", "tls_cert", "tls_key", "json", "plan"}
@@ -146,10 +146,16 @@ def _absolute_paths(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     return {
         name: _absolute_path(name, value, folder)
-        if name in PATH_OPTIONS and isinstance(value, str) and "://" not in value and value != "-"
+        if isinstance(value, str) and _is_path(name, value)
         else value
         for name, value in options.items()
     }
+
+
+def _is_path(name: str, value: str) -> bool:
+    if name == "scheduler":
+        return value.endswith(SCHEDULER_FILE)
+    return name in PATH_OPTIONS and "://" not in value and value != "-"
 
 
 def _absolute_path(name: str, value: str, folder: Path) -> str:

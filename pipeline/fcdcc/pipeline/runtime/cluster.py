@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 import time
@@ -30,7 +31,7 @@ from fcdcc.storage.regular_files import open_regular
 from ..anyk.queries import cluster_workers
 from ..errors import ClusterError, ClusterLostError, full_line
 from ..monitoring.dashboard.on_demand import DashboardOnDemand
-from ..options import JobConfig
+from ..options import SCHEDULER_FILE, JobConfig
 from ..planner.cost.known_workers import local_worker_count
 from .fork_server import METHOD, start_fork_server, uses_fork_server
 from .main_guard import ADVICE, script_line
@@ -557,7 +558,7 @@ def _connect(config: JobConfig) -> Client:
             tls_client_key=config.tls_key,
             require_encryption=True,
         )
-    address = str(config.scheduler)
+    address = _address(str(config.scheduler))
     try:
         if address.startswith("tls:"):
             _check_certificates(security or Security())
@@ -571,6 +572,26 @@ def _connect(config: JobConfig) -> Client:
         raise ClusterError(
             f"no Dask scheduler answers at {address}: {error}; expected an address such as "
             "tcp://host:8786 of one that is running"
+        ) from error
+
+
+def _address(scheduler: str) -> str:
+    """Return the address of a scheduler that is named by its address or by its scheduler file.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler file cannot be read.
+    """
+    if not scheduler.endswith(SCHEDULER_FILE):
+        return scheduler
+    try:
+        return str(json.loads(Path(scheduler).read_text("utf-8"))["address"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ClusterError(
+            f"--scheduler {scheduler} cannot be read ({type(error).__name__}: {error}); expected "
+            "the file that dask scheduler --scheduler-file writes, or an address such as "
+            "tcp://host:8786"
         ) from error
 
 
