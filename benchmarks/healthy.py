@@ -1,4 +1,4 @@
-"""What the insurance costs when nothing goes wrong, beside plain data-parallel inference.
+"""What redundancy costs when nothing goes wrong, beside plain data-parallel inference.
 
 The same blocks of the same stored images on the same six workers, one thread each: plain Dask
 (every block a task that reads its images and runs the whole PyTorch module), and ours split by

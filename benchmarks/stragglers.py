@@ -325,7 +325,7 @@ class Table:
 
 
 def healthy(bench: Bench, table: Table, splits: list[str]) -> None:
-    """Measure what the insurance costs when everything works."""
+    """Measure what redundancy costs when everything works."""
     blocks = bench.options.blocks
     bench.trace()
     base = table.add("healthy", "", "plain Dask", bench.plain(blocks))

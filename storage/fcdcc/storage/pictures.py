@@ -407,8 +407,9 @@ def _unknown_contents(first: bytes) -> PictureError:
 
 def _is_text(first: bytes) -> bool:
     """Return whether the beginning of a file is text in UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()  # the last character may be cut
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(first)  # its last character may be cut
+        text = decoder.decode(first)
     except UnicodeDecodeError:
         return False
     return all(character.isprintable() or character in "\t\n\r\f" for character in text)

@@ -88,7 +88,7 @@ def test_a_run_on_processes_leaves_nothing_behind_and_prints_little(
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     starts = ("the dashboard is at ", "images: ", "prediction: ", "complete: ", "time: ",
-              "insurance: ", "the predictions are in ", "next: ")  # fmt: skip
+              "redundancy: ", "the predictions are in ", "next: ")  # fmt: skip
     lines = said.splitlines()
     assert len(lines) == len(starts)
     for line, start in zip(lines, starts, strict=True):

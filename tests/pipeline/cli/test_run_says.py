@@ -46,7 +46,7 @@ def done(files: Files, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return output, result
 
 
-def test_the_end_names_time_insurance_output_and_what_to_type_next(
+def test_the_end_names_time_redundancy_output_and_what_to_type_next(
     done: tuple[Path, Result],
 ) -> None:
     output, result = done
@@ -54,7 +54,7 @@ def test_the_end_names_time_insurance_output_and_what_to_type_next(
     text = "\n".join(said)
     assert re.search(r"^fcdcc: the dashboard is at http://127\.0\.0\.1:\d+/fcdcc$", text, re.M)
     assert re.search(r"^fcdcc: time: .* \(start .*, plan .*, work .*, end .*\)$", text, re.M)
-    assert "fcdcc: insurance: any 2 of 3 shares suffice for all 2 convolutions; no worker" in text
+    assert "fcdcc: redundancy: any 2 of 3 shares suffice for all 2 convolutions; no worker" in text
     assert "no block was done twice" in text
     assert f"fcdcc: the predictions are in {output}" in text
     for command in re.findall(r"fcdcc (?:report|verify) [^(]*", said[-1]):
@@ -62,7 +62,7 @@ def test_the_end_names_time_insurance_output_and_what_to_type_next(
         assert again.exit_code == 0, again.output
 
 
-def test_the_json_has_the_run_the_output_the_phases_and_the_insurance(
+def test_the_json_has_the_run_the_output_the_phases_and_the_redundancy(
     done: tuple[Path, Result],
 ) -> None:
     output, result = done
@@ -96,9 +96,9 @@ def test_a_run_that_finds_nothing_to_do_says_where_everything_is(
     output, _ = done
     again = fcdcc("run", files.model, files.images, output, *OPTIONS, "--json", "-")
     assert again.exit_code == 0, again.output
-    assert "complete: 5 blocks, 5 of them before; nothing was left to compute" in again.stderr
+    assert "complete: 5 blocks, of them 5 done before; nothing was left to compute" in again.stderr
     assert f"the predictions are in {output}" in again.stderr
-    assert "insurance" not in again.stderr
+    assert "redundancy" not in again.stderr
     found = json.loads(again.stdout)
     assert found["run"] is None
     assert found["output"] == str(output)
@@ -150,19 +150,28 @@ def test_lost_workers_and_what_made_up_for_them_are_said() -> None:
         waiting_saved=12.0, extra_work=0.031,
     )  # fmt: skip
     assert (
-        "insurance: any 4 of 6 shares suffice for all 20 convolutions; 1 worker was lost, 1 of 40 "
+        "redundancy: any 4 of 6 shares suffice for all 20 convolutions; 1 worker was lost, 1 of 40 "
         "results was made up from other shares, 3 shares were computed again, 1 block was "
         "done twice, at least 12.0 s of waiting saved, 3.1 % more arithmetic"
     ) in list(summary_lines(said))
 
 
-def test_without_insurance_no_line_speaks_of_shares() -> None:
+def test_without_redundancy_no_line_speaks_of_shares() -> None:
     insured = {"n": 1, "delta": 1, "redundancy": "standby", "convolutions": 1, "protected": 0,
                "points": 0}  # fmt: skip
-    (line,) = (
-        text for text in summary_lines(summary(insured=insured, groups=0)) if "insur" in text
-    )
+    lines = summary_lines(summary(insured=insured, groups=0))
+    (line,) = (text for text in lines if text.startswith("redundancy"))
     assert line == (
-        "insurance: none, lost work is computed again; no worker was lost, no block was done "
+        "redundancy: none, lost work is computed again; no worker was lost, no block was done "
         "twice, 0.0 % more arithmetic"
     )
+
+
+def test_blocks_of_a_continued_run_are_all_counted() -> None:
+    said = summary(
+        blocks_total=17, blocks_done=6, blocks_skipped=11, blocks_redone=1, redone={"images": 1}
+    )
+    assert (
+        "complete: 17 blocks, of them 11 done before, 1 made again (1 for changed images), 5 new; "
+        "100 images in 10.0 s"
+    ) in list(summary_lines(said))

@@ -31,7 +31,7 @@ from fcdcc.pipeline.monitoring.dashboard.service import EXCHANGE
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.runtime.plugins import register_plugins
-from support.browser import browser, chromium
+from support.browser import Page, browser, chromium
 from support.jobs import fcdcc
 from support.small import Files
 
@@ -145,6 +145,30 @@ class Stopping(Quiet):
                 continue
 
 
+WIDTHS = (1280, 800, 390)
+
+ASKEW = """
+[...document.querySelectorAll('table')].flatMap(table => {
+  const [head, row] = [table.querySelector('thead tr'), table.querySelector('tbody tr')];
+  const shown = cells => [...cells].filter(cell => cell.offsetParent);
+  const lefts = cells => shown(cells).map(cell => Math.round(cell.getBoundingClientRect().left));
+  const [over, under] = [lefts(head.children), lefts(row.children)];
+  return JSON.stringify(over) === JSON.stringify(under) ? [] : [head.innerText];
+})
+"""
+"""The heads of tables whose columns are not above their cells."""
+
+
+def check_widths(page: Page, folder: Path, name: str) -> None:
+    """Check that a page fits on screens, and that columns are below their names."""
+    for width in WIDTHS:
+        page.picture(width, 900, folder / f"{name}-{width}.png")
+        assert page.overflow() <= 0, width
+        assert page.value(ASKEW) == [], width
+    workers = "document.querySelector('td.address').closest('.wide')"
+    assert page.value(f"{workers}.scrollWidth - {workers}.clientWidth") <= 0  # on a telephone, too
+
+
 def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path: Path) -> None:
     chromium()
     output = tmp_path / "out.zarr"
@@ -179,9 +203,7 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             assert shown["workers_lost"] >= expected.pop("workers_lost")
             assert {name: shown[name] for name in expected} == pytest.approx(expected)
             assert expected["decodes"] > 0
-            for width in (1280, 390):
-                page.picture(width, 900, tmp_path / f"page-{width}.png")
-                assert page.overflow() <= 0
+            check_widths(page, tmp_path, "page")
         finally:
             stopping.end()
     told = fcdcc("report", output, "--html", tmp_path / "report.html")
@@ -192,9 +214,17 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
         for address in stopping.victims:
             assert address in text
         assert f"{summary.erasures} shares were not waited for" in text
-        for width in (1280, 390):
-            page.picture(width, 900, tmp_path / f"report-{width}.png")
-            assert page.overflow() <= 0
+        check_widths(page, tmp_path, "report")
+
+
+def test_what_was_opened_on_the_page_stays_open(quiet_place: Place) -> None:
+    chromium()
+    with browser() as page:
+        page.open(quiet_place.url + "/fcdcc")
+        page.value("document.querySelector('#fcdcc details').open = true")
+        page.value("document.querySelector('#fcdcc h1').dataset.seen = 1")
+        page.wait_for("!document.querySelector('#fcdcc h1').dataset.seen")  # it was drawn anew
+        assert page.value("document.querySelector('#fcdcc details').open")
 
 
 def test_json_and_metrics_say_what_the_summary_says(
@@ -344,9 +374,20 @@ def test_an_interrupted_run_and_the_one_after_it_are_in_the_report(
 
     with pytest.raises(KeyboardInterrupt):
         run(config(files, output, quiet_place, batch=4), Interrupt())
+    until = monotonic() + 60
+    while quiet_place.json()["run"]["state"] != "interrupted":
+        assert monotonic() < until, "the page does not show that the run was interrupted"
+        sleep(0.05)
+    assert "was interrupted" in quiet_place.get("/fcdcc")
     told = fcdcc("report", output)
     assert told.exit_code == 0, told.output
-    assert "It was interrupted; the same command continues it." in told.output
+    state = json.loads(fcdcc("status", output, "--json").output)
+    done = state["blocks_done"]
+    assert 3 <= done < state["blocks_total"] == 13
+    assert f"It was interrupted when {done} of 13 blocks were done; the same command" in told.output
+    (interrupted,) = json.loads(fcdcc("report", output, "--json").output)["runs"]
+    assert interrupted["blocks_done"] == done
+    assert interrupted["images_done"] == state["images_done"]
     run(config(files, output, quiet_place, batch=4))
     told = fcdcc("report", output)
     assert "interrupted" in told.output

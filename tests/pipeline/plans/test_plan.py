@@ -193,7 +193,7 @@ def test_the_option_that_makes_a_run_plain_does_so(files: Files) -> None:
     assert plan.forecast is not None
     slow = replace(plan, forecast=replace(plan.forecast, plain_seconds=0.001))
     beside = said_of(slow, start_and_end_seconds=1000.0)
-    assert "the insurance costs next to nothing while all workers are healthy" in beside
+    assert "redundancy costs next to nothing while all workers are healthy" in beside
     text = said_of(slow)
     (option,) = re.findall(r"plain inference, --n (\d+), is the better choice unless", text)
     assert "plain inference, n=1, is the better choice unless" in slow._repr_html_()

@@ -95,8 +95,8 @@ def test_its_run_is_reported(old: Path) -> None:
     output = old / "out.zarr"
     text = " ".join(fcdcc("report", output).output.split())
     assert "4 of 12 blocks done" in text
-    assert "6 images in 1.3 s, 4.8 a second, with 6 workers" in text
-    assert "interrupted; the same command continues it" in text
+    assert "8 images in 1.3 s, 5.9 a second, with 6 workers" in text
+    assert "It was interrupted when " in text
     for block in FAILED:
         assert f"block {block} failed: InputError" in text
     page = fcdcc("report", output, "--html", "-").output

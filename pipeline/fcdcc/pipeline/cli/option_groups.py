@@ -22,7 +22,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "inputs",
     ),
     "What is predicted": ("outputs", "head", "threshold"),
-    "Insurance against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
+    "Redundancy against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
     "Computation": (
         *("engine", "dtype", "torch_threads", "memory", "band", "in_flight"),
         *("plan", "objective", "calibrate"),

@@ -63,3 +63,5 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
     if html_file is not None:
         model, source = shown(checked.model), shown(checked.input)
         write_result(html_file, plan_page(made, model, source, images, beside))
+        if html_file != STDOUT:
+            click.echo(f"fcdcc: the plan is in {html_file}", err=True)

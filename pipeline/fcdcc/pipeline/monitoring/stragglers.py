@@ -53,6 +53,8 @@ class WorkerView:
         ``removed``, ``lost`` or ``retired`` if it is not there any more, else ``''``.
     gone_for
         Seconds since then; negative where that is not to be mentioned.
+    had_shares_for
+        Seconds of the run from its first share on; 0 where that is not known.
     """
 
     address: str
@@ -68,6 +70,7 @@ class WorkerView:
     silent: float = 0.0
     gone: str = ""
     gone_for: float = 0.0
+    had_shares_for: float = 0.0
 
     @property
     def late_mean(self) -> float:
@@ -152,11 +155,19 @@ def behind(workers: Sequence[WorkerView]) -> list[WorkerView]:
     whose shares are given up.
     """
     present = [worker for worker in workers if not worker.gone]
-    usual = median([worker.done for worker in present]) if present else 0.0
-    if usual < MIN_SHARES:
-        return []
-    most = MAX_BEHIND_RATIO * usual
-    return ranked([worker for worker in present if worker.erased and worker.done <= most])
+    return ranked([worker for worker in present if worker.erased and _is_behind(worker, present)])
+
+
+def _is_behind(worker: WorkerView, present: Sequence[WorkerView]) -> bool:
+    usual = _usual_shares(worker, present)
+    return usual >= MIN_SHARES and worker.done <= MAX_BEHIND_RATIO * usual
+
+
+def _usual_shares(worker: WorkerView, workers: Sequence[WorkerView]) -> float:
+    """Return how many shares others finish in the time since a worker's first share."""
+    usual = median([other.done for other in workers if other is not worker] or [0])
+    longest = max(other.had_shares_for for other in workers)
+    return usual * (worker.had_shares_for / longest if worker.had_shares_for else 1.0)
 
 
 def slow_ones(workers: Sequence[WorkerView]) -> str:
@@ -231,12 +242,12 @@ def _why_slow(workers: Sequence[WorkerView]) -> str:
 
 
 def _why_behind(worker: WorkerView, workers: Sequence[WorkerView]) -> str:
-    usual = median([other.done for other in workers if other is not worker])
+    usual = _usual_shares(worker, workers)
     were = "was" if worker.erased == 1 else "were"
     late = f" ({worker.late_mean:.1f} s late on average)" if worker.late_mean >= 0.05 else ""
     return (
-        f"{worker.address} finished {counted(worker.done, 'share')} where others finished about "
-        f"{usual:,.0f}; {worker.erased:,} of its shares {were} not waited for{late}."
+        f"{worker.address} finished {counted(worker.done, 'share')} where others finish about "
+        f"{usual:,.0f} in that time; {worker.erased:,} of its shares {were} not waited for{late}."
     )
 
 

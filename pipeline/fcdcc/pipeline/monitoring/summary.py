@@ -211,7 +211,7 @@ class Summary:
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
-    """Yield lines on what a run did, what its insurance did, where the output is, what is next."""
+    """Yield lines on what a run did, what its redundancy did, where the output is, what is next."""
     if summary.sample is not None:
         yield f"images: {summary.sample['text']}"
     if summary.prediction:
@@ -222,7 +222,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     if summary.phases:
         yield _time_line(summary.phases)
     if summary.insured is not None:
-        yield insurance_line(summary, summary.insured)
+        yield redundancy_line(summary, summary.insured)
     if summary.output:
         yield f"the predictions are in {printable(summary.output)}"
         place = printable(shlex.quote(summary.output))
@@ -231,13 +231,18 @@ def summary_lines(summary: Summary) -> Iterator[str]:
 
 def _success_line(summary: Summary) -> str:
     """Return a line that says what a run did."""
-    before = f", {count(summary.blocks_skipped)} of them before" if summary.blocks_skipped else ""
-    again = ""
+    parts = []
+    if summary.blocks_skipped:
+        parts.append(f"{count(summary.blocks_skipped)} done before")
     if summary.blocks_redone:
         reasons = (
-            f"{summary.redone[r]} for {t}" for r, t in REASONS.items() if r in summary.redone
+            f"{summary.redone[r]:,} for {t}" for r, t in REASONS.items() if r in summary.redone
         )
-        again = f", {count(summary.blocks_redone)} made again ({', '.join(reasons)})"
+        parts.append(f"{count(summary.blocks_redone)} made again ({', '.join(reasons)})")
+    new = summary.blocks_done - summary.blocks_redone
+    if parts and new > 0:
+        parts.append(f"{count(new)} new")
+    which = f", of them {', '.join(parts)}" if parts else ""
     work = summary.phases.get("work", 0.0)
     taken = work or summary.seconds
     seconds = f"{taken:.1f} s" if taken < 1 else duration(taken)
@@ -245,7 +250,7 @@ def _success_line(summary: Summary) -> str:
     images = f"{counted(summary.images_done, 'image')} in {seconds}{of_work}"
     done = images if summary.blocks_done else "nothing was left to compute"
     blocks = counted(summary.blocks_total, "block")
-    return f"{summary.status}: {blocks}{before}{again}; {done}"
+    return f"{summary.status}: {blocks}{which}; {done}"
 
 
 def _absence_line(summary: Summary) -> str:
@@ -279,9 +284,9 @@ def _time_line(phases: Mapping[str, float]) -> str:
     return f"time: {duration(sum(phases.values()))} ({parts})"
 
 
-def insurance_line(summary: Summary, insured: Mapping[str, Any]) -> str:
-    """Return a line on what was insured, what happened, and what the insurance saved."""
-    return f"insurance: {protection(insured)}; {', '.join(_events(summary))}"
+def redundancy_line(summary: Summary, insured: Mapping[str, Any]) -> str:
+    """Return a line on what could be lost, what happened, and what redundancy saved."""
+    return f"redundancy: {protection(insured)}; {', '.join(_events(summary))}"
 
 
 def protection(insured: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ def _layer_line(plan: Plan, layer: LayerPlan) -> str:
 def losses(plan: Plan) -> str:
     """Return a sentence on how many shares, workers and machines may be lost at a time."""
     if not plan.coded_layers:
-        return "Nothing is insured: the work of a lost worker is computed again."
+        return "There is no redundancy: the work of a lost worker is computed again."
     if plan.redundancy == "off" or not plan.tolerate:
         return (
             "There is no redundancy: layers wait for late shares, and lost shares are computed "
@@ -108,12 +108,12 @@ def losses(plan: Plan) -> str:
     workers = found.workers
     lost = workers.lost(plan.n, plan.tolerate)
     hosts = workers.hosts_lost(plan.n, plan.tolerate)
-    where = (
-        f"of {workers.hosts} machines {_number(hosts)}"
-        if workers.hosts > 1
-        else "but the one machine must not be lost"
-    )
-    said += f": of {workers.count} workers {_number(lost)} may be lost at a time, {where}."
+    where = ""
+    if workers.hosts > 1:
+        where = f", of {workers.hosts} machines {_number(hosts)}"
+    elif lost:
+        where = ", but the one machine must not be lost"
+    said += f": of {workers.count} workers {_number(lost)} may be lost at a time{where}."
     if workers.count < plan.n and plan.tolerate > lost:
         said += (
             f" A worker holds up to {-(-plan.n // workers.count)} shares of a layer; with {plan.n} "
@@ -159,7 +159,7 @@ def one_loss(plan: Plan) -> str:
         )
     return (
         f"{said}; if no other takes its place, the rest of the run takes {slower:.0f} % longer, as "
-        "it would without insurance."
+        "it would without redundancy."
     )
 
 
@@ -191,7 +191,7 @@ def comparison(plan: Plan, start_and_end_seconds: float | None = None) -> str:
     if planned + beside <= FREE_RATIO * (plain + beside):
         if not plan.protected_layers:
             return f"{said}."
-        return f"{said}: the insurance costs next to nothing while all workers are healthy."
+        return f"{said}: redundancy costs next to nothing while all workers are healthy."
     if not plan.protected_layers:
         better = "" if plan.n == 1 else f": plain inference, {PLAIN_OPTION}, is the better choice"
         return f"{said} and tolerates no loss{better}."

@@ -7,7 +7,7 @@ the images before it reads any, compares, and does the blocks that differ again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,8 +74,9 @@ def blocks_to_make_again(
     state: InputState,
     *,
     absence_fails: bool,
+    say: Callable[[str], None],
 ) -> tuple[Progress, Redone]:
-    """Return which blocks stay done, and why others do not; the log has a line for each reason.
+    """Return which blocks stay done, and why others do not.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ def blocks_to_make_again(
         The images as they are now.
     absence_fails
         Whether no block stays done that was made without some of its chunks.
+    say
+        Called with a line for each reason for which blocks do not stay done.
     """
     reasons: dict[int, Reason] = {}
     for block, noted in recorded.provisional.items():
@@ -112,7 +115,7 @@ def blocks_to_make_again(
         )
     redone = Redone(reasons, found.renewed)
     for reason, number in redone.counts.items():
-        logger.warning("%s", _line(reason, number, absence_fails))
+        say(_line(reason, number, absence_fails))
     done = recorded.done.copy()
     done[[*reasons]] = False
     kept = {block: noted for block, noted in recorded.provisional.items() if done[block]}
@@ -121,7 +124,7 @@ def blocks_to_make_again(
 
 
 def _line(reason: str, number: int, absence_fails: bool) -> str:
-    """Return what the log says of the blocks that are made again for a reason."""
+    """Return a line about the blocks that are made again for a reason."""
     again = counted(number, "block is made again", "blocks are made again")
     its = "its" if number == 1 else "their"
     if reason == "image_ids":

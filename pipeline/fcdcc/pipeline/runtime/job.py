@@ -189,7 +189,7 @@ def _run(config: JobConfig, progress: RunSteps, clusters: ExitStack) -> Summary:
         progress.step("looking at the images")
         if stored is not None:
             check_continued(stored, config, job.fingerprint)
-            earlier = _look_at_earlier_work(job, stored)
+            earlier = _look_at_earlier_work(job, stored, progress)
             if not earlier.recorded.pending:
                 return _finish(job, stored, earlier)
         state = look_at_input(job.source, config) if earlier is None else earlier.state
@@ -364,8 +364,8 @@ def _prediction_spec(job: _CheckedJob, band: int | None) -> PredictionSpec:
     return with_model_classes(spec, job.opened.model)
 
 
-def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun) -> _EarlierWork:
-    """Return which blocks of a stored output stay as they are; the log says why others do not."""
+def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun, progress: RunSteps) -> _EarlierWork:
+    """Return which blocks of a stored output stay as they are; say why others do not."""
     config, source = job.config, job.source
     removed = images_to_remove(config, source)
     if removed:
@@ -377,7 +377,7 @@ def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun) -> _EarlierWork:
     store = predictions_of(config.output, stored, source.images)
     state = look_at_input(source, config)
     recorded, redone = blocks_to_make_again(
-        store.progress(), store, state, absence_fails=config.absent == "fail"
+        store.progress(), store, state, absence_fails=config.absent == "fail", say=progress.say
     )
     return _EarlierWork(store, recorded, state, redone, removed)
 

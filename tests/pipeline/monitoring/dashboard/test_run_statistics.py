@@ -136,13 +136,30 @@ def test_a_worker_that_finishes_far_fewer_shares_than_the_others_is_named() -> N
               (("a", 30), ("b", 32), ("d", 31))]  # fmt: skip
     late = WorkerView("tcp://c:1", done=2, erased=9, late=2.7, worst=0.4, pace=1.0)
     assert verdict([*others, late]) == (
-        "tcp://c:1 finished 2 shares where others finished about 31; 9 of its shares were not "
-        "waited for (0.3 s late on average)."
+        "tcp://c:1 finished 2 shares where others finish about 31 in that time; 9 of its shares "
+        "were not waited for (0.3 s late on average)."
     )
     fresh = WorkerView("tcp://e:1", done=2, pace=1.0)  # nothing was given up on it
     assert behind([*others, fresh]) == []
     assert verdict([*others, fresh]).startswith("No worker is slow")
     assert behind([]) == behind([WorkerView("a", gone="lost"), WorkerView("b", erased=3)]) == []
+
+
+def test_a_worker_that_has_just_come_is_not_called_slow() -> None:
+    others = [
+        WorkerView(f"tcp://{name}:1", done=60, pace=1.0, had_shares_for=30.0) for name in "abd"
+    ]
+    came = WorkerView("tcp://e:1", done=6, erased=1, late=0.2, pace=1.0, had_shares_for=4.0)
+    assert behind([*others, came]) == []
+    stays_behind = WorkerView("tcp://e:1", done=6, erased=1, late=0.2, had_shares_for=29.0)
+    assert behind([*others, stays_behind]) == [stays_behind]
+
+
+def test_the_time_of_a_worker_counts_from_its_first_share() -> None:
+    statistics = RunStatistics()
+    for block, worker, start in ((0, "a", 5.0), (1, "b", 9.0), (2, "a", 10.0)):
+        statistics.add_share(ShareRecord(0, block, 0, "share", worker, start, start + 1, "done"))
+    assert {w: facts.since for w, facts in statistics.workers.items()} == {"a": 5.0, "b": 9.0}
 
 
 def test_html_in_names_is_shown_as_it_is() -> None:

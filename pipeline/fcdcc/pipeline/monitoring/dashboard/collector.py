@@ -223,6 +223,7 @@ class RunCollector:
         """Return what is known of each worker that is there, or was in a run."""
         facts = {} if known is None else known.statistics.workers
         left = {} if known is None else known.left
+        end = max((found.seen for found in facts.values()), default=0.0)
         views = []
         for address, worker in self.state.workers.by_address.items():
             oldest = min(worker.ghosts.values(), default=now)
@@ -239,6 +240,7 @@ class RunCollector:
                     ghosts=len(worker.ghosts),
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),
+                    had_shares_for=_had_shares_for(facts.get(address), end),
                     **of_shares,
                 )
             )
@@ -285,6 +287,11 @@ def _places(ghosts: Mapping[Any, float], run: str) -> Iterator[tuple[int, int, i
         known = parse_key(key)
         if known is not None and known.run == run:
             yield known.layer, known.block, known.position
+
+
+def _had_shares_for(facts: WorkerFacts | None, end: float) -> float:
+    """Return the seconds from a worker's first share to the end of what is known of its run."""
+    return 0.0 if facts is None or not facts.since else max(0.0, end - facts.since)
 
 
 def _of_shares(facts: WorkerFacts | None) -> dict[str, Any]:

@@ -47,6 +47,13 @@ MAX_LAYERS = 60
 BEHINDHAND_PACE = 1.2
 """From this pace on, a worker's square on the map has the colour of a slower one."""
 
+PARITY_STARTS = {
+    "standby": "parity starts when a share is late",
+    "eager": "parity starts at once",
+    "off": "no parity",
+}
+"""What ``--redundancy`` means."""
+
 _STATES = {
     "running": "is running",
     "complete": "is complete",
@@ -111,7 +118,7 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
     if run["n"] and run["delta"]:
         yield f"{run['n']} shares per layer, any {run['delta']} suffice"
     if run["redundancy"]:
-        yield run["redundancy"]
+        yield PARITY_STARTS.get(run["redundancy"], run["redundancy"])
 
 
 def _mood(shown: Mapping[str, Any]) -> str:

@@ -57,8 +57,9 @@ class WorkerFacts:
         Lateness of its erased shares in seconds: the sum, and the largest.
     overdue
         Its erased shares whose lateness exceeds the typical duration of shares of their layer.
-    seen
-        The time of its last record, in seconds since the epoch.
+    since, seen
+        When its first share began, 0 before, and the time of its last record, in seconds since the
+        epoch.
     gone
         How it left: ``removed``, ``lost`` or ``retired``; '' while it is there.
     pace
@@ -72,6 +73,7 @@ class WorkerFacts:
     late: float = 0.0
     worst: float = 0.0
     overdue: int = 0
+    since: float = 0.0
     seen: float = 0.0
     gone: str = ""
     pace: float | None = None
@@ -189,6 +191,7 @@ class RunStatistics:
     def add_share(self, record: ShareRecord) -> None:
         """Add a share's record."""
         worker, layer = self._worker(record.worker), self._layer(record.layer)
+        worker.since = min(worker.since, record.start) if worker.since else record.start
         worker.seen = max(worker.seen, record.stop)
         if record.state == "done":
             self._end_earlier(record)

@@ -249,14 +249,30 @@ class RunRecorder:
         self.write()
 
     def give_up(self, error: BaseException) -> None:
-        """Write why the run ended early, without the scheduler: it may be gone."""
+        """Write why the run ended early; the scheduler is told if it is there, without waiting."""
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         self.journal.state = "interrupted" if stopped else "failed"
         self.journal.error = "" if stopped else full_line(error)
         if self.journal.status:
             self.journal.status["state"] = self.journal.state
+            self._tell_state()
         with suppress(OutputGoneError):
             self.write()
+
+    def _tell_state(self) -> None:
+        """Send the scheduler the last status, for its page, and do not wait for an answer."""
+        last = {**self._constant, **self.journal.status, "blocks_in_flight": 0}
+        status = {name: finite(value) for name, value in last.items()}
+        seen, run = dict(self._last.seen), self.journal.run
+
+        async def call() -> None:
+            with suppress(Exception):  # it may be gone
+                request = getattr(self._client.scheduler, EXCHANGE)
+                await request(run=run, status=status, seen=seen, summary=False)
+
+        loop = self._client.loop
+        if loop is not None:
+            loop.add_callback(call)
 
     def write(self) -> None:
         """Write the journal as it is.

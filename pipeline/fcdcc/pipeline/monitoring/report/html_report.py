@@ -141,11 +141,13 @@ class TimelineChart:
 class Latency:
     """Cumulative counts of groups by their seconds.
 
-    ``curves`` are pairs of a CSS class and an SVG path; ``marks`` are the labels of the axis.
+    ``curves`` are pairs of a CSS class and an SVG path, ``key`` pairs of a CSS class and what it
+    stands for; ``marks`` are the labels of the axis.
     """
 
     groups: int
     curves: tuple[tuple[str, str], ...]
+    key: tuple[tuple[str, str], ...]
     marks: tuple[AxisMark, ...]
 
 
@@ -198,7 +200,7 @@ def _tiles(run: RecordedRun) -> Iterator[tuple[str, str]]:
         if number(name):
             yield from _tile_of_count(number(name), what, how)
     yield percent(number("extra_work")), "extra work"
-    if number("max_condition_number"):
+    if number("decodes"):
         yield rounded(number("max_condition_number")), "largest condition number"
     if run.saved >= MIN_SAVED_SECONDS:
         yield duration(run.saved), "waiting saved, at least"
@@ -375,12 +377,15 @@ def _latency(run: RecordedRun) -> Latency | None:
     end = max(*slowest, MIN_GROUP_SECONDS)
     start = min(max(min(seconds), end / MAX_SECONDS_RATIO), end / 2)
     place = _logarithmic(start, end)
+    curves = [("group", staircase([place(value) for value in seconds]))]
+    key = [("k-good", "groups that were completed within this time")]
+    if slowest != seconds:
+        curves.insert(0, ("slowest", staircase([place(value) for value in slowest])))
+        key.append(("k-slowest", "if they had waited for their slowest shares, at least"))
     return Latency(
         len(groups),
-        (
-            ("slowest", staircase([place(value) for value in slowest])),
-            ("group", staircase([place(value) for value in seconds])),
-        ),
+        tuple(curves),
+        tuple(key),
         tuple(AxisMark(place(value), duration(value)) for value in round_values(start, end)),
     )
 

@@ -34,6 +34,8 @@ def _run(run: RecordedRun) -> dict[str, Any]:
         "began": run.begin,
         "state": run.state,
         "error": run.error,
+        "blocks_done": run.number("blocks_done"),
+        "images_done": run.number("images_done"),
         "seconds": run.seconds,
         "images_per_second": run.images_per_second,
         "waiting_saved": run.saved,

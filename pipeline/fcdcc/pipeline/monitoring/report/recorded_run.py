@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import quantiles
@@ -70,9 +70,13 @@ class RecordedRun:
     ----------
     members
         Its journal, as :class:`..record.journal.RunJournal` writes it.
+    completed_later
+        Blocks that it completed after it last wrote its journal: a run that is interrupted or cut
+        off does not see all of them end.
     """
 
     members: Mapping[str, Any]
+    completed_later: int = 0
 
     @property
     def run(self) -> str:
@@ -166,15 +170,39 @@ class RecordedRun:
         for known in (self.members["summary"], self.status, self.facts.get("counters", {})):
             value = known.get(name)
             if isinstance(value, int | float):
-                return value
+                return value + self._later(name)
             if isinstance(value, list):
                 return len(value)
         return None
 
+    def _later(self, name: str) -> int:
+        """Return by how much a number is larger than the journal says."""
+        if name == "blocks_done":
+            return self.completed_later
+        if name == "images_done" and self.about.get("band") is None:
+            return self.completed_later * int(self.about["batch"])
+        return 0
+
+    def with_records(self, done_after: int) -> RecordedRun:
+        """Return the run with the blocks that it completed after it last wrote its journal.
+
+        Parameters
+        ----------
+        done_after
+            Blocks of the output that were done when the run was over, by their records.
+        """
+        if self.members["summary"] or self.state == "running":
+            return self
+        told = sum(int(self.status.get(name, 0)) for name in ("blocks_done", "blocks_skipped"))
+        return replace(self, completed_later=max(0, done_after - told))
+
     @property
     def seconds(self) -> float:
         """How long it took with sending the model to the workers, as far as is known."""
-        return float(self.number("seconds") or 0.0)
+        seconds = float(self.number("seconds") or 0.0)
+        if self.completed_later:  # what it counted last was before its end
+            return max(seconds, float(self.members["updated"]) - self.begin)
+        return seconds
 
     @property
     def work_seconds(self) -> float | None:
@@ -357,10 +385,11 @@ def read_report(output: str) -> OutputReport:
         for members in read_journals(output)
         if isinstance(members.get("schema"), int) and members["schema"] == SCHEMA
     ]
+    latest_first = sorted(filter(_is_dated, runs), key=lambda run: -run.begin)
     return OutputReport(
         shown(normalise(output)),
         status,
-        tuple(sorted(filter(_is_dated, runs), key=lambda run: -run.begin)),
+        tuple(_with_records(latest_first, status.blocks_done)),
         "" if stored is None else str(stored.plan),
         "" if stored is None else stored.created,
     )
@@ -387,6 +416,19 @@ def _can_show(show: Callable[[OutputReport], object], report: OutputReport) -> b
     except UNFIT_JOURNAL_ERRORS:
         return False
     return True
+
+
+def _with_records(latest_first: Sequence[RecordedRun], done: int) -> Iterator[RecordedRun]:
+    """Yield runs with the blocks that they completed after they last wrote their journals.
+
+    ``done`` are the blocks of the output that are done now.
+    """
+    for run in latest_first:
+        try:
+            yield run.with_records(done)
+            done = int(run.status.get("blocks_skipped", 0))
+        except UNFIT_JOURNAL_ERRORS:  # it is left out where it is shown
+            yield run
 
 
 def _is_dated(run: RecordedRun) -> bool:

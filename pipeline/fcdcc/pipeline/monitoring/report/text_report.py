@@ -75,7 +75,11 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     if run.error:
         yield f"It ended with an error: {run.error}."
     if run.state in ("interrupted", "cut off"):
-        yield f"It was {run.state}; the same command continues it."
+        done = sum(int(run.number(name) or 0) for name in ("blocks_done", "blocks_skipped"))
+        blocks = counted(int(run.number("blocks_total") or 0), "block")
+        were = "was" if done == 1 else "were"
+        there = f"{done:,} of {blocks} {were} done"
+        yield f"It was {run.state} when {there}; the same command continues it."
     if (run.times_planned or 0.0) > MAX_PLANNED_RATIO:
         yield _why_longer(run)
     if not run.number("groups"):
@@ -130,7 +134,7 @@ def _why_longer(run: RecordedRun) -> str:
     if run.about.get("speeds") == "default":
         reasons.append("the plan took default speeds, and --calibrate measures them")
     if lost := int(run.number("workers_lost") or 0):
-        reasons.append(counted(lost, "worker was lost", "workers were lost"))
+        reasons.append("a worker was lost" if lost == 1 else "workers were lost")
     views = worker_views(run)
     slow = {worker.address for worker in views if worker.is_slow}
     slow |= {worker.address for worker in behind(views)}
@@ -145,12 +149,14 @@ def _why_longer(run: RecordedRun) -> str:
 def worker_views(run: RecordedRun) -> list[WorkerView]:
     """Return what is known of each worker of a run, the slowest first."""
     names = ("address", "done", "erased", "lost", "late", "worst", "pace")
+    end = max((float(row.get("seen", 0.0)) for row in run.workers), default=0.0)
     return [
         WorkerView(
             **{name: row[name] for name in names},
             overdue=row.get("overdue", 0),
             gone=str(row["gone"] or ""),
             gone_for=-1.0,
+            had_shares_for=max(0.0, end - row["since"]) if row.get("since") else 0.0,
         )
         for row in run.workers
     ]

@@ -1,10 +1,10 @@
-"""Takes the pictures of pages in ``docs/figures``: ``python tools/take_pictures.py``.
+"""Takes the pictures of pages in ``docs/figures``: ``python benchmarks/pictures.py``.
 
 It runs a small residual network on a cluster of six worker processes, stops two of them in the
-middle, and takes pictures of the page ``/fcdcc`` meanwhile and of the report afterwards, 1280 and 390
-pixels wide. ``--all FOLDER`` writes no figures but pictures of every page to a folder, to be looked
-at: the page and the report healthy, with stopped workers, interrupted and with failed blocks, and the
-plan, 1280, 800 and 390 pixels wide. It needs Chromium, and takes a minute or two.
+middle, and takes pictures of the page ``/fcdcc`` meanwhile and of the report afterwards, 1280 and
+390 pixels wide. ``--all FOLDER`` writes no figures but pictures of every page to a folder, to be
+looked at, 1280, 800 and 390 pixels wide: the page and the report healthy, with stopped workers,
+interrupted and with failed blocks, and the plan. It needs Chromium, and takes some minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -32,13 +33,12 @@ import zarr
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from distributed import LocalCluster  # noqa
-from support.browser import Page, browser  # noqa: E402 - found by the line above
+from distributed import LocalCluster  # noqa: E402 - sorted among the next
 from torch import nn  # noqa: E402 - as above
 
 from fcdcc.pipeline import JobConfig, run  # noqa: E402 - as above
-from fcdcc.pipeline.cli import main as command  # noqa: E402 - as above
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress  # noqa: E402 - as above
+from support.browser import Page, browser  # noqa: E402 - found by the line above
 
 FIGURES = ROOT / "docs" / "figures"
 WIDTHS = (1280, 800, 390)
@@ -58,6 +58,7 @@ class Residual(nn.Module):
         self.classify = nn.Linear(64, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return scores of ten classes."""
         x = torch.relu(self.stem(x))
         for left, right in zip(self.left, self.right, strict=True):
             x = torch.relu(right(torch.relu(left(x))) + x)
@@ -78,7 +79,7 @@ class Watcher(Quiet):
 
 
 def make_files(folder: Path, images: int) -> None:
-    """Write the network and random images; one image of ``damaged.zarr`` is NaN."""
+    """Write the network and random images; two chunks of ``damaged.zarr`` are cut off."""
     torch.manual_seed(0)
     batch = {0: torch.export.Dim("batch")}
     sample = (torch.zeros(2, *SHAPE),)
@@ -86,12 +87,11 @@ def make_files(folder: Path, images: int) -> None:
     torch.export.save(program, folder / "residual.pt2")
     pixels = np.random.default_rng(0).integers(0, 256, (images, *SHAPE), dtype=np.uint8)
     names = list("ncyx")
-    group = zarr.create_group(folder / "images.zarr")
-    group.create_array("image", data=pixels, chunks=(BATCH, *SHAPE), dimension_names=names)
-    values = (pixels / 255).astype(np.float32)
-    values[3 * BATCH] = values[7 * BATCH + 2] = np.nan
-    group = zarr.create_group(folder / "damaged.zarr")
-    group.create_array("image", data=values, chunks=(BATCH, *SHAPE), dimension_names=names)
+    for name in ("images", "damaged"):
+        group = zarr.create_group(folder / f"{name}.zarr")
+        group.create_array("image", data=pixels, chunks=(BATCH, *SHAPE), dimension_names=names)
+    for chunk in (3, 7):
+        (folder / "damaged.zarr" / "image" / "c" / f"{chunk}" / "0/0/0").write_bytes(b"cut off")
 
 
 def job(
@@ -145,6 +145,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def fcdcc(*arguments: object) -> None:
+    """Run a command."""
+    program = [sys.executable, "-m", "fcdcc.pipeline"]
+    subprocess.run([*program, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+
+
 class Camera:
     """Takes pictures of whole pages, as high as they are."""
 
@@ -156,7 +162,7 @@ class Camera:
         """Open a page and take a picture of it in each width."""
         self._page.open(url)
         for width in self._widths:
-            suffix = "" if width == max(self._widths) else f"-{width}"
+            suffix = "" if width == self._widths[0] else f"-{width}"
             file = self._folder / f"{name}{suffix}.png"
             self._page.picture(width, 400, file)
             height = int(self._page.value("document.documentElement.scrollHeight"))
@@ -167,8 +173,7 @@ class Camera:
     def report(self, name: str, output: Path) -> None:
         """Take pictures of the report of an output."""
         html = output.with_name(f"{name}.html")
-        told = ["report", str(output), "--html", str(html)]
-        command(told, standalone_mode=False)
+        fcdcc("report", output, "--html", html)
         self.take(name, html.as_uri())
 
 
@@ -219,13 +224,13 @@ def other_pages(folder: Path, camera: Camera) -> None:
     for name in ("healthy", "interrupted", "failed"):
         camera.report(f"report-{name}", folder / f"{name}.zarr")
     html = folder / "plan.html"
-    files = [str(folder / "residual.pt2"), str(folder / "images.zarr")]
-    shares = ["--n", "6", "--tolerate", "2"]
-    command(["plan", *files, "--html", str(html), *shares], standalone_mode=False)
+    files = folder / "residual.pt2", folder / "images.zarr"
+    fcdcc("plan", *files, "--html", html, "--n", 6, "--tolerate", 2)
     camera.take("plan", html.as_uri())
 
 
 def main() -> None:
+    """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", metavar="FOLDER", type=Path, help="pictures of every page")
     parser.add_argument("--images", type=int, default=480)
