@@ -57,6 +57,7 @@ from .position_sums import (
     SUMMED_TOGETHER,
     InputSums,
     channels_last_view,
+    contracted,
     position_sums,
     position_weights,
     random_weights,
@@ -415,9 +416,11 @@ class ConvChecksum:
         of_input = self._of_input(x)
         sums_of = partial(position_sums, sums=self.sums) if sums_of is None else sums_of
         made = sums_of(y) if added is None else sums_of(y) - sums_of(added)
-        plain = of_input.sums.is_plain
-        numbers = sums_of(x).flatten(1) if plain else of_input.sums.apply(summable(x))
-        differences = made.flatten(1) @ self._output_coefficients - numbers @ of_input.coefficients
+        if of_input.sums.is_plain:
+            wanted = contracted(sums_of(x).flatten(1), of_input.coefficients)
+        else:
+            wanted = of_input.sums.sums_of(summable(x), of_input.coefficients)
+        differences = made.flatten(1) @ self._output_coefficients - wanted
         return differences if of_input.of_bias is None else differences - of_input.of_bias
 
     def _of_input(self, x: torch.Tensor) -> _OfInput:

@@ -192,11 +192,14 @@ class InputSums(NamedTuple):
             combine,
             is_plain=False,
             is_pointwise=False,
-            summed=sum(space),
+            summed=sum(space) + SUMMED_TOGETHER,
         )
 
     def coefficients(self, filters: torch.Tensor, *, channels_last: bool) -> torch.Tensor:
-        """Return (numbers, sums): what the numbers of :meth:`apply` count for.
+        """Return (runs, numbers of a run, sums): what the numbers of :meth:`apply` count for.
+
+        The numbers of a run are added up in the dtype of the input, if the kernel has more than
+        one element, and all runs in float64.
 
         Parameters
         ----------
@@ -208,7 +211,7 @@ class InputSums(NamedTuple):
         sums, channels, *kernel = filters.shape
         if self.is_pointwise:
             flat = filters.reshape(sums, channels)
-            return torch.diag_embed(flat.T).transpose(0, 1).reshape(sums * channels, sums)
+            return torch.diag_embed(flat.T).transpose(0, 1).reshape(1, sums * channels, sums)
         # (sums, rows, C, other elements of the kernel)
         by_row = filters.reshape(sums, channels, kernel[0], -1)
         made = torch.einsum("skr,scke->srce", self.combine, by_row)
@@ -224,10 +227,24 @@ class InputSums(NamedTuple):
             whole[place] = made[s].reshape(rows, channels, *kernel[1:])
         whole = whole.reshape(sums, rows, channels, -1)
         whole = whole.movedim(2, 3) if channels_last else whole.movedim(2, 1)
-        return whole.reshape(sums, -1).T.contiguous()
+        found = whole.reshape(sums, -1).T
+        run = _length_of_runs(len(found), channels)
+        return found.reshape(-1, run, sums).to(self.first.dtype).contiguous()
+
+    def sums_of(self, x: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        """Return (images, sums) in float64: what the output's sums must be, without bias.
+
+        Parameters
+        ----------
+        x
+            The unpadded input.
+        coefficients
+            Of :meth:`coefficients`, for the memory layout of ``x``.
+        """
+        return contracted(self.apply(x), coefficients)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the numbers for every image, (images, numbers) in float64."""
+        """Return the numbers for every image, (images, numbers)."""
         if self.is_pointwise:
             return _channel_sums(x, self.first).flatten(1)
         images, channels, *space = x.shape
@@ -237,7 +254,7 @@ class InputSums(NamedTuple):
             value = torch.bmm(self.first.expand(images, -1, -1), value)
             for of_axis, size in zip(self.others, space[1:], strict=True):
                 value = torch.matmul(of_axis, value.reshape(*value.shape[:-1], size, -1))
-            return value.reshape(images, -1).to(torch.float64)
+            return value.reshape(images, -1)
         value = x.reshape(images * channels, space[0], -1)
         value = torch.matmul(self.first[0], value)
         for of_axis, size in zip(self.others, space[1:], strict=True):
@@ -246,7 +263,21 @@ class InputSums(NamedTuple):
                 value = torch.matmul(value[..., 0], of_axis.T)[..., None]
             else:
                 value = torch.matmul(of_axis, value)
-        return value.reshape(images, -1).to(torch.float64)
+        return value.reshape(images, -1)
+
+
+def contracted(numbers: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """Return (images, sums) in float64 for (images, numbers) and (runs, length, sums)."""
+    runs, length, _ = coefficients.shape
+    split = numbers.reshape(len(numbers), runs, length).transpose(0, 1)
+    return torch.bmm(split, coefficients).sum(dim=0, dtype=torch.float64)
+
+
+def _length_of_runs(numbers: int, channels: int) -> int:
+    """Return how many numbers are added up at a time: those of some elements of the kernel."""
+    elements = numbers // channels
+    most = max(1, SUMMED_TOGETHER // channels)
+    return channels * max(d for d in range(1, min(elements, most) + 1) if elements % d == 0)
 
 
 class _AxisMap(NamedTuple):
