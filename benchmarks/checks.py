@@ -219,9 +219,10 @@ def flip_in_sum(call: Call, wrong: Tensor, rng: np.random.Generator) -> None:
     wrong[image, filter_, place[0], place[1]] += (flipped - partial)[0]
 
 
-def changes_answer(network: nn.Module, images: Tensor, call: Call, wrong: Tensor) -> bool:
-    """Return whether another output of one convolution changes the network's answer."""
-    right = network(images).argmax(1)
+def changes_answer(
+    network: nn.Module, images: Tensor, right: Tensor, call: Call, wrong: Tensor
+) -> bool:
+    """Return whether another output of one convolution changes the network's answers."""
     hook = call.module.register_forward_hook(lambda *_: wrong)
     found = network(images)
     hook.remove()
@@ -247,7 +248,7 @@ def inject(
     network = MODELS[name](size)
     begun = time.monotonic()
     images = torch.rand(2, 3, size, size)
-    calls = list(calls_of(network, images))
+    calls, right = list(calls_of(network, images)), network(images).argmax(1)
     for number in range(count):
         for fault in FAULT_KINDS:
             call = calls[int(rng.integers(len(calls)))]
@@ -258,7 +259,7 @@ def inject(
             effect = torch.nan_to_num(error / bounds, nan=math.inf, posinf=math.inf).max()
             changes = None
             if number < answers:
-                changes = changes_answer(network, images, call, wrong)
+                changes = changes_answer(network, images, right, call, wrong)
             yield Found(name, fault, call.kind, float(effect), not is_right, changes)
         if time.monotonic() - begun > seconds:
             return

@@ -43,16 +43,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch.nn import functional
 
+from .checksum_costs import (
+    CHECKSUM_KINDS,
+    SUMS,
+    ChecksumCost,
+    ChecksumKind,
+    cheapest_checksum,
+    checksum_cost,
+)
 from .errors import GeometryError, TensorError
-from .geometry import ConvGeometry, pad_space
+from .geometry import pad_space
 from .position_sums import (
     SUMMED_TOGETHER,
     InputSums,
@@ -75,15 +82,8 @@ __all__ = [
     "checksum_cost",
 ]
 
-ChecksumKind = Literal["filters", "images", "both", "positions"]
-
 SumsOf: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Returns the position sums of a value."""
-
-CHECKSUM_KINDS: tuple[ChecksumKind, ...] = get_args(ChecksumKind)
-
-SUMS = 2
-"""Sums with independent weights."""
 
 ROUNDING_FACTOR = 16.0
 """Bound on rounding errors in units of their usual size. Layers of random numbers reach a hundredth
@@ -97,71 +97,6 @@ in units of ROUNDING_FACTOR this is a good deal less than √R divided by this n
 
 _LARGEST = 1e30
 """Sums that may be larger than this could overflow in float32, and are not checked."""
-
-
-@dataclass(frozen=True)
-class ChecksumCost:
-    """What one check of a layer costs for a batch.
-
-    Parameters
-    ----------
-    multiply_adds
-        Of both sides.
-    elements
-        Elements of input, filters and output that are read.
-    """
-
-    multiply_adds: int
-    elements: int
-
-    def relative_to(self, geometry: ConvGeometry, batch: int) -> float:
-        """Return the multiply-adds as a fraction of those of the layer."""
-        return self.multiply_adds / (geometry.multiply_adds * batch)
-
-
-def checksum_cost(
-    kind: ChecksumKind, geometry: ConvGeometry, batch: int, sums: int = SUMS
-) -> ChecksumCost:
-    """Return what a checksum of one layer costs for a batch of images.
-
-    The sums of the filters are left out: they are computed once.
-    """
-    outputs = math.prod(geometry.output_spatial)
-    inputs = math.prod(geometry.spatial)
-    kernel = math.prod(geometry.kernel)
-    entering = batch * geometry.in_channels * inputs
-    leaving = batch * geometry.out_channels * outputs
-    checksum_filter = geometry.in_channels * kernel * outputs
-    if kind == "filters":
-        work = sums * (leaving + batch * checksum_filter)
-        return ChecksumCost(work, entering + leaving)
-    if kind == "images":
-        work = sums * (entering + leaving + geometry.multiply_adds)
-        return ChecksumCost(work, entering + leaving + math.prod(geometry.weight_shape))
-    if kind == "both":
-        return ChecksumCost(sums * (entering + leaving + checksum_filter), entering + leaving)
-    # The first axis is summed first: a cosine and a sine for each remainder of the stride give the
-    # sums for all elements of the kernel. Then there is one value for each sum and element.
-    size, columns = geometry.spatial[0], geometry.kernel[0]
-    left = geometry.in_channels * inputs
-    work = left * min(2 * geometry.stride[0], sums * columns)
-    left = left // size * sums * columns
-    for size, columns in zip(geometry.spatial[1:], geometry.kernel[1:], strict=True):
-        work += left * columns
-        left = left // size * columns
-    return ChecksumCost(batch * (work + left) + sums * leaving, 2 * entering + leaving)
-
-
-def cheapest_checksum(geometry: ConvGeometry, batch: int, sums: int = SUMS) -> ChecksumKind:
-    """Return the kind with the fewest multiply-adds, of equals the first.
-
-    Examples
-    --------
-    >>> layer = ConvGeometry.of((8, 64, 56, 56), (64, 64, 3, 3), padding=1)
-    >>> cheapest_checksum(layer, 8)
-    'positions'
-    """
-    return min(CHECKSUM_KINDS, key=lambda k: checksum_cost(k, geometry, batch, sums).multiply_adds)
 
 
 class Residues(NamedTuple):
@@ -253,7 +188,7 @@ class ConvChecksum:
         self._overlap = math.prod(overlaps)
         self._output_coefficients = torch.diag_embed(self._filter_weights.T).transpose(0, 1)
         self._output_coefficients = self._output_coefficients.reshape(-1, sums)
-        self._of_inputs: dict[tuple[tuple[int, ...], torch.dtype, bool], _OfInput] = {}
+        self._of_inputs: dict[Hashable, _OfInput] = {}
 
     def with_padding(
         self, padding: Sequence[tuple[int, int]], *, has_bias: bool = True
@@ -375,10 +310,20 @@ class ConvChecksum:
         added: torch.Tensor | None = None,
         sums_of: SumsOf | None = None,
     ) -> bool:
-        """Return whether :meth:`check` of the kind ``positions`` finds nothing wrong.
+        """Return whether :meth:`wrong` finds nothing; the parameters are the same."""
+        return self.wrong(x, y, added, sums_of) is None
+
+    def wrong(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        added: torch.Tensor | None = None,
+        sums_of: SumsOf | None = None,
+    ) -> Residues | None:
+        """Return what :meth:`check` of the kind ``positions`` finds; None if nothing is wrong.
 
         It is faster for outputs that are right: a part of the input is enough to show that the
-        differences are small, and :meth:`check` decides only where it is not.
+        differences are small, and the whole input is read only where it is not.
 
         Parameters
         ----------
@@ -386,18 +331,20 @@ class ConvChecksum:
             As for :meth:`check`.
         sums_of
             Returns :func:`~.position_sums.position_sums` of one of these values, for example from
-            an earlier check, and of the value as it is used now.
+            an earlier check. It may know those of ``y`` from before ``y`` was changed.
         """
         self._check_form(x, y, added)
         if not x.numel() or not y.numel():
-            return True
+            return None
         differences = self._differences(x, y, added, sums_of)
         part = summable(_part_of_each(x))
         norms = torch.linalg.vector_norm(part, dim=1).to(torch.float64)
-        scale, least = self._bound_from_norm(x, y)
-        if bool((differences.abs() <= (norms * scale + least)[:, None]).all()):
-            return True
-        return Residues(differences, self._position_bounds(x, y, added)[:, None]).is_right
+        of_input = self._of_input(x, y)
+        least = norms * of_input.scale + of_input.least
+        if bool((differences.abs() <= least[:, None]).all()):
+            return None
+        found = Residues(differences, self._position_bounds(x, y, added)[:, None])
+        return None if found.is_right else found
 
     def _check_positions(
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
@@ -413,7 +360,7 @@ class ConvChecksum:
         sums_of: SumsOf | None,
     ) -> torch.Tensor:
         """Return (images, sums) float64: sums of the output less those that they must be."""
-        of_input = self._of_input(x)
+        of_input = self._of_input(x, y)
         sums_of = partial(position_sums, sums=self.sums) if sums_of is None else sums_of
         made = sums_of(y) if added is None else sums_of(y) - sums_of(added)
         if of_input.sums.is_plain:
@@ -423,63 +370,60 @@ class ConvChecksum:
         differences = made.flatten(1) @ self._output_coefficients - wanted
         return differences if of_input.of_bias is None else differences - of_input.of_bias
 
-    def _of_input(self, x: torch.Tensor) -> _OfInput:
+    def _of_input(self, x: torch.Tensor, y: torch.Tensor) -> _OfInput:
         """Return how the sums of an output follow from an input of this size, made once."""
-        space, dtype = tuple(x.shape[2:]), summable(x[:0]).dtype
-        is_last = channels_last_view(x) is not None
-        found = self._of_inputs.get((space, dtype, is_last))
+        key = (x.shape[2:], x.dtype, y.dtype, channels_last_view(x) is not None)
+        found = self._of_inputs.get(key)
         if found is None:
             if len(self._of_inputs) >= _MAX_SIZES:
                 self._of_inputs.clear()
             with torch.inference_mode(mode=False):  # kept, and used in other modes, too
-                found = self._make_of_input(space, dtype, is_last)
-            self._of_inputs[space, dtype, is_last] = found
+                found = self._of_inputs[key] = self._make_of_input(x, y)
         return found
 
-    def _make_of_input(self, space: tuple[int, ...], dtype: torch.dtype, is_last: bool) -> _OfInput:
-        out = self._output_space(space)
-        before = tuple(before for before, _ in self.padding)
+    def _make_of_input(self, x: torch.Tensor, y: torch.Tensor) -> _OfInput:
+        space = tuple(x.shape[2:])
+        out, before = self._output_space(space), tuple(before for before, _ in self.padding)
         sums = InputSums.of(
-            space, out, self.kernel, self.stride, self.dilation, before, self.sums, dtype
-        )
+            space, out, self.kernel, self.stride, self.dilation, before, self.sums,
+            summable(x[:0]).dtype,
+        )  # fmt: skip
         of_bias = None
         if self._bias_sums is not None:
             of_bias = self._bias_sums * position_weights(out, self.sums).sum(dim=1)
+        is_last = channels_last_view(x) is not None
         coefficients = sums.coefficients(self._checksum_filters, channels_last=is_last)
-        return _OfInput(sums, coefficients, of_bias)
+        return _OfInput(sums, coefficients, of_bias, *self._bounds(x, y, sums.summed))
 
-    def _bound_from_norm(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-        """Return a and b, so that the bound is a ‖x‖ + b without what was added."""
+    def _bounds(self, x: torch.Tensor, y: torch.Tensor, summed: int) -> tuple[float, float, float]:
+        """Return a, b and c, so that the bound is a ‖x‖ + b + c ‖added‖."""
         filters, positions = y.shape[1], math.prod(y.shape[2:])
-        unit = _unit(x, y)
+        unit, coarse = _unit(x, y), max(_roundoff(x.dtype), _roundoff(y.dtype))
         of_filters = self._norm * math.sqrt(self._overlap)
         of_bias = (self._bias_norm or 0.0) * math.sqrt(positions)
-        summed = self._of_input(x).sums.summed
         of_products = 1 + math.sqrt(self._reduction) / _SAME_SIGN
         of_products += math.sqrt(summed / self._reduction)
-        of_output = self._part_of_output(x, y)
+        of_output = 1 + math.sqrt(min(SUMMED_TOGETHER, positions) / self._reduction)
+        of_output += coarse / unit if coarse > unit else 0
         # Numbers that are too small for the dtype become zero.
         least = ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
-        scale = ROUNDING_FACTOR * unit * of_filters * (of_products + of_output)
-        return scale, ROUNDING_FACTOR * unit * of_bias * of_output + least
-
-    def _part_of_output(self, x: torch.Tensor, y: torch.Tensor) -> float:
-        """Return the factor of the size of the output in the bound, in units of its roundoff."""
-        unit, coarse = _unit(x, y), max(_roundoff(x.dtype), _roundoff(y.dtype))
-        summed = min(SUMMED_TOGETHER, math.prod(y.shape[2:]))
-        return 1 + math.sqrt(summed / self._reduction) + (coarse / unit if coarse > unit else 0)
+        factor = ROUNDING_FACTOR * unit
+        return (
+            factor * of_filters * (of_products + of_output),
+            factor * of_bias * of_output + least,
+            factor * of_output,
+        )
 
     def _position_bounds(
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
     ) -> torch.Tensor:
-        scale, least = self._bound_from_norm(x, y)
-        of_added = ROUNDING_FACTOR * _unit(x, y) * self._part_of_output(x, y)
+        found = self._of_input(x, y)
         largest = self._norm * math.sqrt(self._overlap)
         norms_added = [0.0] * len(x) if added is None else _norms(added)
         bounds = []
         for norm, norm_added in zip(_norms(x), norms_added, strict=True):
             size = largest * norm + norm_added
-            bound = scale * norm + least + of_added * norm_added
+            bound = found.scale * norm + found.least + found.of_added * norm_added
             bounds.append(bound if size < _LARGEST else math.inf)  # NaN is not smaller
         return torch.tensor(bounds, dtype=torch.float64)
 
@@ -556,11 +500,18 @@ class ConvChecksum:
 
 
 class _OfInput(NamedTuple):
-    """How the sums of an output follow from an input of one size."""
+    """How the sums of an output, and their bound, follow from an input of one size.
+
+    The bound is ``scale`` times the norm of the input, ``least``, and ``of_added`` times the norm
+    of what was added.
+    """
 
     sums: InputSums
     coefficients: torch.Tensor
     of_bias: torch.Tensor | None
+    scale: float
+    least: float
+    of_added: float
 
 
 _PART_READ = 8

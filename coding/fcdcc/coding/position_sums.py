@@ -13,6 +13,7 @@ and another reads, is summed once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ __all__ = ["InputSums", "position_sums", "random_weights"]
 SUMMED_TOGETHER = 1024
 """Positions that are added up in the dtype of the value, at most where that is possible; further
 ones are added in float64."""
+
+PIECE_BYTES = 2**20
+"""Bytes of the pieces of a value that are summed, changed and summed again: they fit into a cache
+of one core."""
 
 _ANGLE = 2.399963
 """Radians between the weights of neighbours along the first axis, a golden section of the circle:
@@ -48,6 +53,56 @@ def position_sums(value: torch.Tensor, sums: int) -> torch.Tensor:
     space = tuple(value.shape[2:])
     weights = _by_chunks(space, sums, value.dtype)
     return _channel_sums(value, weights)
+
+
+def sums_around(
+    value: torch.Tensor, change: Callable[[torch.Tensor], object], sums: int, *, after: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the position sums of a value before and after it is changed in place.
+
+    This is done piece by piece, so that a large value is read once from memory.
+
+    Parameters
+    ----------
+    value
+        (images, C, *space), float32 or float64, with channels last in memory.
+    change
+        Changes a contiguous tensor in place, every element by itself.
+    sums
+        Number of sums with independent weights.
+    after
+        Whether the sums after the change are wanted, too; otherwise they are None.
+    """
+    last = channels_last_view(value)
+    if last is None:
+        before = position_sums(value, sums)
+        change(value)
+        return before, position_sums(value, sums) if after else None
+    images, channels = value.shape[:2]
+    weights = _by_chunks(tuple(value.shape[2:]), sums, value.dtype)
+    chunks, _, positions = weights.shape
+    flat = last.reshape(images, chunks, positions, channels)
+    per_image = max(1, flat[0].numel() * value.itemsize)
+    found = value.new_zeros((2 if after else 1, images, sums, channels), dtype=torch.float64)
+    if chunks == 1:
+        run = max(1, PIECE_BYTES // per_image)
+        for start in range(0, images, run):
+            piece = flat[start : start + run, 0]
+            rows = weights.expand(len(piece), -1, -1)
+            found[0, start : start + run] = torch.bmm(rows, piece)
+            change(piece)
+            if after:
+                found[1, start : start + run] = torch.bmm(rows, piece)
+    else:
+        run = max(1, PIECE_BYTES * chunks // per_image)
+        for image in range(images):
+            for start in range(0, chunks, run):
+                piece, rows = flat[image, start : start + run], weights[start : start + run]
+                found[0, image] += torch.bmm(rows, piece).sum(dim=0, dtype=torch.float64)
+                change(piece)
+                if after:
+                    found[1, image] += torch.bmm(rows, piece).sum(dim=0, dtype=torch.float64)
+    return found[0], found[1] if after else None
 
 
 def position_weights(space: tuple[int, ...], sums: int) -> torch.Tensor:
@@ -94,6 +149,11 @@ def summable(value: torch.Tensor) -> torch.Tensor:
 
 def channels_last_view(value: torch.Tensor) -> torch.Tensor | None:
     """Return (images, *space, channels) without a copy, or None if channels are not last."""
+    if value.ndim == 4:  # the usual case, which PyTorch knows
+        is_last = not value.is_contiguous() and value.is_contiguous(
+            memory_format=torch.channels_last
+        )
+        return value.permute(0, 2, 3, 1) if is_last else None
     if value.ndim < 3 or value.is_contiguous():
         return None
     moved = value.movedim(1, -1)

@@ -100,6 +100,28 @@ def test_packed_weights_that_are_damaged_are_found(files: Files) -> None:
             program(given)
 
 
+def test_a_value_that_changes_between_two_layers_is_found(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first layer's output is added to the second's: its sums are from when it was made."""
+    program, given = small_program(files, "fused")
+    first, second = (name for name in program._packed)
+    original = engines.PackedConvolution.__call__
+
+    def damaged(
+        self: engines.PackedConvolution, value: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if residual is not None:
+            residual = one_wrong_element(residual)
+        return original(self, value, residual)
+
+    monkeypatch.setattr(engines.PackedConvolution, "__call__", damaged)
+    assert first in program._summed_again
+    assert second not in program._summed_again
+    with pytest.raises(FailedCheckError, match="second"), torch.inference_mode():
+        program(given)
+
+
 CODED = CodedConv(
     ConvGeometry.of((4, 3, 12, 12), (16, 3, 3, 3), padding=1),
     make_code("systematic", n=6, k_a=2, k_b=8),

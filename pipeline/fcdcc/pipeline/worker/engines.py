@@ -167,6 +167,9 @@ class StageProgram:
                     self._packed[operation.output] = PackedConvolution(
                         stage, self._tensors, activation, packed
                     )
+        self._summed_again = (
+            _summed_values(self.operations, self._tensors) if checks is not None else frozenset()
+        )
         self._keeping_nan: StageProgram | None = None
         if any(op.activation != NO_ACTIVATION for op in self.operations):
             # oneDNN's activations turn NaN into numbers, and PyTorch's keep it.
@@ -269,15 +272,20 @@ class StageProgram:
             if packed is None:
                 return convolve(stage, value, self._tensors)
             return packed(value, residual)
-        named = {name: known[name] for name in operation.inputs}
-        if packed is None:
-            made, fits = convolve(stage, value, self._tensors), True
-        else:
-            fits = residual is None or packed.can_add(residual, value)
-            made = packed(value, residual if fits else None)
-        if operation.activation == NO_ACTIVATION and fits:
-            named[operation.output] = made
+        fits = residual is None or (packed is not None and packed.can_add(residual, value))
         added = residual if fits else None
+        made = convolve(stage, value, self._tensors) if packed is None else packed(value, added)
+        named, output = {name: known[name] for name in operation.inputs}, operation.output
+        change = in_place(operation.activation) if fits else None
+        if change is not None:
+            is_summed_later = output in self._summed_again
+            sums_of = sums.of_changed(
+                named, (output, made), change, is_summed_later=is_summed_later
+            )
+            self._checks.convolution(stage, value, made, added, sums_of)
+            return made
+        if operation.activation == NO_ACTIVATION and fits:
+            named[output] = made
         self._checks.convolution(stage, value, made, added, sums.of(named))
         if residual is not None and not fits:
             made = made + residual
@@ -418,13 +426,19 @@ class PackedConvolution:
 
 
 def activated(value: Tensor, activation: FusedActivation) -> Tensor:
-    """Apply an activation to a value that nothing else reads, in place."""
+    """Return an activation of a value that nothing else reads; the value may be changed."""
     if activation.name == "none":
         return value
-    arguments: tuple[Any, ...] = activation.scalars
     if activation.algorithm:
         return functional.gelu(value, approximate=activation.algorithm)
-    return _IN_PLACE[activation.name](value, *arguments)
+    return _IN_PLACE[activation.name](value, *activation.scalars)
+
+
+def in_place(activation: FusedActivation) -> Callable[[Tensor], Tensor] | None:
+    """Return what applies an activation in place; None for none, and if PyTorch has no such."""
+    if activation.name not in _IN_PLACE:
+        return None
+    return partial(activated, activation=activation)
 
 
 _IN_PLACE: dict[str, Callable[..., Tensor]] = {
@@ -631,6 +645,20 @@ def _activation(operation: ProgramOperation) -> FusedActivation | None:
         if set(step.kwargs) <= {"approximate"} and algorithm in ("none", "tanh"):
             return FusedActivation("gelu", (), str(algorithm))
     return None
+
+
+def _summed_values(
+    operations: Sequence[ProgramOperation], tensors: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Return the values whose position sums are wanted by the checks of what reads them."""
+    found = {op.residual for op in operations if op.residual is not None}
+    for op in operations:
+        stage = op.work
+        if not isinstance(stage, ConvStage) or any(map(any, stage.padding)):
+            continue
+        if {*stage.stride, *tensors[stage.weight].shape[2:]} == {1}:
+            found.add(stage.input)
+    return frozenset(found)
 
 
 def _any_layout(operation: ProgramOperation) -> ProgramOperation:

@@ -11,7 +11,7 @@ computed it, the task fails, and the block is computed again on others
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from fcdcc.coding import CodedConv
 from fcdcc.coding.checksums import SUMS, ConvChecksum, SumsOf
 from fcdcc.coding.nsctc import ConvolutionCheck
-from fcdcc.coding.position_sums import position_sums
+from fcdcc.coding.position_sums import position_sums, sums_around
 
 from ..anyk.worker import report_failed_check, worker_address
 from ..errors import FailedCheckError
@@ -109,7 +109,8 @@ class LayerChecks:
         stage
             The convolution; its padding may differ from the network's.
         x, y
-            Its input, unpadded, and its output, before any activation.
+            Its input, unpadded, and its output, before any activation unless ``sums_of`` knows its
+            sums from before.
         added
             A value of the shape of the output that was added to it.
         sums_of
@@ -243,6 +244,34 @@ class ValueSums:
 
         return sums_of
 
+    def of_changed(
+        self,
+        named: Mapping[str, Tensor],
+        made: tuple[str, Tensor],
+        change: Callable[[Tensor], object],
+        *,
+        is_summed_later: bool,
+    ) -> SumsOf:
+        """Change a value in place and return what gives the sums of others and its own before.
+
+        Parameters
+        ----------
+        named
+            Other values.
+        made
+            The value, and the name that it has after the change.
+        change
+            Changes a tensor in place, every element by itself.
+        is_summed_later
+            Whether its sums after the change will be wanted.
+        """
+        name, value = made
+        before, after = sums_around(value, change, SUMS, after=is_summed_later)
+        if after is not None:
+            self._known[name] = after
+        others = self.of(named)
+        return lambda one: before if one is value else others(one)
+
     def forget(self, name: str) -> None:
         """Drop the sums of a value that is not needed any more."""
         self._known.pop(name, None)
@@ -264,10 +293,10 @@ def _check(
         If it is wrong.
     """
     with torch.inference_mode():
-        if not checksum.is_right(x, y, added, sums_of):
-            worst = checksum.check(x, y, added).worst
+        found = checksum.wrong(x, y, added, sums_of)
+        if found is not None:
             _refuse(
-                f"{shown}: a result is wrong, its checksum differs by {worst:.2g} times what "
+                f"{shown}: a result is wrong, its checksum differs by {found.worst:.2g} times what "
                 "rounding explains"
             )
 

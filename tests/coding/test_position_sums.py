@@ -1,0 +1,48 @@
+"""Sums over positions: in every memory layout, before and after a change, in pieces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fcdcc.coding import position_sums as module
+from fcdcc.coding.position_sums import position_sums, position_weights, sums_around
+
+SHAPES = [(3, 5, 7), (2, 4, 37, 41), (3, 70, 8, 9), (2, 6, 64, 64), (2, 3, 5, 6, 7)]
+
+
+def laid_out(shape: tuple[int, ...], *, channels_last: bool) -> torch.Tensor:
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(7))
+    if channels_last and len(shape) > 2:
+        return value.movedim(1, -1).contiguous().movedim(-1, 1)
+    return value
+
+
+def directly(value: torch.Tensor) -> torch.Tensor:
+    weights = position_weights(tuple(value.shape[2:]), 2)
+    return torch.einsum("bcp,sp->bsc", value.to(torch.float64).flatten(2), weights)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_sums_are_those_of_the_weights(shape: tuple[int, ...], channels_last: bool) -> None:
+    value = laid_out(shape, channels_last=channels_last)
+    torch.testing.assert_close(position_sums(value, 2), directly(value), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("piece", [1, 20_000, 2**30])
+def test_a_value_is_summed_changed_and_summed_again(
+    shape: tuple[int, ...], channels_last: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", piece)
+    value = laid_out(shape, channels_last=channels_last)
+    expected = torch.relu(value)
+    sums, wanted = directly(value), directly(expected)
+    before, after = sums_around(value, torch.relu_, 2, after=True)
+    assert torch.equal(value, expected)
+    assert after is not None
+    torch.testing.assert_close(before, sums, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(after, wanted, rtol=1e-5, atol=1e-3)
+    assert sums_around(value, torch.relu_, 2, after=False)[1] is None
