@@ -141,6 +141,17 @@ def test_channels_first_stay_first() -> None:
     assert opened(narrow, torch.zeros(2, 3, 8, 3)).network.input_shape == (None, 3, 8, 3)
 
 
+def test_a_permutation_says_where_the_channels_are_that_nothing_else_says() -> None:
+    bands = ready(nn.Sequential(nn.Linear(5, 4), nn.Flatten(), nn.Linear(4 * 12 * 16, 2)))
+    assert opened(bands, torch.zeros(2, *SIZE, 5)).network.input_shape == (None, 12, 16, 5)
+    wrapped = ready(Lambda(lambda x, network: network(x.permute(0, 2, 3, 1)), network=bands))
+    found = opened(wrapped, torch.zeros(2, 5, *SIZE)).network
+    assert found.input_shape == (None, 5, *SIZE)
+    images = torch.rand(3, 5, *SIZE)
+    with torch.no_grad():
+        assert_close(run_network(found, images).numpy(), bands(images.permute(0, 2, 3, 1)))
+
+
 @pytest.mark.parametrize("options", [{"scale": "max"}, {"mean": 0.5}, {"std": 0.5}, {"scale": 2.0}])
 def test_bytes_that_the_network_scales_are_not_prepared(options: dict[str, object]) -> None:
     model = opened(ready(Lambda(scaled, **layers())), torch.zeros(2, 3, *SIZE, dtype=torch.uint8))
