@@ -164,10 +164,10 @@ def _plan_gathered(problem: PlanningProblem, candidate: Candidate) -> Iterator[L
     """Yield the plan of every convolution, each gathered on one worker after it."""
     options = problem.options
     partitions = code_partitions(options.code, options.shares, options.delta)
-    for stage, geometry in geometries(problem):
+    for stage, geometry, windows in geometries(problem):
         best = _best_partition(problem, geometry, partitions, candidate.batch)
         spec = _code_of(options, best)
-        yield LayerPlan(stage.index, stage.name, geometry, spec)
+        yield LayerPlan(stage.index, stage.name, geometry, spec, windows=windows)
 
 
 def _code_of(options: PlanOptions, partition: Partition) -> CodeSpec:
@@ -235,17 +235,21 @@ def _plan_in_place(problem: PlanningProblem, candidate: Candidate) -> Iterator[L
     found = analysed(problem.network, problem.image_shape)
     uncoded_work, last = 0.0, problem.network.convolutions[-1:]
     images = candidate.batch * candidate.bands.work_part
-    for stage, geometry in geometries(problem):
+    for stage, geometry, windows in geometries(problem):
         if found.layouts[stage.output].axis is None:
             reason = "its input has no rows to split: run whole"
-            yield LayerPlan(stage.index, stage.name, geometry, None, "rows", reason)
+            yield LayerPlan(
+                stage.index, stage.name, geometry, None, "rows", reason, windows=windows
+            )
             continue
-        uncoded_work += geometry.multiply_adds * images / options.delta
+        uncoded_work += windows * geometry.multiply_adds * images / options.delta
         coded = uncoded_work >= candidate.share_work or stage in last
         uncoded_work = 0.0 if coded else uncoded_work
         reason = "" if coded else PART_OF_NEXT_SHARE
         code = spec if coded else None
-        yield LayerPlan(stage.index, stage.name, geometry, code, "rows", reason, in_place=coded)
+        yield LayerPlan(
+            stage.index, stage.name, geometry, code, "rows", reason, coded, windows=windows
+        )
 
 
 def _code_of_strips(options: PlanOptions) -> CodeSpec:
@@ -268,13 +272,13 @@ def _plan_by_images(problem: PlanningProblem, candidate: Candidate) -> Iterator[
     spec = CodeSpec(options.code, options.shares, PARTS_PER_SHARE * options.delta, 1)
     least = least_image_share_work(options, candidate.share_work)
     uncoded_work, last = 0.0, problem.network.convolutions[-1:]
-    for stage, geometry in geometries(problem):
-        uncoded_work += geometry.multiply_adds * candidate.batch / options.delta
+    for stage, geometry, windows in geometries(problem):
+        uncoded_work += windows * geometry.multiply_adds * candidate.batch / options.delta
         coded = uncoded_work >= least or stage in last
         uncoded_work = 0.0 if coded else uncoded_work
         reason = "" if coded else PART_OF_NEXT_SHARE
         code = spec if coded else None
-        yield LayerPlan(stage.index, stage.name, geometry, code, "images", reason)
+        yield LayerPlan(stage.index, stage.name, geometry, code, "images", reason, windows=windows)
 
 
 def is_computed_late(options: PlanOptions) -> bool:
@@ -292,17 +296,18 @@ def least_image_share_work(options: PlanOptions, share_work: float) -> float:
     return factor * share_work
 
 
-def geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry]]:
-    """Yield every convolution with its shapes for one image."""
+def geometries(problem: PlanningProblem) -> Iterator[tuple[ConvStage, ConvGeometry, int]]:
+    """Yield every convolution with its shapes, and with how many windows of an image it has."""
     return convolution_geometries(problem.network, problem.shapes)
 
 
 def convolution_geometries(
     network: Network, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[tuple[ConvStage, ConvGeometry]]:
-    """Yield every convolution of a network with its geometry.
+) -> Iterator[tuple[ConvStage, ConvGeometry, int]]:
+    """Yield every convolution of a network with its geometry, and how many windows it has.
 
-    ``shapes`` has the shapes of all values, (images, C, *space).
+    ``shapes`` has the shapes of all values for one image, (1, C, *space), or (windows, C, *space)
+    where the network puts windows of the image beside each other.
     """
     for stage in network.convolutions:
         weight = network.tensors[stage.weight]
@@ -318,6 +323,7 @@ def convolution_geometries(
                 dilation=stage.dilation,
                 groups=stage.groups,
             ),
+            shapes[stage.input][0],
         )
 
 
@@ -334,14 +340,17 @@ def check_plan(plan: Plan, network: Network) -> None:
     if plan.network != network.fingerprint:
         raise _altered("it was made for another")
     shapes = network_shapes(network, (1, *plan.image_shape))
-    found = {stage.index: geometry for stage, geometry in convolution_geometries(network, shapes)}
+    found = {
+        stage.index: (geometry, windows)
+        for stage, geometry, windows in convolution_geometries(network, shapes)
+    }
     if [layer.layer for layer in plan.layers] != list(found):
         raise _altered(f"it has the layers {[layer.layer for layer in plan.layers]!r:.80}")
     if plan.tolerate >= plan.n:
         raise _altered(f"it tolerates {plan.tolerate} losses of {plan.n}")
     for layer in plan.layers:
         name = f"layer {layer.layer} ({layer.name:.80})"
-        if layer.geometry != found[layer.layer]:
+        if (layer.geometry, layer.windows) != found[layer.layer]:
             raise _altered(f"{name} has another geometry")
         if layer.split != plan.split:
             raise _altered(f"{name} is split by {layer.split}")
@@ -415,7 +424,7 @@ def _check_codes(layers: Iterable[LayerPlan], dtype: str) -> Iterator[str]:
 
 def _most_rows(problem: PlanningProblem) -> int:
     """Return the rows of the output that has most of them; δ where there is no convolution."""
-    rows = (geometry.output_spatial[0] for _, geometry in geometries(problem))
+    rows = (geometry.output_spatial[0] for _, geometry, _ in geometries(problem))
     return max(rows, default=problem.options.delta)
 
 

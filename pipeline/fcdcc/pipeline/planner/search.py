@@ -276,7 +276,7 @@ def _planned_image_batch(problem: PlanningProblem) -> int:
     the block as a whole is bounded.
     """
     options = problem.options
-    work = sum(geometry.multiply_adds for _, geometry in geometries(problem))
+    work = sum(windows * geometry.multiply_adds for _, geometry, windows in geometries(problem))
     least = least_image_share_work(options, _share_work(problem.speeds))
     if not is_computed_late(options) or not work or not least:
         return _planned_batch(problem)

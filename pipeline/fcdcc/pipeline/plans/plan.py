@@ -106,6 +106,9 @@ class LayerPlan:
     in_place
         Whether the strips of the output stay with the workers that made them. Otherwise they
         are gathered on one worker after the layer.
+    windows
+        Entries of its input along the first axis for each image: more than one where the network
+        puts windows or groups of channels beside the images.
     """
 
     layer: int
@@ -115,6 +118,16 @@ class LayerPlan:
     split: Split = "rows"
     reason: str = ""
     in_place: bool = False
+    windows: Count = 1
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the uncoded layer, for one image."""
+        return self.geometry.multiply_adds * self.windows
+
+    def entries(self, images: int) -> int:
+        """Return how long the first axis of its input is for so many images."""
+        return images * self.windows
 
     @cached_property
     def coded_conv(self) -> CodedConv:
@@ -149,7 +162,7 @@ class LayerPlan:
         """Whether the shares of the next coded layer compute this convolution, too."""
         return self.code is None and self.reason == PART_OF_NEXT_SHARE
 
-    def slices(self, images: int) -> int:
+    def slices(self, entries: int) -> int:
         """Return how many slices a share is computed in: it may stop between two of them.
 
         A slice is copied to its place, which costs little beside a convolution with many
@@ -157,7 +170,7 @@ class LayerPlan:
         """
         if self.code is None:
             return 1
-        work = self.geometry.multiply_adds * images / self.code.code.recovery_threshold
+        work = self.geometry.multiply_adds * entries / self.code.code.recovery_threshold
         is_deep = math.prod(self.geometry.weight_shape[1:]) >= DEEP_SUM
         size = SLICE_MULTIPLY_ADDS if is_deep else SHALLOW_SLICE_MULTIPLY_ADDS
         return max(1, min(MAX_SLICES, round(work / size)))
@@ -281,7 +294,7 @@ class Plan:
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of all convolutions for one image, uncoded."""
-        return sum(layer.geometry.multiply_adds for layer in self.layers)
+        return sum(layer.multiply_adds for layer in self.layers)
 
     # ------------------------------------------------------------------ shares
 

@@ -114,7 +114,7 @@ def worker_of(share: ShareMessage) -> str:
 
 
 def malformed_shares(
-    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], entries: int
 ) -> dict[int, str]:
     """Return the shares that are no arrays of the shape and type of a layer, each with its form.
 
@@ -124,14 +124,14 @@ def malformed_shares(
         Which layer this is.
     shares
         The shares that are done, by position.
-    images
-        Images in the block.
+    entries
+        How long the first axis of the layer's input is for the block.
     """
     coded, found = executable.coded(layer), {}
     dtype = np.dtype(executable.plan.dtype)
     for position, share in shares.items():
         values = share_values(share)
-        wanted = coded.share_shape(position, images)
+        wanted = coded.share_shape(position, entries)
         # A strip may lack its last rows, which are zeros.
         rows = {wanted[2]}
         if coded.split == "rows" and coded.is_plain(position):
@@ -148,7 +148,7 @@ def malformed_shares(
 
 
 def check_form(
-    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], entries: int
 ) -> None:
     """Check that shares are arrays of the shape and type of a layer.
 
@@ -157,11 +157,11 @@ def check_form(
     WrongSharesError
         If one is not.
     """
-    found = malformed_shares(executable, layer, shares, images)
+    found = malformed_shares(executable, layer, shares, entries)
     if found:
         position, form = next(iter(found.items()))
         named = _share_list([(position, worker_of(shares[position]))])
-        wanted = executable.coded(layer).share_shape(position, images)
+        wanted = executable.coded(layer).share_shape(position, entries)
         report_shares("mismatch", [(p, worker_of(shares[p])) for p in found])
         raise WrongSharesError(
             f"layer {layer} ({executable.plan.layer(layer).name}): {named} {form}; expected "
@@ -174,7 +174,7 @@ def compare_shares(
     executable: Executable,
     layer: int,
     shares: Mapping[int, ShareMessage],
-    images: int,
+    entries: int,
     with_bias: Collection[int] = (),
 ) -> Verdict:
     """Check the shares of a layer against each other.
@@ -185,24 +185,24 @@ def compare_shares(
         Which layer this is.
     shares
         The shares that are done, by position.
-    images
-        Images in the block.
+    entries
+        How long the first axis of the layer's input is for the block.
     with_bias
         Positions of shares that contain the bias, and may lack rows that are zero.
     """
     coded, bias = executable.coded(layer), executable.bias(layer)
     sketches: dict[int, Tensor] = {}
-    entries = 0
+    numbers = 0
     for position, share in shares.items():
         values = share_values(share)
         tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
         if bias is not None and position in with_bias:
             tensor = tensor - bias.reshape(-1, *[1] * (tensor.ndim - 2))
-        rows = coded.all_outputs(tensor, position, images)
-        sketches[position], entries = sketch(rows), rows[0].numel()
+        rows = coded.all_outputs(tensor, position, entries)
+        sketches[position], numbers = sketch(rows), rows[0].numel()
     scales = (share.scale for share in shares.values() if isinstance(share, CheckedShare))
     scale = bounded(scales)
-    return check_sketches(coded.code, sketches, scale, executable.reduction(layer), entries)
+    return check_sketches(coded.code, sketches, scale, executable.reduction(layer), numbers)
 
 
 def raise_wrong_shares(

@@ -409,8 +409,8 @@ def _layer(layer: LayerPlan, total: int) -> dict[str, Json]:
         "k_b": None if code is None else code.k_b,
         "split": layer.split,
         "reason": layer.reason,
-        "multiply_adds": geometry.multiply_adds,
-        "part": geometry.multiply_adds / total if total else 0.0,
+        "multiply_adds": layer.multiply_adds,
+        "part": layer.multiply_adds / total if total else 0.0,
     }
 
 

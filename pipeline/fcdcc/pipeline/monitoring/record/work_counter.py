@@ -80,7 +80,7 @@ class WorkCounter:
         plan = self._plan
         if not self._uncoded:
             return 0.0
-        coded = sum(layer.geometry.multiply_adds for layer in plan.layers if layer.code)
+        coded = sum(layer.multiply_adds for layer in plan.layers if layer.code)
         extra = (self._executed - self._uncoded) / self._uncoded
         return round(extra * coded / plan.multiply_adds, 6)
 
@@ -113,7 +113,7 @@ class WorkCounter:
         layer = self._plan.layer(record.layer)
         self._executed += group.executed
         part = self._band_of(record.block)[1]
-        self._uncoded += layer.geometry.multiply_adds * self._images_of(record.block) * part
+        self._uncoded += layer.multiply_adds * self._images_of(record.block) * part
         number = self._condition(record.layer, tuple(sorted(group.done)))
         if number is not None:
             self.max_condition_number = max(number, self.max_condition_number or number)
@@ -121,7 +121,7 @@ class WorkCounter:
                 self.recent_conditions.append(number)
 
     def _share_cost(self, layer: LayerPlan, position: int, images: int) -> int:
-        return share_cost(layer.coded_conv, position, images).multiply_adds
+        return share_cost(layer.coded_conv, position, layer.entries(images)).multiply_adds
 
     def _condition_of(self, layer: int, positions: tuple[int, ...]) -> float | None:
         code = self._plan.layer(layer).coded_conv.code

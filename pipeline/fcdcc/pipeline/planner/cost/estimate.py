@@ -195,10 +195,10 @@ def _layers(
             memory[task.layer] = max(memory[task.layer], cost.bytes + cost.workspace)
     for layer in plan.layers:
         sent, condition = simulated.bytes_sent[layer.layer] / blocks, None
-        work = float(layer.geometry.multiply_adds * plan.batch)
+        work = float(layer.multiply_adds * plan.batch)
         if layer.code is not None:
             work = sum(
-                share_cost(layer.coded_conv, position, plan.batch).multiply_adds
+                share_cost(layer.coded_conv, position, layer.entries(plan.batch)).multiply_adds
                 for position in plan.shares_started(layer)
                 if position not in plan.standby_positions(layer)
             )

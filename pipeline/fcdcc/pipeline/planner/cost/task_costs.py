@@ -292,7 +292,7 @@ class _TaskCosts:
 
     def _coded_share(self, layer: LayerPlan, position: int, images: int) -> TaskCost:
         """Return the cost of a parity share, or of a share of a gathered layer."""
-        cost = share_cost(layer.coded_conv, position, images)
+        cost = share_cost(layer.coded_conv, position, layer.entries(images))
         itemsize = self._profile.itemsize
         made = ValueSize(cost.download * itemsize)
         given = cost.upload * itemsize
@@ -323,11 +323,12 @@ class _TaskCosts:
 
     def _strip_share(self, spec: StripShare) -> TaskCost:
         unit = self._layout.unit(spec.unit)
-        coded = self._plan.layer(unit.number).coded_conv
+        layer = self._plan.layer(unit.number)
+        coded = layer.coded_conv
         rows = len(coded.rows_of(spec.position))
         steps = self._layout.steps(unit, spec.position)
         spent, workspace = self._strip(unit, spec.position, spec.images, steps)
-        shape = coded.share_shape(spec.position, spec.images)
+        shape = coded.share_shape(spec.position, layer.entries(spec.images))
         size = prod((*shape[:2], rows, *shape[3:])) * self._profile.itemsize
         return TaskCost(spent, ValueSize(size, rows), workspace)
 
@@ -397,8 +398,9 @@ class _TaskCosts:
         return TaskCost(spent, self._outputs(outputs, self._images), workspace)
 
     def _encode(self, spec: EncodeInput) -> TaskCost:
-        coded = self._plan.layer(spec.layer).coded_conv
-        cost = share_cost(coded, spec.position, self._images)
+        layer = self._plan.layer(spec.layer)
+        coded = layer.coded_conv
+        cost = share_cost(coded, spec.position, layer.entries(self._images))
         made = ValueSize(cost.upload * self._profile.itemsize)
         is_plain = coded.code.input_run(spec.position) is not None
         touched = made.bytes * (1 if is_plain else coded.code.k_a) + made.bytes

@@ -67,8 +67,9 @@ def check_shares(
     """Check plain shares and parity of a layer against each other; see :func:`check_spare`."""
     executable = find(ref)
     layer = executable.plan.layer(spec.layer)
-    check_form(executable, spec.layer, shares, spec.images)
-    check_spare(executable, spec.layer, shares, spec.images, layer.uncoded)
+    entries = layer.entries(spec.images)
+    check_form(executable, spec.layer, shares, entries)
+    check_spare(executable, spec.layer, shares, entries, layer.uncoded)
     return Finding(spec.layer, layer.name)
 
 
@@ -100,7 +101,7 @@ def check_wanted(is_wanted: Callable[[], bool]) -> None:
 
 
 def recovered(
-    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], own: int, images: int
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], own: int, entries: int
 ) -> Tensor:
     """Return a plain share that is not there from shares that are, without bias.
 
@@ -108,7 +109,7 @@ def recovered(
     """
     coded, bias = executable.coded(layer), executable.bias(layer)
     uncoded = executable.plan.layer(layer).uncoded
-    check_spare(executable, layer, shares, images, uncoded)
+    check_spare(executable, layer, shares, entries, uncoded)
     there = {position: to_tensor(share_values(share)) for position, share in shares.items()}
     some = next(iter(there.values()))
     results = {
@@ -118,14 +119,14 @@ def recovered(
         for position in survivors_used(coded.code, there, some.dtype)
     }
     check_finite(executable, layer, results)
-    return coded.recover(results, own, images)
+    return coded.recover(results, own, entries)
 
 
 def check_spare(
     executable: Executable,
     layer: int,
     shares: Mapping[int, ShareMessage],
-    images: int,
+    entries: int,
     with_bias: Collection[int] = (),
 ) -> None:
     """Check shares against each other if the plan says so and there are more than needed.
@@ -141,7 +142,7 @@ def check_spare(
     ):
         return
     with torch.inference_mode():
-        verdict = compare_shares(executable, layer, shares, images, with_bias)
+        verdict = compare_shares(executable, layer, shares, entries, with_bias)
     if not verdict.consistent:
         raise_wrong_shares(executable, layer, shares, verdict)
 

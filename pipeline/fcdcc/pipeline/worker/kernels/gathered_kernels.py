@@ -75,9 +75,10 @@ def decode(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: Decod
     for checks, because they cost time.
     """
     executable = find(ref)
-    check_form(executable, spec.layer, shares, spec.images)
-    check_spare(executable, spec.layer, shares, spec.images)
-    return _decoded(executable, spec.layer, shares, spec.images)
+    entries = executable.plan.layer(spec.layer).entries(spec.images)
+    check_form(executable, spec.layer, shares, entries)
+    check_spare(executable, spec.layer, shares, entries)
+    return _decoded(executable, spec.layer, shares, entries)
 
 
 def recheck(
@@ -95,13 +96,14 @@ def recheck(
         If they hold values that are not finite because the images led to them.
     """
     executable, layer = find(ref), spec.layer
-    malformed = malformed_shares(executable, layer, shares, spec.images)
+    entries = executable.plan.layer(layer).entries(spec.images)
+    malformed = malformed_shares(executable, layer, shares, entries)
     rest = {position: share for position, share in shares.items() if position not in malformed}
     enough = executable.coded(layer).code.recovery_threshold
     if len(rest) <= enough:
-        check_form(executable, layer, shares, spec.images)
+        check_form(executable, layer, shares, entries)
     with torch.inference_mode():
-        verdict = compare_shares(executable, layer, rest, spec.images)
+        verdict = compare_shares(executable, layer, rest, entries)
     name = executable.plan.layer(layer).name
     if verdict.consistent and not malformed:
         return Finding(layer, name)
@@ -124,11 +126,13 @@ def decode_right(
     """Return the output of a layer, bias added, from the shares that are right."""
     wrong = {position for position, _ in finding.wrong}
     right = {position: share for position, share in shares.items() if position not in wrong}
-    return _decoded(find(ref), spec.layer, right, spec.images)
+    executable = find(ref)
+    entries = executable.plan.layer(spec.layer).entries(spec.images)
+    return _decoded(executable, spec.layer, right, entries)
 
 
 def _decoded(
-    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], images: int
+    executable: Executable, layer: int, shares: Mapping[int, ShareMessage], entries: int
 ) -> Array:
     """Return the output of a layer, bias added, from shares that are right."""
     coded = executable.coded(layer)
@@ -139,5 +143,5 @@ def _decoded(
         chosen = {position: there[position] for position in used}
         if not executable.plan.layer(layer).uncoded >= chosen.keys():
             check_finite(executable, layer, chosen)
-        output = coded.decode(chosen, images)
+        output = coded.decode(chosen, entries)
         return to_array(add_bias(output, executable.bias(layer)))

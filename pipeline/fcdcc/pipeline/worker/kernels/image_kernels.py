@@ -69,11 +69,12 @@ def parity(ref: ExecutableOrRef, spec: ImageParity, *inputs: Array) -> ShareMess
 def run_output(shares: Mapping[int, ShareMessage], ref: ExecutableOrRef, spec: PartOutput) -> Array:
     """Return a layer's output for one run of images: its own share, or decoded from others."""
     executable = find(ref)
-    check_form(executable, spec.layer, shares, spec.images)
+    entries = executable.plan.layer(spec.layer).entries(spec.images)
+    check_form(executable, spec.layer, shares, entries)
     if spec.part in shares:
         return share_values(shares[spec.part])
     with torch.inference_mode():
-        output = recovered(executable, spec.layer, shares, spec.part, spec.images)
+        output = recovered(executable, spec.layer, shares, spec.part, entries)
         return to_array(add_bias(output, executable.bias(spec.layer)))
 
 

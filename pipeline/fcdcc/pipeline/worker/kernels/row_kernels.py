@@ -77,18 +77,19 @@ def share(ref: ExecutableOrRef, spec: StripShare, *arrays: Array) -> ShareMessag
     executable, is_wanted = find(ref), wanted()
     unit, position = executable.rows.unit(spec.unit), spec.position
     layer = executable.plan.layer(unit.number)
+    entries = layer.entries(spec.images)
     with abandonable(), torch.inference_mode():
         rows = layer.coded_conv.rows_of(position)
         if not rows:
-            _, channels, _, *others = layer.coded_conv.share_shape(position, spec.images)
+            _, channels, _, *others = layer.coded_conv.share_shape(position, entries)
             dtype = executable.weight(unit.number).dtype
-            nothing = to_array(torch.empty(spec.images, channels, 0, *others, dtype=dtype))
+            nothing = to_array(torch.empty(entries, channels, 0, *others, dtype=dtype))
             return as_message(executable, unit.number, position, nothing, None)
         before, last = _ending_with_convolution(executable, unit, position)
         values = _taken(executable, unit, position, arrays)
         name = executable.convolution(unit.number).input
         values = _through(executable, before, values, is_wanted, (name,))
-        slices = layer.slices(spec.images)
+        slices = layer.slices(entries)
         result = to_array(_convolve(executable, last, values, slices, is_wanted))
         return as_message(executable, unit.number, position, result, values[name].value)
 
@@ -121,11 +122,12 @@ def strip_output(
 ) -> Array:
     """Return a strip of a layer's output: its own share, or decoded from others."""
     executable, layer = find(ref), spec.layer
-    check_form(executable, layer, shares, spec.images)
+    entries = executable.plan.layer(layer).entries(spec.images)
+    check_form(executable, layer, shares, entries)
     if spec.part in shares:
         return share_values(shares[spec.part])
     with torch.inference_mode():
-        output = recovered(executable, layer, shares, spec.part, spec.images)
+        output = recovered(executable, layer, shares, spec.part, entries)
         rows = executable.coded(layer).rows_of(spec.part)
         return to_array(add_bias(output[:, :, : len(rows)], executable.bias(layer)))
 
