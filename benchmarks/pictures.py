@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 import torch
 import zarr
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -44,6 +45,9 @@ FIGURES = ROOT / "docs" / "figures"
 WIDTHS = (1280, 800, 390)
 SHAPE = (3, 96, 96)
 BATCH = 8
+
+COLOURS = 64
+"""Colours of a picture, which keep its file small."""
 
 
 class Residual(nn.Module):
@@ -167,6 +171,7 @@ class Camera:
             self._page.picture(width, 400, file)
             height = int(self._page.value("document.documentElement.scrollHeight"))
             self._page.picture(width, height, file)
+            Image.open(file).quantize(COLOURS).save(file, optimize=True)
             wider = self._page.overflow()
             print(file, f"{wider} pixels too wide" if wider > 0 else "")
 
