@@ -155,6 +155,18 @@ def test_a_worker_that_has_just_come_is_not_called_slow() -> None:
     assert behind([*others, stays_behind]) == [stays_behind]
 
 
+def test_workers_are_not_called_slow_because_a_run_was_interrupted() -> None:
+    """All shares in flight are given up then, and workers are busy with them for a moment."""
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    for worker in state.workers.by_address.values():
+        worker.ghosts = {("share-simulated", 0, 99, 0): cluster.now - 2.0}
+    for status, said in (("running", "are the slow ones"), ("interrupted", "No worker is slow")):
+        collector.report_status("simulated", {"state": status}, cluster.now)
+        collector.refresh(cluster.now)
+        assert said in snapshot(collector, cluster.now)["sentence"]
+
+
 def test_the_time_of_a_worker_counts_from_its_first_share() -> None:
     statistics = RunStatistics()
     for block, worker, start in ((0, "a", 5.0), (1, "b", 9.0), (2, "a", 10.0)):

@@ -10,7 +10,7 @@ import logging
 import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed.metrics import time
@@ -209,11 +209,13 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
     late = {worker.address for worker in behind(workers)}
     counters = Counters() if known is None else known.counters
     status = {} if known is None else known.status
+    run = _run_row(known, now)
+    given_up = run["state"] in ("interrupted", "failed")  # so are all shares, for a moment
     return {
         "version": __version__,
         "time": now,
-        "sentence": verdict(workers),
-        "run": _run_row(known, now),
+        "sentence": verdict([replace(w, ghosts=0) for w in workers] if given_up else workers),
+        "run": run,
         "counters": asdict(counters),
         "totals": asdict(collector.state.history.totals()),
         "blocks_done_total": collector.blocks_done,
