@@ -46,3 +46,10 @@ def test_a_value_is_summed_changed_and_summed_again(
     torch.testing.assert_close(before, sums, rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(after, wanted, rtol=1e-5, atol=1e-3)
     assert sums_around(value, torch.relu_, 2, after=False)[1] is None
+
+
+@pytest.mark.parametrize("space", [(1,), (1, 1), (1, 9), (2, 2), (7, 7), (56, 56)])
+def test_no_position_is_without_weight_and_none_of_the_sums_is_void(space: tuple[int, ...]) -> None:
+    weights = position_weights(space, 2).abs()
+    assert float(weights.amax(dim=0).min()) > 0.35
+    assert float(weights[:, 0].min()) > 0.3  # the only position of a linear layer

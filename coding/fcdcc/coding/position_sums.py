@@ -33,6 +33,10 @@ _ANGLE = 2.399963
 """Radians between the weights of neighbours along the first axis, a golden section of the circle:
 no two of a thousand neighbours have the same weight."""
 
+_START = 0.7
+"""Radians at the first position, where cosine and sine must both be large: it may be the only one,
+as in linear layers."""
+
 _QUARTER = math.pi / 2
 
 _KEPT_SIZES = 256
@@ -124,8 +128,8 @@ def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
     if axis:
         return random_weights((sums, size), 0, 2 + axis)
     place = torch.arange(size, dtype=torch.float64)
-    turns = [torch.cos(_ANGLE * (1 + s // 2) * place - (s % 2) * _QUARTER) for s in range(sums)]
-    return torch.stack(turns)
+    turns = _START + _ANGLE * torch.outer(torch.arange(sums) // 2 + 1.0, place)
+    return torch.cos(turns - _QUARTER * (torch.arange(sums) % 2)[:, None])
 
 
 def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
