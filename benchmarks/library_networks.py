@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from library_list import LARGE_SIDE, Entry, entries
+from library_list import GAINS, LARGE_SIDE, Entry, entries
 from library_weights import CALIBRATION_IMAGES, draw_weights, smooth_pictures
 from torch import Tensor, nn
 
@@ -71,7 +72,8 @@ def drawn_weights(entry: Entry, seen: list[Any]) -> Iterator[None]:
         shape = entry.shape or live.input_shape
         is_large = shape[-1] > LARGE_SIDE
         pictures = smooth_pictures(shape, CALIBRATION_IMAGES // (1 + is_large), 1)
-        draw_weights(live.module.float(), prepared(pictures, live.preparation), 0)
+        images = prepared(pictures, live.preparation)
+        draw_weights(live.module.float(), images, 0, GAINS.get(entry.name, 1.0))
         seen.append(live)
         return live
 
@@ -106,8 +108,8 @@ def every_layer_coded() -> Iterator[None]:
         yield
 
 
-def command(*words: str) -> None:
-    """Run a command of fcdcc in this process.
+def command(*words: str) -> str:
+    """Run a command of fcdcc in this process; return what it said on standard error.
 
     Raises
     ------
@@ -126,6 +128,7 @@ def command(*words: str) -> None:
         lines = said.getvalue().splitlines()
         errors = [line for line in lines if "rror" in line] or lines[-1:]
         raise RuntimeError(f"fcdcc {words[0]} ended with {code}: {errors[-1] if errors else ''}")
+    return said.getvalue()
 
 
 def transformers_folder(entry: Entry, folder: Path) -> str:
@@ -192,7 +195,9 @@ def check(entry: Entry, folder: Path, scheduler: str, number: int) -> dict[str, 
     from support.erasing import erased_runs
 
     with every_layer_coded(), erased_runs(ERASED_SHARES, number) as groups:
-        command(*words, *few)
+        said = command(*words, *few)
+    if "done twice" in said and "no block was done twice" not in said:
+        raise RuntimeError("fcdcc run did the block again, since its shares were not used")
     ended = time.perf_counter()
     stored = zarr.open_group(made, mode="r")
     result: dict[str, Any] = {
@@ -358,7 +363,7 @@ def page(folder: Path) -> str:
     text = (Path(__file__).parent / "library_networks.md").read_text()
     table = "\n".join(rows)
     missed = "\n".join(
-        f"| {_short(line['name'])} | {verdict(line).replace('|', '/')[:300]} |"
+        f"| {_short(line['name'])} | {_reason(line)} |"
         for line in sorted(refused, key=lambda line: line["name"])
     )
     return (
@@ -368,6 +373,14 @@ def page(folder: Path) -> str:
         .replace("@TABLE@", table)
         .replace("@REFUSED@", missed or "| none | |")
     )
+
+
+def _reason(line: Mapping[str, Any]) -> str:
+    """Return why a network has not passed, without the command and the path of its file."""
+    text = re.sub(r"^fcdcc \w+ ended with \d+: (fcdcc: )?(\S+\.pt2:? )?", "", verdict(line))
+    if "live_error" in line and line["error"] > TOLERANCE:
+        text += f"; the live network is {line['live_error']:.1e} from itself in float64"
+    return text.partition("; expected")[0].replace("|", "/")[:300]
 
 
 def _short(name: str) -> str:

@@ -45,13 +45,15 @@ def smooth_pictures(shape: tuple[int, ...], count: int, seed: int) -> Tensor:
     return (128 + 48 * total).clamp(0, 255).round().byte()
 
 
-def draw_weights(network: nn.Module, images: Tensor, seed: int) -> None:
+def draw_weights(network: nn.Module, images: Tensor, seed: int, gain: float = 1.0) -> None:
     """Give a network weights from a seed, with scales by one pass over prepared images.
 
     Parameters
     ----------
     images
         (count, C, *space), prepared as the network takes them.
+    gain
+        Factor of the weights of batch normalisations.
     """
     dice = torch.Generator().manual_seed(seed)
     handles: list[Any] = []
@@ -69,7 +71,7 @@ def draw_weights(network: nn.Module, images: Tensor, seed: int) -> None:
                 drawn |= {id(tensor) for tensor in own.values()}
             elif isinstance(module, _BATCH_NORMS) and module.running_mean is not None:
                 if module.weight is not None:
-                    module.weight.uniform_(0.6, 1.4, generator=dice)
+                    module.weight.uniform_(0.6 * gain, 1.4 * gain, generator=dice)
                     # Rectifiers that pass half of a centred input make deep networks chaotic.
                     module.bias.normal_(mean=1.0, std=0.3, generator=dice)
                 module.running_mean.normal_(std=0.2, generator=dice)
