@@ -35,6 +35,7 @@ LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   tests/pipeline/graph/test_networks.py tests/pipeline/runtime/test_failures.py \
   tests/pipeline/runtime/test_job.py tests/pipeline/runtime/test_large_images.py \
   tests/pipeline/runtime/test_object_store.py tests/pipeline/runtime/test_reading.py \
+  tests/pipeline/runtime/tiles/test_tiled_runs.py \
   tests/pipeline/worker/test_memory.py tests/pipeline/worker/test_executable_plugin.py \
   tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/pipeline/cli/test_advice.py \
   tests/pipeline/model/test_budget.py tests/pipeline/monitoring/test_output_status.py \

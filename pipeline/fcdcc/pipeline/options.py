@@ -52,6 +52,16 @@ def _as_names(value: object) -> object:
     return tuple(part.strip() for item in values for part in str(item).split(","))
 
 
+def _as_sizes(value: object) -> object:
+    """Return a whole number, or several in a list or in a text with commas, as a tuple."""
+    values = value.split(",") if isinstance(value, str) else value
+    if isinstance(values, int) and not isinstance(values, bool):
+        values = [values]
+    if not isinstance(values, list | tuple) or not values or len(values) > MAX_SPACE:
+        raise ValueError(f"expected a number of pixels, or up to {MAX_SPACE}: one for each axis")
+    return tuple(part.strip() if isinstance(part, str) else part for part in values)
+
+
 def _as_text(value: object) -> object:
     """Return a path as text."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -84,6 +94,7 @@ MAX_BYTES = 2**60
 MAX_BATCH = 2**20
 MAX_IMAGES = 2**53
 MAX_ROWS = 2**31
+MAX_SPACE = 3
 MAX_IN_FLIGHT = 2**16
 MAX_WORKERS = 4096
 MAX_THREADS = 1024
@@ -108,6 +119,10 @@ CodeName = Literal[
 ]
 SCALE_WORDS = ("auto", "none", "max")
 LogFormat = Literal["text", "json"]
+Blend = Literal["hann", "linear", "gaussian", "constant"]
+"""How the weights of a tile's prediction fall off towards its edges. hann: as a raised cosine over
+the overlap; linear: as a straight line over the overlap; gaussian: as a bell over the whole tile;
+constant: not at all."""
 AUTO: Literal["auto"] = "auto"
 """Value of ``n`` and ``tolerate`` that leaves the number to the planner."""
 
@@ -134,6 +149,8 @@ Tolerance = Annotated[
     Discriminator(_kind_of_count),
 ]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_ROWS)], ...], BeforeValidator(_as_sizes)]
+"""Numbers of pixels: one for all spatial axes, or one for each."""
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_names)]
 SCHEDULER_FILE = ".json"
 """How the name of a file ends in which a scheduler says where it is."""
@@ -297,6 +314,23 @@ class PlanOptions(_Options):
         description="rows of a dense prediction per block, for images that are too large to "
         "compute whole  [default: planned]",
     )
+    tile: Sizes | None = Field(
+        None,
+        description="runs a sliding window of so many pixels over each image: one number, or one "
+        "for each spatial axis, separated by commas  [default: the size that the model takes, if "
+        "images are larger; else whole images]",
+    )
+    overlap: Sizes | None = Field(
+        None,
+        description="pixels that neighbouring tiles have in common, at least: one number, or one "
+        "for each axis  [default: an eighth of a tile]",
+    )
+    blend: Blend = Field(
+        "hann",
+        description="how predictions of overlapping tiles are weighted where they are blended. "
+        "hann, linear: they fall off over the overlap; gaussian: from the middle of the tile on; "
+        "constant: they are averaged",
+    )
     calibrate: bool = Field(
         False, description="measure the workers' speed for this plan, and save it for later plans"
     )
@@ -337,6 +371,13 @@ class PlanOptions(_Options):
         description="name of an output of the network that is predicted; may be given several "
         "times  [default: all that have an entry for each image]",
     )
+
+    @field_validator("tile")
+    @classmethod
+    def _tiles_have_pixels(cls, tile: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if tile is not None and min(tile) < 1:
+            raise ValueError("expected 1 pixel or more along each axis")
+        return tile
 
     @model_validator(mode="after")
     def _some_shares_must_remain(self) -> Self:
@@ -419,6 +460,9 @@ class PlanKeywords(TypedDict, total=False):
     memory: int | str | None
     in_flight: int | None
     band: int | None
+    tile: int | str | Sequence[int] | None
+    overlap: int | str | Sequence[int] | None
+    blend: Blend
     calibrate: bool
     input_array: str | Sequence[str] | None
     channels: int | str | Sequence[int | str] | None

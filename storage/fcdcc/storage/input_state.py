@@ -76,7 +76,7 @@ class InputState:
     Parameters
     ----------
     source
-        The images.
+        The images, or their tiles; then it is the images that are looked at.
     listing
         What their store says of its chunks; None if it does not list them.
     contents
@@ -97,13 +97,14 @@ class InputState:
         says_nothing = tells is Tells.NOTHING
         # Where a store far away tells ETags, no pixels need to be fetched.
         is_far = tells is Tells.CONTENTS and not is_local(source.url)
-        self._is_small = is_small(source) and not is_far
+        whole = source.whole
+        self._is_small = is_small(whole) and not is_far
         self.compares_pixels = contents or (self._is_small and says_nothing)
         """Whether all pixels are compared, not only those of chunks that were written again."""
-        self.ids = source.read_ids(0, source.images)
+        self.ids = whole.read_ids(0, whole.images)
         """The ids of all images; None if they have none."""
-        self._pixels = _PixelDigests(source)
-        self._last_chunk = _start_of_last_chunk(source)
+        self._pixels = _PixelDigests(whole)
+        self._last_chunk = _start_of_last_chunk(whole)
 
     def block_input(self, start: int, stop: int, rows: tuple[int, int] | None = None) -> BlockInput:
         """Return what a block of images start … stop − 1, or of some of their rows, is made from.
@@ -112,7 +113,7 @@ class InputState:
         its time does not tell, or if the block needs the last chunk of the array while that is not
         full.
         """
-        region = (start, stop, rows)
+        region = start, stop, rows = self.source.stored_region(start, stop, rows)
         chunks, fresh = b"", False
         if self.listing is not None:
             chunks, fresh = self.listing.digest(region), self.listing.is_fresh(region)
@@ -151,7 +152,7 @@ class InputState:
         unread: list[int] = []
         for block in sorted((*blocks, *grown)):
             start, stop = layout.bounds(block)
-            stop = grown.get(block, stop)
+            start, stop, _ = self.source.stored_region(start, grown.get(block, stop))
             known = recorded.get(block)
             if known is None:
                 unknown.append(block)

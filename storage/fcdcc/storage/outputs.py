@@ -45,7 +45,11 @@ __all__ = [
     "resize_predictions",
     "salvage_predictions",
     "set_aside",
+    "tiles_of",
 ]
+
+TILES = f"{PRIVATE}/tiles"
+"""Folder in an output with the output of its tiles, from which its predictions are put together."""
 
 MAX_DIFFERENCES = 12
 """Values in which two jobs differ that a message names."""
@@ -76,6 +80,11 @@ def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
             "choose another location"
         )
     return run
+
+
+def tiles_of(url: str | os.PathLike[str]) -> str:
+    """Return the location of the output of the tiles of an output, whether it is there or not."""
+    return f"{normalise(url)}/{TILES}"
 
 
 def create_predictions(

@@ -116,6 +116,17 @@ class ImageSource:
         return self.shape[0] if self.limit is None else min(self.limit, self.shape[0])
 
     @property
+    def whole(self) -> ImageSource:
+        """The images as they are stored: itself, or of tiles the images that they are cut from."""
+        return self
+
+    def stored_region(
+        self, start: int, stop: int, rows: tuple[int, int] | None = None
+    ) -> tuple[int, int, tuple[int, int] | None]:
+        """Return what some rows of images start … stop − 1 are, in terms of :attr:`whole`."""
+        return start, stop, rows
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """(c, *space) of one image."""
         return self.shape[1:]
@@ -201,13 +212,17 @@ class ImageSource:
         InputError
             If there are no such images or rows, or they cannot be read.
         """
+        self._check_rows(start, stop, row_start, row_stop)
+        rest = (slice(None),) * (len(self.shape) - 3)
+        return self.read_part(slice(start, stop), (slice(row_start, row_stop), *rest))
+
+    def _check_rows(self, start: int, stop: int, row_start: int, row_stop: int) -> None:
+        """Raise InputError unless there are such images with such rows."""
         if not (0 <= start <= stop <= self.images and 0 <= row_start <= row_stop <= self.shape[2]):
             raise InputError(
                 f"images {start} to {stop}, rows {row_start} to {row_stop} of {self!r}; expected "
                 f"at most {self.images} images and {self.shape[2]} rows"
             )
-        rest = (slice(None),) * (len(self.shape) - 3)
-        return self._read_region(slice(start, stop), (slice(row_start, row_stop), *rest))
 
     def read_sample(self, start: int, images: int, size: int) -> NDArray[np.generic]:
         """Return a part of a few images, decoded: one chunk in their middle.
@@ -241,10 +256,23 @@ class ImageSource:
         most = size // max(1, pixels * self.channels * np.dtype(self.dtype).itemsize)
         in_chunk = self.image_chunk - start % self.image_chunk
         count = max(1, min(images, most, in_chunk, self.images - start))
-        return self._read_region(slice(start, start + count), tuple(space))
+        return self.read_part(slice(start, start + count), tuple(space))
 
-    def _read_region(self, images: slice, space: tuple[slice, ...]) -> NDArray[np.generic]:
-        """Return a part of some images with their chosen channels, (n, c, *space)."""
+    def read_part(self, images: slice, space: tuple[slice, ...]) -> NDArray[np.generic]:
+        """Return a part of some images with their chosen channels, (n, c, *space), decoded.
+
+        Parameters
+        ----------
+        images
+            Which images.
+        space
+            Which pixels, along each spatial axis; only chunks that hold some of them are read.
+
+        Raises
+        ------
+        InputError
+            If they cannot be read.
+        """
         parts = self._channels_by_part.items()
         read = [_read_some(self, number, images, space, own) for number, own in parts]
         joined = read[0] if len(read) == 1 else np.concatenate(read, axis=1)

@@ -22,6 +22,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "inputs",
     ),
     "What is predicted": ("outputs", "head", "threshold"),
+    "Tiles of large images": ("tile", "overlap", "blend"),
     "Redundancy against lost workers": ("n", "tolerate", "redundancy", "verify", "code", "split"),
     "Computation": (
         *("engine", "dtype", "torch_threads", "memory", "band", "in_flight"),
@@ -130,6 +131,8 @@ EXAMPLES: dict[str, Any] = {
     "threshold": 0.5,
     "memory": "4GB",
     "band": 512,
+    "tile": [512, 512],
+    "overlap": 64,
     "in_flight": 4,
     "plan": "plan.json",
     "tls_ca_file": "ca.pem",

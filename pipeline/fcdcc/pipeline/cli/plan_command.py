@@ -54,7 +54,7 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
     preview = preview_job(checked)
     made, beside = preview.plan, start_and_end_seconds(checked)
     known = [] if preview.sample is None else [str(preview.sample)]
-    known += [text for text in (preview.absence, preview.compared) if text]
+    known += [text for text in (preview.tiles, preview.absence, preview.compared) if text]
     images = "; ".join(known) or None
     if STDOUT not in (command.json_file, html_file):
         print_plan(made, images=images, start_and_end_seconds=beside)

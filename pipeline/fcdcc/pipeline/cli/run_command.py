@@ -77,7 +77,9 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
         write_result(json_file, summary.to_json())
     for line in summary_lines(summary):
         _say(line)
-    return ExitCode.BLOCKS_FAILED if summary.blocks_failed else ExitCode.DONE
+    return (
+        ExitCode.BLOCKS_FAILED if summary.blocks_failed or summary.bands_failed else ExitCode.DONE
+    )
 
 
 def _say(line: str) -> None:

@@ -51,10 +51,18 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
                 f"{made} while chunks of the images were not stored; a run that finds these makes "
                 "what needs them again"
             )
+        if found.tiles is not None:
+            total = counted(found.tiles.blocks_total, "block of tiles", "blocks of tiles")
+            click.echo(
+                f"{found.tiles.blocks_done:,} of {total} done, {found.tiles.blocks_failed:,} "
+                "failed; the blocks above are bands of the images, put together from tiles"
+            )
         if running is not None:
             click.echo(printable(_current_run_line(running)))
         for failure in found.failures:
             click.echo(printable(f"block {failure.block} failed: {failure.reason}"))
+        for failure in () if found.tiles is None else found.tiles.failures:
+            click.echo(printable(f"block {failure.block} of tiles failed: {failure.reason}"))
         for name, reason in found.unreadable_records.items():
             click.echo(printable(f"{name}: {reason}"))
     if found.status != "complete":

@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from fcdcc.storage import (
     verify,
 )
 from fcdcc.storage.errors import LockedError
+from fcdcc.storage.outputs import TILES, tiles_of
 
 from ..formatting import counted
 from .summary import BlockFailure
@@ -42,6 +43,24 @@ MAX_SILENT_SECONDS = 60
 
 DAMAGED = "damaged: "
 """How the reason begins for which a block that was done must be computed again."""
+
+
+@dataclass(frozen=True)
+class TileStatus:
+    """Which blocks of tiles are done.
+
+    Parameters
+    ----------
+    blocks_total, blocks_done, blocks_failed
+        Blocks of tiles: all, of which only those are made that bands need; done; failed.
+    failures
+        Those that failed, each with its reason.
+    """
+
+    blocks_total: int
+    blocks_done: int
+    blocks_failed: int
+    failures: tuple[BlockFailure, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,9 @@ class OutputStatus:
         All of these, each with its reason.
     unreadable_records
         Records that are damaged, each with what is wrong; their blocks count as missing.
+    tiles
+        Of an output that is not complete and is put together from tiles: their blocks. Its own
+        blocks are then bands of the images.
     """
 
     status: Literal["complete", "incomplete"]
@@ -76,6 +98,7 @@ class OutputStatus:
     blocks_provisional: int
     failures: tuple[BlockFailure, ...]
     unreadable_records: dict[str, str]
+    tiles: TileStatus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as plain values; ``images_total`` goes with ``blocks_total``."""
@@ -147,7 +170,31 @@ def read_status(output: str) -> OutputStatus:
         blocks_provisional=len(progress.provisional),
         failures=tuple(BlockFailure(*item) for item in sorted(progress.failed.items())),
         unreadable_records=dict(progress.unreadable),
+        tiles=None if progress.complete else _tile_status(output),
     )
+
+
+def _tile_status(output: str) -> TileStatus | None:
+    """Return which blocks of an output's tiles are done; None if it has no tiles."""
+    tiles = _tiles_in(output)
+    if tiles is None:
+        return None
+    progress = tiles.progress()
+    failed = sorted(progress.failed.items())
+    return TileStatus(
+        blocks_total=tiles.layout.blocks,
+        blocks_done=int(progress.done.sum()),
+        blocks_failed=len(failed),
+        failures=tuple(BlockFailure(*item) for item in failed),
+    )
+
+
+def _tiles_in(output: str) -> PredictionStore | None:
+    """Return the output of an output's tiles; None if there is none, or it cannot be read."""
+    try:
+        return open_predictions(tiles_of(output))
+    except OutputError:
+        return None
 
 
 def verify_output(output: str, compare: Compared = "listing") -> Verification:
@@ -196,10 +243,23 @@ def _verify(output: str, compare: Compared, mark: bool) -> Verification:
         compared = _compare_with_input(store, progress, done, compare)
     if mark:
         _mark(store, blocks, found)
+    found += _damage_of_tiles(output, mark)
     return Verification(
         tuple(found), tuple(blocks), mark, foreign,
         compared.outdated, compared.unknown, compared.images_new,
     )  # fmt: skip
+
+
+def _damage_of_tiles(output: str, mark: bool) -> list[Damage]:
+    """Return what is damaged of an output's tiles, as damage of no block, and mark their blocks."""
+    tiles = _tiles_in(output)
+    if tiles is None:
+        return []
+    found = verify(tiles.url)
+    if mark:
+        blocks = [block for block in damaged_blocks(found) if block < tiles.layout.blocks]
+        _mark(tiles, blocks, found)
+    return [replace(damage, path=f"{TILES}/{damage.path}", block=None) for damage in found]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class RunProgress:
         As in the summary, so far.
     slow
         The workers that are slow, in words; '' if none is.
+    unit
+        What an image is called: a tile in a job with tiles.
     """
 
     blocks_total: int
@@ -60,6 +62,7 @@ class RunProgress:
     blocks_in_flight: int = 0
     extra_work: float = 0.0
     slow: str = ""
+    unit: str = "image"
 
     @property
     def images_per_second(self) -> float:
@@ -73,7 +76,7 @@ class RunProgress:
         return left * self.seconds / self.blocks_done if self.blocks_done else None
 
     def __str__(self) -> str:
-        parts = [f"{self.images_per_second:,.0f} images/s"]
+        parts = [f"{self.images_per_second:,.0f} {self.unit}s/s"]
         if self.erasures:
             parts.append(counted(self.erasures, "share") + " not waited for")
         if self.extra_work >= 0.005:

@@ -132,6 +132,12 @@ class Summary:
     waiting_saved
         Seconds of the run in which some group would have waited for a share that was given up, at
         least.
+    tiles_done
+        Tiles that this run computed; None for a job without tiles. Of a job with tiles, blocks are
+        blocks of tiles.
+    bands_total, bands_done, bands_skipped, bands_failed
+        Of a job with tiles: the bands of its images, which are put together from tiles; made by
+        this run; made before it; failed in it. ``redone`` counts bands then.
 
     Examples
     --------
@@ -185,6 +191,11 @@ class Summary:
     blocks_repeated: int = 0
     shares_lost: int = 0
     waiting_saved: float = 0.0
+    tiles_done: int | None = None
+    bands_total: int = 0
+    bands_done: int = 0
+    bands_skipped: int = 0
+    bands_failed: int = 0
 
     def __repr__(self) -> str:
         there = self.blocks_done + self.blocks_skipped
@@ -219,6 +230,12 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     if summary.blocks_provisional:
         yield _absence_line(summary)
     yield _failure_line(summary) if summary.blocks_failed else _success_line(summary)
+    if summary.bands_failed:
+        bands = counted(summary.bands_total, "band of the images", "bands of the images")
+        yield (
+            f"{count(summary.bands_failed)} of {bands} could not be put together from tiles: run "
+            "the same command again"
+        )
     if summary.phases:
         yield _time_line(summary.phases)
     if summary.insured is not None:
@@ -248,7 +265,10 @@ def _success_line(summary: Summary) -> str:
     seconds = f"{taken:.1f} s" if taken < 1 else duration(taken)
     of_work = " of work" if work else ""
     images = f"{counted(summary.images_done, 'image')} in {seconds}{of_work}"
-    done = images if summary.blocks_done else "nothing was left to compute"
+    if summary.tiles_done is not None:
+        images = f"{counted(summary.tiles_done, 'tile')} of {images}"
+    computed = summary.blocks_done or summary.bands_done
+    done = images if computed else "nothing was left to compute"
     blocks = counted(summary.blocks_total, "block")
     return f"{summary.status}: {blocks}{which}; {done}"
 

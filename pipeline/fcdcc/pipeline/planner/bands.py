@@ -98,7 +98,7 @@ def plan_bands(found: NetworkRows, options: PlanOptions, batch: int, workers: in
     # Images are too large if even the smallest block is, one image or one run of a fixed batch.
     fixed = found.network.fixed_batch
     single = 1 if fixed is None else fixed.images
-    whole = peak_bytes(found, _all_rows(found), single, options.dtype)
+    whole = peak_bytes_of_images(found, single, options.dtype)
     room = _room(options, workers)
     limit = (
         MAX_IMAGE_BYTES if options.memory is None or room is None else min(MAX_IMAGE_BYTES, room)
@@ -160,6 +160,11 @@ def reading_note(source: ImageSource, chunks: StoredChunks, plan: Plan) -> str |
         f"{_gib(source.chunk_bytes)} each, and every band unpacks whole chunks: store them in "
         f"chunks of about {plan.band} rows"
     )
+
+
+def peak_bytes_of_images(found: NetworkRows, images: int, dtype: str) -> int:
+    """Return the most bytes that the values of whole images take at once; see peak_bytes."""
+    return peak_bytes(found, _all_rows(found), images, dtype)
 
 
 def peak_bytes(found: NetworkRows, rows: Mapping[str, Rows], batch: int, dtype: str) -> int:

@@ -103,7 +103,7 @@ def plan(model: Model, images: Images, **options: Unpack[PlanKeywords]) -> Plan:
     >>> made.n, made.delta, made.batch
     (6, 4, 8)
     """
-    checked = with_model_channels(with_model_dtype(PlanOptions.of(**options), model), model)
+    checked = _checked(model, options)
     model = model.with_outputs(checked.outputs)
     return _make_plan(model, _lazy(model, images, checked), checked)
 
@@ -159,7 +159,7 @@ def infer(
     >>> predictions[:4].compute(scheduler="synchronous").argmax("class").shape
     (4,)
     """
-    checked = with_model_channels(with_model_dtype(PlanOptions.of(**options), model), model)
+    checked = _checked(model, options)
     model = model.with_outputs(checked.outputs)
     if plan is not None:
         _check_plan(model, plan, options)
@@ -188,6 +188,24 @@ def infer(
     executable = Executable(network, plan, checked.engine)
     stored = StoredOutputs.of(heads, StoredForm("logits"), None)
     return _labelled(_predictions(executable, preparation, first, stored), first, stored, model)
+
+
+def _checked(model: Model, options: PlanKeywords) -> PlanOptions:
+    """Return checked options, completed by what the model file says.
+
+    Raises
+    ------
+    OptionError
+        If they are invalid, or ask for tiles.
+    """
+    checked = PlanOptions.of(**options)
+    for name in ("tile", "overlap", "blend"):
+        if name in checked.model_fields_set:
+            raise OptionError(
+                f"--{name} is for whole jobs, which store their predictions: use fcdcc run, or "
+                "run(JobConfig(...))"
+            )
+    return with_model_channels(with_model_dtype(checked, model), model)
 
 
 def _stored(model: Model, images: Images, options: PlanOptions) -> ImageSource | None:

@@ -51,7 +51,7 @@ class Redone:
 
 def look_at_input(source: ImageSource, config: JobConfig) -> InputState:
     """Return what the images of a job are now; the log says what cannot be known of them."""
-    listing = look_at_chunks(source, config)
+    listing = look_at_chunks(source.whole, config)
     return InputState(source, listing, contents=config.compare == "contents")
 
 

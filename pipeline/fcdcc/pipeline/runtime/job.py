@@ -6,13 +6,15 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 
 import numpy as np
 from dask._task_spec import Task
 from distributed import Client, span
+from numpy.typing import NDArray
 
 from fcdcc.storage import (
     DamageError,
@@ -98,6 +100,7 @@ from .run_counters import RunCounters
 from .run_steps import RunSteps
 from .stall_guard import StallGuard, describe_stall, stall_patience_seconds
 from .stored_outputs import StoredOutputs
+from .tiles.mosaic import Mosaic
 from .worker_watch import WorkerWatch, worker_patience_seconds, worker_states
 
 logger = logging.getLogger(__name__)
@@ -178,8 +181,11 @@ def _run(config: JobConfig, progress: RunSteps, clusters: ExitStack) -> Summary:
     logger.info(
         "%s with %s, for %s of shape %s", config.model,
         counted(len(job.network.convolutions), "convolution"),
-        counted(job.source.images, "image"), job.source.image_shape,
+        counted(job.source.images, "image" if job.mosaic is None else "tile"),
+        job.source.image_shape,
     )  # fmt: skip
+    if job.mosaic is not None:
+        return _run_tiles(job, job.mosaic, progress, clusters)
     planned: _PlannedJob | None = None
     if _stored_run(job) is None:
         planned = _plan_job(job, None, progress, clusters)
@@ -202,9 +208,46 @@ def _run(config: JobConfig, progress: RunSteps, clusters: ExitStack) -> Summary:
             raise
 
 
+def _run_tiles(
+    job: _CheckedJob, mosaic: Mosaic, progress: RunSteps, clusters: ExitStack
+) -> Summary:
+    """Run a job with tiles: compute those that are needed, and put the predictions together."""
+    progress.say(str(job.opened.tiling))
+    with hold(mosaic.config.output):
+        progress.step("looking at the images")
+        mosaic.look(look_at_input, progress.say)
+        stored = None if mosaic.is_new else _stored_run(job)
+        earlier = None
+        if stored is not None:
+            check_continued(stored, job.config, job.fingerprint)
+            earlier = _look_at_earlier_work(job, stored, progress)
+        if not mosaic.pending:
+            mosaic.bring_up_to_date()
+            layout = mosaic.store.layout if earlier is None else earlier.store.layout
+            done = np.ones(layout.blocks, np.bool_)
+            counters = RunCounters(mosaic.fingerprint.digest, layout, done)
+            return mosaic.completed(counters.summary(), None)
+        state = look_at_input(job.source, job.config) if earlier is None else earlier.state
+        try:
+            planned = _plan_job(job, stored, progress, clusters)
+            layout = planned.spec.arrays[0].layout(job.source.images, planned.plan.batch)
+            needed = mosaic.blocks_needed(layout)
+            if earlier is not None:
+                earlier = earlier.only(needed)
+            summary = _run_pending_blocks(planned, earlier, state, progress, needed)
+            tiles = predictions_of(job.config.output, _written_run(job), job.source.images)
+            return mosaic.completed(summary, tiles)
+        except BaseException:
+            clusters.close()  # while the lock is held: tasks of this run may still write blocks
+            raise
+
+
 @dataclass(frozen=True)
 class _CheckedJob:
-    """A job whose model, images and options are checked; nothing is written or started yet."""
+    """A job whose model, images and options are checked; nothing is written or started yet.
+
+    With tiles it is the job of the tiles, and ``mosaic`` what becomes of their predictions.
+    """
 
     config: JobConfig
     opened: OpenedJob
@@ -213,6 +256,7 @@ class _CheckedJob:
     preparation: Preparation
     stored: StoredOutputs
     fingerprint: Fingerprint
+    mosaic: Mosaic | None
 
 
 @dataclass(frozen=True)
@@ -253,6 +297,11 @@ class _EarlierWork:
     redone: Redone
     images_removed: int
 
+    def only(self, blocks: NDArray[np.bool_]) -> _EarlierWork:
+        """Return the same, with nothing left to do of other blocks, (blocks,) bool."""
+        done = self.recorded.done | ~blocks
+        return replace(self, recorded=replace(self.recorded, done=done))
+
     def count(self, counters: RunCounters) -> None:
         """Give the counters of a run what they say of earlier runs."""
         counters.note_absent(self.recorded.provisional)
@@ -278,9 +327,13 @@ def _check_job(config: JobConfig) -> _CheckedJob:
     config, network, source = opened.config, opened.network, opened.source
     preparation = preparation_of(config, source)
     heads = heads_of(opened.model, source.image_shape, config, config.classes)
+    mosaic = None
+    if opened.tiling is not None:
+        mosaic = Mosaic.of(config, opened.model, source.whole, opened.tiling, preparation)
+        config = mosaic.config_of_tiles
     stored = stored_outputs(config, heads)
     fingerprint = job_fingerprint(network, source, preparation, config, stored)
-    return _CheckedJob(config, opened, network, source, preparation, stored, fingerprint)
+    return _CheckedJob(config, opened, network, source, preparation, stored, fingerprint, mosaic)
 
 
 def _stored_run(job: _CheckedJob) -> StoredRun | None:
@@ -352,7 +405,7 @@ def _plan_job(
         spec = check_stored(stored, spec, plan.batch, config)
     return _PlannedJob(
         config, job.opened, job.network, job.source, job.preparation, job.stored, job.fingerprint,
-        plan, spec, known, cluster,
+        job.mosaic, plan, spec, known, cluster,
     )  # fmt: skip
 
 
@@ -362,6 +415,22 @@ def _prediction_spec(job: _CheckedJob, band: int | None) -> PredictionSpec:
     bands = None if band is None else (row_axis(analysed(job.network, image_shape)), band)
     spec = PredictionSpec.of(job.config, job.source, job.stored, bands)
     return with_model_classes(spec, job.opened.model)
+
+
+def _written_run(job: _CheckedJob) -> StoredRun:
+    """Return the output that this run has created or continued.
+
+    Raises
+    ------
+    OutputGoneError
+        If it is not there any more.
+    """
+    stored = inspect_output(job.config.output)
+    if stored is None:
+        raise OutputGoneError(
+            f"{shown_place(job.config.output)} is not there any more: run again to begin anew"
+        )
+    return stored
 
 
 def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun, progress: RunSteps) -> _EarlierWork:
@@ -397,6 +466,7 @@ def _run_pending_blocks(
     earlier: _EarlierWork | None,
     state: InputState,
     progress: RunSteps,
+    needed: NDArray[np.bool_] | None = None,
 ) -> Summary:
     """Compute the blocks that have no record, and return what happened.
 
@@ -411,28 +481,35 @@ def _run_pending_blocks(
         The images as they are now.
     progress
         Shows how far the run is.
+    needed
+        (blocks,) bool: which blocks are wanted; by default all.
     """
     layout = job.spec.arrays[0].layout(job.source.images, job.plan.batch)
     if earlier is None:
-        pending, done_before = list(range(layout.blocks)), np.zeros(layout.blocks, np.bool_)
+        done_before = np.zeros(layout.blocks, np.bool_) if needed is None else ~needed
+        pending = [int(block) for block in np.flatnonzero(~done_before)]
         digest = job.fingerprint.digest
     else:  # blocks that failed come last, because they may kill workers again
         recorded = earlier.recorded
         pending = sorted(recorded.pending, key=recorded.failed.__contains__)
         done_before, digest = recorded.done, earlier.store.fingerprint
-    counters = RunCounters(digest, layout, done_before, job.plan.in_flight)
-    if not pending:
+    unit = "image" if job.mosaic is None else "tile"
+    counters = RunCounters(digest, layout, done_before, job.plan.in_flight, unit)
+    if not pending and job.mosaic is None:
         return counters.summary()
     if earlier is not None:
         earlier.count(counters)
     if state.listing is not None and (text := absence_text(state.listing, job.config)):
         logger.warning("chunks of the images: %s", text)
     counters.sample = look_at_images(
-        job.source, job.preparation, job.network, state.listing, job.opened.origin
+        job.source.whole, job.preparation, job.network, state.listing, job.opened.origin
     )
     progress.step("starting the cluster")
     cluster = job.open_cluster(job.config)
     return_freed_memory()  # used to read the model and to plan: more than the run needs
+    if job.mosaic is not None:
+        with output_begun():
+            job.mosaic.prepare(job.plan)
     if earlier is None:
         make_room(job.config)
         store = create_output(job.config, state, job.fingerprint, job.plan, job.spec)
@@ -487,6 +564,7 @@ class _JobRun:
         self._inputs: dict[int, BlockInput] = {}
         """What blocks that have not ended are made from, as it was before their first attempt."""
         self._id = _new_run_id()
+        self._unit = "image" if job.mosaic is None else "tile"
 
     def complete(self, pending: Sequence[int]) -> Summary:
         """Compute blocks, reconnecting whenever the scheduler is lost; return the summary.
@@ -553,7 +631,7 @@ class _JobRun:
         logger.info(
             "run %s begins: %d of %s to be computed, %s each, %d at a time", self._id, len(pending),
             counted(self._store.layout.blocks, "block is", "blocks are"),
-            counted(plan.batch, "image"), plan.in_flight,
+            counted(plan.batch, self._unit), plan.in_flight,
         )  # fmt: skip
         band_plan = None if plan.band is None else self._band_plan
         began = time.monotonic()
@@ -569,31 +647,55 @@ class _JobRun:
             )
             with (
                 translate_connection_loss(client),
-                recording(client, self._store, self._id, job.config, plan, band_plan) as recorder,
+                self._recording(client, band_plan) as recorder,
                 span("fcdcc", self._id),
             ):
                 with closing(outcomes):  # cancels the blocks in flight if the run is interrupted
-                    self._follow(outcomes, recorder, watch, guard)
+                    self._follow(outcomes, self._block_ended, recorder, watch, guard)
+                if job.mosaic is not None:
+                    self._put_together(job.mosaic, recorder, watch, guard)
                 return self._finish(recorder)
         finally:
             # A local cluster is closed at the end of the run, whose workers need no cleaning.
             if self._cluster.local is None and client.status == "running":
                 uninstall(client, plugin)
 
+    def _recording(
+        self, client: Client, band_plan: Callable[[int], tuple[Plan, float]] | None
+    ) -> AbstractContextManager[RunRecorder]:
+        """Return what records the run, in the output that the user named."""
+        job = self._job
+        config, place = job.config, None
+        if job.mosaic is not None:
+            config, place = job.mosaic.config, job.mosaic.store
+        return recording(client, self._store, self._id, config, job.plan, band_plan, place)
+
+    def _put_together(
+        self, mosaic: Mosaic, recorder: RunRecorder, watch: WorkerWatch, guard: StallGuard
+    ) -> None:
+        """Make the bands of images whose tiles are done."""
+        self._progress.say("putting the predictions of the tiles together")
+        jobs = mosaic.jobs(self._store, _new_run_id(), self._job.plan)
+        outcomes = run_blocks(
+            self._cluster.client, jobs, max(1, self._cluster.workers), POLL_SECONDS,
+            with_plugin=self._has_plugin,
+        )  # fmt: skip
+        with closing(outcomes):
+            self._follow(outcomes, partial(mosaic.ended, tiles=self._store), recorder, watch, guard)
+
     def _follow(
         self,
         outcomes: Iterable[BlockOutcome | None],
+        ended: Callable[[BlockOutcome], None],
         recorder: RunRecorder,
         watch: WorkerWatch,
         guard: StallGuard,
     ) -> None:
-        """Count and record every block that ends, and poll the scheduler regularly."""
+        """Call ``ended`` with every block that ends, and poll the scheduler regularly."""
         polled = time.monotonic()
         for outcome in outcomes:
             if outcome is not None:
-                self._inputs.pop(outcome.block, None)
-                self._counters.add(outcome)
-                self._log_and_record(outcome)
+                ended(outcome)
             if outcome is None or time.monotonic() - polled > POLL_SECONDS:
                 progress = self._counters.progress()
                 self._counters.observe(recorder.observe(progress, self._counters.failed))
@@ -605,6 +707,12 @@ class _JobRun:
                 self._check_movement(watch, guard, polled)
             extra_work, slow = recorder.work.extra_work, recorder.slow
             self._progress.advance(self._counters.progress(extra_work, slow))
+
+    def _block_ended(self, outcome: BlockOutcome) -> None:
+        """Count and record how a block ended."""
+        self._inputs.pop(outcome.block, None)
+        self._counters.add(outcome)
+        self._log_and_record(outcome)
 
     def _finish(self, recorder: RunRecorder) -> Summary:
         """Complete the counters and the record of the run, and return its summary."""
@@ -632,7 +740,7 @@ class _JobRun:
         layout = self._store.layout
         start, stop = layout.bounds(outcome.block)
         rows = layout.rows_of(outcome.block)
-        content = f"images {start} to {stop - 1}"
+        content = f"{self._unit}s {start} to {stop - 1}"
         if rows is not None:
             content += f", rows {rows[0]} to {rows[1] - 1}"
         if outcome.error is None:
@@ -655,7 +763,10 @@ class _JobRun:
         NoWorkersError
             If there is no worker that takes tasks for too long.
         """
-        if watch.wants_workers(self._counters.movement, now):
+        movement = self._counters.movement
+        if self._job.mosaic is not None:
+            movement = movement, self._job.mosaic.movement
+        if watch.wants_workers(movement, now):
             message = watch.check(worker_states(self._cluster.client), now)
             if message is not None:
                 logger.warning("%s", message)
@@ -665,7 +776,7 @@ class _JobRun:
         if guard.wants_tasks(now):
             tasks = anyk_waiting(self._cluster.client, self._id) if self._has_plugin else None
             noted = tasks or ()
-        still_seconds = guard.check(self._counters.movement, noted, now)
+        still_seconds = guard.check(movement, noted, now)
         if still_seconds is not None:
             logger.warning("%s", describe_stall(still_seconds, tasks, self._cluster.workers))
 
@@ -722,7 +833,8 @@ class _JobRun:
             INPUT: self._inputs[block].as_json(),
         }
         listing = self._state.listing
-        absent = None if listing is None else listing.absent(read.regions)
+        regions = [job.source.stored_region(*region) for region in read.regions]
+        absent = None if listing is None else listing.absent(regions)
         if absent is not None and absent.count:
             self._counters.absent[block] = absent
             details[ABSENT] = absent.as_json()

@@ -13,6 +13,7 @@ from distributed import Client
 
 from fcdcc.storage import ImageSource, InputError, Preparation, StoredRun, open_images
 from fcdcc.storage.regular_files import read_regular
+from fcdcc.storage.tiled_images import TiledImages
 
 from ..anyk.queries import cluster_workers
 from ..errors import OptionError, PlanError, PlanMemoryError, bad_values_refused
@@ -20,7 +21,7 @@ from ..model import Model, open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
 from ..options import JobConfig, PlanOptions, flag_of
-from ..planner.bands import reading_note
+from ..planner.bands import peak_bytes_of_images, reading_note
 from ..planner.candidates import check_plan
 from ..planner.cost.calibration import calibrate
 from ..planner.cost.estimate import forecast
@@ -35,6 +36,7 @@ from ..planner.share_counts import with_share_counts
 from ..plans.chunks import StoredChunks
 from ..plans.forecast import Forecast
 from ..plans.plan import Plan
+from ..plans.row_layout import analysed
 from .absence import absence_text
 from .cluster import Cluster, open_cluster
 from .image_sample import ImageSample, look_at_images
@@ -47,6 +49,7 @@ from .model_preparation import (
     with_model_preparation,
 )
 from .output import heads_of, outputs_in_words
+from .tiles.tiling import Tiling, find_tiling
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,12 @@ OVERRIDABLE_OPTIONS = ("redundancy", "in_flight", "verify")
 
 OUTPUT_BATCH = "as in the output, which goes on with its blocks"
 """Why a block has so many images in a run that continues an output."""
+
+TILE_BATCH = "as many tiles as keep the memory of a worker at that of a few"
+"""Why a block has so many tiles, if the planner would take more."""
+
+MAX_TILE_BYTES = 16 * 2**20
+"""Most bytes that the values of the tiles of one share take at once, unless one tile takes more."""
 
 MAX_PLAN_BYTES = 64 * 2**20
 
@@ -76,12 +85,15 @@ class JobPreview:
         Which chunks of them are not stored, in words; empty if all are, or it is not known.
     compared
         What it costs to see which of them changed, in words; empty if that is little.
+    tiles
+        How they are cut into tiles, in words; empty if they are not.
     """
 
     plan: Plan
     sample: ImageSample | None
     absence: str
     compared: str
+    tiles: str = ""
 
 
 @bad_values_refused()
@@ -104,9 +116,9 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     config, network, source = opened.config, opened.network, opened.source
     heads = heads_of(opened.model, source.image_shape, config, config.classes)
     progress.step("reading some images")
-    listing = look_at_chunks(source, config)
+    listing = look_at_chunks(source.whole, config)
     preparation = preparation_of(config, source)
-    sample = look_at_images(source, preparation, network, listing, opened.origin)
+    sample = look_at_images(source.whole, preparation, network, listing, opened.origin)
     with ExitStack() as stack:
         cluster = None
         if config.calibrate or config.scheduler is not None:
@@ -117,11 +129,12 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     plan = replace(plan, prediction=outputs_in_words(heads, network))
     compared = ""
     if config.compare == "contents":
-        read = format_bytes(source.images * source.image_bytes)
+        read = format_bytes(source.whole.images * source.whole.image_bytes)
         compared = f"each run reads all {read} of them to compare them (--compare contents)"
     return JobPreview(
-        plan, sample, "" if listing is None else absence_text(listing, config), compared
-    )
+        plan, sample, "" if listing is None else absence_text(listing, config), compared,
+        "" if opened.tiling is None else str(opened.tiling),
+    )  # fmt: skip
 
 
 def preparation_of(config: JobConfig, source: ImageSource) -> Preparation:
@@ -148,15 +161,18 @@ class OpenedJob:
     model
         The model, in the dtype of the job.
     source
-        The images.
+        The images, or their tiles.
     origin
         What of the preparation the model file asked for, in words; empty if nothing.
+    tiling
+        How the images are cut into tiles; None if they stay whole.
     """
 
     config: JobConfig
     model: Model
     source: ImageSource
     origin: str
+    tiling: Tiling | None = None
 
     @property
     def network(self) -> Network:
@@ -173,20 +189,57 @@ def open_job(config: JobConfig) -> OpenedJob:
     model = opened.with_outputs(config.outputs)
     config = with_model_channels(with_model_dtype(config, model), model)
     model = model.to(getattr(torch, config.dtype))
-    try:
-        source = open_images(
-            config.input, config.input_array, channels=config.channels,
-            expect=model.network.input_shape, limit=config.limit,
-        )  # fmt: skip
-    except InputError as error:
-        advice = picture_advice(model.description, config.model)
-        if type(error) is not InputError or not advice:
-            raise
-        raise InputError(f"{error}{advice}") from error
+    source = _open_images(config, model)
     prepared = with_model_preparation(config, model, source.dtype)
     for warning in prepared.warnings:
         logger.warning("%s", warning)
-    return OpenedJob(prepared.options, model, source, prepared.origin)
+    config = prepared.options
+    tiling = find_tiling(config, model, source.shape[2:], config.classes)
+    if tiling is not None:
+        if tiling.warning:
+            logger.warning("%s", tiling.warning)
+        source = TiledImages.of(source, tiling.grid)
+    return OpenedJob(config, model, source, prepared.origin, tiling)
+
+
+def _open_images(config: JobConfig, model: Model) -> ImageSource:
+    """Open the images of a job, of the size that its model takes, or larger ones for tiles.
+
+    Raises
+    ------
+    InputError
+        If they do not fit the model.
+    """
+
+    def opened(shape: tuple[int | None, ...]) -> ImageSource:
+        return open_images(
+            config.input, config.input_array, channels=config.channels,
+            expect=shape, limit=config.limit,
+        )  # fmt: skip
+
+    shape = model.network.input_shape
+    any_size = (*shape[:2], *(None for _ in shape[2:]))
+    if config.tile is not None:
+        return opened(any_size)
+    try:
+        return opened(shape)
+    except InputError as error:
+        if type(error) is not InputError or None in shape[2:]:
+            raise
+        advice = picture_advice(model.description, config.model)
+        try:
+            larger = opened(any_size)
+        except InputError:
+            raise error from None
+        sizes = zip(larger.shape[2:], shape[2:], strict=True)
+        if not all(pixels >= (tile or 0) for pixels, tile in sizes):
+            raise InputError(f"{error}{advice}") from error
+        if advice:
+            tile = ",".join(map(str, shape[2:]))
+            raise InputError(
+                f"{error}{advice}; --tile {tile} cuts larger ones into tiles instead"
+            ) from error
+        return larger
 
 
 def known_workers(config: JobConfig, cluster: Cluster | None, progress: Watcher) -> KnownWorkers:
@@ -340,11 +393,27 @@ def _plan_for(
             return replace(plan, batch_reason=OUTPUT_BATCH)
         band = stored.arrays[0].band
         config = config.model_copy(update={"batch": stored.batch, "band": band})
-    plan = choose_plan(
-        network, source.image_shape, config, source.images, workers.workers, workers.speeds(),
-        in_bands=stored is None or band is not None,
-    )  # fmt: skip
+
+    def chosen(options: JobConfig) -> Plan:
+        return choose_plan(
+            network, source.image_shape, options, source.images, workers.workers,
+            workers.speeds(), in_bands=stored is None or band is not None,
+        )  # fmt: skip
+
+    plan = chosen(config)
+    if isinstance(source, TiledImages) and config.batch is None:
+        most = _most_tiles(network, source, plan)
+        if plan.batch > most:
+            plan = chosen(config.model_copy(update={"batch": most}))
+            plan = replace(plan, batch_reason=TILE_BATCH)
     return plan if stored is None else replace(plan, batch_reason=OUTPUT_BATCH)
+
+
+def _most_tiles(network: Network, source: TiledImages, plan: Plan) -> int:
+    """Return the most tiles of a block: what a share has of them keeps within its memory."""
+    found = analysed(network, source.image_shape)
+    peak = peak_bytes_of_images(found, 1, plan.dtype)
+    return plan.delta * max(1, MAX_TILE_BYTES // max(peak, 1))
 
 
 def _saved_plan(path: str, network: Network, source: ImageSource) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,13 @@ def job_fingerprint(
     preparation: Preparation,
     config: JobConfig,
     stored: StoredOutputs,
+    tiles: Json = None,
 ) -> Fingerprint:
     """Return the identity of a job's predictions; runs with the same one may share an output.
 
     How the predictions are computed is no part of it: another code, or other workers, give the
-    same predictions up to rounding.
+    same predictions up to rounding. ``tiles`` says how predictions are put together from those of
+    tiles, if they are.
     """
     fields: dict[str, Json] = {
         "model": network.fingerprint,
@@ -72,6 +74,8 @@ def job_fingerprint(
         "dtype": config.dtype,
         "store": config.store,
     }
+    if tiles is not None:
+        fields["tiles"] = tiles
     return Fingerprint.of(fields | stored.identity(config.dtype))
 
 
@@ -203,11 +207,17 @@ class PredictionSpec:
         The arrays of the output; ``prediction`` first, if the network has one output.
     names
         The names of the classes as a coordinate; None without ``--classes``.
+    labels
+        Other coordinates that do not come from the images.
+    about
+        What the attributes of the output say beside the form.
     """
 
     stored: StoredOutputs
     arrays: tuple[OutputArray, ...]
     names: Coordinate | None
+    labels: tuple[Coordinate, ...] = ()
+    about: Mapping[str, Json] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -235,6 +245,23 @@ class PredictionSpec:
             If the options ask for something that the model does not predict.
         """
         arrays = stored.arrays(source.spatial_dims, source.image_shape[1:], bands)
+        return cls.of_arrays(config, source, stored, arrays)
+
+    @classmethod
+    def of_arrays(
+        cls,
+        config: JobConfig,
+        source: ImageSource,
+        stored: StoredOutputs,
+        arrays: Sequence[OutputArray],
+    ) -> PredictionSpec:
+        """Return what a job stores in given arrays; the others are as for :meth:`of`.
+
+        Raises
+        ------
+        OptionError
+            If the options ask for something that the model does not predict.
+        """
         if any(array.name == source.dims[0] for array in arrays):
             raise OptionError(
                 f"the network has an output {source.dims[0]!r}, which is the name of the axis of "
@@ -282,8 +309,9 @@ def create_output(
     fingerprint: Fingerprint,
     plan: Plan,
     spec: PredictionSpec,
+    batch: int | None = None,
 ) -> PredictionStore:
-    """Create the output of a job."""
+    """Create the output of a job, in blocks of ``batch`` images, or as many as the plan's."""
     source = state.source
     attributes: dict[str, Json] = {
         "model": config.model.rsplit("/", 1)[-1],
@@ -292,11 +320,12 @@ def create_output(
         "fcdcc_version": __version__,
         "store": config.store,
         **spec.stored.attributes(),
+        **spec.about,
     }
     return create_predictions(
         config.output,
         images=source.images,
-        batch=plan.batch,
+        batch=plan.batch if batch is None else batch,
         arrays=spec.arrays,
         fingerprint=fingerprint,
         dim=source.dims[0],
@@ -420,11 +449,12 @@ def _coordinates(state: InputState, spec: PredictionSpec) -> list[Coordinate]:
     names = [] if spec.names is None else [spec.names]
     if not all(sizes.get(found.name, len(found.values)) == len(found.values) for found in names):
         names = []  # the axis of classes is that of another output
-    taken = {array.name for array in arrays} | {found.name for found in names} | {CLASS_DIM}
+    taken = {array.name for array in arrays} | {CLASS_DIM}
+    taken |= {found.name for found in (*names, *spec.labels)}
     others = {dim for array in arrays for dim in array.dims}
     coordinates = [
         found
         for found in state.source.coordinates(sizes, state.ids)
         if found.name not in taken and (found.name not in others or found.dims == (found.name,))
     ]
-    return [*coordinates, *names]
+    return [*coordinates, *spec.labels, *names]

@@ -43,6 +43,8 @@ class RunCounters:
         (blocks,) bool: which blocks earlier runs have recorded.
     in_flight
         Blocks that are computed at a time.
+    unit
+        What an image is called.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RunCounters:
         layout: BlockLayout,
         done_before: NDArray[np.bool_],
         in_flight: int = 1,
+        unit: str = "image",
     ) -> None:
         self.failed: dict[int, str] = {}
         """Why blocks of this run failed, by block."""
@@ -67,6 +70,7 @@ class RunCounters:
         self._fingerprint = fingerprint
         self._layout = layout
         self._in_flight = in_flight
+        self._unit = unit
         self._started = self._stopped = time.monotonic()
         self._skipped = int(done_before.sum())
         self._images_before = layout.images_in(done_before)
@@ -173,6 +177,7 @@ class RunCounters:
             blocks_in_flight=min(self._in_flight, left),
             extra_work=extra_work,
             slow=slow,
+            unit=self._unit,
         )
 
     def summary(self, work: WorkCounter | None = None) -> Summary:

@@ -175,6 +175,8 @@ class RunRecorder:
         How it computes.
     band_of
         As for :class:`.work_counter.WorkCounter`.
+    place
+        The output that has the journal; by default the run's own.
     """
 
     def __init__(
@@ -184,11 +186,13 @@ class RunRecorder:
         journal: RunJournal,
         plan: Plan,
         band_of: Callable[[int], tuple[Plan, float]] | None = None,
+        place: PredictionStore | None = None,
     ) -> None:
         self.journal = journal
         self.work = WorkCounter(plan, self._images_of, band_of)
         self._client = client
-        self._store = store
+        self._layout = store.layout
+        self._place = place or store
         self._last = RunUpdate()
         self._next_write = 0.0
         names = {str(layer.layer): layer.name for layer in plan.layers[:MAX_LAYERS]}
@@ -198,7 +202,7 @@ class RunRecorder:
             "condition_limit": self.work.condition_limit,
             **{name: journal.about.get(name) for name in options},
         }
-        _trim_journals(store)
+        _trim_journals(self._place)
 
     def observe(self, progress: RunProgress, failures: Mapping[int, str]) -> RunTotals:
         """Report progress to the scheduler and record what happened; return the run's totals.
@@ -285,8 +289,8 @@ class RunRecorder:
         before = time.monotonic()
         self.journal.updated = time.time()
         try:
-            self._store.check_place()
-            write_journal(self._store.folder, self.journal.name, self.journal.members())
+            self._place.check_place()
+            write_journal(self._place.folder, self.journal.name, self.journal.members())
         except OutputGoneError:
             raise
         except OSError as error:
@@ -334,7 +338,7 @@ class RunRecorder:
         }
 
     def _images_of(self, block: int) -> int:
-        start, stop = self._store.layout.bounds(block)
+        start, stop = self._layout.bounds(block)
         return stop - start
 
 
@@ -346,13 +350,14 @@ def recording(
     config: JobConfig,
     plan: Plan,
     band_of: Callable[[int], tuple[Plan, float]] | None = None,
+    place: PredictionStore | None = None,
 ) -> Iterator[RunRecorder]:
     """Record a run while the body runs; its journal is written however the body ends.
 
-    ``band_of`` is as for :class:`.work_counter.WorkCounter`.
+    ``band_of`` and ``place`` are as for :class:`RunRecorder`.
     """
     journal = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
-    recorder = RunRecorder(client, store, journal, plan, band_of)
+    recorder = RunRecorder(client, store, journal, plan, band_of, place)
     recorder.write()
     try:
         yield recorder
