@@ -146,13 +146,14 @@ def summary(**members: Any) -> Summary:
 
 def test_lost_workers_and_what_made_up_for_them_are_said() -> None:
     said = summary(
-        workers_lost=("tcp://a:1",), decodes=1, shares_lost=3, blocks_repeated=1,
+        workers_lost=("tcp://a:1",), decodes=1, shares_lost=3, tasks_doubled=8, blocks_repeated=1,
         waiting_saved=12.0, extra_work=0.031,
     )  # fmt: skip
     assert (
         "redundancy: any 4 of 6 shares suffice for all 20 convolutions; 1 worker was lost, 1 of 40 "
-        "results was made up from other shares, 3 shares were computed again, 1 block was "
-        "done twice, at least 12.0 s of waiting saved, 3.1 % more arithmetic"
+        "results was made up from other shares, 3 shares were computed again, 8 late tasks were "
+        "started again on another worker, 1 block was done twice, at least 12.0 s of waiting "
+        "saved, 3.1 % more arithmetic"
     ) in list(summary_lines(said))
 
 

@@ -129,6 +129,8 @@ class Summary:
         contradicted each other.
     shares_lost
         Shares that were computed again because their worker was lost.
+    tasks_doubled
+        Late tasks that were started a second time, on another worker.
     waiting_saved
         Seconds of the run in which some group would have waited for a share that was given up, at
         least.
@@ -190,6 +192,7 @@ class Summary:
     insured: dict[str, Any] | None = None
     blocks_repeated: int = 0
     shares_lost: int = 0
+    tasks_doubled: int = 0
     waiting_saved: float = 0.0
     tiles_done: int | None = None
     bands_total: int = 0
@@ -327,6 +330,16 @@ def protection(insured: Mapping[str, Any]) -> str:
     return f"any {insured['delta']} of {insured['n']} shares suffice for {what}"
 
 
+def started_elsewhere(tasks: int) -> str:
+    """Return how many late tasks had a backup task.
+
+    >>> started_elsewhere(1)
+    '1 late task was started again on another worker'
+    """
+    were = counted(tasks, "late task was", "late tasks were")
+    return f"{were} started again on another worker"
+
+
 def _named_workers(wrong: Iterable[CorruptShare]) -> str:
     """Return the workers that computed wrong shares, the worst first, as a list in words."""
     found = Counter(share.worker or "a worker without a name" for share in wrong).most_common()
@@ -344,9 +357,11 @@ def _events(summary: Summary) -> Iterator[str]:
         was = "was" if summary.decodes == 1 else "were"
         yield f"{count(summary.decodes)} of {of} {was} made up from other shares"
     elif summary.groups:
-        yield "no share had to be made up"
+        yield "no result had to be made up from other shares"
     if summary.shares_lost:
         yield counted(summary.shares_lost, "share was", "shares were") + " computed again"
+    if summary.tasks_doubled:
+        yield started_elsewhere(summary.tasks_doubled)
     if summary.blocks_repeated:
         yield counted(summary.blocks_repeated, "block was", "blocks were") + " done twice"
     else:

@@ -221,6 +221,7 @@ class RunCounters:
             planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
             blocks_repeated=self._repeated,
             shares_lost=counters.get("shares_lost", 0),
+            tasks_doubled=counters.get("tasks_doubled", 0),
         )
 
     @property

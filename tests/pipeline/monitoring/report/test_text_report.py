@@ -37,8 +37,8 @@ def sentences(workers: list[dict[str, Any]] | None = None, **summary: Any) -> st
 def test_a_run_in_which_nothing_happened_says_so() -> None:
     assert sentences() == (
         "50 images in 128 ms, 390.6 a second, with 3 workers. No worker was lost, and every share "
-        "of 40 groups was waited for. Redundancy cost 0.0 % more arithmetic; there was nothing to "
-        "wait for. No worker is slow: the slowest, tcp://a:1, takes 1.0 times the usual time."
+        "of 40 groups was waited for. Redundancy cost 0.0 % more arithmetic; no worker was late. "
+        "No worker is slow: the slowest, tcp://a:1, takes 1.0 times the usual time."
     )
 
 
@@ -46,12 +46,13 @@ def test_a_lost_worker_and_what_made_up_for_it_are_said() -> None:
     gone = {"address": "tcp://c:1", "gone": "removed", "lost": 1}
     told = sentences(
         [{"address": "tcp://a:1"}, {"address": "tcp://b:1"}, gone],
-        workers_lost=["tcp://c:1"], decodes=1, parity_started=1, shares_lost=2, blocks_repeated=0,
+        workers_lost=["tcp://c:1"], decodes=1, parity_started=1, shares_lost=2, tasks_doubled=8,
+        blocks_repeated=0,
     )  # fmt: skip
     assert (
         "1 worker was lost; 1 of 40 results was made up from other shares; 1 parity share was "
-        "started; 2 shares were computed again. Redundancy cost 0.0 % more arithmetic. tcp://c:1 "
-        "was removed for not answering."
+        "started; 2 shares were computed again; 8 late tasks were started again on another worker. "
+        "Redundancy cost 0.0 % more arithmetic. tcp://c:1 was removed for not answering."
     ) in told
 
 
@@ -66,7 +67,11 @@ def test_time_and_rate_are_those_of_the_work() -> None:
     [
         ("default", [], "the plan took default speeds, and --calibrate measures them"),
         ("measured", ["tcp://a:1"], "a worker was lost"),
-        ("measured", [], "nothing that the run recorded says why"),
+        (
+            "measured",
+            [],
+            "nothing that the run recorded says why; other programs may have used its machines",
+        ),
     ],
 )
 def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ...formatting import count, counted, duration, percent, printable, rounded, times
 from ..stragglers import WorkerView, behind, verdict
+from ..summary import started_elsewhere
 from .recorded_run import MAX_PLANNED_RATIO, WITH_THE_NEXT, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
@@ -21,6 +22,9 @@ MAX_FAILURES = 20
 
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
+
+UNKNOWN_REASON = "nothing that the run recorded says why; other programs may have used its machines"
+"""Why a run took longer than planned, if it lost no worker and none was slow."""
 
 MIN_TAIL_RATIO = 1.05
 """How many times later than its group the slowest share must be, to be mentioned."""
@@ -102,7 +106,7 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     elif happened:
         yield f"{cost}."
     else:
-        yield f"{cost}; there was nothing to wait for."
+        yield f"{cost}; no worker was late."
     yield verdict(worker_views(run))
 
 
@@ -124,6 +128,8 @@ def _happened(run: RecordedRun) -> Iterator[str]:
         yield counted(parity, "parity share was", "parity shares were") + " started"
     if again := number("shares_lost"):
         yield counted(again, "share was", "shares were") + " computed again"
+    if late := number("tasks_doubled"):
+        yield started_elsewhere(late)
     if twice := number("blocks_repeated"):
         yield counted(twice, "block was", "blocks were") + " done twice"
 
@@ -142,7 +148,7 @@ def _why_longer(run: RecordedRun) -> str:
         reasons.append(counted(len(slow), "worker was", "workers were") + " slow")
     if int(run.number("blocks_repeated") or 0):
         reasons.append("blocks were done twice")
-    why = "; ".join(reasons) or "nothing that the run recorded says why"
+    why = "; ".join(reasons) or UNKNOWN_REASON
     return f"It took {times(run.times_planned)} the planned time: {why}."
 
 
