@@ -42,6 +42,12 @@ def test_a_run_in_which_nothing_happened_says_so() -> None:
     )
 
 
+def test_failed_blocks_are_said_with_what_to_do() -> None:
+    assert "with 3 workers. 2 blocks failed; the same command tries them again." in sentences(
+        blocks_failed=2
+    )
+
+
 def test_a_lost_worker_and_what_made_up_for_it_are_said() -> None:
     gone = {"address": "tcp://c:1", "gone": "removed", "lost": 1}
     told = sentences(

@@ -84,6 +84,9 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
         were = "was" if done == 1 else "were"
         there = f"{done:,} of {blocks} {were} done"
         yield f"It was {run.state} when {there}; the same command continues it."
+    if failed := int(run.number("blocks_failed") or 0):
+        them = "it" if failed == 1 else "them"
+        yield f"{counted(failed, 'block')} failed; the same command tries {them} again."
     if (run.times_planned or 0.0) > MAX_PLANNED_RATIO:
         yield _why_longer(run)
     if not run.number("groups"):
