@@ -46,8 +46,11 @@ WIDTHS = (1280, 800, 390)
 SHAPE = (3, 96, 96)
 BATCH = 8
 
-COLOURS = 64
+COLOURS = 256
 """Colours of a picture, which keep its file small."""
+
+NAMED = "/not answered/.test(document.getElementById('sentence').innerText)"
+"""JavaScript: whether the page says that workers do not answer."""
 
 
 class Residual(nn.Module):
@@ -162,16 +165,18 @@ class Camera:
         self._page, self._folder, self._widths = page, folder, widths
         self.takes_all = widths == WIDTHS
 
-    def take(self, name: str, url: str) -> None:
-        """Open a page and take a picture of it in each width."""
+    def take(self, name: str, url: str, when: str = "true") -> None:
+        """Open a page and take a picture of it in each width, once something is true there."""
         self._page.open(url)
+        self._page.wait_for(when)
         for width in self._widths:
             suffix = "" if width == self._widths[0] else f"-{width}"
             file = self._folder / f"{name}{suffix}.png"
             self._page.picture(width, 400, file)
             height = int(self._page.value("document.documentElement.scrollHeight"))
             self._page.picture(width, height, file)
-            Image.open(file).quantize(COLOURS).save(file, optimize=True)
+            picture = Image.open(file).convert("RGB")
+            picture.quantize(COLOURS, Image.Quantize.FASTOCTREE).save(file, optimize=True)
             wider = self._page.overflow()
             print(file, f"{wider} pixels too wide" if wider > 0 else "")
 
@@ -195,8 +200,7 @@ def stopped_run(folder: Path, camera: Camera) -> None:
         running = pool.submit(run, job(folder, "predictions.zarr", port), watcher)
         try:
             watcher.called.wait(120)
-            time.sleep(2.0)
-            camera.take("dashboard", f"{url}/fcdcc")
+            camera.take("dashboard", f"{url}/fcdcc", NAMED)
             if camera.takes_all:
                 time.sleep(8.0)
                 camera.take("dashboard-replaced", f"{url}/fcdcc")
