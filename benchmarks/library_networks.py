@@ -369,6 +369,7 @@ def page(folder: Path) -> str:
     return (
         text.replace("@PASSED@", str(passed_count))
         .replace("@ALL@", str(len(known)))
+        .replace("@LEFT@", str(sum(entry.name not in known for entry in entries())))
         .replace("@LIBRARIES@", _libraries(known))
         .replace("@TABLE@", table)
         .replace("@REFUSED@", missed or "| none | |")

@@ -216,10 +216,10 @@ def test_large_batches_are_computed_in_runs_of_images(
         convolve = StageProgram._convolve
 
         def counted(
-            self: StageProgram, operation: object, stage: object, known: dict
+            self: StageProgram, operation: object, stage: object, known: dict, sums: object
         ) -> torch.Tensor:
             sizes.append(len(known[stage.input]))
-            return convolve(self, operation, stage, known)
+            return convolve(self, operation, stage, known, sums)
 
         monkeypatch.setattr(StageProgram, "_convolve", counted)
         monkeypatch.setattr(engines, "MICRO_BATCH_BYTES", 3 * 8 * 9 * 11 * 4)
