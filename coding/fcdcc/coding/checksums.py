@@ -23,8 +23,8 @@ output once and needs next to no multiply-adds.
 **Weights.** A weight is a random sign times a random number between ¾ and 1¼; along the first
 axis of the positions it is the cosine of a turning angle, and in the second sum the sine. Different
 elements have different weights, so that two equal errors, or two exchanged rows, do not cancel.
-An error of one element is seen with at least a quarter of its size. Every kind has :data:`SUMS` sums: an
-error that is spread over many elements is missed only if all of them are small by chance.
+An error of one element is seen with at least a quarter of its size. Every kind has :data:`SUMS`
+sums: an error that is spread over many elements is missed only if all of them are small by chance.
 
 **Rounding.** :meth:`ConvChecksum.check` compares the difference of both sides with a bound that
 follows from sizes alone: Let u be the unit roundoff. An output is a sum of R products, and its
