@@ -89,6 +89,7 @@ def folder(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store(folder / "grey.zarr", (9, 1, *SIZE))
     store(folder / "huge.zarr", (1, 3, 8192, 8192))
     store(folder / "large.zarr", (9, 3, 20, 20))
+    store(folder / "tiny.zarr", (9, 3, 12, 12))
     zarr.create_array(folder / "floats.zarr", shape=(9, *SHAPE), dtype="float32")
     series = zarr.open_group(folder / "series.zarr", mode="w", zarr_format=2)
     series.attrs["bioformats2raw.layout"] = 3
@@ -156,8 +157,12 @@ IMAGES = (
     Advice("small.pt2 grey.zarr", r"1 channel; .*\(--channels\), stack .*\(--input-array\) or use",
            ("small.pt2 grey.zarr --channels 0,0,0",
             "small.pt2 grey.zarr --input-array image,image,image")),
-    Advice("small.pt2 large.zarr", r"resize the images, export .* any \(fcdcc export --free-size\)",
-           ("small.pt2 images.zarr", "dense.pt2 large.zarr")),
+    Advice("small.pt2 tiny.zarr", r"resize the images, export .* any \(fcdcc export --free-size\)",
+           ("small.pt2 images.zarr", "small.pt2 large.zarr")),
+    Advice("dense.pt2 large.zarr --tile 24", "give a smaller --tile, or leave it out",
+           ("dense.pt2 large.zarr --tile 16", "dense.pt2 large.zarr")),
+    Advice("dense.pt2 large.zarr --overlap 4", "give --tile SIZE as well, or leave --overlap out",
+           ("dense.pt2 large.zarr --overlap 4 --tile 16", "dense.pt2 large.zarr")),
     Advice("small.pt2 pictures", "fcdcc ingest FOLDER OUT.zarr makes one",
            ("small.pt2 ingested.zarr",)),
     Advice("small.pt2 floats.zarr --scale max", "give the number to divide by",
