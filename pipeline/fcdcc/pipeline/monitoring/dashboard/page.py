@@ -117,8 +117,9 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"to {run['output']}"
     if run["n"] and run["delta"]:
         yield f"{run['n']} shares per layer, any {run['delta']} suffice"
-    if run["redundancy"]:
-        yield PARITY_STARTS.get(run["redundancy"], run["redundancy"])
+    redundancy = str(run["redundancy"])
+    if redundancy:
+        yield PARITY_STARTS.get(redundancy, redundancy)
 
 
 def _mood(shown: Mapping[str, Any]) -> str:
