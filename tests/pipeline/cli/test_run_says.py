@@ -176,3 +176,13 @@ def test_blocks_of_a_continued_run_are_all_counted() -> None:
         "complete: 17 blocks, of them 11 done before, 1 made again (1 for changed images), 5 new; "
         "100 images in 10.0 s"
     ) in list(summary_lines(said))
+
+
+def test_blocks_that_were_damaged_or_had_failed_are_not_called_new() -> None:
+    said = summary(
+        blocks_total=31, blocks_done=6, blocks_skipped=25, blocks_repaired=3, blocks_retried=2
+    )
+    assert (
+        "complete: 31 blocks, of them 25 done before, 3 made again (3 damaged), 2 that had failed, "
+        "1 new; 100 images in 10.0 s"
+    ) in list(summary_lines(said))

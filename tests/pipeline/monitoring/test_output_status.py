@@ -82,11 +82,21 @@ def test_verify_names_damage_and_run_repairs_just_that(
     assert named["prediction/zarr.json"] == "truncated"
     assert found["blocks"] == [1, 4, 7, 10]
     assert {path: path.read_bytes() for path in output.glob("prediction/c.*")} == before
-    assert fcdcc("verify", output).exit_code == 5  # until it is repaired
+    again = fcdcc("verify", output)
+    assert again.exit_code == 5  # until it is repaired
+    before_line = "(block 1): found before: its bytes are not the ones that were written"
+    assert f"prediction/c.1.0 {before_line}" in again.stdout.splitlines()
+    assert f"{len(found['damage'])} damaged, in 4 blocks: run the job again" in again.stdout
+    status = fcdcc("status", output).stdout
+    assert f"{BLOCKS - 4} of {BLOCKS} blocks done" in status
+    assert "0 missing, 0 failed, 4 damaged" in status
+    assert "block 7 is damaged: prediction/c.7.0: the file is missing" in status
+    open_predictions(output).discard([2], "the reason")
 
     summary = run(files, output, scheduler)
-    assert (summary["blocks_done"], summary["blocks_skipped"]) == (4, BLOCKS - 4)
-    kept = [path for path in before if path.name.split(".")[1] not in ("1", "4", "7", "10")]
+    assert (summary["blocks_repaired"], summary["blocks_retried"]) == (4, 1)
+    assert (summary["blocks_done"], summary["blocks_skipped"]) == (5, BLOCKS - 5)
+    kept = [path for path in before if path.name.split(".")[1] not in ("1", "2", "4", "7", "10")]
     assert all(path.read_bytes() == before[path] for path in kept)
     assert fcdcc("verify", output).exit_code == 0
     made = xr.open_zarr(output)["prediction"].values

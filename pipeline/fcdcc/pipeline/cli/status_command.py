@@ -24,22 +24,18 @@ _json_flag = click.option(
 @_json_flag
 @click.pass_context
 def status(ctx: click.Context, output: str, as_json: bool) -> None:
-    """Show which blocks of OUTPUT are done, missing or failed, and why they failed.
+    """Show which blocks of OUTPUT are done, missing, failed or damaged, and why.
 
     The exit code is 0 if all blocks are done, else 4.
     """
-    from ..monitoring.output_status import read_status
+    from ..monitoring.output_status import failure_line, read_status
     from ..monitoring.report.recorded_run import read_running
 
     found, running = read_status(output), read_running(output)
     if as_json:
         click.echo(json.dumps({**found.to_dict(), "running": running}, indent=2))
     else:
-        click.echo(
-            f"{found.status}: {found.blocks_done:,} of {counted(found.blocks_total, 'block')} done "
-            f"({found.images_done:,} of {counted(found.images, 'image')}), "
-            f"{found.blocks_missing:,} missing, {found.blocks_failed:,} failed"
-        )
+        click.echo(f"{found.status}: {found.in_words}")
         if found.status == "complete":
             click.echo(
                 "these are the images that the last run saw: fcdcc verify compares them with the "
@@ -60,7 +56,7 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
         if running is not None:
             click.echo(printable(_current_run_line(running)))
         for failure in found.failures:
-            click.echo(printable(f"block {failure.block} failed: {failure.reason}"))
+            click.echo(printable(failure_line(failure.block, failure.reason)))
         for failure in () if found.tiles is None else found.tiles.failures:
             click.echo(printable(f"block {failure.block} of tiles failed: {failure.reason}"))
         for name, reason in found.unreadable_records.items():

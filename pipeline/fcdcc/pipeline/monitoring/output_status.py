@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -44,6 +45,12 @@ MAX_SILENT_SECONDS = 60
 DAMAGED = "damaged: "
 """How the reason begins for which a block that was done must be computed again."""
 
+FOUND_BEFORE = "found before: "
+"""How the description of damage begins that an earlier verification has marked."""
+
+_NEXT_DAMAGE = re.compile(r"; (?=\S+: )")
+"""What is between two damages in the reason of a record: each begins with its file."""
+
 
 @dataclass(frozen=True)
 class TileStatus:
@@ -80,12 +87,14 @@ class OutputStatus:
     blocks_provisional
         Blocks that are done although chunks of their images were not stored.
     failures
-        All of these, each with its reason.
+        All blocks that failed, or that were found damaged, each with its reason.
     unreadable_records
         Records that are damaged, each with what is wrong; their blocks count as missing.
     tiles
         Of an output that is not complete and is put together from tiles: their blocks. Its own
         blocks are then bands of the images.
+    blocks_damaged
+        Those of ``blocks_failed`` that were found damaged.
     """
 
     status: Literal["complete", "incomplete"]
@@ -99,6 +108,18 @@ class OutputStatus:
     failures: tuple[BlockFailure, ...]
     unreadable_records: dict[str, str]
     tiles: TileStatus | None = None
+    blocks_damaged: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """How many blocks are done, missing and failed, and damaged if any are."""
+        failed = self.blocks_failed - self.blocks_damaged
+        damaged = f", {self.blocks_damaged:,} damaged" if self.blocks_damaged else ""
+        return (
+            f"{self.blocks_done:,} of {counted(self.blocks_total, 'block')} done "
+            f"({self.images_done:,} of {counted(self.images, 'image')}), "
+            f"{self.blocks_missing:,} missing, {failed:,} failed{damaged}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as plain values; ``images_total`` goes with ``blocks_total``."""
@@ -171,6 +192,7 @@ def read_status(output: str) -> OutputStatus:
         failures=tuple(BlockFailure(*item) for item in sorted(progress.failed.items())),
         unreadable_records=dict(progress.unreadable),
         tiles=None if progress.complete else _tile_status(output),
+        blocks_damaged=sum(map(is_damage, progress.failed.values())),
     )
 
 
@@ -195,6 +217,18 @@ def _tiles_in(output: str) -> PredictionStore | None:
         return open_predictions(tiles_of(output))
     except OutputError:
         return None
+
+
+def is_damage(reason: str) -> bool:
+    """Return whether a block's record says that it was found damaged, not that it failed."""
+    return reason.startswith(DAMAGED)
+
+
+def failure_line(block: int, reason: str) -> str:
+    """Return a line on a block that failed or was found damaged."""
+    if is_damage(reason):
+        return f"block {block} is damaged: {reason.removeprefix(DAMAGED)}"
+    return f"block {block} failed: {reason}"
 
 
 def verify_output(output: str, compare: Compared = "listing") -> Verification:
@@ -346,17 +380,24 @@ def _marked_before(progress: Progress, found: Iterable[Damage]) -> list[Damage]:
     """Return the damage that an earlier verification found and no run has repaired."""
     seen = {damage.block for damage in found}
     return [
-        Damage(f"block {block}", "changed", block, f"found before: {reason.removeprefix(DAMAGED)}")
+        _damage_of(text, block)
         for block, reason in sorted(progress.failed.items())
-        if reason.startswith(DAMAGED) and block not in seen
+        if is_damage(reason) and block not in seen
+        for text in _NEXT_DAMAGE.split(reason.removeprefix(DAMAGED))
     ]
+
+
+def _damage_of(text: str, block: int) -> Damage:
+    """Return damage that the record of a block tells of: a file, and what is wrong with it."""
+    path, _, detail = text.partition(": ")
+    return Damage(path, "changed", block, FOUND_BEFORE + detail)
 
 
 def _mark(store: PredictionStore, blocks: Iterable[int], found: Iterable[Damage]) -> None:
     """Replace the record of each block by one that says what is wrong with it."""
     reasons: dict[int | None, list[str]] = defaultdict(list)
     for damage in found:
-        if not damage.detail.startswith("found before: "):
+        if not damage.detail.startswith(FOUND_BEFORE):
             reasons[damage.block].append(f"{damage.path}: {damage.detail}")
     for block in blocks:
         if reasons[block]:

@@ -127,6 +127,10 @@ class Summary:
     blocks_repeated
         Blocks of this run that were computed more than once: their workers died, or their shares
         contradicted each other.
+    blocks_repaired
+        Blocks of this run that ``fcdcc verify`` had found damaged.
+    blocks_retried
+        Blocks of this run that had failed in an earlier one.
     shares_lost
         Shares that were computed again because their worker was lost.
     tasks_doubled
@@ -199,6 +203,8 @@ class Summary:
     bands_done: int = 0
     bands_skipped: int = 0
     bands_failed: int = 0
+    blocks_repaired: int = 0
+    blocks_retried: int = 0
 
     def __repr__(self) -> str:
         there = self.blocks_done + self.blocks_skipped
@@ -254,12 +260,15 @@ def _success_line(summary: Summary) -> str:
     parts = []
     if summary.blocks_skipped:
         parts.append(f"{count(summary.blocks_skipped)} done before")
-    if summary.blocks_redone:
-        reasons = (
-            f"{summary.redone[r]:,} for {t}" for r, t in REASONS.items() if r in summary.redone
-        )
-        parts.append(f"{count(summary.blocks_redone)} made again ({', '.join(reasons)})")
-    new = summary.blocks_done - summary.blocks_redone
+    reasons = [f"{summary.redone[r]:,} for {t}" for r, t in REASONS.items() if r in summary.redone]
+    if summary.blocks_repaired:
+        reasons.append(f"{count(summary.blocks_repaired)} damaged")
+    again = summary.blocks_redone + summary.blocks_repaired
+    if again:
+        parts.append(f"{count(again)} made again ({', '.join(reasons)})")
+    if summary.blocks_retried:
+        parts.append(f"{count(summary.blocks_retried)} that had failed")
+    new = summary.blocks_done - again - summary.blocks_retried
     if parts and new > 0:
         parts.append(f"{count(new)} new")
     which = f", of them {', '.join(parts)}" if parts else ""

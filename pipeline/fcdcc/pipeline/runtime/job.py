@@ -306,6 +306,7 @@ class _EarlierWork:
         """Give the counters of a run what they say of earlier runs."""
         counters.note_absent(self.recorded.provisional)
         counters.redone = self.redone.counts
+        counters.failed_before = self.recorded.failed
         counters.images_removed = self.images_removed
 
     def bring_up_to_date(self, job: _CheckedJob, spec: PredictionSpec) -> PredictionStore:

@@ -15,6 +15,7 @@ from fcdcc.storage import BlockLayout, Json
 from fcdcc.storage.chunk_listing import AbsentChunks
 
 from ..anyk.queries import RunTotals, cluster_workers
+from ..monitoring.output_status import is_damage
 from ..monitoring.progress import RunProgress
 from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
@@ -65,6 +66,8 @@ class RunCounters:
         """For blocks that need chunks of the images that are not stored: these chunks."""
         self.redone: dict[str, int] = {}
         """How many blocks that were done are made again, by the reason."""
+        self.failed_before: Mapping[int, str] = {}
+        """Why blocks failed in earlier runs, or were found damaged, by block."""
         self.images_removed = 0
         """Images of the output that the input no longer has."""
         self._fingerprint = fingerprint
@@ -184,6 +187,8 @@ class RunCounters:
         """Return what the run did; ``work`` is None if no block had to be computed."""
         counters = self._counters
         seconds = self._stopped - self._started
+        mended = [why for block, why in self.failed_before.items() if self._is_done[block]]
+        repaired = sum(map(is_damage, mended))
         provisional = {b: chunks for b, chunks in self.absent.items() if self._is_done[b]}
         return Summary(
             status="complete"
@@ -222,6 +227,8 @@ class RunCounters:
             blocks_repeated=self._repeated,
             shares_lost=counters.get("shares_lost", 0),
             tasks_doubled=counters.get("tasks_doubled", 0),
+            blocks_repaired=repaired,
+            blocks_retried=len(mended) - repaired,
         )
 
     @property

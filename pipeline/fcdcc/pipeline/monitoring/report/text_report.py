@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...formatting import count, counted, duration, percent, printable, rounded, times
+from ..output_status import failure_line
 from ..stragglers import WorkerView, behind, verdict
 from ..summary import started_elsewhere
 from .recorded_run import MAX_PLANNED_RATIO, WITH_THE_NEXT, OutputReport, RecordedRun
@@ -42,9 +43,7 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
         console.width = max(console.width, NO_TERMINAL_COLUMNS)
     status = report.status
     console.print(
-        f"[bold]{escape(report.output)}[/bold]: {status.blocks_done:,} of "
-        f"{counted(status.blocks_total, 'block')} done, {status.blocks_missing:,} missing, "
-        f"{status.blocks_failed:,} failed",
+        f"[bold]{escape(report.output)}[/bold]: {status.in_words}",
         highlight=False,
     )
     if not report.runs:
@@ -63,9 +62,9 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
     if any(layer["groups"] for layer in latest.layers):
         console.print(_layers(latest))
     for block, reason in report.failures[:MAX_FAILURES]:
-        console.print(f"block {block} failed: {escape(reason)}", highlight=False)
+        console.print(escape(failure_line(block, reason)), highlight=False)
     if len(report.failures) > MAX_FAILURES:
-        console.print(f"and {len(report.failures) - MAX_FAILURES} more failed")
+        console.print(f"and {len(report.failures) - MAX_FAILURES} more")
 
 
 def conclusion(run: RecordedRun) -> Iterator[str]:
