@@ -127,6 +127,15 @@ def said_of(plan: Plan, **beside: float) -> str:
     return console.file.getvalue()
 
 
+def test_a_plan_without_redundancy_does_not_speak_of_parity(files: Files) -> None:
+    plan = planned(files, n=1, tolerate=0)
+    for said in (said_of(plan), str(plan), plan._repr_html_()):
+        assert "parity starts" not in said
+    assert "There is no redundancy" in said_of(plan)
+    assert "redundancy: none" in str(plan)
+    assert "parity starts when a share is late" in str(planned(files, n=3, tolerate=1))
+
+
 def test_a_plan_speaks_of_protection(files: Files) -> None:
     """What a share computes on the way to a coded convolution is protected with it."""
     plan = planned(files, split="images", batch=8, n=3, tolerate=1)

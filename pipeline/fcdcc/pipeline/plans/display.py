@@ -53,7 +53,7 @@ def plan_text(plan: Plan) -> str:
     head = f"blocks of {plan.batch}, {plan.in_flight} in flight; {plan.code}, {plan.dtype}"
     if plan.band is not None:
         head += f"; an image in bands of {plan.band} rows of its prediction"
-    how = f"split by {plan.split}; redundancy: {SPARE_SHARES[plan.redundancy]}"
+    how = f"split by {plan.split}; redundancy: {_spare_shares(plan)}"
     predicted = [
         line if line.startswith(LEFT_OUT) else f"predicts {line}"
         for line in _lines(plan.prediction)
@@ -87,6 +87,15 @@ def _layer_line(plan: Plan, layer: LayerPlan) -> str:
     )
 
 
+def _has_redundancy(plan: Plan) -> bool:
+    return bool(plan.coded_layers) and plan.redundancy != "off" and plan.tolerate > 0
+
+
+def _spare_shares(plan: Plan) -> str:
+    """Return when parity starts, or that there is none."""
+    return SPARE_SHARES[plan.redundancy if _has_redundancy(plan) else "off"]
+
+
 # -------------------------------------------------------------------- sentences
 
 
@@ -94,7 +103,7 @@ def losses(plan: Plan) -> str:
     """Return a sentence on how many shares, workers and machines may be lost at a time."""
     if not plan.coded_layers:
         return "There is no redundancy: the work of a lost worker is computed again."
-    if plan.redundancy == "off" or not plan.tolerate:
+    if not _has_redundancy(plan):
         return (
             "There is no redundancy: layers wait for late shares, and lost shares are computed "
             "again on another worker."
@@ -368,7 +377,7 @@ def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[
         yield ("Prediction" if said == line else "Left out"), said
     yield "Code", _code(plan)
     yield "Blocks", _blocks(plan)
-    yield "Redundancy", SPARE_SHARES[plan.redundancy]
+    yield "Redundancy", _spare_shares(plan)
     if plan.verify == "checksum":
         yield "Checksums", plan.checksums_cover or "all convolutions and linear layers"
     found = plan.forecast

@@ -80,3 +80,18 @@ def test_columns_for_late_shares_are_not_shown_where_none_was_late(tmp_path: Pat
     shown = fcdcc("report", output, "--html", "-").output
     assert "Workers, the slowest first" in shown
     assert "not waited for</th>" not in shown
+
+
+def test_events_beside_the_layers_are_told_in_words(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    begun = {"time": members["begin"] + 1, "event": "doubled", "worker": "tcp://10.0.0.4:4000"}
+    places = (("read", -1), ("glue", 2), ("glue", 3), ("write", 3))
+    events = [{**begun, "stage": stage, "layer": layer} for stage, layer in places]
+    write_journal(output, "a", members, events=events)
+    shown = fcdcc("report", output, "--html", "-").output
+    for where in ("reading the images", "layer 2", "after the last convolution",
+                  "writing predictions"):  # fmt: skip
+        assert f"{where} tcp://10.0.0.4:4000" in shown
+    assert "layer -1" not in shown
+    assert "layer 3" not in shown

@@ -118,7 +118,9 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
     if run["n"] and run["delta"]:
         yield f"{run['n']} shares per layer, any {run['delta']} suffice"
     redundancy = str(run["redundancy"])
-    if redundancy:
+    if redundancy and run["n"] and run["n"] == run["delta"]:
+        yield PARITY_STARTS["off"]
+    elif redundancy:
         yield PARITY_STARTS.get(redundancy, redundancy)
 
 

@@ -430,19 +430,34 @@ def _plan_of(row: Mapping[str, Any]) -> str:
 
 def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
     """Yield time, kind and places of each event; successive events of one kind are one row."""
+    last = max((int(layer["layer"]) for layer in run.layers), default=None)
     for name, group in groupby(run.events, key=lambda event: str(event["event"])):
         events = list(group)
         what = _EVENTS.get(name, name) + (f" ({len(events)} times)" if len(events) > 1 else "")
-        where = "; ".join(dict.fromkeys(map(_place, events[:MAX_PLACES])))
+        where = "; ".join(dict.fromkeys(_place(event, last) for event in events[:MAX_PLACES]))
         more = f" and {len(events) - MAX_PLACES} more" if len(events) > MAX_PLACES else ""
         yield clock(max(0.0, float(events[0]["time"]) - run.begin)), what, where + more
 
 
-def _place(event: Mapping[str, Any]) -> str:
-    where = [f"{name} {event[name]}" for name in ("layer", "block") if name in event]
+def _place(event: Mapping[str, Any], last_layer: int | None) -> str:
+    """Return where an event happened; ``last_layer`` is the last convolution of the network."""
+    where = [_step(event, last_layer)] if "layer" in event else []
+    where += [f"block {event['block']}"] if "block" in event else []
     where += [f"share {event['position']}"] if "position" in event else []
     where += [str(event["worker"])] if event.get("worker") else []
     return " ".join(where)
+
+
+def _step(event: Mapping[str, Any], last_layer: int | None) -> str:
+    """Return the layer of an event, in words where the table of layers does not have it."""
+    layer = int(event["layer"])
+    if layer < 0:
+        return "reading the images"
+    if event.get("stage") == "write":
+        return "writing predictions"
+    if last_layer is not None and layer > last_layer:
+        return "after the last convolution"
+    return f"layer {layer}"
 
 
 def _about(run: RecordedRun) -> Iterator[tuple[str, Any]]:
