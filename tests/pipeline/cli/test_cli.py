@@ -64,7 +64,7 @@ def wrong_channels(files: Files, folder: Path) -> list[object]:
 
 
 def wrong_size(files: Files, folder: Path) -> list[object]:
-    return [files.model, group(folder / "in.zarr", image=(4, 3, 20, 20))]
+    return [files.model, group(folder / "in.zarr", image=(4, 3, 12, 12))]
 
 
 def nothing_left(files: Files, folder: Path) -> list[object]:
@@ -103,7 +103,7 @@ BAD: dict[Callable[[Files, Path], list[object]], str] = {
     several_arrays: "--input-array",
     wrong_rank: "(4, 16)",
     wrong_channels: "5",
-    wrong_size: "20",
+    wrong_size: "12",
     nothing_left: "--tolerate 4",
     means_for_two_channels: "3",
     no_such_array: "picture",

@@ -669,7 +669,10 @@ class _JobRun:
         config, place = job.config, None
         if job.mosaic is not None:
             config, place = job.mosaic.config, job.mosaic.store
-        return recording(client, self._store, self._id, config, job.plan, band_plan, place)
+        return recording(
+            client, self._store, self._id, config, job.plan, self._counters.progress, band_plan,
+            place,
+        )  # fmt: skip
 
     def _put_together(
         self, mosaic: Mosaic, recorder: RunRecorder, watch: WorkerWatch, guard: StallGuard

@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,6 +46,9 @@ MAX_WRITE_RATIO = 300.0
 
 MAX_LAYERS = 500
 """Layers of the plan that are in the journal."""
+
+LAST_STATUS_SECONDS = 1.0
+"""How long a run that ends early waits until the scheduler has its last status."""
 
 MAX_DRAIN_REQUESTS = 200
 """Most requests at the end of a run for the records that the scheduler still has."""
@@ -173,6 +176,8 @@ class RunRecorder:
         What it leaves; filled here.
     plan
         How it computes.
+    progress
+        Returns how far it is now; called if the run ends early.
     band_of
         As for :class:`.work_counter.WorkCounter`.
     place
@@ -185,10 +190,12 @@ class RunRecorder:
         store: PredictionStore,
         journal: RunJournal,
         plan: Plan,
+        progress: Callable[[], RunProgress],
         band_of: Callable[[int], tuple[Plan, float]] | None = None,
         place: PredictionStore | None = None,
     ) -> None:
         self.journal = journal
+        self._progress = progress
         self.work = WorkCounter(plan, self._images_of, band_of)
         self._client = client
         self._layout = store.layout
@@ -253,30 +260,30 @@ class RunRecorder:
         self.write()
 
     def give_up(self, error: BaseException) -> None:
-        """Write why the run ended early; the scheduler is told if it is there, without waiting."""
+        """Write why the run ended early; the scheduler is told if it answers within a second."""
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         self.journal.state = "interrupted" if stopped else "failed"
         self.journal.error = "" if stopped else full_line(error)
-        if self.journal.status:
-            self.journal.status["state"] = self.journal.state
-            self._tell_state()
+        status = self._status(replace(self._progress(), blocks_in_flight=0))
+        known = {name: value for name, value in self._constant.items() if name != "layers"}
+        self.journal.status = {**known, **status, "state": self.journal.state}
         with suppress(OutputGoneError):
             self.write()
+        self._tell_state()
 
     def _tell_state(self) -> None:
-        """Send the scheduler the last status, for its page, and do not wait for an answer."""
-        last = {**self._constant, **self.journal.status, "blocks_in_flight": 0}
+        """Send the scheduler the last status, for its page."""
+        last = {**self._constant, **self.journal.status}
         status = {name: finite(value) for name, value in last.items()}
         seen, run = dict(self._last.seen), self.journal.run
 
         async def call() -> None:
-            with suppress(Exception):  # it may be gone
-                request = getattr(self._client.scheduler, EXCHANGE)
-                await request(run=run, status=status, seen=seen, summary=False)
+            request = getattr(self._client.scheduler, EXCHANGE)
+            await request(run=run, status=status, seen=seen, summary=False)
 
-        loop = self._client.loop
-        if loop is not None:
-            loop.add_callback(call)
+        if self._client.status == "running":
+            with suppress(Exception):  # it may be gone, or not answer
+                self._client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
 
     def write(self) -> None:
         """Write the journal as it is.
@@ -349,15 +356,16 @@ def recording(
     run: str,
     config: JobConfig,
     plan: Plan,
+    progress: Callable[[], RunProgress],
     band_of: Callable[[int], tuple[Plan, float]] | None = None,
     place: PredictionStore | None = None,
 ) -> Iterator[RunRecorder]:
     """Record a run while the body runs; its journal is written however the body ends.
 
-    ``band_of`` and ``place`` are as for :class:`RunRecorder`.
+    ``progress``, ``band_of`` and ``place`` are as for :class:`RunRecorder`.
     """
     journal = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
-    recorder = RunRecorder(client, store, journal, plan, band_of, place)
+    recorder = RunRecorder(client, store, journal, plan, progress, band_of, place)
     recorder.write()
     try:
         yield recorder

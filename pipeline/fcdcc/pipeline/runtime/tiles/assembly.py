@@ -21,8 +21,8 @@ from fcdcc.storage.tile_grid import TileGrid
 
 from ...stored_forms import StoredForm
 from ..stored_outputs import PREDICTION, StoredOutputs
+from .blend_windows import AxisWindows, blended
 from .tiling import Tiling
-from .windows import AxisWindows, blended
 
 MAX_BAND_BYTES = 32 * 2**20
 """Largest band of a prediction before it is in its stored form, unless one row is larger."""

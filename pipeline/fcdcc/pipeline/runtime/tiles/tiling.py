@@ -18,7 +18,7 @@ from ...model.operators import bound_arguments
 from ...options import Blend, PlanOptions
 from ...plans.row_layout import analysed
 from ..output import heads_of
-from .windows import AxisWindows
+from .blend_windows import AxisWindows
 
 DEFAULT_OVERLAP_PART = 8
 """Tiles overlap by one part in so many of their size, unless ``--overlap`` is given."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fcdcc.pipeline.options import Blend
-from fcdcc.pipeline.runtime.tiles.windows import AxisWindows, blended
+from fcdcc.pipeline.runtime.tiles.blend_windows import AxisWindows, blended
 from fcdcc.storage.tile_grid import TileGrid
 
 BLENDS: tuple[Blend, ...] = ("hann", "linear", "gaussian", "constant")
