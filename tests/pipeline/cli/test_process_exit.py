@@ -87,7 +87,7 @@ def test_a_run_on_processes_leaves_nothing_behind_and_prints_little(
     # This waits for all processes that have the pipe open.
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    starts = ("the dashboard is at ", "images: ", "prediction: ", "complete: ", "time: ",
+    starts = ("images: ", "prediction: ", "the dashboard is at ", "complete: ", "time: ",
               "redundancy: ", "the predictions are in ", "next: ")  # fmt: skip
     lines = said.splitlines()
     assert len(lines) == len(starts)

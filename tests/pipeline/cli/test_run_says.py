@@ -32,10 +32,9 @@ class Opened(Quiet):
         self.pages: dict[str, int] = {}
 
     def say(self, text: str) -> None:
-        found = re.search(r"http://\S+", text)
-        assert found, text
-        with urllib.request.urlopen(found[0], timeout=60) as answer:
-            self.pages[found[0]] = answer.status
+        for address in re.findall(r"http://\S+", text):
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                self.pages[address] = answer.status
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +52,10 @@ def test_the_end_names_time_redundancy_output_and_what_to_type_next(
     said = [line for line in result.stderr.splitlines() if not line.startswith("fcdcc: INFO")]
     text = "\n".join(said)
     assert re.search(r"^fcdcc: the dashboard is at http://127\.0\.0\.1:\d+/fcdcc$", text, re.M)
+    before = text.partition("fcdcc: the dashboard is at")[0]
+    for start in ("images: ", "prediction: "):  # said before the work begins, and only then
+        assert f"fcdcc: {start}" in before
+        assert text.count(f"fcdcc: {start}") == 1
     assert re.search(r"^fcdcc: time: .* \(start .*, plan .*, work .*, end .*\)$", text, re.M)
     assert "fcdcc: redundancy: any 2 of 3 shares suffice for all 2 convolutions; no worker" in text
     assert "no block was done twice" in text

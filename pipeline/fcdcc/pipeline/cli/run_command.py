@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..monitoring.summary import Summary, summary_lines
+from ..monitoring.summary import Summary, result_lines
 from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
@@ -75,7 +75,7 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
     """Write the summary where it is wanted and print its lines; return the exit code."""
     if json_file is not None:
         write_result(json_file, summary.to_json())
-    for line in summary_lines(summary):
+    for line in result_lines(summary):
         _say(line)
     return (
         ExitCode.BLOCKS_FAILED if summary.blocks_failed or summary.bands_failed else ExitCode.DONE

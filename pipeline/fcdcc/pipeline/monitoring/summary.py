@@ -232,10 +232,21 @@ class Summary:
 
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Yield lines on what a run did, what its redundancy did, where the output is, what is next."""
-    if summary.sample is not None:
-        yield f"images: {summary.sample['text']}"
-    if summary.prediction:
-        yield f"prediction: {printable(summary.prediction)}"
+    text = "" if summary.sample is None else str(summary.sample["text"])
+    yield from input_lines(text, summary.prediction)
+    yield from result_lines(summary)
+
+
+def input_lines(sample: str, prediction: str) -> Iterator[str]:
+    """Yield lines on what the images become and what is predicted, as far as these are known."""
+    if sample:
+        yield f"images: {sample}"
+    if prediction:
+        yield f"prediction: {printable(prediction)}"
+
+
+def result_lines(summary: Summary) -> Iterator[str]:
+    """Yield the lines of a summary without those that a run says before its work begins."""
     if summary.blocks_provisional:
         yield _absence_line(summary)
     yield _failure_line(summary) if summary.blocks_failed else _success_line(summary)

@@ -140,7 +140,6 @@ def look_at_images(
     except InputError as error:
         logger.warning("a sample of the images cannot be read: %s", error)
         return None
-    logger.info("images: %s", sample)
     for warning in sample.warnings:
         logger.warning("%s", warning)
     return sample

@@ -47,7 +47,7 @@ from ..halo import Rows
 from ..model.network import Network
 from ..monitoring.progress import RunProgress, Watcher, watch
 from ..monitoring.record.recorder import RunRecorder, recording
-from ..monitoring.summary import Summary
+from ..monitoring.summary import Summary, input_lines
 from ..options import AUTO, JobConfig, called_from_python
 from ..planner.bands import row_axis
 from ..plans.forecast import WorkerPool
@@ -505,6 +505,10 @@ def _run_pending_blocks(
     counters.sample = look_at_images(
         job.source.whole, job.preparation, job.network, state.listing, job.opened.origin
     )
+    sample = "" if counters.sample is None else str(counters.sample)
+    spec = job.spec if job.mosaic is None else job.mosaic.spec
+    for line in input_lines(sample, str(spec.stored)):
+        progress.say(line)
     progress.step("starting the cluster")
     cluster = job.open_cluster(job.config)
     return_freed_memory()  # used to read the model and to plan: more than the run needs
