@@ -338,6 +338,9 @@ def job_plan(
             break
         except PlanMemoryError as error:
             fewer = workers.with_memory(error.needed)
+            is_any_size = None in network.input_shape[2:]
+            if fewer is None and isinstance(source, TiledImages) and is_any_size:
+                raise PlanMemoryError(f"{error}; or a smaller --tile", error.needed) from error
             if fewer is None:
                 raise
             workers = fewer
@@ -384,7 +387,7 @@ def _plan_for(
         return with_forecast(
             plan, network, workers.workers, workers.speeds(), source.images, config.memory
         )
-    band = None
+    band, is_tiled = None, isinstance(source, TiledImages)
     if stored is not None:
         plan = Plan.from_json(str(stored.plan))
         if _still_fits(plan, config, source, workers):
@@ -397,7 +400,7 @@ def _plan_for(
     def chosen(options: JobConfig) -> Plan:
         return choose_plan(
             network, source.image_shape, options, source.images, workers.workers,
-            workers.speeds(), in_bands=stored is None or band is not None,
+            workers.speeds(), in_bands=not is_tiled and (stored is None or band is not None),
         )  # fmt: skip
 
     plan = chosen(config)

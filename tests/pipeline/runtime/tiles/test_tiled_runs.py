@@ -220,6 +220,43 @@ def test_tiles_that_are_damaged_when_they_are_needed_are_made_again(tiled: Tiled
     assert_right(tiled, whole(dense(), pixels_of(2)))
 
 
+class Rewriting(Quiet):
+    """Changes a pixel when all tiles are done and their predictions are about to be joined."""
+
+    def __init__(self, images: Path) -> None:
+        self._images = images
+        self.is_done = False
+
+    def advance(self, advance: RunProgress) -> None:
+        if advance.blocks_done == advance.blocks_total and not self.is_done:
+            zarr.open_group(self._images)["image"][1, 0, 3, 3] = 0
+            self.is_done = True
+
+
+def test_an_image_that_changes_after_its_tiles_were_read_is_noticed(tiled: Tiled) -> None:
+    pixels = pixels_of(2)
+    changes = Rewriting(tiled.images)
+    assert tiled.run(changes).status == "complete"
+    assert changes.is_done
+    pixels[1, 0, 3, 3] = 0
+    summary = tiled.run()
+    assert (summary.status, summary.redone) == ("complete", {"images": 1})
+    assert_right(tiled, whole(dense(), pixels))
+
+
+def test_tiles_of_an_interrupted_run_are_made_again_if_their_image_changes(tiled: Tiled) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tiled.run(Interrupting(5), in_flight=1)
+    pixels = pixels_of(2)
+    pixels[1, 0, 3, 3] ^= 255
+    zarr.open_group(tiled.images)["image"][1, 0, 3, 3] = pixels[1, 0, 3, 3]
+    summary = tiled.run()
+    assert summary.status == "complete"
+    assert 0 < summary.blocks_done < summary.blocks_total
+    assert_right(tiled, whole(dense(), pixels))
+    assert tiled.run().redone == {}
+
+
 class Averaging(nn.Module):
     """Classifies bytes with their channels last."""
 

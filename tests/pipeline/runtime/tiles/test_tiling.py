@@ -66,6 +66,21 @@ def test_tiles_begin_where_a_network_that_pools_sees_the_image_in_the_same_way(
     assert found.overlap == (12, 12)
 
 
+def test_tiles_begin_where_the_places_of_the_prediction_do(tmp_path: Path) -> None:
+    """A place as long as the tile leaves no room for an overlap."""
+    model = opened(tmp_path, nn.Sequential(same(3, 3), nn.AvgPool2d((16, 64))), free=False, size=64)
+    found = tiling(model, (128, 128))
+    assert (found.grid.stride, found.overlap) == ((48, 64), (16, 0))
+    assert [window.starts for window in found.windows] == [(0, 3, 4), (0, 1)]
+
+
+def test_tiles_smaller_than_what_a_network_sees_alike_are_refused(tmp_path: Path) -> None:
+    pooled = nn.Sequential(same(3, 3), nn.AvgPool2d((16, 28)))
+    model = opened(tmp_path, pooled, size=112)
+    with pytest.raises(OptionError, match="every 16 × 112 pixels only: expected tiles of at least"):
+        tiling(model, (160, 112), tile=[80, 56])
+
+
 def test_what_depends_on_the_size_of_the_image_is_said(tmp_path: Path) -> None:
     resized = nn.Sequential(
         same(3, 3), nn.MaxPool2d(2),

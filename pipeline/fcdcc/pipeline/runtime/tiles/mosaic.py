@@ -36,7 +36,7 @@ from fcdcc.storage import (
     inspect_output,
     predictions_of,
 )
-from fcdcc.storage.block_inputs import INPUT
+from fcdcc.storage.block_inputs import INPUT, BlockInput
 from fcdcc.storage.input_state import InputState
 from fcdcc.storage.outputs import tiles_of
 from fcdcc.storage.records import ABSENT
@@ -124,6 +124,8 @@ class Mosaic:
         self._done = np.zeros(self._layout.blocks, np.bool_)
         self._done_before = self._done.copy()
         self._failed: dict[int, str] = {}
+        self._inputs: dict[int, BlockInput] = {}
+        """What bands that are not done are made from, as it was before any tile was looked at."""
 
     @classmethod
     def of(
@@ -187,6 +189,9 @@ class Mosaic:
     ) -> None:
         """See what earlier runs made of the output, and which of it is still true.
 
+        What the other bands are made from is noted here, before the run looks at the tiles that
+        there are, and before it reads others: if an image changes later, the next run notices.
+
         Parameters
         ----------
         look_at_input
@@ -211,6 +216,7 @@ class Mosaic:
         self._stored = stored
         if stored is None:
             self._state = look_at_input(self._source, config)
+            self._note_inputs(self._state)
             return
         check_fingerprint(config.output, stored, self.fingerprint, FORMER_FINGERPRINT_FIELDS)
         self.spec = check_stored(stored, self.spec, BAND_BATCH, config)
@@ -230,6 +236,14 @@ class Mosaic:
         self._layout = store.layout
         self._done = recorded.done.copy()
         self._done_before = recorded.done
+        self._note_inputs(self._state)
+
+    def _note_inputs(self, state: InputState) -> None:
+        """Note what the bands that are not done are made from."""
+        for band in self.pending:
+            image, _ = self._layout.bounds(band)
+            rows = self._assembly.image_rows(*self._rows_of(band))
+            self._inputs[band] = state.block_input(image, image + 1, rows)
 
     @property
     def pending(self) -> list[int]:
@@ -385,8 +399,7 @@ class Mosaic:
         state = self._looked_at
         image, _ = self._layout.bounds(band)
         rows = self._assembly.image_rows(*self._rows_of(band))
-        found = state.block_input(image, image + 1, rows)
-        details: dict[str, Json] = {"made": how_made(plan), INPUT: found.as_json()}
+        details: dict[str, Json] = {"made": how_made(plan), INPUT: self._inputs[band].as_json()}
         absent = None if state.listing is None else state.listing.absent([(image, image + 1, rows)])
         if absent is not None and absent.count:
             details[ABSENT] = absent.as_json()

@@ -176,8 +176,14 @@ def find_tiling(
     if is_blended:
         units = _units(head, tile, size)
         steps = [math.lcm(*both) for both in zip(steps, units, strict=True)]
+        if any(step > length for step, length in zip(steps, tile, strict=True)):
+            raise OptionError(
+                f"tiles of {_sizes(tile)} for a network that sees images alike every "
+                f"{_sizes(steps)} pixels only: expected tiles of at least that size; give a larger "
+                "--tile, or run it on whole images"
+            )
     stride = tuple(
-        max((length - common) // step * step, step) if step < length else length - common
+        max((length - common) // step * step, step)
         for length, common, step in zip(tile, overlap, steps, strict=True)
     )
     grid = TileGrid(size, tile, stride)
