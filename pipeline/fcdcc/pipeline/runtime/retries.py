@@ -27,7 +27,7 @@ from .block_runner import BlockJob
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILED_CHECKS = 8
+MAX_ATTEMPTS_WITH_CHECKS = 8
 """How often results of a block may fail their checksum, or once for each worker if there are
 more, until it has failed for good."""
 
@@ -145,7 +145,7 @@ class RetryPolicy:
     ) -> BlockJob | None:
         """Return the job by workers of which no result failed; by all, if there is no other."""
         running = sorted(self._workers())
-        if history.attempts >= max(MAX_FAILED_CHECKS, len(running)):
+        if history.attempts >= max(MAX_ATTEMPTS_WITH_CHECKS, len(running)):
             return None
         self._wrong_workers |= error.workers
         others = tuple(worker for worker in running if worker not in self._wrong_workers)
