@@ -77,9 +77,8 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
         write_result(json_file, summary.to_json())
     for line in result_lines(summary):
         _say(line)
-    return (
-        ExitCode.BLOCKS_FAILED if summary.blocks_failed or summary.bands_failed else ExitCode.DONE
-    )
+    is_whole = summary.status == "complete" and not summary.blocks_failed
+    return ExitCode.DONE if is_whole else ExitCode.BLOCKS_FAILED
 
 
 def _say(line: str) -> None:

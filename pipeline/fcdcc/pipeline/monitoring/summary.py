@@ -312,7 +312,8 @@ def _absence_line(summary: Summary) -> str:
 
 def _failure_line(summary: Summary) -> str:
     """Return a line that names the blocks that failed."""
-    named = [str(failure.block) for failure in summary.failures[:MAX_NAMED_BLOCKS]]
+    most = min(MAX_NAMED_BLOCKS, summary.blocks_failed)  # bands come after all blocks
+    named = [str(failure.block) for failure in summary.failures[:most]]
     more = ", …" if summary.blocks_failed > MAX_NAMED_BLOCKS else ""
     return (
         f"{count(summary.blocks_failed)} of {counted(summary.blocks_total, 'block')} failed "

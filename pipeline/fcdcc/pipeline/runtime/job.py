@@ -222,11 +222,13 @@ def _run_tiles(
             check_continued(stored, job.config, job.fingerprint)
             earlier = _look_at_earlier_work(job, stored, progress)
         if not mosaic.pending:
-            mosaic.bring_up_to_date()
-            layout = mosaic.store.layout if earlier is None else earlier.store.layout
+            tiles = None if earlier is None else earlier.store
+            with output_begun():
+                mosaic.bring_up_to_date()
+                mosaic.clean_up(tiles)
+            layout = (tiles or mosaic.store).layout
             done = np.ones(layout.blocks, np.bool_)
-            counters = RunCounters(mosaic.fingerprint.digest, layout, done)
-            return mosaic.completed(counters.summary(), None)
+            return mosaic.summary(RunCounters(mosaic.fingerprint.digest, layout, done).summary())
         state = look_at_input(job.source, job.config) if earlier is None else earlier.state
         try:
             planned = _plan_job(job, stored, progress, clusters)
@@ -235,8 +237,10 @@ def _run_tiles(
             if earlier is not None:
                 earlier = earlier.only(needed)
             summary = _run_pending_blocks(planned, earlier, state, progress, needed)
-            tiles = predictions_of(job.config.output, _written_run(job), job.source.images)
-            return mosaic.completed(summary, tiles)
+            with output_begun():
+                tiles = predictions_of(job.config.output, _written_run(job), job.source.images)
+                mosaic.clean_up(tiles)
+            return summary
         except BaseException:
             clusters.close()  # while the lock is held: tasks of this run may still write blocks
             raise
@@ -740,6 +744,8 @@ class _JobRun:
             insured=_insured(self._job.plan),
             waiting_saved=recorder.waiting_saved,
         )
+        if self._job.mosaic is not None:
+            summary = self._job.mosaic.summary(summary)
         recorder.finish(counters.progress(), summary, counters.failed)
         return summary
 

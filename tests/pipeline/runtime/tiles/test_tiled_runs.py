@@ -24,10 +24,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, infer, open_model, plan, run
+from fcdcc.pipeline.cli.process_exit import ExitCode
+from fcdcc.pipeline.cli.run_command import _print_summary
 from fcdcc.pipeline.demo.faults import Stopper
 from fcdcc.pipeline.demo.faults import worker_processes as processes_of
 from fcdcc.pipeline.errors import OptionError
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
+from fcdcc.pipeline.monitoring.report.recorded_run import read_report
+from fcdcc.pipeline.runtime.tiles.mosaic import Mosaic
 from fcdcc.storage import OutputError, open_predictions, verify
 from fcdcc.storage.outputs import tiles_of
 from support.fork_server import worker_processes
@@ -255,6 +259,48 @@ def test_tiles_of_an_interrupted_run_are_made_again_if_their_image_changes(tiled
     assert 0 < summary.blocks_done < summary.blocks_total
     assert_right(tiled, whole(dense(), pixels))
     assert tiled.run().redone == {}
+
+
+class Deleting(Quiet):
+    """Deletes a prediction of tiles when all of them are done and are about to be joined."""
+
+    def __init__(self, output: Path) -> None:
+        self._chunk = Path(tiles_of(output)) / "prediction" / "c.0.0.0.0"
+
+    def advance(self, advance: RunProgress) -> None:
+        if advance.blocks_done == advance.blocks_total:
+            self._chunk.unlink(missing_ok=True)
+
+
+def test_bands_whose_tiles_are_gone_fail_in_the_summary_the_report_and_the_exit_code(
+    tiled: Tiled,
+) -> None:
+    first = tiled.run(Deleting(tiled.output))
+    assert (first.status, first.bands_failed, first.blocks_failed) == ("incomplete", 1, 0)
+    assert "1 block of its tiles is not there: run again" in first.failures[0].reason
+    assert _print_summary(first, None) == ExitCode.BLOCKS_FAILED
+    (recorded,) = read_report(str(tiled.output)).runs
+    told = {**recorded.members["summary"], "state": recorded.state}
+    same = {"state": "incomplete", "bands_failed": 1, "prediction": first.prediction}
+    same |= {"output": str(tiled.output), "fingerprint": first.fingerprint}
+    assert {name: told[name] for name in same} == same
+    assert tiled.run().status == "complete"
+    assert_right(tiled, whole(dense(), pixels_of(2)))
+
+
+def test_tiles_are_removed_even_if_a_run_ends_before_that(
+    tiled: Tiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Mosaic, "clean_up", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiled.run()
+    assert len(tiled.tile_chunks()) == 5
+    assert tiled.run().status == "complete"
+    assert tiled.tile_chunks() == []
 
 
 class Averaging(nn.Module):

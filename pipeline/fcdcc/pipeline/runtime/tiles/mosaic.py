@@ -38,6 +38,7 @@ from fcdcc.storage import (
 )
 from fcdcc.storage.block_inputs import INPUT, BlockInput
 from fcdcc.storage.input_state import InputState
+from fcdcc.storage.locations import shown
 from fcdcc.storage.outputs import tiles_of
 from fcdcc.storage.records import ABSENT
 from fcdcc.storage.tile_grid import TileGrid
@@ -65,6 +66,7 @@ from ..output import (
     make_room,
     resize_output,
 )
+from ..run_counters import MAX_NAMED_FAILURES
 from .assembly import Assembly, DamagedTilesError, tile_dim, write_band
 from .tiling import Tiling
 
@@ -288,6 +290,8 @@ class Mosaic:
     def jobs(self, tiles: PredictionStore, run: str, plan: Plan) -> Iterator[BlockJob]:
         """Yield the tasks of the bands whose tiles are all done, and which are not done yet.
 
+        Bands whose tiles are not there fail.
+
         Each band is made by any one of two shares, and the second is on standby: if a worker is
         late or stops, another one makes the same band.
 
@@ -302,8 +306,10 @@ class Mosaic:
         """
         done = tiles.progress().done
         for band in self.pending:
-            blocks = self._blocks_of(band, tiles.layout)
-            if not done[blocks.start : blocks.stop].all():
+            missing = [block for block in self._blocks_of(band, tiles.layout) if not done[block]]
+            if missing:
+                are = counted(len(missing), "block of its tiles is", "blocks of its tiles are")
+                self._fail(band, f"{are} not there: run again")
                 continue
             arguments = self._assembly, tiles, self.store, band, self._details(band, plan)
             keys = task_key("share", run, 0, band), task_key("parity", run, 0, band, 1)
@@ -317,63 +323,79 @@ class Mosaic:
     def ended(self, outcome: BlockOutcome, tiles: PredictionStore) -> None:
         """Count and record how a band ended; damaged tiles are marked for the next run."""
         band = outcome.block
-        image, _ = self._layout.bounds(band)
-        content = "image {}, rows {} to {}".format(image, *self._last_rows(band))
         if outcome.error is None:
             self._done[band] = True
-            logger.info("band %d (%s) is done", band, content)
+            self._failed.pop(band, None)
+            logger.info("band %d (%s) is done", band, self._content(band))
             return
-        reason = failure_reason(outcome.error)
-        logger.error("band %d (%s) failed: %s", band, content, reason)
+        if isinstance(outcome.error, DamagedTilesError):
+            try:
+                _discard_damaged(tiles, self._blocks_of(band, tiles.layout))
+            except OutputGoneError:  # nothing else can be written either
+                raise
+            except OutputError as error:
+                logger.error("%s", error)
+        self._fail(band, failure_reason(outcome.error))
+
+    def _fail(self, band: int, reason: str) -> None:
+        """Count, log and record that a band failed."""
+        logger.error("band %d (%s) failed: %s", band, self._content(band), reason)
         self._failed[band] = reason
         try:
-            if isinstance(outcome.error, DamagedTilesError):
-                _discard_damaged(tiles, self._blocks_of(band, tiles.layout))
             self.store.record_failure(band, reason)
-        except OutputGoneError:  # nothing else can be written either
+        except OutputGoneError:
             raise
         except OutputError as error:
             logger.error("%s", error)
+
+    def _content(self, band: int) -> str:
+        """Return what a band is of, in words."""
+        image, _ = self._layout.bounds(band)
+        start, stop = self._rows_of(band)
+        return f"image {image}, rows {start} to {stop - 1}"
 
     @property
     def movement(self) -> tuple[int, int]:
         """Values that change whenever a band ends."""
         return int(self._done.sum()), len(self._failed)
 
-    def completed(self, summary: Summary, tiles: PredictionStore | None) -> Summary:
-        """Return the summary of a run, and remove the predictions of tiles if all bands are done.
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bands are done."""
+        return bool(self._done.all())
 
-        Parameters
-        ----------
-        summary
-            Of the tiles.
-        tiles
-            The output of the tiles; None if nothing was left to do.
-        """
-        is_complete = bool(self._done.all())
-        self.store.compact()
-        if is_complete and tiles is not None:
-            tiles.clear(Progress(np.zeros(tiles.layout.blocks, np.bool_), {}, {}, {}))
+    def summary(self, tiles: Summary) -> Summary:
+        """Return the summary of a run, given that of its tiles."""
         before = self._layout.images_in(self._done_before)
         images = self._layout.images_in(self._done) - before
-        rate = images / summary.seconds if summary.seconds > 0 else 0.0
+        rate = images / tiles.seconds if tiles.seconds > 0 else 0.0
         redone = None if self._earlier is None else self._earlier.redone
-        failed = sorted(self._failed.items())
+        failed = [BlockFailure(b, f"band: {r}") for b, r in sorted(self._failed.items())]
         return replace(
-            summary,
-            status="complete" if is_complete else "incomplete",
+            tiles,
+            status="complete" if self.is_complete else "incomplete",
             fingerprint=self.fingerprint.digest,
+            output=shown(self.config.output),
             prediction=str(self.spec.stored),
             images_done=images,
             images_per_second=round(rate, 3),
-            tiles_done=summary.images_done,
+            tiles_done=tiles.images_done,
             bands_total=self.bands,
             bands_done=int(self._done.sum()) - int(self._done_before.sum()),
             bands_skipped=int(self._done_before.sum()),
             bands_failed=len(self._failed),
-            failures=(*summary.failures, *(BlockFailure(b, f"band: {r}") for b, r in failed)),
+            failures=(*tiles.failures, *failed)[:MAX_NAMED_FAILURES],
             redone={} if redone is None else redone.counts,
         )
+
+    def clean_up(self, tiles: PredictionStore | None) -> None:
+        """Pack the records, and remove the predictions of tiles if all bands are done.
+
+        ``tiles`` is their output; None if there is none.
+        """
+        self.store.compact()
+        if self.is_complete and tiles is not None:
+            tiles.clear(Progress(np.zeros(tiles.layout.blocks, np.bool_), {}, {}, {}))
 
     @property
     def _looked_at(self) -> InputState:
@@ -383,10 +405,6 @@ class Mosaic:
 
     def _rows_of(self, band: int) -> tuple[int, int]:
         return self._layout.rows_of(band) or (0, 1)
-
-    def _last_rows(self, band: int) -> tuple[int, int]:
-        first, stop = self._rows_of(band)
-        return first, stop - 1
 
     def _blocks_of(self, band: int, layout: BlockLayout) -> range:
         """Return the blocks of tiles that a band needs."""
