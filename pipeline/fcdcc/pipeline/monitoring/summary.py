@@ -143,7 +143,8 @@ class Summary:
         blocks of tiles.
     bands_total, bands_done, bands_skipped, bands_failed
         Of a job with tiles: the bands of its images, which are put together from tiles; made by
-        this run; made before it; failed in it. ``redone`` counts bands then.
+        this run; made before it; failed in it. ``redone``, and the blocks that are provisional,
+        redone, repaired or retried, are bands then.
 
     Examples
     --------
@@ -267,10 +268,16 @@ def result_lines(summary: Summary) -> Iterator[str]:
 
 
 def _success_line(summary: Summary) -> str:
-    """Return a line that says what a run did."""
+    """Return a line that says what a run did; of a job with tiles, its bands."""
+    is_tiled = summary.tiles_done is not None
+    total, skipped, made = (
+        (summary.bands_total, summary.bands_skipped, summary.bands_done)
+        if is_tiled
+        else (summary.blocks_total, summary.blocks_skipped, summary.blocks_done)
+    )
     parts = []
-    if summary.blocks_skipped:
-        parts.append(f"{count(summary.blocks_skipped)} done before")
+    if skipped:
+        parts.append(f"{count(skipped)} done before")
     reasons = [f"{summary.redone[r]:,} for {t}" for r, t in REASONS.items() if r in summary.redone]
     if summary.blocks_repaired:
         reasons.append(f"{count(summary.blocks_repaired)} damaged")
@@ -279,7 +286,7 @@ def _success_line(summary: Summary) -> str:
         parts.append(f"{count(again)} made again ({', '.join(reasons)})")
     if summary.blocks_retried:
         parts.append(f"{count(summary.blocks_retried)} that had failed")
-    new = summary.blocks_done - again - summary.blocks_retried
+    new = made - again - summary.blocks_retried
     if parts and new > 0:
         parts.append(f"{count(new)} new")
     which = f", of them {', '.join(parts)}" if parts else ""
@@ -292,7 +299,8 @@ def _success_line(summary: Summary) -> str:
         images = f"{counted(summary.tiles_done, 'tile')} of {images}"
     computed = summary.blocks_done or summary.bands_done
     done = images if computed else "nothing was left to compute"
-    blocks = counted(summary.blocks_total, "block")
+    names = ("band of the images", "bands of the images") if is_tiled else ("block", "blocks")
+    blocks = counted(total, *names)
     return f"{summary.status}: {blocks}{which}; {done}"
 
 
@@ -303,7 +311,7 @@ def _absence_line(summary: Summary) -> str:
         "chunk of the images is not stored and was",
         "chunks of the images are not stored and were",
     )
-    blocks = counted(summary.blocks_provisional, "block")
+    blocks = counted(summary.blocks_provisional, "block" if summary.tiles_done is None else "band")
     return (
         f"{chunks} read as the fill value by {blocks}; a run that finds what is missing makes "
         + ("it again" if summary.blocks_provisional == 1 else "them again")

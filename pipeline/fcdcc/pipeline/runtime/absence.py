@@ -19,23 +19,28 @@ from ..options import JobConfig
 logger = logging.getLogger(__name__)
 
 
-def look_for_chunks(source: ImageSource, *, changes_matter: bool = False) -> ChunkListing | None:
+def look_for_chunks(
+    source: ImageSource, *, changes_matter: bool = False, level: int = logging.WARNING
+) -> ChunkListing | None:
     """Return which chunks are stored; None, with a line in the log, if that is not known.
 
-    With ``changes_matter`` the line says that changes of the images are not known, either.
+    With ``changes_matter`` the line says that changes of the images are not known, either;
+    ``level`` is that of the line.
     """
     changes = ", and so do images that change, unless --compare contents reads them"
     also = changes if changes_matter else ""
     try:
         found = list_chunks(source)
     except InputError as error:
-        logger.warning("%s; chunks that are not stored go unnoticed%s", error, also)
+        logger.log(level, "%s; chunks that are not stored go unnoticed%s", error, also)
         return None
     if found is None:
-        logger.warning(
+        logger.log(
+            level,
             "the store of the images does not list its chunks; those that are not stored are read "
-            "as the fill value and go unnoticed%s", also,
-        )  # fmt: skip
+            "as the fill value and go unnoticed%s",
+            also,
+        )
     return found
 
 

@@ -49,21 +49,29 @@ class Redone:
         return {reason: given.count(reason) for reason in REASONS if reason in given}
 
 
-def look_at_input(source: ImageSource, config: JobConfig) -> InputState:
-    """Return what the images of a job are now; the log says what cannot be known of them."""
-    listing = look_at_chunks(source.whole, config)
+def look_at_input(
+    source: ImageSource, config: JobConfig, level: int = logging.WARNING
+) -> InputState:
+    """Return what the images of a job are now; the log says what cannot be known of them.
+
+    ``level`` is that of these lines, which need not be warnings a second time.
+    """
+    listing = look_at_chunks(source.whole, config, level)
     return InputState(source, listing, contents=config.compare == "contents")
 
 
-def look_at_chunks(source: ImageSource, config: JobConfig) -> ChunkListing | None:
+def look_at_chunks(
+    source: ImageSource, config: JobConfig, level: int = logging.WARNING
+) -> ChunkListing | None:
     """Return what the store says of its chunks; the log says which changes go unnoticed."""
     needs_listing = config.compare == "listing" and not is_small(source)
-    listing = look_for_chunks(source, changes_matter=needs_listing)
+    listing = look_for_chunks(source, changes_matter=needs_listing, level=level)
     if listing is not None and listing.tells is Tells.NOTHING and needs_listing:
-        logger.warning(
+        logger.log(
+            level,
             "the store of the images says neither when its chunks were written nor what they hold; "
             "images that change and keep their size go unnoticed, unless --compare contents reads "
-            "them"
+            "them",
         )
     return listing
 
@@ -74,7 +82,7 @@ def blocks_to_make_again(
     state: InputState,
     *,
     absence_fails: bool,
-    say: Callable[[str], None],
+    say: Callable[[str], None] | None,
 ) -> tuple[Progress, Redone]:
     """Return which blocks stay done, and why others do not.
 
@@ -89,8 +97,10 @@ def blocks_to_make_again(
     absence_fails
         Whether no block stays done that was made without some of its chunks.
     say
-        Called with a line for each reason for which blocks do not stay done.
+        Called with a line for each reason for which blocks do not stay done; None if that was said
+        before, of the images of which these are tiles.
     """
+    level = logging.DEBUG if say is None else logging.WARNING
     reasons: dict[int, Reason] = {}
     for block, noted in recorded.provisional.items():
         chunks = AbsentChunks.from_json(noted)
@@ -102,20 +112,23 @@ def blocks_to_make_again(
     for block, change in found.changed.items():
         reasons[block] = "image_ids" if change == "ids" else "images"
     if found.unknown:
-        logger.warning(
+        logger.log(
+            level,
             "%s by an older version that did not record what a block was made from: whether "
             "images changed since is not known; use another output to make them again",
             counted(len(found.unknown), "block was made", "blocks were made"),
         )
     if found.unread and state.compares_pixels:
-        logger.warning(
+        logger.log(
+            level,
             "%s by a run that did not read their images to compare them later: whether these "
             "changed since is not known",
             counted(len(found.unread), "block was made", "blocks were made"),
         )
     redone = Redone(reasons, found.renewed)
-    for reason, number in redone.counts.items():
-        say(_line(reason, number, absence_fails))
+    if say is not None:
+        for reason, number in redone.counts.items():
+            say(_line(reason, number, absence_fails))
     done = recorded.done.copy()
     done[[*reasons]] = False
     kept = {block: noted for block, noted in recorded.provisional.items() if done[block]}

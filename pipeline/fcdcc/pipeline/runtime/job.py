@@ -26,7 +26,6 @@ from fcdcc.storage import (
     OutputGoneError,
     PredictionStore,
     Preparation,
-    Progress,
     StoredRun,
     hold,
     inspect_output,
@@ -64,8 +63,9 @@ from .cluster import (
     open_cluster,
     translate_connection_loss,
 )
+from .earlier_work import EarlierWork, look_at_earlier_work
 from .image_sample import look_at_images
-from .input_changes import Redone, blocks_to_make_again, look_at_input
+from .input_changes import look_at_input
 from .job_plan import (
     OpenedJob,
     apply_saved_plan,
@@ -85,12 +85,10 @@ from .output import (
     create_output,
     heads_of,
     how_made,
-    images_to_remove,
     is_same_job,
     job_fingerprint,
     make_room,
     outputs_in_words,
-    resize_output,
     stored_outputs,
     write_block,
 )
@@ -191,11 +189,11 @@ def _run(config: JobConfig, progress: RunSteps, clusters: ExitStack) -> Summary:
         planned = _plan_job(job, None, progress, clusters)
     with hold(config.output):
         stored = _stored_run(job)
-        earlier: _EarlierWork | None = None
+        earlier: EarlierWork | None = None
         progress.step("looking at the images")
         if stored is not None:
             check_continued(stored, config, job.fingerprint)
-            earlier = _look_at_earlier_work(job, stored, progress)
+            earlier = look_at_earlier_work(config, job.source, stored, progress.say)
             if not earlier.recorded.pending:
                 return _finish(job, stored, earlier)
         state = look_at_input(job.source, config) if earlier is None else earlier.state
@@ -215,21 +213,21 @@ def _run_tiles(
     progress.say(str(job.opened.tiling))
     with hold(mosaic.config.output):
         progress.step("looking at the images")
-        mosaic.look(look_at_input, progress.say)
+        mosaic.look(progress.say)
         stored = None if mosaic.is_new else _stored_run(job)
         earlier = None
         if stored is not None:
             check_continued(stored, job.config, job.fingerprint)
-            earlier = _look_at_earlier_work(job, stored, progress)
+            earlier = look_at_earlier_work(job.config, job.source, stored, None)
         if not mosaic.pending:
             tiles = None if earlier is None else earlier.store
+            mosaic.bring_up_to_date()
             with output_begun():
-                mosaic.bring_up_to_date()
                 mosaic.clean_up(tiles)
             layout = (tiles or mosaic.store).layout
             done = np.ones(layout.blocks, np.bool_)
             return mosaic.summary(RunCounters(mosaic.fingerprint.digest, layout, done).summary())
-        state = look_at_input(job.source, job.config) if earlier is None else earlier.state
+        state = earlier.state if earlier else look_at_input(job.source, job.config, logging.DEBUG)
         try:
             planned = _plan_job(job, stored, progress, clusters)
             layout = planned.spec.arrays[0].layout(job.source.images, planned.plan.batch)
@@ -275,55 +273,6 @@ class _PlannedJob(_CheckedJob):
     spec: PredictionSpec
     known: Cluster | None
     open_cluster: Callable[[JobConfig], Cluster]
-
-
-@dataclass(frozen=True)
-class _EarlierWork:
-    """What earlier runs made of a job, compared with the images as they are now.
-
-    Parameters
-    ----------
-    store
-        The output, with the images that there are now.
-    recorded
-        Which of its blocks are done and stay.
-    state
-        The images as they are now.
-    redone
-        Which blocks that were done are made again.
-    images_removed
-        Images at the end of the output that are no longer there.
-    """
-
-    store: PredictionStore
-    recorded: Progress
-    state: InputState
-    redone: Redone
-    images_removed: int
-
-    def only(self, blocks: NDArray[np.bool_]) -> _EarlierWork:
-        """Return the same, with nothing left to do of other blocks, (blocks,) bool."""
-        done = self.recorded.done | ~blocks
-        return replace(self, recorded=replace(self.recorded, done=done))
-
-    def count(self, counters: RunCounters) -> None:
-        """Give the counters of a run what they say of earlier runs."""
-        counters.note_absent(self.recorded.provisional)
-        counters.redone = self.redone.counts
-        counters.failed_before = self.recorded.failed
-        counters.images_removed = self.images_removed
-
-    def bring_up_to_date(self, job: _CheckedJob, spec: PredictionSpec) -> PredictionStore:
-        """Remove what is no longer true from the output, and give it the length of the input.
-
-        Predictions are removed before the image ids are replaced, so that no image ever has the
-        prediction of another one.
-        """
-        with output_begun():
-            if self.recorded.pending or self.images_removed:
-                self.store.clear(self.recorded)
-            self.store.renew(self.redone.renewed)
-            return resize_output(job.config, self.state, spec)
 
 
 def _check_job(config: JobConfig) -> _CheckedJob:
@@ -438,29 +387,11 @@ def _written_run(job: _CheckedJob) -> StoredRun:
     return stored
 
 
-def _look_at_earlier_work(job: _CheckedJob, stored: StoredRun, progress: RunSteps) -> _EarlierWork:
-    """Return which blocks of a stored output stay as they are; say why others do not."""
-    config, source = job.config, job.source
-    removed = images_to_remove(config, source)
-    if removed:
-        logger.warning(
-            "%s at the end of the output: the input has %d now, and the predictions of the others "
-            "are removed",
-            counted(removed, "image is too many", "images are too many"), source.images,
-        )  # fmt: skip
-    store = predictions_of(config.output, stored, source.images)
-    state = look_at_input(source, config)
-    recorded, redone = blocks_to_make_again(
-        store.progress(), store, state, absence_fails=config.absent == "fail", say=progress.say
-    )
-    return _EarlierWork(store, recorded, state, redone, removed)
-
-
-def _finish(job: _CheckedJob, stored: StoredRun, earlier: _EarlierWork) -> Summary:
+def _finish(job: _CheckedJob, stored: StoredRun, earlier: EarlierWork) -> Summary:
     """Mend what describes an output of which every block is done, and return the summary."""
     spec = _prediction_spec(job, stored.arrays[0].band)
     spec = check_stored(stored, spec, stored.batch, job.config)
-    store = earlier.bring_up_to_date(job, spec)
+    store = earlier.bring_up_to_date(job.config, spec)
     counters = RunCounters(store.fingerprint, store.layout, earlier.recorded.done)
     earlier.count(counters)
     return counters.summary()
@@ -468,7 +399,7 @@ def _finish(job: _CheckedJob, stored: StoredRun, earlier: _EarlierWork) -> Summa
 
 def _run_pending_blocks(
     job: _PlannedJob,
-    earlier: _EarlierWork | None,
+    earlier: EarlierWork | None,
     state: InputState,
     progress: RunSteps,
     needed: NDArray[np.bool_] | None = None,
@@ -517,13 +448,12 @@ def _run_pending_blocks(
     cluster = job.open_cluster(job.config)
     return_freed_memory()  # used to read the model and to plan: more than the run needs
     if job.mosaic is not None:
-        with output_begun():
-            job.mosaic.prepare(job.plan)
+        job.mosaic.prepare(job.plan)
     if earlier is None:
         make_room(job.config)
         store = create_output(job.config, state, job.fingerprint, job.plan, job.spec)
     else:
-        store = earlier.bring_up_to_date(job, job.spec)
+        store = earlier.bring_up_to_date(job.config, job.spec)
     with output_begun():
         counters.forecast = forecast_of_run(job.config, job.plan, job.network, cluster, job.source)
         summary = _JobRun(job, store, cluster, counters, progress, state).complete(pending)

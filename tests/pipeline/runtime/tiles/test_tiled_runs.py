@@ -126,7 +126,9 @@ def assert_right(tiled: Tiled, expected: NDArray[Any]) -> None:
     assert verify(tiled.output) == []
 
 
-def test_predictions_of_tiles_are_those_of_whole_images(tiled: Tiled) -> None:
+def test_predictions_of_tiles_are_those_of_whole_images(
+    tiled: Tiled, caplog: pytest.LogCaptureFixture
+) -> None:
     """From the first run on, with images that are changed, appended and taken away."""
     pixels = pixels_of(3)
     summary = tiled.run()
@@ -151,6 +153,8 @@ def test_predictions_of_tiles_are_those_of_whole_images(tiled: Tiled) -> None:
     changed = tiled.run()
     assert (changed.status, changed.images_done, changed.redone) == ("complete", 1, {"images": 1})
     assert changed.tiles_done < 2 * TILES
+    line = "2 bands of the images, of them 1 done before, 1 made again (1 for changed images); "
+    assert f"complete: {line}" in str(changed)
     assert_right(tiled, whole(dense(), pixels[:2]))
     assert tiled.files()["c.0.0.0.0"] == before["c.0.0.0.0"]
 
@@ -161,7 +165,27 @@ def test_predictions_of_tiles_are_those_of_whole_images(tiled: Tiled) -> None:
     write_images(tiled.images, pixels[:1])
     removed = tiled.run()
     assert (removed.status, len(tiled.prediction())) == ("complete", 1)
+    assert removed.images_removed == 2
+    said = [text for text in caplog.messages if "too many" in text and "at the end" in text]
+    assert [text.partition(":")[0] for text in said] == [
+        "2 images are too many at the end of the output"
+    ]
     assert fcdcc("report", tiled.output).exit_code == 0
+
+
+def test_chunks_that_are_not_stored_are_counted_once_and_their_bands_made_again(
+    tiled: Tiled,
+) -> None:
+    chunk = tiled.images / "image" / "c" / "1" / "0" / "1" / "1"  # several tiles touch it
+    stored = chunk.read_bytes()
+    chunk.unlink()
+    first = tiled.run()
+    assert (first.status, first.blocks_provisional, first.chunks_absent) == ("complete", 1, 1)
+    chunk.write_bytes(stored)
+    second = tiled.run()
+    assert (second.status, second.redone) == ("complete", {"absent_chunks": 1})
+    assert (second.blocks_redone, second.blocks_provisional, second.chunks_absent) == (1, 0, 0)
+    assert_right(tiled, whole(dense(), pixels_of(2)))
 
 
 @pytest.mark.parametrize("blend", ["linear", "gaussian", "constant"])

@@ -10,8 +10,8 @@ these.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,6 @@ from fcdcc.storage import (
     StoredRun,
     check_fingerprint,
     inspect_output,
-    predictions_of,
 )
 from fcdcc.storage.block_inputs import INPUT, BlockInput
 from fcdcc.storage.input_state import InputState
@@ -45,6 +44,7 @@ from fcdcc.storage.tile_grid import TileGrid
 
 from ...anyk import AnyK, Share
 from ...anyk.keys import task_key
+from ...errors import output_begun
 from ...formatting import counted
 from ...model import Model
 from ...monitoring.summary import BlockFailure, Summary
@@ -52,7 +52,8 @@ from ...options import JobConfig
 from ...plans.plan import Plan
 from ...stored_forms import StoredForm
 from ..block_runner import BlockJob, BlockOutcome, failure_reason
-from ..input_changes import Redone, blocks_to_make_again
+from ..earlier_work import EarlierWork, look_at_earlier_work
+from ..input_changes import look_at_input
 from ..model_preparation import with_model_classes
 from ..output import (
     FORMER_FINGERPRINT_FIELDS,
@@ -60,13 +61,11 @@ from ..output import (
     check_stored,
     create_output,
     how_made,
-    images_to_remove,
     is_same_job,
     job_fingerprint,
     make_room,
-    resize_output,
 )
-from ..run_counters import MAX_NAMED_FAILURES
+from ..run_counters import MAX_NAMED_FAILURES, RunCounters
 from .assembly import Assembly, DamagedTilesError, tile_dim, write_band
 from .tiling import Tiling
 
@@ -75,17 +74,14 @@ logger = logging.getLogger(__name__)
 BAND_BATCH = 1
 """Images of a band."""
 
+OF_IMAGES = (
+    "status", "fingerprint", "images_done", "images_removed", "blocks_redone", "redone",
+    "blocks_provisional", "chunks_absent", "blocks_repaired", "blocks_retried",
+)  # fmt: skip
+"""Members of the summary that are about images and their bands, not about tiles."""
+
 STORED_TILES = "logits"
 """The form in which the predictions of tiles are stored: what the network gives."""
-
-
-@dataclass(frozen=True)
-class _Earlier:
-    """What earlier runs made of the bands, compared with the images as they are now."""
-
-    store: PredictionStore
-    recorded: Progress
-    redone: Redone
 
 
 class Mosaic:
@@ -120,12 +116,11 @@ class Mosaic:
         self._assembly = assembly
         self._state: InputState | None = None
         self._stored: StoredRun | None = None
-        self._earlier: _Earlier | None = None
+        self._earlier: EarlierWork | None = None
         self._store: PredictionStore | None = None
         self._layout = spec.arrays[0].layout(source.images, BAND_BATCH)
         self._done = np.zeros(self._layout.blocks, np.bool_)
-        self._done_before = self._done.copy()
-        self._failed: dict[int, str] = {}
+        self._counters = RunCounters(fingerprint.digest, self._layout, self._done)
         self._inputs: dict[int, BlockInput] = {}
         """What bands that are not done are made from, as it was before any tile was looked at."""
 
@@ -179,16 +174,7 @@ class Mosaic:
         """Whether the output is created by this run, and so has no tiles yet either."""
         return self._stored is None
 
-    @property
-    def bands(self) -> int:
-        """Number of bands of all images."""
-        return self._layout.blocks
-
-    def look(
-        self,
-        look_at_input: Callable[[ImageSource, JobConfig], InputState],
-        say: Callable[[str], None],
-    ) -> None:
+    def look(self, say: Callable[[str], None]) -> None:
         """See what earlier runs made of the output, and which of it is still true.
 
         What the other bands are made from is noted here, before the run looks at the tiles that
@@ -196,8 +182,6 @@ class Mosaic:
 
         Parameters
         ----------
-        look_at_input
-            Returns what images are now.
         say
             Called with a line for each reason for which bands do not stay done.
 
@@ -222,30 +206,23 @@ class Mosaic:
             return
         check_fingerprint(config.output, stored, self.fingerprint, FORMER_FINGERPRINT_FIELDS)
         self.spec = check_stored(stored, self.spec, BAND_BATCH, config)
-        removed = images_to_remove(config, self._source)
-        if removed:
-            logger.warning(
-                "%s at the end of the output: the input has %d now, and the predictions of the "
-                "others are removed",
-                counted(removed, "image is too many", "images are too many"), self._source.images,
-            )  # fmt: skip
-        store = predictions_of(config.output, stored, self._source.images)
-        self._state = look_at_input(self._source, config)
-        recorded, redone = blocks_to_make_again(
-            store.progress(), store, self._state, absence_fails=config.absent == "fail", say=say
-        )
-        self._earlier = _Earlier(store, recorded, redone)
-        self._layout = store.layout
-        self._done = recorded.done.copy()
-        self._done_before = recorded.done
+        earlier = look_at_earlier_work(config, self._source, stored, say)
+        self._earlier, self._state = earlier, earlier.state
+        self._layout = earlier.store.layout
+        self._done = earlier.recorded.done.copy()
+        self._counters = RunCounters(earlier.store.fingerprint, self._layout, self._done)
+        earlier.count(self._counters)
         self._note_inputs(self._state)
 
     def _note_inputs(self, state: InputState) -> None:
         """Note what the bands that are not done are made from."""
         for band in self.pending:
             image, _ = self._layout.bounds(band)
-            rows = self._assembly.image_rows(*self._rows_of(band))
-            self._inputs[band] = state.block_input(image, image + 1, rows)
+            region = image, image + 1, self._assembly.image_rows(*self._rows_of(band))
+            self._inputs[band] = state.block_input(*region)
+            absent = None if state.listing is None else state.listing.absent([region])
+            if absent is not None and absent.count:
+                self._counters.absent[band] = absent
 
     @property
     def pending(self) -> list[int]:
@@ -262,23 +239,18 @@ class Mosaic:
 
     def prepare(self, plan: Plan) -> None:
         """Create the output, or bring it up to date; before any tile is written."""
-        state = self._looked_at
-        if self._earlier is None:
-            make_room(self.config)
-            self._store = create_output(
-                self.config, state, self.fingerprint, plan, self.spec, BAND_BATCH
-            )
-            return
         self.bring_up_to_date()
+        if self._store is None:
+            with output_begun():
+                make_room(self.config)
+                self._store = create_output(
+                    self.config, self._looked_at, self.fingerprint, plan, self.spec, BAND_BATCH
+                )
 
     def bring_up_to_date(self) -> None:
         """Remove what is no longer true from the output, and give it the length of the input."""
-        earlier = self._earlier
-        if earlier is None:
-            return
-        earlier.store.clear(earlier.recorded)
-        earlier.store.renew(earlier.redone.renewed)
-        self._store = resize_output(self.config, self._looked_at, self.spec)
+        if self._earlier is not None:
+            self._store = self._earlier.bring_up_to_date(self.config, self.spec)
 
     @property
     def store(self) -> PredictionStore:
@@ -325,7 +297,8 @@ class Mosaic:
         band = outcome.block
         if outcome.error is None:
             self._done[band] = True
-            self._failed.pop(band, None)
+            self._counters.failed.pop(band, None)
+            self._counters.add(outcome)
             logger.info("band %d (%s) is done", band, self._content(band))
             return
         if isinstance(outcome.error, DamagedTilesError):
@@ -340,7 +313,7 @@ class Mosaic:
     def _fail(self, band: int, reason: str) -> None:
         """Count, log and record that a band failed."""
         logger.error("band %d (%s) failed: %s", band, self._content(band), reason)
-        self._failed[band] = reason
+        self._counters.failed[band] = reason
         try:
             self.store.record_failure(band, reason)
         except OutputGoneError:
@@ -355,9 +328,9 @@ class Mosaic:
         return f"image {image}, rows {start} to {stop - 1}"
 
     @property
-    def movement(self) -> tuple[int, int]:
-        """Values that change whenever a band ends."""
-        return int(self._done.sum()), len(self._failed)
+    def movement(self) -> Hashable:
+        """A value that changes whenever a band ends."""
+        return self._counters.movement
 
     @property
     def is_complete(self) -> bool:
@@ -366,26 +339,21 @@ class Mosaic:
 
     def summary(self, tiles: Summary) -> Summary:
         """Return the summary of a run, given that of its tiles."""
-        before = self._layout.images_in(self._done_before)
-        images = self._layout.images_in(self._done) - before
-        rate = images / tiles.seconds if tiles.seconds > 0 else 0.0
-        redone = None if self._earlier is None else self._earlier.redone
-        failed = [BlockFailure(b, f"band: {r}") for b, r in sorted(self._failed.items())]
+        found = self._counters.summary()
+        rate = found.images_done / tiles.seconds if tiles.seconds > 0 else 0.0
+        failed = [BlockFailure(each.block, f"band: {each.reason}") for each in found.failures]
         return replace(
             tiles,
-            status="complete" if self.is_complete else "incomplete",
-            fingerprint=self.fingerprint.digest,
+            **{name: getattr(found, name) for name in OF_IMAGES},
             output=shown(self.config.output),
             prediction=str(self.spec.stored),
-            images_done=images,
             images_per_second=round(rate, 3),
             tiles_done=tiles.images_done,
-            bands_total=self.bands,
-            bands_done=int(self._done.sum()) - int(self._done_before.sum()),
-            bands_skipped=int(self._done_before.sum()),
-            bands_failed=len(self._failed),
+            bands_total=found.blocks_total,
+            bands_done=found.blocks_done,
+            bands_skipped=found.blocks_skipped,
+            bands_failed=found.blocks_failed,
             failures=(*tiles.failures, *failed)[:MAX_NAMED_FAILURES],
-            redone={} if redone is None else redone.counts,
         )
 
     def clean_up(self, tiles: PredictionStore | None) -> None:
@@ -414,13 +382,9 @@ class Mosaic:
 
     def _details(self, band: int, plan: Plan) -> dict[str, Json]:
         """Return what the record of a band says of how, and from what, it was made."""
-        state = self._looked_at
-        image, _ = self._layout.bounds(band)
-        rows = self._assembly.image_rows(*self._rows_of(band))
         details: dict[str, Json] = {"made": how_made(plan), INPUT: self._inputs[band].as_json()}
-        absent = None if state.listing is None else state.listing.absent([(image, image + 1, rows)])
-        if absent is not None and absent.count:
-            details[ABSENT] = absent.as_json()
+        if band in self._counters.absent:
+            details[ABSENT] = self._counters.absent[band].as_json()
         return details
 
 

@@ -1,0 +1,112 @@
+"""What earlier runs made of a job, and which of it is still true."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdcc.storage import ImageSource, PredictionStore, Progress, StoredRun, predictions_of
+from fcdcc.storage.input_state import InputState
+
+from ..errors import output_begun
+from ..formatting import counted
+from ..options import JobConfig
+from .input_changes import Redone, blocks_to_make_again, look_at_input
+from .output import PredictionSpec, images_to_remove, resize_output
+from .run_counters import RunCounters
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EarlierWork:
+    """What earlier runs made of a job, compared with the images as they are now.
+
+    Parameters
+    ----------
+    store
+        The output, with the images that there are now.
+    recorded
+        Which of its blocks are done and stay.
+    state
+        The images as they are now.
+    redone
+        Which blocks that were done are made again.
+    images_removed
+        Images at the end of the output that are no longer there.
+    """
+
+    store: PredictionStore
+    recorded: Progress
+    state: InputState
+    redone: Redone
+    images_removed: int
+
+    def only(self, blocks: NDArray[np.bool_]) -> EarlierWork:
+        """Return the same, with nothing left to do of other blocks, (blocks,) bool."""
+        done = self.recorded.done | ~blocks
+        return replace(self, recorded=replace(self.recorded, done=done))
+
+    def count(self, counters: RunCounters) -> None:
+        """Give the counters of a run what they say of earlier runs."""
+        counters.note_absent(self.recorded.provisional)
+        counters.redone = self.redone.counts
+        counters.failed_before = self.recorded.failed
+        counters.images_removed = self.images_removed
+
+    def bring_up_to_date(self, config: JobConfig, spec: PredictionSpec) -> PredictionStore:
+        """Remove what is no longer true from the output, and give it the length of the input.
+
+        Predictions are removed before the image ids are replaced, so that no image ever has the
+        prediction of another one.
+        """
+        with output_begun():
+            if self.recorded.pending or self.images_removed:
+                self.store.clear(self.recorded)
+            self.store.renew(self.redone.renewed)
+            return resize_output(config, self.state, spec)
+
+
+def look_at_earlier_work(
+    config: JobConfig,
+    source: ImageSource,
+    stored: StoredRun,
+    say: Callable[[str], None] | None,
+) -> EarlierWork:
+    """Return which blocks of a stored output stay as they are, and why others do not.
+
+    Parameters
+    ----------
+    config, source
+        Of the job.
+    stored
+        The output.
+    say
+        Called with a line for each reason for which blocks do not stay done; None if that was said
+        before, of the images of which these are tiles.
+
+    Raises
+    ------
+    OutputError, InputError
+        If the output or the image ids cannot be read.
+    """
+    level = logging.DEBUG if say is None else logging.WARNING
+    removed = images_to_remove(config, source)
+    if removed:
+        logger.log(
+            level,
+            "%s at the end of the output: the input has %d now, and the predictions of the others "
+            "are removed",
+            counted(removed, "image is too many", "images are too many"),
+            source.images,
+        )
+    store = predictions_of(config.output, stored, source.images)
+    state = look_at_input(source, config, level)
+    recorded, redone = blocks_to_make_again(
+        store.progress(), store, state, absence_fails=config.absent == "fail", say=say
+    )
+    return EarlierWork(store, recorded, state, redone, removed)
