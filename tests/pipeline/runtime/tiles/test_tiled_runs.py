@@ -31,6 +31,7 @@ from fcdcc.pipeline.demo.faults import worker_processes as processes_of
 from fcdcc.pipeline.errors import OptionError
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.monitoring.report.recorded_run import read_report
+from fcdcc.pipeline.runtime.tiles import assembly
 from fcdcc.pipeline.runtime.tiles.mosaic import Mosaic
 from fcdcc.storage import OutputError, open_predictions, verify
 from fcdcc.storage.outputs import tiles_of
@@ -233,6 +234,19 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(
     assert continued == {path.name: path.read_bytes() for path in at_once}
 
 
+def test_the_report_of_an_interrupted_run_counts_blocks_of_tiles_not_bands(
+    tiled: Tiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "MAX_BAND_BYTES", 6 * 4 * 4 * COLUMNS)
+    first = tiled.run(limit=1)
+    assert (first.status, first.bands_total) == ("complete", 9)
+    with pytest.raises(KeyboardInterrupt):
+        tiled.run(Interrupting(1), in_flight=1)
+    text = " ".join(fcdcc("report", tiled.output).output.split())
+    assert "4 tiles in" in text
+    assert "It was interrupted when 3 of 5 blocks were done" in text
+
+
 def test_tiles_that_are_damaged_when_they_are_needed_are_made_again(tiled: Tiled) -> None:
     with pytest.raises(KeyboardInterrupt):
         tiled.run(Interrupting(5), in_flight=1)
@@ -302,6 +316,7 @@ def test_bands_whose_tiles_are_gone_fail_in_the_summary_the_report_and_the_exit_
     first = tiled.run(Deleting(tiled.output))
     assert (first.status, first.bands_failed, first.blocks_failed) == ("incomplete", 1, 0)
     assert "1 block of its tiles is not there: run again" in first.failures[0].reason
+    assert "1 band failed" in " ".join(fcdcc("report", tiled.output).output.split())
     assert _print_summary(first, None) == ExitCode.BLOCKS_FAILED
     (recorded,) = read_report(str(tiled.output)).runs
     told = {**recorded.members["summary"], "state": recorded.state}
@@ -401,8 +416,6 @@ def test_stored_forms_are_made_of_the_blended_prediction(tiled: Tiled, store: st
 
 
 def test_volumes_in_bands_of_slices(tiled: Tiled, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fcdcc.pipeline.runtime.tiles import assembly
-
     monkeypatch.setattr(assembly, "MAX_BAND_BYTES", 4 * 2 * 20 * 18 * 7)
     torch.manual_seed(5)
     module = nn.Conv3d(1, 2, 3, padding=1).eval()

@@ -364,7 +364,8 @@ def recording(
 
     ``progress``, ``band_of`` and ``place`` are as for :class:`RunRecorder`.
     """
-    journal = RunJournal(run, time.time(), about(config, plan, client), _layers(plan))
+    told = {**about(config, plan, client), "unit": progress().unit}
+    journal = RunJournal(run, time.time(), told, _layers(plan))
     recorder = RunRecorder(client, store, journal, plan, progress, band_of, place)
     recorder.write()
     try:

@@ -175,6 +175,15 @@ class RecordedRun:
                 return len(value)
         return None
 
+    @property
+    def unit(self) -> str:
+        """What ``images_done`` counts: images, or of a run of tiles without a summary, tiles."""
+        return "image" if self.members["summary"] or not self._has_tiles else "tile"
+
+    @property
+    def _has_tiles(self) -> bool:
+        return self.about.get("unit") == "tile"
+
     def _later(self, name: str) -> int:
         """Return by how much a number is larger than the journal says."""
         if name == "blocks_done":
@@ -186,12 +195,14 @@ class RecordedRun:
     def with_records(self, done_after: int) -> RecordedRun:
         """Return the run with the blocks that it completed after it last wrote its journal.
 
+        Of a run of tiles that is not known: its blocks are not those of the output.
+
         Parameters
         ----------
         done_after
             Blocks of the output that were done when the run was over, by their records.
         """
-        if self.members["summary"] or self.state == "running":
+        if self.members["summary"] or self.state == "running" or self._has_tiles:
             return self
         told = sum(int(self.status.get(name, 0)) for name in ("blocks_done", "blocks_skipped"))
         return replace(self, completed_later=max(0, done_after - told))

@@ -72,7 +72,7 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     workers = counted(int(run.about["workers"]), "worker")
     work = "" if run.work_seconds is None else " of work"
     yield (
-        f"{counted(int(run.number('images_done') or 0), 'image')} in {duration(run.shown_seconds)}"
+        f"{counted(int(run.number('images_done') or 0), run.unit)} in {duration(run.shown_seconds)}"
         f"{work}, {run.shown_images_per_second:,.1f} a second, with {workers}."
     )
     if run.error:
@@ -86,6 +86,9 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     if failed := int(run.number("blocks_failed") or 0):
         them = "it" if failed == 1 else "them"
         yield f"{counted(failed, 'block')} failed; the same command tries {them} again."
+    if bands := int(run.number("bands_failed") or 0):
+        them = "it" if bands == 1 else "them"
+        yield f"{counted(bands, 'band')} failed; the same command tries {them} again."
     if (run.times_planned or 0.0) > MAX_PLANNED_RATIO:
         yield _why_longer(run)
     if not run.number("groups"):
