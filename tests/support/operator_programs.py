@@ -238,6 +238,8 @@ class _Program:
         kwargs = {key: self._argument(f"{name}{key}", v) for key, v in call.kwargs.items()}
         facts = accepted(call)
         results = as_list(facts)
+        if not results:  # an axis without elements, split into no tensors
+            return
         names = [f"{name}r{i}" for i in range(len(results))]
         if facts is not None and not isinstance(results[0], Facts):
             makes = [number(names[0])]
