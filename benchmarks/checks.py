@@ -68,7 +68,7 @@ class Counted:
                 counted.measure(checksum, *given)
             return usual(checksum, *given)
 
-        ConvChecksum.wrong = wrong  # type: ignore[method-assign] # it only counts
+        ConvChecksum.wrong = wrong  # type: ignore[method-assign] # a benchmark counts the calls of this method by wrapping it
 
     def measure(self, checksum: ConvChecksum, x: Tensor, y: Tensor, *more: Any) -> None:
         """Note how far a layer is from its bound."""

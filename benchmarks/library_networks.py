@@ -280,7 +280,7 @@ def work(folder: Path, wanted: list[Entry], limit: int) -> None:
             try:
                 number = everything.index(entry.name)
                 result = check(entry, place, cluster.scheduler_address, number)
-            except Exception as error:  # noqa: BLE001 - whatever a library raises
+            except Exception as error:  # noqa: BLE001 - a network that fails is a row of the table
                 text = " ".join(str(error).split())
                 known = isinstance(error, RuntimeError) and text.startswith("fcdcc ")
                 result = {"reason": text if known else f"{type(error).__name__}: {text}"}

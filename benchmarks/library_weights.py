@@ -2,10 +2,10 @@
 
 Libraries begin much at zero or close to it: the last normalisation of a residual block, layer
 scales of 1e-6, position tables, heads. Such a network gives nearly the same for all images, and
-then everything agrees with everything. Here each weight is drawn from a seed, and one pass over a
-few images sets the scales layer by layer, as ``tests/zoo/initialise.py`` does it: what a
-convolution or linear layer gives has unit variance before its bias, and a batch normalisation has
-the statistics of what it sees. Constant parameters of other layers are disturbed.
+then a wrong prediction could not be told from a right one. Here each weight is drawn from a seed,
+and one pass over a few images sets the scales layer by layer, as ``tests/zoo/initialise.py`` does
+it: what a convolution or linear layer gives has unit variance before its bias, and a batch
+normalisation has the statistics of what it sees. Constant parameters of other layers are disturbed.
 """
 
 from __future__ import annotations

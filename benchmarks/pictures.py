@@ -32,14 +32,15 @@ import zarr
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+# tests/support is found from here on; all imports of its block come after this line, sorted.
 sys.path.insert(0, str(ROOT / "tests"))
 
-from distributed import LocalCluster  # noqa: E402 - sorted among the next
-from torch import nn  # noqa: E402 - as above
+from distributed import LocalCluster  # noqa: E402 - after sys.path is set
+from torch import nn  # noqa: E402 - after sys.path is set
 
-from fcdcc.pipeline import JobConfig, run  # noqa: E402 - as above
-from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress  # noqa: E402 - as above
-from support.browser import Page, browser  # noqa: E402 - found by the line above
+from fcdcc.pipeline import JobConfig, run  # noqa: E402 - after sys.path is set
+from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress  # noqa: E402 - after sys.path is set
+from support.browser import Page, browser  # noqa: E402 - after sys.path is set
 
 FIGURES = ROOT / "docs" / "figures"
 WIDTHS = (1280, 800, 390)

@@ -121,8 +121,8 @@ class TiledImages(ImageSource):
 
     def coordinates(
         self,
-        sizes: Mapping[str, int],  # noqa: ARG002 - as ImageSource has it
-        ids: NDArray[np.generic] | None = None,  # noqa: ARG002 - as ImageSource has it
+        sizes: Mapping[str, int],  # noqa: ARG002 - the signature is that of ImageSource
+        ids: NDArray[np.generic] | None = None,  # noqa: ARG002 - the signature is that of ImageSource
     ) -> list[Coordinate]:
         """Return nothing: tiles have no labels."""
         return []
