@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fcdcc.pipeline.anyk.keys import ATTEMPT_STRIDE, INPUT_LAYER
 from fcdcc.pipeline.anyk.queries import WaitingTask
 from fcdcc.pipeline.runtime.stall_guard import StallGuard, describe_stall
 
@@ -31,8 +32,28 @@ def test_tasks_and_workers_are_named() -> None:
     tasks = [task(2), task(4, None), WaitingTask(13, 0, "read", 0, "tcp://b", 0.1)]
     assert describe_stall(61.0, tasks, workers=3) == (
         "nothing has moved for 61 s: block 12, layer 3: share 2 on tcp://a (silent for 58 s), "
-        "share 4 has no worker that may run it; block 13, layer 0: "
+        "share 4 has no worker that may run it; block 13, reading the images: "
         "read 0 on tcp://b"
+    )
+
+
+def test_numbers_in_keys_that_are_no_layers_blocks_or_shares_are_not_shown() -> None:
+    tasks = [
+        WaitingTask(5, INPUT_LAYER, "read", 2, "tcp://a", 0.1),
+        WaitingTask(7, 2, "share", ATTEMPT_STRIDE + 4, "tcp://a", 0.1),
+        WaitingTask(7, 9, "write", 0, "tcp://b", 0.1),
+    ]
+    assert describe_stall(61.0, tasks, workers=3, last_layer=8) == (
+        "nothing has moved for 61 s: chunk 5 of the images: read on tcp://a; "
+        "block 7, layer 2: share 4 on tcp://a; block 7, writing predictions: write on tcp://b"
+    )
+    tasks = [
+        WaitingTask(5, INPUT_LAYER, "halo", 2, "tcp://a", 0.1),
+        WaitingTask(5, 9, "glue", 0, "tcp://b", 0.1),
+    ]
+    assert describe_stall(61.0, tasks, workers=3, last_layer=8) == (
+        "nothing has moved for 61 s: block 5, reading the images: halo 2 on tcp://a; "
+        "block 5, after the last convolution: glue 0 on tcp://b"
     )
 
 

@@ -26,15 +26,12 @@ from dask.typing import Key
 from fcdcc.storage import ImageSource, Preparation
 
 from ..anyk import BackedUpTask
-from ..anyk.keys import RawKey, task_key
+from ..anyk.keys import INPUT_LAYER, RawKey, task_key
 from ..halo import Rows
 from ..plans.chunks import StoredChunks
 from ..plans.plan import Plan
 from ..worker.kernels import reading, row_kernels
 from ..worker.kernels.task_specs import CutRows, ReadChunk, ReadImages
-
-INPUT_LAYER = -1
-"""The layer in the keys of tasks that read whole chunks and cut them: in front of the first."""
 
 
 @dataclass

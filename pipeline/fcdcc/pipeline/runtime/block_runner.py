@@ -14,6 +14,7 @@ from dask.typing import Key
 from distributed import Client, Future, KilledWorker
 
 from ..anyk.client_loop import ClientRun
+from ..anyk.keys import name_in_words, parse_key, step_in_words
 from ..errors import ClusterLostError, full_line
 
 MAX_DEADLY_BLOCKS = 3
@@ -239,11 +240,20 @@ def failure_reason(error: BaseException) -> str:
     """Return in one line why a block failed."""
     if isinstance(error, KilledWorker):
         return (
-            f"KilledWorker: its task {error.task!r} killed every worker that ran it, "
+            f"KilledWorker: {_named(error.task)} killed every worker that ran it, "
             f"{error.last_worker.address} the last; unless these workers were stopped on purpose, "
             "they ran out of memory: use a smaller --batch, or workers with more memory"
         )
     return full_line(error)
+
+
+def _named(key: object) -> str:
+    """Return what a task is called, in words if its key is one of ours."""
+    known = parse_key(key)
+    if known is None:
+        return f"its task {key!r}"
+    name = name_in_words(known.stage, known.layer, known.position)
+    return f"its task '{name}' ({step_in_words(known.stage, known.layer)})"
 
 
 def _check_connection(client: Client) -> None:

@@ -722,7 +722,8 @@ class _JobRun:
             noted = tasks or ()
         still_seconds = guard.check(movement, noted, now)
         if still_seconds is not None:
-            logger.warning("%s", describe_stall(still_seconds, tasks, self._cluster.workers))
+            last = max((layer.layer for layer in self._job.plan.layers), default=None)
+            logger.warning("%s", describe_stall(still_seconds, tasks, self._cluster.workers, last))
 
     def _band_plan(self, block: int) -> tuple[Plan, float]:
         """Return the plan of the band that a block is, and its fraction of the prediction."""

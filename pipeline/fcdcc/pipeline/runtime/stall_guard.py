@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable
 import dask.config
 from dask.utils import parse_timedelta
 
+from ..anyk.keys import name_in_words, place_in_words
 from ..anyk.queries import WaitingTask
 from ..formatting import counted
 
@@ -20,11 +21,11 @@ TASK_CHECK_FRACTION = 0.25
 Fetching the tasks costs a request to the scheduler, so a run that moves never does it.
 """
 
-MAX_NAMED_LAYERS = 3
-"""Layers of blocks that the warning names."""
+MAX_NAMED_PLACES = 3
+"""Layers, or other steps, of blocks that the warning names."""
 
 MAX_NAMED_TASKS = 8
-"""Tasks of a layer that the warning names."""
+"""Tasks of each of these that the warning names."""
 
 
 def stall_patience_seconds() -> float:
@@ -86,7 +87,12 @@ class StallGuard:
         return still
 
 
-def describe_stall(still: float, tasks: Iterable[WaitingTask] | None, workers: int) -> str:
+def describe_stall(
+    still: float,
+    tasks: Iterable[WaitingTask] | None,
+    workers: int,
+    last_layer: int | None = None,
+) -> str:
     """Return one line that names the tasks and workers that a run waits for.
 
     Parameters
@@ -97,6 +103,8 @@ def describe_stall(still: float, tasks: Iterable[WaitingTask] | None, workers: i
         The waiting tasks; None if they are not known.
     workers
         Number of workers that the scheduler has.
+    last_layer
+        The number of the last convolution; None if it is not known.
 
     >>> task = WaitingTask(12, 3, "share", 2, "tcp://10.0.0.7:4411", 58.2)
     >>> print(describe_stall(60.4, [task], workers=6))
@@ -105,22 +113,20 @@ def describe_stall(still: float, tasks: Iterable[WaitingTask] | None, workers: i
     head = f"nothing has moved for {still:.0f} s"
     if tasks is None:
         return head
-    layers: dict[tuple[int, int], list[WaitingTask]] = defaultdict(list)
-    for task in tasks:
-        layers[task.block, task.layer].append(task)
-    if not layers:
+    places: dict[str, list[WaitingTask]] = defaultdict(list)
+    for task in sorted(tasks, key=lambda task: (task.block, task.layer)):
+        places[place_in_words(task.stage, task.layer, task.block, last_layer)].append(task)
+    if not places:
         return f"{head}: no worker has a task of this run, with {counted(workers, 'worker')} there"
-    parts = [
-        f"block {block}, layer {layer}: {_task_list(layers[block, layer])}"
-        for block, layer in sorted(layers)[:MAX_NAMED_LAYERS]
-    ]
-    more = len(layers) - len(parts)
+    named = list(places.items())[:MAX_NAMED_PLACES]
+    parts = [f"{place}: {_task_list(some)}" for place, some in named]
+    more = len(places) - len(parts)
     return f"{head}: {'; '.join(parts)}" + (f"; and {more} more" if more > 0 else "")
 
 
 def _task_list(tasks: list[WaitingTask]) -> str:
     named = [
-        f"{task.stage} {task.position} "
+        f"{name_in_words(task.stage, task.layer, task.position)} "
         + (f"on {task.worker}" if task.worker else "has no worker that may run it")
         + (f" (silent for {task.silent:.0f} s)" if task.worker and task.silent > 1 else "")
         for task in tasks[:MAX_NAMED_TASKS]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fcdcc.coding import __version__
 
+from ...anyk.keys import name_in_words, step_in_words
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import clock, count, duration, percent, rounded
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
@@ -323,7 +324,8 @@ class _Lane:
 
 
 def _name(share: ShareRecord) -> str:
-    return f"layer {share.layer}, block {share.block}, {share.stage} {share.position}"
+    name = name_in_words(share.stage, share.layer, share.position)
+    return f"layer {share.layer}, block {share.block}, {name}"
 
 
 def _merged(spans: Iterable[Span]) -> Iterator[Span]:
@@ -441,23 +443,13 @@ def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
 
 def _place(event: Mapping[str, Any], last_layer: int | None) -> str:
     """Return where an event happened; ``last_layer`` is the last convolution of the network."""
-    where = [_step(event, last_layer)] if "layer" in event else []
+    where = []
+    if "layer" in event:
+        where.append(step_in_words(str(event.get("stage")), int(event["layer"]), last_layer))
     where += [f"block {event['block']}"] if "block" in event else []
     where += [f"share {event['position']}"] if "position" in event else []
     where += [str(event["worker"])] if event.get("worker") else []
     return " ".join(where)
-
-
-def _step(event: Mapping[str, Any], last_layer: int | None) -> str:
-    """Return the layer of an event, in words where the table of layers does not have it."""
-    layer = int(event["layer"])
-    if layer < 0:
-        return "reading the images"
-    if event.get("stage") == "write":
-        return "writing predictions"
-    if last_layer is not None and layer > last_layer:
-        return "after the last convolution"
-    return f"layer {layer}"
 
 
 def _about(run: RecordedRun) -> Iterator[tuple[str, Any]]:
