@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import fcntl
 import json
 import os
 import signal
@@ -26,6 +27,23 @@ with hold(sys.argv[1]):
     sys.stdin.read()
 print("released", flush=True)
 """
+
+CONTENDER = """
+import sys
+from pathlib import Path
+from fcdcc.storage import LockedError, hold
+alone = Path(sys.argv[1] + ".alone")
+held = 0
+while held < int(sys.argv[2]):
+    try:
+        with hold(sys.argv[1]):
+            alone.touch(exist_ok=False)
+            alone.unlink()
+            held += 1
+    except LockedError:
+        pass
+"""
+"""Holds the lock many times, and fails if another process holds it at the same time."""
 
 
 @contextlib.contextmanager
@@ -97,6 +115,71 @@ def test_a_run_that_ends_lets_the_next_begin(tmp_path: Path) -> None:
         assert process.stdout.readline() == "released\n"
         with hold(tmp_path / "out"):
             pass
+
+
+def test_nothing_stays_beside_an_output(tmp_path: Path) -> None:
+    with hold(tmp_path / "out"):
+        assert {path.name for path in tmp_path.iterdir()} == {".out.lock", ".out.lock.json"}
+    with contextlib.suppress(ZeroDivisionError), hold(tmp_path / "out"):
+        raise ZeroDivisionError
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_run_left_beside_an_output_goes_with_the_next(tmp_path: Path) -> None:
+    with holder(str(tmp_path / "out")):
+        pass  # it is killed
+    assert (tmp_path / ".out.lock").exists()
+    with hold(tmp_path / "out"):
+        pass
+    assert not [*tmp_path.iterdir()]
+
+
+def test_processes_that_contend_never_hold_a_lock_together(tmp_path: Path) -> None:
+    contenders = [
+        subprocess.Popen([sys.executable, "-c", CONTENDER, str(tmp_path / "out"), "200"])
+        for _ in range(2)
+    ]
+    assert [contender.wait() for contender in contenders] == [0, 0]
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
+def test_a_lock_file_that_is_removed_after_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    """The holder ends between the moments when another one opens the file and locks it."""
+    lock = fcntl.flock
+    others = contextlib.ExitStack()
+
+    def lock_later(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.stdin.close()  # type: ignore[union-attr] # it is a pipe
+        first.wait()
+        if taken:
+            others.enter_context(holder(str(tmp_path / "out")))
+        lock(descriptor, operation)
+
+    with holder(str(tmp_path / "out")) as first, others:
+        monkeypatch.setattr(fcntl, "flock", lock_later)
+        if taken:
+            with pytest.raises(LockedError), hold(tmp_path / "out"):
+                raise AssertionError
+        else:
+            with hold(tmp_path / "out"), pytest.raises(LockedError), hold(tmp_path / "out"):
+                raise AssertionError
+
+
+def test_the_lock_of_another_run_that_took_the_files_name_is_not_removed(tmp_path: Path) -> None:
+    with hold(tmp_path / "out"):
+        (tmp_path / ".out.lock").unlink()  # somebody tidies up
+        others = contextlib.ExitStack()
+        process = others.enter_context(holder(str(tmp_path / "out")))
+    with (
+        others,
+        pytest.raises(LockedError, match=f"process {process.pid}"),
+        hold(tmp_path / "out"),
+    ):
+        raise AssertionError
 
 
 def test_one_output_has_one_lock_whatever_it_is_called(

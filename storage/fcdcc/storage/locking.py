@@ -1,6 +1,9 @@
 """The lock beside an output: one run at a time writes it.
 
 A local output is locked by the operating system, which releases the lock when its holder ends.
+The holder removes the lock file last, while it still has the lock. Another process that opened
+the file before then locks a file without a name; ``filelock`` notices that it has no name and
+does not count it as locked, and this module tries again with the file that has the name now.
 In an object store the lock is an object that its holder refreshes; another run takes it over if
 it was not refreshed for ``STALE_SECONDS``, or at once if its holder is a process of this machine
 that has ended. A process number alone does not name a process: in a container it is nearly always
@@ -38,6 +41,9 @@ REFRESH_SECONDS = 30.0
 STALE_SECONDS = 300.0
 """Time without a refresh after which another run takes over a lock in an object store."""
 
+MAX_TRIES = 3
+"""How often a local lock is tried whose file may have been removed just then by its holder."""
+
 MAX_HOLDER_BYTES = 2**16
 """Largest file with the holder of a lock that is read."""
 
@@ -68,8 +74,7 @@ def _hold_local(location: str) -> Iterator[None]:
     holder = output.parent / f".{output.name}.lock.json"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, blocking=False, thread_local=False)
-        lock.acquire()
+        lock = _lock_file(path)
     except filelock.Timeout:
         raise LockedError(_held(location, _read_holder(holder))) from None
     except OSError as error:
@@ -77,13 +82,45 @@ def _hold_local(location: str) -> Iterator[None]:
             f"{location} cannot be locked: {error.strerror or error}; expected a folder that can "
             "be written"
         ) from error
+    locked = _identity(path)
     try:
         _write_holder(holder)
         yield
     finally:
-        with contextlib.suppress(OSError):
-            holder.unlink(missing_ok=True)
+        if locked == _identity(path):  # else another run has a lock file of this name by now
+            with contextlib.suppress(OSError):
+                holder.unlink(missing_ok=True)
+            # Where the file system has no locks, the file itself is the lock; release removes it.
+            if isinstance(lock, filelock.UnixFileLock):
+                with contextlib.suppress(OSError):  # the file stays, which does no harm
+                    path.unlink()
         lock.release()
+
+
+def _lock_file(path: Path) -> filelock.BaseFileLock:
+    """Return the lock of a file, which this process holds now.
+
+    Raises
+    ------
+    filelock.Timeout
+        If another process holds it.
+    """
+    lock = filelock.FileLock(path, blocking=False, thread_local=False)
+    for _ in range(MAX_TRIES - 1):
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire()
+            return lock
+    lock.acquire()
+    return lock
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from others that had or get its name; None if there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _write_holder(path: Path) -> None:
