@@ -26,6 +26,8 @@ from fcdcc.storage import (
     set_aside,
     verify,
 )
+from fcdcc.storage.objects import open_folder
+from fcdcc.storage.outputs import remove_former_tiles, tiles_of
 from support.stored import FINGERPRINT, LOGITS, answers, fill, make_output
 
 CLASSES = Coordinate("class", "class", np.array(["ant", "bee", "cat", "dog", "éland"]))
@@ -245,6 +247,21 @@ def test_putting_aside_in_an_object_store(place: str) -> None:
     moved = set_aside(f"{place}/out")
     assert inspect_output(f"{place}/out") is None
     assert verify(moved) == []
+
+
+def test_former_tiles_are_removed_and_nothing_else(place: str) -> None:
+    fill(make_output(f"{place}/out"))
+    remove_former_tiles(f"{place}/out")  # there are none
+    for _ in range(2):
+        fill(make_output(tiles_of(f"{place}/out")))
+        set_aside(tiles_of(f"{place}/out"))
+    fill(make_output(tiles_of(f"{place}/out")))
+    remove_former_tiles(f"{place}/out")
+    entries = open_predictions(f"{place}/out/.fcdcc/tiles").folder.entries()
+    assert entries is not None
+    assert "prediction" in entries
+    assert not [n for n in open_folder(f"{place}/out/.fcdcc").entries() or () if "aside" in n]
+    assert verify(f"{place}/out") == []
 
 
 def test_appended_images_leave_recorded_blocks_alone(place: str) -> None:

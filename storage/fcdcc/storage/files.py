@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -106,6 +107,10 @@ class Folder(ABC):
     def rename(self, location: str) -> None:
         """Move the whole folder to another location of the same kind, which must be free."""
 
+    @abstractmethod
+    def remove(self) -> None:
+        """Delete the whole folder; nothing happens if there is none."""
+
     def read_many(
         self, names: Iterable[str], max_bytes: int = MAX_CHUNK_BYTES
     ) -> Iterator[tuple[str, bytes]]:
@@ -194,6 +199,11 @@ class LocalFolder(Folder):
         if target.exists():
             raise FileExistsError(errno.EEXIST, "already there", location)
         self._root.rename(target)
+
+    def remove(self) -> None:
+        """Delete the folder; links in it are deleted, not followed."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._root)
 
 
 def _link(partial: Path, target: Path) -> bool:

@@ -169,6 +169,12 @@ class ObjectFolder(Folder):
             self._files.rm(sources)
             self._files.invalidate_cache()
 
+    def remove(self) -> None:
+        """Delete the folder."""
+        with contextlib.suppress(FileNotFoundError), self._reported():
+            self._files.invalidate_cache()
+            self._files.rm(self._root, recursive=True)
+
 
 def open_folder(location: str) -> Folder:
     """Return the folder at a normalised location, without creating or checking it.

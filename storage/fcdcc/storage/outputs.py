@@ -51,6 +51,9 @@ __all__ = [
 TILES = f"{PRIVATE}/tiles"
 """Folder in an output with the output of its tiles, from which its predictions are put together."""
 
+ASIDE = ".aside-"
+"""Follows the name of an output that is put aside, and precedes the time."""
+
 MAX_DIFFERENCES = 12
 """Values in which two jobs differ that a message names."""
 
@@ -85,6 +88,29 @@ def inspect_output(url: str | os.PathLike[str]) -> StoredRun | None:
 def tiles_of(url: str | os.PathLike[str]) -> str:
     """Return the location of the output of the tiles of an output, whether it is there or not."""
     return f"{normalise(url)}/{TILES}"
+
+
+def remove_former_tiles(url: str | os.PathLike[str]) -> None:
+    """Delete the outputs of tiles of an output that were put aside.
+
+    Its predictions are put together from the tiles that took their place. Only for the holder of
+    the output's lock, once it is complete.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be deleted.
+    """
+    parent, _, name = tiles_of(url).rpartition("/")
+    for entry in _entries(open_folder(parent)) or ():
+        if entry.startswith(f"{name}{ASIDE}"):
+            place = f"{parent}/{entry}"
+            try:
+                open_folder(place).remove()
+            except OSError as error:
+                raise OutputError(
+                    f"{shown(place)} cannot be deleted: {error.strerror or error}; nothing needs it"
+                ) from error
 
 
 def create_predictions(
@@ -340,7 +366,7 @@ def set_aside(url: str | os.PathLike[str]) -> str:
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
     taken = 0
     while True:
-        target = f"{location}.aside-{stamp}" + (f"-{taken}" if taken else "")
+        target = f"{location}{ASIDE}{stamp}" + (f"-{taken}" if taken else "")
         if open_folder(target).entries() is None:
             break
         taken += 1

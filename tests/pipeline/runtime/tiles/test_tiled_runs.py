@@ -327,6 +327,19 @@ def test_bands_whose_tiles_are_gone_fail_in_the_summary_the_report_and_the_exit_
     assert_right(tiled, whole(dense(), pixels_of(2)))
 
 
+def test_tiles_that_were_put_aside_are_removed_once_all_bands_are_done(
+    tiled: Tiled, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tiled.run(Deleting(tiled.output)).bands_failed == 1
+    private = Path(tiles_of(tiled.output)).parent
+    for copy in (private / "tiles" / ".fcdcc").glob("run*.json"):
+        copy.write_text("{}")  # as good as of another form
+    assert tiled.run(restart=True).status == "complete"
+    assert f"the earlier output was renamed to {private}/tiles.aside-" in caplog.text
+    assert [*private.glob("tiles.aside-*")] == []
+    assert_right(tiled, whole(dense(), pixels_of(2)))
+
+
 def test_tiles_are_removed_even_if_a_run_ends_before_that(
     tiled: Tiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

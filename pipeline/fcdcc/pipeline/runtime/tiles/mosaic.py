@@ -38,7 +38,7 @@ from fcdcc.storage import (
 from fcdcc.storage.block_inputs import INPUT, BlockInput
 from fcdcc.storage.input_state import InputState
 from fcdcc.storage.locations import shown
-from fcdcc.storage.outputs import tiles_of
+from fcdcc.storage.outputs import remove_former_tiles, tiles_of
 from fcdcc.storage.records import ABSENT
 from fcdcc.storage.tile_grid import TileGrid
 
@@ -364,6 +364,7 @@ class Mosaic:
         self.store.compact()
         if self.is_complete and tiles is not None:
             tiles.clear(Progress(np.zeros(tiles.layout.blocks, np.bool_), {}, {}, {}))
+            remove_former_tiles(self.config.output)
 
     @property
     def _looked_at(self) -> InputState:
