@@ -68,7 +68,9 @@ def test_it_is_undamaged_and_its_predictions_are_read(old: Path) -> None:
 
 def test_it_is_continued_and_grows(old: Path) -> None:
     before = {path: path.read_bytes() for path in old.glob("prediction/c.*")}
-    store = resize_predictions(old, 18, [IDS])
+    repaired: list[list[str]] = []
+    store = resize_predictions(old, 18, [IDS], on_repair=repaired.append)
+    assert repaired == []  # what an older version wrote is not damaged
     assert fill(store) == [3, 4]
     store = resize_predictions(old, 19, [Coordinate("image_id", "n", np.arange(19))])
     assert fill(store) == [4]

@@ -359,7 +359,11 @@ def test_damaged_metadata_is_mended(tmp_path: Path, name: str, damage: str) -> N
     else:
         path.write_bytes(data if damage == "flip" else data[:-1])
     assert [found.path for found in verify(tmp_path / "out")] == [name]
-    resize_predictions(tmp_path / "out", 10, [ids])
+    told: list[list[str]] = []
+    resize_predictions(tmp_path / "out", 10, [ids], on_repair=told.append)
+    assert told == [[name]]
+    resize_predictions(tmp_path / "out", 10, [ids], on_repair=told.append)
+    assert len(told) == 1
     assert verify(tmp_path / "out") == []
     assert files_below(tmp_path / "out") == before
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .checksummed_json import Json
@@ -269,6 +269,7 @@ def resize_predictions(
     coordinates: Sequence[Coordinate] = (),
     *,
     may_shrink: bool = False,
+    on_repair: Callable[[list[str]], None] | None = None,
 ) -> PredictionStore:
     """Change the number of images of an output, repair its metadata, and return it.
 
@@ -287,6 +288,9 @@ def resize_predictions(
     may_shrink
         Whether there may be fewer images than before. The blocks that are too many must have been
         removed (:meth:`PredictionStore.clear`).
+    on_repair
+        Called with the names of the files that were damaged or missing and have been written again,
+        and of damaged journals, which are removed; not called if there are none.
 
     Raises
     ------
@@ -304,10 +308,11 @@ def resize_predictions(
             f"{shown(location)} is not an output of fcdcc: it is empty or does not exist; run the "
             "job"
         )
+    unknown: list[str] = []
     try:
         contents = read_contents(folder)
     except DamageError:  # both copies are damaged; the arguments replace them
-        contents = None
+        contents, unknown = None, [*copies(CONTENTS)]
     if contents is not None and images < contents.images and not may_shrink:
         raise OutputError(
             f"{shown(location)} holds predictions for {contents.images} images and there are "
@@ -315,16 +320,22 @@ def resize_predictions(
         )
     try:
         folder.delete(folder.sizes(SCRATCH))
-        folder.delete(damaged_journals(folder))
-        _mend_copies(folder, run, contents)
+        journals = damaged_journals(folder)
+        folder.delete(journals)
+        repaired = [*_mend_copies(folder, run, contents), *journals]
         wanted, files = make_contents(run, images, coordinates, kept=contents)
+        changed = _changed(folder, wanted if contents is None else contents)
         if (
             contents is None
             or contents.images != images
             or _has_other_labels(contents, wanted)
-            or _changed(folder, contents)
+            or changed
         ):
             _write_contents(folder, wanted, files)
+        if contents is not None or unknown:  # without any, its creation was interrupted
+            repaired += [*unknown, *changed]
+        if repaired and on_repair is not None:
+            on_repair(repaired)
     except OSError as error:
         raise _unwritable(location, error) from error
     return _store(location, run, run.layout(images))
@@ -399,14 +410,25 @@ def _write_contents(folder: Folder, contents: Contents, files: Mapping[str, byte
         folder.write(name, data)
 
 
-def _mend_copies(folder: Folder, run: StoredRun, contents: Contents | None) -> None:
-    """Rewrite damaged copies of ``run.json`` and ``contents.json``, and a missing marker."""
+def _mend_copies(folder: Folder, run: StoredRun, contents: Contents | None) -> list[str]:
+    """Rewrite damaged copies of ``run.json`` and ``contents.json``, and a missing marker.
+
+    Return the names of the files that were damaged or missing. Copies that are the same and have
+    the form of an older version are rewritten, too, but they are not damaged.
+    """
     wanted = {RUN: run.to_bytes()} | ({CONTENTS: contents.to_bytes()} if contents else {})
+    repaired = []
     for name, data in wanted.items():
-        if any(present != data for present in _present(folder, name)):
+        present = _present(folder, name)
+        if any(found != data for found in present):
             write_copies(folder, name, data)
+        if len(set(present)) > 1:
+            named = zip(copies(name), present, strict=True)
+            repaired += [copy for copy, found in named if found != data]
     if folder.size(marker(run.output)) is None:
         folder.write(marker(run.output), b"")
+        repaired.append(marker(run.output))
+    return repaired
 
 
 def _present(folder: Folder, name: str) -> list[bytes | None]:
@@ -414,11 +436,11 @@ def _present(folder: Folder, name: str) -> list[bytes | None]:
     return [found.get(copy) for copy in copies(name)]
 
 
-def _changed(folder: Folder, contents: Contents) -> bool:
-    """Return whether a file that belongs to no block is missing or differs from its record."""
+def _changed(folder: Folder, contents: Contents) -> list[str]:
+    """Return the files that belong to no block and are missing or differ from their record."""
     wanted = contents.files
     found = {name: Chunk.of(data) for name, data in folder.read_many(wanted)}
-    return found != wanted
+    return [name for name, chunk in wanted.items() if found.get(name) != chunk]
 
 
 def _has_other_labels(stored: Contents, wanted: Contents) -> bool:

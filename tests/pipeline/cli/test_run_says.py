@@ -14,7 +14,7 @@ from click.testing import Result
 
 from fcdcc.pipeline import Summary, open_model
 from fcdcc.pipeline.monitoring.progress import Quiet
-from fcdcc.pipeline.monitoring.summary import summary_lines
+from fcdcc.pipeline.monitoring.summary import files_repaired_line, summary_lines
 from fcdcc.pipeline.runtime import job
 from support.jobs import fcdcc
 from support.small import Files
@@ -189,3 +189,16 @@ def test_blocks_that_were_damaged_or_had_failed_are_not_called_new() -> None:
         "complete: 31 blocks, of them 25 done before, 3 made again (3 damaged), 2 that had failed, "
         "1 new; 100 images in 10.0 s"
     ) in list(summary_lines(said))
+
+
+def test_files_beside_the_predictions_that_were_damaged_are_named() -> None:
+    names = ("image_id/c.0", "zarr.json")
+    said = summary(blocks_total=4, blocks_done=0, blocks_skipped=4, files_repaired=names)
+    blocks, files, *_ = summary_lines(said)
+    assert blocks == "complete: 4 blocks, of them 4 done before; nothing was left to compute"
+    assert files == (
+        "2 files beside the predictions were made again (damaged or missing): image_id/c.0, "
+        "zarr.json"
+    )
+    many = [f"image_id/c.{number}" for number in range(9)]
+    assert files_repaired_line(many).endswith("image_id/c.5 and 3 more")

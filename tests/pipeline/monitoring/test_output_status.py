@@ -150,6 +150,9 @@ def test_flipped_bits_and_cut_files_are_all_named_and_repaired(
     assert damaged <= named
     summary = run(files, output, scheduler, "--batch", 1)
     assert summary["blocks_done"] == len(found["blocks"])
+    beside = {damage["path"] for damage in found["damage"] if damage["block"] is None}
+    repaired = set(summary["files_repaired"])
+    assert {path for path in beside if output / path in damaged} <= repaired <= beside
     redone = {f"c.{block}.0" for block in found["blocks"]}
     kept = [path for path in stored if path.parent.name == "prediction" and path.suffix == ".0"]
     assert all(path.read_bytes() == before[path] for path in kept if path.name not in redone)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
@@ -23,6 +23,9 @@ REASONS: dict[Reason, str] = {
 
 MAX_NAMED_BLOCKS = 20
 """Most failed blocks that a line names."""
+
+MAX_NAMED_FILES = 6
+"""Most repaired files that a line names."""
 
 MAX_NAMED_WORKERS = 3
 """Most workers with wrong shares that a line names."""
@@ -131,6 +134,10 @@ class Summary:
         Blocks of this run that ``fcdcc verify`` had found damaged.
     blocks_retried
         Blocks of this run that had failed in an earlier one.
+    files_repaired
+        Files of the output beside its predictions, such as chunks of ``image_id``, that were
+        damaged or missing when the run began and have been made again. Damaged journals of earlier
+        runs are among them, which are removed.
     shares_lost
         Shares that were computed again because their worker was lost.
     tasks_doubled
@@ -206,6 +213,7 @@ class Summary:
     bands_failed: int = 0
     blocks_repaired: int = 0
     blocks_retried: int = 0
+    files_repaired: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         there = self.blocks_done + self.blocks_skipped
@@ -257,6 +265,8 @@ def result_lines(summary: Summary) -> Iterator[str]:
             f"{count(summary.bands_failed)} of {bands} could not be put together from tiles: run "
             "the same command again"
         )
+    if summary.files_repaired:
+        yield files_repaired_line(summary.files_repaired)
     if summary.phases:
         yield _time_line(summary.phases)
     if summary.insured is not None:
@@ -302,6 +312,19 @@ def _success_line(summary: Summary) -> str:
     names = ("band of the images", "bands of the images") if is_tiled else ("block", "blocks")
     blocks = counted(total, *names)
     return f"{summary.status}: {blocks}{which}; {done}"
+
+
+def files_repaired_line(names: Sequence[str]) -> str:
+    """Return a line on files beside the predictions that were damaged.
+
+    >>> files_repaired_line(["image_id/c.0"])
+    '1 file beside the predictions was made again (damaged or missing): image_id/c.0'
+    """
+    named = ", ".join(printable(name) for name in names[:MAX_NAMED_FILES])
+    more = f" and {len(names) - MAX_NAMED_FILES:,} more" if len(names) > MAX_NAMED_FILES else ""
+    were = "beside the predictions was", "beside the predictions were"
+    files = counted(len(names), f"file {were[0]}", f"files {were[1]}")
+    return f"{files} made again (damaged or missing): {named}{more}"
 
 
 def _absence_line(summary: Summary) -> str:

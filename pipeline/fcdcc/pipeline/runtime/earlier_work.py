@@ -58,8 +58,12 @@ class EarlierWork:
         counters.failed_before = self.recorded.failed
         counters.images_removed = self.images_removed
 
-    def bring_up_to_date(self, config: JobConfig, spec: PredictionSpec) -> PredictionStore:
+    def bring_up_to_date(
+        self, config: JobConfig, spec: PredictionSpec, counters: RunCounters
+    ) -> PredictionStore:
         """Remove what is no longer true from the output, and give it the length of the input.
+
+        Files beside the predictions that are damaged or missing are written again, and counted.
 
         Predictions are removed before the image ids are replaced, so that no image ever has the
         prediction of another one.
@@ -68,7 +72,7 @@ class EarlierWork:
             if self.recorded.pending or self.images_removed:
                 self.store.clear(self.recorded)
             self.store.renew(self.redone.renewed)
-            return resize_output(config, self.state, spec)
+            return resize_output(config, self.state, spec, counters.files_repaired.extend)
 
 
 def look_at_earlier_work(

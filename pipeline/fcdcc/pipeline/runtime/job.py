@@ -391,9 +391,9 @@ def _finish(job: _CheckedJob, stored: StoredRun, earlier: EarlierWork) -> Summar
     """Mend what describes an output of which every block is done, and return the summary."""
     spec = _prediction_spec(job, stored.arrays[0].band)
     spec = check_stored(stored, spec, stored.batch, job.config)
-    store = earlier.bring_up_to_date(job.config, spec)
-    counters = RunCounters(store.fingerprint, store.layout, earlier.recorded.done)
+    counters = RunCounters(earlier.store.fingerprint, earlier.store.layout, earlier.recorded.done)
     earlier.count(counters)
+    earlier.bring_up_to_date(job.config, spec, counters)
     return counters.summary()
 
 
@@ -453,7 +453,7 @@ def _run_pending_blocks(
         make_room(job.config)
         store = create_output(job.config, state, job.fingerprint, job.plan, job.spec)
     else:
-        store = earlier.bring_up_to_date(job.config, job.spec)
+        store = earlier.bring_up_to_date(job.config, job.spec, counters)
     with output_begun():
         counters.forecast = forecast_of_run(job.config, job.plan, job.network, cluster, job.source)
         summary = _JobRun(job, store, cluster, counters, progress, state).complete(pending)

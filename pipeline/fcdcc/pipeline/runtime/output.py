@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -365,10 +365,20 @@ def images_to_remove(config: JobConfig, source: ImageSource) -> int:
     return max(0, stored - source.images)
 
 
-def resize_output(config: JobConfig, state: InputState, spec: PredictionSpec) -> PredictionStore:
-    """Bring a stored output to the length and the labels of the input, and return it."""
+def resize_output(
+    config: JobConfig,
+    state: InputState,
+    spec: PredictionSpec,
+    on_repair: Callable[[list[str]], None] | None = None,
+) -> PredictionStore:
+    """Bring a stored output to the length and the labels of the input, and return it.
+
+    ``on_repair`` is called with the names of files that were damaged or missing, if there are any.
+    """
     labels = _coordinates(state, spec)
-    return resize_predictions(config.output, state.source.images, labels, may_shrink=True)
+    return resize_predictions(
+        config.output, state.source.images, labels, may_shrink=True, on_repair=on_repair
+    )
 
 
 def write_block(

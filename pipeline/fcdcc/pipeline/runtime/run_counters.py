@@ -70,6 +70,8 @@ class RunCounters:
         """Why blocks failed in earlier runs, or were found damaged, by block."""
         self.images_removed = 0
         """Images of the output that the input no longer has."""
+        self.files_repaired: list[str] = []
+        """Files of the output beside its predictions that were damaged or missing."""
         self._fingerprint = fingerprint
         self._layout = layout
         self._in_flight = in_flight
@@ -229,6 +231,7 @@ class RunCounters:
             tasks_doubled=counters.get("tasks_doubled", 0),
             blocks_repaired=repaired,
             blocks_retried=len(mended) - repaired,
+            files_repaired=tuple(self.files_repaired),
         )
 
     @property

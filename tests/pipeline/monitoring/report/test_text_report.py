@@ -62,6 +62,15 @@ def test_a_lost_worker_and_what_made_up_for_it_are_said() -> None:
     ) in told
 
 
+def test_what_was_damaged_and_made_again_is_said() -> None:
+    told = sentences(blocks_repaired=3, files_repaired=["image_id/c.0"])
+    assert (
+        "3 blocks were made again (damaged). 1 file beside the predictions was made again (damaged "
+        "or missing): image_id/c.0."
+    ) in told
+    assert "made again" not in sentences()
+
+
 def test_time_and_rate_are_those_of_the_work() -> None:
     phases = {"start": 18.1, "plan": 0.5, "work": 50.0, "end": 0.1}
     told = sentences(images_done=4000, seconds=62.0, phases=phases)

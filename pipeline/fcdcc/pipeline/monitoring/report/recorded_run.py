@@ -176,6 +176,11 @@ class RecordedRun:
         return None
 
     @property
+    def files_repaired(self) -> tuple[str, ...]:
+        """Files of the output beside its predictions that were damaged and made again."""
+        return tuple(map(str, self.members["summary"].get("files_repaired", ())))
+
+    @property
     def unit(self) -> str:
         """What ``images_done`` counts: images, or of a run of tiles without a summary, tiles."""
         return "image" if self.members["summary"] or not self._has_tiles else "tile"

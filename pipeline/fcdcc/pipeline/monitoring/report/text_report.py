@@ -11,7 +11,7 @@ from rich.table import Table
 from ...formatting import count, counted, duration, percent, printable, rounded, times
 from ..output_status import failure_line
 from ..stragglers import WorkerView, behind, verdict
-from ..summary import started_elsewhere
+from ..summary import files_repaired_line, started_elsewhere
 from .recorded_run import MAX_PLANNED_RATIO, WITH_THE_NEXT, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
@@ -83,6 +83,7 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
         were = "was" if done == 1 else "were"
         there = f"{done:,} of {blocks} {were} done"
         yield f"It was {run.state} when {there}; the same command continues it."
+    yield from _repaired(run)
     if failed := int(run.number("blocks_failed") or 0):
         them = "it" if failed == 1 else "them"
         yield f"{counted(failed, 'block')} failed; the same command tries {them} again."
@@ -113,6 +114,14 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     else:
         yield f"{cost}; no worker was late."
     yield verdict(worker_views(run))
+
+
+def _repaired(run: RecordedRun) -> Iterator[str]:
+    """Yield sentences on what had been damaged and was made again."""
+    if blocks := int(run.number("blocks_repaired") or 0):
+        yield f"{counted(blocks, 'block was', 'blocks were')} made again (damaged)."
+    if run.files_repaired:
+        yield f"{files_repaired_line(run.files_repaired)}."
 
 
 def _happened(run: RecordedRun) -> Iterator[str]:

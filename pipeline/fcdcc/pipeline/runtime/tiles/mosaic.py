@@ -250,7 +250,7 @@ class Mosaic:
     def bring_up_to_date(self) -> None:
         """Remove what is no longer true from the output, and give it the length of the input."""
         if self._earlier is not None:
-            self._store = self._earlier.bring_up_to_date(self.config, self.spec)
+            self._store = self._earlier.bring_up_to_date(self.config, self.spec, self._counters)
 
     @property
     def store(self) -> PredictionStore:
@@ -354,6 +354,7 @@ class Mosaic:
             bands_skipped=found.blocks_skipped,
             bands_failed=found.blocks_failed,
             failures=(*tiles.failures, *failed)[:MAX_NAMED_FAILURES],
+            files_repaired=(*found.files_repaired, *tiles.files_repaired),
         )
 
     def clean_up(self, tiles: PredictionStore | None) -> None:
