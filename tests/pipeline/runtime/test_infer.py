@@ -15,6 +15,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
+from dask.callbacks import Callback
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 
@@ -358,6 +359,29 @@ def test_without_a_client_n_is_chosen_for_the_cores(
             plan(model, pixels, verify="all")
 
 
+class Here(Callback):
+    """Notes the stages of tasks that Dask's schedulers compute in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+
+    def _pretask(self, key: Any, *_: Any) -> None:
+        found = parse_key(key)
+        if found is not None:
+            self.stages.append(found.stage)
+
+
+def test_without_a_client_this_process_computes_all_shares(
+    model: Model, pixels: Pixels, expected: Pixels
+) -> None:
+    with Here() as here:
+        assert_close(infer(model, pixels, batch=4, n=6, tolerate=2).compute(), expected)
+    shares = [stage for stage in here.stages if stage in ("share", "parity")]
+    blocks = 3
+    assert (shares.count("share"), shares.count("parity")) == (4 * blocks, 2 * blocks)
+
+
 @pytest.mark.cluster
 def test_on_a_cluster_n_is_chosen_for_its_workers(
     client: Client, model: Model, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
@@ -375,6 +399,15 @@ def client() -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
+
+
+@pytest.mark.cluster
+def test_with_a_client_its_cluster_computes(
+    client: Client, model: Model, pixels: Pixels, expected: Pixels
+) -> None:
+    with Here() as here:
+        assert_close(infer(model, pixels, batch=4).compute(), expected)
+    assert here.stages == []
 
 
 @pytest.mark.cluster

@@ -115,6 +115,12 @@ def infer(
 ) -> xr.DataArray | Any:  # with a union of two classes, type checkers would know neither's methods
     """Return a model's predictions for images as a lazy array, or several.
 
+    Nothing is computed here. With a current :class:`distributed.Client`, the plan is for the
+    workers of its cluster, which compute the array and do not wait for late shares. Without one,
+    each core of this process counts as a worker, and what computes the array is Dask's default
+    scheduler, threads of this process, or the one that ``compute(scheduler=...)`` names; all
+    shares are computed then, the redundant ones too. Nothing is recorded: :func:`run` does that.
+
     Parameters
     ----------
     model, images
