@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from fcdcc.storage import BlockLayout, chunk_listing, input_state, open_images
-from fcdcc.storage.block_inputs import BlockInput, RecordedInputs
+from fcdcc.storage.block_inputs import MAX_CHECKSUMS, BlockInput, RecordedInputs
 from fcdcc.storage.chunk_listing import Tells, list_chunks
 from fcdcc.storage.input_state import Comparison, InputState
 
@@ -86,6 +86,7 @@ def test_a_chunk_that_is_written_changes_the_blocks_that_read_it(
     found = compare(url, known, contents=contents)
     changed = [3] if contents else [2, 3, 4]
     assert found.changed == dict.fromkeys(changed, "images")
+    assert found.changed_images == ({3: (6,)} if contents else {})
     assert [*found.renewed] == ([2, 4] if contents else [])
 
 
@@ -246,6 +247,8 @@ def test_records_that_say_nothing_are_counted_and_their_ids_compared(tmp_path: P
         {"ids": 3},
         {"chunks": "no digest"},
         {"pixels": "00"},
+        {"each": "00"},
+        {"each": "00" * 4 * (MAX_CHECKSUMS + 1)},
         {"rows": [4, 2]},
         {"rows": 1},
     ],

@@ -2,7 +2,8 @@
 
 The record of a block has digests of the image ids of its rows and of what the store said of the
 chunks that hold them, before any was read. Where a change might not show in these, it has a digest
-of the pixels, too. Digests are 16 bytes.
+of the pixels, too, and a checksum of each image, which tells which of them changed. Digests are
+16 bytes, checksums 4.
 """
 
 from __future__ import annotations
@@ -15,13 +16,26 @@ from numpy.typing import NDArray
 
 from .checksummed_json import Json
 
-__all__ = ["DIGEST_BYTES", "INPUT", "BlockInput", "RecordedInputs"]
+__all__ = [
+    "CHECKSUM_BYTES",
+    "DIGEST_BYTES",
+    "INPUT",
+    "MAX_CHECKSUMS",
+    "BlockInput",
+    "RecordedInputs",
+]
 
 INPUT = "input"
 """Member of a record's details: what the block was made from."""
 
 DIGEST_BYTES = 16
 """Length of a digest."""
+
+CHECKSUM_BYTES = 4
+"""Length of the checksum of an image."""
+
+MAX_CHECKSUMS = 4096
+"""Most images of a block of which each has a checksum."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,8 @@ class BlockInput:
         Whether chunks were so new that a change right after may not show in ``chunks``.
     rows
         The rows of the images that the block needs, first and last + 1; None for all.
+    each
+        The checksums of the pixels of each image, one behind the other; empty if there are none.
     """
 
     ids: bytes = b""
@@ -47,10 +63,13 @@ class BlockInput:
     pixels: bytes = b""
     fresh: bool = False
     rows: tuple[int, int] | None = None
+    each: bytes = b""
 
     def as_json(self) -> dict[str, Json]:
         """Return the members that a record has."""
-        digests = {"ids": self.ids, "chunks": self.chunks, "pixels": self.pixels}
+        digests = {
+            "ids": self.ids, "chunks": self.chunks, "pixels": self.pixels, "each": self.each,
+        }  # fmt: skip
         members: dict[str, Json] = {n: value.hex() for n, value in digests.items() if value}
         if self.fresh:
             members["fresh"] = True
@@ -63,23 +82,24 @@ class BlockInput:
         """Return what :meth:`as_json` returned; None if it is something else."""
         if not isinstance(value, dict):
             return None
-        digests = []
-        for name in ("ids", "chunks", "pixels"):
-            try:
-                found = bytes.fromhex(str(value.get(name, "")))
-            except ValueError:
-                return None
-            if found and len(found) != DIGEST_BYTES:
-                return None
-            digests.append(found)
-        ids, chunks, pixels = digests
+        try:
+            ids, chunks, pixels, each = (
+                bytes.fromhex(str(value.get(name, "")))
+                for name in ("ids", "chunks", "pixels", "each")
+            )
+        except ValueError:
+            return None
+        if any(digest and len(digest) != DIGEST_BYTES for digest in (ids, chunks, pixels)):
+            return None
+        if len(each) % CHECKSUM_BYTES or len(each) > CHECKSUM_BYTES * MAX_CHECKSUMS:
+            return None
         rows = value.get("rows")
         if rows is None:
-            return cls(ids, chunks, pixels, bool(value.get("fresh")))
+            return cls(ids, chunks, pixels, bool(value.get("fresh")), None, each)
         numbers = [row for row in rows if isinstance(row, int)] if isinstance(rows, list) else []
         if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
             return None
-        return cls(ids, chunks, pixels, bool(value.get("fresh")), (numbers[0], numbers[1]))
+        return cls(ids, chunks, pixels, bool(value.get("fresh")), (numbers[0], numbers[1]), each)
 
 
 _NO_DIGEST = bytes(DIGEST_BYTES)

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .block_inputs import DIGEST_BYTES, BlockInput, RecordedInputs
+from .block_inputs import CHECKSUM_BYTES, DIGEST_BYTES, MAX_CHECKSUMS, BlockInput, RecordedInputs
 from .checksummed_json import canonical
 from .chunk_listing import ChunkListing, Tells
 from .errors import InputError
@@ -51,6 +52,8 @@ class Comparison:
     ----------
     changed
         What differs, for blocks that were made from something else.
+    changed_images
+        The images that differ, for those of these blocks of which that is known.
     renewed
         Blocks that were made from the same pixels, which were written anew: what their records
         should say, so that these pixels are not read again the next time.
@@ -62,6 +65,7 @@ class Comparison:
     """
 
     changed: dict[int, Change] = field(default_factory=dict)
+    changed_images: dict[int, tuple[int, ...]] = field(default_factory=dict)
     renewed: dict[int, BlockInput] = field(default_factory=dict)
     unknown: tuple[int, ...] = ()
     unread: tuple[int, ...] = ()
@@ -117,10 +121,11 @@ class InputState:
         chunks, fresh = b"", False
         if self.listing is not None:
             chunks, fresh = self.listing.digest(region), self.listing.is_fresh(region)
-        pixels = b""
+        pixels = each = b""
         if self._is_small or self.compares_pixels or fresh or stop > self._last_chunk:
             pixels = self._pixels.digest(start, stop, rows) or b""
-        return BlockInput(self._ids_digest(start, stop), chunks, pixels, fresh, rows)
+            each = self._pixels.checksums(start, stop) if pixels and rows is None else b""
+        return BlockInput(self._ids_digest(start, stop), chunks, pixels, fresh, rows, each)
 
     def compare(
         self,
@@ -146,8 +151,7 @@ class InputState:
         stored_ids
             The ids in the output, for records without digests; None if there are none.
         """
-        changed: dict[int, Change] = {}
-        renewed: dict[int, BlockInput] = {}
+        found = Comparison()
         unknown: list[int] = []
         unread: list[int] = []
         for block in sorted((*blocks, *grown)):
@@ -157,16 +161,16 @@ class InputState:
             if known is None:
                 unknown.append(block)
                 if self._differ(stored_ids, start, stop):
-                    changed[block] = "ids"
+                    found.changed[block] = "ids"
                 continue
             ids = self._ids_digest(start, stop)
             if known.ids and ids and known.ids != ids:
-                changed[block] = "ids"
-            elif block not in grown:
-                images = (start, stop)
-                if not self._compare_images(block, known, ids, images, changed, renewed):
-                    unread.append(block)
-        return Comparison(changed, renewed, tuple(unknown), tuple(unread))
+                found.changed[block] = "ids"
+            elif block not in grown and not self._compare_images(
+                block, known, ids, (start, stop), found
+            ):
+                unread.append(block)
+        return replace(found, unknown=tuple(unknown), unread=tuple(unread))
 
     def _compare_images(
         self,
@@ -174,10 +178,9 @@ class InputState:
         known: BlockInput,
         ids: bytes,
         images: tuple[int, int],
-        changed: dict[int, Change],
-        renewed: dict[int, BlockInput],
+        result: Comparison,
     ) -> bool:
-        """Compare the chunks and the pixels of one block.
+        """Compare the chunks and the pixels of one block, and add to the result what differs.
 
         Return whether that was possible.
         """
@@ -189,16 +192,19 @@ class InputState:
             return True
         if not known.pixels or not (can_tell or self.compares_pixels):
             if can_tell and not is_same:
-                changed[block] = "images"
+                result.changed[block] = "images"
             return can_tell
         pixels = self._pixels.digest(*region)
         if pixels != known.pixels and not (pixels is None and is_same):
-            changed[block] = "images"
+            result.changed[block] = "images"
+            each = self._pixels.checksums(*images) if pixels and known.each else b""
+            if each:
+                result.changed_images[block] = _differing(known.each, each, images[0])
         elif now:
             fresh = self.listing is not None and self.listing.is_fresh(region)
-            found = BlockInput(ids, now, known.pixels, fresh, known.rows)
+            found = replace(known, ids=ids, chunks=now, fresh=fresh)
             if found != known:
-                renewed[block] = found
+                result.renewed[block] = found
         return True
 
     def _ids_digest(self, start: int, stop: int) -> bytes:
@@ -212,6 +218,13 @@ class InputState:
         if stored_ids is None or self.ids is None or len(stored_ids) < stop:
             return False
         return _as_bytes(stored_ids[start:stop]) != _as_bytes(self.ids[start:stop])
+
+
+def _differing(before: bytes, now: bytes, first: int) -> tuple[int, ...]:
+    """Return the images whose checksums differ; ``first`` is the number of the first image."""
+    both = (np.frombuffer(sums, f"V{CHECKSUM_BYTES}") for sums in (before, now))
+    images = zip(*both, strict=False)
+    return tuple(first + place for place, (old, new) in enumerate(images) if old != new)
 
 
 def _as_bytes(values: NDArray[Any]) -> bytes:
@@ -285,6 +298,19 @@ class _PixelDigests:
         except InputError:
             return None
         return found.digest()[:DIGEST_BYTES]
+
+    def checksums(self, start: int, stop: int) -> bytes:
+        """Return the checksum of each of some images; empty if they are too many or too large."""
+        size = (stop - start) * self._source.image_bytes
+        if stop - start > MAX_CHECKSUMS or size > MAX_HELD_BYTES:
+            return b""
+        try:
+            images = self._images_from(start, stop)
+        except InputError:
+            return b""
+        if len(images) < stop - start:
+            return b""
+        return b"".join(zlib.crc32(image.data).to_bytes(CHECKSUM_BYTES) for image in images)
 
     def _images_from(self, place: int, stop: int) -> NDArray[np.generic]:
         """Return images from one on, at least one and at most up to ``stop``."""

@@ -112,7 +112,10 @@ def test_a_chunk_that_is_written_again_is_read_again(
     assert (second["again"], second["redone"], second["blocks_redone"]) == (
         {2, 3}, {"images": 2}, 2,
     )  # fmt: skip
-    assert "2 blocks are made again: their images were changed" in second["said"]
+    assert (
+        "2 blocks are made again (10 images): at least one image of each was changed, or written "
+        "anew, since"
+    ) in second["said"]
     assert "of them 6 done before, 2 made again (2 for changed images); 10 images" in second["said"]
     assert "WARNING" not in second["said"]
     np.testing.assert_allclose(predictions(tmp_path / "o.zarr"), expected(pixels), atol=1e-5)
@@ -129,7 +132,12 @@ def test_pixels_of_a_small_input_are_compared(
     pixels[17] = 1 - pixels[17]
     write(tmp_path / "i.zarr", pixels, chunk=7)
     settle(tmp_path / "i.zarr")
-    assert run()["again"] == {3}
+    second = run()
+    assert second["again"] == {3}
+    assert (
+        "1 image was changed since (number 17): 1 block is made again (5 images), because blocks "
+        "are made as a whole"
+    ) in second["said"]
     # Also where the store says nothing.
     monkeypatch.setattr(absence, "list_chunks", lambda *_: None)
     pixels[3] = 1 - pixels[3]
@@ -147,6 +155,7 @@ def test_images_that_are_replaced_under_the_same_path(
     write(tmp_path / "i.zarr", 1 - pixels, range(IMAGES))
     second = run()
     assert second["redone"] == {"images": 8}
+    assert "40 images were changed since (0, 1, 2 and 37 others): 8 blocks are" in second["said"]
     np.testing.assert_allclose(predictions(tmp_path / "o.zarr"), expected(1 - pixels), atol=1e-5)
 
 

@@ -109,7 +109,10 @@ def test_exactly_what_changed_is_computed_every_night(tmp_path: Path, scheduler:
     second = nights.run()
     assert second["again"] == {0, 5, 12, 20, 21}
     assert (second["redone"], second["blocks_redone"]) == ({"images": 3}, 3)
-    assert "3 blocks are made again: their images were changed" in second["said"]
+    assert (
+        "5 images were changed since (p003.png, p004.png, p055.png and 2 others): 3 blocks are "
+        "made again (30 images)"
+    ) in second["said"]
 
     # What was deleted is taken out: everything behind it moves up.
     for number in (151, 152, 199):
@@ -118,7 +121,7 @@ def test_exactly_what_changed_is_computed_every_night(tmp_path: Path, scheduler:
     third = nights.run()
     assert third["again"] == {15, 16, 17, 18, 19, 20, 21}
     assert (third["redone"], third["images_removed"]) == ({"image_ids": 6}, 3)
-    assert "6 blocks are made again: their images have other ids" in third["said"]
+    assert "6 blocks are made again (60 images): images in them have other ids" in third["said"]
     assert nights.run()["blocks_done"] == 0
 
     # The store is written anew in other chunks: the pixels are the same.

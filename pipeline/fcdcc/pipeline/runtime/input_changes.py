@@ -7,24 +7,27 @@ the images before it reads any, compares, and does the blocks that differ again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fcdcc.storage import ImageSource, InputError, PredictionStore, Progress
+from fcdcc.storage import BlockLayout, ImageSource, InputError, PredictionStore, Progress
 from fcdcc.storage.block_inputs import BlockInput
 from fcdcc.storage.chunk_listing import AbsentChunks, ChunkListing, Tells
 from fcdcc.storage.coordinates import read_values
-from fcdcc.storage.input_state import InputState, is_small
+from fcdcc.storage.input_state import Comparison, InputState, is_small
 
-from ..formatting import counted
+from ..formatting import counted, printable
 from ..monitoring.summary import REASONS, Reason
 from ..options import JobConfig
 from .absence import look_for_chunks
 
 logger = logging.getLogger(__name__)
+
+MAX_NAMED_IMAGES = 3
+"""Changed images that a line names."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,11 @@ def blocks_to_make_again(
         )
     redone = Redone(reasons, found.renewed)
     if say is not None:
-        for reason, number in redone.counts.items():
-            say(_line(reason, number, absence_fails))
+        by_reason: dict[Reason, list[int]] = {}
+        for block in sorted(reasons):
+            by_reason.setdefault(reasons[block], []).append(block)
+        for reason, again in by_reason.items():
+            say(_line(reason, again, found, store.layout, state, absence_fails=absence_fails))
     done = recorded.done.copy()
     done[[*reasons]] = False
     kept = {block: noted for block, noted in recorded.provisional.items() if done[block]}
@@ -136,16 +142,44 @@ def blocks_to_make_again(
     return replace(recorded, done=done, provisional=kept, grown=grown), redone
 
 
-def _line(reason: str, number: int, absence_fails: bool) -> str:
-    """Return a line about the blocks that are made again for a reason."""
-    again = counted(number, "block is made again", "blocks are made again")
-    its = "its" if number == 1 else "their"
+def _line(
+    reason: Reason,
+    blocks: Sequence[int],
+    found: Comparison,
+    layout: BlockLayout,
+    state: InputState,
+    *,
+    absence_fails: bool,
+) -> str:
+    """Return a line about the blocks that are made again for a reason, and their images."""
+    images = {image for block in blocks for image in range(*layout.bounds(block))}
+    again = counted(len(blocks), "block is made again", "blocks are made again")
+    again += f" ({counted(len(images), 'image')})"
     if reason == "image_ids":
-        return f"{again}: {its} images have other ids than before"
-    if reason == "images":
-        return f"{again}: {its} images were changed, or written anew, since"
-    now = "" if absence_fails else ", and are now"
-    return f"{again}: chunks of {its} images were not stored{now}"
+        where = "it" if len(blocks) == 1 else "them"
+        return f"{again}: images in {where} have other ids than before"
+    if reason == "absent_chunks":
+        now = "" if absence_fails else ", and are now"
+        return f"{again}: chunks of these images were not stored{now}"
+    known = [found.changed_images.get(block) for block in blocks]
+    if None in known or state.source is not state.source.whole:
+        which = "it" if len(blocks) == 1 else "each"
+        return f"{again}: at least one image of {which} was changed, or written anew, since"
+    changed = sorted({image for numbers in known for image in numbers or ()})
+    were = counted(len(changed), "image was changed", "images were changed")
+    return (
+        f"{were} since ({_named(changed, state.ids)}): {again}, because blocks are made as a whole"
+    )
+
+
+def _named(images: Sequence[int], ids: NDArray[Any] | None) -> str:
+    """Return some images, by their ids if they have any, as a list in words."""
+    named = [
+        f"number {image}" if ids is None else printable(str(ids[image]))
+        for image in images[:MAX_NAMED_IMAGES]
+    ]
+    more = len(images) - len(named)
+    return ", ".join(named) + (f" and {counted(more, 'other')}" if more else "")
 
 
 def _done(recorded: Progress) -> Iterator[int]:
