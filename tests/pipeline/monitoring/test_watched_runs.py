@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -249,6 +250,9 @@ def test_json_and_metrics_say_what_the_summary_says(
     assert sum(layer["groups"] for layer in shown["layers"]) == summary.groups
     assert sum(worker["erased"] for worker in shown["workers"]) == summary.erasures
     assert all("learned_pace" in worker for worker in shown["workers"])
+    found = json.loads(fcdcc("report", output, "--json").output)["runs"][0]["workers"]
+    assert {worker["pid"] for worker in found} <= {worker["pid"] for worker in shown["workers"]}
+    assert all(psutil.pid_exists(worker["pid"]) for worker in found)
     live = quiet_place.get("/fcdcc")
     late = any(worker["erased"] or worker["ghosts"] for worker in shown["workers"])
     assert ("not waited for</th>" in live) == late

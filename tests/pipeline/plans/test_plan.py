@@ -239,7 +239,7 @@ def test_a_plan_as_a_page_has_the_model_and_the_images(files: Files, tmp_path: P
     assert "of which start and end" in text
     assert text.count("<tr") == 3
     words = text[text.index("What these words mean") :]
-    assert all(f"<dt>{word}</dt>" in words for word in ("share", "protected", "checked at points"))
+    assert all(f"<dt>{word}</dt>" in words for word in ("share", "protected", "point", "condition"))
     assert "plugin" not in text
 
 

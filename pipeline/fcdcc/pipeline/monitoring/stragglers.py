@@ -55,6 +55,9 @@ class WorkerView:
         Seconds since then; negative where that is not to be mentioned.
     had_shares_for
         Seconds of the run from its first share on; 0 where that is not known.
+    name, pid, host
+        What Dask calls it, '' if that is its address; its process, 0 where it is not known; and the
+        machine that has it, as its address says.
     """
 
     address: str
@@ -71,6 +74,40 @@ class WorkerView:
     gone: str = ""
     gone_for: float = 0.0
     had_shares_for: float = 0.0
+    name: str = ""
+    pid: int = 0
+    host: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """Its name for people: Dask numbers the workers of a local cluster."""
+        return f"worker {self.name}" if self.name.isdecimal() else self.name
+
+    @property
+    def details(self) -> str:
+        """Its name and its process, by which it can be found; as far as they are known.
+
+        The machine is that of the address, or is named, too.
+
+        >>> WorkerView("tcp://10.0.0.7:4411", name="3", pid=5125, host="10.0.0.7").details
+        'worker 3, pid 5125'
+        >>> WorkerView("tls://proxy:4411", name="gpu", pid=5125, host="10.0.0.7").details
+        'gpu, pid 5125 on 10.0.0.7'
+        """
+        on = f" on {self.host}" if self.host and self.host not in self.address else ""
+        process = f"pid {self.pid}{on}" if self.pid else ""
+        return ", ".join(filter(None, (self.shown_name, process)))
+
+    @property
+    def called(self) -> str:
+        """Its address, with its name and the id of its process.
+
+        >>> WorkerView("tcp://10.0.0.7:4411", name="3", pid=5125).called
+        'tcp://10.0.0.7:4411 (worker 3, pid 5125)'
+        """
+        process = f"pid {self.pid}" if self.pid else ""
+        known = ", ".join(filter(None, (self.shown_name, process)))
+        return f"{self.address} ({known})" if known else self.address
 
     @property
     def late_mean(self) -> float:
@@ -144,7 +181,7 @@ waited for (2.0 s late on average).'
             return "No worker has finished enough shares for its pace to be known."
         return "No worker has computed a share yet."
     last = max(known, key=_pace)
-    return f"No worker is slow: the slowest, {last.address}, takes {_pace(last):.1f} times the \
+    return f"No worker is slow: the slowest, {last.called}, takes {_pace(last):.1f} times the \
 usual time."
 
 
@@ -208,7 +245,7 @@ def _pace(worker: WorkerView) -> float:
 
 
 def _subject(workers: Sequence[WorkerView]) -> str:
-    names = [worker.address for worker in workers[:MAX_NAMED_WORKERS]]
+    names = [worker.called for worker in workers[:MAX_NAMED_WORKERS]]
     more = len(workers) - len(names)
     if len(workers) == 1:
         return f"{names[0]} is the slow one"
@@ -246,13 +283,13 @@ def _why_behind(worker: WorkerView, workers: Sequence[WorkerView]) -> str:
     were = "was" if worker.erased == 1 else "were"
     late = f" ({worker.late_mean:.1f} s late on average)" if worker.late_mean >= 0.05 else ""
     return (
-        f"{worker.address} finished {counted(worker.done, 'share')} where others finish about "
+        f"{worker.called} finished {counted(worker.done, 'share')} where others finish about "
         f"{usual:,.0f} in that time; {worker.erased:,} of its shares {were} not waited for{late}."
     )
 
 
 def _farewell(gone: Sequence[WorkerView]) -> str:
-    names = _and([worker.address for worker in gone[:MAX_NAMED_WORKERS]])
+    names = _and([worker.called for worker in gone[:MAX_NAMED_WORKERS]])
     hidden = len(gone) - MAX_NAMED_WORKERS
     more = f" and {hidden} more" if hidden > 0 else ""
     were = "was" if len(gone) == 1 else "were"

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from .. import templates
 from ..formatting import amount, counted, duration, longer_by, printable
 from ..options import with_keywords
+from ..words import PLAN_WORDS, explained
 from .forecast import Forecast, LayerForecast
 from .plan import LEFT_OUT, LayerPlan, Plan, Redundancy
 
@@ -76,8 +78,8 @@ def _layer_line(plan: Plan, layer: LayerPlan) -> str:
     start = f"  {layer.layer:>3} {layer.name}: "
     shape = f"{geometry.in_channels}→{geometry.out_channels}, {size}"
     if layer.is_part_of_next_share:
-        later = [number for number in sorted(plan.coded_layers) if number > layer.layer]
-        where = f"layer {later[0]}" if later else "a later layer"
+        point = _point_of(plan, layer)
+        where = "a later layer" if point is None else f"layer {point}"
         return f"{start}{shape}: in the share of {where}"
     if layer.code is None:
         return f"{start}{shape}: not protected: {layer.reason}"
@@ -85,6 +87,12 @@ def _layer_line(plan: Plan, layer: LayerPlan) -> str:
         f"{start}{shape}: {layer.code.name}, k_a {layer.code.k_a} × k_b {layer.code.k_b} by "
         f"{layer.split}" + (", strips stay" if layer.in_place else "")
     )
+
+
+def _point_of(plan: Plan, layer: LayerPlan) -> int | None:
+    """Return the coded layer whose shares compute a layer before it; None if there is none."""
+    later = [number for number in plan.coded_layers if number > layer.layer]
+    return min(later, default=None)
 
 
 def _has_redundancy(plan: Plan) -> bool:
@@ -266,6 +274,16 @@ def _shape(row: _Row) -> str:
     return f"{geometry.in_channels}→{geometry.out_channels}, {kernel}, {size}"
 
 
+def _protected(row: _Row) -> str:
+    """Return the layer at which the shares are checked that compute a layer."""
+    if row.layer.layer not in row.plan.protected_layers:
+        return "no"
+    if row.layer.code is not None:
+        return "here"
+    point = _point_of(row.plan, row.layer)
+    return "at a later layer" if point is None else f"at layer {point}"
+
+
 def _partition(row: _Row) -> str:
     code = row.layer.code
     return "–" if code is None else f"{code.k_a} × {code.k_b}"
@@ -304,6 +322,7 @@ def _work_part(cost: LayerForecast, plan: Plan) -> str:
 COLUMNS = (
     _Column("layer", lambda row: f"{row.layer.layer} {row.layer.name}", left=True),
     _Column("channels, kernel, size", _shape, left=True, wide=True),
+    _Column("protected", _protected, left=True),
     _Column("k_a × k_b", _partition),
     _Column("output", _output_place, left=True),
     _Column("work", _cost(_work_part)),
@@ -311,8 +330,10 @@ COLUMNS = (
     _Column("memory", _of_task(lambda cost, _: amount(cost.memory, "B"))),
     _Column("condition", _condition),
 )
-"""Work: per cent of the multiply-adds of the uncoded network. Sent: bytes between workers for an
-image. Memory: of the largest task. Condition: the worst number after a tolerated loss."""
+"""The columns of the table; :data:`..words.PLAN_WORDS` explains them."""
+
+EXPLAINED = ("protected", "k_a × k_b", "output", "work", "sent", "memory", "condition")
+"""Columns that are explained below the table."""
 
 
 def _rows(plan: Plan) -> Iterator[_Row]:
@@ -459,6 +480,9 @@ def print_plan(
         console.width = max(console.width, DEFAULT_COLUMNS)
     console.print(f"[bold]{_escaped(_title(plan))}[/bold]", highlight=False)
     console.print(_table(plan, console.width))
+    for line in explained(EXPLAINED, PLAN_WORDS) if plan.coded_layers else ():
+        console.print(Padding(_escaped(line), (0, 0, 0, 2)), style="dim", highlight=False)
+    console.print()
     if images is not None:
         console.print(f"[bold]Images:[/bold] {escape(images)}", highlight=False)
     for name, value in _totals(plan, start_and_end_seconds):
@@ -519,6 +543,7 @@ def _html_values(
     return {
         "title": _title(plan),
         "columns": COLUMNS,
+        "words": PLAN_WORDS,
         "rows": list(_rows(plan)),
         "totals": [*known, *_totals(plan, start_and_end_seconds)],
         "sentences": list(_sentences(plan, start_and_end_seconds)),

@@ -274,6 +274,24 @@ def test_counts_equal_those_of_the_history() -> None:
     assert sum(worker["erased"] for worker in shown["workers"]) == 3000
 
 
+def test_the_page_names_a_worker_and_its_process_also_when_it_is_gone() -> None:
+    collector = busy_collector(workers=3, groups=30)
+    for number in range(3):
+        collector.note_worker(f"tcp://10.0.0.1:{number}", number, 70 + number, "10.0.0.1")
+    collector.state.handle(WorkerLeft(0.5, "tcp://10.0.0.1:1", expected=False))
+    history = collector.state.history.run("r")
+    history.events.append({"time": 0.5, "event": "lost", "worker": "tcp://10.0.0.1:1"})
+    collector.refresh(1.0)
+    shown = snapshot(collector, 1.0)
+    assert [(row["name"], row["pid"]) for row in shown["workers"]] == [
+        ("0", 70), ("2", 72), ("1", 71),
+    ]  # fmt: skip
+    page = live(shown)
+    for number in range(3):
+        assert f"worker {number}, pid {70 + number}" in page
+    assert "tcp://10.0.0.1:1 (worker 1, pid 71) was lost" in page
+
+
 def bytes_held(root: object) -> int:
     """Return the bytes of an object and of all that it refers to; classes and modules aside."""
     seen: set[int] = set()

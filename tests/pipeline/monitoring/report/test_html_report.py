@@ -78,7 +78,7 @@ def test_columns_for_late_shares_are_not_shown_where_none_was_late(tmp_path: Pat
         worker.update(erased=0, lost=0)
     write_journal(output, "a", members, odd_shares=[], odd_shares_total=0)
     shown = fcdcc("report", output, "--html", "-").output
-    assert "Workers, the slowest first" in shown
+    assert "Workers: the slowest first, those that are gone last" in shown
     assert "not waited for</th>" not in shown
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fcdcc.pipeline.monitoring.report.html_report import render_report
 from fcdcc.pipeline.monitoring.report.recorded_run import RecordedRun, read_report
-from fcdcc.pipeline.monitoring.report.text_report import conclusion
+from fcdcc.pipeline.monitoring.report.text_report import conclusion, print_report
+from fcdcc.pipeline.words import PLAN_WORDS, WORDS
 from support.jobs import fcdcc
 from support.stored import fill, make_output, write_journal
 
@@ -127,3 +130,63 @@ def test_the_page_counts_one_thing_as_one_and_leaves_out_what_did_not_happen(
         assert f"{what}, at least</span>" not in shown
     told = fcdcc("report", output).output
     assert "1 share was not waited for" in " ".join(told.split())
+
+
+GONE_WORKERS = [
+    {"address": "tcp://a:1", "name": "0", "pid": 71, "host": "a"},
+    {"address": "tcp://b:1", "pace": 9.0, "gone": "removed", "name": "gpu", "pid": 72, "host": "m"},
+    {"address": "tcp://c:1", "pace": 4.0, "erased": 1},
+]
+"""The slowest is gone; names and processes are known of two workers."""
+
+
+def test_workers_that_are_gone_come_last_in_every_form_of_the_report(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", members(GONE_WORKERS))
+    order = ["tcp://c:1", "tcp://a:1", "tcp://b:1"]
+    found = json.loads(fcdcc("report", output, "--json").output)["runs"][0]["workers"]
+    assert [worker["address"] for worker in found] == order
+    for page in (fcdcc("report", output).output, render_report(read_report(str(output)))):
+        table = page[page.index("Workers: the slowest first, those that are gone last") :]
+        assert sorted(order, key=table.index) == order
+
+
+def test_a_worker_is_shown_with_its_name_and_its_process(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", members(GONE_WORKERS))
+    first, second, third = json.loads(fcdcc("report", output, "--json").output)["runs"][0][
+        "workers"
+    ]
+    assert (first["name"], first["pid"]) == (None, None)
+    assert (second["name"], second["pid"], second["host"]) == ("0", 71, "a")
+    assert (third["name"], third["pid"], third["host"]) == ("gpu", 72, "m")
+    for page in (fcdcc("report", output).output, render_report(read_report(str(output)))):
+        assert "worker 0, pid 71" in page
+        assert "gpu, pid 72 on m" in page
+        assert "tcp://b:1 (gpu, pid 72) was removed for not answering" in " ".join(page.split())
+
+
+@pytest.mark.parametrize("width", [80, 110])
+def test_no_number_is_cut_off_and_each_column_is_explained(tmp_path: Path, width: int) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    workers = [{**worker, "erased": 3, "late": 41.5} for worker in GONE_WORKERS]
+    write_journal(output, "a", members(workers, erasures=1234, groups=5678))
+    stream = StringIO()
+    print_report(
+        read_report(str(output)),
+        Console(file=stream, width=width, force_terminal=True, color_system=None),
+    )
+    told = stream.getvalue()
+    assert "…" not in told
+    assert "1,234" in told
+    for word in ("shares needed", "not waited for", "pace", "late on average", "longest late",
+                 "lost with it", "removed", "k_a × k_b", "group", "time to output",
+                 "time to slowest share", "work of a share", "measured time"):  # fmt: skip
+        assert f"\n  {word}: {WORDS[word].split()[0]}" in told
+
+
+def test_the_glossary_has_the_words_of_the_report_and_of_the_plan() -> None:
+    glossary = (Path(__file__).parents[4] / "docs" / "glossary.md").read_text("utf-8")
+    entries = " ".join(glossary.split())
+    for word, meaning in [*WORDS.items(), *PLAN_WORDS.items()]:
+        assert f"- **{word}**: {meaning}." in entries

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...anyk.keys import parse_key
 from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
@@ -43,8 +43,22 @@ MAX_RECORDS = 5_000
 RECORDS = ("shares", "groups", "settled", "events", "ghosts", "tasks")
 """The kinds of records that are sent to a run."""
 
+MAX_PROCESSES = 4_000
+"""Workers of which name, process and host are kept, also of those that are gone; the latest."""
+
+MAX_NAME_LENGTH = 80
+"""Longest name of a worker that is kept whole."""
+
 _DEPARTURES = ("removed", "lost", "retired")
 _OF_SHARES = ("done", "erased", "lost", "late", "worst", "overdue")
+
+
+class WorkerProcess(NamedTuple):
+    """What Dask calls a worker, '' if that is its address, and its process and machine."""
+
+    name: str
+    pid: int
+    host: str
 
 
 @dataclass
@@ -103,6 +117,8 @@ class RunCollector:
         """Groups by layer, over all runs, for the first :data:`MAX_LAYERS` layers."""
         self.tasks: OrderedDict[str, Log[ShareRecord]] = OrderedDict()
         """By run: its tasks beside the shares, such as reads and writes, as they were done."""
+        self.processes: OrderedDict[str, WorkerProcess] = OrderedDict()
+        """By address: names and processes of the workers that are there or were."""
         self._log = log or (lambda _: None)
         self._seen_stuck: dict[str, float] = {}
 
@@ -119,6 +135,18 @@ class RunCollector:
             self.runs[name] = CollectedRun(
                 name, statistics, status=known.status, status_at=known.status_at
             )
+
+    def note_worker(self, address: str, name: object, pid: int, host: str) -> None:
+        """Remember the name and the process of a worker, also for when it is gone."""
+        if address not in self.processes:
+            called = "" if str(name) == address else str(name)[:MAX_NAME_LENGTH]
+            self.processes[address] = WorkerProcess(called, pid, host)
+            if len(self.processes) > MAX_PROCESSES:
+                self.processes.popitem(last=False)
+
+    def process(self, address: str) -> dict[str, Any]:
+        """Return the name, the process and the host of a worker, as far as they are known."""
+        return self.processes.get(address, WorkerProcess("", 0, ""))._asdict()
 
     def refresh(self, now: float) -> None:
         """Collect the records since the last call."""
@@ -241,6 +269,7 @@ class RunCollector:
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),
                     had_shares_for=_had_shares_for(facts.get(address), end),
+                    **self.process(address),
                     **of_shares,
                 )
             )
@@ -249,6 +278,7 @@ class RunCollector:
                 found = facts.get(address)
                 pace = None if found is None else found.pace
                 of_shares = _of_shares(found)
+                of_shares |= self.process(address)
                 gone_for = now - moment
                 views.append(
                     WorkerView(address, pace=pace, gone=how, gone_for=gone_for, **of_shares)

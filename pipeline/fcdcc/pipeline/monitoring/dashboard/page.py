@@ -22,6 +22,7 @@ from tornado.web import Application
 from ... import templates
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import times
+from ...words import GONE_LAST, WORDS
 from ..drawing import condition_strip, render
 from .on_demand import MODULE, make_pages, on_demand
 from .service import SERVICE, MonitoringService
@@ -104,6 +105,8 @@ def _values(shown: Mapping[str, Any]) -> dict[str, Any]:
         "longest": max((max(row["seconds"], row["slowest"]) for row in layers), default=0.0) or 1.0,
         "strip": condition_strip(conditions["last"], conditions["max"], conditions["limit"]),
         "straggler_pace": STRAGGLER_PACE,
+        "words": WORDS,
+        "gone_last": GONE_LAST,
         "max_workers": MAX_WORKERS,
         "max_layers": MAX_LAYERS,
     }

@@ -92,6 +92,9 @@ class MonitoringService:
             plugin.catch_up()
             if plugin.state is not self._collector.state:  # the plugin was registered again
                 self._collector.follow(plugin.state)
+        for address, worker in self._scheduler.workers.items():
+            if address not in self._collector.processes:
+                self._collector.note_worker(address, worker.name, worker.pid, worker.host)
         self._collector.refresh(time())
         return self._collector
 
@@ -177,7 +180,7 @@ class MonitoringService:
         statistics = known.statistics
         return {
             "workers": [
-                {"address": address, **_fields(facts)}
+                {"address": address, **collector.process(address), **_fields(facts)}
                 for address, facts in [*statistics.workers.items()][:MAX_WORKERS]
             ],
             "layers": [
@@ -324,6 +327,7 @@ def _worker_row(worker: WorkerView) -> dict[str, Any]:
     return {
         **vars(worker),
         "learned_pace": worker.pace,
+        "details": worker.details,
         "late_mean": worker.late_mean,
         "trouble": worker.trouble,
         "slow": worker.is_slow,

@@ -14,10 +14,11 @@ from fcdcc.coding import __version__
 from ...anyk.keys import name_in_words, step_in_words
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import clock, count, duration, percent, rounded
+from ...words import DEPARTURES, GONE_LAST, WORDS
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
 from ..stragglers import WorkerView, behind
 from .recorded_run import WITH_THE_NEXT, OutputReport, RecordedRun
-from .text_report import MIN_SAVED_SECONDS, conclusion, worker_views
+from .text_report import MIN_SAVED_SECONDS, conclusion
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import ShareRecord
@@ -64,7 +65,6 @@ _COUNTS = (
 )
 """What is counted in a run: name in the summary, what it is, and what happened to it."""
 
-_DEPARTURES = ("removed", "lost", "retired")
 
 _TASK_KINDS = {"parity": "parity", "read": "read", "write": "write", "glue": "glue"}
 """How tasks of a stage are drawn; all others as glue."""
@@ -96,6 +96,8 @@ def render_report(report: OutputReport) -> str:
         failures=failures,
         failures_left_out=len(report.failures) - len(failures),
         straggler_pace=STRAGGLER_PACE,
+        words=WORDS,
+        gone_last=GONE_LAST,
         version=__version__,
     )
 
@@ -154,7 +156,7 @@ class Latency:
 
 def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
     """Return all that the report shows of one run."""
-    workers = worker_views(run)
+    workers = run.worker_views
     bad = {worker.address for worker in workers if _is_bad(worker)}
     bad |= {worker.address for worker in behind(workers)}
     return {
@@ -170,7 +172,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "workers": workers[:MAX_WORKERS],
         "bad": bad,
         "has_late_shares": any(worker.erased or worker.lost for worker in workers),
-        "layers": [{**row, "plan": _plan_of(row)} for row in run.layers[:MAX_LAYERS]],
+        "layers": [_layer_row(run, row) for row in run.layers[:MAX_LAYERS]],
         "events": [*_event_rows(run)][-MAX_EVENT_ROWS:],
         "about": [*_about(run)],
     }
@@ -244,7 +246,7 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
     gone = {
         str(event["worker"]): float(event["time"])
         for event in run.events
-        if event.get("event") in _DEPARTURES and "worker" in event
+        if event.get("event") in DEPARTURES and "worker" in event
     }
     layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
     lane = _Lane(run.begin, window, layers)
@@ -352,7 +354,7 @@ def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
         yield "f-share", f"and so on, {len(used)} layers"
     kinds = {_TASK_KINDS.get(task.stage, _TASK_KINDS["glue"]) for task in run.tasks}
     states = {share.state for share in run.shares}
-    gone = any(event.get("event") in _DEPARTURES for event in run.events)
+    gone = any(event.get("event") in DEPARTURES for event in run.events)
     for kind, there, what in (
         ("read", "read" in kinds, "reading images"),
         ("glue", "glue" in kinds, "between coded layers: parts, decoding, other operations"),
@@ -422,12 +424,10 @@ def _condition_strip(run: RecordedRun) -> ConditionStrip | None:
 # -------------------------------------------------------------------------- tables
 
 
-def _plan_of(row: Mapping[str, Any]) -> str:
-    """Return how a layer was computed."""
-    if row["code"] is None:
-        is_in_share = str(row["reason"]).startswith(WITH_THE_NEXT)
-        return str(row["reason"]) if is_in_share else f"whole: {row['reason']}"
-    return f"{row['code']}, {row['k_a']} × {row['k_b']}, {row['split']}"
+def _layer_row(run: RecordedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a layer with how it was cut into parts, and why it was not if it was not."""
+    is_whole = row["code"] is None and not str(row["reason"]).startswith(WITH_THE_NEXT)
+    return {**row, "parts": run.parts_in_words(row), "why": row["reason"] if is_whole else ""}
 
 
 def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:

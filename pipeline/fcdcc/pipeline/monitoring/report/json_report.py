@@ -9,7 +9,9 @@ from typing import Any
 from ..record.journal import finite
 from .recorded_run import OutputReport, RecordedRun
 
-WORKER_FIELDS = ("address", "done", "erased", "lost", "late", "worst", "pace", "gone")
+WORKER_FIELDS = (
+    "address", "name", "pid", "host", "done", "erased", "lost", "late", "worst", "pace", "gone",
+)  # fmt: skip
 
 
 def report_json(report: OutputReport) -> str:

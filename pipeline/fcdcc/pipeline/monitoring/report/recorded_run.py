@@ -20,6 +20,7 @@ from fcdcc.storage.locations import normalise, shown
 from ...formatting import amount, counted, duration, percent
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, recorded_groups, recorded_shares
+from ..stragglers import WorkerView, ranked
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import GroupRecord, ShareRecord
@@ -277,13 +278,20 @@ class RecordedRun:
         """The groups that are recorded."""
         return recorded_groups(self.members)
 
+    @cached_property
+    def worker_views(self) -> list[WorkerView]:
+        """What is known of each worker, the slowest first, those that are gone last."""
+        rows = self.facts.get("workers", ())
+        end = max((float(row.get("seen", 0.0)) for row in rows), default=0.0)
+        return ranked([_worker_view(row, end) for row in rows])
+
     @property
     def workers(self) -> list[dict[str, Any]]:
-        """Sums over the shares of each worker, the slowest first."""
-        rows = [dict(row) for row in self.facts.get("workers", ())]
-        for row in rows:
-            row["late_mean"] = row["late"] / row["erased"] if row["erased"] else 0.0
-        return sorted(rows, key=lambda r: (-(r["pace"] or 0.0) - r["late_mean"], r["address"]))
+        """Sums over the shares of each worker, in the order of :attr:`worker_views`."""
+        rows = {row["address"]: dict(row) for row in self.facts.get("workers", ())}
+        return [
+            {**rows[worker.address], "late_mean": worker.late_mean} for worker in self.worker_views
+        ]
 
     @property
     def layers(self) -> list[dict[str, Any]]:
@@ -303,6 +311,19 @@ class RecordedRun:
             measurement = _measured(measured.get(plan["layer"]), busy)
             rows.append({**plan, "part_of_share": part_of_share, **measurement})
         return rows
+
+    def parts_in_words(self, row: Mapping[str, Any]) -> str:
+        """Return how a layer of :attr:`layers` was cut into parts, or why it was not.
+
+        The same for the report on a terminal and as HTML.
+        """
+        if row["code"] is not None:
+            return f"{row['k_a']} × {row['k_b']}, by {row['split']}"
+        if not str(row["reason"]).startswith(WITH_THE_NEXT):
+            return "not protected"
+        later = [each["layer"] for each in self.members["layers"] if each["code"] is not None]
+        point = min((layer for layer in later if layer > row["layer"]), default=None)
+        return "in a later share" if point is None else f"in the share of {point}"
 
     @property
     def expected(self) -> list[tuple[str, str, str]]:
@@ -453,6 +474,21 @@ def _is_dated(run: RecordedRun) -> bool:
         return bool(run.started)
     except UNFIT_JOURNAL_ERRORS:
         return False
+
+
+def _worker_view(row: Mapping[str, Any], end: float) -> WorkerView:
+    """Return a worker of a journal; ``end`` is when the run was last heard of."""
+    names = ("address", "done", "erased", "lost", "late", "worst", "pace")
+    return WorkerView(
+        **{name: row[name] for name in names},
+        overdue=row.get("overdue", 0),
+        gone=str(row["gone"] or ""),
+        gone_for=-1.0,
+        had_shares_for=max(0.0, end - row["since"]) if row.get("since") else 0.0,
+        name=str(row.get("name", "")),
+        pid=int(row.get("pid", 0)),
+        host=str(row.get("host", "")),
+    )
 
 
 def _share_seconds(row: Mapping[str, Any]) -> float:

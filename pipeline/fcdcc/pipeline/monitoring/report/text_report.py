@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich import box, markup
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from ...formatting import count, counted, duration, percent, printable, rounded, times
+from ...words import DEPARTURES, GONE_LAST, WORDS, explained
 from ..output_status import failure_line
 from ..stragglers import WorkerView, behind, verdict
 from ..summary import files_repaired_line, started_elsewhere
-from .recorded_run import MAX_PLANNED_RATIO, WITH_THE_NEXT, OutputReport, RecordedRun
+from .recorded_run import MAX_PLANNED_RATIO, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
 """Width in columns if standard output is no terminal."""
+
+WIDE_COLUMNS = 100
+"""Width of a terminal from which on the table of runs has its widest columns, too."""
 
 MAX_RUNS = 20
 MAX_WORKERS = 20
@@ -49,22 +54,39 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
     if not report.runs:
         console.print("No run has left a journal: the output was made by an older version.")
         return
-    console.print(_runs(report.runs[:MAX_RUNS]))
+    is_wide = console.width >= WIDE_COLUMNS
+    console.print(_runs(report.runs[:MAX_RUNS], is_wide))
+    _explain(
+        console,
+        "share",
+        "shares needed",
+        "not waited for",
+        *(("decoded", "extra work") if is_wide else ()),
+    )
     latest = report.runs[0]
     title = f"[bold]Run {escape(latest.run)}[/bold], {escape(latest.started)}"
-    console.print(f"\n{title}", highlight=False)
+    console.print(title, highlight=False)
     for sentence in conclusion(latest):
         console.print(escape(sentence), highlight=False)
     if latest.expected:
         console.print(_expected(latest))
     if latest.workers:
-        console.print(_workers(latest))
+        _print_workers(latest, console)
     if any(layer["groups"] for layer in latest.layers):
         console.print(_layers(latest))
+        names = "group", "time to output", "time to slowest share", "work of a share"
+        _explain(console, "k_a × k_b", *names, "measured time")
     for block, reason in report.failures[:MAX_FAILURES]:
         console.print(escape(failure_line(block, reason)), highlight=False)
     if len(report.failures) > MAX_FAILURES:
         console.print(f"and {len(report.failures) - MAX_FAILURES} more")
+
+
+def _explain(console: Console, *names: str) -> None:
+    """Print what words of the table above mean, each once in a report."""
+    for line in explained(names):
+        console.print(Padding(escape(line), (0, 0, 0, 2)), style="dim", highlight=False)
+    console.print()
 
 
 def conclusion(run: RecordedRun) -> Iterator[str]:
@@ -113,7 +135,7 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
         yield f"{cost}."
     else:
         yield f"{cost}; no worker was late."
-    yield verdict(worker_views(run))
+    yield verdict(run.worker_views)
 
 
 def _repaired(run: RecordedRun) -> Iterator[str]:
@@ -155,7 +177,7 @@ def _why_longer(run: RecordedRun) -> str:
         reasons.append("the plan took default speeds, and --calibrate measures them")
     if lost := int(run.number("workers_lost") or 0):
         reasons.append("a worker was lost" if lost == 1 else "workers were lost")
-    views = worker_views(run)
+    views = run.worker_views
     slow = {worker.address for worker in views if worker.is_slow}
     slow |= {worker.address for worker in behind(views)}
     if slow:
@@ -166,23 +188,8 @@ def _why_longer(run: RecordedRun) -> str:
     return f"It took {times(run.times_planned)} the planned time: {why}."
 
 
-def worker_views(run: RecordedRun) -> list[WorkerView]:
-    """Return what is known of each worker of a run, the slowest first."""
-    names = ("address", "done", "erased", "lost", "late", "worst", "pace")
-    end = max((float(row.get("seen", 0.0)) for row in run.workers), default=0.0)
-    return [
-        WorkerView(
-            **{name: row[name] for name in names},
-            overdue=row.get("overdue", 0),
-            gone=str(row["gone"] or ""),
-            gone_for=-1.0,
-            had_shares_for=max(0.0, end - row["since"]) if row.get("since") else 0.0,
-        )
-        for row in run.workers
-    ]
-
-
-def _table(*names: str, title: str = "") -> Table:
+def _table(*names: str, title: str = "", wrapped: int = 1) -> Table:
+    """Return a table whose first columns are broken where the terminal is narrow; numbers never."""
     table = Table(
         title=title or None,
         title_justify="left",
@@ -190,19 +197,34 @@ def _table(*names: str, title: str = "") -> Table:
         box=box.SIMPLE,
         padding=(0, 1),
         collapse_padding=True,
+        pad_edge=False,
     )
     for number, name in enumerate(names):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(
+            name,
+            justify="left" if number < wrapped else "right",
+            no_wrap=number >= wrapped,
+            overflow="fold",
+        )
     return table
 
 
-def _runs(runs: tuple[RecordedRun, ...]) -> Table:
+def _runs(runs: tuple[RecordedRun, ...], is_wide: bool) -> Table:
+    more = ("decoded", "extra\nwork") if is_wide else ()
     table = _table(
-        "began", "ended", "workers", "shares", "blocks", "time", "images/s", "erased", "decoded",
-        "extra",
-    )  # fmt: skip
+        "began",
+        "ended",
+        "workers",
+        "shares\nneeded",
+        "blocks",
+        "time",
+        "images/s",
+        "not waited\nfor",
+        *more,
+    )
     for run in runs:
         number = run.number
+        more = (count(number("decodes")), percent(number("extra_work"))) if is_wide else ()
         table.add_row(
             run.started[5:19],
             escape(run.ending),
@@ -211,8 +233,8 @@ def _runs(runs: tuple[RecordedRun, ...]) -> Table:
             count(number("blocks_done")),
             duration(run.shown_seconds),
             rounded(run.shown_images_per_second),
-            *(count(number(name)) for name in ("erasures", "decodes")),
-            percent(number("extra_work")),
+            count(number("erasures")),
+            *more,
         )
     return table
 
@@ -224,34 +246,52 @@ def _expected(run: RecordedRun) -> Table:
     return table
 
 
-def _workers(run: RecordedRun) -> Table:
-    names = ("worker", "shares", "erased", "pace", "late", "worst", "ended")
-    table = _table(*names, title="Workers, the slowest first")
-    for worker in worker_views(run)[:MAX_WORKERS]:
-        table.add_row(
-            escape(worker.address),
-            count(worker.done),
-            count(worker.erased),
-            times(worker.pace),
-            duration(worker.late_mean if worker.erased else None),
-            duration(worker.worst if worker.erased else None),
-            escape(worker.gone),
-        )
-    return table
+def _print_workers(run: RecordedRun, console: Console) -> None:
+    """Print the workers, with what is known of each and what these columns mean."""
+    workers = run.worker_views
+    were_late = any(worker.erased or worker.lost for worker in workers)
+    columns: list[tuple[str, Callable[[WorkerView], str], bool]] = [
+        ("worker", _named, True),
+        ("shares", lambda worker: count(worker.done), True),
+        ("pace", lambda worker: times(worker.pace), True),
+        ("not\nwaited\nfor", lambda worker: count(worker.erased), were_late),
+        ("late on\naverage", lambda worker: _late(worker, worker.late_mean), were_late),
+        ("longest\nlate", lambda worker: _late(worker, worker.worst), were_late),
+        ("lost\nwith it", lambda worker: count(worker.lost), were_late),
+    ]
+    shown = [(name, cell) for name, cell, is_shown in columns if is_shown]
+    table = _table(*(name for name, _ in shown), title=f"Workers: {GONE_LAST}")
+    for worker in workers[:MAX_WORKERS]:
+        table.add_row(*(cell(worker) for _, cell in shown))
+    console.print(table)
+    if len(workers) > MAX_WORKERS:
+        console.print(f"and {len(workers) - MAX_WORKERS} more")
+    names = [name.replace("\n", " ") for name, _ in shown]
+    names += [how for how in DEPARTURES if any(worker.gone == how for worker in workers)]
+    _explain(console, *(name for name in names if name in WORDS and name != "not waited for"))
+
+
+def _named(worker: WorkerView) -> str:
+    """Return the address of a worker, and below it its name, its process and how it left."""
+    below = ", ".join(filter(None, (worker.details, worker.gone)))
+    return f"{escape(worker.address)}\n  {escape(below)}" if below else escape(worker.address)
+
+
+def _late(worker: WorkerView, seconds: float) -> str:
+    return duration(seconds if worker.erased else None)
 
 
 def _layers(run: RecordedRun) -> Table:
     table = _table(
-        "layer", "plan", "groups", "decoded", "after", "slowest", "work", "time",
+        "layer", "k_a × k_b", "groups", "decoded", "time to\noutput", "time to\nslowest\nshare",
+        "work of\na share", "measured\ntime",
         title="Layers: plan and measurement; a share counts in the row of its last layer",
+        wrapped=2,
     )  # fmt: skip
     for row in run.layers:
-        code = "with the next" if str(row["reason"]).startswith(WITH_THE_NEXT) else "whole"
-        if row["code"] is not None:
-            code = escape(f"{row['k_a']}×{row['k_b']} {row['split']}")
         table.add_row(
             escape(f"{row['layer']} {row['name']}"),
-            code,
+            escape(run.parts_in_words(row)),
             count(row["groups"] or None),
             count(row["decodes"]),
             duration(row["seconds"]),

@@ -1,0 +1,82 @@
+"""What the words of plans, reports and the page ``/fcdcc`` mean: each is explained here once.
+
+Tables on a terminal explain their words below them; pages have a list of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+GONE_LAST = "the slowest first, those that are gone last"
+"""The order of the workers in tables."""
+
+DEPARTURES = ("removed", "lost", "retired")
+"""How workers leave."""
+
+PLAN_WORDS = {
+    "block": "images that go through the network together",
+    "share": "one of the n parts that the work on a block is cut into; it computes the "
+    "convolutions up to a point of the network, and is a task of one worker",
+    "protected": "computed in shares of which some may be lost or late. The table says at which "
+    "point: 'here' is the layer at whose output shares are checked, and a layer before it is "
+    "computed by the same shares, so it is protected there, too",
+    "point": "where the run goes on as soon as enough shares are there, δ of n; what is missing is "
+    "decoded from them. k_a × k_b, sent, memory and condition belong to a point",
+    "parity": "the shares beyond the first δ: each stands in for any missing one",
+    "redundancy": "when parity starts",
+    "k_a × k_b": "into how many parts the input (k_a) and the filters (k_b) of a layer are cut; "
+    "each share has one part of each or several",
+    "output": "whether the parts of a layer's output stay with their workers (in place) or go to "
+    "one worker (gathered)",
+    "work": "the layer's multiply-adds, as a part of those of the network without a code",
+    "sent": "bytes that workers send to each other for an image",
+    "memory": "of the largest task",
+    "condition": "the condition number after the worst loss that is tolerated: by how much "
+    "decoding may amplify rounding; 1 is not at all; above 1,000, in float64 above 100 million, "
+    "one more share is waited for",
+}
+"""What the words of a plan mean."""
+
+WORDS = {
+    "group": "one coded layer of one block of images: some of its shares suffice to have its "
+    "output",
+    "share": "one task of a group: a convolution of a part of the images, or of a sum of parts",
+    "shares needed": "how many of the shares of a group suffice, whichever they are",
+    "parity share": "a share that stands in for any missing one; it starts when one is late",
+    "k_a × k_b": PLAN_WORDS["k_a × k_b"],
+    "not waited for": "a share was late on its worker, and was given up there: the group was "
+    "complete without it, or another worker had computed it, too",
+    "lost with it": "shares that a worker had when it died or was removed; they were computed "
+    "again where they were needed",
+    "decoded": "a missing part was computed from other shares",
+    "ghost": "a share that a worker is still busy with, though no task needs it any more",
+    "extra work": "arithmetic beyond what the network takes without coding",
+    "time to output": "from the start of a group's first share until its output was there, on "
+    "average",
+    "time to slowest share": "until the last of its shares was done, or could have been at the "
+    "earliest: how long the group would have taken if it had waited for all",
+    "one share": "how long a share of this layer takes, usually",
+    "work of a share": "which part of the network's arithmetic a share of this layer does, with "
+    "that of the layers before it that it computes, too",
+    "measured time": "which part of the time of all shares the shares of this layer took",
+    "condition number": "by how much decoding may amplify rounding; 1 is not at all; above 1,000, "
+    "in float64 above 100 million, one more share is waited for",
+    "pace": "time that a worker takes for a share, relative to the usual time",
+    "late on average": "for how long a worker was busy with a share after it was given up, at "
+    "least",
+    "longest late": "the largest of these times",
+    "removed": "the worker did not answer, and the run went on without it",
+    "lost": "the worker's process ended",
+    "retired": "the worker left as requested",
+}
+"""What the words of the reports and of the page mean."""
+
+
+def explained(names: Iterable[str], words: Mapping[str, str] = WORDS) -> Iterator[str]:
+    """Yield a line for each of some words.
+
+    >>> list(explained(["decoded"]))
+    ['decoded: a missing part was computed from other shares']
+    """
+    for name in names:
+        yield f"{name}: {words[name]}"
