@@ -124,6 +124,22 @@ def test_faults_whose_effect_is_far_above_rounding_are_found(
     assert layer.checksum.is_right(layer.x, layer.y) == found.is_right
 
 
+@pytest.mark.parametrize("places", ["one filter", "everywhere"])
+def test_errors_that_are_spread_over_many_outputs_do_not_cancel_in_all_sums(places: str) -> None:
+    checksum, x, _, y = layer_of(16, 24, 14, 3, 1, torch.float32)
+    bound = float(checksum.check(x, y).bounds[0])
+    generator = torch.Generator().manual_seed(5)
+    missed = 0
+    for number in range(1000):
+        error = torch.randn(y[0].shape, generator=generator)
+        if places == "one filter":
+            error[torch.arange(24) != number % 24] = 0.0
+        wrong = y.clone()
+        wrong[0] += error * (10 * bound / error.norm())
+        missed += checksum.is_right(x, wrong)
+    assert missed == 0
+
+
 @settings(max_examples=30, deadline=None)
 @given(layer=layers(), seed=st.integers(0, 2**31))
 def test_a_filter_that_was_damaged_in_memory_is_found(layer: Layer, seed: int) -> None:

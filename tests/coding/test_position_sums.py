@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fcdcc.coding import position_sums as module
-from fcdcc.coding.position_sums import position_sums, position_weights, sums_around
+from fcdcc.coding.position_sums import ValueSums, position_weights, sums_around
 
 SHAPES = [(3, 5, 7), (2, 4, 37, 41), (3, 70, 8, 9), (2, 6, 64, 64), (2, 3, 5, 6, 7)]
+SUMS = 4
 
 
 def laid_out(shape: tuple[int, ...], *, channels_last: bool) -> torch.Tensor:
@@ -18,16 +19,20 @@ def laid_out(shape: tuple[int, ...], *, channels_last: bool) -> torch.Tensor:
     return value
 
 
-def directly(value: torch.Tensor) -> torch.Tensor:
-    weights = position_weights(tuple(value.shape[2:]), 2)
+def directly(value: torch.Tensor, sums: int = SUMS) -> torch.Tensor:
+    weights = position_weights(tuple(value.shape[2:]), sums)
     return torch.einsum("bcp,sp->bsc", value.to(torch.float64).flatten(2), weights)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_sums_are_those_of_the_weights(shape: tuple[int, ...], channels_last: bool) -> None:
+@pytest.mark.parametrize("sums", [1, 2, 3, SUMS])
+def test_sums_are_those_of_the_weights(
+    shape: tuple[int, ...], channels_last: bool, sums: int
+) -> None:
     value = laid_out(shape, channels_last=channels_last)
-    torch.testing.assert_close(position_sums(value, 2), directly(value), rtol=1e-5, atol=1e-3)
+    found = ValueSums(value).positions(sums)
+    torch.testing.assert_close(found, directly(value, sums), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -40,16 +45,16 @@ def test_a_value_is_summed_changed_and_summed_again(
     value = laid_out(shape, channels_last=channels_last)
     expected = torch.relu(value)
     sums, wanted = directly(value), directly(expected)
-    before, after = sums_around(value, torch.relu_, 2, after=True)
+    before, after = sums_around(value, torch.relu_, SUMS, after=True)
     assert torch.equal(value, expected)
     assert after is not None
-    torch.testing.assert_close(before, sums, rtol=1e-5, atol=1e-3)
-    torch.testing.assert_close(after, wanted, rtol=1e-5, atol=1e-3)
-    assert sums_around(value, torch.relu_, 2, after=False)[1] is None
+    torch.testing.assert_close(before.positions(SUMS), sums, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(after.positions(SUMS), wanted, rtol=1e-5, atol=1e-3)
+    assert sums_around(value, torch.relu_, SUMS, after=False)[1] is None
 
 
 @pytest.mark.parametrize("space", [(1,), (1, 1), (1, 9), (2, 2), (7, 7), (56, 56)])
 def test_no_position_is_without_weight_and_none_of_the_sums_is_void(space: tuple[int, ...]) -> None:
-    weights = position_weights(space, 2).abs()
+    weights = position_weights(space, SUMS).abs()
     assert float(weights.amax(dim=0).min()) > 0.35
     assert float(weights[:, 0].min()) > 0.3  # the only position of a linear layer

@@ -11,6 +11,7 @@ from .geometry import ConvGeometry
 __all__ = [
     "CHECKSUM_KINDS",
     "SUMS",
+    "TURNS",
     "ChecksumCost",
     "ChecksumKind",
     "cheapest_checksum",
@@ -21,8 +22,11 @@ ChecksumKind = Literal["filters", "images", "both", "positions"]
 
 CHECKSUM_KINDS: tuple[ChecksumKind, ...] = get_args(ChecksumKind)
 
-SUMS = 2
-"""Sums with independent weights."""
+SUMS = 4
+"""Sums with different weights."""
+
+TURNS = 2
+"""Of these sums a cosine and a sine along the first axis have the same weights along others."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,20 @@ def checksum_cost(
         return ChecksumCost(work, entering + leaving + math.prod(geometry.weight_shape))
     if kind == "both":
         return ChecksumCost(sums * (entering + leaving + checksum_filter), entering + leaving)
-    # The first axis is summed first: a cosine and a sine for each remainder of the stride give the
-    # sums for all elements of the kernel. Then there is one value for each sum and element.
-    size, columns = geometry.spatial[0], geometry.kernel[0]
-    left = geometry.in_channels * inputs
-    work = left * min(2 * geometry.stride[0], sums * columns)
-    left = left // size * sums * columns
+    # The first axis is added up first: a cosine and a sine for each remainder of the stride give
+    # the sums for all elements of the kernel, apart from those at the edges. The weights of the
+    # other axes are the same for a cosine and its sine.
+    pairs = -(-sums // TURNS)
+    rows = min(TURNS * geometry.stride[0] + geometry.kernel[0] - 1, TURNS * geometry.kernel[0])
+    left = geometry.in_channels * inputs // geometry.spatial[0] * rows
+    work = geometry.in_channels * inputs * TURNS
     for size, columns in zip(geometry.spatial[1:], geometry.kernel[1:], strict=True):
-        work += left * columns
-        left = left // size * columns
+        work += left * pairs * columns
+        left = left // size * pairs * columns
+    work = batch * (work + left * sums) + leaving * TURNS
+    work += leaving // geometry.output_spatial[0] * sums
     read = entering + entering // 8 + leaving  # an eighth of the input is read again for its norm
-    return ChecksumCost(batch * (work + left) + sums * leaving, read)
+    return ChecksumCost(work, read)
 
 
 def cheapest_checksum(geometry: ConvGeometry, batch: int, sums: int = SUMS) -> ChecksumKind:

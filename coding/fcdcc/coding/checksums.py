@@ -21,10 +21,12 @@ found, too. :class:`ConvChecksum` has these kinds:
 output once and needs next to no multiply-adds.
 
 **Weights.** A weight is a random sign times a random number between ¾ and 1¼; along the first
-axis of the positions it is the cosine of a turning angle, and in the second sum the sine. Different
+axis of the positions it is the cosine of a turning angle, and in the next sum the sine. Different
 elements have different weights, so that two equal errors, or two exchanged rows, do not cancel.
 An error of one element is seen with at least a quarter of its size. Every kind has :data:`SUMS`
 sums: an error that is spread over many elements is missed only if all of them are small by chance.
+A cosine and its sine share the weights along the further axes, which makes two pairs of sums hardly
+dearer than one.
 
 **Rounding.** :meth:`ConvChecksum.check` compares the difference of both sides with a bound that
 follows from sizes alone: Let u be the unit roundoff. An output is a sum of R products, and its
@@ -44,7 +46,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -63,9 +64,8 @@ from .geometry import pad_space
 from .position_sums import (
     SUMMED_TOGETHER,
     InputSums,
+    ValueSums,
     channels_last_view,
-    contracted,
-    position_sums,
     position_weights,
     random_weights,
     summable,
@@ -82,8 +82,8 @@ __all__ = [
     "checksum_cost",
 ]
 
-SumsOf: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""Returns the position sums of a value."""
+SumsOf: TypeAlias = Callable[[torch.Tensor], ValueSums]
+"""Returns the sums of a value."""
 
 ROUNDING_FACTOR = 16.0
 """Bound on rounding errors in units of their usual size. Layers of random numbers reach a hundredth
@@ -149,7 +149,7 @@ class ConvChecksum:
     seed
         Of the weights. Use different ones for different layers.
     sums
-        Number of sums with independent weights.
+        Number of sums with different weights.
     """
 
     def __init__(
@@ -186,8 +186,6 @@ class ConvChecksum:
             self._bias_norm = float(torch.linalg.vector_norm(bias.detach().to(torch.float64)))
         overlaps = (-(-size // step) for size, step in zip(self.kernel, self.stride, strict=True))
         self._overlap = math.prod(overlaps)
-        self._output_coefficients = torch.diag_embed(self._filter_weights.T).transpose(0, 1)
-        self._output_coefficients = self._output_coefficients.reshape(-1, sums)
         self._of_inputs: dict[Hashable, _OfInput] = {}
 
     def with_padding(
@@ -264,8 +262,8 @@ class ConvChecksum:
 
             16 u (‖w‖ ‖x‖ √ω (1 + √R / 64 + √(A / R)) + Y (1 + √(P / R))) + 16 v Y,
 
-        with A the terms that are added up for a sum of the input (the lengths of its axes, or the
-        positions for a kernel of one element), A and P at most 1024 positions, and v the unit
+        with A and P the terms that are added up in this precision for a sum of the input and of the
+        output: the positions, but at most the lengths of the axes and 1024 more; and v the unit
         roundoff of the dtype of y if that is coarser than float32. √R / 64 is for products of one
         sign, whose sums grow on the way.
 
@@ -330,8 +328,8 @@ class ConvChecksum:
         x, y, added
             As for :meth:`check`.
         sums_of
-            Returns :func:`~.position_sums.position_sums` of one of these values, for example from
-            an earlier check. It may know those of ``y`` from before ``y`` was changed.
+            Returns the sums of one of these values, for example from an earlier check. It may know
+            those of ``y`` from before ``y`` was changed.
         """
         self._check_form(x, y, added)
         if not x.numel() or not y.numel():
@@ -361,14 +359,25 @@ class ConvChecksum:
     ) -> torch.Tensor:
         """Return (images, sums) float64: sums of the output less those that they must be."""
         of_input = self._of_input(x, y)
-        sums_of = partial(position_sums, sums=self.sums) if sums_of is None else sums_of
-        made = sums_of(y) if added is None else sums_of(y) - sums_of(added)
+        sums_of = ValueSums if sums_of is None else sums_of
+        made = sums_of(y).positions(self.sums)
+        if added is not None:
+            made = made - sums_of(added).positions(self.sums)
+        made = (made * self._filter_weights).sum(dim=2)
         if of_input.sums.is_plain:
-            wanted = contracted(sums_of(x).flatten(1), of_input.coefficients)
+            wanted = (sums_of(x).positions(self.sums) * of_input.coefficients).sum(dim=2)
         else:
-            wanted = of_input.sums.sums_of(summable(x), of_input.coefficients)
-        differences = made.flatten(1) @ self._output_coefficients - wanted
+            wanted = of_input.sums.sums_of(summable(x), of_input.coefficients, sums_of(x))
+        differences = made - wanted
         return differences if of_input.of_bias is None else differences - of_input.of_bias
+
+    def uses_sums(self, x: torch.Tensor) -> bool:
+        """Return whether a check uses the sums of an input of this size and layout."""
+        if not x.numel():
+            return False
+        space = self._output_space(tuple(x.shape[2:]))
+        y = x.new_empty(()).expand(len(x), self._filter_weights.shape[1], *space)
+        return self._of_input(x, y).sums.uses_known
 
     def _of_input(self, x: torch.Tensor, y: torch.Tensor) -> _OfInput:
         """Return how the sums of an output follow from an input of this size, made once."""
@@ -385,25 +394,30 @@ class ConvChecksum:
         space = tuple(x.shape[2:])
         out, before = self._output_space(space), tuple(before for before, _ in self.padding)
         sums = InputSums.of(
-            space, out, self.kernel, self.stride, self.dilation, before, self.sums,
+            x.shape[1], space, out, self.kernel, self.stride, self.dilation, before, self.sums,
             summable(x[:0]).dtype,
         )  # fmt: skip
         of_bias = None
         if self._bias_sums is not None:
             of_bias = self._bias_sums * position_weights(out, self.sums).sum(dim=1)
         is_last = channels_last_view(x) is not None
-        coefficients = sums.coefficients(self._checksum_filters, channels_last=is_last)
-        return _OfInput(sums, coefficients, of_bias, *self._bounds(x, y, sums.summed))
+        if sums.is_plain:
+            coefficients = self._checksum_filters.flatten(1)
+        else:
+            coefficients = sums.coefficients(
+                self._checksum_filters, summable(x[:0]).dtype, channels_last=is_last
+            )
+        return _OfInput(sums, coefficients, of_bias, *self._bounds(x, y))
 
-    def _bounds(self, x: torch.Tensor, y: torch.Tensor, summed: int) -> tuple[float, float, float]:
+    def _bounds(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float, float]:
         """Return a, b and c, so that the bound is a ‖x‖ + b + c ‖added‖."""
         filters, positions = y.shape[1], math.prod(y.shape[2:])
         unit, coarse = _unit(x, y), max(_roundoff(x.dtype), _roundoff(y.dtype))
         of_filters = self._norm * math.sqrt(self._overlap)
         of_bias = (self._bias_norm or 0.0) * math.sqrt(positions)
         of_products = 1 + math.sqrt(self._reduction) / _SAME_SIGN
-        of_products += math.sqrt(summed / self._reduction)
-        of_output = 1 + math.sqrt(min(SUMMED_TOGETHER, positions) / self._reduction)
+        of_products += math.sqrt(_summed(x.shape[2:]) / self._reduction)
+        of_output = 1 + math.sqrt(_summed(y.shape[2:]) / self._reduction)
         of_output += coarse / unit if coarse > unit else 0
         # Numbers that are too small for the dtype become zero.
         least = ROUNDING_FACTOR * torch.finfo(y.dtype).tiny * math.sqrt(filters * positions)
@@ -526,10 +540,16 @@ _SUMMED_AT_A_TIME = 2**20
 _SAME_SUMS = 1e-12
 """Largest difference of sums of the same filters in float64, relative to the filters' norm."""
 
+
+def _summed(space: Sequence[int]) -> int:
+    """Return how many terms of a value of this size are added up in its dtype, at most."""
+    return min(SUMMED_TOGETHER + sum(space), math.prod(space))
+
+
 _SMALL_SQUARE = 1e-24
 """Norms whose squares are smaller are computed in float64."""
 
-_MAX_SIZES = 64
+_MAX_SIZES = 16
 """Sizes of the input for which the weights of the positions are kept."""
 
 

@@ -1,13 +1,14 @@
 """Weighted sums over the positions of a value, and those that a convolution makes of them.
 
 The positions of a value have fixed weights for its size: the product of one weight for each axis.
-:func:`position_sums` returns the sums of every channel. What the sums of a convolution's output
-must be is a linear function of its input: :class:`InputSums` reads the input once, as few short
-matrix products, and leaves a few numbers for each channel and element of the kernel.
+Along the first axis these are a cosine and a sine of a turning angle. :class:`ValueSums` adds a
+value up along that axis first, which reads it once, and everything else follows from the two rows
+that are left: the sums of every channel over all positions (:meth:`ValueSums.positions`), and what
+the sums of a convolution's output must be (:class:`InputSums`). Moving a cosine and a sine by one
+element of the kernel turns them, so the same two rows serve every element of the kernel, except for
+the positions at the edges.
 
-Where the kernel has one element, these are again sums over positions, with the same weights if the
-convolution has neither stride nor padding. So a value that several layers read, or that one makes
-and another reads, is summed once.
+So a value that several layers read, or that one makes and another reads, is read once.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["InputSums", "position_sums", "random_weights"]
+from .checksum_costs import TURNS
+
+__all__ = ["InputSums", "ValueSums", "random_weights"]
 
 SUMMED_TOGETHER = 1024
-"""Positions that are added up in the dtype of the value, at most where that is possible; further
+"""Numbers that are added up in the dtype of the value, at most where that is possible; further
 ones are added in float64."""
 
 PIECE_BYTES = 2**20
 """Bytes of the pieces of a value that are summed, changed and summed again: they fit into a cache
 of one core."""
+
+LEAST_ROWS = 8
+"""Positions of the first axis that a piece has, if the value has as many."""
 
 _ANGLE = 2.399963
 """Radians between the weights of neighbours along the first axis, a golden section of the circle:
@@ -39,74 +45,135 @@ as in linear layers."""
 
 _QUARTER = math.pi / 2
 
+_SMALL_INPUT = 2**17
+"""Elements of an image up to which an input may be multiplied by weights of all its elements, which
+take as much memory for each sum."""
+
+_COST_OF_ROWS = 4
+"""Cost of a number that is left of the first axis, in those of reading an element: measured."""
+
 _KEPT_SIZES = 256
 """Sizes for which weights are kept."""
 
 
-def position_sums(value: torch.Tensor, sums: int) -> torch.Tensor:
-    """Return weighted sums over the positions of every channel, (images, sums, C) in float64.
+class ValueSums:
+    """The sums of one value, each added up when it is wanted first.
 
     Parameters
     ----------
     value
-        (images, C, *space), of any floating-point dtype.
-    sums
-        Number of sums with independent weights.
+        (images, C, *space), of any floating-point dtype. It must not change before its sums are
+        wanted, unless ``along_first`` is given.
+    along_first
+        Its sums along the first axis, if they are known.
     """
-    value = summable(value)
-    space = tuple(value.shape[2:])
-    weights = _by_chunks(space, sums, value.dtype)
-    return _channel_sums(value, weights)
+
+    def __init__(self, value: torch.Tensor, along_first: torch.Tensor | None = None) -> None:
+        self._value = value
+        self._shape = tuple(value.shape)
+        self._along_first = along_first
+        self._positions: dict[int, torch.Tensor] = {}
+
+    def along_first(self) -> torch.Tensor | None:
+        """Return the sums along the first axis, (images, 2, other positions · C).
+
+        None unless channels are last in memory: elsewhere these sums are slow.
+        """
+        if self._along_first is None:
+            last = channels_last_view(summable(self._value))
+            if last is not None:
+                flat = last.reshape(*last.shape[:2], -1)
+                weights = _turning_weights(flat.shape[1], flat.dtype)
+                self._along_first = torch.bmm(weights.expand(len(flat), -1, -1), flat)
+        return self._along_first
+
+    def positions(self, sums: int) -> torch.Tensor:
+        """Return weighted sums over the positions of every channel, (images, sums, C) in float64.
+
+        Parameters
+        ----------
+        sums
+            Number of sums with different weights.
+        """
+        found = self._positions.get(sums)
+        if found is None:
+            found = self._positions[sums] = self._position_sums(sums)
+        return found
+
+    def _position_sums(self, sums: int) -> torch.Tensor:
+        images, channels, *space = self._shape
+        if math.prod(space) == 1:
+            value = self._value.reshape(images, 1, channels).to(torch.float64)
+            return value * _single_position(len(space), sums)
+        rows = self.along_first()
+        if rows is None:
+            value = summable(self._value)
+            weights = _by_chunks(tuple(space), sums, value.dtype)
+            # A few rows times many columns: the other way round takes several times as long.
+            flat = value.reshape(images * channels, len(weights), -1)
+            if len(weights) == 1:
+                whole = (weights[0] @ flat[:, 0].T).to(torch.float64)
+            else:
+                made = [of_chunk @ flat[:, c].T for c, of_chunk in enumerate(weights)]
+                whole = torch.stack(made).sum(dim=0, dtype=torch.float64)
+            return whole.reshape(sums, images, channels).transpose(0, 1)
+        pairs = -(-sums // TURNS)
+        weights = _weights_of_others(tuple(space[1:]), pairs, rows.dtype)
+        found = torch.matmul(weights, rows.reshape(images, TURNS, -1, channels))
+        found = found.to(torch.float64).transpose(1, 2)
+        return found.reshape(images, pairs * TURNS, channels)[:, :sums]
 
 
 def sums_around(
     value: torch.Tensor, change: Callable[[torch.Tensor], object], sums: int, *, after: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the position sums of a value before and after it is changed in place.
+) -> tuple[ValueSums, ValueSums | None]:
+    """Return the sums of a value before and after it is changed in place.
 
     This is done piece by piece, so that a large value is read once from memory.
 
     Parameters
     ----------
     value
-        (images, C, *space), float32 or float64, with channels last in memory.
+        (images, C, *space), float32 or float64.
     change
         Changes a contiguous tensor in place, every element by itself.
     sums
-        Number of sums with independent weights.
+        Number of sums over all positions that will be wanted.
     after
         Whether the sums after the change are wanted, too; otherwise they are None.
     """
     last = channels_last_view(value)
     if last is None:
-        before = position_sums(value, sums)
+        before = ValueSums(value)
+        before.positions(sums)
         change(value)
-        return before, position_sums(value, sums) if after else None
-    images, channels = value.shape[:2]
-    weights = _by_chunks(tuple(value.shape[2:]), sums, value.dtype)
-    chunks, _, positions = weights.shape
-    flat = last.reshape(images, chunks, positions, channels)
-    per_image = max(1, flat[0].numel() * value.itemsize)
-    found = value.new_zeros((2 if after else 1, images, sums, channels), dtype=torch.float64)
-    if chunks == 1:
-        run = max(1, PIECE_BYTES // per_image)
+        return before, ValueSums(value) if after else None
+    flat = last.reshape(*last.shape[:2], -1)
+    images, size, row = flat.shape
+    weights = _turning_weights(size, value.dtype)
+    found = [flat.new_zeros(images, TURNS, row) for _ in range(1 + after)]
+    length = max(LEAST_ROWS, PIECE_BYTES // max(1, row * value.itemsize))
+    if length >= size:
+        run = max(1, length // max(1, size))
         for start in range(0, images, run):
-            piece = flat[start : start + run, 0]
-            rows = weights.expand(len(piece), -1, -1)
-            found[0, start : start + run] = torch.bmm(rows, piece)
+            piece = flat[start : start + run]
+            of_each = weights.expand(len(piece), -1, -1)
+            torch.bmm(of_each, piece, out=found[0][start : start + run])
             change(piece)
             if after:
-                found[1, start : start + run] = torch.bmm(rows, piece)
+                torch.bmm(of_each, piece, out=found[1][start : start + run])
     else:
-        run = max(1, PIECE_BYTES * chunks // per_image)
         for image in range(images):
-            for start in range(0, chunks, run):
-                piece, rows = flat[image, start : start + run], weights[start : start + run]
-                found[0, image] += torch.bmm(rows, piece).sum(dim=0, dtype=torch.float64)
+            for start in range(0, size, length):
+                piece, of_each = (
+                    flat[image, start : start + length],
+                    weights[:, start : start + length],
+                )
+                found[0][image].addmm_(of_each, piece)
                 change(piece)
                 if after:
-                    found[1, image] += torch.bmm(rows, piece).sum(dim=0, dtype=torch.float64)
-    return found[0], found[1] if after else None
+                    found[1][image].addmm_(of_each, piece)
+    return ValueSums(value, found[0]), ValueSums(value, found[1]) if after else None
 
 
 def position_weights(space: tuple[int, ...], sums: int) -> torch.Tensor:
@@ -121,15 +188,15 @@ def position_weights(space: tuple[int, ...], sums: int) -> torch.Tensor:
 def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
     """Return the weights of the positions along one axis, (sums, size) in float64.
 
-    Along the first axis they are cosines of a position times an angle, each sum a quarter turn
-    later: of two sums one is at least 0.7 everywhere. The third and further ones turn faster. Along
-    others they are random numbers.
+    Along the first axis they are cosines and sines of a position times an angle, in turns: of two
+    sums one is at least 0.7 everywhere. Along others they are random numbers, the same for a cosine
+    and its sine.
     """
+    number = torch.arange(sums)
     if axis:
-        return random_weights((sums, size), 0, 2 + axis)
-    place = torch.arange(size, dtype=torch.float64)
-    turns = _START + _ANGLE * torch.outer(torch.arange(sums) // 2 + 1.0, place)
-    return torch.cos(turns - _QUARTER * (torch.arange(sums) % 2)[:, None])
+        return random_weights((-(-sums // TURNS), size), 0, 2 + axis)[number // TURNS]
+    turns = _START + _ANGLE * torch.arange(size, dtype=torch.float64)
+    return torch.cos(turns - _QUARTER * (number % TURNS)[:, None])
 
 
 def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
@@ -164,70 +231,88 @@ def channels_last_view(value: torch.Tensor) -> torch.Tensor | None:
     return moved if moved.is_contiguous() else None
 
 
-def _in_chunks(weights: torch.Tensor, first_size: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return (chunks, sums, positions of a chunk) for (sums, positions).
+@lru_cache(maxsize=_KEPT_SIZES)
+def _turning_weights(size: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the weights of the first axis, (2, size)."""
+    with torch.inference_mode(mode=False):  # kept, and used in other modes, too
+        return axis_weights(0, size, TURNS).to(dtype)
 
-    Chunks are whole slices of the first axis.
-    """
-    per_slice = weights.shape[1] // max(first_size, 1)
-    most = max(1, SUMMED_TOGETHER // max(per_slice, 1))
-    slices = max((d for d in range(1, min(first_size, most) + 1) if first_size % d == 0), default=1)
-    chunks = max(1, first_size // slices)
-    return weights.reshape(len(weights), chunks, -1).transpose(0, 1).to(dtype).contiguous()
+
+@lru_cache(maxsize=_KEPT_SIZES)
+def _single_position(axes: int, sums: int) -> torch.Tensor:
+    """Return the weights of the only position of a value, (sums, 1)."""
+    with torch.inference_mode(mode=False):  # kept, and used in other modes, too
+        return position_weights((1,) * axes, sums)
+
+
+@lru_cache(maxsize=_KEPT_SIZES)
+def _weights_of_others(space: tuple[int, ...], pairs: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the weights of all positions but those of the first axis, (pairs, positions)."""
+    with torch.inference_mode(mode=False):  # kept, and used in other modes, too
+        whole = torch.ones((pairs, 1), dtype=torch.float64)
+        for axis, size in enumerate(space, 1):
+            of_axis = axis_weights(axis, size, pairs * TURNS)[::TURNS]
+            whole = (whole[:, :, None] * of_axis[:, None]).flatten(1)
+        return whole.to(dtype)
 
 
 @lru_cache(maxsize=_KEPT_SIZES)
 def _by_chunks(space: tuple[int, ...], sums: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the weights of all positions, (chunks, sums, positions of a chunk).
+
+    Chunks are whole slices of the first axis.
+    """
     with torch.inference_mode(mode=False):  # kept, and used in other modes, too
-        return _in_chunks(position_weights(space, sums), space[0] if space else 1, dtype)
-
-
-def _channel_sums(value: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return (images, sums, C) in float64 for weights (chunks, sums, positions of a chunk)."""
-    images, channels = value.shape[:2]
-    chunks, sums, positions = weights.shape
-    last = channels_last_view(value)
-    if last is None:
-        # A few rows times many columns: the other way round takes several times as long.
-        flat = value.reshape(images * channels, chunks, positions)
-        made = torch.stack([weights[c] @ flat[:, c].T for c in range(chunks)])
-        whole = made.to(torch.float64).sum(dim=0)
-        return whole.reshape(sums, images, channels).transpose(0, 1)
-    if chunks == 1:
-        flat = last.reshape(images, positions, channels)
-        return torch.bmm(weights.expand(images, -1, -1), flat).to(torch.float64)
-    flat = last.reshape(images, chunks, positions, channels)
-    return torch.stack([torch.bmm(weights, f).sum(dim=0, dtype=torch.float64) for f in flat])
+        first_size = space[0] if space else 1
+        weights = position_weights(space, sums)
+        per_slice = weights.shape[1] // max(first_size, 1)
+        most = max(1, SUMMED_TOGETHER // max(per_slice, 1))
+        sizes = range(1, min(first_size, most) + 1)
+        slices = max((d for d in sizes if first_size % d == 0), default=1)
+        chunks = max(1, first_size // slices)
+        return weights.reshape(sums, chunks, -1).transpose(0, 1).to(dtype).contiguous()
 
 
 class InputSums(NamedTuple):
     """How the sums of a convolution's output follow from its input, for one size of the input.
 
+    Small inputs are multiplied by the weights of all their elements: then the numbers are those of
+    the input, and there is nothing to add up before.
+
     Parameters
     ----------
     first
-        (chunks, rows, positions) where the kernel has one element: weights of all positions.
-        Else (1, rows, size): sums along the first axis.
+        (rows, size): weights along the first axis; None for small inputs.
+    turning
+        What the rows consist of, where they are few: else None.
     others
-        (sums · kernel, size) for every further axis.
+        For every further axis (pairs of sums · kernel, size), or None where adding it up would
+        leave no fewer numbers.
     combine
-        (sums, kernel, rows): what elements of the kernel along the first axis make of the rows.
+        (2, kernel, rows): what elements of the kernel along the first axis make of the rows.
+    spread
+        For every further axis (pairs of sums, kernel, size): the weight of the output in which an
+        element of the kernel meets a position.
     is_plain
-        Whether the sums are those of :func:`position_sums`.
-    summed
-        The most terms that are added up in the dtype of the input.
+        Whether the sums are those of :meth:`ValueSums.positions`.
     """
 
-    first: torch.Tensor
-    others: tuple[torch.Tensor, ...]
+    first: torch.Tensor | None
+    turning: TurningRows | None
+    others: tuple[torch.Tensor | None, ...]
     combine: torch.Tensor
+    spread: tuple[torch.Tensor, ...]
     is_plain: bool
-    is_pointwise: bool
-    summed: int
+
+    @property
+    def uses_known(self) -> bool:
+        """Whether they follow from the :class:`ValueSums` of the input."""
+        return self.is_plain or (self.turning is not None and self.turning.step == 1)
 
     @classmethod
     def of(
         cls,
+        channels: int,
         space: tuple[int, ...],
         out: tuple[int, ...],
         kernel: tuple[int, ...],
@@ -240,62 +325,65 @@ class InputSums(NamedTuple):
         """Return the sums for an input of size ``space`` and an output of size ``out``."""
         maps = [_AxisMap(*sizes) for sizes in zip(space, out, kernel, stride, dilation, before,
                                                  strict=True)]  # fmt: skip
-        spread = [m.spread(axis_weights(axis, m.out, sums)) for axis, m in enumerate(maps)]
-        if math.prod(kernel) == 1:
-            whole = spread[0][:, 0]
-            for of_axis in spread[1:]:
-                whole = (whole[:, :, None] * of_axis).flatten(1)
-            first = _in_chunks(whole, space[0], dtype)
-            is_plain = space == out and not any(before) and set(stride) == {1}
-            nothing = torch.zeros((0, 0, 0), dtype=torch.float64)
-            return cls(first, (), nothing, is_plain, True, first.shape[2])
-        basis, combine = _first_axis(maps[0], spread[0])
-        return cls(
-            basis[None].to(dtype),
-            tuple(of_axis.flatten(0, 1).to(dtype) for of_axis in spread[1:]),
-            combine,
-            is_plain=False,
-            is_pointwise=False,
-            summed=sum(space) + SUMMED_TOGETHER,
+        first, turning, combine = _first_axis(maps[0])
+        is_plain = (
+            math.prod(kernel) == 1 and space == out and not any(before) and set(stride) == {1}
         )
+        pairs = -(-sums // TURNS)
+        spread, others, numbers = [], [], [len(first)]
+        for axis, of_axis in enumerate(maps[1:], 1):
+            weights = axis_weights(axis, of_axis.out, pairs * TURNS)[::TURNS]
+            spread.append(of_axis.spread(weights))
+            is_shorter = pairs * of_axis.kernel < of_axis.size
+            others.append(spread[-1].flatten(0, 1).to(dtype) if is_shorter else None)
+            numbers.append(min(pairs * of_axis.kernel, of_axis.size))
+        of_rows = len(first) * math.prod(space[1:]) + math.prod(numbers)
+        uses_known = turning is not None and turning.step == 1
+        is_cheap = uses_known and math.prod(space) > _COST_OF_ROWS * of_rows
+        if not is_plain and not is_cheap and channels * math.prod(space) <= _SMALL_INPUT:
+            combine = maps[0].spread(axis_weights(0, out[0], TURNS))
+            return cls(None, None, (None,) * len(others), combine, tuple(spread), is_plain)
+        return cls(first.to(dtype), turning, tuple(others), combine, tuple(spread), is_plain)
 
-    def coefficients(self, filters: torch.Tensor, *, channels_last: bool) -> torch.Tensor:
-        """Return (runs, numbers of a run, sums): what the numbers of :meth:`apply` count for.
+    def coefficients(
+        self, filters: torch.Tensor, dtype: torch.dtype, *, channels_last: bool
+    ) -> torch.Tensor:
+        """Return (runs, sums, numbers of a run): what the numbers of :meth:`apply` count for.
 
-        The numbers of a run are added up in the dtype of the input, if the kernel has more than
-        one element, and all runs in float64.
+        The numbers of a run are added up in the dtype of the input, and all runs in float64.
 
         Parameters
         ----------
         filters
             Sums of the filters, (sums, C, *kernel) in float64.
+        dtype
+            Of the input.
         channels_last
             The order of the numbers.
         """
-        sums, channels, *kernel = filters.shape
-        if self.is_pointwise:
-            flat = filters.reshape(sums, channels)
-            return torch.diag_embed(flat.T).transpose(0, 1).reshape(1, sums * channels, sums)
-        # (sums, rows, C, other elements of the kernel)
-        by_row = filters.reshape(sums, channels, kernel[0], -1)
-        made = torch.einsum("skr,scke->srce", self.combine, by_row)
-        rows = made.shape[1]
-        others = len(kernel) - 1
-        whole = torch.zeros(
-            (sums, rows, channels, *(n for k in kernel[1:] for n in (sums, k))),
-            dtype=torch.float64,
-        )
-        for s in range(sums):
-            own = [n for _ in range(others) for n in (s, slice(None))]
-            place = (s, slice(None), slice(None), *own)
-            whole[place] = made[s].reshape(rows, channels, *kernel[1:])
-        whole = whole.reshape(sums, rows, channels, -1)
-        whole = whole.movedim(2, 3) if channels_last else whole.movedim(2, 1)
-        found = whole.reshape(sums, -1).T
-        run = _length_of_runs(len(found), channels)
-        return found.reshape(-1, run, sums).to(self.first.dtype).contiguous()
+        channels, columns = filters.shape[1], []
+        for number, of_sum in enumerate(filters):
+            pair = number // TURNS
+            # (rows, C, kernel of the further axes)
+            value = torch.einsum("kr,ck...->rc...", self.combine[number % TURNS], of_sum)
+            for axis, (matrix, spread) in enumerate(zip(self.others, self.spread, strict=True), 2):
+                if matrix is None:
+                    value = torch.movedim(
+                        torch.tensordot(value, spread[pair], ([axis], [0])), -1, axis
+                    )
+                else:
+                    shape = (*value.shape[:axis], len(matrix), *value.shape[axis + 1 :])
+                    apart, kernel = value.new_zeros(shape), value.shape[axis]
+                    apart.narrow(axis, pair * kernel, kernel).copy_(value)
+                    value = apart
+            columns.append(value.movedim(1, -1 if channels_last else 0).flatten())
+        found = torch.stack(columns)
+        run = _length_of_runs(found.shape[1], channels)
+        return found.reshape(len(columns), -1, run).transpose(0, 1).to(dtype).contiguous()
 
-    def sums_of(self, x: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    def sums_of(
+        self, x: torch.Tensor, coefficients: torch.Tensor, known: ValueSums
+    ) -> torch.Tensor:
         """Return (images, sums) in float64: what the output's sums must be, without bias.
 
         Parameters
@@ -304,37 +392,58 @@ class InputSums(NamedTuple):
             The unpadded input.
         coefficients
             Of :meth:`coefficients`, for the memory layout of ``x``.
+        known
+            The sums of ``x``.
         """
-        return contracted(self.apply(x), coefficients)
+        numbers, (runs, _, length) = self.apply(x, known), coefficients.shape
+        # A few rows times many columns: the other way round takes several times as long.
+        split = numbers.reshape(len(numbers), runs, length).permute(1, 2, 0)
+        return torch.bmm(coefficients, split).sum(dim=0, dtype=torch.float64).T
 
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, known: ValueSums) -> torch.Tensor:
         """Return the numbers for every image, (images, numbers)."""
-        if self.is_pointwise:
-            return _channel_sums(x, self.first).flatten(1)
         images, channels, *space = x.shape
         last = channels_last_view(x)
-        if last is not None:
-            value = last.reshape(images, space[0], -1)
-            value = torch.bmm(self.first.expand(images, -1, -1), value)
+        if self.first is None:
+            return (x if last is None else last).reshape(images, -1)
+        if last is None:
+            value = x.reshape(images * channels, space[0], -1)
+            value = torch.matmul(self.first, value)
             for of_axis, size in zip(self.others, space[1:], strict=True):
-                value = torch.matmul(of_axis, value.reshape(*value.shape[:-1], size, -1))
+                value = value.reshape(*value.shape[:-1], size, -1)
+                if of_axis is None:
+                    continue
+                if value.shape[-1] == 1:
+                    value = torch.matmul(value[..., 0], of_axis.T)[..., None]
+                else:
+                    value = torch.matmul(of_axis, value)
             return value.reshape(images, -1)
-        value = x.reshape(images * channels, space[0], -1)
-        value = torch.matmul(self.first[0], value)
+        flat = last.reshape(images, space[0], -1)
+        if self.turning is None:
+            value = torch.bmm(self.first.expand(images, -1, -1), flat)
+        else:
+            value = self._turned(flat, self.first, self.turning, known)
         for of_axis, size in zip(self.others, space[1:], strict=True):
             value = value.reshape(*value.shape[:-1], size, -1)
-            if value.shape[-1] == 1:
-                value = torch.matmul(value[..., 0], of_axis.T)[..., None]
-            else:
+            if of_axis is not None:
                 value = torch.matmul(of_axis, value)
         return value.reshape(images, -1)
 
-
-def contracted(numbers: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-    """Return (images, sums) in float64 for (images, numbers) and (runs, length, sums)."""
-    runs, length, _ = coefficients.shape
-    split = numbers.reshape(len(numbers), runs, length).transpose(0, 1)
-    return torch.bmm(split, coefficients).sum(dim=0, dtype=torch.float64)
+    def _turned(
+        self, flat: torch.Tensor, first: torch.Tensor, turning: TurningRows, known: ValueSums
+    ) -> torch.Tensor:
+        """Return the rows (images, rows, …) of a value (images, size, …)."""
+        rows: list[torch.Tensor] = []
+        if self.uses_known and (along_first := known.along_first()) is not None:
+            rows.append(along_first)
+        else:
+            for number, remainder in enumerate(turning.remainders):
+                weights = first[number * TURNS :][:TURNS, remainder :: turning.step]
+                part = flat[:, remainder :: turning.step]
+                rows.append(torch.bmm(weights.expand(len(flat), -1, -1), part))
+        if len(turning.edges):
+            rows.append(torch.index_select(flat, 1, turning.edges))
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
 def _length_of_runs(numbers: int, channels: int) -> int:
@@ -365,42 +474,61 @@ class _AxisMap(NamedTuple):
         return spread
 
 
-def _first_axis(axis: _AxisMap, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+class TurningRows(NamedTuple):
+    """Rows that are a cosine and a sine for some remainders of a stride, and single positions.
+
+    Parameters
+    ----------
+    step
+        The stride. With 1, the cosine and the sine are those of :class:`ValueSums`.
+    remainders
+        The positions q of each cosine and sine have this remainder of q / step.
+    edges
+        The position of each further row.
+    """
+
+    step: int
+    remainders: tuple[int, ...]
+    edges: torch.Tensor
+
+
+def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch.Tensor]:
     """Return few sums along the first axis, and how those for every element of the kernel follow.
 
     The weights are a cosine and a sine of the position: moving them by one turns them, so sums for
     the next element of the kernel are combinations of the same two, except at the edges, whose
-    elements are taken by themselves. Where that is no fewer, the sums are those for every element.
+    elements are taken by themselves. Where that is more, the sums are those for every element.
 
     Returns
     -------
-    basis, combine
-        (rows, size), and (sums, kernel, rows).
+    basis, turning, combine
+        (rows, size); what the rows consist of, or None; (2, kernel, rows).
     """
-    sums = len(spread)
+    spread = axis.spread(axis_weights(0, axis.out, TURNS))
     direct = spread.flatten(0, 1)
-    as_it_is = torch.eye(len(direct), dtype=torch.float64).reshape(sums, axis.kernel, -1)
-    # The weight of the output in which x[q] would meet the first element of the kernel.
-    place = (torch.arange(axis.size) + axis.before).to(torch.float64) / axis.stride
-    rows = []
-    for remainder in range(axis.stride):
-        here = (torch.arange(axis.size) % axis.stride) == remainder
-        rows += [
-            torch.where(here, torch.cos(_ANGLE * place - start * _QUARTER), 0.0)
-            for start in range(min(sums, 2))
-        ]
+    as_it_is = torch.eye(len(direct), dtype=torch.float64).reshape(TURNS, axis.kernel, -1)
+    place = torch.arange(axis.size)
+    turns = _START + _ANGLE * place.to(torch.float64) / axis.stride
+    met_by = [column * axis.dilation - axis.before for column in range(axis.kernel)]
+    remainders = tuple(sorted({first % axis.stride for first in met_by}))
+    rows = [
+        torch.where(place % axis.stride == remainder, torch.cos(turns - start * _QUARTER), 0.0)
+        for remainder in remainders
+        for start in range(TURNS)
+    ]
     outside = set()
-    for column in range(axis.kernel):
-        places = torch.arange(axis.size) + axis.before - column * axis.dilation
+    for first in met_by:
+        places = place - first
         met = (places % axis.stride == 0) & ((places < 0) | (places // axis.stride >= axis.out))
         outside.update(torch.nonzero(met).flatten().tolist())
-    edges = sorted(outside)
-    if len(rows) + len(edges) >= len(direct):
-        return direct, as_it_is
+    edges = torch.tensor(sorted(outside), dtype=torch.int64)
+    if len(rows) + len(edges) > len(direct):
+        return direct, None, as_it_is
     alone = torch.zeros((len(edges), axis.size), dtype=torch.float64)
     alone[torch.arange(len(edges)), edges] = 1.0
     basis = torch.cat([torch.stack(rows), alone])
     combine = torch.linalg.lstsq(basis.T, direct.T, driver="gelsd").solution.T
     if not torch.allclose(combine @ basis, direct, rtol=0.0, atol=1e-9):
-        return direct, as_it_is
-    return basis, combine.reshape(sums, axis.kernel, -1)
+        return direct, None, as_it_is
+    combine = combine.reshape(TURNS, axis.kernel, -1)
+    return basis, TurningRows(axis.stride, remainders, edges), combine

@@ -117,8 +117,8 @@ def test_a_value_that_changes_between_two_layers_is_found(
         return original(self, value, residual)
 
     monkeypatch.setattr(engines.PackedConvolution, "__call__", damaged)
-    assert first in program._summed_again
-    assert second not in program._summed_again
+    assert first in program._residuals
+    assert second not in program._residuals
     with pytest.raises(FailedCheckError, match="second"), torch.inference_mode():
         program(given)
 

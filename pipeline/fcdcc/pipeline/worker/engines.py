@@ -39,7 +39,7 @@ from fcdcc.coding import Abandoned
 
 from ..model.interpreter import in_fixed_batches, run_step
 from ..model.network import ConvStage, Network, Ref, Step
-from .layer_checks import LayerChecks, ValueSums
+from .layer_checks import KnownSums, LayerChecks
 
 logger = logging.getLogger(__name__)
 
@@ -167,9 +167,8 @@ class StageProgram:
                     self._packed[operation.output] = PackedConvolution(
                         stage, self._tensors, activation, packed
                     )
-        self._summed_again = (
-            _summed_values(self.operations, self._tensors) if checks is not None else frozenset()
-        )
+        self._residuals = {op.residual for op in self.operations}
+        self._read_by = _convolutions_by_input(self.operations)
         self._keeping_nan: StageProgram | None = None
         if any(op.activation != NO_ACTIVATION for op in self.operations):
             # oneDNN's activations turn NaN into numbers, and PyTorch's keep it.
@@ -230,7 +229,7 @@ class StageProgram:
         known = dict(values)
         if self.is_fused and len(self.operations) > 1:
             known = {name: _channels_last(value) for name, value in known.items()}
-        largest, sums = 0, ValueSums()
+        largest, sums = 0, KnownSums()
         for operation in self.operations:
             if isinstance(operation.work, Step):
                 known[operation.output] = run_step(
@@ -263,7 +262,7 @@ class StageProgram:
         operation: ProgramOperation,
         stage: ConvStage,
         known: Mapping[str, Tensor],
-        sums: ValueSums,
+        sums: KnownSums,
     ) -> Tensor:
         value = known[stage.input]
         packed = self._packed.get(operation.output)
@@ -278,7 +277,9 @@ class StageProgram:
         named, output = {name: known[name] for name in operation.inputs}, operation.output
         change = in_place(operation.activation) if fits else None
         if change is not None:
-            is_summed_later = output in self._summed_again
+            is_summed_later = output in self._residuals or any(
+                self._checks.uses_sums(reader, made) for reader in self._read_by.get(output, ())
+            )
             sums_of = sums.of_changed(
                 named, (output, made), change, is_summed_later=is_summed_later
             )
@@ -647,18 +648,15 @@ def _activation(operation: ProgramOperation) -> FusedActivation | None:
     return None
 
 
-def _summed_values(
-    operations: Sequence[ProgramOperation], tensors: Mapping[str, Tensor]
-) -> frozenset[str]:
-    """Return the values whose position sums are wanted by the checks of what reads them."""
-    found = {op.residual for op in operations if op.residual is not None}
+def _convolutions_by_input(
+    operations: Sequence[ProgramOperation],
+) -> Mapping[str, Sequence[ConvStage]]:
+    """Return the convolutions that read a value, by its name."""
+    found: dict[str, list[ConvStage]] = {}
     for op in operations:
-        stage = op.work
-        if not isinstance(stage, ConvStage) or any(map(any, stage.padding)):
-            continue
-        if {*stage.stride, *tensors[stage.weight].shape[2:]} == {1}:
-            found.add(stage.input)
-    return frozenset(found)
+        if isinstance(op.work, ConvStage):
+            found.setdefault(op.work.input, []).append(op.work)
+    return found
 
 
 def _any_layout(operation: ProgramOperation) -> ProgramOperation:

@@ -21,7 +21,7 @@ from torch import Tensor
 from fcdcc.coding import CodedConv
 from fcdcc.coding.checksums import SUMS, ConvChecksum, SumsOf
 from fcdcc.coding.nsctc import ConvolutionCheck
-from fcdcc.coding.position_sums import position_sums, sums_around
+from fcdcc.coding.position_sums import ValueSums, sums_around
 
 from ..anyk.worker import report_failed_check, worker_address
 from ..errors import FailedCheckError
@@ -121,10 +121,18 @@ class LayerChecks:
         FailedCheckError
             If the output is wrong.
         """
-        checksum = self._convolutions[stage.index]
-        if checksum.padding != stage.padding:
-            checksum = self._variant(stage.index, stage.padding, has_bias=True)
+        checksum = self._of_stage(stage)
         _check(checksum, f"layer {stage.index} ({stage.name})", x, y, added, sums_of)
+
+    def uses_sums(self, stage: ConvStage, x: Tensor) -> bool:
+        """Return whether the check of a convolution uses the sums of an input like this."""
+        return self._of_stage(stage).uses_sums(x)
+
+    def _of_stage(self, stage: ConvStage) -> ConvChecksum:
+        checksum = self._convolutions[stage.index]
+        if checksum.padding == stage.padding:
+            return checksum
+        return self._variant(stage.index, stage.padding, has_bias=True)
 
     def step(self, step: Step, x: Any, y: Any) -> None:
         """Check an operation of glue, if it is a linear layer.
@@ -220,27 +228,25 @@ def _as_images(value: Tensor) -> Tensor:
     return value.reshape(len(value), -1, value.shape[-1]).movedim(-1, 1)
 
 
-class ValueSums:
-    """The position sums of the values of one batch by their names, each added up once.
+class KnownSums:
+    """The sums of the values of one batch by their names, each added up once.
 
     What one layer makes and another reads, or several read, has the same sums. They are those of
-    the moment when the value was first used: a value that is damaged in memory after that does not
+    the moment when they were first wanted: a value that is damaged in memory after that does not
     fit them any more.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Tensor] = {}
+        self._known: dict[str, ValueSums] = {}
 
     def of(self, named: Mapping[str, Tensor]) -> SumsOf:
         """Return what gives the sums of these values; those of other values are not kept."""
 
-        def sums_of(value: Tensor) -> Tensor:
+        def sums_of(value: Tensor) -> ValueSums:
             for name, one in named.items():
                 if value is one:
-                    if name not in self._known:
-                        self._known[name] = position_sums(value, SUMS)
-                    return self._known[name]
-            return position_sums(value, SUMS)
+                    return self._known.setdefault(name, ValueSums(value))
+            return ValueSums(value)
 
         return sums_of
 
