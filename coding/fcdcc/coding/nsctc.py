@@ -306,12 +306,12 @@ class CodedConv:
         out = first.new_empty(self.output_shape(partition.k_a * partition.per_part))
         self._copy_uncoded(out, shares, rows, decoder.copied, decoder.survivors)
         # Products that lie wholly in the adaptive padding are cut off and not solved for.
-        which = [i for i, p in enumerate(decoder.solved) if self._place_of(out, p).numel()]
+        which = [i for i, p in enumerate(decoder.solved) if self.place_of(out, p).numel()]
         if which:
             for images, filters in tiles(rows[0].shape, len(decoder.rows)):
                 tile = decoder.solve([row[images, :, filters] for row in rows], which)
                 for i, values in zip(which, tile, strict=True):
-                    place = self._place_of(out, decoder.solved[i])
+                    place = self.place_of(out, decoder.solved[i])
                     _copy_cut(place[images, :, filters], values)
         return out[:batch]
 
@@ -362,7 +362,7 @@ class CodedConv:
         whole = _with_zeros(result, self.share_shape(share, batch))
         return self.outputs(whole, share, batch)
 
-    def _place_of(self, out: torch.Tensor, product: int) -> torch.Tensor:
+    def place_of(self, out: torch.Tensor, product: int) -> torch.Tensor:
         """Return the place of one product in an output of all images: a view, within the output."""
         a, b = divmod(product, self.code.k_b)
         return self._place_of_run(out, a, 1, b, 1)
@@ -392,7 +392,7 @@ class CodedConv:
             share = survivors[row // (code.ell_a * code.ell_b)]
             first_a, first_b = code.input_run(share), code.filter_run(share)
             if first_a is None or first_b is None:
-                _copy_cut(self._place_of(out, product), rows[row])
+                _copy_cut(self.place_of(out, product), rows[row])
             elif share not in done:
                 done.add(share)
                 place = self._place_of_run(out, first_a, code.ell_a, first_b, code.ell_b)

@@ -17,8 +17,8 @@ UNCOUNTED = "operations without products, such as activations, pooling and sums"
 def check_coverage(network: Network, image_shape: tuple[int, ...]) -> str:
     """Return what ``--verify checksum`` covers of a network, in words.
 
-    Convolutions and linear layers are covered. Products of two computed values, as in attention,
-    recurrent layers and transposed convolutions are not.
+    Convolutions and linear layers are covered, and encoding and decoding. Products of two computed
+    values, as in attention, recurrent layers and transposed convolutions are not.
 
     Parameters
     ----------
@@ -45,4 +45,5 @@ def check_coverage(network: Network, image_shape: tuple[int, ...]) -> str:
     total = covered + others.total()
     part = percent(covered / total) if total else "none"
     missing = [f"{name} ({percent(number / total)})" for name, number in others.most_common(5)]
-    return f"{part} of the multiply-adds; not: {', '.join([*missing, UNCOUNTED])}"
+    left_out = ", ".join([*missing, UNCOUNTED])
+    return f"{part} of the multiply-adds; also encoding and decoding; not: {left_out}"

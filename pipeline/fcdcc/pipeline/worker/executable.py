@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fcdcc.coding import CodedConv
+from fcdcc.coding.combination_checks import coded_filters
 from fcdcc.coding.nsctc import ConvolutionCheck
 
 from ..errors import PlanError
@@ -28,7 +29,7 @@ from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 from .arrivals import wait_for
 from .engines import EngineName, PackedWeights, StageProgram, prepared_convolution
-from .layer_checks import LayerChecks
+from .layer_checks import LayerChecks, check_combinations
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
@@ -161,6 +162,10 @@ class Executable:
         """Return the coded convolution of a layer."""
         return self.plan.layer(layer).coded_conv
 
+    def shown(self, layer: int) -> str:
+        """Return the number and the name of a layer, for messages."""
+        return f"layer {layer} ({self.plan.layer(layer).name})"
+
     def weight(self, layer: int) -> Tensor:
         """Return a layer's filters, uncoded: (N, C / groups, *kernel)."""
         return self.network.tensors[self.convolution(layer).weight]
@@ -181,7 +186,11 @@ class Executable:
         with self._lock:
             filters = self._filters.get(row)
         if filters is None:
-            filters = coded.encode_filters(self.weight(layer), share)
+            weight = self.weight(layer)
+            filters = coded.encode_filters(weight, share)
+            if self.checks is not None:
+                made = coded_filters(coded, weight, share, filters)
+                check_combinations(made, f"{self.shown(layer)}: a coded filter of share {share}")
             with self._lock:
                 filters = self._filters.setdefault(row, filters)
         return filters

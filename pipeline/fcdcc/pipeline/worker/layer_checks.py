@@ -1,4 +1,4 @@
-"""Check every convolution and linear layer by its checksum, in the task that computes it.
+"""Check layers, encoding and decoding by their checksums, in the task that computes them.
 
 With ``--verify checksum`` an executable has the :class:`LayerChecks` of its network. Filters are
 summed when the executable is loaded, so that filters that are damaged in memory afterwards are
@@ -6,12 +6,14 @@ found, too. A result that fails its check is refused on the spot: the scheduler 
 computed it, the task fails, and the block is computed again on others
 (:mod:`fcdcc.pipeline.runtime.retries`).
 
-:mod:`fcdcc.coding.checksums` has the mathematics, and ``docs/trust.md`` what is found.
+:mod:`fcdcc.coding.checksums` has the mathematics of layers and
+:mod:`fcdcc.coding.combination_checks` that of encoding and decoding; ``docs/trust.md`` says what is
+found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fcdcc.coding import CodedConv
-from fcdcc.coding.checksums import SUMS, ConvChecksum, SumsOf
+from fcdcc.coding.checksums import SUMS, ConvChecksum, Residues, SumsOf
+from fcdcc.coding.combination_checks import Combinations, first_wrong
 from fcdcc.coding.nsctc import ConvolutionCheck
 from fcdcc.coding.position_sums import ValueSums, sums_around
 
@@ -299,12 +302,46 @@ def _check(
         If it is wrong.
     """
     with torch.inference_mode():
-        found = checksum.wrong(x, y, added, sums_of)
-        if found is not None:
-            _refuse(
-                f"{shown}: a result is wrong, its checksum differs by {found.worst:.2g} times what "
-                "rounding explains"
-            )
+        _refuse_wrong(checksum.wrong(x, y, added, sums_of), f"{shown}: a result")
+
+
+def check_combinations(
+    found: Iterable[Combinations], what: str, decoder: Residues | None = None
+) -> None:
+    """Check what was encoded or decoded.
+
+    Parameters
+    ----------
+    found
+        The linear combinations in it.
+    what
+        It in words, for the message.
+    decoder
+        What is wrong with the decoder that it was made with.
+
+    Raises
+    ------
+    FailedCheckError
+        If it is wrong.
+    """
+    with torch.inference_mode():
+        _refuse_wrong(decoder, f"{what} by a decoder that")
+        _refuse_wrong(first_wrong(found), what)
+
+
+def _refuse_wrong(found: Residues | None, what: str) -> None:
+    """Refuse what is wrong.
+
+    Raises
+    ------
+    FailedCheckError
+        If there are residues.
+    """
+    if found is not None:
+        _refuse(
+            f"{what} is wrong, its checksum differs by {found.worst:.2g} times what rounding "
+            "explains"
+        )
 
 
 def _refuse(problem: str) -> NoReturn:

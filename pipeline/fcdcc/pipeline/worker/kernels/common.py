@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcdcc.coding import Abandoned, Code
+from fcdcc.coding.combination_checks import (
+    coded_input,
+    decoded_output,
+    recovered_share,
+    wrong_decoder,
+)
 from fcdcc.coding.conditioning import is_enough
 
 from ..executable import Executable, ExecutableRef, find
+from ..layer_checks import check_combinations
 from ..share_checks import (
     Finding,
     ShareMessage,
@@ -119,7 +126,35 @@ def recovered(
         for position in survivors_used(coded.code, there, some.dtype)
     }
     check_finite(executable, layer, results)
-    return coded.recover(results, own, entries)
+    made = coded.recover(results, own, entries)
+    if executable.checks is not None:
+        found = recovered_share(coded, results, own, entries, made)
+        what = f"{executable.shown(layer)}: share {own}, decoded from others,"
+        check_combinations(found, what, wrong_decoder(coded.code, results))
+    return made
+
+
+def encoded_input(executable: Executable, layer: int, x: Tensor, position: int) -> Tensor:
+    """Return the coded input of a share from the layer's whole input."""
+    coded = executable.coded(layer)
+    made = coded.encode_input(x, position)
+    if executable.checks is not None:
+        found = coded_input(coded, x, position, made)
+        check_combinations(found, f"{executable.shown(layer)}: the coded input of share {position}")
+    return made
+
+
+def decoded(
+    executable: Executable, layer: int, shares: Mapping[int, Tensor], entries: int
+) -> Tensor:
+    """Return the output of a layer from shares without bias, itself without bias."""
+    coded = executable.coded(layer)
+    made = coded.decode(shares, entries)
+    if executable.checks is not None:
+        found = decoded_output(coded, shares, entries, made)
+        what = f"{executable.shown(layer)}: the decoded output"
+        check_combinations(found, what, wrong_decoder(coded.code, shares))
+    return made
 
 
 def check_spare(

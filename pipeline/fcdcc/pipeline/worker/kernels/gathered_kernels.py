@@ -30,6 +30,8 @@ from .common import (
     add_bias,
     check_finite,
     check_spare,
+    decoded,
+    encoded_input,
     survivors_used,
     to_array,
     to_tensor,
@@ -39,9 +41,8 @@ from .task_specs import DecodeLayer, DecodeRightShares, EncodeInput, GatheredSha
 
 def encode(ref: ExecutableOrRef, spec: EncodeInput | GatheredShare, value: Array) -> Array:
     """Return the coded inputs of one share from the layer's whole input (paper, eq. 33)."""
-    coded = find(ref).coded(spec.layer)
     with torch.inference_mode():
-        return to_array(coded.encode_input(to_tensor(value), spec.position))
+        return to_array(encoded_input(find(ref), spec.layer, to_tensor(value), spec.position))
 
 
 def share(ref: ExecutableOrRef, spec: GatheredShare, coded_input: Array) -> ShareMessage:
@@ -143,5 +144,5 @@ def _decoded(
         chosen = {position: there[position] for position in used}
         if not executable.plan.layer(layer).uncoded >= chosen.keys():
             check_finite(executable, layer, chosen)
-        output = coded.decode(chosen, entries)
+        output = decoded(executable, layer, chosen, entries)
         return to_array(add_bias(output, executable.bias(layer)))

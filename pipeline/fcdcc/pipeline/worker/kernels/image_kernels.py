@@ -17,6 +17,7 @@ from .common import (
     ExecutableOrRef,
     NamedArrays,
     add_bias,
+    encoded_input,
     recovered,
     to_array,
     to_arrays,
@@ -54,7 +55,7 @@ def parity(ref: ExecutableOrRef, spec: ImageParity, *inputs: Array) -> ShareMess
     with abandonable(), torch.inference_mode():
         images = torch.cat([_entering(executable, unit, run, is_wanted) for run in runs])
         layer = executable.plan.layer(unit.number)
-        entering = layer.coded_conv.encode_input(images, position)
+        entering = encoded_input(executable, unit.number, images, position)
         result = layer.coded_conv.convolve(
             entering,
             executable.filters(unit.number, position),

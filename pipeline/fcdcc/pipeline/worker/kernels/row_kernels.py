@@ -30,6 +30,7 @@ from .common import (
     NamedArrays,
     add_bias,
     check_wanted,
+    encoded_input,
     recovered,
     stage_outputs,
     to_array,
@@ -105,7 +106,8 @@ def parity(ref: ExecutableOrRef, spec: StripParity, *arrays: Array) -> ShareMess
         name = executable.convolution(unit.number).input
         value, rows = _through(executable, before, values, is_wanted, (name,))[name]
         start, size = last.window.rows.start - (rows.start if rows else 0), last.window.rows.size
-        entering = layer.coded_conv.encode_input(value.narrow(2, start, size), position)
+        value = value.narrow(2, start, size)
+        entering = encoded_input(executable, unit.number, value, position)
         result = layer.coded_conv.convolve(
             entering,
             executable.filters(unit.number, position),
