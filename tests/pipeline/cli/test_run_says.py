@@ -191,6 +191,17 @@ def test_blocks_that_were_damaged_or_had_failed_are_not_called_new() -> None:
     ) in list(summary_lines(said))
 
 
+def test_what_a_lost_worker_cost_is_one_of_the_last_lines() -> None:
+    loss = {"workers": 2, "silent": 1, "seconds": 9.2, "blocks": 4, "usual_seconds": 4.1,
+            "cost_seconds": 5.1}  # fmt: skip
+    lines = list(summary_lines(summary(worker_loss=loss, workers_lost=("tcp://a:1",))))
+    cost = (
+        "the 2 workers that were lost or did not answer any more cost about 5.1 s (an estimate): "
+    )
+    assert any(line.startswith(cost) for line in lines)
+    assert any("1 worker did not answer any more, 1 worker was lost" in line for line in lines)
+
+
 def test_files_beside_the_predictions_that_were_damaged_are_named() -> None:
     names = ("image_id/c.0", "zarr.json")
     said = summary(blocks_total=4, blocks_done=0, blocks_skipped=4, files_repaired=names)

@@ -204,6 +204,7 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             assert shown["workers_lost"] >= expected.pop("workers_lost")
             assert {name: shown[name] for name in expected} == pytest.approx(expected)
             assert expected["decodes"] > 0
+            assert summary.worker_loss is not None or not summary.workers_lost
             check_widths(page, tmp_path, "page")
         finally:
             stopping.end()

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any, Literal
 
 from ..formatting import count, counted, duration, percent, printable
+from .record.loss_cost import loss_sentence
 
 Reason = Literal["image_ids", "images", "absent_chunks"]
 
@@ -134,6 +135,9 @@ class Summary:
         Blocks of this run that ``fcdcc verify`` had found damaged.
     blocks_retried
         Blocks of this run that had failed in an earlier one.
+    worker_loss
+        What lost workers cost in seconds, an estimate: ``cost_seconds``, and what it was computed
+        from (:class:`.record.loss_cost.LossCost`); None if no worker was lost.
     files_repaired
         Files of the output beside its predictions, such as chunks of ``image_id``, that were
         damaged or missing when the run began and have been made again. Damaged journals of earlier
@@ -214,6 +218,7 @@ class Summary:
     blocks_repaired: int = 0
     blocks_retried: int = 0
     files_repaired: tuple[str, ...] = ()
+    worker_loss: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         there = self.blocks_done + self.blocks_skipped
@@ -271,6 +276,8 @@ def result_lines(summary: Summary) -> Iterator[str]:
         yield _time_line(summary.phases)
     if summary.insured is not None:
         yield redundancy_line(summary, summary.insured)
+    if summary.worker_loss is not None:
+        yield loss_sentence(summary.worker_loss)
     if summary.output:
         yield f"the predictions are in {printable(summary.output)}"
         place = printable(shlex.quote(summary.output))
@@ -382,6 +389,15 @@ def protection(insured: Mapping[str, Any]) -> str:
     return f"any {insured['delta']} of {insured['n']} shares suffice for {what}"
 
 
+def silent_workers(number: int) -> str:
+    """Return how many workers did not answer at the end of a run, and were not removed.
+
+    >>> silent_workers(1)
+    '1 worker did not answer any more'
+    """
+    return counted(number, "worker") + " did not answer any more"
+
+
 def started_elsewhere(tasks: int) -> str:
     """Return how many late tasks had a backup task.
 
@@ -403,7 +419,12 @@ def _named_workers(wrong: Iterable[CorruptShare]) -> str:
 def _events(summary: Summary) -> Iterator[str]:
     """Yield what happened to workers, shares and blocks, and what that cost and saved."""
     lost = len(summary.workers_lost)
-    yield counted(lost, "worker was lost", "workers were lost") if lost else "no worker was lost"
+    silent = int((summary.worker_loss or {}).get("silent", 0))
+    if silent:
+        yield silent_workers(silent)
+    if lost or not silent:
+        were = counted(lost, "worker was lost", "workers were lost")
+        yield were if lost else "no worker was lost"
     if summary.decodes:
         of = counted(summary.groups, "result")
         was = "was" if summary.decodes == 1 else "were"

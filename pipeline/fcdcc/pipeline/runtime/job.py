@@ -609,7 +609,7 @@ class _JobRun:
             config, place = job.mosaic.config, job.mosaic.store
         return recording(
             client, self._store, self._id, config, job.plan, self._counters.progress, band_plan,
-            place,
+            place, self._counters.times,
         )  # fmt: skip
 
     def _put_together(
@@ -673,6 +673,7 @@ class _JobRun:
             phases=self._progress.phases,
             insured=_insured(self._job.plan),
             waiting_saved=recorder.waiting_saved,
+            worker_loss=recorder.worker_loss,
         )
         if self._job.mosaic is not None:
             summary = self._job.mosaic.summary(summary)
@@ -742,6 +743,7 @@ class _JobRun:
             job = self._block_job(block)
             absent = self._counters.absent.get(block)
             if absent is None or self._job.config.absent == "redo":
+                self._counters.times.begin(block, time.time())
                 yield job
                 continue
             error = InputError(

@@ -17,6 +17,7 @@ from fcdcc.storage.chunk_listing import AbsentChunks
 from ..anyk.queries import RunTotals, cluster_workers
 from ..monitoring.output_status import is_damage
 from ..monitoring.progress import RunProgress
+from ..monitoring.record.loss_cost import BlockTimes
 from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
 from ..plans.forecast import Forecast, expected_of_run
@@ -70,6 +71,8 @@ class RunCounters:
         """Why blocks failed in earlier runs, or were found damaged, by block."""
         self.images_removed = 0
         """Images of the output that the input no longer has."""
+        self.times = BlockTimes()
+        """When blocks began and ended, in seconds since the epoch."""
         self.files_repaired: list[str] = []
         """Files of the output beside its predictions that were damaged or missing."""
         self._fingerprint = fingerprint
@@ -120,11 +123,13 @@ class RunCounters:
         self._earlier_corrupt = self._corrupt
         self._totals = None
         self._removed_seen.clear()
+        self.times.forget_open()
 
     def add(self, outcome: BlockOutcome) -> None:
         """Count a block that has ended."""
         self._stopped = time.monotonic()
         self._repeated += outcome.attempts > 1
+        self.times.end(outcome.block, time.time(), is_done=outcome.error is None)
         if outcome.error is not None:
             self.failed[outcome.block] = failure_reason(outcome.error)
             return

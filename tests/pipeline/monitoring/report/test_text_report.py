@@ -65,6 +65,66 @@ def test_a_lost_worker_and_what_made_up_for_it_are_said() -> None:
     ) in told
 
 
+LOSS = {"workers": 1, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds": 4.1,
+        "cost_seconds": 5.1}  # fmt: skip
+
+
+def test_what_a_lost_worker_cost_is_said_in_seconds_everywhere(tmp_path: Path) -> None:
+    said = (
+        "The lost worker cost about 5.1 s (an estimate): from its last sign of life until the last "
+        "block then in flight was done, 4 blocks took 9.2 s, and 4.1 s at other times."
+    )
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", members(worker_loss=LOSS, workers_lost=["tcp://a:1"]))
+    assert said in " ".join(fcdcc("report", output).output.split())
+    assert said in render_report(read_report(str(output)))
+    assert json.loads(fcdcc("report", output, "--json").output)["runs"][0]["worker_loss"] == LOSS
+    interrupted = members() | {"summary": {}, "worker_loss": LOSS}
+    assert said in [*conclusion(RecordedRun(interrupted))]
+    assert "cost about" not in sentences()
+
+
+def test_a_worker_that_stopped_answering_but_was_not_removed_is_said() -> None:
+    told = sentences(
+        [{"address": "tcp://a:1"}, {"address": "tcp://b:1", "silent": 14.0}],
+        worker_loss={**LOSS, "silent": 1}, decodes=1,
+    )  # fmt: skip
+    assert "The worker that did not answer any more cost about 5.1 s" in told
+    assert "1 worker did not answer any more; 1 of 40 results was made up" in told
+    assert "tcp://b:1 is the slow one: it has not answered for 14.0 s" in told
+
+
+@pytest.mark.parametrize(
+    ("happened", "why"),
+    [
+        (
+            {"tasks_doubled": 7, "parity_started": 1},
+            (
+                "likely because 7 late tasks were started again on another worker, which needs "
+                "their inputs, too; 1 parity share was started, and parity needs the inputs of "
+                "several shares"
+            ),
+        ),
+        (
+            {"workers_lost": ["tcp://a:1"], "blocks_repeated": 2},
+            (
+                "likely because what lost workers had was computed and sent again; 2 blocks were "
+                "done twice. What lost workers sent is not counted"
+            ),
+        ),
+        ({}, "nothing that the run recorded says why"),
+    ],
+)
+def test_more_bytes_than_planned_are_said_with_the_likely_reason(
+    happened: dict[str, Any], why: str
+) -> None:
+    told = sentences(bytes_sent=54_000_000, planned={"bytes_sent": 20e6}, **happened)
+    assert f"Workers sent 54 MB to each other, and 20 MB were planned: {why}." in told
+    for few in ({"bytes_sent": 25_000_000}, {"bytes_sent": 300}):
+        assert "Workers sent" not in sentences(planned={"bytes_sent": 20e6}, **happened, **few)
+    assert "Workers sent" not in sentences(bytes_sent=900, planned={"bytes_sent": 0}, **happened)
+
+
 def test_what_was_damaged_and_made_again_is_said() -> None:
     told = sentences(blocks_repaired=3, files_repaired=["image_id/c.0"])
     assert (

@@ -464,7 +464,8 @@ class AnyKState:
             if what != "retired":
                 history.counters.workers_lost += 1
                 history.workers_lost.append(worker.address)
-            history.events.append({"time": event.now, "event": what, "worker": worker.address})
+            left = {"time": event.now, "event": what, "worker": worker.address}
+            history.events.append({**left, "heard": worker.seen})
         blocks = self.registry.blocks.values()
         return self._reseat([b for b in blocks if worker.address in b.seats.values()])
 
@@ -524,7 +525,8 @@ class AnyKState:
             return
         worker.bypassed = now
         for history in self._live_histories():
-            history.events.append({"time": now, "event": "bypassed", "worker": worker.address})
+            bypassed = {"time": now, "event": "bypassed", "worker": worker.address}
+            history.events.append({**bypassed, "heard": worker.seen})
         yield BypassWorker(worker.address, reason)
 
     def _replace_unfit(self, workers: list[WorkerRecord]) -> Iterator[Instruction]:

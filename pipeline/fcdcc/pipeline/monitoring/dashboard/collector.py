@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from ...anyk.keys import parse_key
 from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
 from ...anyk.state_machine.state import AnyKState
+from ...anyk.state_machine.workers import QUIET_HEARTBEATS
+from ..record.loss_cost import WorkerLoss
 from ..stragglers import WorkerView
 from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
 
@@ -50,6 +52,12 @@ MAX_NAME_LENGTH = 80
 """Longest name of a worker that is kept whole."""
 
 _DEPARTURES = ("removed", "lost", "retired")
+MIN_SILENT_SECONDS = 5.0
+"""A worker that has not been heard of for so long at the end of a run is mentioned."""
+
+MIN_HEARTBEAT_SECONDS = 0.5
+"""Least time between two heartbeats."""
+
 _OF_SHARES = ("done", "erased", "lost", "late", "worst", "overdue")
 
 
@@ -284,6 +292,20 @@ class RunCollector:
                     WorkerView(address, pace=pace, gone=how, gone_for=gone_for, **of_shares)
                 )
         return views
+
+    def silent_workers(self, run: str, now: float) -> list[WorkerLoss]:
+        """Return the workers of a run that have not answered for :data:`MIN_SILENT_SECONDS`.
+
+        They count as given up when other workers were preferred to them, after some heartbeats.
+        """
+        known = self.runs.get(run)
+        found = []
+        for address in () if known is None else known.statistics.workers:
+            worker = self.state.workers.by_address.get(address)
+            if worker is not None and worker.quiet and now - worker.seen > MIN_SILENT_SECONDS:
+                patience = QUIET_HEARTBEATS * max(worker.longest_gap, MIN_HEARTBEAT_SECONDS)
+                found.append(WorkerLoss(address, worker.seen, min(now, worker.seen + patience)))
+        return found
 
     def records_since(self, run: str, seen: Mapping[str, int]) -> dict[str, Any]:
         """Return a run's records after the first ``seen`` of each kind, a bounded number.

@@ -168,19 +168,27 @@ class MonitoringService:
             self._slow = (now, slow_ones(collector.workers(collector.runs[run], now)))
         return {
             **answer,
+            "now": now,
+            "silent": [[*loss] for loss in collector.silent_workers(run, now)],
             "totals": collector.state.history.look(run).totals(),
-            "facts": self._facts(collector, run) if summary else None,
+            "facts": self._facts(collector, run, now) if summary else None,
             "slow": self._slow[1],
         }
 
     @staticmethod
-    def _facts(collector: RunCollector, run: str) -> dict[str, Any]:
+    def _facts(collector: RunCollector, run: str, now: float) -> dict[str, Any]:
         """Return the sums over a run's records, as they are kept in its journal."""
         known = collector.runs[run]
+        silent = {loss.worker: now - loss.heard for loss in collector.silent_workers(run, now)}
         statistics = known.statistics
         return {
             "workers": [
-                {"address": address, **collector.process(address), **_fields(facts)}
+                {
+                    "address": address,
+                    **collector.process(address),
+                    **_fields(facts),
+                    "silent": silent.get(address, 0.0),
+                }
                 for address, facts in [*statistics.workers.items()][:MAX_WORKERS]
             ],
             "layers": [

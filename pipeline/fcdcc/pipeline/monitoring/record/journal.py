@@ -101,6 +101,8 @@ class RunJournal:
         Sums over all shares and groups so far.
     failures
         Blocks that failed, each with the reason.
+    worker_loss
+        What lost workers cost so far (:class:`.loss_cost.LossCost`); None if none was lost.
     shares, odd_shares, ghosts, tasks, groups
         Rows of records: of shares that are done, of all others, of ghosts, of tasks that are no
         shares (reads, parts, glue, writes), and of groups.
@@ -122,6 +124,7 @@ class RunJournal:
     status: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    worker_loss: dict[str, Any] | None = None
     shares: Sample = field(default_factory=lambda: Sample(FIRST_SHARES, LAST_SHARES))
     odd_shares: Sample = field(default_factory=_odd_shares)
     ghosts: Sample = field(default_factory=_odd_shares)
@@ -182,6 +185,7 @@ class RunJournal:
             "facts": self.facts,
             "failures": [[block, reason] for block, reason in failed],
             "failures_total": len(self.failures),
+            "worker_loss": self.worker_loss,
             "workers": [*self.workers],
             "shares": self.shares.rows(),
             "shares_total": self.shares.total,

@@ -34,6 +34,7 @@ from ..dashboard.service import EXCHANGE
 from ..progress import RunProgress
 from ..summary import Summary
 from .journal import RunJournal, finite
+from .loss_cost import LOSSES, BlockTimes, WorkerLoss
 from .work_counter import WorkCounter
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,10 @@ class RunUpdate:
         Sums over all records so far, if they were requested.
     slow
         The workers that are slow now, in words; '' if none is.
+    silent
+        Workers of the run that have not answered for some time and were not removed.
+    clock_offset
+        By how many seconds this process's clock is ahead of the scheduler's, about.
     """
 
     shares: tuple[ShareRecord, ...] = ()
@@ -100,6 +105,13 @@ class RunUpdate:
     more: bool = False
     facts: dict[str, Any] | None = None
     slow: str = ""
+    silent: tuple[WorkerLoss, ...] = ()
+    clock_offset: float = 0.0
+
+    def on_our_clock(self, loss: WorkerLoss) -> WorkerLoss:
+        """Return a loss with times on this process's clock."""
+        shift = self.clock_offset
+        return WorkerLoss(loss.worker, loss.heard + shift, loss.gone + shift)
 
 
 def exchange(
@@ -160,6 +172,8 @@ def _update(answer: Mapping[str, Any]) -> RunUpdate:
         more=answer["more"],
         facts=answer["facts"],
         slow=answer["slow"],
+        silent=tuple(WorkerLoss(*row) for row in answer.get("silent", ())),
+        clock_offset=time.time() - answer["now"] if "now" in answer else 0.0,
     )
 
 
@@ -182,6 +196,8 @@ class RunRecorder:
         As for :class:`.work_counter.WorkCounter`.
     place
         The output that has the journal; by default the run's own.
+    blocks
+        When blocks began and ended, on this process's clock; losses of workers are noted in it.
     """
 
     def __init__(
@@ -193,8 +209,10 @@ class RunRecorder:
         progress: Callable[[], RunProgress],
         band_of: Callable[[int], tuple[Plan, float]] | None = None,
         place: PredictionStore | None = None,
+        blocks: BlockTimes | None = None,
     ) -> None:
         self.journal = journal
+        self._blocks = blocks or BlockTimes()
         self._progress = progress
         self.work = WorkCounter(plan, self._images_of, band_of)
         self._client = client
@@ -242,6 +260,12 @@ class RunRecorder:
     def waiting_saved(self) -> float:
         """Seconds in which some group would have waited for a share that was given up."""
         return round(float(self.journal.facts.get("saved_at_once", 0.0)), 3)
+
+    @property
+    def worker_loss(self) -> dict[str, Any] | None:
+        """What lost workers cost; see :class:`.loss_cost.LossCost`."""
+        cost = self._blocks.cost(time.time(), map(self._last.on_our_clock, self._last.silent))
+        return None if cost is None else cost.to_dict()
 
     def finish(self, progress: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
         """Report how the run ended, and write its journal for the last time."""
@@ -295,6 +319,7 @@ class RunRecorder:
         """
         before = time.monotonic()
         self.journal.updated = time.time()
+        self.journal.worker_loss = self.worker_loss
         try:
             self._place.check_place()
             write_journal(self._place.folder, self.journal.name, self.journal.members())
@@ -326,6 +351,11 @@ class RunRecorder:
         self.journal.add_ghosts(update.ghosts)
         self.journal.add_tasks(update.tasks)
         self.journal.events.extend(update.events)
+        for event in update.events:
+            if event.get("event") in LOSSES:
+                gone = float(event["time"])
+                loss = WorkerLoss(str(event["worker"]), float(event.get("heard", gone)), gone)
+                self._blocks.note_loss(update.on_our_clock(loss))
         if update.facts is not None:
             self.journal.facts = update.facts
 
@@ -359,14 +389,15 @@ def recording(
     progress: Callable[[], RunProgress],
     band_of: Callable[[int], tuple[Plan, float]] | None = None,
     place: PredictionStore | None = None,
+    blocks: BlockTimes | None = None,
 ) -> Iterator[RunRecorder]:
     """Record a run while the body runs; its journal is written however the body ends.
 
-    ``progress``, ``band_of`` and ``place`` are as for :class:`RunRecorder`.
+    ``progress``, ``band_of``, ``place`` and ``blocks`` are as for :class:`RunRecorder`.
     """
     told = {**about(config, plan, client), "unit": progress().unit}
     journal = RunJournal(run, time.time(), told, _layers(plan))
-    recorder = RunRecorder(client, store, journal, plan, progress, band_of, place)
+    recorder = RunRecorder(client, store, journal, plan, progress, band_of, place, blocks)
     recorder.write()
     try:
         yield recorder

@@ -179,7 +179,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
 
 
 def _is_bad(worker: WorkerView) -> bool:
-    return worker.is_slow or bool(worker.gone)
+    return worker.is_slow or bool(worker.gone) or worker.silent > 0
 
 
 def _summary_cells(run: RecordedRun) -> Iterator[str]:

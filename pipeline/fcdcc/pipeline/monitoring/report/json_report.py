@@ -41,6 +41,7 @@ def _run(run: RecordedRun) -> dict[str, Any]:
         "seconds": run.seconds,
         "images_per_second": run.images_per_second,
         "waiting_saved": run.saved,
+        "worker_loss": None if run.worker_loss is None else dict(run.worker_loss),
         "about": dict(run.about),
         "summary": dict(summary) if isinstance(summary, Mapping) else {},
         "workers": [{name: row.get(name) for name in WORKER_FIELDS} for row in run.workers],

@@ -182,6 +182,12 @@ class RecordedRun:
         return tuple(map(str, self.members["summary"].get("files_repaired", ())))
 
     @property
+    def worker_loss(self) -> Mapping[str, Any] | None:
+        """What lost workers cost; None if none was lost, or an older version did not record it."""
+        found = self.members["summary"].get("worker_loss") or self.members.get("worker_loss")
+        return found if isinstance(found, Mapping) else None
+
+    @property
     def unit(self) -> str:
         """What ``images_done`` counts: images, or of a run of tiles without a summary, tiles."""
         return "image" if self.members["summary"] or not self._has_tiles else "tile"
@@ -328,7 +334,7 @@ class RecordedRun:
     @property
     def expected(self) -> list[tuple[str, str, str]]:
         """Label, forecast and measurement of each expected field; empty for old journals."""
-        planned = self._planned
+        planned = self.planned
         found = {**self.members["summary"], "seconds": self.shown_seconds} if planned else {}
         return [
             (what, form(float(planned[name])), form(float(found[name])))
@@ -339,11 +345,11 @@ class RecordedRun:
     @property
     def times_planned(self) -> float | None:
         """How many times the planned time its work took; None if that is not known."""
-        planned = float(self._planned.get("seconds", 0.0))
+        planned = float(self.planned.get("seconds", 0.0))
         return self.shown_seconds / planned if planned > 0 and self.shown_seconds > 0 else None
 
     @property
-    def _planned(self) -> Mapping[str, Any]:
+    def planned(self) -> Mapping[str, Any]:
         """What its plan forecast, by the names of the summary; empty for old journals."""
         summary = self.members["summary"]
         planned = summary.get("planned") if isinstance(summary, Mapping) else None
@@ -485,6 +491,7 @@ def _worker_view(row: Mapping[str, Any], end: float) -> WorkerView:
         gone=str(row["gone"] or ""),
         gone_for=-1.0,
         had_shares_for=max(0.0, end - row["since"]) if row.get("since") else 0.0,
+        silent=float(row.get("silent") or 0.0),
         name=str(row.get("name", "")),
         pid=int(row.get("pid", 0)),
         host=str(row.get("host", "")),

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from ...formatting import count, counted, duration, percent, printable, rounded, times
+from ...formatting import amount, count, counted, duration, percent, printable, rounded, times
 from ...words import DEPARTURES, GONE_LAST, WORDS, explained
 from ..output_status import failure_line
+from ..record.loss_cost import loss_sentence
 from ..stragglers import WorkerView, behind, verdict
-from ..summary import files_repaired_line, started_elsewhere
+from ..summary import files_repaired_line, silent_workers, started_elsewhere
 from .recorded_run import MAX_PLANNED_RATIO, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
@@ -31,6 +32,12 @@ MIN_SAVED_SECONDS = 0.05
 
 UNKNOWN_REASON = "nothing that the run recorded says why; other programs may have used its machines"
 """Why a run took longer than planned, if it lost no worker and none was slow."""
+
+UNKNOWN_REASON_OF_BYTES = "nothing that the run recorded says why"
+"""Why workers sent more than planned, if nothing was lost, late or done twice."""
+
+MIN_MENTIONED_BYTES = 1e6
+"""Least number of bytes beyond the plan that are mentioned."""
 
 MIN_TAIL_RATIO = 1.05
 """How many times later than its group the slowest share must be, to be mentioned."""
@@ -114,6 +121,10 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
         yield f"{counted(bands, 'band')} failed; the same command tries {them} again."
     if (run.times_planned or 0.0) > MAX_PLANNED_RATIO:
         yield _why_longer(run)
+    yield from _more_sent(run)
+    if run.worker_loss is not None:
+        sentence = loss_sentence(run.worker_loss)
+        yield f"{sentence[0].upper()}{sentence[1:]}."
     if not run.number("groups"):
         return
     happened = [*_happened(run)]
@@ -152,6 +163,8 @@ def _happened(run: RecordedRun) -> Iterator[str]:
     def number(name: str) -> int:
         return int(run.number(name) or 0)
 
+    if silent := int((run.worker_loss or {}).get("silent", 0)):
+        yield silent_workers(silent)
     if lost := number("workers_lost"):
         yield counted(lost, "worker was lost", "workers were lost")
     if erasures := number("erasures"):
@@ -177,6 +190,8 @@ def _why_longer(run: RecordedRun) -> str:
         reasons.append("the plan took default speeds, and --calibrate measures them")
     if lost := int(run.number("workers_lost") or 0):
         reasons.append("a worker was lost" if lost == 1 else "workers were lost")
+    if silent := int((run.worker_loss or {}).get("silent", 0)):
+        reasons.append(silent_workers(silent))
     views = run.worker_views
     slow = {worker.address for worker in views if worker.is_slow}
     slow |= {worker.address for worker in behind(views)}
@@ -186,6 +201,37 @@ def _why_longer(run: RecordedRun) -> str:
         reasons.append("blocks were done twice")
     why = "; ".join(reasons) or UNKNOWN_REASON
     return f"It took {times(run.times_planned)} the planned time: {why}."
+
+
+def _more_sent(run: RecordedRun) -> Iterator[str]:
+    """Yield a sentence if workers sent each other more than planned, with the likely reasons."""
+    planned, measured = run.planned.get("bytes_sent"), run.number("bytes_sent")
+    if not isinstance(planned, int | float) or measured is None:
+        return
+    if measured <= MAX_PLANNED_RATIO * planned or measured - planned < MIN_MENTIONED_BYTES:
+        return
+
+    def number(name: str) -> int:
+        return int(run.number(name) or 0)
+
+    reasons = []
+    if number("workers_lost"):
+        reasons.append("what lost workers had was computed and sent again")
+    if silent := int((run.worker_loss or {}).get("silent", 0)):
+        reasons.append(f"{silent_workers(silent)}, and others needed the inputs of its work")
+    if doubled := number("tasks_doubled"):
+        reasons.append(f"{started_elsewhere(doubled)}, which needs their inputs, too")
+    if parity := number("parity_started"):
+        shares = counted(parity, "parity share was", "parity shares were")
+        reasons.append(f"{shares} started, and parity needs the inputs of several shares")
+    if repeated := number("blocks_repeated"):
+        reasons.append(counted(repeated, "block was", "blocks were") + " done twice")
+    why = f"likely because {'; '.join(reasons)}" if reasons else UNKNOWN_REASON_OF_BYTES
+    less = ". What lost workers sent is not counted" if number("workers_lost") else ""
+    yield (
+        f"Workers sent {amount(measured, 'B')} to each other, and {amount(planned, 'B')} were "
+        f"planned: {why}{less}."
+    )
 
 
 def _table(*names: str, title: str = "", wrapped: int = 1) -> Table:
@@ -273,7 +319,8 @@ def _print_workers(run: RecordedRun, console: Console) -> None:
 
 def _named(worker: WorkerView) -> str:
     """Return the address of a worker, and below it its name, its process and how it left."""
-    below = ", ".join(filter(None, (worker.details, worker.gone)))
+    silent = f"silent for {duration(worker.silent)}" if worker.silent else ""
+    below = ", ".join(filter(None, (worker.details, worker.gone or silent)))
     return f"{escape(worker.address)}\n  {escape(below)}" if below else escape(worker.address)
 
 

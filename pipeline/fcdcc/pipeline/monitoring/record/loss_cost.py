@@ -1,0 +1,230 @@
+"""What lost workers cost a run in seconds: an estimate from when its blocks were done.
+
+How long a run would have taken without the loss was not measured. What is known is when each block
+was done, when a lost worker was last heard of, and when it was given up. *The time of a loss* is
+from the worker's last sign of life until the last block is done that was in flight when the worker
+was given up: then all that it had was made by others. The blocks that are done in this time are
+compared with those of the rest of the run, which says how long so many blocks usually take. What
+the time of the loss exceeds that by is what the loss cost.
+
+The estimate does not count that fewer workers compute afterwards, if no other takes the lost one's
+place; and everything else that slows the run down at the same time is in it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...formatting import counted, duration
+
+LOSSES = ("removed", "lost", "bypassed")
+"""Events that begin the time of a loss."""
+
+MIN_USUAL_BLOCKS = 4
+"""Least number of blocks outside the times of losses from which their usual time is known."""
+
+MAX_LOSSES = 1_000
+"""Losses of a run that are taken into account, the first."""
+
+
+class WorkerLoss(NamedTuple):
+    """A worker, when it was last heard of, and when it was given up, in seconds of one clock."""
+
+    worker: str
+    heard: float
+    gone: float
+
+
+@dataclass(frozen=True)
+class LossCost:
+    """What the lost workers of a run cost it.
+
+    Parameters
+    ----------
+    workers
+        How many were lost, or do not answer any more.
+    silent
+        Those of them that do not answer any more but were not removed: no task needed that.
+    seconds
+        The times of their losses on the clock: seconds that belong to several count once.
+    blocks
+        Blocks that were done in these times.
+    usual_seconds
+        How long so many blocks take in the rest of the run; None if that is not known.
+    cost_seconds
+        The difference, and what it cost the run by this estimate; None if that is not known, and 0
+        if it is not larger than chance makes it.
+    """
+
+    workers: int
+    silent: int
+    seconds: float
+    blocks: int
+    usual_seconds: float | None
+    cost_seconds: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+class BlockTimes:
+    """When the blocks of a run began and ended, in seconds of one clock, and the losses of workers.
+
+    >>> times = BlockTimes()
+    >>> for block in range(20):  # each takes a second, and from the tenth on begins 5 s later
+    ...     times.begin(block, block + 5.0 * (block > 10))
+    ...     times.end(block, block + 1 + 5.0 * (block >= 10), is_done=True)
+    >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
+    >>> times.cost(now=30.0)
+    LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985)
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, float] = {}
+        self._begun, self._ended, self._done = array("d"), array("d"), array("d")
+        self._losses: list[WorkerLoss] = []
+
+    def begin(self, block: int, now: float) -> None:
+        """Note that a block is sent to the workers."""
+        self._open[block] = now
+
+    def end(self, block: int, now: float, *, is_done: bool) -> None:
+        """Note that a block has ended."""
+        begun = self._open.pop(block, None)
+        if begun is None:
+            return
+        self._begun.append(begun)
+        self._ended.append(now)
+        if is_done:
+            self._done.append(now)
+
+    def forget_open(self) -> None:
+        """Forget the blocks that have not ended: their scheduler is lost."""
+        self._open.clear()
+
+    def note_loss(self, loss: WorkerLoss) -> None:
+        """Note that a worker was lost."""
+        if len(self._losses) < MAX_LOSSES:
+            self._losses.append(loss)
+
+    def cost(self, now: float, silent: Iterable[WorkerLoss] = ()) -> LossCost | None:
+        """Return what the losses cost until now; None if there was none while blocks were made.
+
+        ``silent`` are workers that do not answer now, and were not removed.
+        """
+        lost = {loss.worker for loss in self._losses}
+        quiet = [loss for loss in silent if loss.worker not in lost]
+        losses = [*self._losses, *quiet]
+        if not losses or not (self._done or self._open):
+            return None
+        windows = _joined(self._window(loss, now) for loss in losses)
+        done = np.sort(np.array(self._done))
+        inside = np.zeros(len(done), bool)
+        for begin, end in windows:
+            inside |= (done > begin) & (done <= end)
+        found = LossCost(
+            len(lost) + len(quiet), len(quiet),
+            round(sum(end - begin for begin, end in windows), 3), int(inside.sum()), None, None,
+        )  # fmt: skip
+        each = _usual_seconds(done, inside, windows, max([*self._begun, *self._open.values()]))
+        if each is None:
+            return found
+        # A time of a loss ends when a block is done: half a block more than in another time.
+        usual = each * max(0.0, found.blocks - 0.5 * len(windows))
+        cost = found.seconds - usual
+        chance = each * max(1.0, (found.seconds / each) ** 0.5)
+        return replace(
+            found,
+            usual_seconds=round(usual, 3),
+            cost_seconds=round(cost, 3) if cost > chance else 0.0,
+        )
+
+    def _window(self, loss: WorkerLoss, now: float) -> tuple[float, float]:
+        """Return the time of a loss; it goes on while a block of it is in flight."""
+        _, heard, gone = loss
+        if any(begun <= gone for begun in self._open.values()):
+            return heard, max(gone, now)
+        begun, ended = np.array(self._begun), np.array(self._ended)
+        return heard, float(max([gone, *ended[(begun <= gone) & (ended > gone)]]))
+
+
+def _usual_seconds(
+    done: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    windows: Iterable[tuple[float, float]],
+    last_begun: float,
+) -> float | None:
+    """Return the seconds from one block to the next outside of windows; None if not known.
+
+    Only the time is taken in which all workers have blocks: from the first block that is done until
+    the last block begins. Nothing can be said of a loss before that.
+    """
+    if len(done) < 2 or any(begin < done[0] for begin, _ in windows):
+        return None
+    end = max(last_begun, done[min(len(done) - 1, MIN_USUAL_BLOCKS)])
+    seconds = float(end - done[0])
+    for begin, stop in windows:
+        seconds -= max(0.0, min(stop, end) - begin)
+    blocks = int((~inside[1:] & (done[1:] <= end)).sum())
+    return seconds / blocks if blocks >= MIN_USUAL_BLOCKS and seconds > 0 else None
+
+
+def _joined(windows: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the union of intervals, sorted and disjoint.
+
+    >>> _joined([(4.0, 5.0), (0.0, 2.0), (1.0, 3.0)])
+    [(0.0, 3.0), (4.0, 5.0)]
+    """
+    joined: list[tuple[float, float]] = []
+    for begin, end in sorted(windows):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+def loss_sentence(loss: Mapping[str, Any]) -> str:
+    """Return what lost workers cost in a sentence, without its full stop.
+
+    >>> loss = LossCost(1, 0, 9.2, 4, usual_seconds=4.1, cost_seconds=5.1).to_dict()
+    >>> loss_sentence(loss).partition(": ")[0]
+    'the lost worker cost about 5.1 s (an estimate)'
+    >>> loss_sentence(loss).partition(": ")[2].partition(", ")[0]
+    'from its last sign of life until the last block then in flight was done'
+    >>> loss_sentence(loss).partition(", ")[2]
+    '4 blocks took 9.2 s, and 4.1 s at other times'
+    """
+    workers, silent, blocks = (int(loss[name]) for name in ("workers", "silent", "blocks"))
+    one = workers == 1
+    which = "worker" if one else f"{workers:,} workers"
+    if not silent:
+        who = "the lost worker" if one else f"the {workers:,} lost workers"
+    elif silent == workers:
+        who = f"the {which} that did not answer any more"
+    else:
+        who = f"the {which} that were lost or did not answer any more"
+    time = (
+        f"from {'its' if one else 'their'} last sign of life until the last block then in flight "
+        "was done"
+    )
+    seconds = duration(loss["seconds"])
+    if loss["cost_seconds"] is None:
+        return (
+            f"what {who} cost cannot be estimated, for want of blocks at other times to compare "
+            f"with: {time}, {seconds} passed"
+        )
+    compared = (
+        f"{time}, {counted(blocks, 'block')} took {seconds}, and {duration(loss['usual_seconds'])} "
+        "at other times"
+    )
+    if not loss["cost_seconds"]:
+        return f"{who} cost no time that can be told from chance: {compared}"
+    return f"{who} cost about {duration(loss['cost_seconds'])} (an estimate): {compared}"

@@ -1,0 +1,111 @@
+"""What lost workers cost in seconds, estimated from when the blocks of a run were done."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from statistics import mean
+
+import pytest
+
+from fcdcc.pipeline.monitoring.record.loss_cost import (
+    BlockTimes,
+    LossCost,
+    WorkerLoss,
+    loss_sentence,
+)
+
+HEARD, GONE, STALL = 24.0, 29.0, 6.0
+
+
+def simulated(seed: int, in_flight: int, stall: float, blocks: int = 60) -> LossCost:
+    """Return the estimate for a run of a block a second in which all blocks stall once."""
+    draw, times, now = random.Random(seed), BlockTimes(), 0.0
+    waiting, running = iter(range(blocks)), list[tuple[float, int]]()
+    while True:
+        for block in [b for _, b in zip(range(in_flight - len(running)), waiting, strict=False)]:
+            times.begin(block, now)
+            heapq.heappush(running, (now + in_flight * draw.uniform(0.7, 1.3), block))
+        if not running:
+            break
+        if stall and running[0][0] > HEARD:
+            running, stall = [(end + stall, block) for end, block in running], 0.0
+        now, block = heapq.heappop(running)
+        times.end(block, now, is_done=True)
+    times.note_loss(WorkerLoss("tcp://a:1", HEARD, GONE))
+    cost = times.cost(now)
+    assert cost is not None
+    return cost
+
+
+@pytest.mark.parametrize("in_flight", [2, 6])
+def test_the_estimate_is_what_was_really_lost_on_average(in_flight: int) -> None:
+    costs = [simulated(seed, in_flight, STALL).cost_seconds or 0.0 for seed in range(40)]
+    assert mean(costs) == pytest.approx(STALL, abs=1.0)
+
+
+@pytest.mark.parametrize("in_flight", [2, 6])
+def test_a_loss_that_held_nothing_up_is_told_to_cost_nothing(in_flight: int) -> None:
+    costs = [simulated(seed, in_flight, 0.0).cost_seconds for seed in range(40)]
+    assert costs.count(0.0) >= 36
+
+
+def regular(blocks: int = 20) -> BlockTimes:
+    """Return the times of blocks that take a second each, one after the other."""
+    times = BlockTimes()
+    for block in range(blocks):
+        times.begin(block, float(block))
+        times.end(block, block + 1.0, is_done=True)
+    return times
+
+
+def test_seconds_that_belong_to_several_losses_count_once() -> None:
+    times = regular()
+    times.note_loss(WorkerLoss("tcp://a:1", 9.5, 12.5))
+    times.note_loss(WorkerLoss("tcp://b:1", 10.5, 13.5))
+    cost = times.cost(20.0)
+    assert cost is not None
+    assert (cost.workers, cost.silent, cost.seconds, cost.blocks) == (2, 0, 4.5, 5)
+
+
+def test_a_worker_that_is_silent_at_the_end_counts_unless_it_was_lost() -> None:
+    times, silent = regular(), WorkerLoss("tcp://a:1", 9.5, 12.5)
+    cost = times.cost(20.0, [silent])
+    assert cost is not None
+    assert (cost.workers, cost.silent) == (1, 1)
+    assert loss_sentence(cost.to_dict()).startswith("the worker that did not answer any more cost")
+    times.note_loss(silent)
+    cost = times.cost(20.0, [silent])
+    assert cost is not None
+    assert (cost.workers, cost.silent) == (1, 0)
+
+
+def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
+    times = regular(blocks=3)
+    times.note_loss(WorkerLoss("tcp://a:1", 1.5, 2.5))
+    cost = times.cost(3.0)
+    assert cost is not None
+    assert (cost.seconds, cost.usual_seconds, cost.cost_seconds) == (1.5, None, None)
+    assert loss_sentence(cost.to_dict()) == (
+        "what the lost worker cost cannot be estimated, for want of blocks at other times to "
+        "compare with: from its last sign of life until the last block then in flight was done, "
+        "1.5 s passed"
+    )
+
+
+def test_a_loss_lasts_while_a_block_of_it_is_in_flight() -> None:
+    times = regular(blocks=10)
+    times.begin(10, 10.0)
+    times.note_loss(WorkerLoss("tcp://a:1", 10.5, 11.5))
+    cost = times.cost(19.0)
+    assert cost is not None
+    assert (cost.seconds, cost.blocks) == (8.5, 0)
+    times.forget_open()  # its scheduler is gone
+    cost = times.cost(19.0)
+    assert cost is not None
+    assert cost.seconds == 1.0
+
+
+def test_a_run_without_losses_has_no_cost() -> None:
+    assert regular().cost(20.0) is None
+    assert BlockTimes().cost(1.0, [WorkerLoss("tcp://a:1", 0.0, 0.5)]) is None
