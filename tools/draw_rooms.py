@@ -37,6 +37,7 @@ TEXTS = {
     "templates": ("client, scheduler", "HTML templates with escaped values"),
     "formatting": ("everywhere", "numbers as text"),
     "words": ("client, scheduler", "what the words of plans and reports mean"),
+    "installation": ("client", "how the command fcdcc is called"),
     "errors": ("everywhere", "the errors of the pipeline"),
     "storage": ("client, workers", "images from Zarr, predictions to Zarr, records, verification"),
     "coding": ("everywhere", "partitions, codes, encoding, decoding, checks of shares"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import dask.config
@@ -85,6 +87,33 @@ def test_the_commands_are_there() -> None:
     assert {line.split()[1] for line in two.splitlines()} <= {*targets}
     for option in ("images", "rounds", "stop"):
         assert f"--{option}" in (ROOT / "benchmarks" / "peers.py").read_text()
+
+
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+*"-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+*"-m pip "*) case "$*" in *"--quiet --quiet"*) ;; *) echo "WARNING: chatter" >&2 ;; esac ;;
+esac
+"""
+"""Makes an environment without one, and warns as pip does."""
+
+
+def test_make_says_in_a_line_that_it_makes_the_environment(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    command = ["make", "--no-print-directory", "env", f"PYTHON={python}"]
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    )
+    (line,) = first.stdout.splitlines()
+    assert "Making the environment in .venv" in line
+    assert "GB" in line
+    assert first.stderr == ""
+    assert "Making" not in second.stdout
 
 
 def test_plain_dask_waits_as_long_as_the_readme_says() -> None:

@@ -58,10 +58,10 @@ def test_every_share_is_drawn_and_those_without_a_result_are_hatched():
     timeline = sampled(200)
     drawn = bars(timeline_figure(timeline, layers=LAYERS))
     states = [record.state for record in timeline.shares]
-    assert len(drawn["erased: not needed"]) == states.count("erased") > 0
+    assert len(drawn["not waited for"]) == states.count("erased") > 0
     assert len(drawn["lost: computed again"]) == states.count("lost") > 0
     assert sum(len(drawn[name]) for name in LAYERS.values()) == states.count("done")
-    assert all(bar.get_hatch() for bar in drawn["erased: not needed"])
+    assert all(bar.get_hatch() for bar in drawn["not waited for"])
     assert not any(bar.get_hatch() for bar in drawn["conv1"])
 
 

@@ -71,10 +71,10 @@ def test_predictions_are_compared_image_by_image():
     plain = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]])
     run = RunResult(SUMMARY, Timeline((), (), 0, 1), plain + 1e-6, plain, np.array([1, 0, 0]))
     assert (run.agreeing, run.accuracy) == (3, 2 / 3)
-    assert run.facts["largest logit difference"] == "1.0e-06"
+    assert run.facts["largest difference of scores"] == "1.0e-06"
     other = dataclasses.replace(run, predicted=plain[[0, 0, 2]])
     assert other.facts["same class as plain PyTorch"] == "2 of 3"
-    assert other.facts["largest logit difference"] == "1.0e+00"
+    assert other.facts["largest difference of scores"] == "1.0e+00"
 
 
 def test_predictions_of_other_images_are_refused(tmp_path: Path):
@@ -99,6 +99,8 @@ def test_the_result_is_printed_with_a_command_to_copy(tmp_path: Path):
     print_result(shown, Console(file=printed, width=80))
     text = printed.getvalue()
     assert "98 of 100" in text
+    for fact in shown.healthy.facts:
+        assert sum(line.strip().startswith(fact) for line in text.splitlines()) == 1
     assert "lenet5.pt2" in text
     assert "timeline.png" not in text, "a file that does not exist"
     (command,) = (line for line in text.splitlines() if "mine.zarr" in line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ import click
 from fcdcc.storage.regular_files import read_text
 
 from ..errors import OptionError
+from ..installation import program_command
 from ..options import JobConfig
 from .job_file import MAX_FILE_BYTES, PATH_OPTIONS, read_job_file
 from .scheduling.cron import parse_cron
@@ -100,7 +100,7 @@ def schedule(
     path = Path(job).resolve()
     options = read_job_file(path)
     JobConfig.of(**options.job)
-    unit = ScheduledJob(path, times, timezone, sys.executable)
+    unit = ScheduledJob(path, times, timezone, program_command())
     if folder is not None and target is None:
         raise OptionError("--write without --print: name the scheduler, as in --print systemd")
     given = {"--image": image, "--claim": claim, "--cpus": cpus, "--memory": memory}

@@ -49,7 +49,7 @@ PHASES = (("", "#F4F4F4"), ("worker stopped", "#FBE3D5"), ("worker removed", "#D
 """What the background of a lane says, from left to right: text in the legend and colour."""
 
 UNFINISHED = {
-    "erased": ("erased: not needed", VERMILION, "/////"),
+    "erased": ("not waited for", VERMILION, "/////"),
     "lost": ("lost: computed again", "#555555", "xxxxx"),
 }
 """How shares without a result look: text in the legend, colour and hatching."""

@@ -73,10 +73,10 @@ class RunResult:
         return {
             "images correct": f"{self.accuracy:.1%}",
             "same class as plain PyTorch": f"{self.agreeing} of {len(self.labels)}",
-            "largest logit difference": f"{difference:.1e}",
-            "shares erased": str(self.summary.erasures),
-            "layers decoded": str(self.summary.decodes),
-            "workers removed": str(len(self.summary.workers_lost)),
+            "largest difference of scores": f"{difference:.1e}",
+            "shares not waited for": str(self.summary.erasures),
+            "results made up from others": str(self.summary.decodes),
+            "silent workers removed": str(len(self.summary.workers_lost)),
             "seconds": f"{self.summary.seconds:.1f}",
         }
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID
 from rich.table import Column, Table
 
+from ..installation import typed_program
 from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT
 from .results import DemoResult
 
@@ -93,15 +91,8 @@ def print_result(result: DemoResult, console: Console) -> None:
     console.print(Padding(files, (0, 0, 1, 2), expand=False))
 
     paths = [str(result.folder / name) for name in (MODEL, IMAGES, "mine.zarr")]
-    command = f"{command_line()} run {shlex.join(paths)}"
+    command = f"{typed_program()} run {shlex.join(paths)}"
     console.print("To run it yourself:")
     console.print(f"  {escape(command)}", style="bold", soft_wrap=True, highlight=False)
     for problem in result.problems:
         console.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)
-
-
-def command_line() -> str:
-    """Return how the user calls ``fcdcc`` from the current directory."""
-    if shutil.which("fcdcc") is not None:
-        return "fcdcc"
-    return f"{shlex.quote(os.path.relpath(sys.executable))} -m fcdcc.pipeline"

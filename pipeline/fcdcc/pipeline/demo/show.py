@@ -96,7 +96,13 @@ def run_demo(
     training, others = split_digits(digits)
     held_out = others.take(np.arange(len(others))[:images])
     stopped = f"{stall or 'none'} of {WORKERS} workers stopped in the middle"
-    console.print(f"\n[bold]Real images through coded convolutions, {stopped}[/bold]\n")
+    console.print(f"\n[bold]Real images are classified, with {stopped}[/bold]")
+    console.print(
+        f"The work on every {BATCH} images, a block, is cut into {WORKERS} shares, one for each "
+        f"worker; any {WORKERS - TOLERATE} of them give the predictions.\n",
+        soft_wrap=True,
+        highlight=False,
+    )
     plain = _make_files(folder, training, held_out, console)
     with ExitStack() as stack:
         with show_step(console, f"starting {WORKERS} worker processes") as step:

@@ -111,7 +111,7 @@ def test_what_is_no_time_is_refused(text: str, words: str) -> None:
 
 
 def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> ScheduledJob:
-    return ScheduledJob(Path(job), parse_cron(cron), timezone, "/opt/python")
+    return ScheduledJob(Path(job), parse_cron(cron), timezone, ["/opt/fcdcc"])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_odd_paths_are_quoted() -> None:
     assert line.startswith("0 2 * * * ")
     unescaped = line.removeprefix("0 2 * * * ").replace(r"\%", "%")
     assert line.count("%") == line.count(r"\%")
-    assert shlex.split(unescaped)[:6] == unit("0 2 * * *", ODD).command
+    assert shlex.split(unescaped)[:4] == unit("0 2 * * *", ODD).command
     service, _ = systemd_units(unit("0 2 * * *", ODD)).values()
     assert r"""/jobs/50%% \"off\" $$HOME 'x' \\n.toml""" in service
     with pytest.raises(OptionError, match="line breaks"):
@@ -185,9 +185,7 @@ def test_kubernetes(tmp_path: Path) -> None:
     attempts = spec["jobTemplate"]["spec"]
     pod = attempts["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["command"][1:] == [
-        "-m", "fcdcc.pipeline", "run", "--config", "/data/Nightly job.toml",
-    ]  # fmt: skip
+    assert container["command"] == ["fcdcc", "run", "--config", "/data/Nightly job.toml"]
     assert container["resources"]["limits"] == {"cpu": 4, "memory": "8Gi"}
     places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert places["data"] == "/data"

@@ -51,17 +51,17 @@ class ScheduledJob:
         Times of the runs.
     timezone
         Name of the time zone; None for that of the machine.
-    python
-        Path of an interpreter with this package.
+    program
+        The words that call ``fcdcc``, without a PATH.
     """
 
     job: Path
     times: CronTimes
     timezone: str | None
-    python: str
+    program: Sequence[str]
 
     def __post_init__(self) -> None:
-        for text in (str(self.job), self.python):
+        for text in (str(self.job), *self.program):
             if not text.isprintable():
                 raise OptionError(
                     f"{text!r} cannot be written to a unit file: rename it without line breaks"
@@ -76,7 +76,7 @@ class ScheduledJob:
     @property
     def command(self) -> list[str]:
         """The command line of a run."""
-        return [self.python, "-m", "fcdcc.pipeline", "run", "--config", str(self.job)]
+        return [*self.program, "run", "--config", str(self.job)]
 
 
 def systemd_units(unit: ScheduledJob) -> dict[str, str]:
@@ -223,7 +223,7 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     container = {
         "name": "run",
         "image": pod.image,
-        "command": ["python", *unit.command[1:-1], str(job_file)],
+        "command": ["fcdcc", "run", "--config", str(job_file)],
         "env": [
             {"name": "HOME", "value": CACHE_MOUNT_PATH},
             {"name": "XDG_CACHE_HOME", "value": CACHE_MOUNT_PATH},
