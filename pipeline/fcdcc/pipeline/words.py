@@ -30,7 +30,8 @@ PLAN_WORDS = {
     "one worker (gathered)",
     "work": "the layer's multiply-adds, as a part of those of the network without a code",
     "sent": "bytes that workers send to each other for an image",
-    "memory": "of the largest task",
+    "memory": "of the largest task, which may be a parity share that runs only when "
+    "another is late",
     "condition": "the condition number after the worst loss that is tolerated: by how much "
     "decoding may amplify rounding; 1 is not at all; above 1,000, in float64 above 100 million, "
     "one more share is waited for",

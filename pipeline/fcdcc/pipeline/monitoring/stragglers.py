@@ -144,7 +144,11 @@ class WorkerView:
 
 def ranked(workers: Sequence[WorkerView]) -> list[WorkerView]:
     """Return the workers, the slowest first; those that are gone last."""
-    return sorted(workers, key=lambda worker: (bool(worker.gone), -worker.trouble, worker.address))
+
+    def order(worker: WorkerView) -> tuple[bool, float, float, str]:
+        return bool(worker.gone), -worker.trouble, -(worker.pace or 0.0), worker.address
+
+    return sorted(workers, key=order)
 
 
 def verdict(workers: Sequence[WorkerView]) -> str:

@@ -164,6 +164,16 @@ def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
     assert "planned time" not in " ".join(conclusion(RecordedRun(slow)))
 
 
+def test_a_loss_that_cost_nothing_is_no_reason_for_a_longer_run() -> None:
+    told = sentences(
+        seconds=5.0, planned={"seconds": 2.0}, workers_lost=["tcp://a:1"],
+        worker_loss={**LOSS, "cost_seconds": 0.0},
+    )  # fmt: skip
+    assert "The lost worker cost no time that can be told from chance" in told
+    assert "a worker was lost;" not in told.partition("The lost worker")[0]
+    assert "; a worker was lost" not in told.partition("The lost worker")[0]
+
+
 def test_the_work_of_a_share_is_in_the_row_of_its_last_layer() -> None:
     first, last = RecordedRun(members()).layers
     assert (first["part_of_share"], last["part_of_share"]) == (None, pytest.approx(1.0))
@@ -196,6 +206,8 @@ GONE_WORKERS = [
     {"address": "tcp://a:1", "name": "0", "pid": 71, "host": "a"},
     {"address": "tcp://b:1", "pace": 9.0, "gone": "removed", "name": "gpu", "pid": 72, "host": "m"},
     {"address": "tcp://c:1", "pace": 4.0, "erased": 1},
+    {"address": "tcp://d:1", "pace": 0.8},
+    {"address": "tcp://e:1", "pace": 0.9},
 ]
 """The slowest is gone; names and processes are known of two workers."""
 
@@ -203,7 +215,7 @@ GONE_WORKERS = [
 def test_workers_that_are_gone_come_last_in_every_form_of_the_report(tmp_path: Path) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
     write_journal(output, "a", members(GONE_WORKERS))
-    order = ["tcp://c:1", "tcp://a:1", "tcp://b:1"]
+    order = [f"tcp://{name}:1" for name in "caedb"]
     found = json.loads(fcdcc("report", output, "--json").output)["runs"][0]["workers"]
     assert [worker["address"] for worker in found] == order
     for page in (fcdcc("report", output).output, render_report(read_report(str(output)))):
@@ -214,9 +226,8 @@ def test_workers_that_are_gone_come_last_in_every_form_of_the_report(tmp_path: P
 def test_a_worker_is_shown_with_its_name_and_its_process(tmp_path: Path) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
     write_journal(output, "a", members(GONE_WORKERS))
-    first, second, third = json.loads(fcdcc("report", output, "--json").output)["runs"][0][
-        "workers"
-    ]
+    workers = json.loads(fcdcc("report", output, "--json").output)["runs"][0]["workers"]
+    first, second, third = workers[0], workers[1], workers[-1]
     assert (first["name"], first["pid"]) == (None, None)
     assert (second["name"], second["pid"], second["host"]) == ("0", 71, "a")
     assert (third["name"], third["pid"], third["host"]) == ("gpu", 72, "m")

@@ -170,6 +170,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "strip": _condition_strip(run),
         "expected": run.expected,
         "workers": workers[:MAX_WORKERS],
+        "called": {worker.address: worker.called for worker in workers},
         "bad": bad,
         "has_late_shares": any(worker.erased or worker.lost for worker in workers),
         "layers": [_layer_row(run, row) for row in run.layers[:MAX_LAYERS]],

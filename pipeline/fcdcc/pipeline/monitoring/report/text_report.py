@@ -188,10 +188,11 @@ def _why_longer(run: RecordedRun) -> str:
     reasons = []
     if run.about.get("speeds") == "default":
         reasons.append("the plan took default speeds, and --calibrate measures them")
-    if lost := int(run.number("workers_lost") or 0):
-        reasons.append("a worker was lost" if lost == 1 else "workers were lost")
-    if silent := int((run.worker_loss or {}).get("silent", 0)):
-        reasons.append(silent_workers(silent))
+    if (run.worker_loss or {}).get("cost_seconds") != 0.0:  # 0 if their loss held nothing up
+        if lost := int(run.number("workers_lost") or 0):
+            reasons.append("a worker was lost" if lost == 1 else "workers were lost")
+        if silent := int((run.worker_loss or {}).get("silent", 0)):
+            reasons.append(silent_workers(silent))
     views = run.worker_views
     slow = {worker.address for worker in views if worker.is_slow}
     slow |= {worker.address for worker in behind(views)}
