@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,22 @@ def test_the_services_run_commands_with_options_that_there_are() -> None:
     config = JobConfig.of(**places, **options)
     assert config.n == services["worker"]["deploy"]["replicas"]
     assert str(config.scheduler) in services["worker"]["command"]
+
+
+def test_the_containers_of_the_operator_run_commands_that_there_are() -> None:
+    jobs = (ROOT / "docs/jobs.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", jobs, re.MULTILINE | re.DOTALL)
+    (spec,) = (yaml.safe_load(block)["spec"] for block in blocks if "DaskCluster" in block)
+    containers = [spec[part]["spec"]["containers"][0] for part in ("worker", "scheduler")]
+    assert [container["args"][:2] for container in containers] == [
+        ["dask", "worker"], ["dask", "scheduler"],
+    ]  # fmt: skip
+    for program, command, *options in (container["args"] for container in containers):
+        told = subprocess.run(
+            [sys.executable, "-m", program, command, "--help"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert all(option in told for option in options if option.startswith("--"))
 
 
 @pytest.mark.long

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from support.small import make_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -46,3 +51,27 @@ def test_an_example_program_runs(program: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "nobody waited" in done.stdout
+
+
+@pytest.mark.cluster
+def test_the_cells_of_the_notebook_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "examples").mkdir()
+    files = make_files(tmp_path)
+    shutil.move(files.model, tmp_path / "demo/lenet5.pt2")
+    shutil.move(files.images, tmp_path / "demo/digits.zarr")
+    monkeypatch.chdir(tmp_path / "examples")
+    notebook = json.loads((ROOT / "examples/notebook.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec(compile("".join(cell["source"]), "notebook.ipynb", "exec"), names)
+    assert names["summary"].status == "complete"
+    best = names["stored"]["prediction"].argmax("class").values
+    assert (names["digits"].values == best[:100]).all()
+    assert (best == files.expected.argmax(1)).all()
