@@ -243,6 +243,21 @@ def test_a_plan_as_a_page_has_the_model_and_the_images(files: Files, tmp_path: P
     assert "plugin" not in text
 
 
+def test_the_table_says_of_each_convolution_whether_it_is_protected(files: Files) -> None:
+    for tolerate in (2, 0):
+        plan = planned(files, n=6, tolerate=tolerate, split="images")
+        first, second = (re.search(rf"^ *\d+ {name} .*", "\n".join(printed(plan, 120)), re.M)
+                         for name in ("first", "second"))  # fmt: skip
+        assert first is not None
+        assert second is not None
+        point = max(plan.coded_layers)
+        told = (f" at layer {point} ", " here ") if tolerate else (" no ", " no ")
+        assert told[0] in first[0]
+        assert told[1] in second[0]
+        words = " ".join(said_of(plan).split())
+        assert "condition: the condition number after the worst loss" in words
+
+
 def test_what_is_lost_with_workers_and_machines() -> None:
     assert WorkerPool(6, hosts=3).hosts_lost(6, 2) == 1
     assert WorkerPool(6, hosts=1).hosts_lost(6, 2) == 0

@@ -332,6 +332,9 @@ COLUMNS = (
 )
 """The columns of the table; :data:`..words.PLAN_WORDS` explains them."""
 
+OF_REDUNDANCY = ("parity", "redundancy", "condition")
+"""Words that a plan without redundancy does not need."""
+
 EXPLAINED = ("protected", "k_a × k_b", "output", "work", "sent", "memory", "condition")
 """Columns that are explained below the table."""
 
@@ -543,7 +546,11 @@ def _html_values(
     return {
         "title": _title(plan),
         "columns": COLUMNS,
-        "words": PLAN_WORDS,
+        "words": {
+            word: meaning
+            for word, meaning in PLAN_WORDS.items()
+            if _has_redundancy(plan) or word not in OF_REDUNDANCY
+        },
         "rows": list(_rows(plan)),
         "totals": [*known, *_totals(plan, start_and_end_seconds)],
         "sentences": list(_sentences(plan, start_and_end_seconds)),
