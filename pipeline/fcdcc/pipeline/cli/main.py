@@ -37,7 +37,7 @@ COMMANDS = {
     "plan": _Listed("plan_command", "Show what would run and what it costs; nothing runs."),
     "status": _Listed("status_command", "Show which blocks are done, missing or failed, and why."),
     "verify": _Listed("status_command", "Read every stored chunk and compare it with its record."),
-    "report": _Listed("report_command", "Report what happened in the runs: times, workers, losses."),
+    "report": _Listed("report_command", "Report times, workers and faults of the runs so far."),
     "ingest": _Listed("ingest_command", "Make a Zarr array of the pictures in a folder."),
     "export": _Listed("export_command", "Make a model file of a network, with its preparation."),
     "codes": _Listed("codes_command", "Compare all codes: conditioning, error, cost."),

@@ -17,7 +17,7 @@ from .command_output import STDOUT, check_can_write, write_result
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
 def report(output: str, html_file: str | None, as_json: bool) -> None:
-    """Report what happened in the runs of OUTPUT so far: times, workers, losses.
+    """Report what happened in the runs of OUTPUT so far: times, workers, faults.
 
     This works while a run is in progress, and after a run that was interrupted.
     """
