@@ -19,7 +19,8 @@ from fcdcc.pipeline.monitoring.summary import Summary
 
 LABELS = np.arange(100) % 10
 RIGHT = np.eye(10)[LABELS]
-DEFAULTS = {"status": "complete", "workers_lost": (), "corrupt_shares": (), "version": "1"}
+DEFAULTS = {"status": "complete", "workers_lost": (), "corrupt_shares": (), "version": "1",
+            "worker_loss": None}  # fmt: skip
 SUMMARY = Summary(**{f.name: DEFAULTS.get(f.name, 0) for f in dataclasses.fields(Summary)})
 
 
@@ -106,6 +107,16 @@ def test_the_result_is_printed_with_a_command_to_copy(tmp_path: Path):
     (command,) = (line for line in text.splitlines() if "mine.zarr" in line)
     assert f"'{folder / MODEL}' '{folder / 'digits.zarr'}'" in command
     assert "✗" in text
+
+
+def test_what_the_stopped_workers_cost_is_said():
+    loss = {"workers": 2, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds": 4.1,
+            "cost_seconds": 5.1}  # fmt: skip
+    printed = io.StringIO()
+    shown = demo_result(summary=dataclasses.replace(SUMMARY, worker_loss=loss))
+    print_result(shown, Console(file=printed, width=200))
+    said = "In the run with workers stopped, the 2 lost workers cost about 5.1 s (an estimate): "
+    assert said in printed.getvalue()
 
 
 @pytest.mark.parametrize(

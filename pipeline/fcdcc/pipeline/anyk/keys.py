@@ -37,6 +37,12 @@ INPUT_LAYER = -1
 A task that reads a whole chunk has the number of the chunk in place of that of a block.
 """
 
+ASSEMBLY_SUFFIX = ".bands"
+"""End of the run id in the keys of tasks that put bands together from tiles.
+
+They are groups for the any-k plugin, but of no layer of the network, and are not shown as such.
+"""
+
 RawKey: TypeAlias = tuple[str, int, int, int]
 
 

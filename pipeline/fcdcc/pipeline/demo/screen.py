@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from ..installation import typed_program
+from ..monitoring.record.loss_cost import loss_sentence
 from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT
 from .results import DemoResult
 
@@ -76,6 +77,11 @@ def print_result(result: DemoResult, console: Console) -> None:
         console.print(
             f"Plain Dask with the same workers stopped: [bold]{result.plain_in_words}[/bold]\n"
         )
+
+    stalled = result.stalled
+    if stalled is not None and stalled.summary.worker_loss is not None:
+        said = loss_sentence(stalled.summary.worker_loss)
+        console.print(f"In the run with workers stopped, {said}.\n", highlight=False)
 
     console.print(f"Files in [bold]{escape(str(result.folder))}[/bold]", soft_wrap=True)
     files = Table.grid(padding=(0, 3, 0, 0))

@@ -37,7 +37,7 @@ from fcdcc.storage.locations import shown as shown_place
 from fcdcc.storage.records import ABSENT
 
 from ..anyk.client_loop import LOST
-from ..anyk.keys import task_key
+from ..anyk.keys import ASSEMBLY_SUFFIX, task_key
 from ..anyk.queries import anyk_waiting
 from ..errors import ClusterLostError, PluginRefusedError, output_begun
 from ..formatting import counted
@@ -617,7 +617,7 @@ class _JobRun:
     ) -> None:
         """Make the bands of images whose tiles are done."""
         self._progress.say("putting the predictions of the tiles together")
-        jobs = mosaic.jobs(self._store, _new_run_id(), self._job.plan)
+        jobs = mosaic.jobs(self._store, self._id + ASSEMBLY_SUFFIX, self._job.plan)
         outcomes = run_blocks(
             self._cluster.client, jobs, max(1, self._cluster.workers), POLL_SECONDS,
             with_plugin=self._has_plugin,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcdcc.pipeline.anyk.keys import ASSEMBLY_SUFFIX
 from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined, WorkerLeft
 from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
@@ -272,6 +273,16 @@ def test_counts_equal_those_of_the_history() -> None:
     assert sum(layer["erasures"] for layer in shown["layers"]) == 3000
     assert sum(collector.erasures.values()) == 3000
     assert sum(worker["erased"] for worker in shown["workers"]) == 3000
+
+
+def test_bands_that_are_put_together_are_not_shown_as_a_run_of_their_own() -> None:
+    collector = busy_collector(workers=3, groups=30)
+    groups = collector.state.history.run(f"r{ASSEMBLY_SUFFIX}").groups
+    groups.append(GroupRecord(0, 0, 1.0, 2.0, False))
+    collector.refresh(3.0)
+    shown = snapshot(collector, 3.0)
+    assert shown["run"]["id"] == "r"
+    assert sum(layer["groups"] for layer in shown["layers"]) == 30
 
 
 def test_the_page_names_a_worker_and_its_process_also_when_it_is_gone() -> None:

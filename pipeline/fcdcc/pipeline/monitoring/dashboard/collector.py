@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from ...anyk.keys import parse_key
+from ...anyk.keys import ASSEMBLY_SUFFIX, parse_key
 from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ...anyk.state_machine.workers import QUIET_HEARTBEATS
@@ -159,6 +159,8 @@ class RunCollector:
     def refresh(self, now: float) -> None:
         """Collect the records since the last call."""
         for name, history in self.state.history.runs.items():
+            if name.endswith(ASSEMBLY_SUFFIX):
+                continue
             known = self._run(name)
             if self._is_new(known, history):
                 self._take(known, history)

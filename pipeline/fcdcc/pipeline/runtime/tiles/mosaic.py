@@ -272,7 +272,7 @@ class Mosaic:
         tiles
             The output of the tiles.
         run
-            Of the task keys; none of that of the tiles.
+            Of the task keys; not that of the tiles, whose tasks have the same places.
         plan
             Of the tiles.
         """
