@@ -25,7 +25,7 @@ LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   tests/chaos/test_sigkill.py::test_a_few_kills \
   'tests/chaos/test_sigkill.py::test_thirty_kills[11-standby]' tests/compat \
   'tests/chaos/test_runs.py::test_processes[0]' tests/pipeline/worker/test_hostile_shares.py \
-  tests/pipeline/worker/test_layer_checks.py \
+  tests/pipeline/worker/test_layer_checks.py tests/pipeline/worker/test_checked_networks.py \
   tests/pipeline/model/test_importer.py tests/pipeline/model/test_image_analysis.py \
   tests/pipeline/model/export/test_model_file.py tests/pipeline/cli/test_families.py \
   tests/pipeline/model/test_head_analysis.py tests/pipeline/runtime/test_predictions.py \

@@ -30,7 +30,7 @@ def spoil_convolutions(
     *,
     linear: bool = False,
 ) -> list[str]:
-    """Let convolutions of every engine and of coded shares go wrong.
+    """Let convolutions of every engine, of coded shares and among other operations go wrong.
 
     Parameters
     ----------
@@ -60,11 +60,11 @@ def spoil_convolutions(
 
         return call
 
+    resolve, wrong = interpreter.resolve, LINEAR if linear else "aten.convolution.default"
+    patch.setattr(
+        interpreter, "resolve", lambda op: spoiled(resolve(op)) if op == wrong else resolve(op)
+    )
     if linear:
-        resolve = interpreter.resolve
-        patch.setattr(
-            interpreter, "resolve", lambda op: spoiled(resolve(op)) if op == LINEAR else resolve(op)
-        )
         return hit
     patch.setattr(
         engines.PackedConvolution, "__call__", spoiled(engines.PackedConvolution.__call__)

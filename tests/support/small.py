@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +40,21 @@ class Files:
     expected: NDArray[np.float32]
 
 
-def make_files(folder: Path, images: int = IMAGES) -> Files:
-    """Write the network as .pt2 and images as bytes in a Zarr group."""
+def make_files(
+    folder: Path,
+    images: int = IMAGES,
+    make: Callable[[], nn.Module] = SmallNet,
+    fixed_batch: int | None = None,
+) -> Files:
+    """Write a network as .pt2 and images as bytes in a Zarr group.
+
+    With ``fixed_batch`` the network is exported for so many images and no other number.
+    """
     torch.manual_seed(11)
-    module = SmallNet().eval()
-    batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(module, (torch.zeros(2, *SHAPE),), dynamic_shapes=(batch,))
+    module = make().eval()
+    batch = {0: torch.export.Dim("batch")} if fixed_batch is None else None
+    example = torch.zeros(fixed_batch or 2, *SHAPE)
+    program = torch.export.export(module, (example,), dynamic_shapes=(batch,))
     model = folder / "small.pt2"
     torch.export.save(program, model)
     pixels = np.random.default_rng(5).integers(0, 256, (images, *SHAPE), dtype=np.uint8)

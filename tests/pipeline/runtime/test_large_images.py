@@ -32,6 +32,7 @@ from fcdcc.pipeline.worker.executable import Executable
 from fcdcc.storage import open_predictions, verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records
+from support.bad_convolutions import spoil_convolutions
 from support.jobs import fcdcc, predictions
 from support.one_worker import FirstWorker
 from support.planned import usual_plans
@@ -313,6 +314,26 @@ def test_bands_without_numbers_spoil_no_others(
     made = predictions(output)
     assert np.isnan(expected).any()
     np.testing.assert_allclose(made, expected, atol=1e-5 * np.nanmax(np.abs(expected)))
+
+
+@pytest.mark.long
+def test_a_worker_that_convolves_wrongly_is_named_by_checksums(
+    large: Large, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual_plans(monkeypatch)
+    output = tmp_path / "out.zarr"
+    with LocalCluster(
+        n_workers=4, processes=False, threads_per_worker=1, dashboard_address=":0"
+    ) as cluster:
+        bad = sorted(cluster.scheduler.workers)[1]
+        hit = spoil_convolutions(monkeypatch, lambda worker: worker == bad)
+        address = cluster.scheduler_address
+        options = {"verify": "checksum", "n": 4, "tolerate": 1}
+        summary = run(large.config(output, scheduler=address, **options))
+    assert hit
+    assert (summary.status, summary.blocks_done) == ("complete", 2 * BANDS)
+    assert_right(large, output)
+    assert {found.worker for found in summary.corrupt_shares} == {bad}
 
 
 def test_a_band_that_is_done_again_is_checked_in_every_layer(large: Large) -> None:

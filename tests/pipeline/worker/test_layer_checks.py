@@ -302,5 +302,5 @@ def test_infer_raises_rather_than_answers_wrongly(
     lazy = infer(
         open_model(str(files.model)), str(files.images), n=2, tolerate=1, verify="checksum"
     )
-    with pytest.raises(FailedCheckError):
+    with pytest.raises(FailedCheckError, match=r"layer 0 \(first\): a result is wrong"):
         lazy[:4].compute(scheduler="synchronous")

@@ -325,7 +325,8 @@ class _StageRun:
             arguments = convert(_arguments(step), leaf)
             made = operation.run(arguments, planned.rows or Rows(0, 1))
         if self.checks is not None:
-            self.checks.step(step, leaf(step.args[0]) if step.args else None, made)
+            first = leaf(step.args[0]) if step.args else None
+            self.checks.step(step, first, made, is_part=operation is not None)
         return made
 
     def _rows(self, name: str, axis: int, rows: Rows | None) -> Any:

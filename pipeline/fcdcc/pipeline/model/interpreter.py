@@ -18,8 +18,11 @@ from .rewriting import convert
 class StepCheck(Protocol):
     """Checks what operations of glue compute."""
 
-    def step(self, step: Step, x: Any, y: Any) -> None:
-        """Raise an error if ``y`` cannot be the result of a step whose first argument is ``x``."""
+    def step(self, step: Step, x: Any, y: Any, *, is_part: bool = False) -> None:
+        """Raise an error if ``y`` cannot be the result of a step whose first argument is ``x``.
+
+        With ``is_part`` both may be some rows of what they are in the network.
+        """
 
 
 def run_steps(

@@ -7,7 +7,7 @@ from collections import Counter
 from ..formatting import percent
 from ..model.image_analysis import analyse_images
 from ..model.network import ConvStage, Network
-from ..worker.layer_checks import linear_weights
+from ..worker.layer_checks import is_checked
 from .cost.profile import PRODUCTS, profile_network
 
 UNCOUNTED = "operations without products, such as activations, pooling and sums"
@@ -38,7 +38,7 @@ def check_coverage(network: Network, image_shape: tuple[int, ...]) -> str:
             operator = step.op.split(".")[1]
             if operator not in PRODUCTS:
                 continue
-            if linear_weights(step, network.tensors) is not None:
+            if is_checked(step, network.tensors):
                 covered += work.get(step.name, 0)
             else:
                 others[operator] += work.get(step.name, 0)

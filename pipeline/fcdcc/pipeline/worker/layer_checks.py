@@ -29,6 +29,7 @@ from fcdcc.coding.position_sums import ValueSums, sums_around
 from ..anyk.worker import report_failed_check, worker_address
 from ..errors import FailedCheckError
 from ..model.network import ConvStage, GlueStage, Network, Ref, Step
+from ..model.passes.convolution_stages import convolution_of
 
 LINEAR = "aten.linear.default"
 """The operator of linear layers."""
@@ -55,6 +56,12 @@ def linear_weights(
     return weight, bias
 
 
+def is_checked(step: Step, tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether an operation of glue is a layer that has a checksum."""
+    is_linear = linear_weights(step, tensors) is not None
+    return is_linear or convolution_of(step, tensors, step.name) is not None
+
+
 class LayerChecks:
     """The checksums of the convolutions and linear layers of a network.
 
@@ -68,27 +75,25 @@ class LayerChecks:
         tensors = network.tensors
         self._convolutions: dict[int, ConvChecksum] = {}
         self._steps: dict[str, ConvChecksum] = {}
+        self._step_convolutions: dict[str, ConvChecksum] = {}
         self._names: dict[str, str] = {}
         self._weights: dict[int, Tensor] = {}
         self._variants: dict[Hashable, ConvChecksum] = {}
         self._lock = Lock()
         for stage in network.stages:
             if isinstance(stage, ConvStage):
-                weight = self._weights[stage.index] = tensors[stage.weight]
-                self._convolutions[stage.index] = ConvChecksum(
-                    weight,
-                    None if stage.bias is None else tensors[stage.bias],
-                    stride=stage.stride,
-                    padding=stage.padding,
-                    dilation=stage.dilation,
-                    groups=stage.groups,
-                    seed=stage.index,
-                )
+                self._weights[stage.index] = tensors[stage.weight]
+                self._convolutions[stage.index] = _checksum_of(stage, tensors, stage.index)
             else:
-                self._add_linear_layers(stage, tensors)
+                self._add_steps(stage, tensors)
 
-    def _add_linear_layers(self, stage: GlueStage, tensors: Mapping[str, Tensor]) -> None:
-        for step in stage.steps:
+    def _add_steps(self, stage: GlueStage, tensors: Mapping[str, Tensor]) -> None:
+        """Add the linear layers and convolutions among the operations of glue."""
+        for number, step in enumerate(stage.steps):
+            convolution = convolution_of(step, tensors, step.name)
+            if convolution is not None:
+                self._step_convolutions[step.name] = _checksum_of(convolution, tensors, number)
+                continue
             found = linear_weights(step, tensors)
             if found is not None:
                 weight, bias = found
@@ -137,8 +142,8 @@ class LayerChecks:
             return checksum
         return self._variant(stage.index, stage.padding, has_bias=True)
 
-    def step(self, step: Step, x: Any, y: Any) -> None:
-        """Check an operation of glue, if it is a linear layer.
+    def step(self, step: Step, x: Any, y: Any, *, is_part: bool = False) -> None:
+        """Check an operation of glue, if it is a linear layer or a convolution of a batch.
 
         Parameters
         ----------
@@ -146,12 +151,18 @@ class LayerChecks:
             The operation.
         x, y
             What it was given first, and its result.
+        is_part
+            Whether they may be some rows of what they are in the network. Then convolutions are
+            not checked: their zeros around these rows are not those of the network.
 
         Raises
         ------
         FailedCheckError
             If the result is wrong.
         """
+        checksum = self._step_convolutions.get(step.name)
+        if checksum is not None and not is_part and x.ndim == len(checksum.kernel) + 2:
+            _check(checksum, f"convolution {step.name}", x, y, None)
         checksum = self._steps.get(step.name)
         if checksum is not None:
             _check(checksum, f"linear layer {step.name}", _as_images(x), _as_images(y), None)
@@ -222,6 +233,18 @@ class LayerChecks:
             if found is None:
                 found = self._variants[(*key, padding)] = first.with_padding(padding)
         return found
+
+
+def _checksum_of(convolution: ConvStage, tensors: Mapping[str, Tensor], seed: int) -> ConvChecksum:
+    return ConvChecksum(
+        tensors[convolution.weight],
+        None if convolution.bias is None else tensors[convolution.bias],
+        stride=convolution.stride,
+        padding=convolution.padding,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+        seed=seed,
+    )
 
 
 def _as_images(value: Tensor) -> Tensor:

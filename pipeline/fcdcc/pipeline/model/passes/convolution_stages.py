@@ -38,18 +38,23 @@ def recognise_convolutions(
     """
     items: list[Item] = []
     for step in steps:
-        found = _convolution(step, tensors, metas, modules)
-        coded = found is not None and tensors[found.weight].dtype == dtype
+        found = convolution_of(step, tensors, modules.get(step.name, step.name))
+        coded = (
+            found is not None
+            and tensors[found.weight].dtype == dtype
+            and found.input in metas
+            and len(metas[found.input].sizes) == tensors[found.weight].ndim
+            and found.input not in tensors
+        )
         items.append(found if found is not None and coded else step)
     return items
 
 
-def _convolution(
-    step: Step,
-    tensors: Mapping[str, torch.Tensor],
-    metas: Mapping[str, TensorMeta],
-    modules: Mapping[str, str],
-) -> ConvStage | None:
+def convolution_of(step: Step, tensors: Mapping[str, torch.Tensor], name: str) -> ConvStage | None:
+    """Return the convolution that a step is; None for others, and if it is transposed.
+
+    Its weight and bias are among the tensors. Its input may be a single image.
+    """
     if step.op not in _CONVOLUTIONS:
         return None
     given = bound_arguments(step)
@@ -59,9 +64,6 @@ def _convolution(
     if given.get("transposed") or (bias is not None and bias.name not in tensors):
         return None
     kernel = tensors[weight.name]
-    meta = metas.get(image.name)
-    if meta is None or len(meta.sizes) != kernel.ndim or image.name in tensors:
-        return None
     spatial = kernel.ndim - 2
     numbers = {name: _per_axis(given[name], spatial) for name in ("stride", "dilation")}
     padding = _padding(given["padding"], kernel.shape[2:], numbers["dilation"], spatial)
@@ -69,7 +71,7 @@ def _convolution(
         return None
     return ConvStage(
         index=-1,
-        name=modules.get(step.name, step.name),
+        name=name,
         input=image.name,
         output=step.name,
         weight=weight.name,
