@@ -244,6 +244,9 @@ def test_images_are_read_where_their_shares_are(
         lambda: all(getattr(tasks.get(r), "state", "") == "memory" for r in reads.values()),
         "all is read",
     )
+    running.wait_until(
+        lambda: all(tasks[graph.shares[p]].processing_on for p in reads), "all shares have workers"
+    )
     places = {p: {w.address for w in tasks[read].who_has} for p, read in reads.items()}
     shares = {p: {tasks[graph.shares[p]].processing_on.address} for p in reads}
     assert places == shares
