@@ -108,7 +108,7 @@ def run_demo(
         with show_step(console, f"starting {WORKERS} worker processes") as step:
             cluster = stack.enter_context(open_cluster(_config(folder, folder / HEALTHY_OUTPUT)))
             _warm_up(folder, cluster)
-            step.done = f"{WORKERS} worker processes started, dashboard at {cluster.dashboard}"
+            step.done = f"{WORKERS} worker processes started, the dashboard is at {cluster.page}"
         names = WorkerNames(cluster_workers(cluster.client))
         setup = _Setup(folder, held_out, plain, cluster, names, console)
         healthy = _run(setup, HEALTHY_OUTPUT, ())
