@@ -181,11 +181,12 @@ def _draw_shares(axes: Axes, timeline: Timeline, layers: Mapping[int, str]) -> N
     bars: dict[int | str, list[tuple[float, ...]]] = defaultdict(list)
     for row, worker in enumerate(timeline.workers):
         for share, level, levels in stacked(s for s in timeline.shares if s.worker == worker):
-            kind = share.layer if share.state == "done" else share.state
+            unfinished = "erased" if share.state == "erased" else "lost"
+            kind = share.layer if share.state == "done" else unfinished
             height = BAR_HEIGHT / levels
             bottom = row - BAR_HEIGHT / 2 + level * height
             left, width = share.start - timeline.start, share.stop - share.start
-            bars["lost" if kind == "erred" else kind].append((bottom, width, height, left))
+            bars[kind].append((bottom, width, height, left))
     numbers = sorted(kind for kind in bars if isinstance(kind, int))
     finished = {
         number: (layers[number], colour, "")

@@ -293,6 +293,28 @@ def test_a_share_that_raises_is_recorded_and_is_no_erasure() -> None:
     check_state(dask.machine)
 
 
+def test_what_a_worker_lost_is_never_counted_at_a_worker_that_is_there() -> None:
+    """Dask takes a share back from a worker that is there, if an input of it left with another."""
+    machine = AnyKState()
+    for worker in ("gone", "there"):
+        machine.handle(events.WorkerJoined(0.0, worker, worker, 1))
+    edges = tuple((p, ("share-r", 0, 0, p)) for p in range(3))
+    node = events.NodeSpec(("decode-r", 0, 0, 0), edges, lambda done: len(done) >= 3)
+    shares = tuple(events.ShareSpec(key, p, p) for p, key in edges)
+    machine.handle(events.GroupsAdded(0.0, (events.GroupSpec("r", 0, 0, 0, shares, (node,)),)))
+    machine.handle(events.TaskChanged(0.0, node.key, "node", "waiting"))
+    for (_, key), worker in zip(edges, ("gone", "gone", "there"), strict=True):
+        machine.handle(events.TaskChanged(0.0, key, "share", "started", worker))
+    machine.handle(events.TaskChanged(1.0, edges[0][1], "share", "done", "gone", 0.0, 1.0))
+    machine.handle(events.WorkerLeft(2.0, "gone"))
+    for _, key in edges:
+        machine.handle(events.TaskChanged(2.0, key, "share", "released"))
+    history = machine.history.run("r")
+    found = [(r.position, r.worker, r.state) for r in history.shares if r.state != "done"]
+    assert found == [(0, "gone", "lost"), (1, "gone", "lost"), (2, "there", "recalled")]
+    assert history.counters.shares_lost == 2
+
+
 def test_a_recorded_run_is_replayed(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

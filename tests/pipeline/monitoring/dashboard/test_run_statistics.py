@@ -70,6 +70,15 @@ def test_what_nobody_saw_is_not_counted_as_late() -> None:
     assert statistics.workers["b"].late == 1.5
 
 
+def test_only_shares_that_left_with_their_worker_are_lost_with_it() -> None:
+    statistics = RunStatistics()
+    for state in ("lost", "recalled", "erred"):
+        statistics.add_share(share(state, 0.0, 1.0, state))
+    assert {worker: facts.lost for worker, facts in statistics.workers.items()} == {
+        "lost": 1, "recalled": 0, "erred": 0,
+    }  # fmt: skip
+
+
 def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
     statistics = RunStatistics()
     for block in range(3):

@@ -235,7 +235,7 @@ class AnyKPlugin(SchedulerPlugin):
             worker = "" if task.processing_on is None else task.processing_on.address
             if parse_key(key) is not None:
                 graph_edits.forbid_stealing(self.scheduler, task)
-        elif finish == "released" and start == "processing":
+        elif finish == "released" and (start == "processing" or self._lacks_workers()):
             self._report_departures(key, stimulus_id)
         elif finish == "forgotten":
             self._guarded.discard(key)
@@ -391,6 +391,10 @@ class AnyKPlugin(SchedulerPlugin):
                 for address in [a for a in known if a not in self.scheduler.workers]:
                     expected = _left_as_expected(stimulus_id)
                     self._handle(events.WorkerLeft(time(), address, expected))
+
+    def _lacks_workers(self) -> bool:
+        """Return whether workers left whose departure is not reported: quick, for every result."""
+        return len(self.state.workers.by_address) > len(self.scheduler.workers)
 
     def _is_needed(self, address: str) -> bool:
         """Return whether a worker runs or holds anything of a graph with any-k nodes."""

@@ -92,7 +92,7 @@ class Counters:
     parity_started: int = 0
     """Parity shares that were assigned to a worker."""
     shares_lost: int = 0
-    """Shares that had to be computed again because their worker left."""
+    """Shares that had to be computed again because their worker left, or its result was gone."""
     workers_lost: int = 0
     """Workers that left unexpectedly."""
     tasks_doubled: int = 0
@@ -119,8 +119,10 @@ class ShareRecord:
     stop: float
     """When the computation ended, or the share was given up or lost."""
     state: str
-    """``done``, ``erased``, ``lost`` or ``erred``. Monitoring also has records of the state
-    ``ghost``: the share was given up at ``start``, and kept its worker busy until ``stop``."""
+    """``done``, ``erased``, ``lost`` (the worker left or was bypassed), ``recalled`` (the worker
+    is there, but the share must be computed again, for example because an input of it was lost
+    with another worker) or ``erred``. Monitoring also has records of the state ``ghost``: the share
+    was given up at ``start``, and kept its worker busy until ``stop``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

@@ -281,8 +281,11 @@ class AnyKState:
                 self._record(share, "erased", worker, share.since, now)
             elif before in (ShareStatus.STARTED, ShareStatus.DONE):
                 share.state = ShareStatus.LOST
-                self._run_of(group).counters.shares_lost += 1
-                self._record(share, "lost", worker, share.since, now)
+                is_lost_with_worker = self.workers.is_gone(worker)
+                if is_lost_with_worker or before is ShareStatus.DONE:
+                    self._run_of(group).counters.shares_lost += 1
+                state = "lost" if is_lost_with_worker else "recalled"
+                self._record(share, state, worker, share.since, now)
                 if group.held:
                     self._groups_with_losses[group.number] = None
             return

@@ -349,6 +349,11 @@ class Workers:
         self._ring = None
         return self.by_address.pop(address, None)
 
+    def is_gone(self, address: str | None) -> bool:
+        """Return whether a worker has left, is being removed, or was bypassed."""
+        worker = self.by_address.get(address or "")
+        return worker is None or worker.removing or worker.bypassed is not None
+
     def set_running(self, event: WorkerStatus) -> None:
         """Note whether a worker takes tasks now. That it said so shows that it is alive."""
         worker = self.by_address.get(event.worker)

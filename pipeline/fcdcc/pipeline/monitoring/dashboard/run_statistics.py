@@ -206,7 +206,7 @@ class RunStatistics:
             worker.erased += 1
             layer.erased += 1
             self._hold(record)
-        else:
+        elif record.state == "lost":
             worker.lost += 1
 
     def add_group(self, record: GroupRecord) -> None:

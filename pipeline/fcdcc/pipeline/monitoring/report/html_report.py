@@ -69,6 +69,9 @@ _COUNTS = (
 _TASK_KINDS = {"parity": "parity", "read": "read", "write": "write", "glue": "glue"}
 """How tasks of a stage are drawn; all others as glue."""
 
+_WITHOUT_MARK = ("erased", "recalled")
+"""States of shares without a result whose workers were not lost with them."""
+
 _EVENTS = {
     "late": "a group was late: its parity was started",
     "doubled": "a single task was late: it was started again elsewhere",
@@ -303,7 +306,8 @@ class _Lane:
             yield self._span(gone, self.window.end, "away", since)
         odd = [share for share in shares if share.state != "done"]
         for share in odd:
-            yield self._span(share.start, share.stop, "waited", f"{_name(share)}: given up")
+            how = "taken back, computed again" if share.state == "recalled" else "given up"
+            yield self._span(share.start, share.stop, "waited", f"{_name(share)}: {how}")
         done = sorted((s for s in shares if s.state == "done"), key=lambda share: share.start)
         yield from _merged(self._span(s.start, s.stop, self._kind(s)) for s in done)
         for ghost in ghosts:
@@ -312,7 +316,7 @@ class _Lane:
             yield self._span(ghost.start, ghost.stop, "ghost", label)
         mark = 0.002 * (self.window.end - self.window.begin)
         for share in odd:
-            if share.state != "erased":
+            if share.state not in _WITHOUT_MARK:
                 yield self._span(share.stop - mark, share.stop, "lost", f"{_name(share)}: lost")
 
     def _kind(self, share: ShareRecord) -> str:
@@ -361,9 +365,13 @@ def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
         ("glue", "glue" in kinds, "between coded layers: parts, decoding, other operations"),
         ("write", "write" in kinds, "writing predictions"),
         ("parity", any(s.stage == "parity" for s in run.shares), "parity"),
-        ("waited", bool(states - {"done"}), "given to the worker, and given up later"),
+        (
+            "waited",
+            bool(states - {"done"}),
+            "given to the worker, not finished there",
+        ),
         ("ghost", bool(run.ghosts), "ghost: the worker is still busy with it, no task needs it"),
-        ("lost", bool(states - {"done", "erased"}), "lost with the worker"),
+        ("lost", bool(states - {"done", *_WITHOUT_MARK}), "lost with the worker"),
         ("away", gone, "worker not there any more"),
     ):
         if there:
