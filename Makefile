@@ -30,6 +30,7 @@ LONG_IN_CI := tests/chaos/test_memory.py tests/chaos/test_surroundings.py \
   tests/pipeline/model/test_importer.py tests/pipeline/model/test_image_analysis.py \
   tests/pipeline/model/export/test_model_file.py tests/pipeline/cli/test_families.py \
   tests/pipeline/model/test_head_analysis.py tests/pipeline/runtime/test_predictions.py \
+  tests/pipeline/runtime/test_infer_weights.py \
   tests/pipeline/runtime/test_several_outputs.py \
   tests/pipeline/halo/test_network_rows.py \
   tests/pipeline/anyk/test_processes.py tests/pipeline/demo/test_show.py \

@@ -120,6 +120,18 @@ def test_every_worker_has_the_weights_until_the_run_is_over(
         cluster.run(weights, made.ref)
 
 
+@pytest.mark.cluster
+def test_a_task_waits_for_an_executable_that_is_still_to_come(
+    made: Executable, cluster: Client
+) -> None:
+    ref = executable.ExecutableRef(made.fingerprint, patience_seconds=10_000)
+    first = min(cluster_workers(cluster))
+    waiting = cluster.submit(weights, ref, workers=[first])
+    wait_for(lambda: waiting.key in cluster.processing()[first])
+    install(cluster, ExecutablePlugin(made, "r", 1))
+    assert waiting.result().keys() == made.network.tensors.keys()
+
+
 @linux
 @pytest.mark.cluster
 def test_workers_that_cannot_reach_the_memory_get_the_weights_themselves(

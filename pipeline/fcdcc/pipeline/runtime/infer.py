@@ -1,8 +1,10 @@
 """Predictions of arrays as lazy arrays: :func:`plan` and :func:`infer`.
 
 ``infer`` returns a lazy :class:`xarray.DataArray`. Its graph contains everything it needs,
-including the network, and so runs with any Dask scheduler. On a cluster with the any-k plugin
-a layer is decoded as soon as enough of its shares are done; elsewhere it waits for all shares.
+including the network, and so runs with any Dask scheduler; what the current client sends refers to
+the network, which its workers were given before (:mod:`.sent_executables`). On a cluster with the
+any-k plugin a layer is decoded as soon as enough of its shares are done; elsewhere it waits for all
+shares.
 """
 
 from __future__ import annotations
@@ -47,11 +49,11 @@ from ..planner.search import choose_plan
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..stored_forms import StoredForm
-from ..worker.executable import Executable
+from ..worker.executable import Executable, GraphExecutable
 from ..worker.kernels import common, reading
 from ..worker.kernels.task_specs import ReadImages
 from ..worker.share_checks import Finding
-from .job_plan import workers_of_current_client
+from .job_plan import current_client, workers_of_current_client
 from .lazy_images import ImageOptions, Images, image_warnings, lazy_images, stored_images
 from .model_preparation import (
     prepared_dtype,
@@ -60,7 +62,8 @@ from .model_preparation import (
     with_model_preparation,
 )
 from .output import heads_of, outputs_in_words
-from .plugins import register_plugins
+from .plugins import register_graph_executables, register_plugins
+from .sent_executables import graph_executable
 from .stored_outputs import StoredOutputs
 
 OPTIONS_BESIDE_PLAN = frozenset(
@@ -166,7 +169,7 @@ def infer(
     (4,)
     """
     checked = _checked(model, options)
-    model = model.with_outputs(checked.outputs)
+    opened, model = model, model.with_outputs(checked.outputs)
     if plan is not None:
         _check_plan(model, plan, options)
     source = _stored(model, images, checked)
@@ -183,7 +186,7 @@ def infer(
     checked = prepared.options
     preparation = Preparation(checked.scale, checked.mean, checked.std, prepared_dtype(plan.dtype))
     preparation.check(first.shape[1], str(first.dtype))
-    _register_plugins_on_current_client()
+    client = _client_with_plugins()
     network = model.to(getattr(torch, plan.dtype)).network
     seen = images if source is None else source
     implausible = image_warnings(seen, first, preparation, network, prepared.origin)
@@ -191,7 +194,7 @@ def infer(
     for text in (*prepared.warnings, *looped, *implausible):
         warnings.warn(with_keywords(text), stacklevel=3)
     heads = heads_of(model, plan.image_shape, checked)
-    executable = Executable(network, plan, checked.engine)
+    executable = graph_executable(Executable(network, plan, checked.engine), opened, client)
     stored = StoredOutputs.of(heads, StoredForm("logits"), None)
     return _labelled(_predictions(executable, preparation, first, stored), first, stored, model)
 
@@ -266,23 +269,24 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
 
 
 def _predictions(
-    executable: Executable,
+    model: GraphExecutable,
     preparation: Preparation,
     images: xr.DataArray,
     stored: StoredOutputs,
 ) -> dict[str, da.Array]:
     """Return the outputs as Dask arrays with one chunk per block, by their names."""
+    executable = model.executable
     plan = executable.plan
     whole = dict.fromkeys(range(1, images.ndim), -1)
     source = da.asarray(images.data).rechunk({0: plan.batch, **whole})
-    run = tokenize(plan.fingerprint, preparation, source.name)[:8]
+    run = tokenize(executable.fingerprint, preparation, source.name)[:8]
     name = f"prediction-{run}"
-    model: Key = f"model-{run}"
-    tasks: dict[Key, GraphNode] = {model: DataNode(model, executable)}
+    of_model: Key = f"model-{run}"
+    tasks: dict[Key, GraphNode] = {of_model: DataNode(of_model, model)}
     for number, (start, stop) in enumerate(BlockLayout(len(images), plan.batch)):
         chunk = TaskRef((source.name, number, *[0] * (source.ndim - 1)))
         reader = partial(_read, chunk, preparation)
-        block = Block(TaskRef(model), run, number, stop - start, reader)
+        block = Block(TaskRef(of_model), run, number, stop - start, reader)
         built = build_block(executable.network, plan, block)
         tasks |= built.tasks
         if stored.is_single:
@@ -371,13 +375,16 @@ def _labelled_array(
     return labelled
 
 
-def _register_plugins_on_current_client() -> None:
-    """Register the scheduler plugins on the current client, if any; warn if that fails."""
-    try:
-        client = Client.current()
-    except ValueError:
-        return
+def _client_with_plugins() -> Client | None:
+    """Return the current client if its scheduler can load executables for graphs.
+
+    The other scheduler plugins are registered with it, too; a warning says so if that fails.
+    """
+    client = current_client()
+    if client is None:
+        return None
     try:
         register_plugins(client)
     except ClusterError as error:
         warnings.warn(f"{error}: every layer will wait for all of its shares", stacklevel=4)
+    return client if register_graph_executables(client) else None

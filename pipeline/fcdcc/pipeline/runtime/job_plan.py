@@ -263,6 +263,15 @@ def known_workers(config: JobConfig, cluster: Cluster | None, progress: Watcher)
     return workers
 
 
+def current_client() -> Client | None:
+    """Return the current Dask client; None without one, or where only an event loop may use it."""
+    try:
+        client = Client.current()
+    except ValueError:
+        return None
+    return None if client.asynchronous else client
+
+
 def workers_of_current_client(options: PlanOptions) -> KnownWorkers | None:
     """Return the workers of the current Dask client; None without a client or workers.
 
@@ -273,10 +282,7 @@ def workers_of_current_client(options: PlanOptions) -> KnownWorkers | None:
     OptionError
         If their speeds should be measured and there are none.
     """
-    try:
-        client = Client.current()
-    except ValueError:
-        client = None
+    client = current_client()
     workers = None if client is None else workers_of_client(client)
     if options.calibrate:
         if client is None or workers is None:

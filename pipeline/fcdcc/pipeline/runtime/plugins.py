@@ -10,6 +10,7 @@ from ..anyk import AnyKPlugin
 from ..errors import PluginRefusedError
 from ..monitoring.dashboard.dashboard_plugin import DashboardPlugin
 from ..worker.executable_plugin import TaskModulesPlugin
+from ..worker.graph_executables import GraphExecutablesPlugin
 from .cluster import is_connection_loss, translate_connection_loss
 
 logger = logging.getLogger(__name__)
@@ -46,3 +47,16 @@ def register_plugins(client: Client) -> None:
             if is_connection_loss(client, error):
                 raise
             logger.warning("the page /fcdcc cannot be added to the dashboard: %s", error)
+
+
+def register_graph_executables(client: Client) -> bool:
+    """Register the plugin that loads executables for graphs; return whether that is possible.
+
+    Registering it again changes nothing. A scheduler without fcdcc refuses it.
+    """
+    try:
+        client.register_plugin(GraphExecutablesPlugin())
+    except Exception as error:  # noqa: BLE001 - a scheduler without fcdcc raises what it likes
+        logger.info("the weights are sent with every graph: %r", error)
+        return False
+    return True

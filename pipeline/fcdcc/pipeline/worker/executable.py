@@ -1,9 +1,10 @@
-"""A network with its plan, ready to run: what every worker keeps for as long as a run lasts.
+"""A network with its plan, ready to run: what every worker keeps for as long as it is needed.
 
 Tasks carry an :class:`ExecutableRef`, a few bytes; the executable itself is loaded once per
-worker by :class:`~fcdcc.pipeline.worker.executable_plugin.ExecutablePlugin`. It has the weights and
+worker by :class:`~fcdcc.pipeline.worker.executable_plugin.KeepExecutable`. It has the weights and
 the coded filters. Filters are encoded when a share first needs them, and kept from then on (paper,
-section IV: filters are encoded once).
+section IV: filters are encoded once). Graphs that any scheduler can run hold a
+:class:`GraphExecutable` instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from threading import Lock
+from threading import Condition, Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from fcdcc.coding import CodedConv
 from fcdcc.coding.combination_checks import coded_filters
 from fcdcc.coding.nsctc import ConvolutionCheck
 
+from ..anyk.worker import worker_address
 from ..errors import PlanError
 from ..halo import Rows
 from ..model.network import ConvStage, Network
@@ -64,8 +67,8 @@ class Executable:
 
     @property
     def fingerprint(self) -> str:
-        """A hash that identifies this executable: that of its plan, which names the network."""
-        return self.plan.fingerprint
+        """What identifies this executable: its plan, which names the network, and its engine."""
+        return f"{self.plan.fingerprint}-{self.engine}"
 
     @cached_property
     def rows(self) -> RowLayout:
@@ -224,41 +227,76 @@ class Executable:
         return Executable, (self.network, self.plan, self.engine)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ExecutableRef:
     """An executable by its fingerprint; small enough to stand in every task.
 
     ``band`` is the rows of the prediction that the tasks are for; None for all of them.
+    ``patience_seconds`` is how long a task on a worker waits for an executable that has not begun
+    to arrive there.
     """
 
     fingerprint: str
     band: Rows | None = None
+    patience_seconds: float = 0.0
+
+
+class GraphExecutable:
+    """An executable in a graph that runs with any Dask scheduler, and may be computed repeatedly.
+
+    Tasks of this process use the executable itself. Other processes get a copy of it, unless
+    ``reference`` says how it is found where the graph is being sent.
+
+    Parameters
+    ----------
+    executable
+        The executable.
+    reference
+        Called whenever this is pickled: returns a function and its arguments, which make an
+        :class:`ExecutableRef` in the other process; or None, where only a copy will do.
+    """
+
+    def __init__(
+        self,
+        executable: Executable,
+        reference: Callable[[], tuple[Callable[..., ExecutableRef], tuple[Any, ...]] | None],
+    ) -> None:
+        self.executable = executable
+        self._reference = reference
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._reference() or self.executable.__reduce__()
+
+    def __dask_tokenize__(self) -> str:
+        return self.executable.fingerprint
 
 
 _executables: dict[str, tuple[Executable, int]] = {}
 """By fingerprint: the executables of this process, and how often each must be dropped."""
 
-_executables_lock = Lock()
+_executables_changed = Condition()
+"""Guards the executables of this process, and is notified when there is another one."""
 
 
 def hold(executable: Executable) -> ExecutableRef:
     """Keep an executable in this process until :func:`drop` is called as often as this function."""
     _ = executable.checks  # filters are summed now, before anything can damage them
-    with _executables_lock:
+    with _executables_changed:
         first, count = _executables.get(executable.fingerprint, (executable, 0))
         _executables[executable.fingerprint] = (first, count + 1)
+        _executables_changed.notify_all()
     return executable.ref
 
 
 def drop(ref: ExecutableRef) -> None:
     """Undo one call of :func:`hold`; an executable that is not kept is ignored."""
-    with _executables_lock:
+    with _executables_changed:
         executable, count = _executables.pop(ref.fingerprint, (None, 0))
         if executable is not None and count > 1:
             _executables[ref.fingerprint] = (executable, count - 1)
 
 
-def find(ref: ExecutableRef | Executable) -> Executable:
+def find(ref: ExecutableRef | Executable | GraphExecutable) -> Executable:
     """Return the executable that a task refers to; if it is being loaded, wait for it.
 
     Raises
@@ -268,14 +306,28 @@ def find(ref: ExecutableRef | Executable) -> Executable:
     """
     if isinstance(ref, Executable):
         return ref
-    with _executables_lock:
-        executable, _ = _executables.get(ref.fingerprint, (None, 0))
-    if executable is None and wait_for(ref.fingerprint):
-        with _executables_lock:
-            executable, _ = _executables.get(ref.fingerprint, (None, 0))
+    if isinstance(ref, GraphExecutable):
+        return ref.executable
+    executable = _kept(ref.fingerprint)
+    if executable is None and ref.patience_seconds and worker_address():
+        executable = _kept(ref.fingerprint, ref.patience_seconds)
     if executable is not None:
         return executable if ref.band is None else executable.at(ref.band)
     raise PlanError(
-        f"this process holds no executable {ref.fingerprint[:12]}; expected the run's worker "
-        "plugin to have loaded it: is the run that this task belongs to still going on?"
+        f"this process holds no executable {ref.fingerprint[:12]}; expected a worker plugin to "
+        "have loaded it: is the run that this task belongs to still going on? The graph of "
+        "infer() runs on the cluster of the client that was current at the call: call infer() "
+        "again for another one"
     )
+
+
+def _kept(fingerprint: str, patience_seconds: float = 0.0) -> Executable | None:
+    """Return an executable of this process; wait so long for it, and while it is being loaded."""
+    with _executables_changed:
+        _executables_changed.wait_for(lambda: fingerprint in _executables, patience_seconds)
+        if fingerprint in _executables:
+            return _executables[fingerprint][0]
+    if wait_for(fingerprint):
+        with _executables_changed:
+            return _executables.get(fingerprint, (None, 0))[0]
+    return None

@@ -62,8 +62,8 @@ TASK_MODULES = ("fcdcc.pipeline.worker.kernels",)
 """Modules with the functions of tasks."""
 
 
-class ExecutablePlugin(WorkerPlugin):
-    """Keeps an executable on every worker for the duration of a run.
+class KeepExecutable(WorkerPlugin):
+    """Keeps an executable on every worker for as long as the plugin is registered.
 
     Dask sends a worker plugin to all workers, including those that join later. If the
     executable were a key in the graph instead, the scheduler would prefer workers that already
@@ -72,15 +72,82 @@ class ExecutablePlugin(WorkerPlugin):
     Parameters
     ----------
     executable
-        The executable that the tasks of the run refer to; or how it travels, or its name, where the
-        process of the workers has it already.
+        The executable that tasks refer to; or how it travels, or its name, where the process of
+        the workers has it already.
+    name
+        Of the plugin.
+    modules
+        Modules with the functions of tasks. A worker that got a task before it has imported them
+        would do so in its event loop.
+    """
+
+    def __init__(
+        self,
+        executable: Executable | ExecutableRef | PackedExecutable,
+        name: str,
+        modules: tuple[str, ...] = TASK_MODULES,
+    ) -> None:
+        self.executable = executable
+        self.name = name
+        self.modules = modules
+        self._ref: ExecutableRef | None = None
+        self._removed = False
+
+    async def setup(self, worker: Worker) -> None:
+        """Load the executable."""
+        await _beside_heartbeats(worker, self._load)
+        if self._removed:  # meanwhile
+            self._drop()
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - Dask calls it with the worker
+        """Undo :meth:`setup`."""
+        self._removed = True
+        self._drop()
+
+    @property
+    def _is_loaded(self) -> bool:
+        return self._ref is not None
+
+    def _load(self) -> None:
+        """Import what tasks need, and keep the executable in this process."""
+        packed = self.executable if isinstance(self.executable, PackedExecutable) else None
+        arriving = None if packed is None else begin(packed.fingerprint)
+        try:
+            for name in self.modules:
+                import_module(name)
+            self._before_loading()
+
+            from .executable import find, hold
+
+            # Another worker of this process may have it.
+            self._ref = hold(packed.unpack() if packed else find(cast("Any", self.executable)))
+            self.executable = self._ref  # what it came in is not needed any more
+        finally:
+            if packed is not None and arriving is not None:
+                end(packed.fingerprint, arriving)
+
+    def _before_loading(self) -> None:
+        """Prepare the process, in the thread that loads the executable."""
+
+    def _drop(self) -> None:
+        from .executable import drop
+
+        if self._ref is not None:
+            drop(self._ref)
+            self._ref = None
+
+
+class ExecutablePlugin(KeepExecutable):
+    """Keeps an executable on every worker for the duration of a run, and adds the run's metrics.
+
+    Parameters
+    ----------
+    executable, modules
+        As for :class:`KeepExecutable`.
     run
         Id of the run; it keeps apart the plugins of two runs of the same executable.
     torch_threads
         Threads per torch operation, for the whole process of the worker.
-    modules
-        Modules with the functions of the run's tasks. A worker that got a task before it has
-        imported them would do so in its event loop.
     """
 
     def __init__(
@@ -90,17 +157,13 @@ class ExecutablePlugin(WorkerPlugin):
         torch_threads: int,
         modules: tuple[str, ...] = TASK_MODULES,
     ) -> None:
-        self.executable = executable
+        super().__init__(executable, f"fcdcc-executable-{run}", modules)
         self.run = run
         self.torch_threads = torch_threads
-        self.modules = modules
-        self.name = f"fcdcc-executable-{run}"
         self.packed: PackedExecutable | None = None
         """How :func:`install` has sent the executable; memory that it shares exists as long."""
         self.removal = "unregister_worker_plugin"
         """The scheduler's handler by which :func:`uninstall` removes the plugin."""
-        self._ref: ExecutableRef | None = None
-        self._removed = False
 
     def holding(self, executable: ExecutableRef | PackedExecutable) -> ExecutablePlugin:
         """Return this plugin as it travels."""
@@ -108,9 +171,8 @@ class ExecutablePlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Load the executable, handle SIGTERM, and add the metrics of the run."""
-        await _beside_heartbeats(worker, self._load)
-        if self._removed:  # meanwhile
-            self._drop()
+        await super().setup(worker)
+        if not self._is_loaded:  # removed meanwhile
             return
         leave_on_sigterm(worker)
         sent_before = worker.transfer_outgoing_bytes_total
@@ -131,40 +193,18 @@ class ExecutablePlugin(WorkerPlugin):
 
     def teardown(self, worker: Worker) -> None:
         """Undo :meth:`setup`."""
-        self._removed = True
         worker.metrics.pop(READY, None)
         worker.metrics.pop(BYTES_SENT, None)
         if worker.metrics.pop(PEAK_MEMORY, None) is not None:
             PeakMemory.stop()
-        if self._ref is not None:
+        if self._is_loaded:
             restore_sigterm(worker)
-        self._drop()
+        super().teardown(worker)
 
-    def _load(self) -> None:
-        """Import what tasks need, and keep the executable in this process."""
-        packed = self.executable if isinstance(self.executable, PackedExecutable) else None
-        arriving = None if packed is None else begin(packed.fingerprint)
-        try:
-            for name in self.modules:
-                import_module(name)
-            import torch
+    def _before_loading(self) -> None:
+        import torch
 
-            from .executable import find, hold
-
-            torch.set_num_threads(self.torch_threads)
-            # Another worker of this process may have it.
-            self._ref = hold(packed.unpack() if packed else find(cast("Any", self.executable)))
-            self.executable = self._ref  # what it came in is not needed any more
-        finally:
-            if packed is not None and arriving is not None:
-                end(packed.fingerprint, arriving)
-
-    def _drop(self) -> None:
-        from .executable import drop
-
-        if self._ref is not None:
-            drop(self._ref)
-            self._ref = None
+        torch.set_num_threads(self.torch_threads)
 
 
 class TaskModulesPlugin(SchedulerPlugin):
@@ -204,11 +244,16 @@ class WorkerPluginRemoval(SchedulerPlugin):
         """Register the handler with a scheduler."""
 
         async def remove(name: str) -> dict[str, Any]:
-            scheduler.worker_plugins.pop(name, None)
-            message = {"op": "plugin-remove", "name": name}
-            return await scheduler.broadcast(msg=message, on_error="ignore")
+            return await remove_worker_plugin(scheduler, name)
 
         scheduler.handlers[REMOVE] = remove
+
+
+async def remove_worker_plugin(scheduler: Scheduler, name: str) -> dict[str, Any]:
+    """Remove a plugin from a scheduler and all its workers; return what those say that answer."""
+    scheduler.worker_plugins.pop(name, None)
+    message = {"op": "plugin-remove", "name": name}
+    return await scheduler.broadcast(msg=message, on_error="ignore")
 
 
 async def _beside_heartbeats(worker: Worker, work: Callable[[], None]) -> None:
@@ -253,20 +298,45 @@ def install(client: Client, plugin: ExecutablePlugin, *, same_machine: bool = Fa
     except Exception as error:  # noqa: BLE001 - a scheduler without fcdcc raises what it likes
         logger.info("Dask's own request will remove the plugin of the run: %r", error)
     executable = plugin.executable
-    if _is_in_process(client):
+    if is_in_process(client):
         executable = hold(find(cast("Executable | ExecutableRef", executable)))
     if isinstance(executable, ExecutableRef | PackedExecutable):
         _register(client, plugin.holding(executable))
         return
-    plugin.packed = pack(executable, same_machine)
+
+    def send(packed: PackedExecutable) -> None:
+        _register(client, plugin.holding(packed))
+
+    plugin.packed = send_packed(executable, same_machine, send)
+
+
+def send_packed(
+    executable: Executable, same_machine: bool, send: Callable[[PackedExecutable], None]
+) -> PackedExecutable:
+    """Pack an executable and send it; again without shared memory if workers cannot reach it.
+
+    Parameters
+    ----------
+    executable, same_machine
+        As for :func:`.packed_executable.pack`.
+    send
+        Sends it. It raises OSError where the workers cannot reach the memory.
+
+    Returns
+    -------
+    PackedExecutable
+        What was sent; memory that it shares exists as long.
+    """
+    packed = pack(executable, same_machine)
     try:
-        _register(client, plugin.holding(plugin.packed))
+        send(packed)
     except OSError as error:
-        if plugin.packed.shared is None:
+        if packed.shared is None:
             raise
         logger.info("the workers cannot share memory with this process: %s", error)
-        plugin.packed = pack(executable, same_machine=False)
-        _register(client, plugin.holding(plugin.packed))
+        packed = pack(executable, same_machine=False)
+        send(packed)
+    return packed
 
 
 def _register(client: Client, plugin: ExecutablePlugin) -> None:
@@ -286,6 +356,17 @@ def _register(client: Client, plugin: ExecutablePlugin) -> None:
         name=plugin.name,
         idempotent=False,
     )
+    raise_setup_error(responses)
+
+
+def raise_setup_error(responses: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise the first error among the responses of workers to a plugin.
+
+    Raises
+    ------
+    Exception
+        Any error that the plugin's setup raised on a worker.
+    """
     for response in responses.values():
         if response["status"] == "error":
             _, error, traceback = clean_exception(response["exception"], response["traceback"])
@@ -295,23 +376,28 @@ def _register(client: Client, plugin: ExecutablePlugin) -> None:
 
 def _all_others_ready(workers: Mapping[str, Mapping[str, Any]], run: str) -> bool:
     """Return whether all workers that are not silent have said that they are ready for a run."""
-    latest = max((worker["last_seen"] for worker in workers.values()), default=0.0)
+    silent = silent_workers({name: worker["last_seen"] for name, worker in workers.items()})
     return all(
-        worker["metrics"].get(READY) == run or worker["last_seen"] < latest - SILENT_SECONDS
-        for worker in workers.values()
+        name in silent or worker["metrics"].get(READY) == run for name, worker in workers.items()
     )
+
+
+def silent_workers(last_seen: Mapping[str, float]) -> set[str]:
+    """Return the workers that were heard of much earlier than another one."""
+    latest = max(last_seen.values(), default=0.0)
+    return {name for name, seen in last_seen.items() if seen < latest - SILENT_SECONDS}
 
 
 def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
     """Unregister a plugin; this waits only briefly for workers that do not respond."""
-    if _is_in_process(client):
+    if is_in_process(client):
         from .executable import drop, find
 
         drop(find(cast("Executable | ExecutableRef", plugin.executable)).ref)
     _request_all_workers(client, plugin.removal, UNINSTALL_TIMEOUT_SECONDS, name=plugin.name)
 
 
-def _is_in_process(client: Client) -> bool:
+def is_in_process(client: Client) -> bool:
     """Return whether scheduler and workers are threads of this process."""
     return client.scheduler is not None and str(client.scheduler.address).startswith("inproc:")
 

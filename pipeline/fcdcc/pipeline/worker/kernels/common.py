@@ -23,7 +23,7 @@ from fcdcc.coding.combination_checks import (
 )
 from fcdcc.coding.conditioning import is_enough
 
-from ..executable import Executable, ExecutableRef, find
+from ..executable import Executable, ExecutableRef, GraphExecutable, find
 from ..layer_checks import check_combinations
 from ..share_checks import (
     Finding,
@@ -39,7 +39,7 @@ from .task_specs import CheckShares, RunStage, TakeImages
 
 Array = NDArray[Any]
 
-ExecutableOrRef = ExecutableRef | Executable
+ExecutableOrRef = ExecutableRef | Executable | GraphExecutable
 
 NamedArrays = Mapping[str, Array]
 
