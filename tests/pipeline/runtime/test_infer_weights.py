@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcdcc.pipeline import Model, infer, open_model
+from fcdcc.pipeline.anyk.queries import cluster_workers
 from fcdcc.pipeline.worker import executable, graph_executables
 from support.fork_server import worker_processes
 from support.schedulers import own_cluster
@@ -199,16 +200,17 @@ def test_workers_that_come_later_and_those_that_died(
     with Client(processes) as client:
         made = lazy(model, pixels)
         assert_close(made.compute(), expected)
+        before = {*cluster_workers(client)}
         processes.scale(3)
-        client.wait_for_workers(3)
-        assert all(len(found) == 1 for found in kept(client).values())
-        before = set(client.run(os.getpid).values())
+        wait_for(lambda: bool(cluster_workers(client).keys() - before))
+        wait_for(lambda: all(len(found) == 1 for found in kept(client).values()))
+        before = {*client.run(os.getpid).values()}
         for process in worker_processes():
             if process.pid in before:
                 process.kill()
         assert_close(made.compute(), expected)
-        wait_for(lambda: not before & set(client.run(os.getpid).values()))
-        assert all(len(found) == 1 for found in kept(client).values())
+        wait_for(lambda: not before & {*client.run(os.getpid).values()})
+        wait_for(lambda: all(len(found) == 1 for found in kept(client).values()))
 
 
 def test_persisted_results_are_computed_again_without_the_lazy_array(
@@ -221,7 +223,7 @@ def test_persisted_results_are_computed_again_without_the_lazy_array(
         holders = {a for found in client.who_has(persisted).values() for a in found}
         pids = client.run(os.getpid, workers=[min(holders)])
         os.kill(pids[min(holders)], signal.SIGKILL)
-        wait_for(lambda: min(holders) not in client.scheduler_info(n_workers=-1)["workers"])
+        wait_for(lambda: min(holders) not in cluster_workers(client))
         assert len(plugins(client)) == 1
         assert_close(persisted.compute(), expected)
         del persisted

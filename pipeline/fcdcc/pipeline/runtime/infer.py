@@ -124,6 +124,9 @@ def infer(
     scheduler, threads of this process, or the one that ``compute(scheduler=...)`` names; all
     shares are computed then, the redundant ones too. Nothing is recorded: :func:`run` does that.
 
+    The network is sent to the workers of that client now, once for equal plans, and what the client
+    computes refers to it. Elsewhere, and in files, the graph contains it.
+
     Parameters
     ----------
     model, images
