@@ -37,18 +37,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ingest(folder: Path, *options: object, **preparation: Any) -> Result:
-    content = records(model_file())
+def ingest(
+    folder: Path, *options: object, content: bytes | None = None, **preparation: Any
+) -> Result:
+    parts = records(content or model_file())
     if preparation:
         text = json.dumps({"version": 1, "preparation": preparation})
-        content[DESCRIPTION_RECORD] = text.encode()
-    (folder / "model.pt2").write_bytes(packed(content))
+        parts[DESCRIPTION_RECORD] = text.encode()
+    (folder / "model.pt2").write_bytes(packed(parts))
     paths = [folder / "pictures", folder / "out.zarr", "--for", folder / "model.pt2"]
     return CliRunner().invoke(main, ["ingest", *map(str, (*paths, *options))])
 
 
-def stored(folder: Path) -> np.ndarray[Any, Any]:
-    array = zarr.open_group(folder / "out.zarr")["image"]
+def stored(folder: Path, name: str = "out.zarr") -> np.ndarray[Any, Any]:
+    array = zarr.open_group(folder / name)["image"]
     assert isinstance(array, zarr.Array)
     return np.asarray(array[...])
 
@@ -80,9 +82,39 @@ def test_grey_networks_get_grey_images(folder: Path) -> None:
     assert stored(folder).shape == (1, 16, 12, 1)
 
 
+@pytest.mark.parametrize(("channels", "mean"), [(3, [0.5]), (3, None), (1, None)])
+def test_a_network_of_one_size_says_what_its_file_does_not(
+    folder: Path, channels: int, mean: list[float] | None
+) -> None:
+    content = pt2(nn.Conv2d(channels, 4, 3).eval(), (2, channels, 16, 12))
+    done = ingest(folder, content=content, **({} if mean is None else {"mean": mean}))
+    assert done.exit_code == 0, done.output
+    assert "its network takes images of 16 × 12 only: this is used as --size" in done.output
+    assert stored(folder).shape == (1, 16, 12, channels)
+    plain = [str(folder / name) for name in ("pictures", "plain.zarr")]
+    colour = "grey" if channels == 1 else "rgb"
+    CliRunner().invoke(main, ["ingest", *plain, "--size", "16x12", "--colour", colour])
+    np.testing.assert_array_equal(stored(folder), stored(folder, "plain.zarr"))
+
+
+def test_a_size_that_a_network_of_one_size_does_not_take_is_said(folder: Path) -> None:
+    done = ingest(folder, "--size", "10x8")
+    assert done.exit_code == 0, done.output
+    assert "--size 10 × 8 is used" in done.output
+    assert "used as --size" not in done.output
+    assert stored(folder).shape == (1, 10, 8, 3)
+
+
 @pytest.mark.parametrize("preparation", [{}, {"mean": [0.5]}])
-def test_a_model_file_without_a_size_is_refused(folder: Path, preparation: dict[str, Any]) -> None:
-    done = ingest(folder, **preparation)
+def test_a_network_of_any_size_needs_one(folder: Path, preparation: dict[str, Any]) -> None:
+    any_size = {axis: torch.export.Dim(f"axis_{axis}", min=8) for axis in (2, 3)}
+    any_size[0] = torch.export.Dim("batch")
+    content = pt2(nn.Conv2d(3, 4, 3).eval(), (2, 3, 16, 12), dynamic=any_size)
+    done = ingest(folder, content=content, **preparation)
     assert done.exit_code == 2
     assert "does not say what size" in done.output
     assert not (folder / "out.zarr").exists()
+    done = ingest(folder, "--size", "10x8", content=content, **preparation)
+    assert done.exit_code == 0, done.output
+    assert "warning" not in done.output
+    assert stored(folder).shape == (1, 10, 8, 3)

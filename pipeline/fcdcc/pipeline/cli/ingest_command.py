@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,6 +20,9 @@ from ..formatting import counted, printable
 from ..monitoring.progress import show_count
 from ..options import MAX_THREADS, shown_value
 from .option_groups import GroupedCommand
+
+if TYPE_CHECKING:
+    from ..model.description import ModelPreparation
 
 _SIZE = re.compile(r"(\d{1,6})(?:\s*[xX×]\s*(\d{1,6}))?")
 MAX_PIXELS = 2**30
@@ -187,19 +190,29 @@ def _options_for(model: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     OptionError
-        If the file does not say what size images have.
+        If no size is given, the file names none, and its network takes images of any size.
     """
+    from ..model.description import ModelDescription
     from ..model.opening import open_description  # it imports torch, which takes seconds
 
-    description = open_description(model)
-    if description is None or description.preparation.size is None:
+    preparation = (open_description(model) or ModelDescription()).preparation
+    if preparation.size is None:
+        preparation = _with_fixed_size(preparation, model)
+        if preparation.size is not None and options["size"] is None:
+            click.echo(
+                f"fcdcc: {printable(model)} names no size, but its network takes images of "
+                f"{_size_in_words(preparation.size)} only: this is used as --size",
+                err=True,
+            )
+    size = preparation.size or options["size"]
+    if size is None:
         raise OptionError(
-            f"--for {model}: the file does not say what size its images have: give --size, or "
-            "export the model again with fcdcc export --size"
+            f"--for {model}: the file does not say what size its images have, and its network "
+            "takes any: give --size, or export the model again with fcdcc export --size"
         )
-    form = description.preparation.picture_form()
+    form = preparation.model_copy(update={"size": size}).picture_form()
     stored: dict[str, Any] = {
-        "size": (form.height, form.width),
+        "size": size,
         "fit": form.fit,
         "resize": form.resize,
         "interpolation": form.interpolation,
@@ -211,7 +224,7 @@ def _options_for(model: str, options: dict[str, Any]) -> dict[str, Any]:
     for name in sorted(given):
         if stored[name] not in (None, options[name]):
             value, theirs = (
-                " × ".join(map(str, one)) if isinstance(one, tuple) else one
+                _size_in_words(one) if isinstance(one, tuple) else one
                 for one in (options[name], stored[name])
             )
             click.echo(
@@ -220,6 +233,26 @@ def _options_for(model: str, options: dict[str, Any]) -> dict[str, Any]:
                 err=True,
             )
     return options | {name: value for name, value in stored.items() if name not in given}
+
+
+def _with_fixed_size(preparation: ModelPreparation, model: str) -> ModelPreparation:
+    """Return a preparation with the only size that the network of a model file takes.
+
+    The channels of the network say whether images are grey. A network that takes images of any
+    size, or no pictures, changes nothing.
+    """
+    from ..model.opening import open_model
+
+    _, channels, *space = open_model(model).network.input_shape
+    if len(space) != 2 or None in space:
+        return preparation
+    grey = {"channel_order": "grey"} if channels == 1 else {}
+    return preparation.model_copy(update={"size": tuple(space), **grey})
+
+
+def _size_in_words(size: tuple[int, ...]) -> str:
+    """Return a size such as 224 × 320."""
+    return " × ".join(map(str, size))
 
 
 def _as_json(made: Ingested) -> dict[str, Any]:
