@@ -100,6 +100,20 @@ def amount(value: float | None, unit: str) -> str:
     return f"{digits} {_PREFIXES[step]}{unit}".rstrip()
 
 
+def memory_in_words(peak_memory: float, parity_memory: float) -> str:
+    """Return the bytes that a process needs at most, and those where it computes parity.
+
+    ``parity_memory`` are the bytes that parity needs in addition.
+
+    >>> memory_in_words(436e6, 91e6), memory_in_words(436e6, 0)
+    ('436 MB, 527 MB where it computes parity', '436 MB')
+    """
+    said = amount(peak_memory, "B")
+    if not parity_memory:
+        return said
+    return f"{said}, {amount(peak_memory + parity_memory, 'B')} where it computes parity"
+
+
 def duration(seconds: float | None) -> str:
     """Return a length of time in the units that suit it.
 

@@ -6,6 +6,8 @@ import io
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import dask
 import pytest
@@ -21,7 +23,7 @@ from fcdcc.coding.systematic import known_condition
 from fcdcc.pipeline import Plan, open_model
 from fcdcc.pipeline.cli.main import main
 from fcdcc.pipeline.errors import PlanError
-from fcdcc.pipeline.options import PlanOptions
+from fcdcc.pipeline.options import JobConfig, PlanOptions
 from fcdcc.pipeline.planner import candidates
 from fcdcc.pipeline.planner.candidates import (
     Candidate,
@@ -30,8 +32,12 @@ from fcdcc.pipeline.planner.candidates import (
     check_plan,
 )
 from fcdcc.pipeline.planner.cost import calibration
+from fcdcc.pipeline.planner.cost.known_workers import workers_of_options
 from fcdcc.pipeline.planner.search import choose_plan
 from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
+from fcdcc.pipeline.runtime import job_plan
+from fcdcc.pipeline.runtime.cluster import Cluster
+from fcdcc.pipeline.runtime.job_plan import open_job
 from support.jobs import fcdcc
 from support.small import SHAPE, Files
 
@@ -200,12 +206,31 @@ def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, schedule
     ran = runner.invoke(main, ["run", *source, str(output), *arguments])
     assert ran.exit_code == 0, ran.output
     found = json.loads(summary.read_text())
-    assert found["planned"].keys() == {"seconds", "bytes_sent", "extra_work", "peak_memory"}
+    assert found["planned"].keys() == {
+        "seconds", "plain_seconds", "bytes_sent", "extra_work", "peak_memory", "parity_memory",
+    }  # fmt: skip
     assert found["planned"]["seconds"] > 0
     assert found["peak_memory"] is None or found["peak_memory"] > 0  # it comes with a heartbeat
     report = runner.invoke(main, ["report", str(output)])
     assert "planned" in report.output
     assert "bytes that workers sent to each other" in report.output
+
+
+@pytest.mark.parametrize("used", [200e6, 900e6])
+def test_a_run_expects_the_memory_of_its_plan_unless_workers_use_more_already(
+    files: Files, monkeypatch: pytest.MonkeyPatch, used: float
+) -> None:
+    config = JobConfig(model=str(files.model), input=str(files.images), output="-", workers=6)
+    opened, pool = open_job(config), workers_of_options(config)
+    plan = job_plan.job_plan(opened.config, opened.network, opened.source, pool)
+    workers = {"tcp://a:1": {"metrics": {"memory": used}}}
+    monkeypatch.setattr(job_plan, "workers_of_client", lambda *_: pool)
+    monkeypatch.setattr(job_plan, "cluster_workers", lambda _: workers)
+    cluster = cast("Cluster", SimpleNamespace(client=None))
+    found = job_plan.forecast_of_run(opened.config, plan, opened.network, cluster, opened.source)
+    assert plan.forecast is not None
+    more = max(0.0, used - plan.forecast.speeds.memory_at_rest)
+    assert found.peak_memory == plan.forecast.peak_memory + more
 
 
 def test_measured_speeds_are_kept_and_used(

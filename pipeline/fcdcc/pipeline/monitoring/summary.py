@@ -34,6 +34,9 @@ MAX_NAMED_WORKERS = 3
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
 
+MIN_MENTIONED_WORK = 0.0005
+"""Least part of extra arithmetic that is mentioned: less is shown as 0.0 %."""
+
 
 @dataclass(frozen=True)
 class CorruptShare:
@@ -93,7 +96,9 @@ class Summary:
         which workers report it.
     planned
         What the plan's cost model expected of this run, for ``seconds``, ``bytes_sent``,
-        ``extra_work`` and ``peak_memory``, on its workers with nothing lost; None if there was
+        ``extra_work`` and ``peak_memory``, on its workers with nothing lost; ``plain_seconds`` for
+        the same images with plain data-parallel inference, and ``parity_memory``, the bytes that a
+        worker needs in addition to ``peak_memory`` where it computes parity. None if there was
         nothing to do.
     blocks_provisional
         Blocks that are done although chunks of their images are not stored; they are made again
@@ -444,4 +449,5 @@ def _events(summary: Summary) -> Iterator[str]:
         yield f"{wrong} found, from {_named_workers(summary.corrupt_shares)}"
     if summary.waiting_saved >= MIN_SAVED_SECONDS:
         yield f"at least {duration(summary.waiting_saved)} of waiting saved"
-    yield f"{percent(summary.extra_work)} more arithmetic"
+    if summary.extra_work >= MIN_MENTIONED_WORK:
+        yield f"{percent(summary.extra_work)} more arithmetic"

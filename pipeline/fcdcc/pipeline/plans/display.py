@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from .. import templates
-from ..formatting import amount, counted, duration, longer_by, printable
+from ..formatting import amount, counted, duration, longer_by, memory_in_words, printable
 from ..options import with_keywords
 from ..words import PLAN_WORDS, explained
 from .forecast import Forecast, LayerForecast
@@ -432,16 +432,11 @@ def _parity_work(plan: Plan) -> float:
 
 def _memory(found: Forecast) -> str:
     workers = found.workers
-    said = f"{amount(found.peak_memory, 'B')} at most "
+    needed = memory_in_words(found.peak_memory, found.parity_memory)
     if workers.in_one_process:
-        said += "of the process with all workers"
-    else:
-        said += "of a worker"
-        said += f", which has {amount(workers.memory, 'B')}" if workers.memory else ""
-    if found.parity_memory:
-        more = amount(found.peak_memory + found.parity_memory, "B")
-        said += f"; {more} where it computes parity"
-    return said
+        return f"the process with all workers needs at most {needed}"
+    said = f"a worker needs at most {needed}"
+    return f"{said}; it has {amount(workers.memory, 'B')}" if workers.memory else said
 
 
 def _time(plan: Plan, found: Forecast, start_and_end_seconds: float | None) -> str:

@@ -283,11 +283,16 @@ class Forecast:
         return self.seconds(images / batch * self.bands)
 
 
-def expected_of_run(forecast: Forecast, blocks: int) -> dict[str, float]:
-    """Return the forecast of a run of ``blocks`` blocks, by the names of its summary."""
+def expected_of_run(forecast: Forecast, blocks: int, of_blocks: int) -> dict[str, float]:
+    """Return the forecast of a run of ``blocks`` blocks, by the names of its summary.
+
+    ``of_blocks`` are those of the whole job, whose images the forecast is for.
+    """
     return {
         "seconds": round(forecast.seconds(blocks), 3),
+        "plain_seconds": round(forecast.plain_seconds * blocks / max(1, of_blocks), 3),
         "bytes_sent": round(forecast.bytes_sent * blocks),
         "extra_work": round(forecast.extra_work, 6),
         "peak_memory": round(forecast.peak_memory),
+        "parity_memory": round(forecast.parity_memory),
     }

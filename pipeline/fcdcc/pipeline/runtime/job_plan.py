@@ -467,15 +467,15 @@ def forecast_of_run(
 ) -> Forecast:
     """Return the costs of a plan on the workers that a run starts with.
 
-    The memory that these workers use already is taken as their memory at rest.
+    Their memory at rest is what these workers use already, if that is more than the plan took: a
+    worker that was just started uses less than one that has computed something.
     """
     workers = workers_of_client(cluster.client, config.torch_threads)
     workers = workers or workers_of_options(config)
     infos = cluster_workers(cluster.client).values()
     memory = [info["metrics"].get("memory", 0) for info in infos]
     speeds = workers.speeds()
-    if any(memory):
-        speeds = replace(speeds, memory_at_rest=float(max(memory)))
+    speeds = replace(speeds, memory_at_rest=max([speeds.memory_at_rest, *map(float, memory)]))
     found = forecast(network, plan, workers.workers, speeds, source.images)
     return _with_reads(found, config, plan, source)
 

@@ -230,7 +230,7 @@ class RunCounters:
             blocks_redone=sum(self.redone.values()),
             redone=self.redone,
             images_removed=self.images_removed,
-            planned=None if self.forecast is None else expected_of_run(self.forecast, self._done),
+            planned=self._planned,
             blocks_repeated=self._repeated,
             shares_lost=counters.get("shares_lost", 0),
             tasks_doubled=counters.get("tasks_doubled", 0),
@@ -238,6 +238,12 @@ class RunCounters:
             blocks_retried=len(mended) - repaired,
             files_repaired=tuple(self.files_repaired),
         )
+
+    @property
+    def _planned(self) -> dict[str, float] | None:
+        if self.forecast is None:
+            return None
+        return expected_of_run(self.forecast, self._done, self._layout.blocks)
 
     @property
     def _counters(self) -> Mapping[str, int]:

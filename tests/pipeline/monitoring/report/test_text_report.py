@@ -40,8 +40,8 @@ def sentences(workers: list[dict[str, Any]] | None = None, **summary: Any) -> st
 def test_a_run_in_which_nothing_happened_says_so() -> None:
     assert sentences() == (
         "50 images in 128 ms, 390.6 a second, with 3 workers. No worker was lost, and every share "
-        "of 40 groups was waited for. Redundancy cost 0.0 % more arithmetic; no worker was late. "
-        "No worker is slow: the slowest, tcp://a:1, takes 1.0 times the usual time."
+        "of 40 groups was waited for. No worker is slow: the slowest, tcp://a:1, takes "
+        "1.0 times the usual time."
     )
 
 
@@ -61,7 +61,7 @@ def test_a_lost_worker_and_what_made_up_for_it_are_said() -> None:
     assert (
         "1 worker was lost; 1 of 40 results was made up from other shares; 1 parity share was "
         "started; 2 shares were computed again; 8 late tasks were started again on another worker. "
-        "Redundancy cost 0.0 % more arithmetic. tcp://c:1 was removed for not answering."
+        "tcp://c:1 was removed for not answering."
     ) in told
 
 
@@ -141,15 +141,63 @@ def test_time_and_rate_are_those_of_the_work() -> None:
 
 
 @pytest.mark.parametrize(
+    ("redundancy", "split", "happened", "said"),
+    [
+        (
+            "standby",
+            "rows",
+            {},
+            (
+                "5.5 % more arithmetic was done than the network needs: rows at the edges of "
+                "parts, which two shares both compute. No parity was computed. "
+            ),
+        ),
+        (
+            "standby",
+            "images",
+            {"parity_started": 2, "shares_lost": 1},
+            "than the network needs: parity and shares that were computed again. ",
+        ),
+        ("eager", "images", {}, "5.5 % more arithmetic was done than the network needs: parity. "),
+        ("off", "rows", {}, "than the network needs: rows at the edges of parts, which two "),
+    ],
+)
+def test_what_redundancy_cost_is_said_in_arithmetic_and_in_time(
+    redundancy: str, split: str, happened: dict[str, Any], said: str
+) -> None:
+    planned = {"seconds": 58.0, "plain_seconds": 41.2}
+    run = members(extra_work=0.055, planned=planned, **happened)
+    run["about"] |= {"redundancy": redundancy, "split": split}
+    told = " ".join(conclusion(RecordedRun(run)))
+    assert said in told
+    assert ("No parity" in told) == ("No parity" in said)
+    assert (
+        "The plan expected 58.0 s of work with redundancy, and 41.2 s for plain inference without "
+        "it." in told
+    ) == (redundancy != "off")
+
+
+def test_quantiles_of_a_few_groups_are_not_said() -> None:
+    run = members()
+    run["groups"] = [[0, block, 0.1, 1.0, 9.0, 0, 0] for block in range(99)]
+    assert "99 of 100 groups" not in " ".join(conclusion(RecordedRun(run)))
+    run["groups"] *= 2
+    assert "99 of 100 groups were completed within 1.0 s" in " ".join(conclusion(RecordedRun(run)))
+
+
+def test_the_memory_of_plan_and_measurement_is_in_the_words_of_the_plan() -> None:
+    planned = {"peak_memory": 436e6, "parity_memory": 91e6}
+    rows = RecordedRun(members(peak_memory=532_000_000, planned=planned)).expected
+    memory = ("436 MB, 527 MB where it computes parity", "532 MB")
+    assert [row[1:] for row in rows if "memory" in row[0]] == [memory]
+
+
+@pytest.mark.parametrize(
     ("speeds", "lost", "why"),
     [
-        ("default", [], "the plan took default speeds, and --calibrate measures them"),
-        ("measured", ["tcp://a:1"], "a worker was lost"),
-        (
-            "measured",
-            [],
-            "nothing that the run recorded says why; other programs may have used its machines",
-        ),
+        ("default", [], "the plan took default speeds, and --calibrate measures them; "),
+        ("measured", ["tcp://a:1"], "a worker was lost; "),
+        ("measured", [], ""),
     ],
 )
 def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
@@ -157,7 +205,10 @@ def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
 ) -> None:
     slow = members(seconds=5.0, workers_lost=lost, planned={"seconds": 2.0})
     slow["about"]["speeds"] = speeds
-    assert f"It took 2.5 × the planned time: {why}." in [*conclusion(RecordedRun(slow))]
+    assert (
+        "It took 2.5 × the planned time, 3.0 s more. Nothing that was measured explains all of "
+        f"that: {why}other programs may have used its machines."
+    ) in [*conclusion(RecordedRun(slow))]
     slow["facts"]["workers"][2] |= {"done": 2, "erased": 3}
     assert "1 worker was slow" in " ".join(conclusion(RecordedRun(slow)))
     slow["summary"]["planned"]["seconds"] = 4.0
@@ -172,6 +223,21 @@ def test_a_loss_that_cost_nothing_is_no_reason_for_a_longer_run() -> None:
     assert "The lost worker cost no time that can be told from chance" in told
     assert "a worker was lost;" not in told.partition("The lost worker")[0]
     assert "; a worker was lost" not in told.partition("The lost worker")[0]
+
+
+def test_a_loss_explains_no_more_of_a_longer_run_than_its_seconds() -> None:
+    slow: dict[str, Any] = {"seconds": 54.0, "planned": {"seconds": 28.0}}
+    lost: dict[str, Any] = {"workers_lost": ["tcp://a:1"]}
+    lost["worker_loss"] = {**LOSS, "cost_seconds": 6.0}
+    assert (
+        "It took 1.9 × the planned time, 26.0 s more. The lost worker explains about 6.0 s of that "
+        "(an estimate). Nothing that was measured explains the other 20.0 s: other programs may "
+        "have used its machines."
+    ) in sentences(**slow, **lost)
+    lost["worker_loss"] = {**LOSS, "workers": 2, "cost_seconds": 25.0}
+    told = sentences(**slow, **lost)
+    assert "Lost workers explain about 25.0 s of that (an estimate)." in told
+    assert "Nothing that was measured" not in told
 
 
 def test_the_work_of_a_share_is_in_the_row_of_its_last_layer() -> None:

@@ -17,8 +17,9 @@ from ...formatting import clock, count, duration, percent, rounded
 from ...words import DEPARTURES, GONE_LAST, WORDS
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
 from ..stragglers import WorkerView, behind
+from ..summary import MIN_SAVED_SECONDS
 from .recorded_run import WITH_THE_NEXT, OutputReport, RecordedRun
-from .text_report import MIN_SAVED_SECONDS, conclusion
+from .text_report import conclusion
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import ShareRecord

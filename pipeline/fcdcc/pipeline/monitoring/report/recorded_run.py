@@ -17,7 +17,7 @@ from fcdcc.storage import inspect_output
 from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
 
-from ...formatting import amount, counted, duration, percent
+from ...formatting import amount, counted, duration, memory_in_words, percent
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, recorded_groups, recorded_shares
 from ..stragglers import WorkerView, ranked
@@ -37,11 +37,13 @@ MAX_MISSED_WRITES = 3.0
 """A run counts as cut off if its last write is older than ``MIN_SILENT_SECONDS`` plus
 ``MAX_MISSED_WRITES`` times its interval of writing."""
 
+MEMORY_LABEL = "most memory of a worker's process"
+
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("time", "seconds", duration),
     ("bytes that workers sent to each other", "bytes_sent", lambda size: amount(size, "B")),
     ("extra work", "extra_work", percent),
-    ("most memory of a worker", "peak_memory", lambda size: amount(size, "B")),
+    (MEMORY_LABEL, "peak_memory", lambda size: amount(size, "B")),
 )
 """What a plan forecasts of a run: label, name in the summary, and function that formats it."""
 
@@ -147,6 +149,12 @@ class RecordedRun:
         about = self.about
         code = "" if about["code"] == DEFAULT_CODE else f", {about['code']}"
         return f"{about['delta']} of {about['n']}{code}"
+
+    @property
+    def has_redundancy(self) -> bool:
+        """Whether shares may be lost: there are more than suffice, and parity may start."""
+        about = self.about
+        return int(about["n"]) > int(about["delta"]) and about.get("redundancy") != "off"
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -336,11 +344,15 @@ class RecordedRun:
         """Label, forecast and measurement of each expected field; empty for old journals."""
         planned = self.planned
         found = {**self.members["summary"], "seconds": self.shown_seconds} if planned else {}
-        return [
+        rows = [
             (what, form(float(planned[name])), form(float(found[name])))
             for what, name, form in EXPECTED_FIELDS
             if isinstance(found.get(name), int | float) and name in planned
         ]
+        if parity := float(planned.get("parity_memory", 0.0)):
+            memory = memory_in_words(float(planned["peak_memory"]), parity)
+            rows = [(w, memory if w == MEMORY_LABEL else p, m) for w, p, m in rows]
+        return rows
 
     @property
     def times_planned(self) -> float | None:

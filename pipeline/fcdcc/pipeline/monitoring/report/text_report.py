@@ -14,7 +14,13 @@ from ...words import DEPARTURES, GONE_LAST, WORDS, explained
 from ..output_status import failure_line
 from ..record.loss_cost import loss_sentence
 from ..stragglers import WorkerView, behind, verdict
-from ..summary import files_repaired_line, silent_workers, started_elsewhere
+from ..summary import (
+    MIN_MENTIONED_WORK,
+    MIN_SAVED_SECONDS,
+    files_repaired_line,
+    silent_workers,
+    started_elsewhere,
+)
 from .recorded_run import MAX_PLANNED_RATIO, OutputReport, RecordedRun
 
 NO_TERMINAL_COLUMNS = 110
@@ -27,11 +33,11 @@ MAX_RUNS = 20
 MAX_WORKERS = 20
 MAX_FAILURES = 20
 
-MIN_SAVED_SECONDS = 0.05
-"""Least seconds of saved waiting that are mentioned."""
+OTHER_PROGRAMS = "other programs may have used its machines"
+"""What may have made a run longer than planned, and is never recorded."""
 
-UNKNOWN_REASON = "nothing that the run recorded says why; other programs may have used its machines"
-"""Why a run took longer than planned, if it lost no worker and none was slow."""
+MIN_UNEXPLAINED_PART = 0.1
+"""Part of the seconds beyond the plan from which on the report says that they are not explained."""
 
 UNKNOWN_REASON_OF_BYTES = "nothing that the run recorded says why"
 """Why workers sent more than planned, if nothing was lost, late or done twice."""
@@ -41,6 +47,9 @@ MIN_MENTIONED_BYTES = 1e6
 
 MIN_TAIL_RATIO = 1.05
 """How many times later than its group the slowest share must be, to be mentioned."""
+
+MIN_TAIL_GROUPS = 100
+"""Least number of groups of which the report says how long the slowest hundredth took."""
 
 
 def escape(text: str) -> str:
@@ -132,21 +141,52 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     if not happened:
         groups = counted(int(run.number("groups") or 0), "group")
         sentence = f"No worker was lost, and every share of {groups} was waited for"
-    tail = run.tail(0.99)
+    tail = run.tail(0.99) if len(run.groups) >= MIN_TAIL_GROUPS else None
     if tail is not None and tail[1] > MIN_TAIL_RATIO * tail[0]:
         sentence += (
             f". 99 of 100 groups were completed within {duration(tail[0])}; with the slowest share "
             f"it would have been {duration(tail[1])} at least"
         )
     yield sentence + "."
-    cost = f"Redundancy cost {percent(run.number('extra_work'))} more arithmetic"
+    yield from _cost(run)
     if run.saved >= MIN_SAVED_SECONDS:
-        yield f"{cost}; it saved {duration(run.saved)} of waiting, at least."
-    elif happened:
-        yield f"{cost}."
-    else:
-        yield f"{cost}; no worker was late."
+        yield f"Redundancy saved {duration(run.saved)} of waiting, at least."
     yield verdict(run.worker_views)
+
+
+def _cost(run: RecordedRun) -> Iterator[str]:
+    """Yield what redundancy and the split of layers cost: in arithmetic, and in planned time."""
+    extra = run.number("extra_work") or 0.0
+    if extra >= MIN_MENTIONED_WORK:
+        yield f"{percent(extra)} more arithmetic was done than the network needs: {_extra_of(run)}."
+    if run.has_redundancy and not _has_parity(run):
+        yield "No parity was computed."
+    plain, planned = run.planned.get("plain_seconds"), run.planned.get("seconds")
+    if run.has_redundancy and plain and planned:
+        yield (
+            f"The plan expected {duration(planned)} of work with redundancy, and "
+            f"{duration(plain)} for plain inference without it."
+        )
+
+
+def _has_parity(run: RecordedRun) -> bool:
+    """Return whether parity was computed: on standby, when a share was late, or from the start."""
+    is_eager = run.has_redundancy and run.about.get("redundancy") == "eager"
+    return is_eager or bool(run.number("parity_started"))
+
+
+def _extra_of(run: RecordedRun) -> str:
+    """Return what the arithmetic was beyond the network's own, as far as that is recorded."""
+    found = ["parity"] if _has_parity(run) else []
+    if run.number("shares_lost"):
+        found.append("shares that were computed again")
+    if run.number("tasks_doubled"):
+        found.append("late tasks that were started twice")
+    if run.about.get("split") == "rows":
+        found.append("rows at the edges of parts, which two shares both compute")
+    elif not found:
+        found.append("the last parts of images, which were filled up to the size of the others")
+    return " and ".join(found)
 
 
 def _repaired(run: RecordedRun) -> Iterator[str]:
@@ -184,24 +224,38 @@ def _happened(run: RecordedRun) -> Iterator[str]:
 
 
 def _why_longer(run: RecordedRun) -> str:
-    """Return a sentence on a run that took longer than planned, with the reasons that are known."""
-    reasons = []
+    """Return sentences on a run that took longer than planned: what explains it, and how much."""
+    beyond = run.shown_seconds - float(run.planned["seconds"])
+    loss = run.worker_loss or {}
+    known = min(float(loss.get("cost_seconds") or 0.0), beyond)
+    said = f"It took {times(run.times_planned)} the planned time, {duration(beyond)} more."
+    what = "all of that"
+    if known:
+        workers = "The lost worker explains" if loss["workers"] == 1 else "Lost workers explain"
+        said += f" {workers} about {duration(known)} of that (an estimate)."
+        what = f"the other {duration(beyond - known)}"
+    if beyond - known < MIN_UNEXPLAINED_PART * beyond:
+        return said
+    likely = [*_likely_reasons(run), OTHER_PROGRAMS]
+    return f"{said} Nothing that was measured explains {what}: {'; '.join(likely)}."
+
+
+def _likely_reasons(run: RecordedRun) -> Iterator[str]:
+    """Yield what may have made a run longer than planned, by seconds that are not known."""
     if run.about.get("speeds") == "default":
-        reasons.append("the plan took default speeds, and --calibrate measures them")
-    if (run.worker_loss or {}).get("cost_seconds") != 0.0:  # 0 if their loss held nothing up
+        yield "the plan took default speeds, and --calibrate measures them"
+    if (run.worker_loss or {}).get("cost_seconds") is None:  # 0 if their loss held nothing up
         if lost := int(run.number("workers_lost") or 0):
-            reasons.append("a worker was lost" if lost == 1 else "workers were lost")
+            yield "a worker was lost" if lost == 1 else "workers were lost"
         if silent := int((run.worker_loss or {}).get("silent", 0)):
-            reasons.append(silent_workers(silent))
+            yield silent_workers(silent)
     views = run.worker_views
     slow = {worker.address for worker in views if worker.is_slow}
     slow |= {worker.address for worker in behind(views)}
     if slow:
-        reasons.append(counted(len(slow), "worker was", "workers were") + " slow")
+        yield counted(len(slow), "worker was", "workers were") + " slow"
     if int(run.number("blocks_repeated") or 0):
-        reasons.append("blocks were done twice")
-    why = "; ".join(reasons) or UNKNOWN_REASON
-    return f"It took {times(run.times_planned)} the planned time: {why}."
+        yield "blocks were done twice"
 
 
 def _more_sent(run: RecordedRun) -> Iterator[str]:
