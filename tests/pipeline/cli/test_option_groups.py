@@ -75,3 +75,26 @@ def test_the_template_is_a_job_file_with_every_option(tmp_path: Path) -> None:
         if field.default is not None and not field.is_required()
     }
     assert {name: read.job[name] for name in defaults} == defaults
+
+
+def test_the_template_has_the_options_that_are_given(tmp_path: Path) -> None:
+    given = {
+        "workers": (3, 3), "channels": ("0,1", ["0", "1"]), "tile": ("64,96", [64, 96]),
+        "scale": ("max", "max"), "mean": ("0.5", [0.5]), "tolerate": ("auto", "auto"),
+        "log-level": ("info", "info"), "json": ("sömmary 😀.json", "sömmary 😀.json"),
+    }  # fmt: skip
+    flags = [text for name, (value, _) in given.items() for text in (f"--{name}", str(value))]
+    paths = {"model": "small.pt2", "input": "s3://b/photos.zarr", "output": "out.zarr"}
+    arguments = ["run", *paths.values(), "--threads", *flags, "--print-config"]
+    printed = CliRunner().invoke(main, arguments)
+    assert printed.exit_code == 0, printed.output
+    expected = paths | {name: value for name, (_, value) in given.items()} | {"processes": False}
+    assert tomllib.loads(printed.stdout) == expected
+    file = tmp_path / "job.toml"
+    file.write_text(printed.stdout)
+    again = CliRunner().invoke(main, ["run", "--config", str(file), "--print-config"])
+    assert again.exit_code == 0, again.output
+    local = {name: str(tmp_path / expected[name]) for name in ("model", "output", "json")}
+    assert tomllib.loads(again.stdout) == expected | local
+    wrong = CliRunner().invoke(main, ["run", "--workers", "0", "--print-config"])
+    assert wrong.exit_code == 2

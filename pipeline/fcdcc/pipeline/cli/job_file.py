@@ -56,6 +56,22 @@ def read_options(config: str | None, flags: Mapping[str, Any]) -> JobFile:
     return JobFile({**file.job, **job}, {**file.command, **command})
 
 
+def checked_options(options: JobFile) -> dict[str, Any]:
+    """Return options in the form in which job files have them, without those of no value.
+
+    Raises
+    ------
+    OptionError
+        If values are invalid or do not go together; the model, the input and the output may be
+        missing.
+    """
+    required = {name for name, field in JobConfig.model_fields.items() if field.is_required()}
+    job = JobConfig.of(**(dict.fromkeys(required, PLACEHOLDER) | dict(options.job)))
+    command = CommandOptions.of(**options.command)
+    values = job.model_dump(by_alias=True) | command.model_dump(by_alias=True)
+    return {name: values[name] for name in (*options.job, *options.command)}
+
+
 def read_job_file(path: str | Path) -> JobFile:
     """Return the options in a job file.
 

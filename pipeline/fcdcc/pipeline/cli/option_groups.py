@@ -74,15 +74,16 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(list(rows.values()))
 
 
-def job_file_template() -> str:
-    """Return a job file with every option, its meaning and its default, as comments.
+def job_file_template(given: Mapping[str, Any]) -> str:
+    """Return a job file with the given options, and every other one as a comment.
 
-    It can be read as it is once the names of the model, the input and the output are right.
+    Each has its meaning, and the others have their defaults. The file can be read as it is once
+    the names of the model, the input and the output are right.
     """
-    return "\n".join(_template_lines())
+    return "\n".join(_template_lines(given))
 
 
-def _template_lines() -> Iterator[str]:
+def _template_lines(given: Mapping[str, Any]) -> Iterator[str]:
     fields = {
         field.alias or name: field
         for model in (JobConfig, CommandOptions)
@@ -94,7 +95,7 @@ def _template_lines() -> Iterator[str]:
     examples = {"model": "model.pt2", "input": "images.zarr", "output": "predictions.zarr"}
     for name in ARGUMENTS:
         yield from _comment(fields.pop(name).description or "")
-        yield f"{name} = {json.dumps(examples[name])}"
+        yield f"{name} = {_toml(given.get(name, examples[name]))}"
     for title, names in OPTION_GROUPS.items():
         found = [name for name in names if name in fields]
         if not found:
@@ -105,8 +106,17 @@ def _template_lines() -> Iterator[str]:
             field = fields.pop(name)
             yield ""
             yield from _comment(field.description or "")
-            yield f"# {name.replace('_', '-')} = {_shown_value(name, field)}"
+            key = name.replace("_", "-")
+            if name in given:
+                yield f"{key} = {_toml(given[name])}"
+            else:
+                yield f"# {key} = {_shown_value(name, field)}"
     yield ""
+
+
+def _toml(value: object) -> str:
+    """Return a text, number, truth value or list as TOML, which writes these as JSON does."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _comment(text: str) -> Iterator[str]:
@@ -145,4 +155,4 @@ EXAMPLES: dict[str, Any] = {
 
 def _shown_value(name: str, field: FieldInfo) -> str:
     """Return the default of an option as TOML, or an example where it has none."""
-    return json.dumps(EXAMPLES[name] if field.default is None else field.default)
+    return _toml(EXAMPLES[name] if field.default is None else field.default)

@@ -14,7 +14,7 @@ from ..runtime.fork_server import fork_this_process, single_threaded_libraries, 
 from .click_adapter import options_of
 from .command_output import check_can_write, log_to_stderr, write_result
 from .early_checks import check_files
-from .job_file import read_options
+from .job_file import checked_options, read_options
 from .option_groups import GroupedCommand, job_file_template
 from .process_exit import ExitCode
 
@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
     "--config", metavar="JOB.toml", help="read options from a job file; flags override it"
 )
 @click.option(
-    "--print-config", is_flag=True, help="print a job file with all options and their meaning"
+    "--print-config",
+    is_flag=True,
+    help="print a job file with the options that are given, and all "
+    "others and their meaning as comments",
 )
 @options_of(JobConfig, leave_out=("model", "input", "output"))
 @options_of(CommandOptions)
@@ -41,10 +44,10 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     add images that were appended to INPUT.
     """
     began = time.monotonic()
-    if print_config:
-        click.echo(job_file_template(), nl=False)
-        ctx.exit(ExitCode.DONE)
     options = read_options(config, flags)
+    if print_config:
+        click.echo(job_file_template(checked_options(options)), nl=False)
+        ctx.exit(ExitCode.DONE)
     command = CommandOptions.of(**options.command)
     log_to_stderr(command.log_level, command.log_format)
     job = JobConfig.of(**options.job)

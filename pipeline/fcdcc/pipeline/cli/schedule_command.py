@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -34,7 +35,7 @@ UNIT_FOLDER = "/etc/systemd/system"
 """Where systemd looks for the units of the machine."""
 
 
-@click.command()
+@click.command(context_settings={"allow_extra_args": True})
 @click.argument("job", metavar="JOB.toml")
 @click.option(
     "--cron", required=True, help="times of the runs in cron's five fields, such as '0 2 * * *'"
@@ -76,7 +77,9 @@ UNIT_FOLDER = "/etc/systemd/system"
     metavar="SIZE",
     help="with --print kubernetes: memory of the container  [default: 4Gi]",
 )
+@click.pass_context
 def schedule(
+    ctx: click.Context,
     job: str,
     cron: str,
     timezone: str | None,
@@ -95,12 +98,13 @@ def schedule(
     that were missed while the machine slept. Each is a run of fcdcc run alone: for a folder of
     pictures, start fcdcc ingest before it.
     """
+    _refuse_arguments_of_run([job, *ctx.args], cron)
     times = parse_cron(cron)
     _check_time_zone(timezone)
     path = Path(job).resolve()
     options = read_job_file(path)
-    JobConfig.of(**options.job)
-    unit = ScheduledJob(path, times, timezone, program_command())
+    config = JobConfig.of(**options.job)
+    unit = ScheduledJob(path, times, timezone, program_command(), config.input)
     if folder is not None and target is None:
         raise OptionError("--write without --print: name the scheduler, as in --print systemd")
     given = {"--image": image, "--claim": claim, "--cpus": cpus, "--memory": memory}
@@ -128,6 +132,18 @@ def schedule(
 
         trigger = cron_trigger(times, timezone)
         run_at_times(unit.command, trigger, runs=runs, now=now, report=_print_line)
+
+
+def _refuse_arguments_of_run(arguments: list[str], cron: str) -> None:
+    """Raise OptionError if more than a job file is given, or a model file in its place."""
+    if len(arguments) == 1 and not arguments[0].endswith(".pt2"):
+        return
+    given = shlex.join(arguments) if len(arguments) == 3 else "MODEL INPUT OUTPUT"
+    raise OptionError(
+        f"fcdcc schedule takes one job file, and was given {shlex.join(arguments)}: write one with "
+        f"fcdcc run {given} --print-config > job.toml, then type "
+        f"fcdcc schedule job.toml --cron {shlex.quote(cron)}"
+    )
 
 
 def _print_or_write(files: Mapping[str, str], folder: Path | None, place: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shlex
 import shutil
 import signal
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcdcc.coding import __version__
 from fcdcc.pipeline.cli import main
 from fcdcc.pipeline.cli.scheduling.cron import WEEKDAYS, CronTimes, parse_cron
 from fcdcc.pipeline.cli.scheduling.foreground import cron_trigger, run_at_times
@@ -111,7 +113,8 @@ def test_what_is_no_time_is_refused(text: str, words: str) -> None:
 
 
 def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> ScheduledJob:
-    return ScheduledJob(Path(job), parse_cron(cron), timezone, ["/opt/fcdcc"])
+    images = str(Path(job).with_suffix(".zarr"))
+    return ScheduledJob(Path(job), parse_cron(cron), timezone, ["/opt/fcdcc"], images)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ ODD = """/jobs/50% "off" $HOME 'x' \\n.toml"""
 
 
 def test_odd_paths_are_quoted() -> None:
-    _, line = cron_unit(unit("0 2 * * *", ODD)).splitlines()
+    *_, line = cron_unit(unit("0 2 * * *", ODD)).splitlines()
     assert line.startswith("0 2 * * * ")
     unescaped = line.removeprefix("0 2 * * * ").replace(r"\%", "%")
     assert line.count("%") == line.count(r"\%")
@@ -160,7 +163,7 @@ def test_odd_paths_are_quoted() -> None:
 
 def job_file(folder: Path) -> Path:
     path = folder / "Nightly job.toml"
-    path.write_text('model = "m.pt2"\ninput = "in.zarr"\noutput = "out.zarr"\n')
+    path.write_text('# γ: may be lost\nmodel = "m.pt2"\ninput = "in.zarr"\noutput = "out.zarr"\n')
     return path
 
 
@@ -176,6 +179,7 @@ def test_kubernetes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "{" not in result.stdout.replace("emptyDir: {}", "")  # as people write YAML
+    assert "  job.toml: |\n    # γ: may be lost\n" in result.stdout
     config, job = yaml.safe_load_all(result.stdout)
     assert config["data"]["job.toml"] == file.read_text()
     assert job["metadata"]["name"] == config["metadata"]["name"] == "fcdcc-nightly-job"
@@ -272,6 +276,75 @@ def test_units_say_that_pictures_come_first(tmp_path: Path, target: str) -> None
     more = ["--claim", "images:/data"] if target == "kubernetes" else []
     result = schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", target, *more)
     assert result.stdout.count("# This starts fcdcc run alone: for a folder of pictures, ") == 1
+
+
+def test_systemd_starts_ingest_first_once_its_line_is_no_comment(tmp_path: Path) -> None:
+    file = job_file(tmp_path)
+    shown = schedule(file, "--cron", "0 2 * * *", "--print", "systemd").stdout
+    (start,) = re.findall(r"^ExecStart=(.*)", shown, re.MULTILINE)
+    (before,) = re.findall(r"^# ExecStartPre=(.*)", shown, re.MULTILINE)
+    *program, _, _, _ = shlex.split(start)
+    assert shlex.split(before) == [*program, "ingest", "FOLDER", str(tmp_path / "in.zarr")]
+
+
+def test_cron_starts_ingest_first_with_the_line_in_the_comment(tmp_path: Path) -> None:
+    file = job_file(tmp_path)
+    result = schedule(file, "--cron", "0 2 * * *", "--print", "cron")
+    *_, both, line = result.stdout.splitlines()
+    run, log = line.removeprefix("0 2 * * * ").split(" >> ")
+    program = shlex.split(run)[:-3]
+    ingest = shlex.join([*program, "ingest", "FOLDER", str(tmp_path / "in.zarr")])
+    assert both == f"# 0 2 * * * {{ {ingest} && {run}; }} >> {log}"
+
+
+def test_kubernetes_starts_ingest_first_once_its_lines_are_no_comment(tmp_path: Path) -> None:
+    file = job_file(tmp_path)
+    arguments = (file, "--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "images:/data")
+    lines = schedule(*arguments).stdout.splitlines()
+    first = next(number for number, line in enumerate(lines) if "# initContainers:" in line)
+    number = first
+    while lines[number].lstrip().startswith("#"):
+        lines[number] = lines[number].replace("# ", "", 1)
+        number += 1
+    _, job = yaml.safe_load_all("\n".join(lines))
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (before,), (container,) = pod["initContainers"], pod["containers"]
+    assert before["command"] == ["fcdcc", "ingest", "FOLDER", "/data/in.zarr"]
+    assert before["image"] == container["image"]
+    assert before["volumeMounts"] == container["volumeMounts"]
+
+
+def test_units_do_not_show_the_credentials_of_a_url(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'model = "m.pt2"\ninput = "https://me:secret@host/in.zarr"\noutput = "out.zarr"\n'
+    )
+    for target in ("systemd", "cron"):
+        shown = schedule(file, "--cron", "0 2 * * *", "--print", target).stdout
+        assert "host/in.zarr" in shown
+        assert "secret" not in shown
+
+
+def test_units_say_whose_job_it_is_and_where_the_image_comes_from(tmp_path: Path) -> None:
+    file = job_file(tmp_path)
+    service = schedule(file, "--cron", "0 2 * * *", "--print", "systemd").stdout
+    assert "Description=fcdcc run of Nightly job.toml\n" in service
+    assert re.search(r"^# User=\w+", service, re.MULTILINE)
+    arguments = (file, "--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "images:/data")
+    assert f"docker build -f examples/deploy/Dockerfile -t fcdcc:{__version__} ." in (
+        schedule(*arguments).stdout
+    )
+    assert "docker build" not in schedule(*arguments, "--image", "registry/mine:1").stdout
+
+
+@pytest.mark.parametrize("arguments", [("net.pt2", "in.zarr", "out data.zarr"), ("net.pt2",)])
+def test_arguments_of_run_are_refused_with_what_to_type(arguments: tuple[str, ...]) -> None:
+    result = schedule(*arguments, "--cron", "0 2 * * *")
+    assert result.exit_code == 2
+    job = "net.pt2 in.zarr 'out data.zarr'" if len(arguments) == 3 else "MODEL INPUT OUTPUT"
+    assert "fcdcc schedule takes one job file" in result.stderr
+    assert f"fcdcc run {job} --print-config > job.toml" in result.stderr
+    assert "fcdcc schedule job.toml --cron '0 2 * * *'" in result.stderr
 
 
 def test_the_next_step_with_systemd_is_named(tmp_path: Path) -> None:

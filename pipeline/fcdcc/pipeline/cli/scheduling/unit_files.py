@@ -6,9 +6,11 @@ codes. Paths are quoted as each scheduler requires.
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from fcdcc.coding import __version__
+from fcdcc.storage.locations import shown
 
 from ...errors import OptionError
 from .cron import WEEKDAYS, CronTimes
@@ -32,8 +35,11 @@ POD_RETRIES = 6
 """Kubernetes waits 10, 20, 40, 80, 160 and 300 seconds before these attempts. Together that is
 more than the 300 seconds after which the lock of a run that has died is taken over."""
 
-INGEST_COMMENT = "# This starts fcdcc run alone: for a folder of pictures, start fcdcc ingest first"
-"""What each unit says in a comment."""
+INGEST_COMMENT = (
+    "# This starts fcdcc run alone: for a folder of pictures, start fcdcc ingest first,"
+    "\n# as below, with the name of the folder in place of FOLDER"
+)
+"""What each unit says in a comment, above the commented lines that start ``fcdcc ingest``."""
 
 BAD_INPUT_EXIT_CODE = 2
 """Exit code of a run that would fail in the same way again."""
@@ -53,15 +59,18 @@ class ScheduledJob:
         Name of the time zone; None for that of the machine.
     program
         The words that call ``fcdcc``, without a PATH.
+    input
+        Absolute path or URL of the images.
     """
 
     job: Path
     times: CronTimes
     timezone: str | None
     program: Sequence[str]
+    input: str
 
     def __post_init__(self) -> None:
-        for text in (str(self.job), *self.program):
+        for text in (str(self.job), *self.program, self.input):
             if not text.isprintable():
                 raise OptionError(
                     f"{text!r} cannot be written to a unit file: rename it without line breaks"
@@ -78,22 +87,39 @@ class ScheduledJob:
         """The command line of a run."""
         return [*self.program, "run", "--config", str(self.job)]
 
+    @property
+    def ingest_command(self) -> list[str]:
+        """The command line that adds new pictures of a folder to the images before a run."""
+        return [*self.program, *_ingest_arguments(self.input)]
+
+
+def _ingest_arguments(images: str) -> list[str]:
+    """Return the arguments for a folder that is not known; a URL has no credentials."""
+    return ["ingest", "FOLDER", shown(images)]
+
 
 def systemd_units(unit: ScheduledJob) -> dict[str, str]:
     """Return a service and its timer by their file names."""
-    command = " ".join(_systemd_quoted(word) for word in unit.command)
+    command, ingest = (
+        " ".join(_systemd_quoted(word) for word in words)
+        for words in (unit.command, unit.ingest_command)
+    )
+    name = unit.job.name.replace("%", "%%")
     folder = str(unit.job.parent).replace("%", "%%")
     calendar = "\n".join(f"OnCalendar={line}" for line in calendar_lines(unit))
     service = f"""\
 [Unit]
-Description=fcdcc job {unit.job.stem.replace("%", "%%")}
+Description=fcdcc run of {name}
 Wants=network-online.target
 After=network-online.target
 
 [Service]
 Type=oneshot
+# Without User= a unit of the machine runs, and owns what it writes, as root.
+# User={_user_name()}
 WorkingDirectory={folder}
-{INGEST_COMMENT}, with ExecStartPre=
+{INGEST_COMMENT}
+# ExecStartPre={ingest}
 ExecStart={command}
 TimeoutStartSec=infinity
 TimeoutStopSec=30
@@ -104,7 +130,7 @@ SuccessExitStatus=3
     timer = f"""\
 # To start it at these times: {enable_command(unit)}
 [Unit]
-Description=times of the fcdcc job {unit.job.stem.replace("%", "%%")}
+Description=times of fcdcc run of {name}
 
 [Timer]
 {calendar}
@@ -115,6 +141,14 @@ Persistent=true
 WantedBy=timers.target
 """
     return {f"{unit.name}.service": service, f"{unit.name}.timer": timer}
+
+
+def _user_name() -> str:
+    """Return the name of the present user, or a word in its place where the system has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "NAME"
 
 
 def enable_command(unit: ScheduledJob) -> str:
@@ -160,12 +194,14 @@ def cron_unit(unit: ScheduledJob) -> str:
             f"--timezone {unit.timezone} with --print cron: cron starts jobs by the time zone of "
             "the machine; leave --timezone out and give --cron in that time, or use --print systemd"
         )
-    log = unit.job.with_suffix(".log")
-    command = f"{shlex.join(unit.command)} >> {shlex.quote(str(log))} 2>&1"
-    line = f"{unit.times.text} {command}".replace(
-        "%", r"\%"
-    )  # cron reads an unescaped % as a line break
-    return f"{INGEST_COMMENT}\n{line}\n"
+    log = shlex.quote(str(unit.job.with_suffix(".log")))
+    run, ingest = shlex.join(unit.command), shlex.join(unit.ingest_command)
+    line, both = (
+        # cron reads an unescaped % as a line break
+        f"{unit.times.text} {command} >> {log} 2>&1".replace("%", r"\%")
+        for command in (run, f"{{ {ingest} && {run}; }}")
+    )
+    return f"{INGEST_COMMENT}\n# {both}\n{line}\n"
 
 
 @dataclass(frozen=True)
@@ -266,8 +302,36 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     }
     cron_job = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
     parts = [config_map, cron_job]
-    dumped = (yaml.dump(part, Dumper=_Dumper, sort_keys=False) for part in parts)
-    return f"{INGEST_COMMENT}\n" + "---\n".join(dumped)
+    ingest = {
+        "name": "ingest",
+        "image": pod.image,
+        "command": ["fcdcc", *_ingest_arguments(_path_in_container(unit, folder))],
+        "env": container["env"],
+        "volumeMounts": mounts,
+    }
+    config_text, job_text = (_as_yaml(part) for part in parts)
+    above, containers, below = re.split(
+        r"^( +containers:\n)", job_text, maxsplit=1, flags=re.MULTILINE
+    )
+    margin = " " * (len(containers) - len(containers.lstrip()))
+    init = textwrap.indent(_as_yaml({"initContainers": [ingest]}), "# ")
+    commented = textwrap.indent(f"{INGEST_COMMENT}\n{init}", margin)
+    head = ""
+    if pod.image == Pod.image:
+        head = (
+            f"# The image {pod.image}: build it in a clone with examples/deploy/Dockerfile,\n"
+            f"# docker build -f examples/deploy/Dockerfile -t {pod.image} ., and push it to where\n"
+            "# the cluster finds it, or name another one with --image.\n"
+        )
+    return f"{head}{config_text}---\n{above}{commented}{containers}{below}"
+
+
+def _path_in_container(unit: ScheduledJob, folder: str) -> str:
+    """Return the path of the images where the job file lies in ``folder``; URLs stay."""
+    path = PurePosixPath(os.path.normpath(unit.input))
+    if "://" in unit.input or not path.is_relative_to(unit.job.parent):
+        return unit.input
+    return str(PurePosixPath(folder) / path.relative_to(unit.job.parent))
 
 
 def check_container_paths(job: Path, paths: Mapping[str, str], pod: Pod) -> None:
@@ -317,3 +381,7 @@ def _literal(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _literal)
+
+
+def _as_yaml(value: object) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
