@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-GONE_LAST = "the slowest first, those that are gone last"
+WORKER_ORDER = "those that do not answer, then by pace, the slowest first; those that are gone last"
 """The order of the workers in tables."""
 
 DEPARTURES = ("removed", "lost", "retired")
@@ -62,9 +62,12 @@ WORDS = {
     "measured time": "which part of the time of all shares the shares of this layer took",
     "condition number": "by how much decoding may amplify rounding; 1 is not at all; above 1,000, "
     "in float64 above 100 million, one more share is waited for",
-    "pace": "time that a worker takes for a share, relative to the usual time",
+    "pace": "time that a worker takes for a share, relative to the usual time: the median of the "
+    "latest shares of the same layer on all workers; 2.0 × is twice as long",
+    "late task": "a task that exists once, such as a read or a write, and takes unusually long: "
+    "another worker starts it, too, and the first result counts",
     "late on average": "for how long a worker was busy with a share after it was given up, at "
-    "least",
+    "least; – if it was not seen busy with one",
     "longest late": "the largest of these times",
     "removed": "the worker did not answer, and the run went on without it",
     "lost": "the worker's process ended",

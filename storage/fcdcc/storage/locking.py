@@ -33,7 +33,7 @@ from .locations import is_local, normalise, shown
 from .objects import open_folder
 from .regular_files import read_regular
 
-__all__ = ["hold"]
+__all__ = ["has_ended_holder", "hold"]
 
 REFRESH_SECONDS = 30.0
 """Time between two refreshes of a lock in an object store."""
@@ -95,6 +95,25 @@ def _hold_local(location: str) -> Iterator[None]:
                 with contextlib.suppress(OSError):  # the file stays, which does no harm
                     path.unlink()
         lock.release()
+
+
+def has_ended_holder(url: str | os.PathLike[str]) -> bool:
+    """Return whether an output's lock names a process of this machine that has ended.
+
+    Such a process was killed: it would have removed the lock otherwise. What cannot be read says
+    nothing.
+    """
+    location = normalise(url)
+    if is_local(location):
+        output = Path(location)
+        holder = _read_holder(output.parent / f".{output.name}.lock.json")
+    else:
+        parent, _, name = location.rpartition("/")
+        try:
+            holder = _parse_object(open_folder(parent), f".{name}.lock.json")
+        except OSError:
+            return False
+    return holder is not None and _has_ended_here(holder) is True
 
 
 def _lock_file(path: Path) -> filelock.BaseFileLock:
@@ -245,12 +264,20 @@ def _parse_object(folder: Folder, lock: str) -> dict[str, object] | None:
         return None
 
 
-def _is_dead(holder: dict[str, object]) -> bool:
+def _has_ended_here(holder: dict[str, object]) -> bool | None:
+    """Return whether a process of this machine has ended; None for one of another machine."""
     pid, boot = holder.get("pid"), holder.get("boot")
     is_here = holder.get("host") == socket.gethostname() and boot in (None, _boot())
-    if is_here and isinstance(pid, int):
-        started, found = holder.get("started"), _start_ticks(pid)
-        return not _is_running(pid) or (None not in (started, found) and started != found)
+    if not is_here or not isinstance(pid, int):
+        return None
+    started, found = holder.get("started"), _start_ticks(pid)
+    return not _is_running(pid) or (None not in (started, found) and started != found)
+
+
+def _is_dead(holder: dict[str, object]) -> bool:
+    has_ended = _has_ended_here(holder)
+    if has_ended is not None:
+        return has_ended
     try:
         refreshed = dt.datetime.fromisoformat(str(holder.get("refreshed")))
     except ValueError:

@@ -33,7 +33,10 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
 
     found, running = read_status(output), read_running(output)
     if as_json:
-        click.echo(json.dumps({**found.to_dict(), "running": running}, indent=2))
+        is_running = running is not None and running["state"] == "running"
+        runs = {"running": running if is_running else None}
+        runs |= {"stopped": None if is_running else running}
+        click.echo(json.dumps({**found.to_dict(), **runs}, indent=2))
     else:
         click.echo(f"{found.status}: {found.in_words}")
         if found.status == "complete":
@@ -55,6 +58,8 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             )
         if running is not None:
             click.echo(printable(_current_run_line(running)))
+            for worker in running["silent_workers"] if running["state"] == "running" else ():
+                click.echo(printable(f"{worker} does not answer"))
         for failure in found.failures:
             click.echo(printable(failure_line(failure.block, failure.reason)))
         for failure in () if found.tiles is None else found.tiles.failures:
@@ -66,9 +71,19 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
 
 
 def _current_run_line(running: dict[str, Any]) -> str:
-    """Return a line about the run that is writing the output now."""
+    """Return a line about the run that is writing the output, or was when it was killed."""
     from ..formatting import duration, percent
 
+    if running["state"] == "ended":
+        return (
+            f"run {running['run']}, begun {running['since']}, has ended without finishing: its "
+            "process is not there any more; the same command continues it"
+        )
+    if running["state"] == "silent":
+        return (
+            f"run {running['run']}, begun {running['since']}, has given no sign of life for "
+            f"{duration(running['silent_seconds'])}: it may have been killed"
+        )
     left = running["seconds_left"]
     parts = [
         f"{counted(running['blocks_in_flight'], 'block')} in flight",

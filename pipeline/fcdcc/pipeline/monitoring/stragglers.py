@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from statistics import median
 
 from ..anyk.state_machine.workers import STRAGGLER_PACE
@@ -15,6 +16,15 @@ MIN_SHARES = 5
 MAX_BEHIND_RATIO = 1 / 3
 """A worker is behind if shares were given up on it, and it finished at most this part of the
 shares that the others finished."""
+
+MIN_REPEATEDLY_LATE = 2
+"""Least number of overdue shares of a worker that is not slow for it to be named."""
+
+MIN_LATE_SECONDS = 0.0005
+"""Least lateness that is shown: less is shown as 0."""
+
+MIN_MENTIONED_PACE = 1.1
+"""Least pace of the slowest worker that is mentioned if no worker is slow."""
 
 STUCK_SECONDS = 1.0
 """Age in seconds from which on the ghost of a worker is mentioned."""
@@ -58,6 +68,8 @@ class WorkerView:
     name, pid, host
         What Dask calls it, '' if that is its address; its process, 0 where it is not known; and the
         machine that has it, as its address says.
+    replaced
+        Whether another worker that is there now has its name.
     """
 
     address: str
@@ -77,11 +89,17 @@ class WorkerView:
     name: str = ""
     pid: int = 0
     host: str = ""
+    replaced: bool = False
 
     @property
     def shown_name(self) -> str:
-        """Its name for people: Dask numbers the workers of a local cluster."""
-        return f"worker {self.name}" if self.name.isdecimal() else self.name
+        """Its name for people: Dask numbers the workers of a local cluster.
+
+        >>> WorkerView("tcp://10.0.0.7:4411", name="3", replaced=True).shown_name
+        'worker 3, replaced'
+        """
+        name = f"worker {self.name}" if self.name.isdecimal() else self.name
+        return f"{name}, replaced" if self.replaced else name
 
     @property
     def details(self) -> str:
@@ -134,21 +152,35 @@ class WorkerView:
         return self.silent > 0 or (self.ghosts > 0 and self.stuck > STUCK_SECONDS)
 
     @property
-    def trouble(self) -> float:
-        """The sort key of workers: the larger, the slower."""
-        waiting = 10.0 * max(self.silent, self.stuck)
-        known = self.pace is not None and self.done + self.erased >= MIN_SHARES
-        pace = self.pace if known and self.pace is not None else 1.0
-        return waiting + max(0.0, pace - 1.0) + self.late_mean
+    def was_seen_late(self) -> bool:
+        """Whether it was seen to be busy with a share that had been given up."""
+        return self.worst >= MIN_LATE_SECONDS
 
 
 def ranked(workers: Sequence[WorkerView]) -> list[WorkerView]:
-    """Return the workers, the slowest first; those that are gone last."""
+    """Return the workers in the order that :data:`..words.WORKER_ORDER` says.
 
-    def order(worker: WorkerView) -> tuple[bool, float, float, str]:
-        return bool(worker.gone), -worker.trouble, -(worker.pace or 0.0), worker.address
+    Equal paces are those that look equal; then the later worker is first, then the lower name. A
+    worker all of whose shares are given up has no pace, and counts as the slowest.
+    """
+
+    def order(worker: WorkerView) -> tuple[bool, float, float, float, float, str]:
+        waiting = max(worker.silent, worker.stuck) if worker.is_stuck else 0.0
+        unknown = inf if worker.is_slow else 0.0
+        pace = unknown if worker.pace is None else round(worker.pace, 1)
+        number = float(worker.name) if worker.name.isdecimal() else inf
+        return bool(worker.gone), -waiting, -pace, -worker.worst, number, worker.address
 
     return sorted(workers, key=order)
+
+
+def mark_replaced(workers: Sequence[WorkerView]) -> list[WorkerView]:
+    """Return the workers, those marked that are gone and whose names others have now."""
+    present = {worker.name for worker in workers if worker.name and not worker.gone}
+    return [
+        replace(worker, replaced=True) if worker.gone and worker.name in present else worker
+        for worker in workers
+    ]
 
 
 def verdict(workers: Sequence[WorkerView]) -> str:
@@ -175,6 +207,9 @@ waited for (2.0 s late on average).'
         sentences.append(f"{_subject(slow)}: {_why_slow(slow)}.")
     late = [worker for worker in behind(present) if not worker.is_slow]
     sentences += [_why_behind(worker, present) for worker in late[:MAX_NAMED_WORKERS]]
+    others = [worker for worker in ranked(present) if not worker.is_slow and worker not in late]
+    repeatedly = [worker for worker in others if worker.overdue >= MIN_REPEATEDLY_LATE]
+    sentences += [_how_late(worker) for worker in repeatedly[:MAX_NAMED_WORKERS]]
     if gone:
         sentences.append(_farewell(gone))
     if sentences:
@@ -185,8 +220,12 @@ waited for (2.0 s late on average).'
             return "No worker has finished enough shares for its pace to be known."
         return "No worker has computed a share yet."
     last = max(known, key=_pace)
-    return f"No worker is slow: the slowest, {last.called}, takes {_pace(last):.1f} times the \
-usual time."
+    if _pace(last) < MIN_MENTIONED_PACE:
+        return "No worker is slow."
+    return (
+        f"No worker is slow: the slowest, {last.called}, takes {_pace(last):.1f} times as long for "
+        "a share as is usual among all workers."
+    )
 
 
 def behind(workers: Sequence[WorkerView]) -> list[WorkerView]:
@@ -290,6 +329,11 @@ def _why_behind(worker: WorkerView, workers: Sequence[WorkerView]) -> str:
         f"{worker.called} finished {counted(worker.done, 'share')} where others finish about "
         f"{usual:,.0f} in that time; {worker.erased:,} of its shares {were} not waited for{late}."
     )
+
+
+def _how_late(worker: WorkerView) -> str:
+    longest = f"the longest time by {worker.worst:.1f} s"
+    return f"{worker.called} was late {worker.overdue:,} times, {longest}."
 
 
 def _farewell(gone: Sequence[WorkerView]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import replace
 from types import FunctionType, ModuleType
 
 import pytest
@@ -18,7 +19,14 @@ from fcdcc.pipeline.monitoring.dashboard.collector import RECORDS, RunCollector
 from fcdcc.pipeline.monitoring.dashboard.page import live, page
 from fcdcc.pipeline.monitoring.dashboard.run_statistics import RunStatistics
 from fcdcc.pipeline.monitoring.dashboard.service import snapshot
-from fcdcc.pipeline.monitoring.stragglers import WorkerView, behind, ranked, slow_ones, verdict
+from fcdcc.pipeline.monitoring.stragglers import (
+    WorkerView,
+    behind,
+    mark_replaced,
+    ranked,
+    slow_ones,
+    verdict,
+)  # fmt: skip
 from simulation import SimulatedCluster, Steady, one_layer
 
 
@@ -77,6 +85,36 @@ def test_only_shares_that_left_with_their_worker_are_lost_with_it() -> None:
     assert {worker: facts.lost for worker, facts in statistics.workers.items()} == {
         "lost": 1, "recalled": 0, "erred": 0,
     }  # fmt: skip
+
+
+def test_saved_waiting_that_was_shown_never_becomes_less() -> None:
+    confirmed: dict[str, float] = {}
+    statistics = RunStatistics(confirmed)
+    shown = [statistics.saved_at_once]
+    for block in range(2):
+        statistics.add_share(share("b", 0.0, 1.0 + 2 * block, "erased", block=block))
+        statistics.add_group(group(1.1 + 2 * block, block))
+        confirmed["b"] = 2.8 + 2 * block  # it was thought to be busy still
+        shown.append(statistics.saved_at_once)
+        statistics.add_share(share("b", 2.3 + 2 * block, 2.9 + 2 * block, block=8 + block))
+        shown.append(statistics.saved_at_once)
+    assert shown == sorted(shown)
+    assert shown[-1] > 0.0
+
+
+def test_when_a_run_is_over_all_its_groups_are_settled() -> None:
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    statistics = collector.runs["simulated"].statistics
+    statistics.add_share(share("w5", 0.0, 1.0, "erased", block=77))
+    statistics.add_group(group(1.1, 77))
+    before = statistics.settled.total
+    collector.report_status("simulated", {"state": "running", "is_over": True}, cluster.now)
+    assert statistics.settled.total > before
+    assert statistics.settled.total == sum(layer.groups for layer in statistics.layers.values())
+    collector.report_status("simulated", {"waiting_saved": 2.5}, cluster.now)
+    assert snapshot(collector, cluster.now)["saved"]["seconds"] == 2.5  # as in the summary
 
 
 def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
@@ -240,6 +278,37 @@ def test_the_sentence_names_the_one_that_does_not_answer() -> None:
     )
     assert [worker.address for worker in ranked(workers)] == ["tcp://c:1", "tcp://b:1", "tcp://a:1"]
     assert slow_ones(workers) == "tcp://c:1 (silent for 2.0 s)"
+
+
+def test_workers_stand_in_the_order_of_the_paces_that_are_shown() -> None:
+    workers = [
+        WorkerView("a", done=9, pace=0.9, late=9.0, worst=9.0),
+        WorkerView("b", done=9, pace=1.04, name="10"),
+        WorkerView("c", done=9, pace=0.96, name="2"),
+        WorkerView("d", done=9, pace=0.98, late=2.0, worst=2.0),
+        WorkerView("e", done=9, pace=7.0, gone="lost"),
+        WorkerView("f", erased=9, overdue=9, worst=0.1),  # so slow that its pace is not known
+        WorkerView("g", done=2),
+    ]
+    assert [worker.address for worker in ranked(workers)] == [*"fdcbage"]
+
+
+def test_a_worker_that_was_late_repeatedly_is_named() -> None:
+    even = [WorkerView(f"tcp://{name}:1", done=30, pace=1.0) for name in "abc"]
+    late = WorkerView("tcp://d:1", done=25, erased=5, overdue=5, late=4.0, worst=1.0, pace=0.9)
+    gone = WorkerView("tcp://e:1", gone="removed", gone_for=7.0)
+    named = "tcp://d:1 was late 5 times, the longest time by 1.0 s."
+    assert verdict([*even, late]) == named
+    assert verdict([*even, late, gone]).startswith(f"{named} tcp://e:1 was removed")
+    assert verdict([*even, replace(late, overdue=1)]) == "No worker is slow."
+
+
+def test_a_worker_and_the_one_in_its_place_have_different_names() -> None:
+    old = WorkerView("tcp://a:1", name="2", gone="lost", pid=71)
+    new = WorkerView("tcp://b:1", name="2", pid=72)
+    assert [worker.details for worker in mark_replaced([old, new])] == [
+        "worker 2, replaced, pid 71", "worker 2, pid 72",
+    ]  # fmt: skip
 
 
 def test_the_sentence_says_so_when_nobody_is_slow_and_when_somebody_left() -> None:

@@ -14,6 +14,7 @@ from fcdcc.pipeline.monitoring.report.html_report import (
     round_times,
     round_values,
 )
+from fcdcc.pipeline.words import WORKER_ORDER
 from support.jobs import fcdcc
 from support.stored import fill, make_output, write_journal
 
@@ -78,7 +79,7 @@ def test_columns_for_late_shares_are_not_shown_where_none_was_late(tmp_path: Pat
         worker.update(erased=0, lost=0)
     write_journal(output, "a", members, odd_shares=[], odd_shares_total=0)
     shown = fcdcc("report", output, "--html", "-").output
-    assert "Workers: the slowest first, those that are gone last" in shown
+    assert f"Workers: {WORKER_ORDER}" in shown
     assert "not waited for</th>" not in shown
 
 

@@ -18,7 +18,7 @@ from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ...anyk.state_machine.workers import QUIET_HEARTBEATS
 from ..record.loss_cost import WorkerLoss
-from ..stragglers import WorkerView
+from ..stragglers import WorkerView, mark_replaced
 from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
 
 MAX_RUNS = 8
@@ -98,6 +98,12 @@ class CollectedRun:
     seen_shares: int = 0
     seen_groups: int = 0
     seen_events: int = 0
+
+    @property
+    def saved_seconds(self) -> float:
+        """Seconds of waiting that it saved, at least; once it is over, as its summary has it."""
+        final = self.status.get("waiting_saved")
+        return self.statistics.saved_at_once if final is None else float(final)
 
 
 class RunCollector:
@@ -181,6 +187,8 @@ class RunCollector:
         known = self._run(run)
         before = known.status
         known.status, known.status_at = dict(status), now
+        if status.get("is_over"):
+            known.statistics.close()
         for name in ("blocks_done", "blocks_failed", "corrupt_shares"):
             more = int(status.get(name, 0)) - int(before.get(name, 0))
             setattr(self, name, getattr(self, name) + max(0, more))
@@ -293,7 +301,7 @@ class RunCollector:
                 views.append(
                     WorkerView(address, pace=pace, gone=how, gone_for=gone_for, **of_shares)
                 )
-        return views
+        return mark_replaced(views)
 
     def silent_workers(self, run: str, now: float) -> list[WorkerLoss]:
         """Return the workers of a run that have not answered for :data:`MIN_SILENT_SECONDS`.

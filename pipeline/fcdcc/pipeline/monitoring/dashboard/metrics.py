@@ -137,7 +137,7 @@ def _workers(collector: RunCollector) -> Iterator[Metric]:
             if address in facts:
                 pace.add_metric([address], worker.known_pace)
     yield from (pace, learned, ghosts)
-    saved = 0.0 if known is None else known.statistics.saved_at_once
+    saved = 0.0 if known is None else known.saved_seconds
     yield GaugeMetricFamily(
         "fcdcc_saved_seconds", "Waiting that the latest run was spared, at least", value=saved
     )

@@ -22,7 +22,7 @@ from tornado.web import Application
 from ... import templates
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import times
-from ...words import GONE_LAST, WORDS
+from ...words import WORDS, WORKER_ORDER
 from ..drawing import condition_strip, render
 from .on_demand import MODULE, make_pages, on_demand
 from .service import SERVICE, MonitoringService
@@ -106,7 +106,7 @@ def _values(shown: Mapping[str, Any]) -> dict[str, Any]:
         "strip": condition_strip(conditions["last"], conditions["max"], conditions["limit"]),
         "straggler_pace": STRAGGLER_PACE,
         "words": WORDS,
-        "gone_last": GONE_LAST,
+        "worker_order": WORKER_ORDER,
         "max_workers": MAX_WORKERS,
         "max_layers": MAX_LAYERS,
     }

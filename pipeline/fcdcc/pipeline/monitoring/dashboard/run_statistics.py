@@ -235,6 +235,11 @@ class RunStatistics:
         if kept:
             self._held[address] = kept
 
+    def close(self) -> None:
+        """Take the lateness of all shares as known, because the run is over."""
+        for address in self.holders:
+            self.free(address)
+
     # --------------------------------------------------------------------- sums
 
     @property
@@ -249,16 +254,12 @@ class RunStatistics:
 
     @property
     def saved_at_once(self) -> float:
-        """``saved`` as time on the clock: seconds that several groups save together count once."""
-        return self._saved_before + _length(self._saved_intervals)
+        """``saved`` as time on the clock: seconds that several groups save together count once.
 
-    def saved_so_far(self) -> float:
-        """Return ``saved_at_once``, including shares whose lateness still grows."""
-        held = [e for some in self._held.values() for e in some if not e.is_parity]
-        intervals = self._saved_intervals
-        for erasure in held[:MAX_SAVED_INTERVALS]:
-            intervals = _joined(intervals, erasure.record.stop, self._last_seen(erasure))
-        return self._saved_before + _length(intervals)
+        It never falls: a share counts once its lateness is known. Until then that may turn out to
+        be less than it seems, for example if the worker had begun its next share.
+        """
+        return self._saved_before + _length(self._saved_intervals)
 
     # ----------------------------------------------------------------- lateness
 

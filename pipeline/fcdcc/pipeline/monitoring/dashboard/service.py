@@ -318,7 +318,7 @@ def _saved(known: CollectedRun | None) -> dict[str, float]:
     """Return the seconds of waiting that were saved: summed over groups, and on the clock."""
     if known is None:
         return {"group_seconds": 0.0, "seconds": 0.0}
-    return {"group_seconds": known.statistics.saved, "seconds": known.statistics.saved_so_far()}
+    return {"group_seconds": known.statistics.saved, "seconds": known.saved_seconds}
 
 
 def _conditions(status: dict[str, Any]) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def _worker_row(worker: WorkerView) -> dict[str, Any]:
         "learned_pace": worker.pace,
         "details": worker.details,
         "late_mean": worker.late_mean,
-        "trouble": worker.trouble,
+        "was_seen_late": worker.was_seen_late,
         "slow": worker.is_slow,
     }
 

@@ -245,7 +245,7 @@ class RunRecorder:
     def drain(self, progress: RunProgress) -> RunTotals:
         """Record all that the scheduler still has of the run, which is over; return its totals."""
         for _ in range(MAX_DRAIN_REQUESTS):
-            self._exchange(progress, "running", summary=True)
+            self._exchange(progress, "running", {"is_over": True}, summary=True)
             if not self._last.more:
                 break
         self.work.close()
@@ -276,6 +276,8 @@ class RunRecorder:
             "extra_work": summary.extra_work,
             "corrupt_shares": len(summary.corrupt_shares),
             "seconds": summary.seconds,
+            "waiting_saved": summary.waiting_saved,
+            "is_over": True,
         }
         try:
             self._exchange(progress, summary.status, final, summary=True)
@@ -292,22 +294,30 @@ class RunRecorder:
         known = {name: value for name, value in self._constant.items() if name != "layers"}
         self.journal.status = {**known, **status, "state": self.journal.state}
         with suppress(OutputGoneError):
-            self.write()
-        self._tell_state()
+            self.write()  # now already: the scheduler may not answer
+            if self._tell_state():
+                self.write()
 
-    def _tell_state(self) -> None:
-        """Send the scheduler the last status, for its page."""
-        last = {**self._constant, **self.journal.status}
+    def _tell_state(self) -> bool:
+        """Send the scheduler the last status, for its page; return whether it answered.
+
+        It answers with the sums over all records, so that they are as new as the number of blocks.
+        """
+        last = {**self._constant, **self.journal.status, "is_over": True}
         status = {name: finite(value) for name, value in last.items()}
         seen, run = dict(self._last.seen), self.journal.run
 
-        async def call() -> None:
+        async def call() -> Any:
             request = getattr(self._client.scheduler, EXCHANGE)
-            await request(run=run, status=status, seen=seen, summary=False)
+            return await request(run=run, status=status, seen=seen, summary=True)
 
         if self._client.status == "running":
             with suppress(Exception):  # it may be gone, or not answer
-                self._client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
+                answer = self._client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
+                if answer is not None:
+                    self._take(_update(answer))
+                    return True
+        return False
 
     def write(self) -> None:
         """Write the journal as it is.
@@ -343,7 +353,10 @@ class RunRecorder:
         status = {**self._constant, **self._status(progress), "state": state, **(final or {})}
         self.journal.status = {name: value for name, value in status.items() if name != "layers"}
         plain = {name: finite(value) for name, value in status.items()}
-        update = exchange(self._client, self.journal.run, plain, self._last, summary=summary)
+        self._take(exchange(self._client, self.journal.run, plain, self._last, summary=summary))
+
+    def _take(self, update: RunUpdate) -> None:
+        """Record what happened since the last exchange."""
         self._last = update
         self.work.take(update.shares, update.groups)
         self.journal.add_shares(update.shares)

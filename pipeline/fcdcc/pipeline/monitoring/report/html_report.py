@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,8 +13,8 @@ from fcdcc.coding import __version__
 
 from ...anyk.keys import name_in_words, step_in_words
 from ...anyk.state_machine.workers import STRAGGLER_PACE
-from ...formatting import clock, count, duration, percent, rounded
-from ...words import DEPARTURES, GONE_LAST, WORDS
+from ...formatting import clock, count, counted, duration, percent, rounded
+from ...words import DEPARTURES, WORDS, WORKER_ORDER
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
 from ..stragglers import WorkerView, behind
 from ..summary import MIN_SAVED_SECONDS
@@ -61,6 +61,7 @@ _COUNTS = (
     ("decodes", "group", "decoded"),
     ("parity_started", "parity share", "started"),
     ("shares_lost", "share", "computed again"),
+    ("tasks_doubled", "late task", "started again on another worker"),
     ("workers_lost", "worker", "lost"),
     ("corrupt_shares", "wrong share", "found"),
 )
@@ -101,7 +102,7 @@ def render_report(report: OutputReport) -> str:
         failures_left_out=len(report.failures) - len(failures),
         straggler_pace=STRAGGLER_PACE,
         words=WORDS,
-        gone_last=GONE_LAST,
+        worker_order=WORKER_ORDER,
         version=__version__,
     )
 
@@ -171,6 +172,8 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "timelines": [_timeline(run, window) for window in _windows(run)],
         "timeline_key": [*_timeline_key(run)],
         "latency": _latency(run),
+        "groups_total": int(run.number("groups") or 0),
+        "groups_note": run.groups_note,
         "strip": _condition_strip(run),
         "expected": run.expected,
         "workers": workers[:MAX_WORKERS],
@@ -446,9 +449,14 @@ def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
     for name, group in groupby(run.events, key=lambda event: str(event["event"])):
         events = list(group)
         what = _EVENTS.get(name, name) + (f" ({len(events)} times)" if len(events) > 1 else "")
-        where = "; ".join(dict.fromkeys(_place(event, last) for event in events[:MAX_PLACES]))
-        more = f" and {len(events) - MAX_PLACES} more" if len(events) > MAX_PLACES else ""
-        yield clock(max(0.0, float(events[0]["time"]) - run.begin)), what, where + more
+        places = Counter(_place(event, last) for event in events)
+        named = [
+            f"{place} ({count(times)} times)" if times > 1 and len(places) > 1 else place
+            for place, times in [*places.items()][:MAX_PLACES]
+        ]
+        if len(places) > MAX_PLACES:
+            named.append(counted(len(places) - MAX_PLACES, "other place"))
+        yield clock(max(0.0, float(events[0]["time"]) - run.begin)), what, "; ".join(named)
 
 
 def _place(event: Mapping[str, Any], last_layer: int | None) -> str:

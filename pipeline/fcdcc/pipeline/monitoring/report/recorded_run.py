@@ -16,11 +16,12 @@ from jinja2 import TemplateError
 from fcdcc.storage import inspect_output
 from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
+from fcdcc.storage.locking import has_ended_holder
 
 from ...formatting import amount, counted, duration, memory_in_words, percent
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, recorded_groups, recorded_shares
-from ..stragglers import WorkerView, ranked
+from ..stragglers import WorkerView, mark_replaced, ranked
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import GroupRecord, ShareRecord
@@ -38,6 +39,9 @@ MAX_MISSED_WRITES = 3.0
 ``MAX_MISSED_WRITES`` times its interval of writing."""
 
 MEMORY_LABEL = "most memory of a worker's process"
+
+MIN_MENTIONED_SILENCE = 5.0
+"""Seconds by which a run must be late with writing what happened for that to be mentioned."""
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("time", "seconds", duration),
@@ -90,9 +94,8 @@ class RecordedRun:
     def state(self) -> str:
         """How it ended; ``running`` if it has not, ``cut off`` if it stopped writing."""
         state = str(self.members["state"])
-        silent = time.time() - float(self.members["updated"])
         patience = MIN_SILENT_SECONDS + MAX_MISSED_WRITES * float(self.members["every"])
-        return "cut off" if state == "running" and silent > patience else state
+        return "cut off" if state == "running" and self.silent_seconds > patience else state
 
     @property
     def ending(self) -> str:
@@ -112,11 +115,25 @@ class RecordedRun:
         left = int(self.status.get("blocks_total", 0)) - done - skipped - failed
         return left * self.seconds / done if done else None
 
-    def running(self) -> dict[str, Any] | None:
-        """Return its progress; None if it is not running now."""
-        if self.state != "running":
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since it last wrote what happened."""
+        return max(0.0, time.time() - float(self.members["updated"]))
+
+    def running(self, *, has_ended: bool = False) -> dict[str, Any] | None:
+        """Return its progress; None if its end is recorded.
+
+        ``state`` is then ``running``, ``silent`` if it has not written for longer than usual, or
+        ``ended`` if ``has_ended`` says that its process is not there any more.
+        """
+        if self.members["state"] != "running":
             return None
+        is_silent = self.silent_seconds > float(self.members["every"]) + MIN_MENTIONED_SILENCE
+        silent_workers = [w for w in self.worker_views if w.silent and not w.gone]
         return {
+            "state": "ended" if has_ended else "silent" if is_silent else "running",
+            "silent_seconds": round(self.silent_seconds, 1),
+            "silent_workers": [worker.called for worker in silent_workers],
             "run": self.run,
             "since": self.started,
             "blocks_in_flight": int(self.status.get("blocks_in_flight", 0)),
@@ -294,10 +311,10 @@ class RecordedRun:
 
     @cached_property
     def worker_views(self) -> list[WorkerView]:
-        """What is known of each worker, the slowest first, those that are gone last."""
+        """What is known of each worker, in the order of :data:`...words.WORKER_ORDER`."""
         rows = self.facts.get("workers", ())
         end = max((float(row.get("seen", 0.0)) for row in rows), default=0.0)
-        return ranked([_worker_view(row, end) for row in rows])
+        return ranked(mark_replaced([_worker_view(row, end) for row in rows]))
 
     @property
     def workers(self) -> list[dict[str, Any]]:
@@ -325,6 +342,20 @@ class RecordedRun:
             measurement = _measured(measured.get(plan["layer"]), busy)
             rows.append({**plan, "part_of_share": part_of_share, **measurement})
         return rows
+
+    @property
+    def groups_note(self) -> str:
+        """A sentence if the layers' groups are fewer than the blocks done; '' else."""
+        groups = [row["groups"] for row in self.layers if row["groups"]]
+        is_over = self.state in ("complete", "incomplete")
+        if is_over or self._has_tiles or not groups:
+            return ""
+        if min(groups) >= int(self.number("blocks_done") or 0):
+            return ""
+        return (
+            "Groups are counted up to when the run last wrote what happened: those of blocks that "
+            "were done after that are missing."
+        )
 
     def parts_in_words(self, row: Mapping[str, Any]) -> str:
         """Return how a layer of :attr:`layers` was cut into parts, or why it was not.
@@ -370,7 +401,8 @@ class RecordedRun:
     @property
     def saved(self) -> float:
         """Seconds of the run in which at least one group would have waited for a given-up share."""
-        return float(self.facts.get("saved_at_once", 0.0))
+        final = self.members["summary"].get("waiting_saved")
+        return float(self.facts.get("saved_at_once", 0.0) if final is None else final)
 
     def tail(self, part: float) -> tuple[float, float] | None:
         """Return quantile ``part`` of the groups' seconds, and of those with the slowest shares.
@@ -409,7 +441,9 @@ class OutputReport:
 
 
 def read_running(output: str) -> dict[str, Any] | None:
-    """Return the progress of the run that is writing an output now; None if there is none.
+    """Return the progress of the run that is writing an output; None if the last one has ended.
+
+    Of a run that was killed no end is recorded: see :meth:`RecordedRun.running` for its state.
 
     Raises
     ------
@@ -420,7 +454,7 @@ def read_running(output: str) -> dict[str, Any] | None:
     if members is None or members.get("schema") != SCHEMA:
         return None
     try:
-        return RecordedRun(members).running()
+        return RecordedRun(members).running(has_ended=has_ended_holder(output))
     except UNFIT_JOURNAL_ERRORS:
         return None
 

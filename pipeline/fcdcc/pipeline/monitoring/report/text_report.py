@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from ...formatting import amount, count, counted, duration, percent, printable, rounded, times
-from ...words import DEPARTURES, GONE_LAST, WORDS, explained
+from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
 from ..output_status import failure_line
 from ..record.loss_cost import loss_sentence
 from ..stragglers import WorkerView, behind, verdict
@@ -84,6 +84,8 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
     console.print(title, highlight=False)
     for sentence in conclusion(latest):
         console.print(escape(sentence), highlight=False)
+    if latest.number("tasks_doubled"):
+        _explain(console, "late task")
     if latest.expected:
         console.print(_expected(latest))
     if latest.workers:
@@ -91,6 +93,8 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
     if any(layer["groups"] for layer in latest.layers):
         console.print(_layers(latest))
         names = "group", "time to output", "time to slowest share", "work of a share"
+        if latest.groups_note:
+            console.print(latest.groups_note, highlight=False)
         _explain(console, "k_a × k_b", *names, "measured time")
     for block, reason in report.failures[:MAX_FAILURES]:
         console.print(escape(failure_line(block, reason)), highlight=False)
@@ -361,7 +365,7 @@ def _print_workers(run: RecordedRun, console: Console) -> None:
         ("lost\nwith it", lambda worker: count(worker.lost), were_late),
     ]
     shown = [(name, cell) for name, cell, is_shown in columns if is_shown]
-    table = _table(*(name for name, _ in shown), title=f"Workers: {GONE_LAST}")
+    table = _table(*(name for name, _ in shown), title=f"Workers: {WORKER_ORDER}")
     for worker in workers[:MAX_WORKERS]:
         table.add_row(*(cell(worker) for _, cell in shown))
     console.print(table)
@@ -380,7 +384,7 @@ def _named(worker: WorkerView) -> str:
 
 
 def _late(worker: WorkerView, seconds: float) -> str:
-    return duration(seconds if worker.erased else None)
+    return duration(seconds if worker.was_seen_late else None)
 
 
 def _layers(run: RecordedRun) -> Table:
