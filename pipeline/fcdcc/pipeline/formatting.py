@@ -15,6 +15,9 @@ _PREFIXES = ("", "k", "M", "G", "T", "P")
 MAX_RUNS = 20
 """Most runs of blocks that a text names."""
 
+MIN_MENTIONED_WORK = 0.0005
+"""Least part of extra arithmetic that is mentioned: less is shown as 0.0 %."""
+
 LARGEST_PLAIN = 1e7
 """From this number on :func:`rounded` writes a power of ten."""
 

@@ -144,7 +144,7 @@ def test_a_plan_speaks_of_protection(files: Files) -> None:
     points = sum(layer.code is not None for layer in (one, other))
     assert f"All 2 convolutions are protected, checked at {counted(points, 'point')}: any 2" in text
     assert "Not protected" not in text
-    assert re.search(r"One lost worker costs about .* once, for up to \d+ shares", text)
+    assert "One lost worker costs up to about" in text
     whole = replace(one, code=None, reason="its input has no rows to split: run whole")
     part = replace(plan, layers=(whole, replace(other, code=other.code or one.code, reason="")))
     text = said_of(part)
@@ -159,8 +159,61 @@ def test_a_plan_as_text_speaks_as_the_table_does(files: Files) -> None:
     assert said_of(plan).startswith(f"{first}\n")
     assert layers[0].endswith(f"in the share of layer {plan.layers[1].layer}")
     assert layers[1].strip().startswith(f"{plan.layers[1].layer} ")
-    assert "not" not in str(plan)
+    assert "not protected" not in str(plan)
     assert repr(plan) == f"<Plan: {first}; blocks of 8 images, split by images>"
+
+
+def test_a_plan_as_text_has_costs_losses_and_the_workers_it_is_for(files: Files) -> None:
+    plan = planned(files, split="rows", n=6, tolerate=2)
+    for told in (str(plan), plan._repr_html_()):
+        for words in ("Sent between workers", "a worker needs at most", "images a second",
+                      "2 may be lost", "up to about", "Plain data-parallel inference",
+                      "The plan is for 6 workers. Other workers may lead to "):  # fmt: skip
+            assert words in told
+    assert f"blocks of {plan.batch} images ({plan.batch_reason}), {plan.in_flight} bl" in str(plan)
+    assert "The plan is for" not in said_of(plan)
+    assert plan.forecast is not None
+    threads = replace(plan.forecast, workers=WorkerPool(6, in_one_process=True))
+    assert (
+        "2 of them may be late or fail. The workers are threads of one process, which must not be "
+        "lost."
+    ) in str(replace(plan, forecast=threads))
+
+
+def test_a_lost_worker_costs_no_more_than_the_blocks_that_there_are(files: Files) -> None:
+    plan = planned(files, n=6, tolerate=2, batch=25, in_flight=8)
+    assert plan.forecast is not None
+    text = said_of(plan)
+    assert "in place of its shares, 1 of each of 2 blocks in flight. If it stops answering" in text
+    many = replace(plan, forecast=replace(plan.forecast, images=None))
+    assert "1 of each of 8 blocks in flight" in said_of(many)
+
+
+def test_what_workers_send_each_other_is_said_in_sentences(files: Files) -> None:
+    plan = planned(files)
+    assert plan.forecast is not None
+    rest = "what one worker has computed or read and another needs."
+    images = "images: a worker that reads a stored chunk sends the others what they need of it."
+    for block, read, said in (
+        (
+            0.0,
+            0.0,
+            "Sent between workers: nothing, unless several workers need images of one stored",
+        ),
+        (9e6, 0.0, f" a block. That is {rest}"),
+        (0.0, 9e6, f" a block. All of that is {images}"),
+        (9e6, 9e6, f"is {images} The rest is {rest}"),
+    ):
+        forecast = replace(plan.forecast, block_bytes=block, read_bytes=read)
+        assert said in said_of(replace(plan, forecast=forecast))
+
+
+def test_work_that_is_shown_as_nothing_is_not_said(files: Files) -> None:
+    plan = planned(files)
+    assert plan.forecast is not None
+    for extra, is_said in ((0.0004, False), (0.02, True)):
+        text = said_of(replace(plan, forecast=replace(plan.forecast, extra_work=extra)))
+        assert ("more than the network's own" in text) == is_said
 
 
 def test_a_lost_worker_costs_no_time_where_the_others_use_its_cores(files: Files) -> None:

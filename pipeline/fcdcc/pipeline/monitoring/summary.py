@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
 
-from ..formatting import count, counted, duration, percent, printable
+from ..formatting import MIN_MENTIONED_WORK, count, counted, duration, percent, printable
 from .record.loss_cost import loss_sentence
 
 Reason = Literal["image_ids", "images", "absent_chunks"]
@@ -33,9 +33,6 @@ MAX_NAMED_WORKERS = 3
 
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
-
-MIN_MENTIONED_WORK = 0.0005
-"""Least part of extra arithmetic that is mentioned: less is shown as 0.0 %."""
 
 
 @dataclass(frozen=True)

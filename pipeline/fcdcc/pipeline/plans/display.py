@@ -14,7 +14,16 @@ from rich.padding import Padding
 from rich.table import Table
 
 from .. import templates
-from ..formatting import amount, counted, duration, longer_by, memory_in_words, printable
+from ..formatting import (
+    MIN_MENTIONED_WORK,
+    amount,
+    counted,
+    duration,
+    longer_by,
+    memory_in_words,
+    percent,
+    printable,
+)
 from ..options import with_keywords
 from ..words import PLAN_WORDS, explained
 from .forecast import Forecast, LayerForecast
@@ -52,9 +61,7 @@ SPARE_SHARES: dict[Redundancy, str] = {
 
 def plan_text(plan: Plan) -> str:
     """Return a plan as lines of text: what ``str(plan)`` is."""
-    head = f"blocks of {plan.batch}, {plan.in_flight} in flight; {plan.code}, {plan.dtype}"
-    if plan.band is not None:
-        head += f"; an image in bands of {plan.band} rows of its prediction"
+    head = f"blocks of {_blocks(plan)}; {plan.code}, {plan.dtype}"
     how = f"split by {plan.split}; redundancy: {_spare_shares(plan)}"
     predicted = [
         line if line.startswith(LEFT_OUT) else f"predicts {line}"
@@ -63,7 +70,9 @@ def plan_text(plan: Plan) -> str:
     if plan.verify == "checksum" and plan.checksums_cover:
         how += f"\nchecksums cover {plan.checksums_cover}"
     layers = (_layer_line(plan, layer) for layer in plan.layers)
-    return "\n".join([_title(plan), head, how, *predicted, *layers])
+    costs = (f"{name}: {with_keywords(value)}" for name, value in _costs(plan))
+    said = _python_sentences(plan)
+    return "\n".join([_title(plan), head, how, *predicted, *layers, *costs, *said])
 
 
 def plan_line(plan: Plan) -> str:
@@ -123,6 +132,11 @@ def losses(plan: Plan) -> str:
     if found is None:
         return f"{said}: {plan.tolerate} of them may be lost or late."
     workers = found.workers
+    if workers.in_one_process:
+        return (
+            f"{said}: {plan.tolerate} of them may be late or fail. The workers are threads of one "
+            "process, which must not be lost."
+        )
     lost = workers.lost(plan.n, plan.tolerate)
     hosts = workers.hosts_lost(plan.n, plan.tolerate)
     where = ""
@@ -157,7 +171,11 @@ def one_loss(plan: Plan) -> str:
     workers = found.workers.count
     if not found.workers.lost(plan.n, plan.tolerate):
         return ""
-    held = ceil(plan.n / workers) * plan.in_flight
+    blocks = plan.in_flight
+    if found.images is not None:
+        blocks = min(blocks, found.blocks(found.images, plan.batch))
+    each = ceil(plan.n / workers)
+    held = each * blocks
     slots = found.workers.slots
     before, after = min(workers * slots, cores), min((workers - 1) * slots, cores)
     if found.workers.hosts > 1:  # its cores are lost with it
@@ -165,17 +183,19 @@ def one_loss(plan: Plan) -> str:
     share_seconds = found.block_seconds / plan.delta  # while all workers compute shares
     once = max(share_seconds * workers, held * share_seconds * before / after)
     said = (
-        f"One lost worker costs about {duration(once)} once, for up to {counted(held, 'share')} "
-        "that others make up"
+        f"One lost worker costs up to about {duration(once)} once: the time that the others need "
+        f"for parity in place of its shares, {each} of each of {counted(blocks, 'block')} in "
+        "flight. If it stops answering and keeps its connection, the time until that is noticed is "
+        "added"
     )
     slower = 100 * (before / after - 1)
     if slower < MIN_SLOWER_PERCENT:
         return (
-            f"{said}; if no other takes its place, the rest of the run takes about as long, since "
+            f"{said}. If no other takes its place, the rest of the run takes about as long, since "
             "the others use its part of the cores."
         )
     return (
-        f"{said}; if no other takes its place, the rest of the run takes {slower:.0f} % longer, as "
+        f"{said}. If no other takes its place, the rest of the run takes {slower:.0f} % longer, as "
         "it would without redundancy."
     )
 
@@ -239,6 +259,18 @@ def not_protected(plan: Plan) -> Iterator[str]:
         others = len(layers) - MAX_LAYERS_NAMED
         more = f" and {others} more" if others > 0 else ""
         yield f"{names}{more}: {reason}"
+
+
+def _python_sentences(plan: Plan) -> Iterator[str]:
+    """Yield the sentences for people who made the plan in Python, and which workers it is for."""
+    yield from map(with_keywords, _sentences(plan))
+    if plan.forecast is not None:
+        workers = counted(plan.forecast.workers.count, "worker")
+        yield (
+            f"The plan is for {workers}. Other workers may lead to other blocks and shares: plan() "
+            "and infer() take those of the current client, or else one for each share if n is "
+            "given and for each core if not; fcdcc plan takes those that fcdcc run would start."
+        )
 
 
 def _sentences(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[str]:
@@ -404,24 +436,41 @@ def _totals(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[
     yield "Redundancy", _spare_shares(plan)
     if plan.verify == "checksum":
         yield "Checksums", plan.checksums_cover or "all convolutions and linear layers"
+    yield from _costs(plan, start_and_end_seconds)
+
+
+def _costs(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[tuple[str, str]]:
+    """Yield what the plan costs altogether by its forecast: names and values."""
     found = plan.forecast
     if found is None:
         return
     batch = _images(plan)
     work = amount(found.block_multiply_adds / batch, "")
-    extra = f", {100 * found.extra_work:.1f} % more than the network's own"
+    extra = ""
+    if found.extra_work >= MIN_MENTIONED_WORK:
+        extra = f", {percent(found.extra_work)} more than the network's own"
     spare = _parity_work(plan)
     late = f"; a layer that starts all its parity adds {100 * spare:.0f} %" if spare else ""
     yield "Work", f"{work} multiply-adds an image{extra}{late}"
-    image, block = amount(found.bytes_sent / batch, "B"), amount(found.bytes_sent, "B")
-    parts = "the parts of images and results that one worker needs of another"
-    stored = ""
-    if found.read_bytes:
-        part = amount(found.read_bytes / batch, "B")
-        stored = f"; {part} an image are of stored chunks that several parts of blocks need"
-    yield "Sent between workers", f"{image} an image, {block} a block: {parts}{stored}"
+    yield "Sent between workers", _sent(found, batch)
     yield "Memory", _memory(found)
     yield "Time", _time(plan, found, start_and_end_seconds)
+
+
+def _sent(found: Forecast, batch: float) -> str:
+    """Return how many bytes workers send each other, and what these are."""
+    if not found.bytes_sent:
+        return "nothing, unless several workers need images of one stored chunk"
+    image, block = amount(found.bytes_sent / batch, "B"), amount(found.bytes_sent, "B")
+    said = f"{image} an image, {block} a block"
+    results = "what one worker has computed or read and another needs"
+    if not found.read_bytes:
+        return f"{said}. That is {results}."
+    stored = "images: a worker that reads a stored chunk sends the others what they need of it"
+    if not found.block_bytes:
+        return f"{said}. All of that is {stored}."
+    part = amount(found.read_bytes / batch, "B")
+    return f"{said}. Of an image, {part} is {stored}. The rest is {results}."
 
 
 def _parity_work(plan: Plan) -> float:
@@ -515,7 +564,7 @@ def plan_html(plan: Plan) -> str:
     """Return a plan as HTML, as notebooks show it: it names keywords of Python."""
     values = _html_values(plan, None, None)
     values["totals"] = [(name, with_keywords(value)) for name, value in values["totals"]]
-    values["sentences"] = [with_keywords(sentence) for sentence in values["sentences"]]
+    values["sentences"] = list(_python_sentences(plan))
     return templates.render(_PACKAGE, "plan.html", **values)
 
 

@@ -9,13 +9,22 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from ...formatting import amount, count, counted, duration, percent, printable, rounded, times
+from ...formatting import (
+    MIN_MENTIONED_WORK,
+    amount,
+    count,
+    counted,
+    duration,
+    percent,
+    printable,
+    rounded,
+    times,
+)
 from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
 from ..output_status import failure_line
 from ..record.loss_cost import loss_sentence
 from ..stragglers import WorkerView, behind, verdict
 from ..summary import (
-    MIN_MENTIONED_WORK,
     MIN_SAVED_SECONDS,
     files_repaired_line,
     silent_workers,
