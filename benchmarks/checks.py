@@ -3,10 +3,10 @@
     python benchmarks/checks.py clean --checks 1000000 --seconds 3600
     python benchmarks/checks.py faults --faults 10000 --seconds 3600
 
-*clean*: the networks of ``tests/zoo`` in both engines, with every layer checked as on a worker, on
-batches of 1 to 3 images that are noise, of one sign, constant, mostly zero, very small or very
-large. A check is that of one layer's output for one batch. The largest difference in units of its
-bound is that of every twentieth check.
+*clean*: the networks of ``tests/zoo`` in both engines, with every layer checked as on a worker, in
+float32 or another ``--dtype``, on batches of 1 to 3 images that are noise, of one sign, constant,
+mostly zero, very small or very large. A check is that of one layer's output for one batch. The
+largest difference in units of its bound is that of every twentieth check.
 
 *faults*: one fault in one layer each. The effect is the norm of the error of the layer's output in
 units of the layer's bound. Some of them (``--answers``) are followed to the network's output, to
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from fcdcc.coding.checksums import ConvChecksum, Residues
 from fcdcc.coding.testing.faults import FAULTS, flip_bit
 from fcdcc.pipeline import open_model
-from fcdcc.pipeline.errors import FailedCheckError
+from fcdcc.pipeline.errors import FailedCheckError, ModelError
 from fcdcc.pipeline.worker.engines import StageProgram
 from fcdcc.pipeline.worker.layer_checks import LayerChecks
 
@@ -98,7 +98,7 @@ def varied(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
     return images
 
 
-def clean(checks: int, seconds: float, seed: int) -> None:
+def clean(checks: int, seconds: float, seed: int, dtype: torch.dtype) -> None:
     """Check clean layers, and print a table."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from zoo import ZOO, save
@@ -108,7 +108,8 @@ def clean(checks: int, seconds: float, seed: int) -> None:
     programs: dict[tuple[str, str], tuple[StageProgram, str, tuple[int, ...]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, entry in ZOO.items():
-            network = open_model(str(save(entry, Path(folder) / f"{name}.pt2"))).network
+            model = open_model(str(save(entry, Path(folder) / f"{name}.pt2")))
+            network = model.to(dtype).network
             layers = LayerChecks(network)
             for engine in ("eager", "fused"):
                 program = StageProgram(
@@ -117,18 +118,21 @@ def clean(checks: int, seconds: float, seed: int) -> None:
                 programs[name, engine] = program, network.input, entry.input_shape
     counted, done = Counted(), defaultdict[str, list[int]](lambda: [0, 0])
     counted.install()
+    skipped: set[str] = set()
     worst, begun = defaultdict[str, float](float), time.monotonic()
     while counted.checks < checks and time.monotonic() - begun < seconds:
         for (name, engine), (program, given, shape) in programs.items():
             before, counted.worst = counted.checks, 0.0
             try:
-                program({given: varied(shape, rng)})
+                program({given: varied(shape, rng).to(dtype)})
+            except ModelError:
+                skipped.add(name)  # an operator that PyTorch does not have in this dtype
             except FailedCheckError as error:
                 done[engine][1] += 1
                 print(f"false alarm: {name}, {engine}: {error}", flush=True)
             done[engine][0] += counted.checks - before
             worst[engine] = max(worst[engine], counted.worst)
-    print(f"{len(ZOO)} networks, seed {seed}, {time.monotonic() - begun:.0f} s\n")
+    print(f"{len(ZOO) - len(skipped)} networks, seed {seed}, {time.monotonic() - begun:.0f} s\n")
     print("| engine | checked layers | false alarms | largest difference / bound |")
     print("|---|---|---|---|")
     for engine, (number, alarms) in done.items():
@@ -314,13 +318,19 @@ def main() -> None:
         "--networks", nargs="+", default=["resnet50", "vgg16", "mobilenet_v3_small"]
     )
     parser.add_argument("--size", type=int, default=64, help="pixels of an image, for faults")
+    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16"], default="float32")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
         if arguments.mode == "clean":
-            clean(arguments.checks, arguments.seconds, arguments.seed)
+            clean(
+                arguments.checks,
+                arguments.seconds,
+                arguments.seed,
+                getattr(torch, arguments.dtype),
+            )
         else:
             faults(arguments)
 

@@ -194,6 +194,38 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
     assert not checksum.check(x, y).is_right
 
 
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [14, 28, 56])
+def test_float64_is_checked_to_its_own_precision(kernel: int, stride: int, size: int) -> None:
+    generator = torch.Generator().manual_seed(kernel)
+    x = torch.randn((2, 32, size, size), generator=generator, dtype=torch.float64)
+    weight = torch.randn((8, 32, kernel, kernel), generator=generator, dtype=torch.float64)
+    pad = kernel // 2
+    checksum = ConvChecksum(
+        weight, stride=(stride, stride), padding=((pad, pad),) * 2, dilation=(1, 1)
+    )
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=layout)
+        y = functional.conv2d(x, weight, None, stride, pad)
+        assert checksum.check(x, y).worst < 0.5
+        assert checksum.is_right(x, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_part_of_a_value_with_channels_last(dtype: torch.dtype, kernel: int) -> None:
+    """The part is neither dense nor channels last, and would become so in another dtype."""
+    checksum, x, weight, _ = layer_of(8, 12, 24, kernel, 1, dtype)
+    whole = torch.cat([x, x.flip(1)], dim=1).contiguous(memory_format=torch.channels_last)
+    for part in (whole[:, :8], whole[:, 8:], whole[:, :8, 2:, 3:]):
+        y = functional.conv2d(part, weight, None, 1, kernel // 2)
+        assert checksum.check(part, y).worst < 0.5
+        assert checksum.is_right(part, y)
+        y[0] = -y[0]
+        assert not checksum.is_right(part, y)
+
+
 def test_what_was_added_is_part_of_the_sum() -> None:
     checksum, x, _, y = layer_of(8, 12, 10, 3, 1, torch.float32)
     added = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))

@@ -51,8 +51,8 @@ __all__ = [
 ]
 
 SUMS = 4
-"""Sums with independent weights. With the first two alone, one in a hundred errors in two rows of
-one channel would be seen with less than a tenth of its size; with four one in five thousand."""
+"""Sums with different weights: errors of several elements must cancel in all of them to be
+missed."""
 
 ROUNDING_FACTOR = 16.0
 """Bound on rounding errors in units of their usual size, as for convolutions."""

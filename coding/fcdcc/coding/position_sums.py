@@ -22,7 +22,15 @@ import torch
 
 from .checksum_costs import TURNS
 
-__all__ = ["InputSums", "ValueSums", "random_weights"]
+__all__ = [
+    "InputSums",
+    "ValueSums",
+    "channels_last_view",
+    "position_weights",
+    "random_weights",
+    "summable",
+    "sums_around",
+]
 
 SUMMED_TOGETHER = 1024
 """Numbers that are added up in the dtype of the value, at most where that is possible; further
@@ -50,7 +58,8 @@ _SMALL_INPUT = 2**17
 take as much memory for each sum."""
 
 _COST_OF_ROWS = 4
-"""Cost of a number that is left of the first axis, in those of reading an element: measured."""
+"""Cost of a number that is left of the first axis, in those of reading an element. It decides only
+which way is taken; both are right."""
 
 _KEPT_SIZES = 256
 """Sizes for which weights are kept."""
@@ -196,7 +205,8 @@ def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
     if axis:
         return random_weights((-(-sums // TURNS), size), 0, 2 + axis)[number // TURNS]
     turns = _START + _ANGLE * torch.arange(size, dtype=torch.float64)
-    return torch.cos(turns - _QUARTER * (number % TURNS)[:, None])
+    # A whole number times π / 2 would be rounded to float32.
+    return torch.cos(turns - _QUARTER * (number % TURNS).to(torch.float64)[:, None])
 
 
 def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
@@ -214,8 +224,15 @@ def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tens
 
 
 def summable(value: torch.Tensor) -> torch.Tensor:
-    """Return a value in a dtype whose sums are accurate: float32 or float64."""
-    return value if value.dtype in (torch.float32, torch.float64) else value.to(torch.float32)
+    """Return a value in a dtype whose sums are accurate: float32 or float64.
+
+    Channels are last in memory if they are so in the value.
+    """
+    if value.dtype in (torch.float32, torch.float64):
+        return value
+    is_last = channels_last_view(value) is not None
+    layout = torch.preserve_format if is_last else torch.contiguous_format
+    return value.to(torch.float32, memory_format=layout)
 
 
 def channels_last_view(value: torch.Tensor) -> torch.Tensor | None:

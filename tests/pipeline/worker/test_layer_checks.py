@@ -167,6 +167,42 @@ def test_images_without_numbers_accuse_nobody(files: Files) -> None:
     assert torch.isfinite(next(iter(found.values()))[[0, 3]]).all()
 
 
+class HalfPrecision(nn.Module):
+    """A network with one convolution in float16, which overflows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 3, padding=1).half(), nn.Linear(4, 5)
+        with torch.no_grad():
+            self.conv.weight.abs_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.conv(x.half() * 60000).float().clamp(-1, 1).mean((2, 3)))
+
+
+def test_a_convolution_in_float16_is_not_checked_and_said_to_be_left_out(tmp_path: Path) -> None:
+    batch = {0: torch.export.Dim("batch")}
+    module = HalfPrecision().eval()
+    program = torch.export.export(module, (torch.rand(2, 3, 16, 16),), dynamic_shapes=(batch,))
+    torch.export.save(program, tmp_path / "model.pt2")
+    model = open_model(str(tmp_path / "model.pt2"))
+    given = torch.rand(4, 3, 16, 16)
+    found = infer(model, given.numpy(), verify="checksum", batch=4).compute(scheduler="synchronous")
+    with torch.inference_mode():
+        np.testing.assert_allclose(found.values, module(given).numpy(), rtol=1e-3, atol=1e-3)
+    assert "not: conv2d" in check_coverage(model.network, (3, 16, 16))
+
+
+def test_a_convolution_among_other_operations_is_not_covered_in_rows(tmp_path: Path) -> None:
+    batch = {0: torch.export.Dim("batch")}
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    program = torch.export.export(module, (torch.rand(2, 3, 16, 16),), dynamic_shapes=(batch,))
+    torch.export.save(program, tmp_path / "model.pt2")
+    network = open_model(str(tmp_path / "model.pt2")).to(torch.bfloat16).network
+    assert check_coverage(network, (3, 16, 16)).startswith("100.0 %")
+    assert "not: convolution (100.0 %)" in check_coverage(network, (3, 16, 16), in_rows=True)
+
+
 def test_a_plan_says_what_is_covered(files: Files) -> None:
     network = open_model(str(files.model)).network
     assert check_coverage(network, SHAPE).startswith(

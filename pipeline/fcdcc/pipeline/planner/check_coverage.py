@@ -14,7 +14,7 @@ UNCOUNTED = "operations without products, such as activations, pooling and sums"
 """What no checksum covers and no multiply-adds are counted for."""
 
 
-def check_coverage(network: Network, image_shape: tuple[int, ...]) -> str:
+def check_coverage(network: Network, image_shape: tuple[int, ...], *, in_rows: bool = False) -> str:
     """Return what ``--verify checksum`` covers of a network, in words.
 
     Convolutions and linear layers are covered, and encoding and decoding. Products of two computed
@@ -26,6 +26,8 @@ def check_coverage(network: Network, image_shape: tuple[int, ...]) -> str:
         The network.
     image_shape
         (C, *space) of the images.
+    in_rows
+        Whether tasks compute rows of the images, in strips or bands.
     """
     profile = profile_network(network, image_shape)
     work = analyse_images(network, image_shape).work
@@ -38,7 +40,7 @@ def check_coverage(network: Network, image_shape: tuple[int, ...]) -> str:
             operator = step.op.split(".")[1]
             if operator not in PRODUCTS:
                 continue
-            if is_checked(step, network.tensors):
+            if is_checked(step, network.tensors, in_rows=in_rows):
                 covered += work.get(step.name, 0)
             else:
                 others[operator] += work.get(step.name, 0)

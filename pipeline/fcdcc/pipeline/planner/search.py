@@ -143,7 +143,7 @@ def choose_plan(
     plan = replace(
         plan,
         batch_reason=_batch_reason(problem, plan, usual),
-        checksums_cover=check_coverage(network, problem.image_shape),
+        checksums_cover=check_coverage(network, problem.image_shape, in_rows=plan.form == "rows"),
     )
     return plan if note is None else replace(plan, warnings=(*plan.warnings, note))
 

@@ -36,6 +36,9 @@ LINEAR = "aten.linear.default"
 
 Padding = tuple[tuple[int, int], ...]
 
+CHECKED_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+"""Others overflow where their sums do not, so that right results would be called wrong."""
+
 
 def linear_weights(
     step: Step, tensors: Mapping[str, Tensor]
@@ -53,13 +56,30 @@ def linear_weights(
     named = len(step.args) == 3 and isinstance(step.args[2], Ref)
     if not isinstance(weight, Tensor) or weight.ndim != 2 or (named and bias is None):
         return None
+    if weight.dtype not in CHECKED_DTYPES:
+        return None
     return weight, bias
 
 
-def is_checked(step: Step, tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether an operation of glue is a layer that has a checksum."""
-    is_linear = linear_weights(step, tensors) is not None
-    return is_linear or convolution_of(step, tensors, step.name) is not None
+def convolution_step(step: Step, tensors: Mapping[str, Tensor]) -> ConvStage | None:
+    """Return the convolution that an operation of glue is, if it has a checksum."""
+    found = convolution_of(step, tensors, step.name)
+    return None if found is None or tensors[found.weight].dtype not in CHECKED_DTYPES else found
+
+
+def is_checked(step: Step, tensors: Mapping[str, Tensor], *, in_rows: bool = False) -> bool:
+    """Return whether an operation of glue is a layer that is checked.
+
+    Parameters
+    ----------
+    step, tensors
+        The operation, and the tensors of its network.
+    in_rows
+        Whether it is computed for some rows at a time.
+    """
+    if linear_weights(step, tensors) is not None:
+        return True
+    return not in_rows and convolution_step(step, tensors) is not None
 
 
 class LayerChecks:
@@ -76,7 +96,6 @@ class LayerChecks:
         self._convolutions: dict[int, ConvChecksum] = {}
         self._steps: dict[str, ConvChecksum] = {}
         self._step_convolutions: dict[str, ConvChecksum] = {}
-        self._names: dict[str, str] = {}
         self._weights: dict[int, Tensor] = {}
         self._variants: dict[Hashable, ConvChecksum] = {}
         self._lock = Lock()
@@ -90,7 +109,7 @@ class LayerChecks:
     def _add_steps(self, stage: GlueStage, tensors: Mapping[str, Tensor]) -> None:
         """Add the linear layers and convolutions among the operations of glue."""
         for number, step in enumerate(stage.steps):
-            convolution = convolution_of(step, tensors, step.name)
+            convolution = convolution_step(step, tensors)
             if convolution is not None:
                 self._step_convolutions[step.name] = _checksum_of(convolution, tensors, number)
                 continue
