@@ -52,6 +52,23 @@ def test_status_says_what_is_done(files: Files, scheduler: str, tmp_path: Path) 
     assert read["failures"] == [{"block": 3, "reason": "the reason"}]
 
 
+def test_verify_says_how_much_of_a_part_it_read(
+    files: Files, scheduler: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+    run(files, output, scheduler, "--limit", 20)
+    *_, missing, last = fcdcc("verify", output).stdout.splitlines()
+    assert missing.startswith("30 images have no prediction")
+    assert last == "20 of 20 predictions read, 5 blocks: none of it is damaged"
+    (output / "prediction" / "c.3.0").unlink()
+    open_predictions(output).discard([3], "the reason")
+    *_, last = fcdcc("verify", output).stdout.splitlines()
+    assert last == "16 of 20 predictions read, 4 of 5 blocks: none of it is damaged"
+    found = json.loads(fcdcc("verify", output, "--json").stdout)
+    assert (found["images_read"], found["images_total"]) == (16, 20)
+    assert (found["blocks_read"], found["blocks_total"]) == (4, 5)
+
+
 def test_verify_names_damage_and_run_repairs_just_that(
     files: Files, scheduler: str, tmp_path: Path
 ) -> None:
@@ -169,7 +186,8 @@ def test_verify_notes_files_of_other_programs(files: Files, scheduler: str, tmp_
     result = fcdcc("verify", output)
     assert result.exit_code == 0
     *noted, last = result.stdout.splitlines()
-    assert last == "nothing is damaged"
+    total, blocks = files.expected.shape[0], run(files, output, scheduler)["blocks_total"]
+    assert last == f"{total} of {total} predictions read, {blocks} blocks: none of it is damaged"
     assert [line.split(":")[0] for line in noted] == [
         ".DS_Store", ".fcdcc/blocks/.nfs0001", "prediction/._c.0.0",
     ]  # fmt: skip

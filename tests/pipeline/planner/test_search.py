@@ -244,6 +244,7 @@ def test_measured_speeds_are_kept_and_used(
         first = CliRunner().invoke(main, ["plan", *source, "--calibrate"])
         assert first.exit_code == 0, first.output
         assert "speeds as measured" in " ".join(first.output.split())
+        assert f"the measured speeds are saved in {kept}" in first.stderr
         later = CliRunner().invoke(main, ["plan", *source])
         assert "speeds as measured" in " ".join(later.output.split())
         kept.write_text("{")

@@ -8,6 +8,7 @@ import click
 
 from fcdcc.storage.locations import shown
 
+from ..formatting import printable
 from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import single_threaded_libraries
 from .click_adapter import options_of
@@ -47,11 +48,17 @@ def plan(*, config: str | None, html_file: str | None, **flags: Any) -> None:
         if path is not None:
             check_can_write(path)
     with single_threaded_libraries():  # threads of PyTorch would only wait for each other here
-        from ..planner.cost.known_workers import start_and_end_seconds
+        from ..planner.cost.known_workers import (
+            SPEEDS_SAVED,
+            calibration_file,
+            start_and_end_seconds,
+        )
         from ..plans.display import plan_page, print_plan
         from ..runtime.job_plan import preview_job
 
     preview = preview_job(checked)
+    if checked.calibrate and calibration_file().exists():
+        click.echo(f"fcdcc: {printable(SPEEDS_SAVED % calibration_file())}", err=True)
     made, beside = preview.plan, start_and_end_seconds(checked)
     known = [] if preview.sample is None else [str(preview.sample)]
     known += [text for text in (preview.tiles, preview.absence, preview.compared) if text]

@@ -12,7 +12,7 @@ from ..formatting import blocks_in_words, counted, printable
 from .process_exit import ExitCode
 
 if TYPE_CHECKING:
-    from ..monitoring.output_status import Compared
+    from ..monitoring.output_status import Compared, Verification
 
 _json_flag = click.option(
     "--json", "as_json", is_flag=True, help="print one JSON object instead of text"
@@ -135,8 +135,7 @@ def verify(ctx: click.Context, output: str, as_json: bool, compare: Compared) ->
                 f"{what} no prediction: new at the end of the input, or left out by --limit; "
                 "run the job again to compute them"
             )
-        outdated = sum(len(blocks) for blocks in found.outdated.values())
-        click.echo(_conclusion_line(len(found.damage), len(found.blocks), outdated, found.marked))
+        click.echo(_conclusion_line(found))
     if found.status != "whole":
         ctx.exit(ExitCode.DAMAGED)
 
@@ -154,19 +153,30 @@ def _outdated_line(reason: str, blocks: Sequence[int]) -> str:
     return f"{blocks_in_words(blocks)} {belong} to the input: {what}; run the job again"
 
 
-def _conclusion_line(damages: int, blocks: int, outdated: int, marked: bool) -> str:
+def _conclusion_line(found: Verification) -> str:
+    damages, blocks = len(found.damage), len(found.blocks)
+    outdated = sum(map(len, found.outdated.values()))
     if not damages and outdated:
         belong = "block no longer belongs", "blocks no longer belong"
         return (
             f"no file is damaged, but {counted(outdated, *belong)} to the input: run the job again"
         )
     if not damages:
-        return "nothing is damaged"
+        return f"{_read_in_words(found)}: none of it is damaged"
     what = f"{damages} damaged"
     if not blocks:
         return f"{what}, no block among them: run the job again to repair it"
     where = counted(blocks, "block")
-    if not marked:
+    if not found.marked:
         return f"{what}, in {where}; the output cannot be written, so nothing is marked"
     these = "this block" if blocks == 1 else "these blocks"
     return f"{what}, in {where}: run the job again to compute {these} again"
+
+
+def _read_in_words(found: Verification) -> str:
+    """Return how much was read, such as ``447 of 894 predictions read, 6 of 12 blocks``."""
+    predictions = counted(found.images_total, "prediction")
+    blocks = counted(found.blocks_total, "block")
+    if found.blocks_read < found.blocks_total:
+        blocks = f"{found.blocks_read:,} of {blocks}"
+    return f"{found.images_read:,} of {predictions} read, {blocks}"

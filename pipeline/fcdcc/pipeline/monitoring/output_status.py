@@ -147,6 +147,11 @@ class Verification:
         What is not known about that, in words; empty if everything is.
     images_new
         Images at the end of the input that the output has no prediction of.
+    images_total, images_read
+        How many predictions the output has room for, and how many of them were read again and
+        found to be as written.
+    blocks_total, blocks_read
+        The same of its blocks.
     """
 
     damage: tuple[Damage, ...]
@@ -156,6 +161,10 @@ class Verification:
     outdated: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unknown: str = ""
     images_new: int = 0
+    images_total: int = 0
+    images_read: int = 0
+    blocks_total: int = 0
+    blocks_read: int = 0
 
     @property
     def status(self) -> Literal["whole", "outdated", "damaged"]:
@@ -271,9 +280,11 @@ def _verify(output: str, compare: Compared, mark: bool) -> Verification:
     progress = store.progress()
     found += _marked_before(progress, found)
     blocks = [block for block in damaged_blocks(found) if block < store.layout.blocks]
+    is_whole = progress.done.copy()
+    is_whole[blocks] = False
     compared = _ComparedInput()
     if compare != "off":
-        done = {int(block) for block in np.flatnonzero(progress.done)} - {*blocks}
+        done = {int(block) for block in np.flatnonzero(is_whole)}
         compared = _compare_with_input(store, progress, done, compare)
     if mark:
         _mark(store, blocks, found)
@@ -281,6 +292,8 @@ def _verify(output: str, compare: Compared, mark: bool) -> Verification:
     return Verification(
         tuple(found), tuple(blocks), mark, foreign,
         compared.outdated, compared.unknown, compared.images_new,
+        images_total=store.layout.images, images_read=store.layout.images_in(is_whole),
+        blocks_total=store.layout.blocks, blocks_read=int(is_whole.sum()),
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary, input_lines
 from ..options import AUTO, JobConfig, called_from_python
 from ..planner.bands import row_axis
+from ..planner.cost.known_workers import SPEEDS_SAVED, calibration_file
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed, row_layout
@@ -344,6 +345,8 @@ def _plan_job(
     else:
         known, cluster = None, clusters.enter_context(cluster_started_early(config))
     workers = known_workers(config, known, progress)
+    if config.calibrate and calibration_file().exists():
+        progress.say(SPEEDS_SAVED % calibration_file())
     progress.step("planning", "plan")
     plan = job_plan(config, job.network, job.source, workers, stored)
     heads = {name: stored_form.head for name, stored_form in job.stored.members}

@@ -26,6 +26,7 @@ from ..planner.candidates import check_plan
 from ..planner.cost.calibration import calibrate
 from ..planner.cost.estimate import forecast
 from ..planner.cost.known_workers import (
+    SPEEDS_SAVED,
     KnownWorkers,
     save_speeds,
     workers_of_client,
@@ -302,7 +303,7 @@ def _measured(
     """
     speeds = calibrate(client, workers.workers, torch_threads, report)
     try:
-        logger.info("the speeds are saved in %s", save_speeds(workers.name, speeds))
+        logger.info(SPEEDS_SAVED, save_speeds(workers.name, speeds))
     except OSError as error:
         logger.warning("the measured speeds could not be saved for later plans: %s", error)
     return workers.with_speeds(speeds)

@@ -207,6 +207,9 @@ def _is_loopback(host: str) -> bool:
 
 # ------------------------------------------------------------- measured speeds
 
+SPEEDS_SAVED = "the measured speeds are saved in %s, for later plans"
+"""What is said of the file of measured speeds."""
+
 
 def calibration_file() -> Path:
     """Return where speeds are kept."""
