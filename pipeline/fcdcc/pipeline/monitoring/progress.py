@@ -48,6 +48,8 @@ class RunProgress:
         The workers that are slow, in words; '' if none is.
     unit
         What an image is called: a tile in a job with tiles.
+    seconds_planned
+        Seconds that the plan expects for the blocks of this run; None if it has no forecast.
     """
 
     blocks_total: int
@@ -63,6 +65,7 @@ class RunProgress:
     extra_work: float = 0.0
     slow: str = ""
     unit: str = "image"
+    seconds_planned: float | None = None
 
     @property
     def images_per_second(self) -> float:

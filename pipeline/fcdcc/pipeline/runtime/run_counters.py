@@ -188,6 +188,11 @@ class RunCounters:
             extra_work=extra_work,
             slow=slow,
             unit=self._unit,
+            seconds_planned=(
+                None
+                if self.forecast is None
+                else self.forecast.seconds(self._layout.blocks - self._skipped)
+            ),
         )
 
     def summary(self, work: WorkCounter | None = None) -> Summary:

@@ -222,6 +222,20 @@ def test_the_time_of_a_worker_counts_from_its_first_share() -> None:
     assert {w: facts.since for w, facts in statistics.workers.items()} == {"a": 5.0, "b": 9.0}
 
 
+def test_the_page_shows_the_planned_time_beside_the_time_left() -> None:
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    status = {"state": "running", "blocks_total": 8, "blocks_done": 2, "seconds": 5.0}
+    for planned, told in ((58.0, "15.0 s left; 5.0 s so far, 58.0 s planned</p>"),
+                          (None, "15.0 s left; 5.0 s so far</p>")):  # fmt: skip
+        of_plan = {"seconds_planned": planned}
+        collector.report_status("simulated", {**status, **of_plan}, cluster.now)
+        shown = snapshot(collector, cluster.now)
+        assert shown["run"]["seconds_planned"] == planned
+        assert told in live(shown)
+
+
 def test_html_in_names_is_shown_as_it_is() -> None:
     cluster, state = simulated({}, n=6, delta=4)
     collector = RunCollector(state)

@@ -261,7 +261,10 @@ def _run_row(known: CollectedRun | None, now: float) -> dict[str, Any]:
         "id": "" if known is None else known.run,
         "state": state,
         **{name: str(status.get(name, "")) for name in ("output", "model", "redundancy", "code")},
-        **{name: status.get(name) for name in ("n", "delta", "extra_work", "corrupt_shares")},
+        **{
+            name: status.get(name)
+            for name in ("n", "delta", "extra_work", "corrupt_shares", "seconds_planned")
+        },
         **blocks,
         "images_done": images,
         "seconds": seconds,

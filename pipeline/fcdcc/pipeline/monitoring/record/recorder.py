@@ -381,6 +381,7 @@ class RunRecorder:
             "blocks_in_flight": progress.blocks_in_flight,
             "images_done": progress.images_done,
             "seconds": progress.seconds,
+            "seconds_planned": progress.seconds_planned,
             "extra_work": self.work.extra_work,
             "max_condition_number": self.work.max_condition_number,
             "conditions": [*self.work.recent_conditions],
