@@ -42,7 +42,7 @@ MAX_RUNS = 20
 MAX_WORKERS = 20
 MAX_FAILURES = 20
 
-OTHER_PROGRAMS = "other programs may have used its machines"
+OTHER_PROGRAMS = "other programs used its machines"
 """What may have made a run longer than planned, and is never recorded."""
 
 MIN_UNEXPLAINED_PART = 0.1
@@ -242,21 +242,21 @@ def _why_longer(run: RecordedRun) -> str:
     loss = run.worker_loss or {}
     known = min(float(loss.get("cost_seconds") or 0.0), beyond)
     said = f"It took {times(run.times_planned)} the planned time, {duration(beyond)} more."
-    what = "all of that"
+    what = "they"
     if known:
         workers = "The lost worker explains" if loss["workers"] == 1 else "Lost workers explain"
         said += f" {workers} about {duration(known)} of that (an estimate)."
         what = f"the other {duration(beyond - known)}"
     if beyond - known < MIN_UNEXPLAINED_PART * beyond:
         return said
-    likely = [*_likely_reasons(run), OTHER_PROGRAMS]
-    return f"{said} Nothing that was measured explains {what}: {'; '.join(likely)}."
+    likely = ", or that ".join([*_likely_reasons(run), OTHER_PROGRAMS])
+    return f"{said} What {what} are due to was not measured; it may be that {likely}."
 
 
 def _likely_reasons(run: RecordedRun) -> Iterator[str]:
     """Yield what may have made a run longer than planned, by seconds that are not known."""
     if run.about.get("speeds") == "default":
-        yield "the plan took default speeds, and --calibrate measures them"
+        yield "the plan took default speeds (--calibrate measures them)"
     if (run.worker_loss or {}).get("cost_seconds") is None:  # 0 if their loss held nothing up
         if lost := int(run.number("workers_lost") or 0):
             yield "a worker was lost" if lost == 1 else "workers were lost"
