@@ -24,6 +24,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import filelock
 
@@ -33,7 +34,7 @@ from .locations import is_local, normalise, shown
 from .objects import open_folder
 from .regular_files import read_regular
 
-__all__ = ["has_ended_holder", "hold"]
+__all__ = ["hold", "holder_state"]
 
 REFRESH_SECONDS = 30.0
 """Time between two refreshes of a lock in an object store."""
@@ -97,11 +98,11 @@ def _hold_local(location: str) -> Iterator[None]:
         lock.release()
 
 
-def has_ended_holder(url: str | os.PathLike[str]) -> bool:
-    """Return whether an output's lock names a process of this machine that has ended.
+def holder_state(url: str | os.PathLike[str]) -> Literal["there", "ended", "unknown"]:
+    """Return whether the process that an output's lock names is there.
 
-    Such a process was killed: it would have removed the lock otherwise. What cannot be read says
-    nothing.
+    ``ended``: it was a process of this machine and was killed, or it would have removed the lock.
+    ``unknown``: it is of another machine, or there is no lock that can be read.
     """
     location = normalise(url)
     if is_local(location):
@@ -112,8 +113,9 @@ def has_ended_holder(url: str | os.PathLike[str]) -> bool:
         try:
             holder = _parse_object(open_folder(parent), f".{name}.lock.json")
         except OSError:
-            return False
-    return holder is not None and _has_ended_here(holder) is True
+            return "unknown"
+    has_ended = None if holder is None else _has_ended_here(holder)
+    return "unknown" if has_ended is None else "ended" if has_ended else "there"
 
 
 def _lock_file(path: Path) -> filelock.BaseFileLock:

@@ -92,7 +92,9 @@ def _current_run_line(running: dict[str, Any]) -> str:
         counted(int(running["erasures"]), "share") + " not waited for",
         f"{percent(running['extra_work'])} extra work",
     ]
-    return f"run {running['run']} is going on since {running['since']}: {', '.join(parts)}"
+    ago = f", {duration(running['silent_seconds'])} ago" if running["silent_seconds"] >= 1 else ""
+    since = f"run {running['run']} is going on since {running['since']}"
+    return f"{since}; what it last said{ago}: {', '.join(parts)}"
 
 
 @click.command()

@@ -17,6 +17,7 @@ from fcdcc.pipeline.monitoring.report.html_report import render_report
 from fcdcc.pipeline.monitoring.report.recorded_run import RecordedRun, read_report
 from fcdcc.pipeline.monitoring.report.text_report import conclusion, print_report
 from fcdcc.pipeline.words import PLAN_WORDS, WORDS
+from fcdcc.storage import hold
 from support.jobs import fcdcc
 from support.stored import fill, make_output, write_journal
 
@@ -343,6 +344,11 @@ def test_status_says_when_a_run_is_silent_or_was_killed(tmp_path: Path) -> None:
         found = json.loads(fcdcc("status", output, "--json").output)
         assert (found["running"] is None, found["stopped"] is None) == (ago > 0, ago == 0)
     write_journal(output, "a", running | {"updated": time()})
+    with hold(output):  # its process is there
+        write_journal(output, "a", running | {"updated": time() - 14})
+        told = fcdcc("status", output).output
+        assert "is going on since" in told
+        assert "what it last said, 14" in told
     killed = (
         "import os, sys; from fcdcc.storage import hold\nwith hold(sys.argv[1]):\n    os._exit(0)"
     )

@@ -103,7 +103,7 @@ class CollectedRun:
     def saved_seconds(self) -> float:
         """Seconds of waiting that it saved, at least; once it is over, as its summary has it."""
         final = self.status.get("waiting_saved")
-        return self.statistics.saved_at_once if final is None else float(final)
+        return round(self.statistics.saved_at_once if final is None else float(final), 3)
 
 
 class RunCollector:

@@ -327,7 +327,7 @@ class RunRecorder:
         OutputGoneError
             If the output is not where it was; nothing is written in its place then.
         """
-        before = time.monotonic()
+        before, promised = time.monotonic(), self.journal.every
         self.journal.updated = time.time()
         self.journal.worker_loss = self.worker_loss
         try:
@@ -339,7 +339,7 @@ class RunRecorder:
             logger.warning("what happened in this run cannot be kept for the report: %s", error)
         after = time.monotonic()
         self.journal.every = max(WRITE_SECONDS, MAX_WRITE_RATIO * (after - before))
-        self._next_write = after + self.journal.every
+        self._next_write = after + promised  # as the journal that was written says
 
     def _exchange(
         self,

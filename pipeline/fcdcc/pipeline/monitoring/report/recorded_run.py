@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import TemplateError
 
 from fcdcc.storage import inspect_output
 from fcdcc.storage.journals import last_journal, read_journals
 from fcdcc.storage.locations import normalise, shown
-from fcdcc.storage.locking import has_ended_holder
+from fcdcc.storage.locking import holder_state
 
 from ...formatting import amount, counted, duration, memory_in_words, percent
 from ..output_status import OutputStatus, read_status
@@ -120,18 +120,22 @@ class RecordedRun:
         """Seconds since it last wrote what happened."""
         return max(0.0, time.time() - float(self.members["updated"]))
 
-    def running(self, *, has_ended: bool = False) -> dict[str, Any] | None:
+    def running(
+        self, process: Literal["there", "ended", "unknown"] = "unknown"
+    ) -> dict[str, Any] | None:
         """Return its progress; None if its end is recorded.
 
-        ``state`` is then ``running``, ``silent`` if it has not written for longer than usual, or
-        ``ended`` if ``has_ended`` says that its process is not there any more.
+        ``process`` is what is known of its process. ``state`` is then ``ended`` if that has ended,
+        ``silent`` if nothing is known and the run has not written for longer than usual, or
+        ``running``.
         """
         if self.members["state"] != "running":
             return None
         is_silent = self.silent_seconds > float(self.members["every"]) + MIN_MENTIONED_SILENCE
+        state = "silent" if is_silent and process == "unknown" else "running"
         silent_workers = [w for w in self.worker_views if w.silent and not w.gone]
         return {
-            "state": "ended" if has_ended else "silent" if is_silent else "running",
+            "state": "ended" if process == "ended" else state,
             "silent_seconds": round(self.silent_seconds, 1),
             "silent_workers": [worker.called for worker in silent_workers],
             "run": self.run,
@@ -454,7 +458,7 @@ def read_running(output: str) -> dict[str, Any] | None:
     if members is None or members.get("schema") != SCHEMA:
         return None
     try:
-        return RecordedRun(members).running(has_ended=has_ended_holder(output))
+        return RecordedRun(members).running(holder_state(output))
     except UNFIT_JOURNAL_ERRORS:
         return None
 
