@@ -39,6 +39,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+def names_of(job: str) -> list[str]:
+    """Return the arguments of the job's run."""
+    (line,) = [line for line in job.splitlines() if line.startswith("fcdcc run")]
+    return shlex.split(line)[2:]
+
+
 @pytest.mark.cluster
 def test_the_job_of_the_readme_runs_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -46,11 +52,14 @@ def test_the_job_of_the_readme_runs_as_printed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "readme_network.py").write_text(NETWORK)
-    (tmp_path / "photos").mkdir()
+    for folder in ("dull", "bright"):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
     draw = np.random.default_rng(0)
     for number in range(PICTURES):
         pixels = draw.integers(0, 256, (40, 50, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.jpg")
+        Image.fromarray(pixels).save(
+            tmp_path / "photos" / ("dull", "bright")[number % 2] / f"{number:02}.jpg"
+        )
     (job,) = [block for block in blocks("sh") if "fcdcc export" in block]
     lines = job.splitlines()
     assert len(lines) == 4
@@ -68,6 +77,17 @@ def test_the_job_of_the_readme_runs_as_printed(
         assert stored.sizes["n"] == PICTURES
         assert stored["class"].values.tolist() == ["cat", "dog", "bird"]
         best = stored["prediction"].values.argmax(1)
+        assert stored["image_id"].values[0] == "bright/01.jpg"
+        assert stored["label"].values.tolist() == [0] * (PICTURES // 2) + [1] * (PICTURES // 2)
+    (reading,) = re.findall(r"`(xr\.open_zarr\(.*?)`", README)
+    assert eval(reading, {"xr": xr}).values.argmax(1).tolist() == best.tolist()
+    (own,) = re.findall(r"`fcdcc (export my_module.*?)`", README)
+    exported = fcdcc(*shlex.split(own.replace("my_module:make_network", "readme_network:network")))
+    assert exported.exit_code == 0, exported.output
+    (line,) = re.findall(r"`run … (--print-config) > job.toml`", README)
+    Path("job.toml").write_text(fcdcc("run", *names_of(job), line).stdout)
+    printed = fcdcc("schedule", "job.toml", "--cron", "0 2 * * *", "--print", "cron")
+    assert printed.exit_code == 0, printed.output
     capsys.readouterr()
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
