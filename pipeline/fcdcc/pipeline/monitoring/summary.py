@@ -138,8 +138,9 @@ class Summary:
     blocks_retried
         Blocks of this run that had failed in an earlier one.
     worker_loss
-        What lost workers cost in seconds, an estimate: ``cost_seconds``, and what it was computed
-        from (:class:`.record.loss_cost.LossCost`); None if no worker was lost.
+        What workers that were lost or did not answer for a while cost in seconds, an estimate:
+        ``cost_seconds``, and what it was computed from (:class:`.record.loss_cost.LossCost`); None
+        if there were none.
     files_repaired
         Files of the output beside its predictions, such as chunks of ``image_id``, that were
         damaged or missing when the run began and have been made again. Damaged journals of earlier

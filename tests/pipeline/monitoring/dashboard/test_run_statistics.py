@@ -139,6 +139,20 @@ def simulated(speeds: dict[str, float], n: int, delta: int) -> tuple[SimulatedCl
     return cluster, state
 
 
+def test_a_bypassed_worker_is_silent_until_it_answers() -> None:
+    cluster, state = simulated({}, n=6, delta=6)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    known, worker = collector.current(), state.workers.by_address["w0"]
+    assert known is not None
+    worker.quiet, worker.seen = True, cluster.now - 3.0
+    assert collector.silent_workers(known.run, cluster.now) == []  # it may be busy
+    worker.bypassed = cluster.now
+    assert [loss.worker for loss in collector.silent_workers(known.run, cluster.now)] == ["w0"]
+    worker.quiet, worker.bypassed = False, None
+    assert collector.silent_workers(known.run, cluster.now) == []
+
+
 def test_the_pace_is_the_one_by_which_shares_are_given_out() -> None:
     cluster, state = simulated({"w4": 0.5, "w5": 0.25}, n=6, delta=6)
     cluster.join("fresh")

@@ -80,6 +80,29 @@ def test_a_worker_that_is_silent_at_the_end_counts_unless_it_was_lost() -> None:
     assert (cost.workers, cost.silent) == (1, 0)
 
 
+def test_a_bypassed_worker_is_not_called_lost_and_counts_as_silent_while_it_is() -> None:
+    times = regular()
+    times.note_loss(WorkerLoss("tcp://a:1", 9.5, 12.5, "bypassed"))
+    cost = times.cost(20.0)
+    assert cost is not None
+    assert (cost.workers, cost.silent, cost.returned) == (1, 0, 1)
+    told = loss_sentence(cost.to_dict())
+    assert told.startswith("the worker that did not answer for a while cost")
+    assert "from its last sign of life before that until" in told
+    cost = times.cost(20.0, [WorkerLoss("tcp://a:1", 9.5, 11.5, "silent")])
+    assert cost is not None
+    assert (cost.workers, cost.silent, cost.returned, cost.seconds) == (1, 1, 0, 3.5)
+    assert loss_sentence(cost.to_dict()).startswith("the worker that did not answer any more cost")
+    times.note_loss(WorkerLoss("tcp://b:1", 9.5, 12.5, "bypassed"))
+    times.note_loss(WorkerLoss("tcp://b:1", 9.5, 13.5, "removed"))
+    cost = times.cost(20.0)
+    assert cost is not None
+    assert (cost.workers, cost.silent, cost.returned) == (2, 0, 1)
+    assert "the 2 workers that were lost or did not answer for a while cost" in loss_sentence(
+        cost.to_dict()
+    )
+
+
 def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     times = regular(blocks=3)
     times.note_loss(WorkerLoss("tcp://a:1", 1.5, 2.5))

@@ -97,6 +97,19 @@ def test_a_worker_that_stopped_answering_but_was_not_removed_is_said() -> None:
     assert "tcp://b:1 is the slow one: it has not answered for 14.0 s" in told
 
 
+def test_a_worker_that_answered_again_is_not_called_lost(tmp_path: Path) -> None:
+    loss = {**LOSS, "returned": 1}
+    told = sentences(
+        seconds=54.0, planned={"seconds": 28.0}, worker_loss=loss, workers_lost=[], decodes=1
+    )
+    assert "The worker that did not answer for a while cost about 5.1 s (an estimate)" in told
+    assert "The worker that did not answer for a while explains about 5.1 s of that" in told
+    assert "lost" not in told
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", members(worker_loss=loss, workers_lost=[]))
+    assert json.loads(fcdcc("report", output, "--json").output)["runs"][0]["worker_loss"] == loss
+
+
 @pytest.mark.parametrize(
     ("happened", "why"),
     [
@@ -238,7 +251,7 @@ def test_a_loss_explains_no_more_of_a_longer_run_than_its_seconds() -> None:
     ) in sentences(**slow, **lost)
     lost["worker_loss"] = {**LOSS, "workers": 2, "cost_seconds": 25.0}
     told = sentences(**slow, **lost)
-    assert "Lost workers explain about 25.0 s of that (an estimate)." in told
+    assert "The 2 lost workers explain about 25.0 s of that (an estimate)." in told
     assert "was not measured" not in told
 
 

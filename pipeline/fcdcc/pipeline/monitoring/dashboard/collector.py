@@ -306,15 +306,19 @@ class RunCollector:
     def silent_workers(self, run: str, now: float) -> list[WorkerLoss]:
         """Return the workers of a run that have not answered for :data:`MIN_SILENT_SECONDS`.
 
+        Those that were bypassed and still do not answer are among them, however long that is.
         They count as given up when other workers were preferred to them, after some heartbeats.
         """
         known = self.runs.get(run)
         found = []
         for address in () if known is None else known.statistics.workers:
             worker = self.state.workers.by_address.get(address)
-            if worker is not None and worker.quiet and now - worker.seen > MIN_SILENT_SECONDS:
+            if worker is None or not worker.quiet:
+                continue
+            if worker.bypassed is not None or now - worker.seen > MIN_SILENT_SECONDS:
                 patience = QUIET_HEARTBEATS * max(worker.longest_gap, MIN_HEARTBEAT_SECONDS)
-                found.append(WorkerLoss(address, worker.seen, min(now, worker.seen + patience)))
+                gone = min(now, worker.seen + patience)
+                found.append(WorkerLoss(address, worker.seen, gone, "silent"))
         return found
 
     def records_since(self, run: str, seen: Mapping[str, int]) -> dict[str, Any]:

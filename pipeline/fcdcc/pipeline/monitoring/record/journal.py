@@ -102,7 +102,8 @@ class RunJournal:
     failures
         Blocks that failed, each with the reason.
     worker_loss
-        What lost workers cost so far (:class:`.loss_cost.LossCost`); None if none was lost.
+        What workers that were lost or did not answer cost so far (:class:`.loss_cost.LossCost`);
+        None if there were none.
     shares, odd_shares, ghosts, tasks, groups
         Rows of records: of shares that are done, of all others, of ghosts, of tasks that are no
         shares (reads, parts, glue, writes), and of groups.

@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 
 from ...formatting import counted, duration
 
-LOSSES = ("removed", "lost", "bypassed")
+BYPASSED = "bypassed"
+"""The event that a worker did not answer, and others do its work, while it stays."""
+
+LOSSES = ("removed", "lost", BYPASSED)
 """Events that begin the time of a loss."""
 
 MIN_USUAL_BLOCKS = 4
@@ -34,11 +37,16 @@ MAX_LOSSES = 1_000
 
 
 class WorkerLoss(NamedTuple):
-    """A worker, when it was last heard of, and when it was given up, in seconds of one clock."""
+    """A worker, when it was last heard of, and when it was given up, in seconds of one clock.
+
+    ``how`` is the event, one of :data:`LOSSES`, or ``silent`` for a worker that does not answer now
+    and was not removed.
+    """
 
     worker: str
     heard: float
     gone: float
+    how: str = "lost"
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,13 @@ class LossCost:
     Parameters
     ----------
     workers
-        How many were lost, or do not answer any more.
+        How many were lost, or did not answer for a while.
     silent
-        Those of them that do not answer any more but were not removed: no task needed that.
+        Those of them that do not answer any more but were not removed: no task needed that, or
+        others use them, too.
+    returned
+        Those of them that were neither lost nor are silent: they did not answer, others did their
+        work, and then they answered again.
     seconds
         The times of their losses on the clock: seconds that belong to several count once.
     blocks
@@ -68,6 +80,7 @@ class LossCost:
     blocks: int
     usual_seconds: float | None
     cost_seconds: float | None
+    returned: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -83,7 +96,8 @@ class BlockTimes:
     ...     times.end(block, block + 1 + 5.0 * (block >= 10), is_done=True)
     >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
     >>> times.cost(now=30.0)
-    LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985)
+    LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985, \
+returned=0)
     """
 
     def __init__(self) -> None:
@@ -110,7 +124,7 @@ class BlockTimes:
         self._open.clear()
 
     def note_loss(self, loss: WorkerLoss) -> None:
-        """Note that a worker was lost."""
+        """Note that a worker was lost or bypassed."""
         if len(self._losses) < MAX_LOSSES:
             self._losses.append(loss)
 
@@ -119,8 +133,9 @@ class BlockTimes:
 
         ``silent`` are workers that do not answer now, and were not removed.
         """
-        lost = {loss.worker for loss in self._losses}
+        lost = {loss.worker for loss in self._losses if loss.how != BYPASSED}
         quiet = [loss for loss in silent if loss.worker not in lost]
+        returned = {loss.worker for loss in self._losses} - lost - {loss.worker for loss in quiet}
         losses = [*self._losses, *quiet]
         if not losses or not (self._done or self._open):
             return None
@@ -130,8 +145,9 @@ class BlockTimes:
         for begin, end in windows:
             inside |= (done > begin) & (done <= end)
         found = LossCost(
-            len(lost) + len(quiet), len(quiet),
+            len(lost) + len(quiet) + len(returned), len(quiet),
             round(sum(end - begin for begin, end in windows), 3), int(inside.sum()), None, None,
+            len(returned),
         )  # fmt: skip
         each = _usual_seconds(done, inside, windows, max([*self._begun, *self._open.values()]))
         if each is None:
@@ -148,7 +164,7 @@ class BlockTimes:
 
     def _window(self, loss: WorkerLoss, now: float) -> tuple[float, float]:
         """Return the time of a loss; it goes on while a block of it is in flight."""
-        _, heard, gone = loss
+        heard, gone = loss.heard, loss.gone
         if any(begun <= gone for begun in self._open.values()):
             return heard, max(gone, now)
         begun, ended = np.array(self._begun), np.array(self._ended)
@@ -191,6 +207,25 @@ def _joined(windows: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
     return joined
 
 
+def lossy_workers(loss: Mapping[str, Any]) -> str:
+    """Return the workers of a :class:`LossCost` in words.
+
+    >>> lossy_workers({"workers": 1, "silent": 0, "returned": 1})
+    'the worker that did not answer for a while'
+    >>> lossy_workers({"workers": 3, "silent": 1})
+    'the 3 workers that were lost or did not answer any more'
+    """
+    workers, silent = int(loss["workers"]), int(loss["silent"])
+    returned = int(loss.get("returned", 0))  # records of earlier versions do not have it
+    lost = workers - silent - returned
+    which = "worker" if workers == 1 else f"{workers:,} workers"
+    if lost == workers:
+        return "the lost worker" if workers == 1 else f"the {workers:,} lost workers"
+    what = {"were lost": lost, "did not answer for a while": returned,
+            "did not answer any more": silent}  # fmt: skip
+    return f"the {which} that {' or '.join(words for words, number in what.items() if number)}"
+
+
 def loss_sentence(loss: Mapping[str, Any]) -> str:
     """Return what lost workers cost in a sentence, without its full stop.
 
@@ -202,19 +237,10 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     >>> loss_sentence(loss).partition(", ")[2]
     '4 blocks took 9.2 s, and 4.1 s at other times'
     """
-    workers, silent, blocks = (int(loss[name]) for name in ("workers", "silent", "blocks"))
-    one = workers == 1
-    which = "worker" if one else f"{workers:,} workers"
-    if not silent:
-        who = "the lost worker" if one else f"the {workers:,} lost workers"
-    elif silent == workers:
-        who = f"the {which} that did not answer any more"
-    else:
-        who = f"the {which} that were lost or did not answer any more"
-    time = (
-        f"from {'its' if one else 'their'} last sign of life until the last block then in flight "
-        "was done"
-    )
+    who, blocks = lossy_workers(loss), int(loss["blocks"])
+    whose = "its" if loss["workers"] == 1 else "their"
+    before = " before that" if loss.get("returned") else ""
+    time = f"from {whose} last sign of life{before} until the last block then in flight was done"
     seconds = duration(loss["seconds"])
     if loss["cost_seconds"] is None:
         return (

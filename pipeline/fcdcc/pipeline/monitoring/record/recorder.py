@@ -111,7 +111,7 @@ class RunUpdate:
     def on_our_clock(self, loss: WorkerLoss) -> WorkerLoss:
         """Return a loss with times on this process's clock."""
         shift = self.clock_offset
-        return WorkerLoss(loss.worker, loss.heard + shift, loss.gone + shift)
+        return loss._replace(heard=loss.heard + shift, gone=loss.gone + shift)
 
 
 def exchange(
@@ -263,7 +263,7 @@ class RunRecorder:
 
     @property
     def worker_loss(self) -> dict[str, Any] | None:
-        """What lost workers cost; see :class:`.loss_cost.LossCost`."""
+        """What workers that were lost or did not answer cost; see :class:`.loss_cost.LossCost`."""
         cost = self._blocks.cost(time.time(), map(self._last.on_our_clock, self._last.silent))
         return None if cost is None else cost.to_dict()
 
@@ -365,9 +365,10 @@ class RunRecorder:
         self.journal.add_tasks(update.tasks)
         self.journal.events.extend(update.events)
         for event in update.events:
-            if event.get("event") in LOSSES:
+            if (how := event.get("event")) in LOSSES:
                 gone = float(event["time"])
-                loss = WorkerLoss(str(event["worker"]), float(event.get("heard", gone)), gone)
+                heard = float(event.get("heard", gone))
+                loss = WorkerLoss(str(event["worker"]), heard, gone, str(how))
                 self._blocks.note_loss(update.on_our_clock(loss))
         if update.facts is not None:
             self.journal.facts = update.facts

@@ -22,7 +22,7 @@ from ...formatting import (
 )
 from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
 from ..output_status import failure_line
-from ..record.loss_cost import loss_sentence
+from ..record.loss_cost import loss_sentence, lossy_workers
 from ..stragglers import WorkerView, behind, verdict
 from ..summary import (
     MIN_SAVED_SECONDS,
@@ -145,8 +145,7 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
         yield _why_longer(run)
     yield from _more_sent(run)
     if run.worker_loss is not None:
-        sentence = loss_sentence(run.worker_loss)
-        yield f"{sentence[0].upper()}{sentence[1:]}."
+        yield f"{_capitalized(loss_sentence(run.worker_loss))}."
     if not run.number("groups"):
         return
     happened = [*_happened(run)]
@@ -236,6 +235,10 @@ def _happened(run: RecordedRun) -> Iterator[str]:
         yield counted(twice, "block was", "blocks were") + " done twice"
 
 
+def _capitalized(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}"
+
+
 def _why_longer(run: RecordedRun) -> str:
     """Return sentences on a run that took longer than planned: what explains it, and how much."""
     beyond = run.shown_seconds - float(run.planned["seconds"])
@@ -244,8 +247,9 @@ def _why_longer(run: RecordedRun) -> str:
     said = f"It took {times(run.times_planned)} the planned time, {duration(beyond)} more."
     what = "they"
     if known:
-        workers = "The lost worker explains" if loss["workers"] == 1 else "Lost workers explain"
-        said += f" {workers} about {duration(known)} of that (an estimate)."
+        workers = _capitalized(lossy_workers(loss))
+        explain = "explains" if loss["workers"] == 1 else "explain"
+        said += f" {workers} {explain} about {duration(known)} of that (an estimate)."
         what = f"the other {duration(beyond - known)}"
     if beyond - known < MIN_UNEXPLAINED_PART * beyond:
         return said
