@@ -59,7 +59,8 @@ def test_the_end_names_time_redundancy_output_and_what_to_type_next(
     assert re.search(r"^fcdcc: time: .* \(start .*, plan .*, work .*, end .*\)$", text, re.M)
     assert "fcdcc: redundancy: any 2 of 3 shares suffice for all 2 convolutions; no worker" in text
     assert "no block was done twice" in text
-    assert f"fcdcc: the predictions are in {output}" in text
+    reading = f'xarray.open_zarr("{output}")'
+    assert f"fcdcc: the predictions are in {output}, and {reading} reads them" in text
     for command in re.findall(r"fcdcc (?:report|verify) [^(]*", said[-1]):
         again = fcdcc(*shlex.split(command)[1:])
         assert again.exit_code == 0, again.output

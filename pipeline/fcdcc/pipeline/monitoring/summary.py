@@ -282,7 +282,8 @@ def result_lines(summary: Summary) -> Iterator[str]:
     if summary.worker_loss is not None:
         yield loss_sentence(summary.worker_loss)
     if summary.output:
-        yield f"the predictions are in {printable(summary.output)}"
+        reading = f"xarray.open_zarr({json.dumps(summary.output, ensure_ascii=False)})"
+        yield printable(f"the predictions are in {summary.output}, and {reading} reads them")
         place = printable(shlex.quote(summary.output))
         yield f"next: fcdcc report {place} (what happened), fcdcc verify {place} (is it whole)"
 
