@@ -139,6 +139,13 @@ def simulated(speeds: dict[str, float], n: int, delta: int) -> tuple[SimulatedCl
     return cluster, state
 
 
+def test_a_worker_that_is_started_again_at_its_address_has_its_new_process() -> None:
+    collector = RunCollector(AnyKState())
+    for pid in (100, 200):
+        collector.note_worker("tcp://h:9000", "a", pid, "h")
+    assert collector.process("tcp://h:9000") == {"name": "a", "pid": 200, "host": "h"}
+
+
 def test_a_bypassed_worker_is_silent_until_it_answers() -> None:
     cluster, state = simulated({}, n=6, delta=6)
     collector = RunCollector(state)

@@ -17,6 +17,7 @@ from ...anyk.keys import ASSEMBLY_SUFFIX, parse_key
 from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ...anyk.state_machine.workers import QUIET_HEARTBEATS
+from ...words import DEPARTURES
 from ..record.loss_cost import WorkerLoss
 from ..stragglers import WorkerView, mark_replaced
 from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
@@ -51,7 +52,6 @@ MAX_PROCESSES = 4_000
 MAX_NAME_LENGTH = 80
 """Longest name of a worker that is kept whole."""
 
-_DEPARTURES = ("removed", "lost", "retired")
 MIN_SILENT_SECONDS = 5.0
 """A worker that has not been heard of for so long at the end of a run is mentioned."""
 
@@ -152,9 +152,11 @@ class RunCollector:
 
     def note_worker(self, address: str, name: object, pid: int, host: str) -> None:
         """Remember the name and the process of a worker, also for when it is gone."""
-        if address not in self.processes:
-            called = "" if str(name) == address else str(name)[:MAX_NAME_LENGTH]
-            self.processes[address] = WorkerProcess(called, pid, host)
+        called = "" if str(name) == address else str(name)[:MAX_NAME_LENGTH]
+        process = WorkerProcess(called, pid, host)
+        if self.processes.get(address) != process:  # it is new, or was started again there
+            self.processes[address] = process
+            self.processes.move_to_end(address)
             if len(self.processes) > MAX_PROCESSES:
                 self.processes.popitem(last=False)
 
@@ -221,7 +223,7 @@ class RunCollector:
         known.seen_shares = history.shares.total
         for event in history.events.since(known.seen_events):
             what, worker = str(event.get("event")), event.get("worker")
-            if what in _DEPARTURES and worker is not None:
+            if what in DEPARTURES and worker is not None:
                 known.left[worker] = (what, float(event["time"]))
                 statistics.leave(worker, what, float(event["time"]))
             more = {k: v for k, v in event.items() if k not in ("event", "time", "run")}

@@ -93,8 +93,7 @@ class MonitoringService:
             if plugin.state is not self._collector.state:  # the plugin was registered again
                 self._collector.follow(plugin.state)
         for address, worker in self._scheduler.workers.items():
-            if address not in self._collector.processes:
-                self._collector.note_worker(address, worker.name, worker.pid, worker.host)
+            self._collector.note_worker(address, worker.name, worker.pid, worker.host)
         self._collector.refresh(time())
         return self._collector
 
