@@ -597,6 +597,43 @@ def test_workers_that_leave_and_join_in_the_middle(fresh: Running) -> None:
     fresh.check(losses=True)
 
 
+def test_a_share_is_lost_with_its_worker_though_another_has_joined(
+    fresh: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, cluster = fresh.client, fresh.cluster
+    client.register_plugin(AnyKPlugin())
+    graph = gathered(0, closed(tmp_path, range(1, N)))
+    [future] = submit(client, graph)
+    tasks, first = fresh.scheduler.tasks, graph.shares[0]
+    fresh.wait_until(lambda: first in tasks and tasks[first].state == "memory", "it is done")
+    [worker] = tasks[first].who_has
+    joined = fresh.plugin.add_worker
+    with monkeypatch.context() as patch:
+        patch.setattr(fresh.plugin, "add_worker", lambda **_: None)  # not reported yet
+        cluster.scale(7)
+        fresh.wait_until(lambda: len(fresh.scheduler.workers) == 7, "another has joined")
+        [other] = {*fresh.scheduler.workers} - {*fresh.plugin.state.workers.by_address}
+        cluster.sync(
+            fresh.scheduler.remove_worker, worker.address, stimulus_id="handle-worker-cleanup"
+        )
+    cluster.sync(call, joined, fresh.scheduler, other)
+    found = [r for r in fresh.report()["timeline"] if r["position"] == 0 and r["state"] != "done"]
+    assert [(r["worker"], r["state"]) for r in found[:1]] == [(worker.address, "lost")]
+    for path in closed(tmp_path, range(1, N)).values():
+        Path(path).touch()
+    number, there = future.result(timeout=120)
+    assert number == 0
+    assert len(there) >= ENOUGH
+    del future
+    fresh.wait_until_empty()
+    fresh.check(losses=True)
+
+
+async def call(function: Any, *arguments: Any) -> None:
+    """Call a function in the scheduler's thread."""
+    function(*arguments)
+
+
 def test_the_plugin_can_be_replaced(fresh: Running, tmp_path: Path) -> None:
     fresh.client.register_plugin(AnyKPlugin())
     compute(fresh.client, gathered(0, closed(tmp_path, (1,))))

@@ -235,7 +235,7 @@ class AnyKPlugin(SchedulerPlugin):
             worker = "" if task.processing_on is None else task.processing_on.address
             if parse_key(key) is not None:
                 graph_edits.forbid_stealing(self.scheduler, task)
-        elif finish == "released" and (start == "processing" or self._lacks_workers()):
+        elif finish == "released" and (start == "processing" or self._lacks_workers(key)):
             self._report_departures(key, stimulus_id)
         elif finish == "forgotten":
             self._guarded.discard(key)
@@ -392,9 +392,16 @@ class AnyKPlugin(SchedulerPlugin):
                     expected = _left_as_expected(stimulus_id)
                     self._handle(events.WorkerLeft(time(), address, expected))
 
-    def _lacks_workers(self) -> bool:
-        """Return whether workers left whose departure is not reported: quick, for every result."""
-        return len(self.state.workers.by_address) > len(self.scheduler.workers)
+    def _lacks_workers(self, key: Key) -> bool:
+        """Return whether a departure is not reported yet: quick, for every result.
+
+        It may be that of the worker that has a share. Numbers of workers do not tell that, where
+        another worker has joined.
+        """
+        known, present = self.state.workers.by_address, self.scheduler.workers
+        share = self.state.registry.shares.get(key)
+        has_left = share is not None and share.worker in known and share.worker not in present
+        return has_left or len(known) > len(present)
 
     def _is_needed(self, address: str) -> bool:
         """Return whether a worker runs or holds anything of a graph with any-k nodes."""
