@@ -13,6 +13,11 @@ WORKER_ORDER = "those that do not answer, then by pace, the slowest first; those
 DEPARTURES = ("removed", "lost", "retired")
 """How workers leave."""
 
+_AMPLIFICATION = (
+    "by how much decoding may amplify rounding; 1 is not at all; above 1,000, in float64 above 100 "
+    "million, one more share is waited for"
+)
+
 PLAN_WORDS = {
     "block": "images that go through the network together",
     "share": "one of the n parts that the work on a block is cut into; it computes the "
@@ -32,23 +37,21 @@ PLAN_WORDS = {
     "sent": "bytes that workers send to each other for an image",
     "memory": "of the largest task, which may be a parity share that runs only when "
     "another is late",
-    "condition": "the condition number after the worst loss that is tolerated: by how much "
-    "decoding may amplify rounding; 1 is not at all; above 1,000, in float64 above 100 million, "
-    "one more share is waited for",
+    "condition": "the condition number after the worst loss that is tolerated: " + _AMPLIFICATION,
 }
 """What the words of a plan mean."""
 
 WORDS = {
     "group": "one coded layer of one block of images: some of its shares suffice to have its "
     "output",
-    "share": "one task of a group: a convolution of a part of the images, or of a sum of parts",
+    "share": PLAN_WORDS["share"],
     "shares needed": "how many of the shares of a group suffice, whichever they are",
     "parity share": "a share that stands in for any missing one; it starts when one is late",
     "k_a × k_b": PLAN_WORDS["k_a × k_b"],
     "not waited for": "a share was late on its worker, and was given up there: the group was "
     "complete without it, or another worker had computed it, too",
-    "lost with it": "shares that a worker had when it died or was removed; they were computed "
-    "again where they were needed",
+    "lost with it": "shares that a worker had when it ended, was removed or did not answer; they "
+    "were computed again where they were needed",
     "decoded": "a missing part was computed from other shares",
     "ghost": "a share that a worker is still busy with, though no task needs it any more",
     "extra work": "arithmetic beyond what the network takes without coding",
@@ -60,8 +63,7 @@ WORDS = {
     "work of a share": "which part of the network's arithmetic a share of this layer does, with "
     "that of the layers before it that it computes, too",
     "measured time": "which part of the time of all shares the shares of this layer took",
-    "condition number": "by how much decoding may amplify rounding; 1 is not at all; above 1,000, "
-    "in float64 above 100 million, one more share is waited for",
+    "condition number": _AMPLIFICATION,
     "pace": "time that a worker takes for a share, relative to the usual time: the median of the "
     "latest shares of the same layer on all workers; 2.0 × is twice as long",
     "late task": "a task that exists once, such as a read or a write, and takes unusually long: "

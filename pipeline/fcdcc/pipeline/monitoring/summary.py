@@ -146,7 +146,8 @@ class Summary:
         damaged or missing when the run began and have been made again. Damaged journals of earlier
         runs are among them, which are removed.
     shares_lost
-        Shares that were computed again because their worker was lost.
+        Shares that had to be computed again, because their worker left or did not answer, or
+        because their result was gone.
     tasks_doubled
         Late tasks that were started a second time, on another worker.
     waiting_saved

@@ -96,3 +96,23 @@ def test_events_beside_the_layers_are_told_in_words(tmp_path: Path) -> None:
         assert f"{where} tcp://10.0.0.4:4000" in shown
     assert "layer -1" not in shown
     assert "layer 3" not in shown
+
+
+def test_the_timeline_says_what_happened_to_each_share(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    erred = [
+        [0, 2, 1, 2, 0.01, 0.02, "erred", "share"],
+        [0, -1, 5, 0, 0.03, 0.04, "erased", "read"],
+    ]
+    write_journal(output, "a", members, odd_shares=erred, odd_shares_total=2)
+    shown = fcdcc("report", output, "--html", "-").output
+    assert "block 1, layer 2, share 2: failed" in shown
+    assert "chunk 5 of the images, read: given up" in shown
+    assert "layer -1," not in shown
+    assert "lost: the worker left or did not answer" not in shown
+    erred[0][6] = "lost"
+    write_journal(output, "a", members, odd_shares=erred, odd_shares_total=2)
+    shown = fcdcc("report", output, "--html", "-").output
+    assert "block 1, layer 2, share 2: lost, because the worker left or did not answer" in shown
+    assert "lost: the worker left or did not answer" in shown

@@ -92,7 +92,8 @@ class Counters:
     parity_started: int = 0
     """Parity shares that were assigned to a worker."""
     shares_lost: int = 0
-    """Shares that had to be computed again because their worker left, or its result was gone."""
+    """Shares that had to be computed again, because their worker left or did not answer, or because
+    their result was gone."""
     workers_lost: int = 0
     """Workers that left unexpectedly."""
     tasks_doubled: int = 0

@@ -73,7 +73,7 @@ def families(collector: RunCollector) -> Iterator[Metric]:
         "fcdcc_corrupt_shares": ("Wrong shares found", collector.corrupt_shares),
         "fcdcc_blocks_done": ("Blocks written and recorded", collector.blocks_done),
         "fcdcc_blocks_failed": ("Blocks that could not be made", collector.blocks_failed),
-        "fcdcc_shares_lost": ("Shares made again because their worker left", totals.shares_lost),
+        "fcdcc_shares_lost": ("Shares that had to be computed again", totals.shares_lost),
         "fcdcc_workers_lost": ("Workers that died or were removed", totals.workers_lost),
     }
     for name, (what, number) in plain.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fcdcc.coding import __version__
 
-from ...anyk.keys import name_in_words, step_in_words
+from ...anyk.keys import name_in_words, place_in_words, step_in_words
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import clock, count, counted, duration, percent, rounded
 from ...words import DEPARTURES, WORDS, WORKER_ORDER
@@ -67,12 +67,16 @@ _COUNTS = (
 )
 """What is counted in a run: name in the summary, what it is, and what happened to it."""
 
-
 _TASK_KINDS = {"parity": "parity", "read": "read", "write": "write", "glue": "glue"}
 """How tasks of a stage are drawn; all others as glue."""
 
-_WITHOUT_MARK = ("erased", "recalled")
-"""States of shares without a result whose workers were not lost with them."""
+_UNFINISHED = {
+    "erased": "given up",
+    "lost": "lost, because the worker left or did not answer",
+    "recalled": "taken back, computed again",
+    "erred": "failed",
+}
+"""What happened to shares without a result, by their state."""
 
 _EVENTS = {
     "late": "a group was late: its parity was started",
@@ -257,7 +261,7 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
         if event.get("event") in DEPARTURES and "worker" in event
     }
     layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
-    lane = _Lane(run.begin, window, layers)
+    lane = _Lane(run.begin, window, layers, _last_layer(run))
     return TimelineChart(
         window.title,
         tuple((w, tuple(lane.spans(shares[w], ghosts[w], gone.get(w)))) for w in sorted(chosen)),
@@ -294,12 +298,13 @@ class _Lane:
     """Makes the spans of a worker's lane.
 
     ``begin`` is when the run began, in seconds since the epoch; ``layers`` numbers the layers for
-    their colours.
+    their colours; ``last_layer`` is the last convolution of the network.
     """
 
     begin: float
     window: TimeWindow
     layers: Mapping[int, int]
+    last_layer: int | None
 
     def spans(
         self, shares: Sequence[ShareRecord], ghosts: Sequence[ShareRecord], gone: float | None
@@ -310,18 +315,23 @@ class _Lane:
             yield self._span(gone, self.window.end, "away", since)
         odd = [share for share in shares if share.state != "done"]
         for share in odd:
-            how = "taken back, computed again" if share.state == "recalled" else "given up"
-            yield self._span(share.start, share.stop, "waited", f"{_name(share)}: {how}")
+            yield self._span(share.start, share.stop, "waited", self._label(share))
         done = sorted((s for s in shares if s.state == "done"), key=lambda share: share.start)
         yield from _merged(self._span(s.start, s.stop, self._kind(s)) for s in done)
         for ghost in ghosts:
-            place = f"layer {ghost.layer}, block {ghost.block}, share {ghost.position}"
-            label = f"{place}: it is not needed any more"
+            label = f"{self._name(ghost)}: it is not needed any more"
             yield self._span(ghost.start, ghost.stop, "ghost", label)
         mark = 0.002 * (self.window.end - self.window.begin)
         for share in odd:
-            if share.state not in _WITHOUT_MARK:
-                yield self._span(share.stop - mark, share.stop, "lost", f"{_name(share)}: lost")
+            if share.state == "lost":
+                yield self._span(share.stop - mark, share.stop, "lost", self._label(share))
+
+    def _label(self, share: ShareRecord) -> str:
+        return f"{self._name(share)}: {_UNFINISHED.get(share.state, share.state)}"
+
+    def _name(self, share: ShareRecord) -> str:
+        place = place_in_words(share.stage, share.layer, share.block, self.last_layer)
+        return f"{place}, {name_in_words(share.stage, share.layer, share.position)}"
 
     def _kind(self, share: ShareRecord) -> str:
         if share.stage not in ("share", ""):
@@ -332,11 +342,6 @@ class _Lane:
         length = max(self.window.end - self.window.begin, 1e-9)
         left, right = ((time - self.window.begin) / length for time in (start, stop))
         return Span(left, right, kind, label)
-
-
-def _name(share: ShareRecord) -> str:
-    name = name_in_words(share.stage, share.layer, share.position)
-    return f"layer {share.layer}, block {share.block}, {name}"
 
 
 def _merged(spans: Iterable[Span]) -> Iterator[Span]:
@@ -369,13 +374,9 @@ def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
         ("glue", "glue" in kinds, "between coded layers: parts, decoding, other operations"),
         ("write", "write" in kinds, "writing predictions"),
         ("parity", any(s.stage == "parity" for s in run.shares), "parity"),
-        (
-            "waited",
-            bool(states - {"done"}),
-            "given to the worker, not finished there",
-        ),
+        ("waited", bool(states - {"done"}), "given to the worker, not finished there"),
         ("ghost", bool(run.ghosts), "ghost: the worker is still busy with it, no task needs it"),
-        ("lost", bool(states - {"done", *_WITHOUT_MARK}), "lost with the worker"),
+        ("lost", "lost" in states, "lost: the worker left or did not answer"),
         ("away", gone, "worker not there any more"),
     ):
         if there:
@@ -445,7 +446,7 @@ def _layer_row(run: RecordedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
     """Yield time, kind and places of each event; successive events of one kind are one row."""
-    last = max((int(layer["layer"]) for layer in run.layers), default=None)
+    last = _last_layer(run)
     for name, group in groupby(run.events, key=lambda event: str(event["event"])):
         events = list(group)
         what = _EVENTS.get(name, name) + (f" ({len(events)} times)" if len(events) > 1 else "")
@@ -457,6 +458,11 @@ def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
         if len(places) > MAX_PLACES:
             named.append(counted(len(places) - MAX_PLACES, "other place"))
         yield clock(max(0.0, float(events[0]["time"]) - run.begin)), what, "; ".join(named)
+
+
+def _last_layer(run: RecordedRun) -> int | None:
+    """Return the number of the last convolution of the network; None if it is not known."""
+    return max((int(layer["layer"]) for layer in run.layers), default=None)
 
 
 def _place(event: Mapping[str, Any], last_layer: int | None) -> str:
