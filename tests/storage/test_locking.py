@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import fsspec
 import pytest
 
@@ -167,6 +169,63 @@ def test_a_lock_file_that_is_removed_after_it_was_opened(
         else:
             with hold(tmp_path / "out"), pytest.raises(LockedError), hold(tmp_path / "out"):
                 raise AssertionError
+
+
+def test_a_run_that_begins_while_another_releases_its_lock_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins between the moments when the other one removes the file and unlocks it."""
+    release = filelock.UnixFileLock.release
+    others = contextlib.ExitStack()
+
+    def release_later(lock: filelock.UnixFileLock, *args: bool, **options: bool) -> None:
+        monkeypatch.setattr(filelock.UnixFileLock, "release", release)
+        others.enter_context(holder(str(tmp_path / "out")))
+        release(lock, *args, **options)
+
+    with others:
+        with hold(tmp_path / "out"):
+            monkeypatch.setattr(filelock.UnixFileLock, "release", release_later)
+        with pytest.raises(LockedError), hold(tmp_path / "out"):
+            raise AssertionError
+
+
+def test_a_lock_file_that_gets_another_name_after_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS a file that is open gets another name when it is removed, and keeps its link."""
+    lock = fcntl.flock
+
+    def lock_later(descriptor: int, operation: int) -> None:
+        if (tmp_path / ".out.lock").exists():  # newer versions first try whether there are locks
+            monkeypatch.setattr(fcntl, "flock", lock)
+            (tmp_path / ".out.lock").rename(tmp_path / ".nfs0001")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_later)
+    with hold(tmp_path / "out"), pytest.raises(LockedError), hold(tmp_path / "out"):
+        raise AssertionError
+    assert {path.name for path in tmp_path.iterdir()} == {".nfs0001"}
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
+def test_a_lock_file_that_another_host_removed_after_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, always: bool
+) -> None:
+    lock = fcntl.flock
+
+    def fail(descriptor: int, operation: int) -> None:
+        if not always:
+            monkeypatch.setattr(fcntl, "flock", lock)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    if always:
+        with pytest.raises(OutputError, match="cannot be locked: Stale"), hold(tmp_path / "out"):
+            raise AssertionError
+    else:
+        with hold(tmp_path / "out"), pytest.raises(LockedError), hold(tmp_path / "out"):
+            raise AssertionError
 
 
 def test_the_lock_of_another_run_that_took_the_files_name_is_not_removed(tmp_path: Path) -> None:

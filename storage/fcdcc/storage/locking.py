@@ -2,8 +2,18 @@
 
 A local output is locked by the operating system, which releases the lock when its holder ends.
 The holder removes the lock file last, while it still has the lock. Another process that opened
-the file before then locks a file without a name; ``filelock`` notices that it has no name and
-does not count it as locked, and this module tries again with the file that has the name now.
+the file before then locks a file that no longer has this name. So whoever locks a file compares it
+with the file that has the name now, and tries again if they differ. This needs neither the number
+of links that ``filelock`` looks at, nor a file system that counts them: on NFS a file that is
+removed while it is open gets another name and keeps its link. The release of ``filelock`` must not
+remove the file, which may be that of another run by then: versions before 3.30 are not taken.
+
+On NFS the locks of processes on different hosts keep them apart only if the server has locks and
+the mount uses them (not with ``nolock`` or ``local_lock``). A host may see a name that another host
+removed for as long as it caches directories, usually some seconds: a run that begins on one host
+just when a run ends on another may then hold the removed file, and a third run the new one. Do
+not start runs with the same output at the same time on several hosts there.
+
 In an object store the lock is an object that its holder refreshes; another run takes it over if
 it was not refreshed for ``STALE_SECONDS``, or at once if its holder is a process of this machine
 that has ended. A process number alone does not name a process: in a container it is nearly always
@@ -17,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
 import socket
@@ -125,14 +136,31 @@ def _lock_file(path: Path) -> filelock.BaseFileLock:
     ------
     filelock.Timeout
         If another process holds it.
+    OSError
+        If it cannot be locked.
     """
-    lock = filelock.FileLock(path, blocking=False, thread_local=False)
-    for _ in range(MAX_TRIES - 1):
-        with contextlib.suppress(filelock.Timeout):
+    for tries_left in reversed(range(MAX_TRIES)):
+        lock = filelock.FileLock(path, blocking=False, thread_local=False)
+        try:
             lock.acquire()
-            return lock
-    lock.acquire()
-    return lock
+            if not isinstance(lock, filelock.UnixFileLock) or _has_name(lock, path):
+                return lock
+            lock.release()
+        except OSError as error:
+            # ESTALE: another host of a network file system removed the file.
+            may_pass = isinstance(error, filelock.Timeout) or error.errno == errno.ESTALE
+            if not (tries_left and may_pass):
+                raise
+    raise filelock.Timeout(os.fspath(path))
+
+
+def _has_name(lock: filelock.UnixFileLock, path: Path) -> bool:
+    """Return whether the file that is locked is still the one at its path."""
+    descriptor = lock._context.lock_file_fd  # filelock has no public name for it
+    if descriptor is None:
+        return False
+    found = os.fstat(descriptor)
+    return _identity(path) == (found.st_dev, found.st_ino)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
