@@ -313,7 +313,7 @@ class RunRecorder:
 
         if self._client.status == "running":
             with suppress(Exception):  # it may be gone, or not answer
-                answer = self._client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
+                answer: Any = self._client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
                 if answer is not None:
                     self._take(_update(answer))
                     return True
