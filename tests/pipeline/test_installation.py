@@ -17,10 +17,11 @@ def test_the_command_is_called_as_it_is_installed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert typed_program() == "fcdcc"
     assert program_command() == [str(folder / "python"), "-m", "fcdcc.pipeline"]
-    for place in (tmp_path, folder):
-        (place / "fcdcc").touch(0o755)
+    assert typed_program() == f"{folder}/python -m fcdcc.pipeline"
+    (tmp_path / "fcdcc").touch(0o755)
+    assert typed_program() == "fcdcc"  # it is installed elsewhere, as pip install --user does
+    (folder / "fcdcc").touch(0o755)
     assert typed_program() == ".venv/bin/fcdcc"
     assert program_command() == [str(folder / "fcdcc")]
     monkeypatch.setenv("PATH", str(folder))

@@ -22,6 +22,8 @@ def program_command() -> list[str]:
 def typed_program() -> str:
     """Return what a user types in the current directory to call this environment's ``fcdcc``."""
     installed, found = _installed(), shutil.which(PROGRAM)
+    if installed is None and found is None:
+        return shlex.join(program_command())
     if installed is None or (found is not None and Path(found).samefile(installed)):
         return PROGRAM
     return shlex.quote(os.path.relpath(installed))

@@ -213,3 +213,14 @@ def test_files_beside_the_predictions_that_were_damaged_are_named() -> None:
     )
     many = [f"image_id/c.{number}" for number in range(9)]
     assert files_repaired_line(many).endswith("image_id/c.5 and 3 more")
+
+
+def test_damaged_journals_are_not_called_made_again() -> None:
+    journals = [".fcdcc/runs/a.json", ".fcdcc/runs/b.json"]
+    assert files_repaired_line(journals[:1]) == (
+        "1 damaged journal was removed: .fcdcc/runs/a.json"
+    )
+    assert files_repaired_line(["zarr.json", *journals]) == (
+        "1 file beside the predictions was made again (damaged or missing): zarr.json; "
+        "2 damaged journals were removed: .fcdcc/runs/a.json, .fcdcc/runs/b.json"
+    )

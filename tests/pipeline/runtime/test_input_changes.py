@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fcdcc.pipeline.graph import StoreReader
 from fcdcc.pipeline.runtime import absence, output
-from fcdcc.storage import input_state, open_predictions
+from fcdcc.pipeline.runtime.input_changes import count_images
+from fcdcc.storage import BlockLayout, input_state, open_predictions
 from support.jobs import fcdcc, predictions, recorded_chunks
 from support.small import SHAPE, SmallNet, make_files
 
@@ -54,6 +55,12 @@ def write(place: Path | str, images: Pixels, ids: Any = None, chunk: int = 10) -
     if ids is not None:
         group.create_array("image_id", data=np.asarray(ids), dimension_names=("n",))
     return group
+
+
+def test_images_of_blocks_are_counted_once_and_not_listed() -> None:
+    assert count_images([0, 2], BlockLayout(images=10, batch=4)) == 6
+    assert count_images([0, 1, 4], BlockLayout(images=2, batch=1, rows=100, band=40)) == 2
+    assert count_images([0, 1], BlockLayout(images=10**15, batch=9 * 10**14)) == 10**15
 
 
 def settle(place: Path) -> None:

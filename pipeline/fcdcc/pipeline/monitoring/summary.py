@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
 
+from fcdcc.storage.journals import JOURNALS
+
 from ..formatting import MIN_MENTIONED_WORK, count, counted, duration, percent, printable
 from .record.loss_cost import loss_sentence
 
@@ -332,11 +334,23 @@ def files_repaired_line(names: Sequence[str]) -> str:
     >>> files_repaired_line(["image_id/c.0"])
     '1 file beside the predictions was made again (damaged or missing): image_id/c.0'
     """
+    journals = [name for name in names if name.startswith(f"{JOURNALS}/")]
+    others = [name for name in names if name not in journals]
+    parts = []
+    if others:
+        were = "beside the predictions was", "beside the predictions were"
+        files = counted(len(others), f"file {were[0]}", f"files {were[1]}")
+        parts.append(f"{files} made again (damaged or missing): {_files_named(others)}")
+    if journals:
+        files = counted(len(journals), "damaged journal was", "damaged journals were")
+        parts.append(f"{files} removed: {_files_named(journals)}")
+    return "; ".join(parts)
+
+
+def _files_named(names: Sequence[str]) -> str:
     named = ", ".join(printable(name) for name in names[:MAX_NAMED_FILES])
     more = f" and {len(names) - MAX_NAMED_FILES:,} more" if len(names) > MAX_NAMED_FILES else ""
-    were = "beside the predictions was", "beside the predictions were"
-    files = counted(len(names), f"file {were[0]}", f"files {were[1]}")
-    return f"{files} made again (damaged or missing): {named}{more}"
+    return f"{named}{more}"
 
 
 def _absence_line(summary: Summary) -> str:

@@ -152,9 +152,9 @@ def _line(
     absence_fails: bool,
 ) -> str:
     """Return a line about the blocks that are made again for a reason, and their images."""
-    images = {image for block in blocks for image in range(*layout.bounds(block))}
+    images = count_images(blocks, layout)
     again = counted(len(blocks), "block is made again", "blocks are made again")
-    again += f" ({counted(len(images), 'image')})"
+    again += f" ({counted(images, 'image')})"
     if reason == "image_ids":
         where = "it" if len(blocks) == 1 else "them"
         return f"{again}: images in {where} have other ids than before"
@@ -170,6 +170,18 @@ def _line(
     return (
         f"{were} since ({_named(changed, state.ids)}): {again}, because blocks are made as a whole"
     )
+
+
+def count_images(blocks: Sequence[int], layout: BlockLayout) -> int:
+    """Return how many images some blocks have together, in ascending order.
+
+    Bands are blocks, too, and several may be of the same image.
+    """
+    images = end = 0
+    for start, stop in map(layout.bounds, blocks):
+        images += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return images
 
 
 def _named(images: Sequence[int], ids: NDArray[Any] | None) -> str:
