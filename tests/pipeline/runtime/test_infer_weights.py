@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import pickle
 import signal
@@ -23,7 +24,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import torch
-from distributed import Client, LocalCluster, Scheduler, Worker, get_client
+from distributed import Client, LocalCluster, Scheduler, Worker, WorkerPlugin, get_client
 from distributed.protocol.pickle import dumps
 from numpy.typing import NDArray
 from torch import nn
@@ -251,6 +252,43 @@ def test_workers_forget_the_weights_when_nothing_refers_to_them(
         assert len(plugins(client)) == 1  # for as long as the model is open
         del model
         wait_for(lambda: plugins(client) == [] and kept(client) == before)
+
+
+def test_a_graph_that_cannot_be_pickled_does_not_keep_the_weights(
+    cluster: LocalCluster, path: Path, pixels: Pixels, expected: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # pytest keeps what is logged, and with the traceback the lazy array.
+    monkeypatch.setattr(logging.getLogger("distributed.protocol.pickle"), "disabled", True)
+    with Client(cluster) as client:
+        before = kept(client)
+        made = lazy(open_model(path), pixels)
+        assert_close(made.compute(), expected)
+        with pytest.raises(TypeError, match="serialize"):
+            dask.compute(made, dask.delayed(id)(threading.Lock()))
+        assert_close(made.compute(), expected)
+        del made
+        wait_for(lambda: plugins(client) == [] and kept(client) == before)
+
+
+def test_a_client_that_has_gone_does_not_replace_the_weights_of_another(
+    processes: LocalCluster, path: Path, pixels: Pixels, expected: Pixels
+) -> None:
+    with Client(processes) as client:
+        made = lazy(open_model(path), pixels)
+        (name,) = plugins(client)
+        ((fingerprint,),) = {tuple(found) for found in kept(client).values()}
+        late = {
+            "client": "gone", "use": "gone-1", "fingerprint": fingerprint,
+            "name": "fcdcc-graph-executable-late", "plugin": dumps(WorkerPlugin()),
+            "held_here": False,
+        }  # fmt: skip
+        with pytest.raises(RuntimeError, match="lost the connection"):
+            client.sync(getattr(client.scheduler, graph_executables.INSTALL), **late)
+        assert plugins(client) == [name]
+        assert_close(made.compute(), expected)
+        del made
+        wait_for(lambda: plugins(client) == [] and not any(kept(client).values()))
 
 
 def test_the_weights_go_with_the_client_that_sent_them(

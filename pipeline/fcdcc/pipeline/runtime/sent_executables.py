@@ -50,20 +50,17 @@ class Installation:
         self.use = f"{client.id}-{uuid.uuid4().hex}"
         self.fingerprint = fingerprint
         self._connection = client.scheduler_comm
-        self._sent: dict[int, int] = {}
-        told = (weakref.ref(client), self._connection, self.use, self._sent)
-        weakref.finalize(self, _release, *told).atexit = False
+        weakref.finalize(
+            self, _release, weakref.ref(client), self._connection, self.use
+        ).atexit = False
 
     def is_on(self, client: Client) -> bool:
         """Return whether the scheduler still knows the client by which the executable was sent."""
         return client.status == "running" and client.scheduler_comm is self._connection
 
     def reference(self) -> tuple[Callable[..., ExecutableRef], tuple[Any, ...]]:
-        """Return what makes a reference for a graph that the calling thread sends now."""
-        thread = threading.get_ident()
-        number = self._sent.get(thread, 0) + 1
-        self._sent[thread] = number
-        return arrive, (self.fingerprint, self.use, thread, number)
+        """Return what makes a reference in a graph that the client sends."""
+        return arrive, (self.fingerprint, self.use)
 
 
 _lock = threading.Lock()
@@ -223,23 +220,23 @@ def _ask(client: Client, operation: str, /, **arguments: Any) -> Any:
     return client.sync(request)
 
 
-def _release(
-    known: weakref.ref[Client], connection: object, use: str, sent: dict[int, int]
-) -> None:
-    """Tell a scheduler, in the client's event loop, that a client sends no more graphs."""
+def _release(known: weakref.ref[Client], connection: Any, use: str) -> None:
+    """Tell a scheduler that a client sends no more graphs, after all that it has sent.
+
+    A graph that is being sent refers to the installation, so that its message is on the way, or
+    comes first in the client's event loop, when this is called.
+    """
     client = known()
     loop = None if client is None else client.loop
-    if (
-        client is None
-        or loop is None
-        or client.status != "running"
-        or client.scheduler_comm is not connection
-    ):
-        return  # the scheduler knows that the client has gone
+    if client is None or loop is None:
+        return
 
-    async def tell() -> None:
-        with suppress(OSError, RuntimeError):  # the scheduler or the client is going meanwhile
-            await getattr(client.scheduler, RELEASE)(use=use, sent=[*sent.items()])
+    def tell() -> None:
+        # Otherwise the scheduler knows that the client has gone, or is another one.
+        is_connected = client.status == "running" and client.scheduler_comm is connection
+        if is_connected:
+            with suppress(OSError):  # the connection is closed
+                connection.send({"op": RELEASE, "use": use})
 
     with suppress(RuntimeError):  # the loop is closed
         loop.add_callback(tell)

@@ -7,8 +7,9 @@ persisted may have to be computed again when a worker is lost.
 
 Tasks are found by what they hold, because Dask renames them: the scheduler unpickles each graph,
 which makes an ``ExecutableRef`` there (:func:`arrive`), and the tasks of a graph with a reference
-that was not found yet are searched for it. A graph may arrive after the message that no more are
-sent, so that message says which graphs were sent. Importing this module does not import PyTorch.
+that was not found yet are searched for it. The message that no more are sent takes the way of the
+graphs, the client's stream of messages: the scheduler handles these one after the other, and each
+only when it is done with the one before. Importing this module does not import PyTorch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ INSTALL = "fcdcc_install_executable"
 """Name of the scheduler's handler that loads an executable on all workers."""
 
 RELEASE = "fcdcc_release_executable"
-"""Name of the scheduler's handler for a client that sends no more graphs."""
+"""Name of the handler, for messages in a client's stream, that it sends no more graphs."""
 
 LOOK_SECONDS = 1.0
 """Pause between two looks at the tasks of graphs of which no more will come."""
@@ -76,28 +77,22 @@ class ArrivedGraph:
 class ExecutableUse:
     """What one client's graphs have to do with one executable.
 
-    ``client`` is the id of the client. ``sent`` has the number of the last graph that each of its
-    threads has sent; None as long as it may send more.
+    ``client`` is the id of the client, and ``is_released`` says that it sends no more graphs.
+    Graphs may be added by any thread.
     """
 
     client: str
-    sent: Mapping[int, int] | None = None
-    graphs: list[ArrivedGraph] = field(default_factory=list)
-    _arrived: dict[int, int] = field(default_factory=dict)
+    is_released: bool = False
+    graphs: set[ArrivedGraph] = field(default_factory=set)
 
-    def add(self, ref: ExecutableRef, thread: int, number: int) -> None:
+    def add(self, ref: ExecutableRef) -> None:
         """Note a graph that has arrived."""
-        self._arrived[thread] = max(number, self._arrived.get(thread, 0))
-        self.graphs.append(ArrivedGraph(weakref.ref(ref)))
+        self.graphs.add(ArrivedGraph(weakref.ref(ref)))
 
     def is_over(self, scheduler: Scheduler) -> bool:
         """Return whether a scheduler has no task of the client's graphs, and none will come."""
         self.forget_graphs(scheduler)
-        return (
-            self.sent is not None
-            and not self.graphs
-            and all(self._arrived.get(thread, 0) >= last for thread, last in self.sent.items())
-        )
+        return self.is_released and not self.graphs
 
     def forget_graphs(self, scheduler: Scheduler) -> None:
         """Forget the graphs of which a scheduler has no task any more.
@@ -111,10 +106,12 @@ class ExecutableUse:
                 return any(scheduler.tasks.get(task.key) is task for task in graph.tasks)
             return graph.ref() is not None and self.client in scheduler.clients
 
-        self.graphs = [graph for graph in self.graphs if is_left(graph)]
+        for graph in [*self.graphs]:
+            if not is_left(graph):
+                self.graphs.discard(graph)
 
 
-def arrive(fingerprint: str, use: str, thread: int, number: int) -> ExecutableRef:
+def arrive(fingerprint: str, use: str) -> ExecutableRef:
     """Return the reference of a graph that has arrived on a scheduler.
 
     Parameters
@@ -123,15 +120,13 @@ def arrive(fingerprint: str, use: str, thread: int, number: int) -> ExecutableRe
         Of the executable.
     use
         Name of the client's use of it.
-    thread, number
-        The client's thread that sent the graph, and a number that grows with each.
     """
     from .executable import ExecutableRef
 
     ref = ExecutableRef(fingerprint, patience_seconds=PATIENCE_SECONDS)
     known = _uses.get(use)
     if known is not None:
-        known.add(ref, thread, number)
+        known.add(ref)
     return ref
 
 
@@ -168,7 +163,7 @@ class GraphExecutablesPlugin(SchedulerPlugin):
         self._clock = PeriodicCallback(self._remove_unused, LOOK_SECONDS * 1000)
         scheduler.handlers[USE] = self._use
         scheduler.handlers[INSTALL] = self._install
-        scheduler.handlers[RELEASE] = self._release
+        scheduler.stream_handlers[RELEASE] = self._release
 
     def update_graph(
         self,
@@ -182,7 +177,7 @@ class GraphExecutablesPlugin(SchedulerPlugin):
         for installed in self._installed.values():
             for use in installed.uses:
                 _uses[use].forget_graphs(scheduler)
-                for graph in _uses[use].graphs:
+                for graph in [*_uses[use].graphs]:
                     ref = graph.ref()
                     if graph.tasks is None and ref is not None:
                         sought[id(ref)] = graph
@@ -198,7 +193,7 @@ class GraphExecutablesPlugin(SchedulerPlugin):
         """Note that a client sends no more graphs."""
         for use in [*_uses.values()]:
             if use.client == client:
-                use.sent = {}
+                use.is_released = True
         self._remove_unused()
 
     async def close(self) -> None:
@@ -242,27 +237,35 @@ class GraphExecutablesPlugin(SchedulerPlugin):
         -------
         dict
             ``plugin``: the name of the plugin that is used, and ``responses`` of workers to it.
+
+        Raises
+        ------
+        RuntimeError
+            If the client has gone.
         """
-        if await self._use(client, use, fingerprint):
-            return {"plugin": self._installed[fingerprint].plugin, "responses": {}}
+        while fingerprint in self._installed and client in self._scheduler.clients:
+            if await self._use(client, use, fingerprint):
+                return {"plugin": self._installed[fingerprint].plugin, "responses": {}}
+        if client not in self._scheduler.clients:
+            raise RuntimeError("the scheduler has lost the connection to the client that asks")
         made = _Installed(name, _hold(fingerprint) if held_here else None)
         self._installed[fingerprint] = made
+        self._add(made, client, use)
         responses: dict[str, Any] = {}
         try:
-            if client in self._scheduler.clients:
-                self._add(made, client, use)
             responses = await self._send(name, plugin)
         finally:
-            if any(response["status"] == "error" for response in responses.values()):
+            is_left = self._installed.get(fingerprint) is made  # the scheduler is not closing
+            if is_left and any(found["status"] == "error" for found in responses.values()):
                 self._remove(fingerprint)
             made.is_loaded.set()
             self._remove_unused()
         return {"plugin": name, "responses": responses}
 
-    async def _release(self, use: str, sent: Iterable[tuple[int, int]]) -> None:
-        """Note that a client sends no more graphs, and which it has sent."""
+    def _release(self, use: str, client: str) -> None:  # noqa: ARG002 - Dask gives the client to all handlers of its stream
+        """Note that a client sends no more graphs."""
         if use in _uses:
-            _uses[use].sent = dict(sent)
+            _uses[use].is_released = True
             self._remove_unused()
 
     def _add(self, installed: _Installed, client: str, use: str) -> None:
@@ -306,7 +309,7 @@ class GraphExecutablesPlugin(SchedulerPlugin):
             if not installed.uses and installed.is_loaded.is_set():
                 self._remove(fingerprint)
         uses = [_uses[use] for installed in self._installed.values() for use in installed.uses]
-        ending = any(use.sent is not None for use in uses)
+        ending = any(use.is_released for use in uses)
         if ending and not self._clock.is_running():
             self._clock.start()
         elif not ending:
