@@ -264,6 +264,37 @@ def test_former_tiles_are_removed_and_nothing_else(place: str) -> None:
     assert verify(f"{place}/out") == []
 
 
+def test_former_tiles_that_cannot_be_removed_are_named_and_the_others_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(make_output(tmp_path / "out"))
+    private = tmp_path / "out/.fcdcc"
+    (private / "tiles.aside-a").symlink_to(tmp_path)
+    (private / "tiles.aside-b").mkdir()
+    remove_former_tiles(tmp_path / "out")
+    [said] = [record.getMessage() for record in caplog.records]
+    assert f"{private}/tiles.aside-a cannot be deleted" in said
+    assert [path.name for path in private.glob("tiles.aside-*")] == ["tiles.aside-a"]
+
+
+def test_a_file_that_vanishes_while_a_folder_is_deleted_does_not_end_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / "file").touch()
+    unlink = os.unlink
+
+    def unlink_twice(path: Any, **options: Any) -> None:
+        unlink(path, **options)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink_twice)
+    open_folder(str(tmp_path / "folder")).remove()
+    open_folder(str(tmp_path / "folder")).remove()  # there is none any more
+    assert not (tmp_path / "folder").exists()
+
+
 def test_appended_images_leave_recorded_blocks_alone(place: str) -> None:
     fill(make_output(f"{place}/out", coordinates=[CLASSES, Coordinate("id", "n", np.arange(10))]))
     before = {name: open_predictions(f"{place}/out").folder.read(name) for name in CHUNKS[:2]}

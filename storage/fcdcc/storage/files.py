@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -202,8 +203,16 @@ class LocalFolder(Folder):
 
     def remove(self) -> None:
         """Delete the folder; links in it are deleted, not followed."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._root)
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(self._root, onexc=lambda *found: _raise_unless_gone(found[2]))
+        else:
+            shutil.rmtree(self._root, onerror=lambda *found: _raise_unless_gone(found[2][1]))
+
+
+def _raise_unless_gone(error: BaseException) -> None:
+    """Raise an error, unless it says that a file is not there."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _link(partial: Path, target: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ __all__ = [
     "set_aside",
     "tiles_of",
 ]
+
+logger = logging.getLogger(__name__)
 
 TILES = f"{PRIVATE}/tiles"
 """Folder in an output with the output of its tiles, from which its predictions are put together."""
@@ -94,12 +97,13 @@ def remove_former_tiles(url: str | os.PathLike[str]) -> None:
     """Delete the outputs of tiles of an output that were put aside.
 
     Its predictions are put together from the tiles that took their place. Only for the holder of
-    the output's lock, once it is complete.
+    the output's lock, once it is complete. The log names those that cannot be deleted: the output
+    is complete with them, too.
 
     Raises
     ------
     OutputError
-        If they cannot be deleted.
+        If the folder that they are in cannot be listed.
     """
     parent, _, name = tiles_of(url).rpartition("/")
     for entry in _entries(open_folder(parent)) or ():
@@ -108,9 +112,8 @@ def remove_former_tiles(url: str | os.PathLike[str]) -> None:
             try:
                 open_folder(place).remove()
             except OSError as error:
-                raise OutputError(
-                    f"{shown(place)} cannot be deleted: {error.strerror or error}; nothing needs it"
-                ) from error
+                reason = error.strerror or error
+                logger.warning("%s cannot be deleted: %s; nothing needs it", shown(place), reason)
 
 
 def create_predictions(
