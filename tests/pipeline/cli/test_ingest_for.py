@@ -68,6 +68,13 @@ def test_pictures_are_scaled_and_cut_as_the_model_file_says(folder: Path) -> Non
     assert "0 new" in again.output
 
 
+def test_a_network_that_takes_no_images_is_refused_in_words(folder: Path) -> None:
+    done = ingest(folder, content=pt2(nn.ReLU().eval(), (4,)))
+    assert done.exit_code == 2, done.output
+    assert "expected (batch, C, *space)" in done.output
+    assert not (folder / "out.zarr").exists()
+
+
 def test_options_win_over_the_model_file_and_it_is_said(folder: Path) -> None:
     done = ingest(folder, "--size", "10x8", "--interpolation", "bilinear", **FORM)
     assert done.exit_code == 0, done.output
