@@ -385,9 +385,7 @@ class InputSums(NamedTuple):
             value = torch.einsum("kr,ck...->rc...", self.combine[number % TURNS], of_sum)
             for axis, (matrix, spread) in enumerate(zip(self.others, self.spread, strict=True), 2):
                 if matrix is None:
-                    value = torch.movedim(
-                        torch.tensordot(value, spread[pair], ([axis], [0])), -1, axis
-                    )
+                    value = torch.matmul(value.movedim(axis, -1), spread[pair]).movedim(-1, axis)
                 else:
                     shape = (*value.shape[:axis], len(matrix), *value.shape[axis + 1 :])
                     apart, kernel = value.new_zeros(shape), value.shape[axis]
