@@ -60,6 +60,17 @@ class Heavy(nn.Module):
         return self.head(torch.relu(self.wide(torch.max_pool2d(x, 2).flatten(1))))
 
 
+@pytest.fixture(autouse=True)
+def dask_computes_as_before() -> Iterator[None]:
+    """Undo what clients leave in Dask's configuration that are not closed in reverse order."""
+    before = dask.config.get("scheduler", None)
+    yield
+    if before is None:
+        dask.config.config.pop("scheduler", None)
+    else:
+        dask.config.set(scheduler=before)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
