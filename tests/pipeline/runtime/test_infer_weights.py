@@ -61,8 +61,12 @@ class Heavy(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def dask_computes_as_before() -> Iterator[None]:
-    """Undo what clients leave in Dask's configuration that are not closed in reverse order."""
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep apart what earlier tests left in this process, and undo what clients leave.
+
+    Clients that are not closed in reverse order leave a scheduler in Dask's configuration.
+    """
+    monkeypatch.setattr(executable, "_executables", {})
     before = dask.config.get("scheduler", None)
     yield
     if before is None:
