@@ -23,7 +23,6 @@ TESTS = (
     "anyk/test_client_loop.py",
     "graph/test_graph.py",
     "runtime/test_infer.py",
-    "runtime/test_infer_weights.py",
 )
 """In ``tests/pipeline``: what depends on the version of Dask."""
 
