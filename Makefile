@@ -67,7 +67,7 @@ env: $(READY) ## make the environment in .venv
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"fcdcc needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: run make PYTHON=/path/to/newer/python")'
-	@echo 'Making the environment in $(VENV), once. It takes minutes: pip downloads about 150 packages, 0.5 GB with the CPU build of PyTorch, several GB with CUDA.'
+	@echo 'Making the environment in $(VENV), once. It takes minutes: pip downloads about 150 packages, 0.5 GB with the CPU build of PyTorch, more with CUDA.'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -24,11 +24,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-import zarr
 from distributed import LocalCluster
-from models import MODELS, exported
+from models import MODELS, exported, write_files
 
 from fcdcc.pipeline import JobConfig, run
 from fcdcc.pipeline.model.network import Network
@@ -70,14 +68,7 @@ def job_pairs(name: str, size: int, images: int, pairs: int) -> list[tuple[float
         ) as cluster,
     ):
         folder = Path(place)
-        example, batch = (torch.zeros(2, 3, size, size),), {0: torch.export.Dim("batch")}
-        program = torch.export.export(MODELS[name](size), example, dynamic_shapes=(batch,))
-        torch.export.save(program, folder / "net.pt2")
-        pixels = np.random.default_rng(0).integers(0, 256, (images, 3, size, size), dtype=np.uint8)
-        group = zarr.create_group(folder / "images.zarr")
-        group.create_array(
-            "image", data=pixels, chunks=(16, 3, size, size), dimension_names=list("ncyx")
-        )
+        write_files(folder, MODELS[name](size), size, images)
 
         def seconds_of_job(verify: str, number: int) -> float:
             begun = time.process_time()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import torch
+import zarr
 from torch import nn
 
 from fcdcc.pipeline import Model, open_model
@@ -19,6 +22,7 @@ __all__ = [
     "resnet50",
     "unet",
     "vgg16",
+    "write_files",
 ]
 
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
@@ -206,11 +210,26 @@ MODELS = {
 
 def exported(module: nn.Module, size: int) -> Model:
     """Return the module as a model that fcdcc runs."""
+    return open_model(_model_file(module, size))
+
+
+def write_files(folder: Path, module: nn.Module, size: int, images: int) -> None:
+    """Write ``net.pt2``, and ``images.zarr`` with images of noise (3, size, size)."""
+    (folder / "net.pt2").write_bytes(_model_file(module, size))
+    shape = (images, 3, size, size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    group = zarr.create_group(folder / "images.zarr")
+    chunks = (16, *shape[1:])
+    group.create_array("image", data=pixels, chunks=chunks, dimension_names=list("ncyx"))
+
+
+def _model_file(module: nn.Module, size: int) -> bytes:
+    """Return the bytes of the file of a module for images (3, size, size)."""
     batch = {0: torch.export.Dim("batch")}
     stored = BytesIO()
     program = torch.export.export(module, (torch.zeros(2, 3, size, size),), dynamic_shapes=(batch,))
     torch.export.save(program, stored)
-    return open_model(stored.getvalue())
+    return stored.getvalue()
 
 
 def _conv(

@@ -13,7 +13,6 @@ runs differ by more than that from one to the next.
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
 import tempfile
 import time
@@ -24,10 +23,9 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
-import zarr
 from distributed import LocalCluster
+from models import write_files
 from torch import nn
 
 from fcdcc.pipeline import JobConfig, run
@@ -45,8 +43,8 @@ LOOKING = ("is_finite", "convolution_scale", "compare_shares")
 """What looks at shares."""
 
 
-def write_files(folder: Path, images: int) -> None:
-    """Write the network and its images."""
+def network() -> nn.Module:
+    """Return the network that all jobs run."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     channels = 3
@@ -54,15 +52,7 @@ def write_files(folder: Path, images: int) -> None:
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if width != channels and channels != 3 else []
         channels = width
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10)).eval()
-    batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(net, (torch.zeros(2, 3, 64, 64),), dynamic_shapes=(batch,))
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    (folder / "net.pt2").write_bytes(buffer.getvalue())
-    pixels = np.random.default_rng(0).integers(0, 256, (images, 3, 64, 64), dtype=np.uint8)
-    group = zarr.create_group(folder / "images.zarr")
-    group.create_array("image", data=pixels, chunks=(16, 3, 64, 64), dimension_names=list("ncyx"))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10)).eval()
 
 
 class Timed:
@@ -114,7 +104,7 @@ def main() -> None:
         ) as cluster,
     ):
         folder = Path(place)
-        write_files(folder, arguments.images)
+        write_files(folder, network(), 64, arguments.images)
         for form in arguments.forms:
             rounds = []
             for number in range(arguments.rounds + 1):

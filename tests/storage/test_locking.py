@@ -32,18 +32,16 @@ print("released", flush=True)
 
 CONTENDER = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from fcdcc.storage import LockedError, hold
 alone = Path(sys.argv[1] + ".alone")
 held = 0
 while held < int(sys.argv[2]):
-    try:
-        with hold(sys.argv[1]):
-            alone.touch(exist_ok=False)
-            alone.unlink()
-            held += 1
-    except LockedError:
-        pass
+    with suppress(LockedError), hold(sys.argv[1]):
+        alone.touch(exist_ok=False)
+        alone.unlink()
+        held += 1
 """
 """Holds the lock many times, and fails if another process holds it at the same time."""
 

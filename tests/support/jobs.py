@@ -10,8 +10,9 @@ import xarray as xr
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from fcdcc.pipeline import Summary
 from fcdcc.pipeline.cli import main
-from fcdcc.storage import open_predictions
+from fcdcc.storage import open_predictions, verify
 
 
 def fcdcc(*arguments: object) -> Result:
@@ -23,6 +24,26 @@ def predictions(output: Path) -> NDArray[Any]:
     """Return what a job has stored."""
     values: NDArray[Any] = xr.open_zarr(output)["prediction"].values
     return values
+
+
+def assert_bad_worker_is_named(
+    summary: Summary,
+    output: Path,
+    expected: NDArray[Any],
+    tolerance: float,
+    bad: str,
+    status: str,
+) -> None:
+    """Assert that a job is right although one worker was wrong, and that this one is named.
+
+    ``status`` is what the scheduler says of the bad worker at the end: a second wrong result
+    pauses it.
+    """
+    assert summary.status == "complete"
+    np.testing.assert_allclose(predictions(output), expected, atol=tolerance)
+    assert verify(output) == []
+    assert {found.worker for found in summary.corrupt_shares} == {bad}
+    assert status == "paused" or len(summary.corrupt_shares) == 1
 
 
 def recorded_chunks(output: Path) -> dict[int, bytes]:

@@ -95,8 +95,8 @@ _SAME_SIGN = 64.0
 """The rounding of R products that are added one by one grows with √R / 3 if they have one sign;
 in units of ROUNDING_FACTOR this is a good deal less than √R divided by this number."""
 
-_LARGEST = 1e30
-"""Sums that may be larger than this could overflow in float32, and are not checked."""
+LARGEST_CHECKED = 1e30
+"""What may be larger than this could overflow in float32 as it is added up, and is not checked."""
 
 
 class Residues(NamedTuple):
@@ -438,7 +438,7 @@ class ConvChecksum:
         for norm, norm_added in zip(_norms(x), norms_added, strict=True):
             size = largest * norm + norm_added
             bound = found.scale * norm + found.least + found.of_added * norm_added
-            bounds.append(bound if size < _LARGEST else math.inf)  # NaN is not smaller
+            bounds.append(bound if size < LARGEST_CHECKED else math.inf)  # NaN is not smaller
         return torch.tensor(bounds, dtype=torch.float64)
 
     # ---------------------------------------------- filters, images and both
@@ -494,7 +494,7 @@ class ConvChecksum:
         # The longer the sum, the larger the sums on the way: at most like random numbers.
         coarse = max(_roundoff(x.dtype), _roundoff(y.dtype))
         bound = ROUNDING_FACTOR * (_unit(x, y) * (products + size) + coarse * size)
-        finite = math.isfinite(size) and size < _LARGEST
+        finite = math.isfinite(size) and size < LARGEST_CHECKED
         return torch.tensor(bound if finite else math.inf, dtype=torch.float64)
 
     # ------------------------------------------------------------------ parts

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from .apcp import rows_inside
-from .checksums import Residues
+from .checksum_costs import SUMS
+from .checksums import LARGEST_CHECKED, ROUNDING_FACTOR, Residues
 from .code import Code
 from .decoder import Decoder
 from .kccp import split_filters
@@ -50,21 +51,11 @@ __all__ = [
     "wrong_decoder",
 ]
 
-SUMS = 4
-"""Sums with different weights: errors of several elements must cancel in all of them to be
-missed."""
-
-ROUNDING_FACTOR = 16.0
-"""Bound on rounding errors in units of their usual size, as for convolutions."""
-
 _RUNS = 8.0
 """Roots of the numbers of terms are divided by it: they are added in several runs at once."""
 
 _PART_READ = 8
 """Of so many channels one is read to show that differences are small."""
-
-_LARGEST = 1e30
-"""Combinations that may be larger than this could overflow in float32, and are not checked."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +194,7 @@ class Combinations:
         elements = sum(operand.values[:1].numel() for operand in self.operands)
         least = kind.tiny * math.sqrt(elements)
         bounds = ROUNDING_FACTOR * (kind.eps / 2 * size * (1 + terms / _RUNS) + least)
-        return torch.where(size < _LARGEST, bounds, math.inf)  # NaN is not smaller
+        return torch.where(size < LARGEST_CHECKED, bounds, math.inf)  # NaN is not smaller
 
 
 def first_wrong(found: Iterable[Combinations]) -> Residues | None:

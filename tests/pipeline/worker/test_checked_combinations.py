@@ -12,10 +12,9 @@ from distributed import LocalCluster
 from fcdcc.pipeline import JobConfig, infer, open_model, run
 from fcdcc.pipeline.errors import FailedCheckError
 from fcdcc.pipeline.planner import candidates
-from fcdcc.storage import verify
 from support.bad_combinations import Combined, spoil_combinations
 from support.erasing import erased_runs
-from support.jobs import predictions
+from support.jobs import assert_bad_worker_is_named, predictions
 from support.planned import usual_plans
 from support.small import Files
 
@@ -73,11 +72,7 @@ def test_a_worker_that_combines_wrongly_is_named_and_the_predictions_are_right(
         summary = run(job(files, cluster.scheduler_address, output, **options))
         status = cluster.scheduler.workers[bad].status.name
     assert hit
-    assert summary.status == "complete"
-    np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
-    assert verify(output) == []
-    assert {found.worker for found in summary.corrupt_shares} == {bad}
-    assert status == "paused" or len(summary.corrupt_shares) == 1
+    assert_bad_worker_is_named(summary, output, files.expected, 1e-5, bad, status)
 
 
 @pytest.mark.cluster

@@ -141,7 +141,7 @@ class LayerChecks:
         added
             A value of the shape of the output that was added to it.
         sums_of
-            As for :meth:`fcdcc.coding.checksums.ConvChecksum.is_right`.
+            As for :meth:`fcdcc.coding.checksums.ConvChecksum.wrong`.
 
         Raises
         ------

@@ -114,7 +114,7 @@ def test_what_is_no_time_is_refused(text: str, words: str) -> None:
 
 def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> ScheduledJob:
     images = str(Path(job).with_suffix(".zarr"))
-    return ScheduledJob(Path(job), parse_cron(cron), timezone, ["/opt/fcdcc"], images)
+    return ScheduledJob(Path(job), parse_cron(cron), timezone, ["fcdcc"], images)
 
 
 @pytest.mark.parametrize(
