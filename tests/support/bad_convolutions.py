@@ -15,6 +15,22 @@ from fcdcc.pipeline.worker import engines
 from fcdcc.pipeline.worker.layer_checks import LINEAR
 
 
+class FirstWorker:
+    """The first worker that is asked about: it has work for sure, whatever the scheduler does."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+
+    def __call__(self, worker: str) -> bool:
+        """Return whether this is the one; what runs on no worker has no address."""
+        return bool(worker) and self._found.setdefault("address", worker) == worker
+
+    @property
+    def address(self) -> str:
+        """Its address, once there is one."""
+        return self._found["address"]
+
+
 def one_wrong_element(made: Tensor) -> Tensor:
     """Return the values with one of them wrong by as much as the largest of all."""
     wrong = made.clone()

@@ -13,6 +13,7 @@ from fcdcc.pipeline import JobConfig, infer, open_model, run
 from fcdcc.pipeline.errors import FailedCheckError
 from fcdcc.pipeline.planner import candidates
 from support.bad_combinations import Combined, spoil_combinations
+from support.bad_convolutions import FirstWorker
 from support.erasing import erased_runs
 from support.jobs import assert_bad_worker_is_named, predictions
 from support.planned import usual_plans
@@ -67,12 +68,12 @@ def test_a_worker_that_combines_wrongly_is_named_and_the_predictions_are_right(
         ) as cluster,
         erased_runs(2 if what == "decoded" else 0, seed=1),
     ):
-        bad = sorted(cluster.scheduler.workers)[1]
-        hit = spoil_combinations(monkeypatch, what, lambda worker: worker == bad)
+        bad = FirstWorker()
+        hit = spoil_combinations(monkeypatch, what, bad)
         summary = run(job(files, cluster.scheduler_address, output, **options))
-        status = cluster.scheduler.workers[bad].status.name
+        status = cluster.scheduler.workers[bad.address].status.name
     assert hit
-    assert_bad_worker_is_named(summary, output, files.expected, 1e-5, bad, status)
+    assert_bad_worker_is_named(summary, output, files.expected, 1e-5, bad.address, status)
 
 
 @pytest.mark.cluster

@@ -19,7 +19,7 @@ from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import read_records
 from support import fork_server
-from support.bad_convolutions import one_wrong_element, spoil_convolutions
+from support.bad_convolutions import FirstWorker, one_wrong_element, spoil_convolutions
 from support.jobs import assert_bad_worker_is_named, predictions
 from support.planned import usual_plans
 from support.small import Files, SmallNet, make_files
@@ -67,13 +67,13 @@ def assert_the_bad_worker_is_named(
     with LocalCluster(
         n_workers=4, processes=False, threads_per_worker=1, dashboard_address=":0"
     ) as cluster:
-        bad = sorted(cluster.scheduler.workers)[1]
-        hit = spoil_convolutions(patch, lambda worker: worker == bad, how)
+        bad = FirstWorker()
+        hit = spoil_convolutions(patch, bad, how)
         summary = run(job(files, cluster.scheduler_address, output, **options))
-        status = cluster.scheduler.workers[bad].status.name
+        status = cluster.scheduler.workers[bad.address].status.name
     assert hit
     allowed = tolerance * np.abs(files.expected).max()
-    assert_bad_worker_is_named(summary, output, files.expected, allowed, bad, status)
+    assert_bad_worker_is_named(summary, output, files.expected, allowed, bad.address, status)
 
 
 @pytest.mark.cluster

@@ -21,7 +21,7 @@ from fcdcc.pipeline.planner.check_coverage import check_coverage
 from fcdcc.pipeline.worker import engines
 from fcdcc.pipeline.worker.engines import EngineName, StageProgram
 from fcdcc.pipeline.worker.layer_checks import LayerChecks
-from support.bad_convolutions import one_wrong_element, spoil_convolutions
+from support.bad_convolutions import FirstWorker, one_wrong_element, spoil_convolutions
 from support.jobs import assert_bad_worker_is_named, predictions
 from support.planned import usual_plans
 from support.small import SHAPE, Files
@@ -263,16 +263,16 @@ def test_a_bad_worker_is_named_and_shut_out_and_the_predictions_are_right(
     with LocalCluster(
         n_workers=4, processes=False, threads_per_worker=1, dashboard_address=":0"
     ) as cluster:
-        bad = sorted(cluster.scheduler.workers)[1]
-        hit = spoil_convolutions(monkeypatch, lambda worker: worker == bad)
+        bad = FirstWorker()
+        hit = spoil_convolutions(monkeypatch, bad)
         config = job(
             files, cluster.scheduler_address, output, n=6, tolerate=2, engine=engine, **FORMS[form]
         )
         summary = run(config)
-        status = cluster.scheduler.workers[bad].status.name
+        status = cluster.scheduler.workers[bad.address].status.name
     assert hit
-    assert_bad_worker_is_named(summary, output, files.expected, 1e-5, bad, status)
-    assert bad in str(summary)
+    assert_bad_worker_is_named(summary, output, files.expected, 1e-5, bad.address, status)
+    assert bad.address in str(summary)
 
 
 @pytest.mark.cluster
