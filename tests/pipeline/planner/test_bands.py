@@ -169,7 +169,7 @@ def test_an_image_that_is_too_large_is_planned_in_bands_that_fit() -> None:
     assert plan.split == "rows"
     assert plan.batch == 1
     assert plan.band is not None
-    assert f"bands of {plan.band} rows" in str(plan)
+    assert f"blocks of {plan.band} rows of the prediction of 1 image" in str(plan)
     assert Plan.from_json(plan.to_json()) == plan
     whole = peak_bytes(found, {n: Rows(0, v.rows) for n, v in found.layouts.items()}, 1, "float32")
     assert whole > 3 * MAX_BAND_BYTES

@@ -72,7 +72,7 @@ def test_images_of_chunks_that_parts_share_are_forecast(
     assert found is not None
     assert found.read_bytes == pytest.approx(images * 3 * 16 * 16 * batch / 50)
     assert found.bytes_sent == found.block_bytes + found.read_bytes
-    text = "are of stored chunks that several parts of blocks need"
+    text = "a worker that reads a stored chunk sends the others what they need of it"
     assert (text in " ".join(said.output.split())) == bool(images)
 
 
