@@ -16,7 +16,7 @@ from dask.typing import Key
 from fcdcc.pipeline.anyk import ERASED, AnyK
 from fcdcc.pipeline.graph import BlockGraph, ImageReader, build_block
 from fcdcc.pipeline.halo import Rows
-from fcdcc.pipeline.runtime import job
+from fcdcc.pipeline.runtime import job_run
 
 
 def reading(images: torch.Tensor) -> ImageReader:
@@ -66,5 +66,5 @@ def erased_runs(count: int, seed: int) -> Iterator[list[int]]:
         groups.append(len({tuple(node.shares.values()) for node in nodes}))
         return replace(graph, tasks=erase(graph.tasks, count, seed))
 
-    with patch.object(job, "build_block", build):
+    with patch.object(job_run, "build_block", build):
         yield groups

@@ -15,7 +15,7 @@ from fcdcc.pipeline import run as jobs_run
 from fcdcc.pipeline.anyk import Share, client_loop
 from fcdcc.pipeline.anyk.keys import task_key
 from fcdcc.pipeline.anyk.scheduler import dask_contract
-from fcdcc.pipeline.runtime import job
+from fcdcc.pipeline.runtime import job_run
 from fcdcc.storage import verify
 from support.anyk_cluster import VALIDATION, Errors, Running, threaded_cluster
 from support.anyk_graphs import ENOUGH, GraphOf, N, fail, gathered, in_parts, network
@@ -114,7 +114,7 @@ def test_a_job_runs_where_the_scheduler_refuses_the_plugin(
 ) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(dask_contract, "breaches", lambda: ["it is another"])
-    monkeypatch.setattr(job.logger, "warning", lambda text, *args: warnings.append(text % args))
+    monkeypatch.setattr(job_run.logger, "warning", lambda text, *args: warnings.append(text % args))
     summary = jobs_run(
         JobConfig(
             model=str(files.model),

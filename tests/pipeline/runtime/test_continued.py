@@ -12,7 +12,7 @@ import pytest
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.errors import OptionError
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
-from fcdcc.pipeline.runtime import job, job_plan
+from fcdcc.pipeline.runtime import checked_job, job_plan
 from fcdcc.storage import verify
 from fcdcc.storage.objects import open_folder
 from fcdcc.storage.records import BlockRecord, read_records
@@ -140,7 +140,7 @@ def test_where_nothing_is_left_nothing_is_planned_or_started(
         raise AssertionError("there is nothing to do")
 
     for name in ("open_cluster", "job_plan"):
-        monkeypatch.setattr(job, name, refuse)
+        monkeypatch.setattr(checked_job, name, refuse)
     again = run(config(files, output, n=4, code="crme", scheduler="tcp://nowhere:1"))
     assert (again.status, again.blocks_done) == ("complete", 0)
 
