@@ -31,7 +31,8 @@ from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 from .arrivals import wait_for
-from .engines import EngineName, PackedWeights, StageProgram, prepared_convolution
+from .convolutions import PackedWeights
+from .engines import EngineName, StageProgram, prepared_convolution
 from .layer_checks import LayerChecks, check_combinations
 
 MAX_BANDS_KEPT = 16
