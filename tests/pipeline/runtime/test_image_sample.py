@@ -157,16 +157,20 @@ def test_the_sample_is_in_the_plan_the_run_and_the_summary(tmp_path: Path, sched
     values[:, 1] = 51
     model, images = make_network(tmp_path), store(tmp_path / "i.zarr", values)
     planned = fcdcc("plan", model, images)
-    assert "uint8, divided by 255, as float32" in " ".join(planned.stdout.split())
-    assert "channel 1 is 0.2 to 0.2 (mean 0.2)" in " ".join(planned.stdout.split())
+    line = (
+        "uint8, divided by 255, as float32; values of 6 images from 0 to 1, on average "
+        f"{(values / 255).mean():.3g}"
+    )
+    assert line in " ".join(planned.stdout.split())
     result = fcdcc(
         "run", model, images, tmp_path / "o.zarr", "--scheduler", scheduler,
         "--json", tmp_path / "s.json",
     )  # fmt: skip
-    assert "images: uint8, divided by 255, as float32" in " ".join(result.stderr.split())
+    assert f"images: {line} fcdcc: " in " ".join(result.stderr.split())  # nothing of channels
     sample = json.loads((tmp_path / "s.json").read_text())["sample"]
     assert (sample["stored_dtype"], sample["dtype"], sample["divisor"]) == ("uint8", "float32", 255)
     assert [round(found["mean"], 4) for found in sample["channels"]][1] == 0.2
+    assert (sample["values"]["smallest"], sample["values"]["largest"]) == (0, 1)
     assert sample["missing"] == 0
     again = fcdcc("run", model, images, tmp_path / "o.zarr", "--json", tmp_path / "s.json")
     assert again.exit_code == 0
@@ -195,7 +199,7 @@ def test_only_one_chunk_is_read_for_the_sample(tmp_path: Path) -> None:
         (images / f"image/c/{number}/0/0/0").write_bytes(b"damaged")
     planned = fcdcc("plan", model, images)
     assert planned.exit_code == 0
-    assert "in a sample of 2 images channel 0 is" in " ".join(planned.stdout.split())
+    assert "values of 2 images from" in " ".join(planned.stdout.split())
     (images / "image/c/0/0/0/0").write_bytes(b"damaged")
     planned = fcdcc("plan", model, images)
     assert planned.exit_code == 0

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fcdcc.storage import ImageSource, InputError, Preparation
 from fcdcc.storage.chunk_listing import ChunkListing
 
+from ..formatting import counted, rounded
 from ..model.network import GlueStage, Network, Ref
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,6 @@ USUAL_LIMITS = (255, 1023, 4095, 16383, 65535)
 MIN_LEADING_DIVISOR = 64.0
 """A network that begins by dividing by this or more expects images that are not scaled."""
 
-MAX_CHANNELS_SHOWN = 8
-
 _SCALING = {
     "aten.div.Tensor": True,
     "aten.div.Scalar": True,
@@ -56,8 +55,8 @@ _SCALING = {
 
 
 @dataclass(frozen=True)
-class ChannelValues:
-    """Values of one channel of a prepared sample; None where all are NaN."""
+class ValueRange:
+    """Finite values of a sample; None where there are none."""
 
     smallest: float | None
     largest: float | None
@@ -80,8 +79,10 @@ class ImageSample:
         What they are divided by; None if their scale is unchanged.
     dtype
         Of the prepared images.
+    values
+        The values of all channels together.
     channels
-        Their values, by channel.
+        The values of each channel.
     missing
         Part of the values that are NaN, from 0 to 1.
     warnings
@@ -95,7 +96,8 @@ class ImageSample:
     decoding: str | None
     divisor: float | None
     dtype: str
-    channels: tuple[ChannelValues, ...]
+    values: ValueRange
+    channels: tuple[ValueRange, ...]
     missing: float
     warnings: tuple[str, ...]
     origin: str = ""
@@ -103,10 +105,6 @@ class ImageSample:
     def __str__(self) -> str:
         source = self.decoding or self.stored_dtype
         scaled = "" if self.divisor is None else f", divided by {self.divisor:g}"
-        values = [f"channel {n} {_range(found)}" for n, found in enumerate(self.channels)]
-        more = ", …" if len(values) > MAX_CHANNELS_SHOWN else ""
-        shown = ", ".join(values[:MAX_CHANNELS_SHOWN]) + more
-        count = "1 image" if self.images == 1 else f"{self.images} images"
         missing = ""
         if self.missing:
             missing = (
@@ -114,7 +112,8 @@ class ImageSample:
                 "predicted from an image with NaN in it"
             )
         origin = f" ({self.origin})" if self.origin else ""
-        return f"{source}{scaled}, as {self.dtype}{origin}; in a sample of {count} {shown}{missing}"
+        values = f"values of {counted(self.images, 'image')} {_range(self.values)}"
+        return f"{source}{scaled}, as {self.dtype}{origin}; {values}{missing}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sample as plain values; ``text`` has them in words."""
@@ -213,6 +212,7 @@ def sample_of(
         decoding=decoding,
         divisor=preparation.divisor(dtype),
         dtype=prepared.dtype.name,
+        values=_values(prepared),
         channels=tuple(_values(prepared[:, channel]) for channel in range(prepared.shape[1])),
         missing=float(np.count_nonzero(np.isnan(prepared)) / prepared.size),
         warnings=(),
@@ -222,23 +222,24 @@ def sample_of(
     return ImageSample(**{**vars(sample), "warnings": warnings})
 
 
-def _values(numbers: NDArray[Any]) -> ChannelValues:
+def _values(numbers: NDArray[Any]) -> ValueRange:
     finite = numbers[np.isfinite(numbers)]
     if not finite.size:
-        return ChannelValues(None, None, None)
+        return ValueRange(None, None, None)
     mean = float(finite.mean(dtype=np.float64))
-    return ChannelValues(float(finite.min()), float(finite.max()), mean)
+    return ValueRange(float(finite.min()), float(finite.max()), mean)
 
 
-def _range(found: ChannelValues) -> str:
+def _range(found: ValueRange) -> str:
     if found.smallest is None:
-        return "has no finite value"
-    return f"is {found.smallest:.4g} to {found.largest:.4g} (mean {found.mean:.4g})"
+        return "are all NaN or infinite"
+    smallest, largest, mean = map(rounded, (found.smallest, found.largest, found.mean))
+    return f"from {smallest} to {largest}, on average {mean}"
 
 
 def _warnings(
     sample: ImageSample,
-    raw: ChannelValues,
+    raw: ValueRange,
     dtype: np.dtype[Any],
     preparation: Preparation,
     network: Network,
@@ -299,7 +300,7 @@ def _warnings(
         )
 
 
-def _limits(raw: ChannelValues) -> str:
+def _limits(raw: ValueRange) -> str:
     """Return the options that divide by a usual largest value that is not below the sample's."""
     largest = raw.largest or 0.0
     found = [limit for limit in USUAL_LIMITS if limit >= largest][:2]
