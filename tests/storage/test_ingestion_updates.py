@@ -21,7 +21,7 @@ from PIL import Image
 from fcdcc.storage import InputError, OutputError, ingest_records, layout
 from fcdcc.storage.checksummed_json import seal, unseal
 from fcdcc.storage.files import LocalFolder
-from fcdcc.storage.ingestion import Ingested, NothingIngestedError, ingest
+from fcdcc.storage.ingestion import Ingested, NothingIngestedError, ingest, latest_folder
 
 RANDOM = np.random.default_rng(17)
 SIDE = 6
@@ -410,6 +410,40 @@ def test_images_of_older_versions_are_compared_once(album: Album, out: Path) -> 
     assert (made.compared, made.changed, made.added) == (10, ("4.png",), 1)
     assert_is(out, album.truth)
     assert ingest(album.folder, out).compared == 0
+
+
+def test_the_folder_that_was_read_last_is_known(
+    album: Album, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert latest_folder(out) is None
+    assert latest_folder("s3://bucket/images.zarr") is None
+    ingest(album.folder, out)
+    assert latest_folder(out) == str(album.folder)
+    moved = album.folder.rename(tmp_path / "moved")
+    (tmp_path / "jobs").mkdir()
+    monkeypatch.chdir(tmp_path / "jobs")
+    again = ingest("../moved", out)  # another folder is no other option
+    assert (again.unchanged, again.changed, again.added) == (10, (), 0)
+    assert latest_folder(out) == str(moved)
+    (tmp_path / "newest").symlink_to(moved)
+    ingest(tmp_path / "newest", out)
+    assert latest_folder(out) == str(tmp_path / "newest")
+
+
+def test_the_folder_is_recorded_beside_what_older_versions_read(album: Album, out: Path) -> None:
+    """They read the members that they know; and images that they made have no folder."""
+    ingest(album.folder, out)
+    options = out / ".fcdcc" / "ingest.json"
+    members = unseal(options.read_bytes().strip())
+    assert members.pop("folder") == str(album.folder)
+    known = {"schema", "form", "labels", "reduce", "pages", "chunk", "classes"}
+    assert (members.keys(), members["schema"]) == (known, 2)
+    options.write_bytes(seal(members) + b"\n")
+    assert latest_folder(out) is None
+    assert ingest(album.folder, out).unchanged == 10
+    assert latest_folder(out) == str(album.folder)
+    options.write_bytes(b"damaged")
+    assert latest_folder(out) is None
 
 
 class Killed(BaseException):

@@ -133,6 +133,9 @@ class StoredOptions:
         Images per chunk; 0 for the number that fits the form.
     classes
         The names of the classes in the order of their labels; new ones are added at the end.
+    folder
+        Absolute path of the folder that the latest call read; empty if an older version did not
+        record it.
     """
 
     form: PictureForm
@@ -140,6 +143,7 @@ class StoredOptions:
     pages: bool = False
     chunk: int = 0
     classes: tuple[str, ...] = ()
+    folder: str = ""
 
     def __post_init__(self) -> None:
         if self.chunk == 0:
@@ -162,6 +166,7 @@ def options_file(options: StoredOptions) -> bytes:
         "pages": options.pages,
         "chunk": options.chunk,
         "classes": [*options.classes],
+        "folder": options.folder,
     }
     return seal(members) + b"\n"
 
@@ -192,6 +197,7 @@ def read_options(out: Folder) -> StoredOptions | None:
             bool(members.get("pages", False)),
             int(str(members.get("chunk", 0))),
             tuple(map(str, classes)),
+            str(members.get("folder", "")),
         )
 
 

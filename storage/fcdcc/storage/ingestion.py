@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from .errors import InputError, OutputError
+from .errors import InputError, LocationError, OutputError
 from .files import SCRATCH, Folder
 from .foreign_files import is_foreign
 from .ingest_records import OPTIONS, Entry, StoredOptions, read_options
@@ -45,7 +45,7 @@ from .pictures import (
 )
 from .runs import PRIVATE
 
-__all__ = ["Ingested", "NothingIngestedError", "SkippedFile", "ingest"]
+__all__ = ["Ingested", "NothingIngestedError", "SkippedFile", "ingest", "latest_folder"]
 
 Labels = Literal["auto", "folders", "none"]
 Progress = Callable[[int, int, int], None]
@@ -229,6 +229,27 @@ def ingest(
                 return update.run(images, partial(read_files, pool, threads, root), remove_missing)
 
 
+def latest_folder(url: str | os.PathLike[str]) -> str | None:
+    """Return the absolute path of the folder that images at a local path were last made from.
+
+    None if it is not known: they are at a URL, were not ingested, or an older version did it, or
+    its record cannot be read.
+    """
+    try:
+        location = normalise(url)
+        options = read_options(open_folder(location)) if is_local(location) else None
+    except (LocationError, OSError):
+        return None
+    return None if options is None else options.folder or None
+
+
+def _absolute(folder: Path) -> str:
+    """Return the absolute path of a folder, without ``..`` where no link is in its way."""
+    given = folder.absolute()
+    short = Path(os.path.normpath(given))
+    return str(short if short.exists() and short.samefile(given) else given)
+
+
 @contextlib.contextmanager
 def _reported(location: str) -> Iterator[None]:
     """Raise an OSError of the output as an OutputError; those of pictures are their reasons."""
@@ -342,11 +363,14 @@ class _Update:
             by_folder = wanted.labels == "folders"
             if wanted.labels == "auto":
                 by_folder = self._all_in_folders()
-            return StoredOptions(wanted.new_form(first), by_folder, bool(wanted.pages))
+            form = wanted.new_form(first)
+            return StoredOptions(form, by_folder, bool(wanted.pages), folder=_absolute(self._root))
         form = wanted.form_like(held.form)
         by_folder = held.by_folder if wanted.labels == "auto" else wanted.labels == "folders"
         pages = held.pages if wanted.pages is None else wanted.pages
-        options = replace(held, form=form, by_folder=by_folder, pages=pages)
+        options = replace(
+            held, form=form, by_folder=by_folder, pages=pages, folder=_absolute(self._root)
+        )
         if options.identity != held.identity:
             found = options.identity.differences(held.identity)
             differences = "; ".join(line.removeprefix("form.") for line in found)

@@ -104,7 +104,8 @@ def schedule(
     path = Path(job).resolve()
     options = read_job_file(path)
     config = JobConfig.of(**options.job)
-    unit = ScheduledJob(path, times, timezone, program_command(), config.input)
+    pictures = None if target is None else _picture_folder(config.input)
+    unit = ScheduledJob(path, times, timezone, program_command(), config.input, pictures)
     if folder is not None and target is None:
         raise OptionError("--write without --print: name the scheduler, as in --print systemd")
     given = {"--image": image, "--claim": claim, "--cpus": cpus, "--memory": memory}
@@ -132,6 +133,14 @@ def schedule(
 
         trigger = cron_trigger(times, timezone)
         run_at_times(unit.command, trigger, runs=runs, now=now, report=_print_line)
+
+
+def _picture_folder(images: str) -> str | None:
+    """Return the folder of pictures that images were last made from, if a unit can name it."""
+    from fcdcc.storage.ingestion import latest_folder
+
+    folder = latest_folder(images)
+    return folder if folder is not None and folder.isprintable() else None
 
 
 def _refuse_arguments_of_run(arguments: list[str], cron: str) -> None:

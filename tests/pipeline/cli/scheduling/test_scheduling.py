@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fcdcc.coding import __version__
 from fcdcc.pipeline.cli import main
@@ -278,13 +280,47 @@ def test_units_say_that_pictures_come_first(tmp_path: Path, target: str) -> None
     assert result.stdout.count("# This starts fcdcc run alone: for a folder of pictures, ") == 1
 
 
+def shown_ingest(job: Path, target: str) -> list[str]:
+    """Return the words that start ``fcdcc ingest`` in a unit, once its comment is none."""
+    more = ["--claim", "images:/data"] if target == "kubernetes" else []
+    result = schedule(job, "--cron", "0 2 * * *", "--print", target, *more)
+    assert result.exit_code == 0, result.output
+    if target == "kubernetes":
+        words: list[str] = with_init_container(result.stdout)["initContainers"][0]["command"]
+        return words
+    if target == "systemd":
+        (line,) = re.findall(r"^# ExecStartPre=(.*)", result.stdout, re.MULTILINE)
+        return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)]
+    words = shlex.split(result.stdout.splitlines()[-2].replace(r"\%", "%"))
+    return words[words.index("{") + 1 : words.index("&&")]
+
+
+def with_init_container(unit: str) -> Any:
+    """Return the description of the pod with the commented init container."""
+    lines = unit.splitlines()
+    number = next(number for number, line in enumerate(lines) if "# initContainers:" in line)
+    while lines[number].lstrip().startswith("#"):
+        lines[number] = lines[number].replace("# ", "", 1)
+        number += 1
+    _, job = yaml.safe_load_all("\n".join(lines))
+    return job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def ingest_one_picture(folder: Path, images: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    result = CliRunner().invoke(main, ["ingest", str(folder), str(images)])
+    assert result.exit_code == 0, result.output
+
+
 def test_systemd_starts_ingest_first_once_its_line_is_no_comment(tmp_path: Path) -> None:
     file = job_file(tmp_path)
     shown = schedule(file, "--cron", "0 2 * * *", "--print", "systemd").stdout
     (start,) = re.findall(r"^ExecStart=(.*)", shown, re.MULTILINE)
-    (before,) = re.findall(r"^# ExecStartPre=(.*)", shown, re.MULTILINE)
     *program, _, _, _ = shlex.split(start)
-    assert shlex.split(before) == [*program, "ingest", "FOLDER", str(tmp_path / "in.zarr")]
+    assert shown_ingest(file, "systemd") == [
+        *program, "ingest", "FOLDER", str(tmp_path / "in.zarr")
+    ]  # fmt: skip
 
 
 def test_cron_starts_ingest_first_with_the_line_in_the_comment(tmp_path: Path) -> None:
@@ -298,20 +334,36 @@ def test_cron_starts_ingest_first_with_the_line_in_the_comment(tmp_path: Path) -
 
 
 def test_kubernetes_starts_ingest_first_once_its_lines_are_no_comment(tmp_path: Path) -> None:
-    file = job_file(tmp_path)
-    arguments = (file, "--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "images:/data")
-    lines = schedule(*arguments).stdout.splitlines()
-    first = next(number for number, line in enumerate(lines) if "# initContainers:" in line)
-    number = first
-    while lines[number].lstrip().startswith("#"):
-        lines[number] = lines[number].replace("# ", "", 1)
-        number += 1
-    _, job = yaml.safe_load_all("\n".join(lines))
-    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    arguments = ("--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "images:/data")
+    pod = with_init_container(schedule(job_file(tmp_path), *arguments).stdout)
     (before,), (container,) = pod["initContainers"], pod["containers"]
     assert before["command"] == ["fcdcc", "ingest", "FOLDER", "/data/in.zarr"]
     assert before["image"] == container["image"]
     assert before["volumeMounts"] == container["volumeMounts"]
+
+
+@pytest.mark.parametrize("target", ["systemd", "cron", "kubernetes"])
+def test_units_name_the_folder_that_the_images_were_last_made_from(
+    tmp_path: Path, target: str
+) -> None:
+    """The line in the comment can be used as it is, with any name that a folder may have."""
+    job, images = job_file(tmp_path), tmp_path / "in.zarr"
+    place = "/data" if target == "kubernetes" else str(tmp_path)
+    for name in ("first", '100% of "it" for $me: it\'s #1 \\', "third " * 30):
+        ingest_one_picture(tmp_path / name, images)
+        ingest = ["ingest", f"{place}/{name}", f"{place}/in.zarr"]
+        assert shown_ingest(job, target)[-3:] == ingest
+    more = ["--claim", "images:/data"] if target == "kubernetes" else []
+    unit = schedule(job, "--cron", "0 2 * * *", "--print", target, *more)
+    assert "FOLDER" not in unit.stdout
+
+
+def test_a_folder_that_the_container_does_not_have_is_not_named(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    job = job_file(tmp_path / "job")
+    ingest_one_picture(tmp_path / "elsewhere", tmp_path / "job" / "in.zarr")
+    assert shown_ingest(job, "kubernetes") == ["fcdcc", "ingest", "FOLDER", "/data/in.zarr"]
+    assert shown_ingest(job, "systemd")[-2] == str(tmp_path / "elsewhere")
 
 
 def test_units_do_not_show_the_credentials_of_a_url(tmp_path: Path) -> None:

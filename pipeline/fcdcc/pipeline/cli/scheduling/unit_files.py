@@ -35,11 +35,8 @@ POD_RETRIES = 6
 """Kubernetes waits 10, 20, 40, 80, 160 and 300 seconds before these attempts. Together that is
 more than the 300 seconds after which the lock of a run that has died is taken over."""
 
-INGEST_COMMENT = (
-    "# This starts fcdcc run alone: for a folder of pictures, start fcdcc ingest first,"
-    "\n# as below, with the name of the folder in place of FOLDER"
-)
-"""What each unit says in a comment, above the commented lines that start ``fcdcc ingest``."""
+UNKNOWN_FOLDER = "FOLDER"
+"""What stands in a unit for a folder of pictures that is not known."""
 
 BAD_INPUT_EXIT_CODE = 2
 """Exit code of a run that would fail in the same way again."""
@@ -61,6 +58,8 @@ class ScheduledJob:
         The words that call ``fcdcc``, without a PATH.
     input
         Absolute path or URL of the images.
+    folder
+        Absolute path of the folder of pictures that they were last made from; None if not known.
     """
 
     job: Path
@@ -68,6 +67,7 @@ class ScheduledJob:
     timezone: str | None
     program: Sequence[str]
     input: str
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         for text in (str(self.job), *self.program, self.input):
@@ -90,12 +90,20 @@ class ScheduledJob:
     @property
     def ingest_command(self) -> list[str]:
         """The command line that adds new pictures of a folder to the images before a run."""
-        return [*self.program, *_ingest_arguments(self.input)]
+        return [*self.program, "ingest", self.folder or UNKNOWN_FOLDER, shown(self.input)]
 
 
-def _ingest_arguments(images: str) -> list[str]:
-    """Return the arguments for a folder that is not known; a URL has no credentials."""
-    return ["ingest", "FOLDER", shown(images)]
+def _ingest_comment(folder: str | None) -> str:
+    """Return the comment above the commented lines that start ``fcdcc ingest`` for a folder."""
+    how = (
+        f"as below, with the name of the folder in place of {UNKNOWN_FOLDER}"
+        if folder is None
+        else "as below, where the folder is the one that the images were last made from"
+    )
+    return (
+        "# This starts fcdcc run alone: for a folder of pictures, start fcdcc ingest first,\n"
+        f"# {how}"
+    )
 
 
 def systemd_units(unit: ScheduledJob) -> dict[str, str]:
@@ -118,7 +126,7 @@ Type=oneshot
 # Without User= a unit of the machine runs, and owns what it writes, as root.
 # User={_user_name()}
 WorkingDirectory={folder}
-{INGEST_COMMENT}
+{_ingest_comment(unit.folder)}
 # ExecStartPre={ingest}
 ExecStart={command}
 TimeoutStartSec=infinity
@@ -201,7 +209,7 @@ def cron_unit(unit: ScheduledJob) -> str:
         f"{unit.times.text} {command} >> {log} 2>&1".replace("%", r"\%")
         for command in (run, f"{{ {ingest} && {run}; }}")
     )
-    return f"{INGEST_COMMENT}\n# {both}\n{line}\n"
+    return f"{_ingest_comment(unit.folder)}\n# {both}\n{line}\n"
 
 
 @dataclass(frozen=True)
@@ -302,10 +310,12 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     }
     cron_job = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
     parts = [config_map, cron_job]
+    pictures = None if pod.claim is None else _folder_in_container(unit, folder)
+    images = shown(_path_in_container(unit.input, unit.job, folder))
     ingest = {
         "name": "ingest",
         "image": pod.image,
-        "command": ["fcdcc", *_ingest_arguments(_path_in_container(unit, folder))],
+        "command": ["fcdcc", "ingest", pictures or UNKNOWN_FOLDER, images],
         "env": container["env"],
         "volumeMounts": mounts,
     }
@@ -315,7 +325,7 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     )
     margin = " " * (len(containers) - len(containers.lstrip()))
     init = textwrap.indent(_as_yaml({"initContainers": [ingest]}), "# ")
-    commented = textwrap.indent(f"{INGEST_COMMENT}\n{init}", margin)
+    commented = textwrap.indent(f"{_ingest_comment(pictures)}\n{init}", margin)
     head = ""
     if pod.image == Pod.image:
         head = (
@@ -326,12 +336,19 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     return f"{head}{config_text}---\n{above}{commented}{containers}{below}"
 
 
-def _path_in_container(unit: ScheduledJob, folder: str) -> str:
-    """Return the path of the images where the job file lies in ``folder``; URLs stay."""
-    path = PurePosixPath(os.path.normpath(unit.input))
-    if "://" in unit.input or not path.is_relative_to(unit.job.parent):
-        return unit.input
-    return str(PurePosixPath(folder) / path.relative_to(unit.job.parent))
+def _folder_in_container(unit: ScheduledJob, claim: str) -> str | None:
+    """Return the path of the folder of pictures; None if the volume claim does not have it."""
+    path = None if unit.folder is None else _path_in_container(unit.folder, unit.job, claim)
+    is_there = path is not None and PurePosixPath(os.path.normpath(path)).is_relative_to(claim)
+    return path if is_there else None
+
+
+def _path_in_container(path: str, job: Path, folder: str) -> str:
+    """Return a path below the job file's folder where that is ``folder``; others and URLs stay."""
+    place = PurePosixPath(os.path.normpath(path))
+    if "://" in path or not place.is_relative_to(job.parent):
+        return path
+    return str(PurePosixPath(folder) / place.relative_to(job.parent))
 
 
 def check_container_paths(job: Path, paths: Mapping[str, str], pod: Pod) -> None:
