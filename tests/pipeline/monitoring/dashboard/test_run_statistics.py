@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from dataclasses import replace
 from types import FunctionType, ModuleType
@@ -405,6 +406,7 @@ def test_the_page_names_a_worker_and_its_process_also_when_it_is_gone() -> None:
     collector.state.handle(WorkerLeft(0.5, "tcp://10.0.0.1:1", expected=False))
     history = collector.state.history.run("r")
     history.events.append({"time": 0.5, "event": "lost", "worker": "tcp://10.0.0.1:1"})
+    history.corrupt.append((0, 0, 0, "tcp://10.0.0.1:2"))
     collector.refresh(1.0)
     shown = snapshot(collector, 1.0)
     assert [(row["name"], row["pid"]) for row in shown["workers"]] == [
@@ -414,6 +416,8 @@ def test_the_page_names_a_worker_and_its_process_also_when_it_is_gone() -> None:
     for number in range(3):
         assert f"worker {number}, pid {70 + number}" in page
     assert "tcp://10.0.0.1:1 (worker 1, pid 71) was lost" in page
+    assert 'title="tcp://10.0.0.1:0 (worker 0, pid 70): ' in page  # its square on the map
+    assert re.search(r"Wrong results:\s+tcp://10.0.0.1:2 \(worker 2, pid 72\): 1\s*</p>", page)
 
 
 def bytes_held(root: object) -> int:

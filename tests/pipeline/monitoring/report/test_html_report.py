@@ -98,6 +98,22 @@ def test_events_beside_the_layers_are_told_in_words(tmp_path: Path) -> None:
     assert "layer 3" not in shown
 
 
+def test_events_and_timelines_call_a_worker_as_the_sentences_do(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    known, *others = [worker["address"] for worker in members["facts"]["workers"]]
+    members["facts"]["workers"][0].update(name="3", pid=5125)
+    events = [
+        {"time": members["begin"] + 1, "event": "removed", "worker": worker}
+        for worker in (known, others[0], "tcp://10.0.0.9:1")
+    ]
+    write_journal(output, "a", members, events=events)
+    shown = fcdcc("report", output, "--html", "-").output
+    called = f"{known} (worker 3, pid 5125)"
+    assert f'<td class="why">{called}; {others[0]}; tcp://10.0.0.9:1</td>' in shown
+    assert f'<span title="{called}">{called}</span>' in shown
+
+
 def test_the_timeline_says_what_happened_to_each_share(tmp_path: Path) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
     members = json.loads(JOURNAL.read_text("utf-8"))

@@ -140,8 +140,10 @@ def _mood(shown: Mapping[str, Any]) -> str:
 
 def _squares(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the CSS class and the label of each worker's square on the map."""
+    called = {worker["address"]: worker["called"] for worker in shown["workers"]}
     for address, pace, ghosts, silent, slow in shown["paces"]:
-        yield square_class(pace, ghosts, silent, slow), f"{address}: {times(pace)}, {ghosts} ghosts"
+        label = f"{called.get(address, address)}: {times(pace)}, {ghosts} ghosts"
+        yield square_class(pace, ghosts, silent, slow), label
 
 
 def square_class(pace: float | None, ghosts: int, silent: float, slow: bool) -> str:

@@ -309,6 +309,7 @@ def _wrong_rows(collector: RunCollector, known: CollectedRun | None) -> list[dic
     return [
         {
             "address": address,
+            "called": WorkerView(address, **collector.process(address)).called,
             "wrong": number,
             "excluded": address in workers and workers[address].distrusted,
         }
@@ -338,6 +339,7 @@ def _worker_row(worker: WorkerView) -> dict[str, Any]:
         **vars(worker),
         "learned_pace": worker.pace,
         "details": worker.details,
+        "called": worker.called,
         "late_mean": worker.late_mean,
         "was_seen_late": worker.was_seen_late,
         "slow": worker.is_slow,

@@ -168,6 +168,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
     workers = run.worker_views
     bad = {worker.address for worker in workers if _is_bad(worker)}
     bad |= {worker.address for worker in behind(workers)}
+    called = {worker.address: worker.called for worker in workers}
     return {
         "title": f"Run {run.run}, {run.started}: {run.ending}",
         "sentences": [*conclusion(run)],
@@ -181,11 +182,11 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "strip": _condition_strip(run),
         "expected": run.expected,
         "workers": workers[:MAX_WORKERS],
-        "called": {worker.address: worker.called for worker in workers},
+        "called": called,
         "bad": bad,
         "has_late_shares": any(worker.erased or worker.lost for worker in workers),
         "layers": [_layer_row(run, row) for row in run.layers[:MAX_LAYERS]],
-        "events": [*_event_rows(run)][-MAX_EVENT_ROWS:],
+        "events": [*_event_rows(run, called)][-MAX_EVENT_ROWS:],
         "about": [*_about(run)],
     }
 
@@ -444,13 +445,16 @@ def _layer_row(run: RecordedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**row, "parts": run.parts_in_words(row), "why": row["reason"] if is_whole else ""}
 
 
-def _event_rows(run: RecordedRun) -> Iterator[tuple[str, str, str]]:
-    """Yield time, kind and places of each event; successive events of one kind are one row."""
+def _event_rows(run: RecordedRun, called: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield time, kind and places of each event; successive events of one kind are one row.
+
+    ``called`` has what workers are called, by their addresses.
+    """
     last = _last_layer(run)
     for name, group in groupby(run.events, key=lambda event: str(event["event"])):
         events = list(group)
         what = _EVENTS.get(name, name) + (f" ({len(events)} times)" if len(events) > 1 else "")
-        places = Counter(_place(event, last) for event in events)
+        places = Counter(_place(event, last, called) for event in events)
         named = [
             f"{place} ({count(times)} times)" if times > 1 and len(places) > 1 else place
             for place, times in [*places.items()][:MAX_PLACES]
@@ -465,14 +469,15 @@ def _last_layer(run: RecordedRun) -> int | None:
     return max((int(layer["layer"]) for layer in run.layers), default=None)
 
 
-def _place(event: Mapping[str, Any], last_layer: int | None) -> str:
+def _place(event: Mapping[str, Any], last_layer: int | None, called: Mapping[str, str]) -> str:
     """Return where an event happened; ``last_layer`` is the last convolution of the network."""
+    worker = str(event.get("worker") or "")
     where = []
     if "layer" in event:
         where.append(step_in_words(str(event.get("stage")), int(event["layer"]), last_layer))
     where += [f"block {event['block']}"] if "block" in event else []
     where += [f"share {event['position']}"] if "position" in event else []
-    where += [str(event["worker"])] if event.get("worker") else []
+    where += [called.get(worker, worker)] if worker else []
     return " ".join(where)
 
 
