@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from fcdcc.pipeline import Summary, open_model
+from fcdcc.pipeline.monitoring.late_workers import LateWorker
 from fcdcc.pipeline.monitoring.progress import Quiet
 from fcdcc.pipeline.monitoring.summary import files_repaired_line, summary_lines
 from fcdcc.pipeline.runtime import job
@@ -159,6 +160,15 @@ def test_lost_workers_and_what_made_up_for_them_are_said() -> None:
         "started again on another worker, 1 block was done twice, at least 12.0 s of waiting "
         "saved, 3.1 % more arithmetic"
     ) in list(summary_lines(said))
+
+
+def test_workers_that_were_late_or_silent_for_a_while_are_named() -> None:
+    late = (LateWorker("tcp://a:1", 6, name="1", pid=71), LateWorker("tcp://b:1", 2, bypassed=True))
+    assert (
+        "no worker was lost, tcp://b:1 did not answer, and others did its work, no result had to "
+        "be made up from other shares, 8 late tasks were started again on another worker: "
+        "tcp://a:1 (worker 1, pid 71) was late with 6 of them and tcp://b:1 with 2, no block"
+    ) in " ".join(summary_lines(summary(tasks_doubled=8, late_workers=late)))
 
 
 def test_without_redundancy_no_line_speaks_of_shares() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from fcdcc.storage.journals import JOURNALS
 
 from ..formatting import MIN_MENTIONED_WORK, count, counted, duration, percent, printable
+from .late_workers import LateWorker, bypassed_workers, started_elsewhere
 from .record.loss_cost import loss_sentence
 
 Reason = Literal["image_ids", "images", "absent_chunks"]
@@ -152,6 +153,9 @@ class Summary:
         because their result was gone.
     tasks_doubled
         Late tasks that were started a second time, on another worker.
+    late_workers
+        The workers that were late with these tasks, those with the most first, and those that did
+        not answer for a while (:class:`.late_workers.LateWorker`).
     waiting_saved
         Seconds of the run in which some group would have waited for a share that was given up, at
         least.
@@ -225,6 +229,7 @@ class Summary:
     blocks_retried: int = 0
     files_repaired: tuple[str, ...] = ()
     worker_loss: dict[str, Any] | None = None
+    late_workers: tuple[LateWorker, ...] = ()
 
     def __repr__(self) -> str:
         there = self.blocks_done + self.blocks_skipped
@@ -417,16 +422,6 @@ def silent_workers(number: int) -> str:
     return counted(number, "worker") + " did not answer any more"
 
 
-def started_elsewhere(tasks: int) -> str:
-    """Return how many late tasks had a backup task.
-
-    >>> started_elsewhere(1)
-    '1 late task was started again on another worker'
-    """
-    were = counted(tasks, "late task was", "late tasks were")
-    return f"{were} started again on another worker"
-
-
 def _named_workers(wrong: Iterable[CorruptShare]) -> str:
     """Return the workers that computed wrong shares, the worst first, as a list in words."""
     found = Counter(share.worker or "a worker without a name" for share in wrong).most_common()
@@ -444,6 +439,8 @@ def _events(summary: Summary) -> Iterator[str]:
     if lost or not silent:
         were = counted(lost, "worker was lost", "workers were lost")
         yield were if lost else "no worker was lost"
+    if bypassed := bypassed_workers(summary.late_workers):
+        yield printable(bypassed)
     if summary.decodes:
         of = counted(summary.groups, "result")
         was = "was" if summary.decodes == 1 else "were"
@@ -453,7 +450,7 @@ def _events(summary: Summary) -> Iterator[str]:
     if summary.shares_lost:
         yield counted(summary.shares_lost, "share was", "shares were") + " computed again"
     if summary.tasks_doubled:
-        yield started_elsewhere(summary.tasks_doubled)
+        yield printable(started_elsewhere(summary.tasks_doubled, summary.late_workers))
     if summary.blocks_repeated:
         yield counted(summary.blocks_repeated, "block was", "blocks were") + " done twice"
     else:

@@ -269,6 +269,7 @@ class JobRun:
             insured=_insured(self._job.plan),
             waiting_saved=recorder.waiting_saved,
             worker_loss=recorder.worker_loss,
+            late_workers=recorder.late_workers,
         )
         if self._job.mosaic is not None:
             summary = self._job.mosaic.summary(summary)

@@ -388,6 +388,33 @@ def test_late_tasks_are_counted_and_explained(tmp_path: Path) -> None:
     assert "<b>40</b><span>late tasks started again on another worker</span>" in page
 
 
+@pytest.mark.parametrize("state", ["complete", "interrupted"])
+def test_workers_that_were_late_with_single_tasks_are_named(tmp_path: Path, state: str) -> None:
+    """By the summary; of a run that did not end and of older versions, by the events."""
+    late = [{"worker": "tcp://a:1", "tasks": 3, "bypassed": False, "name": "7", "pid": 71}]
+    workers = [{"address": "tcp://a:1", "name": "7", "pid": 71}, {"address": "tcp://b:1"}]
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    found = members(workers, tasks_doubled=3, late_workers=late)
+    if state == "interrupted":
+        found["summary"], found["facts"]["counters"] = {}, {"groups": 40, "tasks_doubled": 3}
+        found["told"]["groups"] = 40
+        found["events"] = 3 * [{"event": "doubled", "time": found["begin"], "worker": "tcp://a:1"}]
+    write_journal(output, "a", found | {"state": state})
+    said = (
+        "3 late tasks were started again on another worker: tcp://a:1 (worker 7, pid 71) was late "
+        "with them"
+    )
+    assert said in " ".join(fcdcc("report", output).output.split())
+    assert said in render_report(read_report(str(output)))
+
+
+def test_a_worker_that_did_not_answer_for_a_while_is_named() -> None:
+    found = members([{"address": "tcp://a:1"}, {"address": "tcp://b:1", "name": "gpu"}])
+    found["events"] = [{"event": "bypassed", "time": found["begin"], "worker": "tcp://b:1"}]
+    said = [*conclusion(RecordedRun(found))]
+    assert "tcp://b:1 (gpu) did not answer, and others did its work." in said
+
+
 def test_events_say_how_often_each_place_had_them(tmp_path: Path) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
     found = members()

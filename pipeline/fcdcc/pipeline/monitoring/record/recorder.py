@@ -31,6 +31,7 @@ from ...options import JobConfig
 from ...plans.plan import LayerPlan, Plan
 from ..dashboard.collector import RECORDS
 from ..dashboard.service import EXCHANGE
+from ..late_workers import LateWorker, LateWorkers
 from ..progress import RunProgress
 from ..summary import Summary
 from .journal import RunJournal, finite
@@ -219,6 +220,7 @@ class RunRecorder:
         self._layout = store.layout
         self._place = place or store
         self._last = RunUpdate()
+        self._late = LateWorkers()
         self._next_write = 0.0
         names = {str(layer.layer): layer.name for layer in plan.layers[:MAX_LAYERS]}
         options = ("output", "model", "n", "delta", "code", "redundancy")
@@ -266,6 +268,11 @@ class RunRecorder:
         """What workers that were lost or did not answer cost; see :class:`.loss_cost.LossCost`."""
         cost = self._blocks.cost(time.time(), map(self._last.on_our_clock, self._last.silent))
         return None if cost is None else cost.to_dict()
+
+    @property
+    def late_workers(self) -> tuple[LateWorker, ...]:
+        """The workers whose tasks were started again elsewhere, those with the most first."""
+        return self._late.found(self.journal.facts.get("workers", ()))
 
     def finish(self, progress: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
         """Report how the run ended, and write its journal for the last time."""
@@ -365,6 +372,7 @@ class RunRecorder:
         self.journal.add_tasks(update.tasks)
         self.journal.events.extend(update.events)
         for event in update.events:
+            self._late.add(event)
             if (how := event.get("event")) in LOSSES:
                 gone = float(event["time"])
                 heard = float(event.get("heard", gone))

@@ -19,6 +19,7 @@ from fcdcc.storage.locations import normalise, shown
 from fcdcc.storage.locking import holder_state
 
 from ...formatting import amount, counted, duration, memory_in_words, percent
+from ..late_workers import LateWorker, LateWorkers
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, recorded_groups, recorded_shares
 from ..stragglers import WorkerView, mark_replaced, ranked
@@ -215,6 +216,18 @@ class RecordedRun:
         """What lost workers cost; None if none was lost, or an older version did not record it."""
         found = self.members["summary"].get("worker_loss") or self.members.get("worker_loss")
         return found if isinstance(found, Mapping) else None
+
+    @cached_property
+    def late_workers(self) -> tuple[LateWorker, ...]:
+        """The workers whose tasks were started again elsewhere, those with the most first.
+
+        Of a run without a summary, or of an older version, as far as its events are kept.
+        """
+        found = self.members["summary"].get("late_workers")
+        if found is None:
+            return LateWorkers(self.events).found(self.facts.get("workers", ()))
+        names = ("worker", "tasks", "bypassed", "name", "pid")
+        return tuple(LateWorker(*(row[name] for name in names)) for row in found)
 
     @property
     def unit(self) -> str:

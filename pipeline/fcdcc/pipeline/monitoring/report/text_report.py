@@ -21,6 +21,7 @@ from ...formatting import (
     times,
 )
 from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
+from ..late_workers import bypassed_workers, started_elsewhere
 from ..output_status import failure_line
 from ..record.loss_cost import loss_sentence, lossy_workers
 from ..stragglers import WorkerView, behind, verdict
@@ -28,7 +29,6 @@ from ..summary import (
     MIN_SAVED_SECONDS,
     files_repaired_line,
     silent_workers,
-    started_elsewhere,
 )
 from .recorded_run import MAX_PLANNED_RATIO, OutputReport, RecordedRun
 
@@ -219,6 +219,8 @@ def _happened(run: RecordedRun) -> Iterator[str]:
         yield silent_workers(silent)
     if lost := number("workers_lost"):
         yield counted(lost, "worker was lost", "workers were lost")
+    if bypassed := bypassed_workers(run.late_workers):
+        yield bypassed
     if erasures := number("erasures"):
         yield counted(erasures, "share was", "shares were") + " not waited for"
     if decodes := number("decodes"):
@@ -230,7 +232,7 @@ def _happened(run: RecordedRun) -> Iterator[str]:
     if again := number("shares_lost"):
         yield counted(again, "share was", "shares were") + " computed again"
     if late := number("tasks_doubled"):
-        yield started_elsewhere(late)
+        yield started_elsewhere(late, run.late_workers)
     if twice := number("blocks_repeated"):
         yield counted(twice, "block was", "blocks were") + " done twice"
 

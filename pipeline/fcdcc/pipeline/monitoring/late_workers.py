@@ -1,0 +1,130 @@
+"""The workers whose tasks were started again elsewhere although they were there.
+
+A worker that stops for a moment may be late with single tasks, such as a read or a write, and be
+neither slow nor lost: only the events of the run name it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..formatting import count, counted
+from .record.loss_cost import BYPASSED
+from .stragglers import MAX_NAMED_WORKERS, WorkerView
+
+BACKED_UP = "doubled"
+"""The event that a task of a worker was late, and was started again on another one."""
+
+MAX_KEPT = 20
+"""Most workers that are kept of a run, those with the most late tasks."""
+
+
+@dataclass(frozen=True)
+class LateWorker:
+    """A worker whose tasks were started again on others.
+
+    Parameters
+    ----------
+    worker
+        Its address.
+    tasks
+        Late tasks of it that another worker started, too.
+    bypassed
+        Whether it did not answer for a while, and others did all its work.
+    name, pid
+        As of :class:`.stragglers.WorkerView`, as far as they are known.
+    """
+
+    worker: str
+    tasks: int
+    bypassed: bool = False
+    name: str = ""
+    pid: int = 0
+
+    @property
+    def called(self) -> str:
+        """Its address, with its name and the id of its process."""
+        return WorkerView(self.worker, name=self.name, pid=self.pid).called
+
+
+class LateWorkers:
+    """Counts the events of late tasks and of workers that did not answer.
+
+    >>> late = LateWorkers()
+    >>> late.add({"event": "doubled", "worker": "tcp://a:1", "elsewhere": "tcp://b:1"})
+    >>> late.add({"event": "late", "layer": 2, "block": 0})
+    >>> [worker.called for worker in late.found([{"address": "tcp://a:1", "name": "0"}])]
+    ['tcp://a:1 (worker 0)']
+    """
+
+    def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._tasks: Counter[str] = Counter()
+        self._bypassed: set[str] = set()
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Count an event; others than these two are ignored."""
+        kind = event.get("event")
+        if kind not in (BACKED_UP, BYPASSED):
+            return
+        worker = str(event["worker"])
+        self._tasks[worker] += kind == BACKED_UP
+        if kind == BYPASSED:
+            self._bypassed.add(worker)
+
+    def found(self, rows: Iterable[Mapping[str, Any]]) -> tuple[LateWorker, ...]:
+        """Return the workers, those with the most late tasks first.
+
+        ``rows`` have the addresses, names and processes of workers that are known.
+        """
+        known = {str(row["address"]): row for row in rows}
+
+        def worker(address: str, tasks: int) -> LateWorker:
+            row = known.get(address, {})
+            name, pid = str(row.get("name") or ""), int(row.get("pid") or 0)
+            return LateWorker(address, tasks, address in self._bypassed, name, pid)
+
+        return tuple(itertools.starmap(worker, self._tasks.most_common(MAX_KEPT)))
+
+
+def started_elsewhere(tasks: int, late: Sequence[LateWorker] = ()) -> str:
+    """Return how many late tasks were started again, and which workers were late with them.
+
+    >>> started_elsewhere(1, [LateWorker("tcp://a:1", 1, name="2", pid=77)])
+    '1 late task was started again on another worker: tcp://a:1 (worker 2, pid 77) was late with it'
+    >>> started_elsewhere(8, [LateWorker("tcp://a:1", 7), LateWorker("tcp://b:1", 1)])
+    '8 late tasks were started again on another worker: tcp://a:1 was late with 7 of them and \
+tcp://b:1 with 1'
+    """
+    said = counted(tasks, "late task was", "late tasks were") + " started again on another worker"
+    late = [worker for worker in late if worker.tasks]
+    if not late:
+        return said
+    first, *others = late
+    if first.tasks == tasks:
+        return f"{said}: {first.called} was late with {'it' if tasks == 1 else 'them'}"
+    named = [f"{first.called} was late with {count(first.tasks)} of them"]
+    named += [f"{w.called} with {count(w.tasks)}" for w in others[: MAX_NAMED_WORKERS - 1]]
+    if hidden := others[MAX_NAMED_WORKERS - 1 :]:
+        rest = sum(worker.tasks for worker in hidden)
+        named.append(f"{counted(len(hidden), 'other')} with {count(rest)}")
+    return f"{said}: {' and '.join(named)}"
+
+
+def bypassed_workers(late: Sequence[LateWorker]) -> str:
+    """Return which workers did not answer and were bypassed; '' if none was.
+
+    >>> bypassed_workers([LateWorker("tcp://a:1", 0, bypassed=True), LateWorker("tcp://b:1", 1)])
+    'tcp://a:1 did not answer, and others did its work'
+    """
+    called = [worker.called for worker in late if worker.bypassed]
+    named = called[:MAX_NAMED_WORKERS]
+    if len(called) > len(named):
+        named.append(counted(len(called) - len(named), "other"))
+    whose = "its" if len(called) == 1 else "their"
+    return f"{' and '.join(named)} did not answer, and others did {whose} work" if named else ""
