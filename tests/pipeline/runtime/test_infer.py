@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from fcdcc.pipeline.anyk import AnyK, anyk_report
 from fcdcc.pipeline.anyk.keys import parse_key
 from fcdcc.pipeline.anyk.scheduler import dask_contract
 from fcdcc.pipeline.errors import OptionError, PlanError
+from fcdcc.pipeline.runtime.job_plan import preview_job
 from fcdcc.storage import InputError
-from support.small import SHAPE, make_files
+from support.small import SHAPE, Files, make_files
 
 Pixels = NDArray[np.float32]
 
@@ -359,6 +361,30 @@ def test_without_a_client_n_is_chosen_for_the_cores(
             plan(model, pixels, verify="all")
 
 
+@pytest.mark.parametrize("chunks", [3, 50])
+def test_without_a_client_the_blocks_are_those_of_the_command(
+    files: Files, monkeypatch: pytest.MonkeyPatch, chunks: int
+) -> None:
+    monkeypatch.setattr("dask.system.CPU_COUNT", 3)
+    job = JobConfig.of(model=files.model, input=files.images, output="-", progress=False)
+    by_command = preview_job(job).plan
+    images = xr.open_zarr(files.images, consolidated=False)["image"].chunk(n=chunks)
+    made = plan(open_model(files.model), images)
+    assert replace(made, forecast=None) == replace(by_command, forecast=None)
+    assert made.batch_reason == by_command.batch_reason
+
+
+def test_a_plan_says_which_workers_its_blocks_are_for(
+    model: Model, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is for others than those of `fcdcc plan`, and the number of images was chosen."""
+    monkeypatch.setattr("dask.system.CPU_COUNT", 3)
+    said = "; for 5 workers, one for each share, and fcdcc plan takes 3 workers)"
+    assert said in str(plan(model, pixels, n=5, tolerate=1))
+    assert "fcdcc plan takes" not in plan(model, pixels, n=3, tolerate=1).batch_reason
+    assert plan(model, pixels, n=5, tolerate=1, batch=4).batch_reason == "as given"
+
+
 class Here(Callback):
     """Notes the stages of tasks that Dask's schedulers compute in this process."""
 
@@ -388,6 +414,8 @@ def test_on_a_cluster_n_is_chosen_for_its_workers(
 ) -> None:
     monkeypatch.setattr("dask.system.CPU_COUNT", 3)
     assert (plan(model, pixels).n, plan(model, pixels).tolerate) == (6, 2)
+    said = "; for 6 workers of the current client, and fcdcc plan takes 3 workers)"
+    assert said in str(plan(model, pixels))
 
 
 @pytest.fixture(scope="module")

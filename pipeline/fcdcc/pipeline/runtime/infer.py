@@ -32,12 +32,14 @@ from numpy.typing import NDArray
 from fcdcc.storage import BlockLayout, ImageSource, OutputArray, Preparation
 
 from ..errors import ClusterError, OptionError, PlanError
+from ..formatting import counted
 from ..graph import Block, build_block
 from ..halo import Rows
 from ..heads import CLASS_DIM
 from ..model import Model
 from ..options import (
     AUTO,
+    JobConfig,
     PlanKeywords,
     PlanOptions,
     called_from_python,
@@ -45,8 +47,9 @@ from ..options import (
     with_keywords,
 )
 from ..planner.candidates import check_plan
+from ..planner.cost.known_workers import KnownWorkers, workers_of_options
 from ..planner.search import choose_plan
-from ..plans.forecast import WorkerPool
+from ..plans.forecast import Speeds, WorkerPool
 from ..plans.plan import Plan
 from ..stored_forms import StoredForm
 from ..worker.executable import Executable, GraphExecutable
@@ -268,7 +271,34 @@ def _make_plan(model: Model, images: xr.DataArray, options: PlanOptions) -> Plan
     else:
         pool = WorkerPool(system.CPU_COUNT) if options.n == AUTO else None
         made = choose_plan(network, shape, options, count, pool, in_bands=False)
-    return replace(made, prediction=outputs_in_words(heads_of(model, shape, options), network))
+    return replace(
+        made,
+        prediction=outputs_in_words(heads_of(model, shape, options), network),
+        batch_reason=made.batch_reason + _unlike_the_command(made, options, known),
+    )
+
+
+def _unlike_the_command(made: Plan, options: PlanOptions, known: KnownWorkers | None) -> str:
+    """Return for which workers a block is, in words, if ``fcdcc plan`` would plan for others.
+
+    Blocks of another size may be best for these, for the same model and images. ``known`` are the
+    workers of the current client.
+    """
+    if made.forecast is None or options.batch is not None:
+        return ""
+    job = JobConfig.of(model="-", input="-", output="-", memory=options.memory)
+    started = workers_of_options(job)
+    ours = _in_words(made.forecast.workers, made.forecast.speeds)
+    theirs = _in_words(started.workers, started.speeds())
+    where = ", one for each share" if known is None else " of the current client"
+    return "" if ours == theirs else f"; for {ours}{where}, and fcdcc plan takes {theirs}"
+
+
+def _in_words(workers: WorkerPool, speeds: Speeds) -> str:
+    """Return what a plan depends on of its workers."""
+    threads = f" of {workers.slots} threads" if workers.slots > 1 else ""
+    measured = " with measured speeds" if speeds.source == "measured" else ""
+    return f"{counted(workers.count, 'worker')}{threads}{measured}"
 
 
 def _predictions(
