@@ -71,8 +71,9 @@ WORDS = {
     "late on average": "for how long a worker was busy with a share after it was given up, at "
     "least; – if it was not seen busy with one",
     "longest late": "the largest of these times",
-    "removed": "the worker did not answer, and the run went on without it",
-    "lost": "the worker's process ended",
+    "removed": "the worker did not answer, and the run went on without it; it counts as lost",
+    "lost": "the run went on without the worker: its process or its connection ended, or it was "
+    "removed",
     "retired": "the worker left as requested",
 }
 """What the words of the reports and of the page mean."""

@@ -95,6 +95,23 @@ def test_the_log_speaks_from_the_first_second(done: tuple[Path, Result]) -> None
         assert any(step in line for line in others), step
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_running_cluster_is_connected_to_once_and_nothing_is_started(
+    files: Files, scheduler: str, tmp_path: Path, command: str
+) -> None:
+    where = [tmp_path / "out.zarr"] if command == "run" else []
+    result = fcdcc(command, files.model, files.images, *where, "--scheduler", scheduler,
+                   "--batch", 10, "--progress")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines().count("connecting to the cluster") == 1
+    assert "starting the cluster" not in result.stderr
+
+
+def test_a_local_cluster_is_started_once(done: tuple[Path, Result]) -> None:
+    _, result = done
+    assert result.stderr.count("starting the cluster") == 1
+
+
 def test_a_run_that_finds_nothing_to_do_says_where_everything_is(
     done: tuple[Path, Result], files: Files
 ) -> None:

@@ -24,7 +24,7 @@ from ..planner.bands import row_axis
 from ..planner.cost.known_workers import SPEEDS_SAVED, calibration_file
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed
-from .cluster import Cluster, cluster_started_early, open_cluster
+from .cluster import Cluster, cluster_started_early, open_cluster, opening_in_words
 from .job_plan import OpenedJob, job_plan, known_workers, open_job, preparation_of
 from .model_preparation import with_model_classes
 from .output import (
@@ -133,7 +133,7 @@ def plan_job(
     if before is not None:
         known, cluster = before.known, before.open_cluster
     elif config.calibrate or config.scheduler is not None:
-        progress.step("starting the cluster")
+        progress.step(opening_in_words(config))
         known = opened = clusters.enter_context(open_cluster(config))
 
         def running(_: JobConfig) -> Cluster:

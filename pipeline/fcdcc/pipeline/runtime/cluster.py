@@ -259,6 +259,11 @@ class Cluster:
             )  # fmt: skip
 
 
+def opening_in_words(config: JobConfig) -> str:
+    """Return what :func:`open_cluster` does for a job, as a step of the run."""
+    return f"{'starting' if config.scheduler is None else 'connecting to'} the cluster"
+
+
 @contextmanager
 def open_cluster(config: JobConfig) -> Iterator[Cluster]:
     """Connect to the scheduler that the options name, or start a local cluster.

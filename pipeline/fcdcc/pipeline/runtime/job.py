@@ -30,6 +30,7 @@ from .checked_job import (
     prediction_spec,
     written_run,
 )
+from .cluster import opening_in_words
 from .earlier_work import EarlierWork, look_at_earlier_work
 from .image_sample import look_at_images
 from .input_changes import look_at_input
@@ -233,8 +234,10 @@ def _run_pending_blocks(
     spec = job.spec if job.mosaic is None else job.mosaic.spec
     for line in input_lines(sample, str(spec.stored)):
         progress.say(line)
-    progress.step("starting the cluster")
+    if job.known is None:  # else it is open since the plan was made
+        progress.step(opening_in_words(job.config))
     cluster = job.open_cluster(job.config)
+    progress.step("opening the output")
     return_freed_memory()  # used to read the model and to plan: more than the run needs
     if job.mosaic is not None:
         job.mosaic.prepare(job.plan)

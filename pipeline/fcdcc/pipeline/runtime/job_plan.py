@@ -39,7 +39,7 @@ from ..plans.forecast import Forecast
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed
 from .absence import absence_text
-from .cluster import Cluster, open_cluster
+from .cluster import Cluster, open_cluster, opening_in_words
 from .image_sample import ImageSample, look_at_images
 from .input_changes import look_at_chunks
 from .model_preparation import (
@@ -123,7 +123,7 @@ def preview_job(config: JobConfig, progress: Watcher | None = None) -> JobPrevie
     with ExitStack() as stack:
         cluster = None
         if config.calibrate or config.scheduler is not None:
-            progress.step("starting the cluster")
+            progress.step(opening_in_words(config))
             cluster = stack.enter_context(open_cluster(config))
         progress.step("planning")
         plan = job_plan(config, network, source, known_workers(config, cluster, progress))

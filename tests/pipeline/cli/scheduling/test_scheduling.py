@@ -455,6 +455,14 @@ def test_runs_follow_each_other_and_their_codes_are_told(tmp_path: Path) -> None
     assert lines.count("the run ended with code 4") == 2
 
 
+@pytest.mark.parametrize(("runs", "follows"), [(1, False), (2, True)])
+def test_a_next_run_is_told_only_if_there_is_one(runs: int, follows: bool) -> None:
+    lines: list[str] = []
+    run_at_times([sys.executable, "-S", "-c", ""], every(0.2), runs=runs, now=True,
+                 report=lines.append)  # fmt: skip
+    assert any("the next run is at" in line for line in lines) is follows
+
+
 @pytest.mark.parametrize("now", [False, True])
 def test_a_run_that_goes_on_is_not_joined_by_another(tmp_path: Path, now: bool) -> None:
     code = (

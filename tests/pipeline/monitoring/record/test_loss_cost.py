@@ -116,6 +116,16 @@ def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     )
 
 
+def test_times_are_compared_for_the_same_number_of_blocks() -> None:
+    loss = {"workers": 1, "silent": 0, "seconds": 19.6, "blocks": 4, "usual_seconds": 11.0,
+            "cost_seconds": 8.6}  # fmt: skip
+    told = loss_sentence(loss)
+    assert told.endswith(", 4 blocks took 19.6 s; at other times 4 blocks take 11.0 s")
+    one = loss_sentence(loss | {"blocks": 1})
+    assert one.endswith(", 1 block took 19.6 s; at other times 1 block takes 11.0 s")
+    assert loss_sentence(loss | {"blocks": 0}).endswith(" done, no block was done in 19.6 s")
+
+
 def test_a_loss_lasts_while_a_block_of_it_is_in_flight() -> None:
     times = regular(blocks=10)
     times.begin(10, 10.0)

@@ -104,7 +104,8 @@ def run_at_times(
     # One job for both, so that a run that was started at once is never joined by another one.
     scheduler.add_job(once, trigger, next_run_time=began if now else following)
     scheduler.start()
-    report(f"the next run is at {following:%Y-%m-%d %H:%M %Z}")
+    if not (now and runs == 1):
+        report(f"the next run is at {following:%Y-%m-%d %H:%M %Z}")
     try:
         while not enough.wait(3600):
             pass

@@ -235,7 +235,7 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     >>> loss_sentence(loss).partition(": ")[2].partition(", ")[0]
     'from its last sign of life until the last block then in flight was done'
     >>> loss_sentence(loss).partition(", ")[2]
-    '4 blocks took 9.2 s, and 4.1 s at other times'
+    '4 blocks took 9.2 s; at other times 4 blocks take 4.1 s'
     """
     who, blocks = lossy_workers(loss), int(loss["blocks"])
     whose = "its" if loss["workers"] == 1 else "their"
@@ -247,10 +247,12 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
             f"what {who} cost cannot be estimated, for want of blocks at other times to compare "
             f"with: {time}, {seconds} passed"
         )
-    compared = (
-        f"{time}, {counted(blocks, 'block')} took {seconds}, and {duration(loss['usual_seconds'])} "
-        "at other times"
-    )
+    these = counted(blocks, "block")
+    take = "takes" if blocks == 1 else "take"
+    usual = duration(loss["usual_seconds"])
+    compared = f"{time}, {these} took {seconds}; at other times {these} {take} {usual}"
+    if not blocks:
+        compared = f"{time}, no block was done in {seconds}"
     if not loss["cost_seconds"]:
         return f"{who} cost no time that can be told from chance: {compared}"
     return f"{who} cost about {duration(loss['cost_seconds'])} (an estimate): {compared}"
