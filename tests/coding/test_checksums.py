@@ -212,6 +212,27 @@ def test_float64_is_checked_to_its_own_precision(kernel: int, stride: int, size:
         assert checksum.is_right(x, y)
 
 
+@pytest.mark.parametrize("length", [1024, 4096, 16_000])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (7, 2, 1), (3, 3, 2)]
+)
+def test_long_axes_are_checked_as_accurately(
+    length: int, kernel: int, stride: int, dilation: int
+) -> None:
+    generator = torch.Generator().manual_seed(length)
+    x = torch.randn((2, 16, length), generator=generator, dtype=torch.float64)
+    weight = torch.randn((16, 16, kernel), generator=generator, dtype=torch.float64)
+    checksum = ConvChecksum(
+        weight, stride=(stride,), padding=((kernel // 2,) * 2,), dilation=(dilation,)
+    )
+    for value in (x, x.abs(), x.movedim(1, -1).contiguous().movedim(-1, 1)):
+        y = functional.conv1d(value, weight, None, stride, kernel // 2, dilation)
+        found = checksum.check(value, y)
+        assert found.worst < 0.5
+        y[1, 3, -2] += 10 * float(found.bounds[1])
+        assert not checksum.is_right(value, y)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_a_part_of_a_value_with_channels_last(dtype: torch.dtype, kernel: int) -> None:
@@ -233,14 +254,41 @@ def test_what_was_added_is_part_of_the_sum() -> None:
     assert not checksum.check(x, y + added).is_right
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-18, 1e18])
-def test_very_small_and_very_large_images(scale: float) -> None:
-    checksum, x, weight, _ = layer_of(8, 12, 10, 3, 1, torch.float32)
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-18, 1e17, 1e18, 1e20, 1e25])
+@pytest.mark.parametrize("size", [10, 64])
+def test_very_small_and_very_large_images(scale: float, size: int) -> None:
+    checksum, x, weight, _ = layer_of(8, 12, size, 3, 1, torch.float32)
     x = x * scale
     y = functional.conv2d(x, weight, None, 1, 1)
     assert checksum.check(x, y).is_right
-    y[0, 0, 0, 0] += max(scale, 1e-25)
+    assert checksum.is_right(x, y)
+    y[0, 0, 0, 0] += max(100 * scale, 1e-25)
     assert not checksum.check(x, y).is_right
+    assert not checksum.is_right(x, y)
+
+
+def test_large_images_and_tiny_filters_are_not_accused() -> None:
+    """The sums of the input overflow in float32, and the output does not."""
+    generator = torch.Generator().manual_seed(1)
+    x = 3e37 * torch.rand((1, 8, 32, 32), generator=generator)
+    weight = 1e-10 * torch.randn((8, 8, 1, 1), generator=generator)
+    y = functional.conv2d(x, weight)
+    assert bool(y.isfinite().all())
+    checksum = ConvChecksum(weight, stride=(1, 1), padding=((0, 0),) * 2, dilation=(1, 1))
+    assert checksum.is_right(x, y)
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_filters_that_are_not_finite_have_not_changed(number: float, groups: int) -> None:
+    weight = torch.randn((8, 8 // groups, 3, 3), generator=torch.Generator().manual_seed(2))
+    weight[3, 1, 0, 0] = number
+    checksum = ConvChecksum(
+        weight, stride=(1, 1), padding=((1, 1),) * 2, dilation=(1, 1), groups=groups
+    )
+    assert checksum.is_of(weight)
+    weight[5, 0, 2, 1] = math.inf
+    assert not checksum.is_of(weight)
 
 
 def test_an_image_that_is_not_finite_is_not_accused_and_the_others_are_checked() -> None:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fcdcc.coding import position_sums as module
-from fcdcc.coding.position_sums import ValueSums, position_weights, sums_around
+from fcdcc.coding.position_sums import (
+    InputSums,
+    ValueSums,
+    axis_weights,
+    position_weights,
+    sums_around,
+)
 
 SHAPES = [(3, 5, 7), (2, 4, 37, 41), (3, 70, 8, 9), (2, 6, 64, 64), (2, 3, 5, 6, 7)]
 SUMS = 4
@@ -58,3 +66,30 @@ def test_no_position_is_without_weight_and_none_of_the_sums_is_void(space: tuple
     weights = position_weights(space, SUMS).abs()
     assert float(weights.amax(dim=0).min()) > 0.35
     assert float(weights[:, 0].min()) > 0.3  # the only position of a linear layer
+
+
+@given(
+    size=st.integers(1, 3000),
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 4),
+    dilation=st.integers(1, 3),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+)
+def test_the_turned_rows_give_what_every_element_of_the_kernel_meets(
+    size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int]
+) -> None:
+    out = (size + sum(padding) - (kernel - 1) * dilation - 1) // stride + 1
+    if out < 1:
+        return
+    found = InputSums.of(
+        1000, (size,), (out,), (kernel,), (stride,), (dilation,), padding[:1], SUMS, torch.float64
+    )
+    weights = axis_weights(0, out, 2)
+    expected = torch.zeros((2, kernel, size), dtype=torch.float64)
+    for column in range(kernel):
+        for position in range(out):
+            place = position * stride + column * dilation - padding[0]
+            if 0 <= place < size:
+                expected[:, column, place] = weights[:, position]
+    made = found.combine if found.first is None else found.combine @ found.first
+    torch.testing.assert_close(made, expected, rtol=0.0, atol=3e-15)

@@ -86,8 +86,8 @@ SumsOf: TypeAlias = Callable[[torch.Tensor], ValueSums]
 """Returns the sums of a value."""
 
 ROUNDING_FACTOR = 16.0
-"""Bound on rounding errors in units of their usual size. Layers of random numbers reach a hundredth
-of the bound, sums of thousands of products of one sign a third."""
+"""Bound on rounding errors in units of their usual size. Layers of random numbers reach a tenth of
+the bound, sums of thousands of products of one sign a third."""
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
@@ -211,6 +211,8 @@ class ConvChecksum:
             Filters of the same shape, as they are now in memory.
         """
         sums, _ = self._sums_of_filters(weight)
+        if not math.isfinite(self._norm):  # sums of filters that hold NaN or infinity say no more
+            return torch.equal(torch.isfinite(sums), torch.isfinite(self._checksum_filters))
         # NaN is no smaller than any number.
         return bool((sums - self._checksum_filters).abs().amax() <= _SAME_SUMS * self._norm)
 
@@ -260,12 +262,13 @@ class ConvChecksum:
         patches an element of the input is in (per axis ⌈kernel / stride⌉), an output image has
         at most the norm Y = ‖w‖ ‖x‖ √ω + ‖bias‖ √P + ‖added‖. The bound of ``positions`` is
 
-            16 u (‖w‖ ‖x‖ √ω (1 + √R / 64 + √(A / R)) + Y (1 + √(P / R))) + 16 v Y,
+            16 u (‖w‖ ‖x‖ √ω (1 + √R / 64 + √(A / R)) + Y (1 + √(B / R))) + 16 v Y + 16 t √(N P),
 
-        with A and P the terms that are added up in this precision for a sum of the input and of the
-        output: the positions, but at most the lengths of the axes and 1024 more; and v the unit
-        roundoff of the dtype of y if that is coarser than float32. √R / 64 is for products of one
-        sign, whose sums grow on the way.
+        with A and B the terms that are added up in this precision for a sum of the input and of the
+        output: the positions, but at most the lengths of the axes and 1024 more; v the unit
+        roundoff of the coarser of the dtypes of x and y if that is coarser than that of the sums,
+        else 0; and t the smallest normal number of the dtype of y, for N filters. √R / 64 is for
+        products of one sign, whose sums grow on the way.
 
         Raises
         ------
@@ -338,8 +341,9 @@ class ConvChecksum:
         part = summable(_part_of_each(x))
         norms = torch.linalg.vector_norm(part, dim=1).to(torch.float64)
         of_input = self._of_input(x, y)
-        least = norms * of_input.scale + of_input.least
-        if bool((differences.abs() <= least[:, None]).all()):
+        least = (norms * of_input.scale + of_input.least)[:, None]
+        # The norm of a part of large numbers may be infinite in float32, and a bound is not.
+        if bool(((differences.abs() <= least) & torch.isfinite(least)).all()):
             return None
         found = Residues(differences, self._position_bounds(x, y, added)[:, None])
         return None if found.is_right else found
@@ -436,7 +440,7 @@ class ConvChecksum:
         norms_added = [0.0] * len(x) if added is None else _norms(added)
         bounds = []
         for norm, norm_added in zip(_norms(x), norms_added, strict=True):
-            size = largest * norm + norm_added
+            size = max(largest, 1.0) * norm + norm_added
             bound = found.scale * norm + found.least + found.of_added * norm_added
             bounds.append(bound if size < LARGEST_CHECKED else math.inf)  # NaN is not smaller
         return torch.tensor(bounds, dtype=torch.float64)

@@ -43,9 +43,12 @@ of one core."""
 LEAST_ROWS = 8
 """Positions of the first axis that a piece has, if the value has as many."""
 
-_ANGLE = 2.399963
-"""Radians between the weights of neighbours along the first axis, a golden section of the circle:
-no two of a thousand neighbours have the same weight."""
+_TURN_PARTS = 2**20
+_TURN = 400521
+"""Neighbours along the first axis are so many of these parts of the circle apart, about a golden
+section of it: no two of a million neighbours have the same weight. Whole numbers of parts are exact
+for every position, so that the weights are as accurate at the end of a long axis as at its
+beginning."""
 
 _START = 0.7
 """Radians at the first position, where cosine and sine must both be large: it may be the only one,
@@ -204,9 +207,23 @@ def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
     number = torch.arange(sums)
     if axis:
         return random_weights((-(-sums // TURNS), size), 0, 2 + axis)[number // TURNS]
-    turns = _START + _ANGLE * torch.arange(size, dtype=torch.float64)
+    turns = _turns(torch.arange(size))
     # A whole number times π / 2 would be rounded to float32.
     return torch.cos(turns - _QUARTER * (number % TURNS).to(torch.float64)[:, None])
+
+
+def _turns(place: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Return the angles, in radians, of positions that are ``stride`` from one weight to the next.
+
+    Parameters
+    ----------
+    place
+        Whole numbers, which may be negative.
+    stride
+        Positions from one weight to the next.
+    """
+    parts = _TURN_PARTS * stride
+    return _START + math.tau * ((place * _TURN) % parts).to(torch.float64) / parts
 
 
 def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
@@ -523,7 +540,7 @@ def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch
     direct = spread.flatten(0, 1)
     as_it_is = torch.eye(len(direct), dtype=torch.float64).reshape(TURNS, axis.kernel, -1)
     place = torch.arange(axis.size)
-    turns = _START + _ANGLE * place.to(torch.float64) / axis.stride
+    turns = _turns(place, axis.stride)
     met_by = [column * axis.dilation - axis.before for column in range(axis.kernel)]
     remainders = tuple(sorted({first % axis.stride for first in met_by}))
     rows = [
@@ -531,19 +548,24 @@ def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch
         for remainder in remainders
         for start in range(TURNS)
     ]
-    outside = set()
+    outside_of = {}
     for first in met_by:
         places = place - first
-        met = (places % axis.stride == 0) & ((places < 0) | (places // axis.stride >= axis.out))
-        outside.update(torch.nonzero(met).flatten().tolist())
-    edges = torch.tensor(sorted(outside), dtype=torch.int64)
+        is_outside = (places < 0) | (places // axis.stride >= axis.out)
+        outside_of[first] = (places % axis.stride == 0) & is_outside
+    edges = torch.nonzero(torch.stack([*outside_of.values()]).any(dim=0)).flatten()
     if len(rows) + len(edges) > len(direct):
         return direct, None, as_it_is
     alone = torch.zeros((len(edges), axis.size), dtype=torch.float64)
     alone[torch.arange(len(edges)), edges] = 1.0
     basis = torch.cat([torch.stack(rows), alone])
-    combine = torch.linalg.lstsq(basis.T, direct.T, driver="gelsd").solution.T
-    if not torch.allclose(combine @ basis, direct, rtol=0.0, atol=1e-9):
-        return direct, None, as_it_is
-    combine = combine.reshape(TURNS, axis.kernel, -1)
+    combine = torch.zeros((TURNS, axis.kernel, len(basis)), dtype=torch.float64)
+    for column, first in enumerate(met_by):
+        start = TURNS * remainders.index(first % axis.stride)
+        back = float(_turns(torch.tensor(first), axis.stride)) - _START
+        turn = [[math.cos(back), math.sin(back)], [-math.sin(back), math.cos(back)]]
+        combine[:, column, start : start + TURNS] = torch.tensor(turn, dtype=torch.float64)
+        # What the turned rows give at the edges, where the output has no position, is taken away.
+        at_edges = combine[:, column, : len(rows)] @ basis[: len(rows), edges]
+        combine[:, column, len(rows) :] = torch.where(outside_of[first][edges], -at_edges, 0.0)
     return basis, TurningRows(axis.stride, remainders, edges), combine
