@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import filelock
 import fsspec
 import pytest
 
-from fcdcc.storage import LockedError, OutputError, hold, set_aside
+from fcdcc.storage import LockedError, OutputError, hold, locking, set_aside
+from fcdcc.storage.objects import ObjectFolder
 from support.stored import fill, make_output
 
 HOLDER = """
@@ -32,6 +34,7 @@ print("released", flush=True)
 
 CONTENDER = """
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from fcdcc.storage import LockedError, hold
@@ -309,6 +312,8 @@ def test_the_lock_object_of_another_container_holds_while_it_is_refreshed(bucket
         "other host, stale",
         "this host, dead",
         "unreadable",
+        "no process can have this number",
+        "a time without a zone",
         "this process number, another process",
         "this process number, another container, stale",
     ],
@@ -320,6 +325,10 @@ def test_the_lock_object_of_a_dead_run_is_taken_over(bucket: Any, case: str) -> 
             "host": socket.gethostname(), "pid": dead_process(), "refreshed": ago(1),
         },
         "unreadable": {"host": "elsewhere", "pid": 7, "refreshed": "yesterday"},
+        "no process can have this number": {"host": socket.gethostname(), "pid": 10**20},
+        "a time without a zone": {
+            "host": "elsewhere", "pid": 7, "refreshed": "2026-01-01T00:00:00",
+        },
         "this process number, another process": {
             **own_lock(bucket), "started": 1, "refreshed": ago(1),
         },
@@ -402,3 +411,31 @@ def test_what_lies_in_place_of_the_lock_is_refused_in_words(tmp_path: Path, what
         raise AssertionError
     if what == "link":
         assert (tmp_path / "other").read_text() == "theirs"
+
+
+def test_a_run_whose_lock_another_run_took_over_leaves_it_to_that_run(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locking, "REFRESH_SECONDS", 0.01)
+    other = json.dumps({"host": "elsewhere", "pid": 7, "token": "another", "since": ago(1)})
+    with hold("memory://lock/out"):
+        while "this run has lost its lock" not in caplog.text:  # a refresh may overwrite the first
+            bucket.pipe_file(f"memory://lock/{LOCK}", other.encode())
+            time.sleep(0.01)
+    assert bucket.cat_file(f"memory://lock/{LOCK}").decode() == other
+    assert "is being written by process 7 on elsewhere" in caplog.text
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lock_that_cannot_be_removed_does_not_spoil_a_run(
+    bucket: Any, fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(folder: ObjectFolder, name: str) -> bytes:
+        raise OSError(503, f"slow down: {folder.location}/{name}")
+
+    expected = pytest.raises(ValueError, match="of the run") if fails else contextlib.nullcontext()
+    with expected, hold("memory://lock/out"):
+        monkeypatch.setattr(ObjectFolder, "read", refuse)
+        if fails:
+            raise ValueError("an error of the run")
+    assert "could not be removed" in caplog.text

@@ -20,7 +20,8 @@ that has ended. A process number alone does not name a process: in a container i
 1. So a lock also says which boot of the machine and which container its holder belongs to, and
 when the holder started. Object stores
 have no real locks: this keeps two scheduled jobs apart, but fails if the clocks of two machines
-differ by minutes.
+differ by minutes, or if a run does not refresh its lock for longer than that and goes on
+afterwards. Such a run says that another one has taken over, and leaves the lock to it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import contextlib
 import datetime as dt
 import errno
 import json
+import logging
 import os
 import socket
 import threading
@@ -46,6 +48,8 @@ from .objects import open_folder
 from .regular_files import read_regular
 
 __all__ = ["hold", "holder_state"]
+
+logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 30.0
 """Time between two refreshes of a lock in an object store."""
@@ -210,7 +214,7 @@ def _hold_object(location: str) -> Iterator[None]:
             raise LockedError(_held(location, taken))
     done = threading.Event()
     refresher = threading.Thread(
-        target=_refresh, args=(folder, lock, mine, done), name="fcdcc-lock", daemon=True
+        target=_refresh, args=(location, folder, lock, mine, done), name="fcdcc-lock", daemon=True
     )
     refresher.start()
     try:
@@ -218,9 +222,15 @@ def _hold_object(location: str) -> Iterator[None]:
     finally:
         done.set()
         refresher.join()
-        present = _parse_object(folder, lock)
-        if present is not None and present.get("token") == mine["token"]:
-            folder.delete([lock])
+        try:
+            present = _parse_object(folder, lock)
+            if present is not None and present.get("token") == mine["token"]:
+                folder.delete([lock])
+        except OSError as error:  # what was done is done; another run takes the lock over later
+            logger.warning(
+                "the lock of %s could not be removed (%s): a next run on another machine waits "
+                "until it is %.0f s old", shown(location), error, STALE_SECONDS,
+            )  # fmt: skip
 
 
 def _take(folder: Folder, lock: str, mine: dict[str, object]) -> bool:
@@ -233,9 +243,18 @@ def _take(folder: Folder, lock: str, mine: dict[str, object]) -> bool:
         ) from error
 
 
-def _refresh(folder: Folder, lock: str, mine: dict[str, object], done: threading.Event) -> None:
+def _refresh(
+    location: str, folder: Folder, lock: str, mine: dict[str, object], done: threading.Event
+) -> None:
     while not done.wait(REFRESH_SECONDS):
         with contextlib.suppress(OSError):  # the lock outlasts several failed refreshes
+            present = _parse_object(folder, lock)
+            if present is not None and present.get("token") != mine["token"]:
+                logger.warning(
+                    "this run has lost its lock, which it did not refresh for over %.0f s: %s",
+                    STALE_SECONDS, _held(location, present),
+                )  # fmt: skip
+                return
             folder.write(lock, _stamped(mine))
 
 
@@ -310,15 +329,15 @@ def _is_dead(holder: dict[str, object]) -> bool:
         return has_ended
     try:
         refreshed = dt.datetime.fromisoformat(str(holder.get("refreshed")))
-    except ValueError:
+        return (_now() - refreshed).total_seconds() > STALE_SECONDS
+    except (TypeError, ValueError):  # it is no time, or one without a time zone
         return True
-    return (_now() - refreshed).total_seconds() > STALE_SECONDS
 
 
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number so large
         return False
     except PermissionError:
         return True

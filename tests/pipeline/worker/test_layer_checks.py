@@ -307,7 +307,8 @@ def test_now_and_then_wrong_is_named_everywhere(
     np.testing.assert_allclose(predictions(output), files.expected, atol=1e-5)
     assert {found.worker for found in summary.corrupt_shares} == {bad}
     assert f'fcdcc_worker_wrong_shares_total{{worker="{bad}"}}' in metrics
-    named = re.search(re.escape(bad) + r" \((\d+); gets no more tasks\)", " ".join(page.split()))
+    called = re.escape(bad) + r" \(worker 1, pid \d+\)"
+    named = re.search(called + r": (\d+), gets no more tasks", " ".join(page.split()))
     assert named is not None
     assert int(named[1]) >= 2
     assert status == "paused"

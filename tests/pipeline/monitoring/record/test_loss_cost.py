@@ -139,6 +139,15 @@ def test_a_loss_lasts_while_a_block_of_it_is_in_flight() -> None:
     assert cost.seconds == 1.0
 
 
+def test_a_clock_that_is_set_back_does_no_harm() -> None:
+    times = regular()
+    times.note_loss(WorkerLoss("tcp://a:1", heard=12.0, gone=5.0))
+    found = times.cost(20.0, [WorkerLoss("tcp://b:1", heard=15.0, gone=11.0, how="silent")])
+    assert found is not None
+    assert found.workers == 2
+    assert found.seconds >= 0.0
+
+
 def test_a_run_without_losses_has_no_cost() -> None:
     assert regular().cost(20.0) is None
     assert BlockTimes().cost(1.0, [WorkerLoss("tcp://a:1", 0.0, 0.5)]) is None

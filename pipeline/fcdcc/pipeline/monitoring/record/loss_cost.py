@@ -126,7 +126,7 @@ returned=0)
     def note_loss(self, loss: WorkerLoss) -> None:
         """Note that a worker was lost or bypassed."""
         if len(self._losses) < MAX_LOSSES:
-            self._losses.append(loss)
+            self._losses.append(_in_order(loss))
 
     def cost(self, now: float, silent: Iterable[WorkerLoss] = ()) -> LossCost | None:
         """Return what the losses cost until now; None if there was none while blocks were made.
@@ -134,12 +134,13 @@ returned=0)
         ``silent`` are workers that do not answer now, and were not removed.
         """
         lost = {loss.worker for loss in self._losses if loss.how != BYPASSED}
-        quiet = [loss for loss in silent if loss.worker not in lost]
+        quiet = [_in_order(loss) for loss in silent if loss.worker not in lost]
         returned = {loss.worker for loss in self._losses} - lost - {loss.worker for loss in quiet}
         losses = [*self._losses, *quiet]
         if not losses or not (self._done or self._open):
             return None
-        windows = _joined(self._window(loss, now) for loss in losses)
+        begun, ended = np.array(self._begun), np.array(self._ended)
+        windows = _joined(self._window(loss, now, begun, ended) for loss in losses)
         done = np.sort(np.array(self._done))
         inside = np.zeros(len(done), bool)
         for begin, end in windows:
@@ -162,13 +163,26 @@ returned=0)
             cost_seconds=round(cost, 3) if cost > chance else 0.0,
         )
 
-    def _window(self, loss: WorkerLoss, now: float) -> tuple[float, float]:
-        """Return the time of a loss; it goes on while a block of it is in flight."""
+    def _window(
+        self,
+        loss: WorkerLoss,
+        now: float,
+        begun: NDArray[np.float64],
+        ended: NDArray[np.float64],
+    ) -> tuple[float, float]:
+        """Return the time of a loss; it goes on while a block of it is in flight.
+
+        ``begun`` and ``ended`` are the times of the blocks that have ended.
+        """
         heard, gone = loss.heard, loss.gone
-        if any(begun <= gone for begun in self._open.values()):
+        if any(start <= gone for start in self._open.values()):
             return heard, max(gone, now)
-        begun, ended = np.array(self._begun), np.array(self._ended)
         return heard, float(max([gone, *ended[(begun <= gone) & (ended > gone)]]))
+
+
+def _in_order(loss: WorkerLoss) -> WorkerLoss:
+    """Return a loss that does not end before it begins: the scheduler's clock may be set back."""
+    return loss._replace(heard=min(loss.heard, loss.gone))
 
 
 def _usual_seconds(
