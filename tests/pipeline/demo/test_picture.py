@@ -71,6 +71,22 @@ def test_a_share_that_failed_is_drawn_as_lost():
     assert bar.get_width() == pytest.approx(1)
 
 
+def test_shares_that_a_healthy_worker_had_to_give_back_do_not_look_like_work_or_a_loss():
+    given_back = share(0, START, START + 4, "recalled")
+    computed = share(0, START + 1, START + 2)
+    figure = timeline_figure(Timeline((given_back, computed), (), START, START + 5), layers=LAYERS)
+    drawn = bars(figure)
+    assert "lost: computed again" not in drawn
+    (line,) = drawn["its input was lost with\nanother worker"]
+    (bar,) = drawn["conv1"]
+    assert (line.get_x(), line.get_width()) == (0, 4)
+    assert not line.get_hatch()
+    assert line.get_height() < bar.get_height() / 4
+    assert bar.get_height() == bars(timeline_figure(
+        Timeline((computed,), (), START, START + 5), layers=LAYERS
+    ))["conv1"][0].get_height()  # fmt: skip
+
+
 def test_layers_have_colours_and_names():
     figure = timeline_figure(sampled(60), layers=LAYERS)
     drawn = bars(figure)
@@ -154,6 +170,17 @@ def test_plain_dask_is_drawn_until_it_was_given_up():
     assert list(line.get_xdata()) == [0, 1, 7, 20]
     assert list(line.get_ydata()) == [0, 1, 2, 2]
     assert 6 < figure.axes[0].get_xlim()[1] < 10, "the run itself can be seen"
+
+
+def test_the_moment_at_which_the_workers_of_plain_dask_stopped_is_marked_on_its_line():
+    faults = (Fault("worker 1", 6.5, "stopped"), Fault("worker 4", 6.51, "stopped"))
+    plain = Timeline((), faults, 5.0, 25.0, (6.0, 6.2, 12.0))
+    figure = timeline_figure(sampled(60), plain=plain, layers=LAYERS)
+    axes = figure.axes[1]
+    [mark] = [line for line in axes.lines if line.get_label() == "its workers stopped"]
+    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([1.5], [2])
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[-2:] == ["plain Dask, the same\nworkers stopped", "its workers stopped"]
 
 
 def test_labels_stay_below_three_lines_of_facts():

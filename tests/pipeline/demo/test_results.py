@@ -13,7 +13,7 @@ from fcdcc.pipeline.demo.digits import Digits
 from fcdcc.pipeline.demo.files import MODEL, DemoError
 from fcdcc.pipeline.demo.picture import Fault, Timeline
 from fcdcc.pipeline.demo.results import DemoResult, RunResult, read_predictions
-from fcdcc.pipeline.demo.screen import print_result
+from fcdcc.pipeline.demo.screen import print_result, show_step
 from fcdcc.pipeline.demo.show import draw_result
 from fcdcc.pipeline.monitoring.summary import Summary
 
@@ -117,6 +117,40 @@ def test_what_the_stopped_workers_cost_is_said():
     print_result(shown, Console(file=printed, width=200))
     said = "In the run with workers stopped, the 2 lost workers cost about 5.1 s (an estimate): "
     assert said in printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("removed", "row", "words"),
+    [
+        (("worker 1", "worker 4"), "2", ""),
+        (("worker 1",), "1 of 2 stopped", "worker 4 not removed: nothing was needed that only it"),
+        ((), "0 of 2 stopped", "workers 1 and 4 not removed: nothing was needed that only they"),
+    ],
+)
+def test_a_stopped_worker_that_was_not_removed_is_explained(
+    removed: tuple[str, ...], row: str, words: str
+):
+    shown = demo_result(summary=dataclasses.replace(SUMMARY, workers_lost=removed))
+    assert shown.stalled is not None
+    faults = (*shown.stalled.timeline.faults, *(Fault(name, 4, "removed") for name in removed))
+    timeline = dataclasses.replace(shown.stalled.timeline, faults=faults)
+    shown = dataclasses.replace(
+        shown, stalled=dataclasses.replace(shown.stalled, timeline=timeline)
+    )
+    printed = io.StringIO()
+    print_result(shown, Console(file=printed, width=200))
+    (line,) = (x for x in printed.getvalue().splitlines() if "silent workers removed" in x)
+    assert line.strip().endswith(f" {row}")
+    assert words in printed.getvalue()
+    assert ("not removed" in printed.getvalue()) is bool(words)
+
+
+def test_a_step_says_what_is_in_its_time():
+    printed = io.StringIO()
+    with show_step(Console(file=printed, width=200), "running") as step:
+        step.included = "with planning"
+    assert " s with planning)" in printed.getvalue()
+    assert "seconds, first to last block" in demo_result().healthy.facts
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ UNFINISHED = {
 }
 """How shares without a result look: text in the legend, colour and hatching."""
 
+RECALLED = ("its input was lost with\nanother worker", "#9A9A9A", 0.1)
+"""How shares look that a healthy worker had and that were taken back: text in the legend, colour,
+and the height of a line below the worker's bars. The worker did not compute in that time."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -179,8 +183,14 @@ def _phase_bounds(timeline: Timeline, worker: str) -> tuple[float, float, float,
 def _draw_shares(axes: Axes, timeline: Timeline, layers: Mapping[int, str]) -> None:
     """Draw a bar per share: in the colour of its layer, hatched if it has no result."""
     bars: dict[int | str, list[tuple[float, ...]]] = defaultdict(list)
+    recalled: list[tuple[float, float, float]] = []
     for row, worker in enumerate(timeline.workers):
-        for share, level, levels in stacked(s for s in timeline.shares if s.worker == worker):
+        own = [share for share in timeline.shares if share.worker == worker]
+        for share in own:
+            if share.state == "recalled":
+                left, width = share.start - timeline.start, share.stop - share.start
+                recalled.append((row + BAR_HEIGHT / 2, width, left))
+        for share, level, levels in stacked(s for s in own if s.state != "recalled"):
             unfinished = "erased" if share.state == "erased" else "lost"
             kind = share.layer if share.state == "done" else unfinished
             height = BAR_HEIGHT / levels
@@ -202,6 +212,10 @@ def _draw_shares(axes: Axes, timeline: Timeline, layers: Mapping[int, str]) -> N
             }
             bottom, width, height, left = np.array(bars[kind]).T
             axes.barh(bottom, width, height, left, align="edge", label=label, hatch=hatch, **style)
+    if recalled:
+        label, colour, thickness = RECALLED
+        middle, width, left = np.array(recalled).T
+        axes.barh(middle, width, thickness, left, label=label, color=colour)
 
 
 def stacked(shares: Iterable[ShareRecord]) -> Iterator[tuple[ShareRecord, int, int]]:
@@ -242,6 +256,13 @@ def _draw_blocks(
                 moments.append(run.seconds)
                 done.append(done[-1])
             axes.step(moments, done, where="post", color=colour, linestyle=style, label=label)
+    if plain is not None and (stops := [f.moment for f in plain.faults if f.kind == "stopped"]):
+        moment = min(stops)
+        blocks = sum(done <= moment for done in plain.blocks)
+        axes.plot(
+            [moment - plain.start], [blocks], "X", color=VERMILION, markeredgecolor=INK,
+            markersize=9, zorder=4, label="its workers stopped",
+        )  # fmt: skip
     axes.set_ylabel("blocks\ndone", rotation=0, ha="right", va="center")
     axes.set_ylim(0, None)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))

@@ -15,7 +15,10 @@ from ..monitoring.summary import Summary
 from .digits import Digits
 from .files import DemoError
 from .lenet import accuracy
-from .picture import Timeline
+from .picture import Timeline, listed
+
+SECONDS = "seconds, first to last block"
+"""What the table and the picture call the time of a run."""
 
 MIN_ACCURACY = 0.97
 """Part of the images that must get the right class."""
@@ -56,6 +59,12 @@ class RunResult:
         return sorted({f.worker for f in self.timeline.faults if f.kind == "stopped"})
 
     @property
+    def not_removed(self) -> list[str]:
+        """Names of the workers that the demo stopped and that the run did not have to remove."""
+        gone = {f.worker for f in self.timeline.faults if f.kind in ("removed", "lost")}
+        return [name for name in self.stopped if name not in gone]
+
+    @property
     def accuracy(self) -> float:
         """Part of the images whose largest logit is their label's."""
         return accuracy(self.predicted, self.labels)
@@ -70,15 +79,26 @@ class RunResult:
     def facts(self) -> dict[str, str]:
         """What the table and the picture say of the run, in words."""
         difference = np.abs(self.predicted - self.plain).max()
+        removed = str(len(self.summary.workers_lost))
+        if self.not_removed:
+            removed += f" of {len(self.stopped)} stopped"
         return {
             "images correct": f"{self.accuracy:.1%}",
             "same class as plain PyTorch": f"{self.agreeing} of {len(self.labels)}",
             "largest difference of scores": f"{difference:.1e}",
             "shares not waited for": str(self.summary.erasures),
             "results made up from others": str(self.summary.decodes),
-            "silent workers removed": str(len(self.summary.workers_lost)),
-            "seconds": f"{self.summary.seconds:.1f}",
+            "silent workers removed": removed,
+            SECONDS: f"{self.timeline.seconds:.1f}",
         }
+
+    @property
+    def not_removed_in_words(self) -> str:
+        """Why workers that were stopped were not removed, as a phrase; empty if all were."""
+        if not self.not_removed:
+            return ""
+        which = "it" if len(self.not_removed) == 1 else "they"
+        return f"{listed(self.not_removed)} not removed: nothing was needed that only {which} had"
 
     def problems(self) -> Iterator[str]:
         """Yield a phrase for each thing that is wrong."""

@@ -26,12 +26,16 @@ BAR_CHARACTERS, OTHER_CHARACTERS, MIN_FACTS_CHARACTERS = 16, 30, 12
 
 @dataclass
 class ShownStep:
-    """A step of the demo that runs now; ``done`` is printed when it is over."""
+    """A step of the demo that runs now; ``done`` is printed when it is over.
+
+    So is how long it took; ``included`` says what beside its work is in that.
+    """
 
     done: str
     _progress: Progress
     _task: TaskID
     _facts_characters: int
+    included: str = ""
 
     def update(self, completed: int, facts: str = "") -> None:
         """Show how many parts are done, and facts, shortened to stay on one line."""
@@ -60,9 +64,8 @@ def show_step(console: Console, doing: str, total: int | None = None) -> Iterato
         step = ShownStep(doing, progress, task, max(MIN_FACTS_CHARACTERS, room))
         yield step
     seconds = time.monotonic() - begun
-    console.print(
-        f"  [green]✓[/green] {escape(step.done)} [dim]({seconds:.1f} s)[/dim]", soft_wrap=True
-    )
+    taken = f"{seconds:.1f} s{f' {step.included}' if step.included else ''}"
+    console.print(f"  [green]✓[/green] {escape(step.done)} [dim]({taken})[/dim]", soft_wrap=True)
 
 
 def print_result(result: DemoResult, console: Console) -> None:
@@ -79,6 +82,9 @@ def print_result(result: DemoResult, console: Console) -> None:
         )
 
     stalled = result.stalled
+    if stalled is not None and stalled.not_removed:
+        said = stalled.not_removed_in_words
+        console.print(f"Of the stopped workers, {said}.\n", highlight=False)
     if stalled is not None and stalled.summary.worker_loss is not None:
         said = loss_sentence(stalled.summary.worker_loss)
         console.print(f"In the run with workers stopped, {said}.\n", highlight=False)

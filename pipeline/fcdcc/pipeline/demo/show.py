@@ -30,7 +30,7 @@ from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT, DemoE
 from .lenet import EPOCHS, accuracy, export, logits, train
 from .picture import Timeline, listed, timeline_figure
 from .plain import run_plain
-from .results import DemoResult, RunResult, read_predictions
+from .results import SECONDS, DemoResult, RunResult, read_predictions
 from .screen import print_result, show_step
 
 WORKERS = 6
@@ -191,6 +191,7 @@ def _run(setup: _Setup, output: str, stopped: Sequence[str]) -> RunResult:
         )
         summary = run(_config(setup.folder, setup.folder / output, setup.cluster), watcher)
         step.done = f"ran {conditions}: {summary.images_done} images"
+        step.included = "with planning, opening and closing the output"
     predicted = read_predictions(setup.folder / output, setup.held_out)
     labels = setup.held_out.labels
     return RunResult(summary, watcher.timeline(), predicted, setup.plain, labels)
@@ -229,8 +230,10 @@ def draw_result(result: DemoResult, path: Path, layers: dict[int, str]) -> None:
     facts = {"blocks": str(shown.summary.blocks_total)} | shown.facts
     baseline = None
     if result.stalled is not None:
-        facts["seconds without faults"] = result.healthy.facts["seconds"]
+        facts["without faults"] = result.healthy.facts[SECONDS]
         baseline = result.healthy.timeline
+    if shown.not_removed:
+        facts["why not all"] = shown.not_removed_in_words
     if result.plain is not None:
         facts["plain Dask, the same workers stopped"] = result.plain_in_words
     timeline_figure(
