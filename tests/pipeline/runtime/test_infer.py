@@ -408,6 +408,28 @@ def test_without_a_client_this_process_computes_all_shares(
     assert (shares.count("share"), shares.count("parity")) == (4 * blocks, 2 * blocks)
 
 
+def test_a_plan_says_what_is_computed_without_a_client(model: Model, pixels: Pixels) -> None:
+    made = plan(model, pixels, n=6, tolerate=2)
+    shown = made._repr_html_()
+    for text in (str(made), shown):
+        assert "there is no current Dask Client" in text
+        assert "infer() computes all 6 shares of a layer, parity too" in text
+        assert "50 % more arithmetic than 4 shares take" in text
+    with Here() as here:
+        infer(model, pixels, n=1).compute()  # what it advises
+    assert "parity" not in here.stages
+    assert "no current Dask Client" not in str(plan(model, pixels, n=1))
+
+
+@pytest.mark.cluster
+def test_a_plan_for_a_cluster_does_not_speak_of_what_is_done_without_one(
+    client: Client, model: Model, pixels: Pixels
+) -> None:
+    made = plan(model, pixels)
+    assert made.tolerate == 2
+    assert "no current Dask Client" not in str(made)
+
+
 @pytest.mark.cluster
 def test_on_a_cluster_n_is_chosen_for_its_workers(
     client: Client, model: Model, pixels: Pixels, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any, NamedTuple
 
+from distributed import Client
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -264,6 +265,13 @@ def not_protected(plan: Plan) -> Iterator[str]:
 def _python_sentences(plan: Plan) -> Iterator[str]:
     """Yield the sentences for people who made the plan in Python, and which workers it is for."""
     yield from map(with_keywords, _sentences(plan))
+    if _has_redundancy(plan) and not _has_client():
+        yield (
+            "Redundancy and times are those of a cluster, and there is no current Dask Client: "
+            f"without one infer() computes all {plan.n} shares of a layer, parity too, in threads "
+            f"of this process, {100 * plan.tolerate / plan.delta:.0f} % more arithmetic than "
+            f"{plan.delta} shares take. One process loses no worker: n=1 leaves parity out."
+        )
     if plan.forecast is not None:
         workers = counted(plan.forecast.workers.count, "worker")
         yield (
@@ -271,6 +279,15 @@ def _python_sentences(plan: Plan) -> Iterator[str]:
             "and infer() take those of the current client, or else one for each share if n is "
             "given and for each core if not; fcdcc plan takes those that fcdcc run would start."
         )
+
+
+def _has_client() -> bool:
+    """Return whether there is a current Dask client, on whose cluster arrays are computed."""
+    try:
+        Client.current()
+    except ValueError:
+        return False
+    return True
 
 
 def _sentences(plan: Plan, start_and_end_seconds: float | None = None) -> Iterator[str]:
