@@ -11,7 +11,14 @@ from ..anyk.state_machine.workers import STRAGGLER_PACE
 from ..formatting import counted
 
 MIN_SHARES = 5
-"""Least number of shares of a run that a worker must have had to be called slow."""
+"""Least number of shares of a run that a worker must have had to be called slow, and that it must
+have finished for a report to show its pace."""
+
+UNKNOWN_PACE = (
+    f"– as a pace: the worker finished fewer than {MIN_SHARES} shares in this run, too few to know "
+    "its pace."
+)
+"""What a report says below its table of workers if a pace is left out."""
 
 MAX_BEHIND_RATIO = 1 / 3
 """A worker is behind if shares were given up on it, and it finished at most this part of the

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from fcdcc.pipeline.monitoring.report.html_report import (
     MAX_AXIS_MARKS,
+    _latency,
     round_times,
     round_values,
 )
+from fcdcc.pipeline.monitoring.report.recorded_run import RecordedRun
 from fcdcc.pipeline.words import WORKER_ORDER
+from support.browser import browser, chromium
 from support.jobs import fcdcc
 from support.stored import fill, make_output, write_journal
 
@@ -50,10 +53,49 @@ def test_times_along_an_axis_are_few_and_within_it(begin: float, length: float) 
 @given(st.floats(1e-6, 1e3), st.floats(1.01, 1e4))
 def test_values_along_a_logarithmic_axis_are_round(start: float, ratio: float) -> None:
     found = round_values(start, start * ratio)
-    assert found
     assert all(start <= value <= start * ratio for value in found)
     if len(found) > 2:
         assert all(f"{value:e}"[0] in "125" for value in found)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(2, 1e4))
+def test_an_axis_of_groups_has_at_least_two_marks(shortest: float, ratio: float) -> None:
+    journal = json.loads(JOURNAL.read_text("utf-8"))
+    group = [2, 0, 0.0, shortest, shortest * ratio, True, 1]
+    latency = _latency(RecordedRun(journal | {"groups": [group, group]}))
+    assert latency is not None
+    assert 2 <= len(latency.marks) <= MAX_AXIS_MARKS
+    assert all(0 <= mark.place <= 1 for mark in latency.marks)
+
+
+def test_a_telephone_shows_the_plan_and_its_measurement_whole(tmp_path: Path) -> None:
+    chromium()
+    journal = json.loads(JOURNAL.read_text("utf-8"))
+    journal["summary"] |= {
+        "planned": {"seconds": 64.0, "bytes_sent": 20e9, "extra_work": 0.039,
+                    "peak_memory": 436e6, "parity_memory": 91e6},
+        "phases": {"work": 64.0}, "bytes_sent": 21e9, "extra_work": 0.041, "peak_memory": 450e6,
+    }  # fmt: skip
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", journal)
+    file = tmp_path / "report.html"
+    assert fcdcc("report", output, "--html", file).exit_code == 0
+    with browser() as page:
+        page.open(file.as_uri())
+        page.picture(390, 844, tmp_path / "390.png")
+        assert page.overflow() <= 0
+        column = (
+            "[...document.querySelectorAll('th')].find(cell => cell.innerText === 'measured')"
+            ".getBoundingClientRect().right"
+        )
+        assert page.value(column) <= 390
+        broken = (
+            "[...document.querySelectorAll('.tile b')].filter(text => "
+            "text.getClientRects().length !== 1 || text.offsetHeight > 40 || "
+            "text.scrollWidth > text.parentElement.clientWidth).map(text => text.innerText)"
+        )
+        assert page.value("[...document.querySelectorAll('.tile b')].map(b => b.innerText)")
+        assert page.value(broken) == []
 
 
 def test_every_row_of_a_table_has_the_cells_of_its_head(tmp_path: Path) -> None:

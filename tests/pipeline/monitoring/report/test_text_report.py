@@ -48,6 +48,21 @@ def test_a_run_in_which_nothing_happened_says_so() -> None:
     )
 
 
+def test_a_pace_of_few_shares_is_left_out_and_explained(tmp_path: Path) -> None:
+    few = {"address": "tcp://few:1", "done": 4, "pace": 0.2}
+    enough = {"address": "tcp://enough:1", "done": 5, "pace": 0.9}
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", members([few, enough]))
+    printed = fcdcc("report", output).output
+    page = render_report(read_report(str(output)))
+    for told in (printed, page):
+        assert "0.2 ×" not in told
+        assert "0.9 ×" in told
+        assert "the worker finished fewer than 5 shares in this run" in " ".join(told.split())
+    write_journal(output, "a", members([enough]))
+    assert "finished fewer than" not in fcdcc("report", output).output
+
+
 def test_failed_blocks_are_said_with_what_to_do() -> None:
     assert "with 3 workers. 2 blocks failed; the same command tries them again." in sentences(
         blocks_failed=2

@@ -16,7 +16,7 @@ from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import clock, count, counted, duration, percent, rounded
 from ...words import DEPARTURES, WORDS, WORKER_ORDER
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
-from ..stragglers import WorkerView, behind
+from ..stragglers import UNKNOWN_PACE, WorkerView, behind
 from ..summary import MIN_SAVED_SECONDS
 from .recorded_run import WITH_THE_NEXT, OutputReport, RecordedRun
 from .text_report import conclusion
@@ -182,6 +182,7 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
         "strip": _condition_strip(run),
         "expected": run.expected,
         "workers": workers[:MAX_WORKERS],
+        "unknown_paces": UNKNOWN_PACE if any(worker.pace is None for worker in workers) else "",
         "called": called,
         "bad": bad,
         "has_late_shares": any(worker.erased or worker.lost for worker in workers),
@@ -395,6 +396,8 @@ def _latency(run: RecordedRun) -> Latency | None:
     seconds, slowest = [g.seconds for g in groups], [g.slowest_seconds for g in groups]
     end = max(*slowest, MIN_GROUP_SECONDS)
     start = min(max(min(seconds), end / MAX_SECONDS_RATIO), end / 2)
+    if len(round_values(start, end)) < 2:
+        start, end = _round_ends(start, end)
     place = _logarithmic(start, end)
     curves = [("group", staircase([place(value) for value in seconds]))]
     key = [("k-good", "groups that were completed within this time")]
@@ -414,6 +417,8 @@ def round_values(start: float, end: float) -> list[float]:
 
     >>> round_values(0.056, 1.3)
     [0.1, 0.2, 0.5, 1.0]
+    >>> round_values(*_round_ends(0.21, 0.49))
+    [0.2, 0.5]
     """
     powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
     for steps in ((1, 2, 5), (1,)):
@@ -421,7 +426,15 @@ def round_values(start: float, end: float) -> list[float]:
         found = [value for value in found if start <= value <= end]
         if len(found) <= MAX_AXIS_MARKS:
             break
-    return found or [start, end]
+    return found
+
+
+def _round_ends(start: float, end: float) -> tuple[float, float]:
+    """Return the nearest round values on both sides of two values."""
+    powers = range(math.floor(math.log10(start)), math.ceil(math.log10(end)) + 1)
+    values = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
+    below = max(value for value in values if value <= start)
+    return below, min(value for value in values if value >= end)
 
 
 def _logarithmic(start: float, end: float) -> Callable[[float], float]:

@@ -22,7 +22,7 @@ from ...formatting import amount, counted, duration, memory_in_words, percent
 from ..late_workers import LateWorker, LateWorkers
 from ..output_status import OutputStatus, read_status
 from ..record.journal import SCHEMA, recorded_groups, recorded_shares
-from ..stragglers import WorkerView, mark_replaced, ranked
+from ..stragglers import MIN_SHARES, WorkerView, mark_replaced, ranked
 
 if TYPE_CHECKING:
     from ...anyk.state_machine.history import GroupRecord, ShareRecord
@@ -546,10 +546,15 @@ def _is_dated(run: RecordedRun) -> bool:
 
 
 def _worker_view(row: Mapping[str, Any], end: float) -> WorkerView:
-    """Return a worker of a journal; ``end`` is when the run was last heard of."""
-    names = ("address", "done", "erased", "lost", "late", "worst", "pace")
+    """Return a worker of a journal; ``end`` is when the run was last heard of.
+
+    The first shares of a run are slower than all others: a pace that was learned from fewer than
+    :data:`..stragglers.MIN_SHARES` shares says little, and is left out.
+    """
+    names = ("address", "done", "erased", "lost", "late", "worst")
     return WorkerView(
         **{name: row[name] for name in names},
+        pace=row["pace"] if row["done"] >= MIN_SHARES else None,
         overdue=row.get("overdue", 0),
         gone=str(row["gone"] or ""),
         gone_for=-1.0,

@@ -24,7 +24,7 @@ from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
 from ..late_workers import bypassed_workers, started_elsewhere
 from ..output_status import failure_line
 from ..record.loss_cost import loss_sentence, lossy_workers
-from ..stragglers import WorkerView, behind, verdict
+from ..stragglers import UNKNOWN_PACE, WorkerView, behind, verdict
 from ..summary import (
     MIN_SAVED_SECONDS,
     files_repaired_line,
@@ -388,6 +388,8 @@ def _print_workers(run: RecordedRun, console: Console) -> None:
         console.print(f"and {len(workers) - MAX_WORKERS} more")
     names = [name.replace("\n", " ") for name, _ in shown]
     names += [how for how in DEPARTURES if any(worker.gone == how for worker in workers)]
+    if any(worker.pace is None for worker in workers):
+        console.print(Padding(UNKNOWN_PACE, (0, 0, 0, 2)), style="dim", highlight=False)
     _explain(console, *(name for name in names if name in WORDS and name != "not waited for"))
 
 
