@@ -77,7 +77,7 @@ def test_shares_that_a_healthy_worker_had_to_give_back_do_not_look_like_work_or_
     figure = timeline_figure(Timeline((given_back, computed), (), START, START + 5), layers=LAYERS)
     drawn = bars(figure)
     assert "lost: computed again" not in drawn
-    (line,) = drawn["its input was lost with\nanother worker"]
+    (line,) = drawn["waited for input that\nwas lost elsewhere"]
     (bar,) = drawn["conv1"]
     assert (line.get_x(), line.get_width()) == (0, 4)
     assert not line.get_hatch()

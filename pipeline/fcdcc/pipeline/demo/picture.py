@@ -54,7 +54,7 @@ UNFINISHED = {
 }
 """How shares without a result look: text in the legend, colour and hatching."""
 
-RECALLED = ("its input was lost with\nanother worker", "#9A9A9A", 0.1)
+RECALLED = ("waited for input that\nwas lost elsewhere", "#9A9A9A", 0.1)
 """How shares look that a healthy worker had and that were taken back: text in the legend, colour,
 and the height of a line below the worker's bars. The worker did not compute in that time."""
 

@@ -230,7 +230,7 @@ def draw_result(result: DemoResult, path: Path, layers: dict[int, str]) -> None:
     facts = {"blocks": str(shown.summary.blocks_total)} | shown.facts
     baseline = None
     if result.stalled is not None:
-        facts["without faults"] = result.healthy.facts[SECONDS]
+        facts["seconds without faults"] = result.healthy.facts[SECONDS]
         baseline = result.healthy.timeline
     if shown.not_removed:
         facts["why not all"] = shown.not_removed_in_words
