@@ -18,7 +18,8 @@ found, too. :class:`ConvChecksum` has these kinds:
     products of one factor for each axis, so the sums of the input are short matrix products.
 
 ``positions`` is the cheapest for almost every layer (:func:`cheapest_checksum`). It reads input and
-output once and needs next to no multiply-adds.
+output once and needs next to no multiply-adds. It is the one that workers use
+(:meth:`ConvChecksum.wrong`); the others are for code of your own (:meth:`ConvChecksum.check`).
 
 **Weights.** A weight is a random sign times a random number between ¾ and 1¼; along the first
 axis of the positions it is the cosine of a turning angle, and in the next sum the sine. Different
@@ -150,6 +151,8 @@ class ConvChecksum:
         Of the weights. Use different ones for different layers.
     sums
         Number of sums with different weights.
+    keep_filters
+        Whether the filters are kept, which only the kind ``images`` needs.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class ConvChecksum:
         groups: int = 1,
         seed: int = 0,
         sums: int = SUMS,
+        keep_filters: bool = True,
     ) -> None:
         filters, kernel = len(weight), tuple(weight.shape[2:])
         if not len(kernel) == len(stride) == len(padding) == len(dilation):
@@ -178,7 +182,7 @@ class ConvChecksum:
         self._filter_weights = random_weights((sums, filters), seed, 0)
         # (sums, C, *kernel): a dense convolution, whatever the groups are.
         self._checksum_filters, self._norm = self._sums_of_filters(weight)
-        self._weight = weight
+        self._weight = weight if keep_filters else None
         self._reduction = max(1, math.prod(weight.shape[1:]))
         self._bias_sums = self._bias_norm = None
         if bias is not None:
@@ -273,7 +277,8 @@ class ConvChecksum:
         Raises
         ------
         TensorError
-            If the dtypes are not floating point, or the shapes do not belong to each other.
+            If the dtypes are not floating point, the shapes do not belong to each other, or the
+            kind is ``images`` and there is a bias, or the filters are not kept.
         """
         self._check_form(x, y, added)
         if not x.numel() or not y.numel():
@@ -459,6 +464,11 @@ class ConvChecksum:
                 "sums over images of outputs with a bias; expected outputs without bias, or "
                 "another kind of checksum"
             )
+        if self._weight is None and kind == "images":
+            raise TensorError(
+                "sums over images need the filters, and this checksum keeps none; expected "
+                "keep_filters=True, or another kind of checksum"
+            )
         by_image = random_weights((self.sums, len(x)), self._generator_seed, 1)
         if kind != "filters":
             x64 = torch.einsum("sb,b...->s...", by_image, x64)
@@ -467,7 +477,7 @@ class ConvChecksum:
             if self._bias_sums is not None:
                 made = made + self._bias_sums.reshape(shape)
             sums = torch.einsum("sn,bn...->bs...", self._filter_weights, y64)
-        elif kind == "images":
+        elif kind == "images" and self._weight is not None:
             made = self._convolve(x64, self._weight.to(torch.float64), self.groups)
             sums = torch.einsum("sb,b...->s...", by_image, y64)
         else:
@@ -488,7 +498,7 @@ class ConvChecksum:
         summed = summed * len(x) if kind == "both" else summed
         # The norm of all filters, or of the largest one times the root of the number of sums.
         norms = self._norm * math.sqrt(len(x)) if kind == "both" else self._norm
-        if kind == "images":
+        if kind == "images" and self._weight is not None:
             by_filter = torch.linalg.vector_norm(self._weight.flatten(1), dim=1)
             norms = float(by_filter.max()) * math.sqrt(len(x)) if len(by_filter) else 0.0
         products = norms * math.sqrt(self._reduction) * largest

@@ -229,6 +229,35 @@ def test_filters_without_numbers_are_named_in_the_plan() -> None:
     assert any("(0): 2 of its filters' values are not finite" in said for said in made.warnings)
 
 
+def test_filters_without_numbers_are_not_called_damaged(tmp_path: Path) -> None:
+    """Their layers cannot be decoded, so the job computes them without a code."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    with torch.no_grad():
+        network[0].weight[1, 2, 0, 0] = float("inf")
+    example = torch.zeros(2, 3, 8, 8)
+    batch = {0: torch.export.Dim("batch")}
+    torch.export.save(
+        torch.export.export(network, (example,), dynamic_shapes=(batch,)), tmp_path / "n.pt2"
+    )
+    pixels = np.random.default_rng(1).standard_normal((6, 3, 8, 8), "float32")
+    images = zarr.open_group(tmp_path / "images.zarr", mode="w")
+    images.create_array(
+        "image", data=pixels, chunks=(6, 3, 8, 8), dimension_names=["image", "channel", "y", "x"]
+    )
+    summary = run(
+        JobConfig(
+            model=str(tmp_path / "n.pt2"), input=str(tmp_path / "images.zarr"),
+            output=str(tmp_path / "out.zarr"), code="crme", n=3, tolerate=1, workers=3,
+            processes=False, verify="checksum", dashboard_address=":0",
+        )
+    )  # fmt: skip
+    assert summary.status == "complete"
+    assert not summary.corrupt_shares
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(predictions(tmp_path / "out.zarr"), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("form", ["images", "strips", "gathered"])
 def test_infer_checks_too(files: Files, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     pixels = zarr.open_group(files.images, mode="r")["image"][:]

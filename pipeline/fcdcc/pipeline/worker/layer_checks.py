@@ -13,6 +13,7 @@ found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from threading import Lock
 from typing import Any, NoReturn
@@ -245,6 +246,7 @@ class LayerChecks:
                 dilation=geometry.dilation,
                 groups=geometry.groups,
                 seed=layer,
+                keep_filters=False,
             )
             with self._lock:
                 self._variants[key] = first
@@ -273,7 +275,8 @@ def _as_images(value: Tensor) -> Tensor:
     """Return (images, C, positions) for a value (images, …, C), without a copy where possible."""
     if value.ndim < 2:
         return value.reshape(1, -1, 1)
-    return value.reshape(len(value), -1, value.shape[-1]).movedim(-1, 1)
+    positions = math.prod(value.shape[1:-1])
+    return value.reshape(len(value), positions, value.shape[-1]).movedim(-1, 1)
 
 
 class KnownSums:

@@ -224,18 +224,25 @@ def test_the_memory_of_plan_and_measurement_is_in_the_words_of_the_plan() -> Non
 
 
 @pytest.mark.parametrize(
-    ("speeds", "lost", "why"),
+    ("speeds", "lost", "verify", "why"),
     [
-        ("default", [], "the plan took default speeds (--calibrate measures them), or that "),
-        ("measured", ["tcp://a:1"], "a worker was lost, or that "),
-        ("measured", [], ""),
+        (
+            "default", [], "off",
+            "the plan took default speeds (--calibrate measures them), or that ",
+        ),
+        ("measured", ["tcp://a:1"], "off", "a worker was lost, or that "),
+        (
+            "measured", [], "checksum",
+            "the plan leaves out the work of checksums (--verify checksum), or that ",
+        ),
+        ("measured", [], "off", ""),
     ],
-)
+)  # fmt: skip
 def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
-    speeds: str, lost: list[str], why: str
+    speeds: str, lost: list[str], verify: str, why: str
 ) -> None:
     slow = members(seconds=5.0, workers_lost=lost, planned={"seconds": 2.0})
-    slow["about"]["speeds"] = speeds
+    slow["about"] |= {"speeds": speeds, "verify": verify}
     assert (
         "It took 2.5 × the planned time, 3.0 s more. What they are due to was not measured; it may "
         f"be that {why}other programs used its machines."

@@ -20,7 +20,7 @@ MAX_WRONG_BLOCKS = 3
 
 MAX_FAILED_CHECKS = 2
 """Number of results that fail their checksum from which on a worker gets no more tasks. A checksum
-says for certain who was wrong, and without a parity share nothing else corrects it."""
+says which worker's result it was, and without a parity share nothing else corrects it."""
 
 MAX_NAMED_WORKERS = 1000
 """Workers with wrong shares that are counted by their addresses; others have none."""

@@ -447,6 +447,7 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
         "code": plan.code,
         "split": plan.split,
         "redundancy": plan.redundancy,
+        "verify": plan.verify,
         "dtype": plan.dtype,
         "batch": plan.batch,
         "band": plan.band,

@@ -263,6 +263,8 @@ def _likely_reasons(run: RecordedRun) -> Iterator[str]:
     """Yield what may have made a run longer than planned, by seconds that are not known."""
     if run.about.get("speeds") == "default":
         yield "the plan took default speeds (--calibrate measures them)"
+    if run.about.get("verify") == "checksum":
+        yield "the plan leaves out the work of checksums (--verify checksum)"
     if (run.worker_loss or {}).get("cost_seconds") is None:  # 0 if their loss held nothing up
         if lost := int(run.number("workers_lost") or 0):
             yield "a worker was lost" if lost == 1 else "workers were lost"
