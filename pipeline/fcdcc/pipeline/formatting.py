@@ -137,6 +137,30 @@ def duration(seconds: float | None) -> str:
     return "{} d {} h".format(*divmod(round(minutes / 60), 24))
 
 
+def rate(per_second: float | None, unit: str) -> str:
+    """Return how fast something goes, by its singular; a slow one as the time that each takes.
+
+    >>> rate(26.9, "image"), rate(0.0317, "block"), rate(0.5, "image"), rate(0.0, "image")
+    ('26.9 images/s', '31.5 s a block', '2.0 s an image', '')
+    """
+    if not per_second or _is_unknown(per_second):
+        return ""
+    if per_second >= 1:
+        return f"{rounded(per_second)} {unit}s/s"
+    return f"{duration(1 / per_second)} {'an' if unit[0] in 'aeiou' else 'a'} {unit}"
+
+
+def time_left(seconds: float | None) -> str:
+    """Return the time that is left in words; empty where it is not known, or less than a second.
+
+    >>> time_left(75), time_left(None), time_left(0.2)
+    ('about 1 min 15 s left', '', '')
+    """
+    if seconds is None or _is_unknown(seconds) or seconds < 1:
+        return ""
+    return f"about {duration(seconds)} left"
+
+
 def longer_by(less: float, more: float) -> str:
     """Return by how much one length of time is longer than another, as :func:`duration` shows both.
 

@@ -11,7 +11,9 @@ import jinja2
 
 from . import formatting
 
-_FORMATS = ("amount", "clock", "count", "duration", "percent", "rounded", "times")
+_FORMATS = (
+    "amount", "clock", "count", "duration", "percent", "rate", "rounded", "time_left", "times",
+)  # fmt: skip
 
 
 def environment(

@@ -11,7 +11,7 @@ bottom; chunks along the rows are then exactly as long as bands.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,15 @@ class BlockLayout:
         if not 0 <= start < self.images:
             raise OutputError(f"block {block} of an output with blocks 0 to {self.blocks - 1}")
         return start, min(start + self.batch, self.images)
+
+    def sizes(self, blocks: Sequence[int]) -> NDArray[np.int64]:
+        """Return how many images each of some blocks has.
+
+        >>> BlockLayout(images=10, batch=4).sizes([0, 2]).tolist()
+        [4, 2]
+        """
+        starts = np.asarray(blocks, np.int64) // self.bands * self.batch
+        return np.minimum(self.batch, self.images - starts)
 
     def rows_of(self, block: int) -> tuple[int, int] | None:
         """Return (start, stop): the rows of one block; None if it holds whole images."""

@@ -38,6 +38,7 @@ from fcdcc.pipeline.plans.forecast import Speeds, WorkerPool
 from fcdcc.pipeline.runtime import job_plan
 from fcdcc.pipeline.runtime.cluster import Cluster
 from fcdcc.pipeline.runtime.job_plan import open_job
+from fcdcc.storage import BlockLayout
 from support.jobs import fcdcc
 from support.small import SHAPE, Files
 
@@ -207,7 +208,8 @@ def test_a_saved_plan_is_run_and_compared(files: Files, tmp_path: Path, schedule
     assert ran.exit_code == 0, ran.output
     found = json.loads(summary.read_text())
     assert found["planned"].keys() == {
-        "seconds", "plain_seconds", "bytes_sent", "extra_work", "peak_memory", "parity_memory",
+        "seconds", "plain_seconds", "is_rough", "bytes_sent", "extra_work", "peak_memory",
+        "parity_memory",
     }  # fmt: skip
     assert found["planned"]["seconds"] > 0
     assert found["peak_memory"] is None or found["peak_memory"] > 0  # it comes with a heartbeat
@@ -227,7 +229,10 @@ def test_a_run_expects_the_memory_of_its_plan_unless_workers_use_more_already(
     monkeypatch.setattr(job_plan, "workers_of_client", lambda *_: pool)
     monkeypatch.setattr(job_plan, "cluster_workers", lambda _: workers)
     cluster = cast("Cluster", SimpleNamespace(client=None))
-    found = job_plan.forecast_of_run(opened.config, plan, opened.network, cluster, opened.source)
+    layout = BlockLayout(opened.source.images, plan.batch)
+    found = job_plan.forecast_of_run(
+        opened.config, plan, opened.network, cluster, opened.source, layout, range(layout.blocks)
+    ).forecast
     assert plan.forecast is not None
     more = max(0.0, used - plan.forecast.speeds.memory_at_rest)
     assert found.peak_memory == plan.forecast.peak_memory + more

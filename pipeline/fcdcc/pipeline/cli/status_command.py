@@ -72,7 +72,7 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
 
 def _current_run_line(running: dict[str, Any]) -> str:
     """Return a line about the run that is writing the output, or was when it was killed."""
-    from ..formatting import duration, percent
+    from ..formatting import duration, percent, rate, time_left
 
     if running["state"] == "ended":
         return (
@@ -84,11 +84,10 @@ def _current_run_line(running: dict[str, Any]) -> str:
             f"run {running['run']}, begun {running['since']}, has given no sign of life for "
             f"{duration(running['silent_seconds'])}: it may have been killed"
         )
-    left = running["seconds_left"]
+    told = rate(running["images_per_second"], "image"), time_left(running["seconds_left"])
     parts = [
         f"{counted(running['blocks_in_flight'], 'block')} in flight",
-        f"{running['images_per_second']:,.0f} images/s",
-        *([f"about {duration(left)} left"] if left is not None else []),
+        *filter(None, told),
         counted(int(running["erasures"]), "share") + " not waited for",
         f"{percent(running['extra_work'])} extra work",
     ]

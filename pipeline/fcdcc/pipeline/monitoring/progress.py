@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
-from ..formatting import counted
+from ..formatting import counted, rate, time_left
 from .drawing import render
 
 LINE_SECONDS = 10.0
@@ -24,6 +23,56 @@ LINE_SECONDS = 10.0
 
 REDRAW_SECONDS = 0.5
 """Time between two updates of a bar in a notebook."""
+
+ROUNDS_BEFORE_ESTIMATE = 2
+"""The time left is told once so many blocks have ended for each block in flight."""
+
+
+class BlockPace:
+    """How fast the blocks of a run end, once enough of them have ended to say so.
+
+    The first blocks in flight do not count: workers load what they need with them, and nothing ends
+    until the first of them is through.
+
+    Parameters
+    ----------
+    in_flight
+        Blocks that are computed at a time.
+
+    Examples
+    --------
+    >>> pace = BlockPace(in_flight=2)
+    >>> for seconds in (30, 32, 36):
+    ...     pace.end(seconds)
+    >>> pace.seconds_per_block(now=36)
+    >>> pace.end(40)
+    >>> pace.seconds_per_block(now=41), pace.seconds_per_block(now=60)
+    (4.0, 10.0)
+    """
+
+    def __init__(self, in_flight: int) -> None:
+        self._in_flight = max(1, in_flight)
+        self._ended = 0
+        self._first_round = self._last = 0.0
+
+    def end(self, now: float) -> None:
+        """Take note that a block has ended."""
+        self._ended += 1
+        self._last = now
+        if self._ended == self._in_flight:
+            self._first_round = now
+
+    def seconds_per_block(self, now: float) -> float | None:
+        """Return the time from one end to the next, on average; None while it is not known.
+
+        If no block has ended for longer than a round of blocks takes, that time counts, too.
+        """
+        if self._ended < ROUNDS_BEFORE_ESTIMATE * self._in_flight:
+            return None
+        counted_blocks = self._ended - self._in_flight
+        usual = (self._last - self._first_round) / counted_blocks
+        overdue = max(0.0, now - self._last - self._in_flight * usual)
+        return usual + overdue / counted_blocks
 
 
 @dataclass(frozen=True)
@@ -37,7 +86,7 @@ class RunProgress:
     images_done
         In this run.
     seconds
-        Since the first block started.
+        With sending the model to the workers, as in the summary.
     erasures, workers_lost, corrupt_shares
         So far.
     blocks_in_flight
@@ -50,6 +99,13 @@ class RunProgress:
         What an image is called: a tile in a job with tiles.
     seconds_planned
         Seconds that the plan expects for the blocks of this run; None if it has no forecast.
+    is_plan_rough
+        Whether the run has too few blocks for that to be known well.
+    work_seconds
+        Since the first block began: what the plan expects ``seconds_planned`` for.
+    block_seconds
+        Seconds from the end of one block to that of the next; None while it is not known. See
+        :class:`BlockPace`.
     """
 
     blocks_total: int
@@ -66,20 +122,26 @@ class RunProgress:
     slow: str = ""
     unit: str = "image"
     seconds_planned: float | None = None
+    is_plan_rough: bool = False
+    work_seconds: float = 0.0
+    block_seconds: float | None = None
 
     @property
     def images_per_second(self) -> float:
-        """Images per second since the first block started."""
-        return self.images_done / self.seconds if self.seconds > 0 else 0.0
+        """Images per second since the first block began."""
+        return self.images_done / self.work_seconds if self.work_seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all blocks are done at this rate; None while there is no rate."""
+        """Seconds until all blocks are done at this rate; None while there is no rate.
+
+        What the page, terminals and ``fcdcc status`` tell of the time that is left.
+        """
         left = self.blocks_total - self.blocks_done - self.blocks_skipped - self.blocks_failed
-        return left * self.seconds / self.blocks_done if self.blocks_done else None
+        return None if self.block_seconds is None else left * self.block_seconds
 
     def __str__(self) -> str:
-        parts = [f"{self.images_per_second:,.0f} {self.unit}s/s"]
+        parts = [rate(self.images_per_second, self.unit)] if self.images_done else []
         if self.erasures:
             parts.append(counted(self.erasures, "share") + " not waited for")
         if self.extra_work >= 0.005:
@@ -127,7 +189,7 @@ class _Bar(Quiet):
     def __init__(self, live: Live, progress: Progress) -> None:
         self._live = live
         self._progress = progress
-        self._task = progress.add_task("", total=None)
+        self._task = progress.add_task("", total=None, left="")
 
     def step(self, what: str) -> None:
         self._progress.update(self._task, description=what)
@@ -138,6 +200,7 @@ class _Bar(Quiet):
             description="blocks",
             total=advance.blocks_total,
             completed=advance.blocks_done + advance.blocks_skipped,
+            left=time_left(advance.seconds_left),
         )
         facts = Text(str(advance), no_wrap=True, overflow="ellipsis")
         self._live.update(Group(self._progress, facts))
@@ -155,7 +218,7 @@ class _Lines(Quiet):
 
     def advance(self, advance: RunProgress) -> None:
         done = advance.blocks_done + advance.blocks_skipped
-        line = f"{done} of {counted(advance.blocks_total, 'block')}, {advance}{_left(advance)}"
+        line = _joined(f"{done} of {counted(advance.blocks_total, 'block')}", advance)
         self._limit.call(lambda: self._console.print(line), now=done == advance.blocks_total)
 
 
@@ -173,7 +236,7 @@ class _InNotebook(Quiet):
 
     def advance(self, advance: RunProgress) -> None:
         done, total = advance.blocks_done + advance.blocks_skipped, advance.blocks_total
-        facts = f"{advance}{_left(advance)}"
+        facts = _joined("", advance)
         self._draw("blocks", done, total, facts, now=done == total)
 
     def _draw(self, what: str, done: int, total: int | None, facts: str, *, now: bool) -> None:
@@ -190,9 +253,9 @@ def _in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def _left(advance: RunProgress) -> str:
-    left = advance.seconds_left
-    return "" if left is None or left < 1 else f", {timedelta(seconds=round(left))} left"
+def _joined(begin: str, advance: RunProgress) -> str:
+    """Return what is said of a run in one line: a beginning, the facts, and the time left."""
+    return ", ".join(filter(None, (begin, str(advance), time_left(advance.seconds_left))))
 
 
 @contextmanager
@@ -207,7 +270,7 @@ def watch(progress: bool | None) -> Iterator[Watcher]:
     elif console is None:
         yield Quiet()
     elif console.is_terminal:
-        progress_bar = _bar(console, facts=False)
+        progress_bar = _bar(console, of_run=True)
         with Live(progress_bar, console=console) as live:
             yield _Bar(live, progress_bar)
     else:
@@ -258,8 +321,11 @@ def _console(progress: bool | None) -> Console | None:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def _bar(console: Console, *, facts: bool = True) -> Progress:
-    """Return a bar in one line; a narrow terminal shows less of it."""
+def _bar(console: Console, *, of_run: bool = False) -> Progress:
+    """Return a bar in one line; a narrow terminal shows less of it.
+
+    That of a run has the time left as :attr:`RunProgress.seconds_left`, and its facts elsewhere.
+    """
     room = max(12, console.width - 56)
     remark = TextColumn(
         "{task.fields[facts]}",
@@ -269,7 +335,10 @@ def _bar(console: Console, *, facts: bool = True) -> Progress:
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=20),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        *([remark] if facts else []),
+        *(
+            [TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True))]
+            if of_run
+            else [TimeRemainingColumn(table_column=Column(no_wrap=True)), remark]
+        ),
         console=console,
     )

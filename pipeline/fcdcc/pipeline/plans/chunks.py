@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fcdcc.storage import ImageSource
@@ -83,16 +83,47 @@ class StoredChunks:
         0.0
         """
         total = min(self.total, self.images * batch, MAX_IMAGES_COUNTED)
+        blocks = ((start, min(start + batch, total)) for start in range(0, total, batch))
+        sent = self.bytes_sent_to(blocks, batch, part_images, workers, lambda _: part_images)
+        return sent * batch / max(total, 1)
+
+    def bytes_sent_to(
+        self,
+        blocks: Iterable[tuple[int, int]],
+        batch: int,
+        part_images: int,
+        workers: int,
+        part_images_of: Callable[[int], int],
+    ) -> float:
+        """Return the bytes that go from worker to worker for these blocks, as :meth:`bytes_sent`.
+
+        Parameters
+        ----------
+        blocks
+            The images of each, first and last + 1.
+        batch, part_images
+            Images of a full block, and of each of its parts.
+        workers
+            Their number.
+        part_images_of
+            Returns how many images a part has of a block of so many images.
+
+        Examples
+        --------
+        >>> chunks = StoredChunks(10, 1, 24)
+        >>> chunks.bytes_sent_to([(0, 10), (20, 24)], 10, 5, 2, lambda images: images // 2)
+        7.0
+        """
         sent = 0
-        for first in range(0, total, batch) if self.shared and workers > 1 else ():
-            stop = min(first + batch, total)
-            for start in range(first, stop, part_images):
-                seat = start // batch + start % batch // part_images
-                for low, high in self.cut_from(start, min(start + part_images, stop)):
+        for first, stop in blocks if self.shared and workers > 1 else ():
+            part = part_images_of(stop - first)
+            for start in range(first, stop, part):
+                seat = first // batch + (start - first) // part
+                for low, high in self.cut_from(start, min(start + part, stop)):
                     begin = self.bounds(low)[0]
                     read_at = begin // batch + begin % batch // part_images
                     sent += (high - low) * ((seat - read_at) % workers != 0)
-        return sent * self.image_bytes * batch / max(total, 1)
+        return float(sent * self.image_bytes)
 
     def bounds(self, image: int) -> tuple[int, int]:
         """Return (start, stop): the images of the chunk that holds one."""

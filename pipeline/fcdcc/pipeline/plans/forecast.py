@@ -283,16 +283,71 @@ class Forecast:
         return self.seconds(images / batch * self.bands)
 
 
-def expected_of_run(forecast: Forecast, blocks: int, of_blocks: int) -> dict[str, float]:
-    """Return the forecast of a run of ``blocks`` blocks, by the names of its summary.
+MIN_ROUNDS = 2
+"""A forecast is rough for fewer blocks than so many for each block in flight: how long those take
+depends on how the first and the last blocks share the cores."""
 
-    ``of_blocks`` are those of the whole job, whose images the forecast is for.
+
+@dataclass(frozen=True)
+class RunForecast:
+    """What a plan costs for the blocks that one run computes.
+
+    Parameters
+    ----------
+    forecast
+        Of these blocks, by the model of :mod:`fcdcc.pipeline.planner.cost`.
+    blocks
+        Their number.
+    full_blocks
+        How many full blocks have as much work: a last block with half the images counts half.
+    in_flight
+        How many are computed at a time.
+    read_bytes
+        Bytes of stored images that go from worker to worker for all of them.
+
+    Examples
+    --------
+    >>> made = Forecast(WorkerPool(2), Speeds(), 9, (2.0, 2.5), 1.0, 100, 0, 0.1, 500, 3.0, 9, ())
+    >>> RunForecast(made, blocks=2, full_blocks=1.5, in_flight=2, read_bytes=30.0).seconds
+    2.5
+    >>> RunForecast(made, blocks=5, full_blocks=4.5, in_flight=2, read_bytes=30.0).seconds
+    5.0
     """
-    return {
-        "seconds": round(forecast.seconds(blocks), 3),
-        "plain_seconds": round(forecast.plain_seconds * blocks / max(1, of_blocks), 3),
-        "bytes_sent": round(forecast.bytes_sent * blocks),
-        "extra_work": round(forecast.extra_work, 6),
-        "peak_memory": round(forecast.peak_memory),
-        "parity_memory": round(forecast.parity_memory),
-    }
+
+    forecast: Forecast
+    blocks: int
+    full_blocks: float
+    in_flight: int
+    read_bytes: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for all blocks."""
+        made = self.forecast
+        if self.blocks <= len(made.ends):
+            return made.ends[self.blocks - 1]
+        return made.ends[-1] + max(0.0, self.full_blocks - len(made.ends)) * made.block_seconds
+
+    @property
+    def bytes_sent(self) -> float:
+        """Bytes that go from worker to worker for all blocks."""
+        made = self.forecast
+        blocks = self.blocks if self.blocks <= len(made.ends) else self.full_blocks
+        return made.block_bytes * blocks + self.read_bytes
+
+    def is_rough(self, done: int) -> bool:
+        """Return whether ``done`` blocks are too few for their time to be known well."""
+        return done < MIN_ROUNDS * self.in_flight
+
+    def expected(self, done: int) -> dict[str, float]:
+        """Return what is expected of the ``done`` blocks that a run made, as its summary has it."""
+        part, made = done / self.blocks, self.forecast
+        return {
+            "seconds": round(self.seconds * part, 3),
+            "plain_seconds": round(made.plain_seconds * part, 3),
+            "is_rough": self.is_rough(done),
+            "bytes_sent": round(self.bytes_sent * part),
+            "extra_work": round(made.extra_work, 6),
+            "peak_memory": round(made.peak_memory),
+            "parity_memory": round(made.parity_memory),
+        }

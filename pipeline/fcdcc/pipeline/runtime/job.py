@@ -247,7 +247,10 @@ def _run_pending_blocks(
     else:
         store = earlier.bring_up_to_date(job.config, job.spec, counters)
     with output_begun():
-        counters.forecast = forecast_of_run(job.config, job.plan, job.network, cluster, job.source)
+        if pending:
+            counters.forecast = forecast_of_run(
+                job.config, job.plan, job.network, cluster, job.source, layout, pending
+            )
         summary = JobRun(job, store, cluster, counters, progress, state).complete(pending)
     store.compact()
     failed = counted(summary.blocks_failed, "block")

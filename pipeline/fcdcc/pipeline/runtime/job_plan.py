@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,14 @@ import torch
 from dask.utils import format_bytes
 from distributed import Client
 
-from fcdcc.storage import ImageSource, InputError, Preparation, StoredRun, open_images
+from fcdcc.storage import (
+    BlockLayout,
+    ImageSource,
+    InputError,
+    Preparation,
+    StoredRun,
+    open_images,
+)
 from fcdcc.storage.regular_files import read_regular
 from fcdcc.storage.tiled_images import TiledImages
 
@@ -34,8 +41,8 @@ from ..planner.cost.known_workers import (
 )
 from ..planner.search import choose_plan, with_forecast
 from ..planner.share_counts import with_share_counts
-from ..plans.chunks import StoredChunks
-from ..plans.forecast import Forecast
+from ..plans.chunks import MAX_IMAGES_COUNTED, StoredChunks
+from ..plans.forecast import Forecast, RunForecast
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed
 from .absence import absence_text
@@ -464,12 +471,19 @@ def _still_fits(plan: Plan, config: JobConfig, source: ImageSource, workers: Kno
 
 
 def forecast_of_run(
-    config: JobConfig, plan: Plan, network: Network, cluster: Cluster, source: ImageSource
-) -> Forecast:
-    """Return the costs of a plan on the workers that a run starts with.
+    config: JobConfig,
+    plan: Plan,
+    network: Network,
+    cluster: Cluster,
+    source: ImageSource,
+    layout: BlockLayout,
+    pending: Sequence[int],
+) -> RunForecast:
+    """Return the costs of a plan for the blocks of a run, on the workers that it starts with.
 
-    Their memory at rest is what these workers use already, if that is more than the plan took: a
-    worker that was just started uses less than one that has computed something.
+    ``pending`` are the blocks that it computes, at least one. The workers' memory at rest is what
+    they use already, if that is more than the plan took: a worker that was just started uses less
+    than one that has computed something.
     """
     workers = workers_of_client(cluster.client, config.torch_threads)
     workers = workers or workers_of_options(config)
@@ -477,8 +491,34 @@ def forecast_of_run(
     memory = [info["metrics"].get("memory", 0) for info in infos]
     speeds = workers.speeds()
     speeds = replace(speeds, memory_at_rest=max([speeds.memory_at_rest, *map(float, memory)]))
-    found = forecast(network, plan, workers.workers, speeds, source.images)
-    return _with_reads(found, config, plan, source)
+    # Only the first are simulated: full ones, wherever a last block with fewer images is.
+    sizes = sorted(layout.sizes(pending).tolist(), reverse=True)
+    found = forecast(network, plan, workers.workers, speeds, blocks=sizes)
+    read_bytes = _bytes_read(found, config, plan, source, layout, pending)
+    return RunForecast(found, len(sizes), sum(sizes) / plan.batch, plan.in_flight, read_bytes)
+
+
+def _bytes_read(
+    found: Forecast,
+    config: JobConfig,
+    plan: Plan,
+    source: ImageSource,
+    layout: BlockLayout,
+    pending: Sequence[int],
+) -> float:
+    """Return the bytes of stored images that workers send each other for the blocks of a run."""
+    if plan.band is not None:  # every band reads its rows itself
+        return 0.0
+    counted_blocks = pending[: max(1, MAX_IMAGES_COUNTED // plan.batch)]
+
+    def part_images_of(images: int) -> int:
+        return plan.images_per_share(images) if plan.form == "images" else images
+
+    sent = stored_chunks(config, source, plan).bytes_sent_to(
+        map(layout.bounds, counted_blocks), plan.batch, plan.part_images, found.workers.count,
+        part_images_of,
+    )  # fmt: skip
+    return sent * int(layout.sizes(pending).sum()) / int(layout.sizes(counted_blocks).sum())
 
 
 def apply_saved_plan(config: JobConfig) -> JobConfig:

@@ -162,6 +162,7 @@ class JobRun:
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
             self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)
+        self._counters.begin_work()
         logger.info(
             "run %s begins: %d of %s to be computed, %s each, %d at a time", self._id, len(pending),
             counted(self._store.layout.blocks, "block is", "blocks are"),

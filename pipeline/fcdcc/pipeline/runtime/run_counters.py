@@ -16,11 +16,11 @@ from fcdcc.storage.chunk_listing import AbsentChunks
 
 from ..anyk.queries import RunTotals, cluster_workers
 from ..monitoring.output_status import is_damage
-from ..monitoring.progress import RunProgress
+from ..monitoring.progress import BlockPace, RunProgress
 from ..monitoring.record.loss_cost import BlockTimes
 from ..monitoring.record.work_counter import WorkCounter
 from ..monitoring.summary import BlockFailure, CorruptShare, Summary
-from ..plans.forecast import Forecast, expected_of_run
+from ..plans.forecast import RunForecast
 from ..worker.executable_plugin import BYTES_SENT, PEAK_MEMORY
 from .absence import total_of
 from .block_runner import BlockOutcome, failure_reason
@@ -59,7 +59,7 @@ class RunCounters:
     ) -> None:
         self.failed: dict[int, str] = {}
         """Why blocks of this run failed, by block."""
-        self.forecast: Forecast | None = None
+        self.forecast: RunForecast | None = None
         """What the plan's cost model expects of this run on its workers."""
         self.sample: ImageSample | None = None
         """What a few images become."""
@@ -80,6 +80,8 @@ class RunCounters:
         self._in_flight = in_flight
         self._unit = unit
         self._started = self._stopped = time.monotonic()
+        self._work_began: float | None = None
+        self._pace = BlockPace(in_flight)
         self._skipped = int(done_before.sum())
         self._images_before = layout.images_in(done_before)
         self._is_done = done_before.copy()
@@ -99,8 +101,13 @@ class RunCounters:
         self.absent |= {b: AbsentChunks.from_json(noted) for b, noted in provisional.items()}
 
     def start(self) -> None:
-        """Start the clock: the first block is about to begin."""
+        """Start the clock: the model is about to be sent to the workers."""
         self._started = self._stopped = time.monotonic()
+
+    def begin_work(self) -> None:
+        """Take note that the first block is about to begin; later calls change nothing."""
+        if self._work_began is None:
+            self._work_began = time.monotonic()
 
     def resume(self, done: Iterable[int]) -> None:
         """Keep the counts of a lost scheduler; the next one counts from zero.
@@ -128,6 +135,7 @@ class RunCounters:
     def add(self, outcome: BlockOutcome) -> None:
         """Count a block that has ended."""
         self._stopped = time.monotonic()
+        self._pace.end(self._stopped)
         self._repeated += outcome.attempts > 1
         self.times.end(outcome.block, time.time(), is_done=outcome.error is None)
         if outcome.error is not None:
@@ -172,7 +180,7 @@ class RunCounters:
         slow
             The slow workers, in words; the recorder has these, too.
         """
-        counters = self._counters
+        counters, now = self._counters, time.monotonic()
         left = self._layout.blocks - self._done - self._skipped - len(self.failed)
         return RunProgress(
             blocks_total=self._layout.blocks,
@@ -180,7 +188,7 @@ class RunCounters:
             blocks_skipped=self._skipped,
             blocks_failed=len(self.failed),
             images_done=self._images,
-            seconds=time.monotonic() - self._started,
+            seconds=now - self._started,
             erasures=counters.get("erasures", 0),
             workers_lost=counters.get("workers_lost", 0),
             corrupt_shares=counters.get("corrupt_shares", 0),
@@ -188,10 +196,11 @@ class RunCounters:
             extra_work=extra_work,
             slow=slow,
             unit=self._unit,
-            seconds_planned=(
-                None
-                if self.forecast is None
-                else self.forecast.seconds(self._layout.blocks - self._skipped)
+            seconds_planned=None if self.forecast is None else self.forecast.seconds,
+            work_seconds=0.0 if self._work_began is None else now - self._work_began,
+            block_seconds=self._pace.seconds_per_block(now),
+            is_plan_rough=(
+                self.forecast is not None and self.forecast.is_rough(self.forecast.blocks)
             ),
         )
 
@@ -248,7 +257,7 @@ class RunCounters:
     def _planned(self) -> dict[str, float] | None:
         if self.forecast is None:
             return None
-        return expected_of_run(self.forecast, self._done, self._layout.blocks)
+        return self.forecast.expected(self._done)
 
     @property
     def _counters(self) -> Mapping[str, int]:

@@ -248,14 +248,27 @@ def test_the_page_shows_the_planned_time_beside_the_time_left() -> None:
     cluster, state = simulated({}, n=6, delta=4)
     collector = RunCollector(state)
     collector.refresh(cluster.now)
-    status = {"state": "running", "blocks_total": 8, "blocks_done": 2, "seconds": 5.0}
-    for planned, told in ((58.0, "15.0 s left; 5.0 s so far, 58.0 s planned</p>"),
-                          (None, "15.0 s left; 5.0 s so far</p>")):  # fmt: skip
-        of_plan = {"seconds_planned": planned}
+    status = {"state": "running", "blocks_total": 8, "blocks_done": 2, "images_done": 32,
+              "seconds": 30.0, "work_seconds": 5.0, "seconds_left": 15.0}  # fmt: skip
+    told_first = "2.5 s a block, 6.4 images/s, about 15.0 s left; 5.0 s of work so far"
+    for planned, rough, last in ((58.0, False, ", 58.0 s planned</p>"),
+                                 (58.0, True, ", roughly 58.0 s planned</p>"),
+                                 (None, False, "</p>")):  # fmt: skip
+        told = told_first + last
+        of_plan = {"seconds_planned": planned, "is_plan_rough": rough}
         collector.report_status("simulated", {**status, **of_plan}, cluster.now)
         shown = snapshot(collector, cluster.now)
         assert shown["run"]["seconds_planned"] == planned
         assert told in live(shown)
+
+
+def test_the_page_tells_no_rate_before_a_block_has_ended() -> None:
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    status = {"state": "running", "blocks_total": 8, "seconds": 30.0, "work_seconds": 5.0}
+    collector.report_status("simulated", status, cluster.now)
+    assert '<p class="faint">5.0 s of work so far</p>' in live(snapshot(collector, cluster.now))
 
 
 def test_html_in_names_is_shown_as_it_is() -> None:

@@ -208,6 +208,18 @@ def test_what_redundancy_cost_is_said_in_arithmetic_and_in_time(
     ) == (redundancy != "off")
 
 
+def test_what_the_plan_expected_of_few_blocks_is_called_rough() -> None:
+    planned = {"seconds": 2.1, "plain_seconds": 1.9, "is_rough": True}
+    run = RecordedRun(members(planned=planned, seconds=5.0))
+    told = " ".join(conclusion(run))
+    assert (
+        "The plan expected roughly 2.1 s of work with redundancy, and 1.9 s for plain inference "
+        "without it: the run had too few blocks for that to be known well." in told
+    )
+    assert "it may be that the run had too few blocks for the plan to know its time well" in told
+    assert ("time of the work", "roughly 2.1 s", "5.0 s") in run.expected
+
+
 def test_quantiles_of_a_few_groups_are_not_said() -> None:
     run = members()
     run["groups"] = [[0, block, 0.1, 1.0, 9.0, 0, 0] for block in range(99)]

@@ -251,8 +251,7 @@ def _run_row(known: CollectedRun | None, now: float) -> dict[str, Any]:
     blocks = {name: int(status.get(name, 0)) for name in names}
     images = int(status.get("images_done", 0))
     seconds = float(status.get("seconds", 0.0))
-    rate = blocks["blocks_done"] / seconds if seconds > 0 else 0.0
-    left = blocks["blocks_total"] - sum(blocks[name] for name in names[1:4])
+    work_seconds = float(status.get("work_seconds") or 0.0)
     state = str(status.get("state", "" if known is None else "unknown"))
     if known is not None and state == "running" and now - known.status_at > SILENT_RUN_SECONDS:
         state = "silent"
@@ -262,14 +261,22 @@ def _run_row(known: CollectedRun | None, now: float) -> dict[str, Any]:
         **{name: str(status.get(name, "")) for name in ("output", "model", "redundancy", "code")},
         **{
             name: status.get(name)
-            for name in ("n", "delta", "extra_work", "corrupt_shares", "seconds_planned")
+            for name in (
+                "n",
+                "delta",
+                "extra_work",
+                "corrupt_shares",
+                "seconds_planned",
+                "is_plan_rough",
+            )
         },
         **blocks,
         "images_done": images,
         "seconds": seconds,
-        "blocks_per_second": rate,
-        "images_per_second": images / seconds if seconds > 0 else 0.0,
-        "seconds_left": left / rate if state == "running" and rate > 0 else None,
+        "work_seconds": work_seconds,
+        "blocks_per_second": blocks["blocks_done"] / work_seconds if work_seconds > 0 else 0.0,
+        "images_per_second": images / work_seconds if work_seconds > 0 else 0.0,
+        "seconds_left": status.get("seconds_left") if state == "running" else None,
     }
 
 

@@ -283,6 +283,7 @@ class RunRecorder:
             "extra_work": summary.extra_work,
             "corrupt_shares": len(summary.corrupt_shares),
             "seconds": summary.seconds,
+            "work_seconds": summary.phases.get("work"),
             "waiting_saved": summary.waiting_saved,
             "is_over": True,
         }
@@ -391,6 +392,9 @@ class RunRecorder:
             "images_done": progress.images_done,
             "seconds": progress.seconds,
             "seconds_planned": progress.seconds_planned,
+            "is_plan_rough": progress.is_plan_rough,
+            "work_seconds": progress.work_seconds,
+            "seconds_left": progress.seconds_left,
             "extra_work": self.work.extra_work,
             "max_condition_number": self.work.max_condition_number,
             "conditions": [*self.work.recent_conditions],

@@ -39,13 +39,14 @@ MAX_MISSED_WRITES = 3.0
 """A run counts as cut off if its last write is older than ``MIN_SILENT_SECONDS`` plus
 ``MAX_MISSED_WRITES`` times its interval of writing."""
 
+TIME_LABEL = "time of the work"
 MEMORY_LABEL = "most memory of a worker's process"
 
 MIN_MENTIONED_SILENCE = 5.0
 """Seconds by which a run must be late with writing what happened for that to be mentioned."""
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("time", "seconds", duration),
+    (TIME_LABEL, "seconds", duration),
     ("bytes that workers sent to each other", "bytes_sent", lambda size: amount(size, "B")),
     ("extra work", "extra_work", percent),
     (MEMORY_LABEL, "peak_memory", lambda size: amount(size, "B")),
@@ -110,11 +111,12 @@ class RecordedRun:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it ends, at its present rate; None until it has computed a block."""
-        names = ("blocks_done", "blocks_skipped", "blocks_failed")
-        done, skipped, failed = (int(self.status.get(name, 0)) for name in names)
-        left = int(self.status.get("blocks_total", 0)) - done - skipped - failed
-        return left * self.seconds / done if done else None
+        """Seconds until it ends, as it told last; None if it did not know.
+
+        It is :attr:`...progress.RunProgress.seconds_left`, which the page and terminals show, too.
+        """
+        found = self.status.get("seconds_left")
+        return float(found) if isinstance(found, int | float) else None
 
     @property
     def silent_seconds(self) -> float:
@@ -142,7 +144,7 @@ class RecordedRun:
             "run": self.run,
             "since": self.started,
             "blocks_in_flight": int(self.status.get("blocks_in_flight", 0)),
-            "images_per_second": self.images_per_second,
+            "images_per_second": self.shown_images_per_second,
             "seconds_left": self.seconds_left,
             "erasures": self.number("erasures") or 0,
             "extra_work": self.number("extra_work") or 0.0,
@@ -271,10 +273,15 @@ class RecordedRun:
 
     @property
     def work_seconds(self) -> float | None:
-        """Seconds from its first block to its last; None if it did not record them."""
+        """Seconds from its first block to its last; None if it did not record them.
+
+        Of a run without a summary, those until it last wrote its journal.
+        """
         summary = self.members["summary"]
         phases = summary.get("phases") if isinstance(summary, Mapping) else None
         found = phases.get("work") if isinstance(phases, Mapping) else None
+        if not summary and not self.completed_later:
+            found = self.status.get("work_seconds")
         return float(found) if isinstance(found, int | float) and found > 0 else None
 
     @property
@@ -400,7 +407,14 @@ class RecordedRun:
         if parity := float(planned.get("parity_memory", 0.0)):
             memory = memory_in_words(float(planned["peak_memory"]), parity)
             rows = [(w, memory if w == MEMORY_LABEL else p, m) for w, p, m in rows]
+        if self.is_plan_rough:
+            rows = [(w, f"roughly {p}" if w == TIME_LABEL else p, m) for w, p, m in rows]
         return rows
+
+    @property
+    def is_plan_rough(self) -> bool:
+        """Whether it had too few blocks for the plan to know its time well."""
+        return bool(self.planned.get("is_rough"))
 
     @property
     def times_planned(self) -> float | None:

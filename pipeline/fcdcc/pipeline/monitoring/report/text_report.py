@@ -45,6 +45,9 @@ MAX_FAILURES = 20
 OTHER_PROGRAMS = "other programs used its machines"
 """What may have made a run longer than planned, and is never recorded."""
 
+TOO_FEW_BLOCKS = "the run had too few blocks for that to be known well"
+"""Why planned seconds are rough."""
+
 MIN_UNEXPLAINED_PART = 0.1
 """Part of the seconds beyond the plan from which on the report says that they are not explained."""
 
@@ -175,9 +178,10 @@ def _cost(run: RecordedRun) -> Iterator[str]:
         yield "No parity was computed."
     plain, planned = run.planned.get("plain_seconds"), run.planned.get("seconds")
     if run.has_redundancy and plain and planned:
+        roughly, why = ("roughly ", f": {TOO_FEW_BLOCKS}") if run.is_plan_rough else ("", "")
         yield (
-            f"The plan expected {duration(planned)} of work with redundancy, and "
-            f"{duration(plain)} for plain inference without it."
+            f"The plan expected {roughly}{duration(planned)} of work with redundancy, and "
+            f"{duration(plain)} for plain inference without it{why}."
         )
 
 
@@ -261,6 +265,8 @@ def _why_longer(run: RecordedRun) -> str:
 
 def _likely_reasons(run: RecordedRun) -> Iterator[str]:
     """Yield what may have made a run longer than planned, by seconds that are not known."""
+    if run.is_plan_rough:
+        yield "the run had too few blocks for the plan to know its time well"
     if run.about.get("speeds") == "default":
         yield "the plan took default speeds (--calibrate measures them)"
     if run.about.get("verify") == "checksum":

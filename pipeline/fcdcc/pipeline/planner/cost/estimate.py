@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from ...graph import Block, build_block
 from ...halo import Rows
 from ...model.network import Network
 from ...plans.forecast import Forecast, LayerForecast, Speeds, Work, WorkerPool
-from ...plans.plan import Plan
+from ...plans.plan import LayerPlan, Plan
 from ...plans.row_layout import analysed, row_layout
 from ...worker.kernels import common, reading
 from ...worker.kernels.task_specs import ReadImages
@@ -43,7 +43,12 @@ the layouts that convolutions bring filters into (measured: docs/planning.md).""
 
 
 def forecast(
-    network: Network, plan: Plan, workers: WorkerPool, speeds: Speeds, images: int | None = None
+    network: Network,
+    plan: Plan,
+    workers: WorkerPool,
+    speeds: Speeds,
+    images: int | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> Forecast:
     """Return what a plan costs on some workers.
 
@@ -55,6 +60,9 @@ def forecast(
         The workers that run it, and their speeds.
     images
         How many images there are; None if that is unknown.
+    blocks
+        How many images each block has that is computed, in this order; by default those of a run
+        over all images.
     """
     profile = profile_network(network, plan.image_shape)
     model = _BlockModel(network, plan, profile, speeds)
@@ -62,9 +70,12 @@ def forecast(
     each = workers.count / small  # workers that one simulated worker stands for
     in_flight = max(1, round(plan.in_flight / each))
     most = round(SIMULATED_ROUNDS * in_flight * each)
-    sizes = _block_sizes(plan, images, model.bands, most)[:: max(1, round(each))]
+    usual = [plan.batch]  # what plans tell of a block is of a full one
+    if blocks is not None:
+        images, usual = max(1, ceil(sum(blocks) / model.bands)), [*blocks]
+    sizes = _block_sizes(plan, images, model.bands, most) if blocks is None else usual[:most]
     simulated = simulate(
-        [model.tasks(size) for size in sizes],
+        [model.tasks(size) for size in sizes[:: max(1, round(each))]],
         in_flight,
         small,
         workers.slots,
@@ -77,7 +88,6 @@ def forecast(
     layers = tuple(_layers(model.plan, simulated, model.costs(plan.batch)))
     uncoded = profile.glue_convolutions * plan.batch / model.bands
     work = sum(layer.multiply_adds for layer in layers) + uncoded
-    plain = plan.multiply_adds * plan.batch / model.bands + uncoded
     used = simulated.peak_bytes * (workers.count if workers.in_one_process else 1)
     return Forecast(
         workers=workers,
@@ -87,7 +97,7 @@ def forecast(
         block_seconds=pace / each,
         block_bytes=sum(simulated.bytes_sent.values()) / len(ends),
         block_multiply_adds=work,
-        extra_work=work / plain - 1 if plain else 0.0,
+        extra_work=_extra_work(plan, model, profile, usual),
         peak_memory=speeds.memory_at_rest
         + WEIGHT_COPIES * profile.weights
         + used
@@ -96,7 +106,7 @@ def forecast(
         tasks=tasks,
         layers=layers,
         bands=model.bands,
-        parity_memory=model.parity_memory(plan.batch),
+        parity_memory=model.parity_memory(max(usual)),
     )
 
 
@@ -195,16 +205,33 @@ def _layers(
             memory[task.layer] = max(memory[task.layer], cost.bytes + cost.workspace)
     for layer in plan.layers:
         sent, condition = simulated.bytes_sent[layer.layer] / blocks, None
-        work = float(layer.multiply_adds * plan.batch)
+        work = _layer_work(plan, layer, plan.batch)
         if layer.code is not None:
-            work = sum(
-                share_cost(layer.coded_conv, position, layer.entries(plan.batch)).multiply_adds
-                for position in plan.shares_started(layer)
-                if position not in plan.standby_positions(layer)
-            )
             lossless = plan.redundancy == "off" or layer.code.n == plan.delta
             condition = None if lossless else measure(layer.code.code).worst
         yield LayerForecast(layer.layer, work, sent, memory[layer.layer], condition)
+
+
+def _layer_work(plan: Plan, layer: LayerPlan, images: int) -> float:
+    """Return the multiply-adds of a convolution in a block of so many images, nothing lost."""
+    if layer.code is None:
+        return float(layer.multiply_adds * images)
+    return sum(
+        share_cost(layer.coded_conv, position, layer.entries(images)).multiply_adds
+        for position in plan.shares_started(layer)
+        if position not in plan.standby_positions(layer)
+    )
+
+
+def _extra_work(plan: Plan, model: _BlockModel, profile: Profile, blocks: Sequence[int]) -> float:
+    """Return (multiply-adds of blocks − uncoded) / uncoded."""
+    work = plain = 0.0
+    for images, number in Counter(blocks).items():
+        uncoded = profile.glue_convolutions * images / model.bands
+        coded = sum(_layer_work(model.plan, layer, images) for layer in model.plan.layers)
+        work += number * (coded + uncoded)
+        plain += number * (plan.multiply_adds * images / model.bands + uncoded)
+    return work / plain - 1 if plain else 0.0
 
 
 def _plain_seconds(
