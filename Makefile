@@ -17,7 +17,8 @@ FAULTS := tests/chaos tests/networks tests/pipeline/worker/test_share_checks.py 
   tests/pipeline/runtime/test_scheduler_restart.py tests/pipeline/runtime/test_worker_watch.py \
   tests/pipeline/runtime/test_failures.py tests/pipeline/runtime/test_side_by_side.py \
   tests/pipeline/runtime/test_cluster.py \
-  tests/pipeline/monitoring/test_output_status.py tests/pipeline/runtime/test_job.py tests/pipeline/anyk/test_processes.py \
+  tests/pipeline/monitoring/test_output_status.py tests/pipeline/monitoring/test_watched_runs.py \
+  tests/pipeline/runtime/test_job.py tests/pipeline/anyk/test_processes.py \
   tests/pipeline/anyk/scheduler/test_anyk_plugin.py tests/storage/test_verification.py \
   tests/pipeline/worker/test_hostile_shares.py tests/pipeline/runtime/test_damaged_fields.py
 

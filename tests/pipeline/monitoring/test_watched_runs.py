@@ -27,6 +27,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.queries import REPORT
+from fcdcc.pipeline.monitoring.dashboard.collector import MIN_SILENT_SECONDS
 from fcdcc.pipeline.monitoring.dashboard.dashboard_plugin import DashboardPlugin
 from fcdcc.pipeline.monitoring.dashboard.service import EXCHANGE
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
@@ -217,6 +218,71 @@ def test_the_page_in_a_browser_says_what_the_summary_says(files: Files, tmp_path
             assert address in text
         assert f"{summary.erasures} shares were not waited for" in text
         check_widths(page, tmp_path, "report")
+
+
+class StoppingEarly(Quiet):
+    """Stops a worker process while the model is sent, and holds the run until the page says so."""
+
+    def __init__(self, where: Place) -> None:
+        self.address, self.process = [*where.client.run(os.getpid).items()][2]
+        self._where = where
+        self._sentence = ""
+
+    def step(self, what: str) -> None:
+        if what.startswith("sending"):
+            os.kill(self.process, signal.SIGSTOP)
+
+    def advance(self, advance: RunProgress) -> None:
+        if advance.blocks_done < advance.blocks_total:
+            return
+        until = monotonic() + 100
+        while not self.is_silent:
+            assert monotonic() < until
+            sleep(0.1)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the worker has been silent for as long as makes it worth mentioning."""
+        rows = {row["address"]: row for row in self._where.json()["workers"]}
+        return float(rows[self.address]["silent"]) > MIN_SILENT_SECONDS
+
+
+def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
+    files: Files, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+    with place(processes=True) as where:
+        stopping = StoppingEarly(where)
+        try:
+            summary = run(config(files, output, where, n=6, tolerate=2), stopping)
+            shown = where.json()
+        finally:
+            os.kill(stopping.process, signal.SIGKILL)
+    address = stopping.address
+    [details] = [row["details"] for row in shown["workers"] if row["address"] == address]
+    called = f"{address} ({details})"
+    assert str(stopping.process) in details
+    assert f"{called} is the slow one: it has not answered" in shown["sentence"]
+    assert summary.workers_silent == (address,)
+    assert summary.worker_loss is not None
+    assert summary.worker_loss["silent"] == 1
+    last = str(summary)
+    assert f"1 worker did not answer any more ({address})" in last
+    assert "no worker was lost" not in last
+    told = fcdcc("report", output).output
+    assert "1 worker did not answer any more" in told
+    assert "No worker was lost" not in told
+    assert "No worker is slow" not in told
+    assert f"{called} is the slow one: it has not answered" in " ".join(told.split())
+    assert "silent for" in told
+    drawn = fcdcc("report", output, "--html", "-").output
+    assert f"{called} is the slow one: it has not answered" in drawn
+    found = json.loads(fcdcc("report", output, "--json").output)["runs"][0]
+    [silent] = [worker for worker in found["workers"] if worker["silent"]]
+    assert (silent["address"], silent["pid"], silent["done"]) == (address, stopping.process, 0)
+    assert len(found["workers"]) == 6
+    assert found["summary"]["workers_silent"] == [address]
+    assert found["worker_loss"]["silent"] == 1
 
 
 def test_what_was_opened_on_the_page_stays_open(quiet_place: Place) -> None:

@@ -32,7 +32,7 @@ MAX_NAMED_FILES = 6
 """Most repaired files that a line names."""
 
 MAX_NAMED_WORKERS = 3
-"""Most workers with wrong shares that a line names."""
+"""Most workers that a line names."""
 
 MIN_SAVED_SECONDS = 0.05
 """Least seconds of saved waiting that are mentioned."""
@@ -85,6 +85,9 @@ class Summary:
         Wrong shares that were found.
     workers_lost
         Addresses of workers that died or were removed.
+    workers_silent
+        Addresses of workers of the cluster that did not answer at the end of the run and were not
+        removed, also of those that never had a share.
     bytes_sent
         Between workers.
     fingerprint, version
@@ -230,6 +233,7 @@ class Summary:
     files_repaired: tuple[str, ...] = ()
     worker_loss: dict[str, Any] | None = None
     late_workers: tuple[LateWorker, ...] = ()
+    workers_silent: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         there = self.blocks_done + self.blocks_skipped
@@ -413,13 +417,16 @@ def protection(insured: Mapping[str, Any]) -> str:
     return f"any {insured['delta']} of {insured['n']} shares suffice for {what}"
 
 
-def silent_workers(number: int) -> str:
+def silent_workers(number: int, addresses: Sequence[str] = ()) -> str:
     """Return how many workers did not answer at the end of a run, and were not removed.
 
-    >>> silent_workers(1)
-    '1 worker did not answer any more'
+    >>> silent_workers(1, ["tcp://10.0.0.7:4411"])
+    '1 worker did not answer any more (tcp://10.0.0.7:4411)'
     """
-    return counted(number, "worker") + " did not answer any more"
+    named = ", ".join(addresses[:MAX_NAMED_WORKERS])
+    more = len(addresses) - MAX_NAMED_WORKERS
+    names = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
+    return f"{counted(number, 'worker')} did not answer any more{names}"
 
 
 def _named_workers(wrong: Iterable[CorruptShare]) -> str:
@@ -435,7 +442,7 @@ def _events(summary: Summary) -> Iterator[str]:
     lost = len(summary.workers_lost)
     silent = int((summary.worker_loss or {}).get("silent", 0))
     if silent:
-        yield silent_workers(silent)
+        yield silent_workers(silent, summary.workers_silent)
     if lost or not silent:
         were = counted(lost, "worker was lost", "workers were lost")
         yield were if lost else "no worker was lost"

@@ -271,6 +271,7 @@ class JobRun:
             waiting_saved=recorder.waiting_saved,
             worker_loss=recorder.worker_loss,
             late_workers=recorder.late_workers,
+            workers_silent=recorder.workers_silent,
         )
         if self._job.mosaic is not None:
             summary = self._job.mosaic.summary(summary)

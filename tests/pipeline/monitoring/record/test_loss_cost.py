@@ -103,6 +103,25 @@ def test_a_bypassed_worker_is_not_called_lost_and_counts_as_silent_while_it_is()
     )
 
 
+def test_a_worker_that_was_silent_before_the_first_block_has_no_time_of_its_loss() -> None:
+    times = regular()
+    early = WorkerLoss("tcp://a:1", -9.0, -7.5, "silent")
+    cost = times.cost(20.0, [early])
+    assert cost is not None
+    assert (cost.workers, cost.silent, cost.early, cost.seconds) == (1, 1, 1, 0.0)
+    assert loss_sentence(cost.to_dict()) == (
+        "the worker that did not answer any more gave no sign of life when the first block began: "
+        "others computed everything from the start, and what that cost is not known"
+    )
+    times.note_loss(WorkerLoss("tcp://b:1", 9.5, 12.5))
+    cost = times.cost(20.0, [early])
+    assert cost is not None
+    assert (cost.workers, cost.silent, cost.early, cost.blocks) == (2, 1, 1, 4)
+    assert cost.cost_seconds is not None
+    told = loss_sentence(cost.to_dict())
+    assert told.endswith("; 1 worker was given up before the first block began")
+
+
 def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     times = regular(blocks=3)
     times.note_loss(WorkerLoss("tcp://a:1", 1.5, 2.5))

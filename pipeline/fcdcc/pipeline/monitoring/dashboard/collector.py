@@ -52,8 +52,12 @@ MAX_PROCESSES = 4_000
 MAX_NAME_LENGTH = 80
 """Longest name of a worker that is kept whole."""
 
-MIN_SILENT_SECONDS = 5.0
-"""A worker that has not been heard of for so long at the end of a run is mentioned."""
+MIN_SILENT_SECONDS = 3.0
+"""A worker that has not been heard of for so long at the end of a run is mentioned.
+
+A run waits as long for a silent worker before its first block
+(:data:`...worker.executable_plugin.SILENT_SECONDS`).
+"""
 
 MIN_HEARTBEAT_SECONDS = 0.5
 """Least time between two heartbeats."""
@@ -305,17 +309,16 @@ class RunCollector:
                 )
         return mark_replaced(views)
 
-    def silent_workers(self, run: str, now: float) -> list[WorkerLoss]:
-        """Return the workers of a run that have not answered for :data:`MIN_SILENT_SECONDS`.
+    def silent_workers(self, now: float) -> list[WorkerLoss]:
+        """Return the workers that have not answered for :data:`MIN_SILENT_SECONDS`.
 
-        Those that were bypassed and still do not answer are among them, however long that is.
-        They count as given up when other workers were preferred to them, after some heartbeats.
+        All workers of the cluster count, also those that never had a share. Those that were
+        bypassed and still do not answer are among them, however long that is. They count as given
+        up when other workers were preferred to them, after some heartbeats.
         """
-        known = self.runs.get(run)
         found = []
-        for address in () if known is None else known.statistics.workers:
-            worker = self.state.workers.by_address.get(address)
-            if worker is None or not worker.quiet:
+        for address, worker in self.state.workers.by_address.items():
+            if not worker.quiet:
                 continue
             if worker.bypassed is not None or now - worker.seen > MIN_SILENT_SECONDS:
                 patience = QUIET_HEARTBEATS * max(worker.longest_gap, MIN_HEARTBEAT_SECONDS)

@@ -23,6 +23,7 @@ from ...anyk.state_machine.history import Counters, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ..stragglers import WorkerView, behind, ranked, slow_ones, verdict
 from .collector import RECORDS, CollectedRun, RunCollector
+from .run_statistics import WorkerFacts
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
@@ -168,7 +169,7 @@ class MonitoringService:
         return {
             **answer,
             "now": now,
-            "silent": [[*loss] for loss in collector.silent_workers(run, now)],
+            "silent": [[*loss] for loss in collector.silent_workers(now)],
             "totals": collector.state.history.look(run).totals(),
             "facts": self._facts(collector, run, now) if summary else None,
             "slow": self._slow[1],
@@ -178,8 +179,11 @@ class MonitoringService:
     def _facts(collector: RunCollector, run: str, now: float) -> dict[str, Any]:
         """Return the sums over a run's records, as they are kept in its journal."""
         known = collector.runs[run]
-        silent = {loss.worker: now - loss.heard for loss in collector.silent_workers(run, now)}
+        silent = {loss.worker: now - loss.heard for loss in collector.silent_workers(now)}
         statistics = known.statistics
+        # A worker that does not answer is listed, too, if it never had a share.
+        without_shares = {a: WorkerFacts() for a in silent if a not in statistics.workers}
+        workers = [*without_shares.items(), *statistics.workers.items()]
         return {
             "workers": [
                 {
@@ -188,7 +192,7 @@ class MonitoringService:
                     **_fields(facts),
                     "silent": silent.get(address, 0.0),
                 }
-                for address, facts in [*statistics.workers.items()][:MAX_WORKERS]
+                for address, facts in workers[:MAX_WORKERS]
             ],
             "layers": [
                 {"layer": number, **_fields(facts), "share": facts.typical("share")}

@@ -5,7 +5,8 @@ was done, when a lost worker was last heard of, and when it was given up. *The t
 from the worker's last sign of life until the last block is done that was in flight when the worker
 was given up: then all that it had was made by others. The blocks that are done in this time are
 compared with those of the rest of the run, which says how long so many blocks usually take. What
-the time of the loss exceeds that by is what the loss cost.
+the time of the loss exceeds that by is what the loss cost. A worker that was given up before the
+first block began had nothing that others had to make: there is no time of its loss.
 
 The estimate does not count that fewer workers compute afterwards, if no other takes the lost one's
 place; and everything else that slows the run down at the same time is in it.
@@ -59,7 +60,7 @@ class LossCost:
         How many were lost, or did not answer for a while.
     silent
         Those of them that do not answer any more but were not removed: no task needed that, or
-        others use them, too.
+        others use them, too. They may never have had a share.
     returned
         Those of them that were neither lost nor are silent: they did not answer, others did their
         work, and then they answered again.
@@ -72,6 +73,8 @@ class LossCost:
     cost_seconds
         The difference, and what it cost the run by this estimate; None if that is not known, and 0
         if it is not larger than chance makes it.
+    early
+        Those of them that were given up before the first block began.
     """
 
     workers: int
@@ -81,6 +84,7 @@ class LossCost:
     usual_seconds: float | None
     cost_seconds: float | None
     returned: int = 0
+    early: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -97,7 +101,7 @@ class BlockTimes:
     >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
     >>> times.cost(now=30.0)
     LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985, \
-returned=0)
+returned=0, early=0)
     """
 
     def __init__(self) -> None:
@@ -139,8 +143,12 @@ returned=0)
         losses = [*self._losses, *quiet]
         if not losses or not (self._done or self._open):
             return None
+        first = min([*self._begun, *self._open.values()])
+        early = [loss for loss in losses if loss.gone < first]
         begun, ended = np.array(self._begun), np.array(self._ended)
-        windows = _joined(self._window(loss, now, begun, ended) for loss in losses)
+        windows = _joined(
+            self._window(loss, now, begun, ended) for loss in losses if loss.gone >= first
+        )
         done = np.sort(np.array(self._done))
         inside = np.zeros(len(done), bool)
         for begin, end in windows:
@@ -148,8 +156,10 @@ returned=0)
         found = LossCost(
             len(lost) + len(quiet) + len(returned), len(quiet),
             round(sum(end - begin for begin, end in windows), 3), int(inside.sum()), None, None,
-            len(returned),
+            len(returned), len({loss.worker for loss in early}),
         )  # fmt: skip
+        if not windows:
+            return found
         each = _usual_seconds(done, inside, windows, max([*self._begun, *self._open.values()]))
         if each is None:
             return found
@@ -251,6 +261,16 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     >>> loss_sentence(loss).partition(", ")[2]
     '4 blocks took 9.2 s; at other times 4 blocks take 4.1 s'
     """
+    early = int(loss.get("early", 0))  # records of earlier versions do not have it
+    if early == loss["workers"]:
+        return (
+            f"{lossy_workers(loss)} gave no sign of life when the first block began: others "
+            "computed everything from the start, and what that cost is not known"
+        )
+    if early:
+        were = counted(early, "worker was", "workers were")
+        others = {**loss, "early": 0}
+        return f"{loss_sentence(others)}; {were} given up before the first block began"
     who, blocks = lossy_workers(loss), int(loss["blocks"])
     whose = "its" if loss["workers"] == 1 else "their"
     before = " before that" if loss.get("returned") else ""

@@ -86,7 +86,7 @@ class RunUpdate:
     slow
         The workers that are slow now, in words; '' if none is.
     silent
-        Workers of the run that have not answered for some time and were not removed.
+        Workers of the cluster that have not answered for some time and were not removed.
     clock_offset
         By how many seconds this process's clock is ahead of the scheduler's, about.
     """
@@ -273,6 +273,12 @@ class RunRecorder:
     def late_workers(self) -> tuple[LateWorker, ...]:
         """The workers whose tasks were started again elsewhere, those with the most first."""
         return self._late.found(self.journal.facts.get("workers", ()))
+
+    @property
+    def workers_silent(self) -> tuple[str, ...]:
+        """Addresses of workers that do not answer any more and were not removed."""
+        lost = set(self._last.totals["workers_lost"])
+        return tuple(loss.worker for loss in self._last.silent if loss.worker not in lost)
 
     def finish(self, progress: RunProgress, summary: Summary, failures: Mapping[int, str]) -> None:
         """Report how the run ended, and write its journal for the last time."""

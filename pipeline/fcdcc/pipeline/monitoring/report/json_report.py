@@ -11,6 +11,7 @@ from .recorded_run import OutputReport, RecordedRun
 
 WORKER_FIELDS = (
     "address", "name", "pid", "host", "done", "erased", "lost", "late", "worst", "pace", "gone",
+    "silent",
 )  # fmt: skip
 
 
