@@ -123,8 +123,16 @@ def test_what_the_stopped_workers_cost_is_said():
     ("removed", "row", "words"),
     [
         (("worker 1", "worker 4"), "2", ""),
-        (("worker 1",), "1 of 2 stopped", "worker 4 not removed: nothing was needed that only it"),
-        ((), "0 of 2 stopped", "workers 1 and 4 not removed: nothing was needed that only they"),
+        (
+            ("worker 1",),
+            "1 of 2 stopped",
+            "worker 4 was not removed: nothing was needed that only it",
+        ),
+        (
+            (),
+            "0 of 2 stopped",
+            "workers 1 and 4 were not removed: nothing was needed that only they",
+        ),
     ],
 )
 def test_a_stopped_worker_that_was_not_removed_is_explained(

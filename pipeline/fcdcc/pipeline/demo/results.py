@@ -97,8 +97,9 @@ class RunResult:
         """Why workers that were stopped were not removed, as a phrase; empty if all were."""
         if not self.not_removed:
             return ""
-        which = "it" if len(self.not_removed) == 1 else "they"
-        return f"{listed(self.not_removed)} not removed: nothing was needed that only {which} had"
+        who = listed(self.not_removed)
+        was, which = ("was", "it") if len(self.not_removed) == 1 else ("were", "they")
+        return f"{who} {was} not removed: nothing was needed that only {which} had"
 
     def problems(self) -> Iterator[str]:
         """Yield a phrase for each thing that is wrong."""

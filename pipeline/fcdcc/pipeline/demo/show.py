@@ -233,7 +233,8 @@ def draw_result(result: DemoResult, path: Path, layers: dict[int, str]) -> None:
         facts["seconds without faults"] = result.healthy.facts[SECONDS]
         baseline = result.healthy.timeline
     if shown.not_removed:
-        facts["why not all"] = shown.not_removed_in_words
+        who, _, why = shown.not_removed_in_words.partition(": ")
+        facts[who] = why
     if result.plain is not None:
         facts["plain Dask, the same workers stopped"] = result.plain_in_words
     timeline_figure(
