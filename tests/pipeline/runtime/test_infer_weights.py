@@ -101,16 +101,39 @@ def expected(path: Path, pixels: Pixels) -> Pixels:
         return torch.export.load(path).module()(torch.from_numpy(pixels)).numpy()
 
 
-@pytest.fixture(params=["processes", "threads"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
-    options: dict[str, Any] = {"processes": request.param == "processes", "n_workers": 2}
-    with LocalCluster(**options, threads_per_worker=1, dashboard_address=":0") as made:
+@pytest.fixture(scope="module")
+def shared_processes() -> Iterator[LocalCluster]:
+    """Worker processes for all tests that leave them as they were: each imports PyTorch once."""
+    with two_processes() as made:
         yield made
 
 
+def two_processes() -> LocalCluster:
+    return LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+
+
 @pytest.fixture
-def processes() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as made:
+def processes(shared_processes: LocalCluster) -> Iterator[LocalCluster]:
+    yield shared_processes
+    with Client(shared_processes, set_as_default=False) as witness:
+        wait_for(lambda: plugins(witness) == [] and not any(kept(witness).values()))
+
+
+@pytest.fixture
+def own_processes() -> Iterator[LocalCluster]:
+    """Worker processes of one test, which may kill them."""
+    with two_processes() as made:
+        yield made
+
+
+@pytest.fixture(params=["processes", "threads"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
+    if request.param == "processes":
+        yield request.getfixturevalue("processes")
+        return
+    with LocalCluster(
+        processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0"
+    ) as made:
         yield made
 
 
@@ -211,13 +234,13 @@ def computed(made: Any) -> Any:
 
 
 def test_workers_that_come_later_and_those_that_died(
-    processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
+    own_processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
 ) -> None:
-    with Client(processes) as client:
+    with Client(own_processes) as client:
         made = lazy(model, pixels)
         assert_close(made.compute(), expected)
         before = {*cluster_workers(client)}
-        processes.scale(3)
+        own_processes.scale(3)
         wait_for(lambda: bool(cluster_workers(client).keys() - before))
         wait_for(lambda: all(len(found) == 1 for found in kept(client).values()))
         before = {*client.run(os.getpid).values()}
@@ -230,9 +253,9 @@ def test_workers_that_come_later_and_those_that_died(
 
 
 def test_persisted_results_are_computed_again_without_the_lazy_array(
-    processes: LocalCluster, path: Path, pixels: Pixels, expected: Pixels
+    own_processes: LocalCluster, path: Path, pixels: Pixels, expected: Pixels
 ) -> None:
-    with Client(processes) as client:
+    with Client(own_processes) as client:
         persisted = lazy(open_model(path), pixels, batch=1).persist()
         client.gather(client.futures_of(persisted))
         gc.collect()  # nothing in this process needs the network any more
@@ -327,12 +350,12 @@ def test_the_weights_go_with_the_client_that_sent_them(
 
 
 def test_results_of_another_client_outlive_the_one_that_sent_the_weights(
-    processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
+    own_processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
 ) -> None:
     """Dask computes a task once, from the graph that was the first to have it."""
     with (
-        Client(processes, set_as_default=False) as other,
-        Client(processes) as first,
+        Client(own_processes, set_as_default=False) as other,
+        Client(own_processes) as first,
     ):
         made = lazy(model, pixels, batch=1)
         persisted = first.persist(made)
@@ -383,9 +406,9 @@ def test_a_pickled_array_contains_the_weights(
 
 
 def test_a_restarted_cluster_has_the_weights(
-    processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
+    own_processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
 ) -> None:
-    with Client(processes) as client:
+    with Client(own_processes) as client:
         made = lazy(model, pixels)
         assert_close(made.compute(), expected)
         client.restart()
@@ -412,14 +435,14 @@ async def _abort(connection: Any) -> None:
 
 
 def test_a_scheduler_without_fcdcc_gets_the_weights_with_the_graph(
-    processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels,
+    own_processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     async def fails(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError("fcdcc")
 
     monkeypatch.setattr(graph_executables.GraphExecutablesPlugin, "start", fails)
-    with Client(processes) as client:
+    with Client(own_processes) as client:
         made = lazy(model, pixels)
         assert plugins(client) == []
         with pytest.warns(UserWarning, match="Sending large graph"):
@@ -458,11 +481,11 @@ def test_workers_that_cannot_load_it_get_the_weights_with_the_graph(
 
 @pytest.mark.long
 def test_a_silent_worker_does_not_hold_up_the_call(
-    processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels,
+    own_processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(graph_executables, "INSTALL_TIMEOUT_SECONDS", 10_000)
-    with Client(processes) as client:
+    with Client(own_processes) as client:
         pid = min(client.run(os.getpid).values())
         process = next(found for found in worker_processes() if found.pid == pid)
         process.suspend()
@@ -491,14 +514,14 @@ def test_a_cluster_of_other_processes(
 
 @pytest.mark.long
 def test_graphs_of_several_threads(
-    processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
+    own_processes: LocalCluster, model: Model, pixels: Pixels, expected: Pixels
 ) -> None:
     found: list[Any] = []
 
     def work(batch: int) -> None:
         found.extend(lazy(model, pixels, batch=batch).compute() for _ in range(3))
 
-    with Client(processes) as client:
+    with Client(own_processes) as client:
         threads = [threading.Thread(target=work, args=(batch,)) for batch in (4, 4, 5, 5)]
         for thread in threads:
             thread.start()
