@@ -23,6 +23,7 @@ TESTS = (
     "anyk/test_client_loop.py",
     "graph/test_graph.py",
     "runtime/test_infer.py",
+    "runtime/test_infer_weights.py",
 )
 """In ``tests/pipeline``: what depends on the version of Dask."""
 
@@ -42,7 +43,7 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_plugin_works_with_the_oldest_dask(oldest: Path) -> None:
     layers = [str(ROOT / layer) for layer in ("coding", "storage", "pipeline")]
     path = os.pathsep.join([str(oldest), *layers, sysconfig.get_path("purelib")])
