@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,33 @@ def test_blocks_that_were_damaged_or_had_failed_are_not_called_new() -> None:
         "complete: 31 blocks, of them 25 done before, 3 made again (3 damaged), 2 that had failed, "
         "1 new; 100 images in 10.0 s"
     ) in list(summary_lines(said))
+
+
+def test_a_last_block_that_was_not_full_is_called_made_again() -> None:
+    said = summary(
+        blocks_total=33, blocks_done=1, blocks_skipped=32, blocks_not_full=1, images_done=28,
+        images_again=8,
+    )  # fmt: skip
+    assert (
+        "complete: 33 blocks, of them 32 done before, 1 made again (it was not full); 28 images "
+        "(20 new, 8 made again) in 10.0 s"
+    ) in list(summary_lines(said))
+
+
+def test_blocks_and_images_of_a_run_that_adds_images_add_up() -> None:
+    said = summary(
+        blocks_total=34, blocks_done=29, blocks_skipped=5, blocks_not_full=1, images_done=1520,
+        images_again=20,
+    )  # fmt: skip
+    assert (
+        "complete: 34 blocks, of them 5 done before, 1 made again (it was not full), 28 new; "
+        "1,520 images (1,500 new, 20 made again) in 10.0 s"
+    ) in list(summary_lines(said))
+    both = replace(said, blocks_redone=2, redone={"images": 2}, images_again=120)
+    assert (
+        "of them 5 done before, 3 made again (2 for changed images, 1 not full before), 26 new; "
+        "1,520 images (1,400 new, 120 made again)"
+    ) in " ".join(summary_lines(both))
 
 
 def test_what_a_lost_worker_cost_is_one_of_the_last_lines() -> None:

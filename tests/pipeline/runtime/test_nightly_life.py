@@ -92,6 +92,35 @@ class Nights:
         ids[:] = names
 
 
+def test_a_block_that_was_not_full_is_made_again_and_called_so(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    nights = Nights(tmp_path, scheduler)
+    nights.save(*range(18))
+    nights.ingest()
+    first = nights.run()
+    assert (first["blocks_not_full"], first["images_again"]) == (0, 0)
+    nights.save(*range(18, 23))
+    nights.ingest()
+    with monkeypatch.context() as patch:  # the run ends when its output has its new size
+        patch.setattr("fcdcc.pipeline.runtime.job.forecast_of_run", None)
+        ended = fcdcc("run", nights.model, nights.images, nights.output, "--scheduler", scheduler)
+    assert ended.exit_code == 1
+    status = fcdcc("status", nights.output).stdout
+    assert (
+        "1 of 3 blocks done (10 of 23 images), 2 missing (1 made again: it was not full), 0 failed"
+    ) in status
+    second = nights.run()
+    assert second["again"] == {1, 2}
+    assert (
+        "complete: 3 blocks, of them 1 done before, 1 made again (it was not full), 1 new; "
+        "13 images (5 new, 8 made again) in "
+    ) in second["said"]
+    # 2 of 3 blocks of a run that has few of them: no time that is known well.
+    assert second["planned"]["is_rough"]
+
+
 def test_exactly_what_changed_is_computed_every_night(tmp_path: Path, scheduler: str) -> None:
     (tmp_path / "model").mkdir()
     nights = Nights(tmp_path, scheduler)

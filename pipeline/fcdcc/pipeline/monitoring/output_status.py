@@ -95,6 +95,8 @@ class OutputStatus:
         blocks are then bands of the images.
     blocks_damaged
         Those of ``blocks_failed`` that were found damaged.
+    blocks_not_full
+        Those of ``blocks_missing`` that were done with fewer images than they have now.
     """
 
     status: Literal["complete", "incomplete"]
@@ -109,16 +111,20 @@ class OutputStatus:
     unreadable_records: dict[str, str]
     tiles: TileStatus | None = None
     blocks_damaged: int = 0
+    blocks_not_full: int = 0
 
     @property
     def in_words(self) -> str:
         """How many blocks are done, missing and failed, and damaged if any are."""
         failed = self.blocks_failed - self.blocks_damaged
+        were = "it was" if self.blocks_not_full == 1 else "they were"
+        again = f" ({self.blocks_not_full:,} made again: {were} not full)"
+        again = again if self.blocks_not_full else ""
         damaged = f", {self.blocks_damaged:,} damaged" if self.blocks_damaged else ""
         return (
             f"{self.blocks_done:,} of {counted(self.blocks_total, 'block')} done "
             f"({self.images_done:,} of {counted(self.images, 'image')}), "
-            f"{self.blocks_missing:,} missing, {failed:,} failed{damaged}"
+            f"{self.blocks_missing:,} missing{again}, {failed:,} failed{damaged}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -202,6 +208,7 @@ def read_status(output: str) -> OutputStatus:
         unreadable_records=dict(progress.unreadable),
         tiles=None if progress.complete else _tile_status(output),
         blocks_damaged=sum(map(is_damage, progress.failed.values())),
+        blocks_not_full=len(progress.grown),
     )
 
 

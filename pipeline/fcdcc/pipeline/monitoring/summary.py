@@ -143,6 +143,12 @@ class Summary:
         Blocks of this run that ``fcdcc verify`` had found damaged.
     blocks_retried
         Blocks of this run that had failed in an earlier one.
+    blocks_not_full
+        Blocks of this run that an earlier one made with fewer images, because there were no more:
+        the last block is made again when images are added, if it was not full.
+    images_again
+        Those of ``images_done`` that had a prediction before the run: images of blocks that are
+        made again.
     worker_loss
         What workers that were lost or did not answer for a while cost in seconds, an estimate:
         ``cost_seconds``, and what it was computed from (:class:`.record.loss_cost.LossCost`); None
@@ -230,6 +236,8 @@ class Summary:
     bands_failed: int = 0
     blocks_repaired: int = 0
     blocks_retried: int = 0
+    blocks_not_full: int = 0
+    images_again: int = 0
     files_repaired: tuple[str, ...] = ()
     worker_loss: dict[str, Any] | None = None
     late_workers: tuple[LateWorker, ...] = ()
@@ -311,12 +319,9 @@ def _success_line(summary: Summary) -> str:
     parts = []
     if skipped:
         parts.append(f"{count(skipped)} done before")
-    reasons = [f"{summary.redone[r]:,} for {t}" for r, t in REASONS.items() if r in summary.redone]
-    if summary.blocks_repaired:
-        reasons.append(f"{count(summary.blocks_repaired)} damaged")
-    again = summary.blocks_redone + summary.blocks_repaired
+    again = summary.blocks_redone + summary.blocks_repaired + summary.blocks_not_full
     if again:
-        parts.append(f"{count(again)} made again ({', '.join(reasons)})")
+        parts.append(f"{count(again)} made again ({', '.join(_reasons(summary, again))})")
     if summary.blocks_retried:
         parts.append(f"{count(summary.blocks_retried)} that had failed")
     new = made - again - summary.blocks_retried
@@ -327,7 +332,11 @@ def _success_line(summary: Summary) -> str:
     taken = work or summary.seconds
     seconds = f"{taken:.1f} s" if taken < 1 else duration(taken)
     of_work = " of work" if work else ""
-    images = f"{counted(summary.images_done, 'image')} in {seconds}{of_work}"
+    images = counted(summary.images_done, "image")
+    if 0 < summary.images_again < summary.images_done:
+        fresh = summary.images_done - summary.images_again
+        images += f" ({count(fresh)} new, {count(summary.images_again)} made again)"
+    images += f" in {seconds}{of_work}"
     if summary.tiles_done is not None:
         images = f"{counted(summary.tiles_done, 'tile')} of {images}"
     computed = summary.blocks_done or summary.bands_done
@@ -335,6 +344,18 @@ def _success_line(summary: Summary) -> str:
     names = ("band of the images", "bands of the images") if is_tiled else ("block", "blocks")
     blocks = counted(total, *names)
     return f"{summary.status}: {blocks}{which}; {done}"
+
+
+def _reasons(summary: Summary, again: int) -> Iterator[str]:
+    """Yield why blocks are made again that were done, each with the number of blocks."""
+    for reason, text in REASONS.items():
+        if reason in summary.redone:
+            yield f"{summary.redone[reason]:,} for {text}"
+    if summary.blocks_repaired:
+        yield f"{count(summary.blocks_repaired)} damaged"
+    if not_full := summary.blocks_not_full:
+        alone = "it was not full" if not_full == 1 else "they were not full"
+        yield alone if not_full == again else f"{count(not_full)} not full before"
 
 
 def files_repaired_line(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from fcdcc.storage.input_state import InputState
 
 from ..errors import output_begun
 from ..formatting import counted
+from ..monitoring.output_status import is_damage
 from ..options import JobConfig
 from .input_changes import Redone, blocks_to_make_again, look_at_input
 from .output import PredictionSpec, images_to_remove, resize_output
@@ -56,7 +57,18 @@ class EarlierWork:
         counters.note_absent(self.recorded.provisional)
         counters.redone = self.redone.counts
         counters.failed_before = self.recorded.failed
+        counters.not_full = self.recorded.grown
+        counters.images_before = self._images_before
         counters.images_removed = self.images_removed
+
+    @property
+    def _images_before(self) -> dict[int, int]:
+        """How many images had a prediction, of the blocks that are made again."""
+        layout = self.store.layout
+        damaged = [block for block, why in self.recorded.failed.items() if is_damage(why)]
+        stops = {block: layout.bounds(block)[1] for block in (*self.redone.reasons, *damaged)}
+        stops |= self.recorded.grown
+        return {block: stop - layout.bounds(block)[0] for block, stop in stops.items()}
 
     def bring_up_to_date(
         self, config: JobConfig, spec: PredictionSpec, counters: RunCounters

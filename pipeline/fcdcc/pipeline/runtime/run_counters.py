@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 
 import numpy as np
 from distributed import Client
@@ -67,6 +67,10 @@ class RunCounters:
         """For blocks that need chunks of the images that are not stored: these chunks."""
         self.redone: dict[str, int] = {}
         """How many blocks that were done are made again, by the reason."""
+        self.images_before: Mapping[int, int] = {}
+        """For blocks that are done in part or made again: their images with a prediction before."""
+        self.not_full: Collection[int] = ()
+        """Blocks that were done with fewer images than they have now."""
         self.failed_before: Mapping[int, str] = {}
         """Why blocks failed in earlier runs, or were found damaged, by block."""
         self.images_removed = 0
@@ -250,8 +254,20 @@ class RunCounters:
             tasks_doubled=counters.get("tasks_doubled", 0),
             blocks_repaired=repaired,
             blocks_retried=len(mended) - repaired,
+            blocks_not_full=sum(bool(self._is_done[block]) for block in self.not_full),
+            images_again=self._images_again,
             files_repaired=tuple(self.files_repaired),
         )
+
+    @property
+    def _images_again(self) -> int:
+        """Images of blocks made again that had a prediction; bands of one image count once."""
+        by_images: dict[int, int] = {}
+        for block, images in self.images_before.items():
+            if self._is_done[block]:
+                first = self._layout.beside(block).start
+                by_images[first] = max(images, by_images.get(first, 0))
+        return sum(by_images.values())
 
     @property
     def _planned(self) -> dict[str, float] | None:

@@ -77,6 +77,7 @@ BAND_BATCH = 1
 OF_IMAGES = (
     "status", "fingerprint", "images_done", "images_removed", "blocks_redone", "redone",
     "blocks_provisional", "chunks_absent", "blocks_repaired", "blocks_retried",
+    "blocks_not_full", "images_again",
 )  # fmt: skip
 """Members of the summary that are about images and their bands, not about tiles."""
 
