@@ -11,6 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 
 # The tests that docs/faults.md names.
 FAULTS := tests/chaos tests/networks tests/pipeline/worker/test_share_checks.py \
+  tests/pipeline/worker/test_executable_plugin.py \
   tests/pipeline/worker/test_checked_combinations.py \
   tests/coding/test_combination_checks.py tests/pipeline/worker/test_layer_checks.py tests/pipeline/runtime/test_retries.py \
   tests/pipeline/runtime/test_large_images.py tests/pipeline/runtime/test_full_disk.py \

@@ -248,7 +248,7 @@ class StoppingEarly(Quiet):
 
 
 def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
-    files: Files, tmp_path: Path
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "out.zarr"
     with place(processes=True) as where:
@@ -262,6 +262,8 @@ def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
     [details] = [row["details"] for row in shown["workers"] if row["address"] == address]
     called = f"{address} ({details})"
     assert str(stopping.process) in details
+    [warning] = [text for text in caplog.messages if "the run begins without it" in text]
+    assert warning.startswith(f"worker {called} has not answered for ")
     assert f"{called} is the slow one: it has not answered" in shown["sentence"]
     assert summary.workers_silent == (address,)
     assert summary.worker_loss is not None

@@ -20,7 +20,12 @@ from fcdcc.pipeline import open_model, plan
 from fcdcc.pipeline.anyk.queries import cluster_workers
 from fcdcc.pipeline.worker import arrivals, executable, executable_plugin, packed_executable
 from fcdcc.pipeline.worker.executable import Executable, find
-from fcdcc.pipeline.worker.executable_plugin import ExecutablePlugin, install, uninstall
+from fcdcc.pipeline.worker.executable_plugin import (
+    ExecutablePlugin,
+    SilentWorkers,
+    install,
+    uninstall,
+)
 from support.fork_server import worker_processes
 from support.small import Files
 
@@ -178,11 +183,43 @@ def test_a_stopped_worker_is_not_waited_for(
     process = next(found for found in worker_processes() if found.pid == stopped[1])
     process.suspend()
     try:
-        install(cluster, ExecutablePlugin(made, "r", 1))
+        plugin = ExecutablePlugin(made, "r", 1)
+        silent = install(cluster, plugin)
+        assert [*silent] == [stopped[0]]
         others = [address for address in cluster_workers(cluster) if address != stopped[0]]
         assert len(cluster.run(weights, made.ref, workers=others)) == 1
     finally:
         process.resume()
+    wait_until_loaded(SilentWorkers(cluster, plugin, silent))
+    assert len(cluster.run(weights, made.ref)) == 2
+
+
+@pytest.mark.cluster
+def test_a_worker_that_answers_later_gets_the_weights_although_the_message_was_given_up(
+    made: Executable, cluster: Client
+) -> None:
+    local: Any = cluster.cluster
+    first, other = cluster_workers(cluster)
+    broadcast = local.scheduler.broadcast
+
+    async def to_the_other(**arguments: Any) -> Any:
+        return await broadcast(**arguments, workers=[other])
+
+    plugin = ExecutablePlugin(made, "r", 1)
+    local.scheduler.broadcast = to_the_other
+    install(cluster, plugin, same_machine=True)
+    local.scheduler.broadcast = broadcast
+    wait_until_loaded(SilentWorkers(cluster, plugin, [first]))
+    assert len(cluster.run(weights, made.ref)) == 2
+    uninstall(cluster, plugin)
+
+
+def wait_until_loaded(silent: SilentWorkers) -> None:
+    def have_loaded() -> bool:
+        silent.look()
+        return not silent.addresses
+
+    wait_for(have_loaded)
 
 
 @pytest.mark.cluster

@@ -14,7 +14,7 @@ from .state_machine.state import AnyKState
 
 if TYPE_CHECKING:
     from dask.typing import Key
-    from distributed.scheduler import Scheduler, TaskState
+    from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 REPORT = "fcdcc_anyk_report"
 """Name of the scheduler's handler that answers :func:`anyk_report`."""
@@ -27,6 +27,9 @@ WAITING = "fcdcc_anyk_waiting"
 
 FORGET = "fcdcc_anyk_forget"
 """Name of the scheduler's handler that answers :func:`anyk_forget`."""
+
+PIDS = "fcdcc_anyk_pids"
+"""Name of the scheduler's handler that answers :func:`worker_pids`."""
 
 
 class RunTotals(TypedDict):
@@ -77,6 +80,12 @@ def cluster_workers(client: Client) -> dict[str, dict[str, Any]]:
         A synchronous client.
     """
     found: dict[str, dict[str, Any]] = scheduler_identity(client)["workers"]
+    return found
+
+
+def worker_pids(client: Client, addresses: Iterable[str]) -> dict[str, int]:
+    """Return the process ids of workers by their addresses; empty without the plugin."""
+    found: dict[str, int] = _call(client, PIDS, workers=[*addresses]) or {}
     return found
 
 
@@ -199,6 +208,7 @@ class SchedulerRPC:
         self._failures = failures
         self._catch_up = catch_up
         self._tasks: Mapping[Key, TaskState] = {}
+        self._workers: Mapping[str, WorkerState] = {}
 
     def install(self, scheduler: Scheduler) -> None:
         """Register the handlers with a scheduler."""
@@ -206,7 +216,13 @@ class SchedulerRPC:
         scheduler.handlers[ALIVE] = self.alive
         scheduler.handlers[FORGET] = self.forget
         scheduler.handlers[WAITING] = self.waiting
+        scheduler.handlers[PIDS] = self.pids
         self._tasks = scheduler.tasks
+        self._workers = scheduler.workers
+
+    async def pids(self, workers: Iterable[str]) -> dict[str, int]:
+        """Answer :func:`worker_pids`."""
+        return {a: self._workers[a].pid for a in workers if a in self._workers}
 
     async def report(self, run: str, timeline: bool = True) -> dict[str, Any]:
         """Answer :func:`anyk_report`."""

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,9 +28,10 @@ from distributed.system import MEMORY_LIMIT
 from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.regular_files import open_regular
 
-from ..anyk.queries import cluster_workers
+from ..anyk.queries import cluster_workers, worker_pids
 from ..errors import ClusterError, ClusterLostError, full_line
 from ..monitoring.dashboard.on_demand import DashboardOnDemand
+from ..monitoring.stragglers import WorkerView
 from ..options import SCHEDULER_FILE, JobConfig
 from ..planner.cost.known_workers import local_worker_count
 from .fork_server import METHOD, start_fork_server, uses_fork_server
@@ -233,6 +234,37 @@ class Cluster:
             name = str(worker.get("name", address))
             if name != address:
                 self.names[address] = name
+
+    def warn_of_silent(self, silent: Mapping[str, float]) -> None:
+        """Warn of workers that a run does not wait for before its first block, in one line.
+
+        Parameters
+        ----------
+        silent
+            For how many seconds each of them has not answered, by their addresses.
+        """
+        if not silent:
+            return
+        first = sorted(silent)[:MAX_NAMED_WORKERS]
+        known, pids = cluster_workers(self.client), worker_pids(self.client, first)
+        named = []
+        for address in first:
+            name = str(known.get(address, {}).get("name", address))
+            name = "" if name == address else name
+            named.append(WorkerView(address, name=name, pid=pids.get(address, 0)).called)
+        more = len(silent) - len(named)
+        names = ", ".join(named) + (f" and {more:,} more" if more else "")
+        seconds = max(silent.values())
+        if len(silent) == 1:
+            logger.warning(
+                "worker %s has not answered for %.1f s: the run begins without it, and it gets the "
+                "model once it answers", names, seconds,
+            )  # fmt: skip
+        else:
+            logger.warning(
+                "workers %s have not answered for up to %.1f s: the run begins without them, and "
+                "they get the model once they answer", names, seconds,
+            )  # fmt: skip
 
     def warn_of_removed(self, addresses: Sequence[str]) -> None:
         """Warn of workers of a running cluster that the scheduler has removed, in one line.

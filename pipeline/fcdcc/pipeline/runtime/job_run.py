@@ -35,7 +35,14 @@ from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import row_layout
 from ..worker.executable import Executable
-from ..worker.executable_plugin import TASK_MODULES, ExecutablePlugin, install, uninstall
+from ..worker.executable_plugin import (
+    LATE_PATIENCE_SECONDS,
+    TASK_MODULES,
+    ExecutablePlugin,
+    SilentWorkers,
+    install,
+    uninstall,
+)
 from .block_runner import MAX_DEADLY_BLOCKS, BlockJob, BlockOutcome, failure_reason, run_blocks
 from .checked_job import PlannedJob
 from .cluster import Cluster, translate_connection_loss
@@ -98,6 +105,8 @@ class JobRun:
         self._inputs: dict[int, BlockInput] = {}
         """What blocks that have not ended are made from, as it was before their first attempt."""
         self._id = _new_run_id()
+        self._silent: SilentWorkers | None = None
+        """Workers that were silent when the executable was sent."""
         self._unit = "image" if job.mosaic is None else "tile"
 
     def complete(self, pending: Sequence[int]) -> Summary:
@@ -156,7 +165,9 @@ class JobRun:
             is_local = self._cluster.local is not None
             if self._has_plugin and self._cluster.page is not None:
                 self._progress.say(f"the dashboard is at {self._cluster.page}")
-            install(client, plugin, same_machine=is_local)
+            silent = install(client, plugin, same_machine=is_local)
+            self._cluster.warn_of_silent(silent)
+            self._silent = SilentWorkers(client, plugin, silent)
             if not is_local:
                 self._cluster.note_names()
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
@@ -242,6 +253,8 @@ class JobRun:
                 self._cluster.replace_workers(removed)
                 self._cluster.warn_of_removed(removed)
                 self._cluster.trim_key_cache()
+                if self._silent is not None:
+                    self._silent.look()
                 self._check_movement(watch, guard, polled)
             extra_work, slow = recorder.work.extra_work, recorder.slow
             self._progress.advance(self._counters.progress(extra_work, slow))
@@ -362,7 +375,8 @@ class JobRun:
         if attempt.mode is not None:  # it runs alone, and reads its images once more
             chunks = replace(chunks, shared=False)
         read = StoreReader.of(job.source, job.preparation, self._id, block, start, job.plan, chunks)
-        executable = replace(self._executable.ref, band=band)
+        patience = LATE_PATIENCE_SECONDS if self._silent and self._silent.addresses else 0.0
+        executable = replace(self._executable.ref, band=band, patience_seconds=patience)
         content = Block(executable, self._id, block, stop - start, read)
         if attempt.mode is None:
             graph = build_block(job.network, job.plan, content, band)

@@ -10,6 +10,7 @@ from distributed import Client
 from distributed.versions import get_versions
 
 from ..errors import ClusterError
+from ..worker.executable_plugin import POLL_SECONDS, silent_workers
 
 DISTRIBUTION = "fcdcc"
 
@@ -23,9 +24,9 @@ MAX_NAMED_WORKERS = 3
 def check_versions(client: Client) -> None:
     """Check that a cluster has this package, in this version.
 
-    A worker that does not answer in time ends the check without an error: it may have stopped,
-    and a run goes on without it. A scheduler without the package is allowed, too: the client
-    then does what the plugin would do there.
+    A worker that is silent is not waited for: it may have stopped, and a run goes on without it.
+    Another one that does not answer in time ends the check without an error. A scheduler without
+    the package is allowed, too: the client then does what the plugin would do there.
 
     Parameters
     ----------
@@ -53,10 +54,39 @@ async def _versions(client: Client) -> tuple[str | None, dict[str, str | None]] 
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             scheduler = await cluster.versions(packages=[DISTRIBUTION])
-            workers = await cluster.broadcast(msg=message, on_error="ignore")
+            workers = await _answers(cluster, message)
     except TimeoutError:
         return None
     return _version_in(scheduler), {name: _version_in(said) for name, said in workers.items()}
+
+
+async def _answers(cluster: Any, message: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what the workers answer that are heard of: the silent ones are not waited for.
+
+    If another one falls silent meanwhile, the others are asked again.
+    """
+    while True:
+        silent = await _silent(cluster)
+        known = (await cluster.identity(n_workers=-1))["workers"]
+        asked = [address for address in known if address not in silent]
+        request = asyncio.ensure_future(
+            cluster.broadcast(msg=message, workers=asked, on_error="ignore")
+        )
+        try:
+            while not (await asyncio.wait({request}, timeout=POLL_SECONDS))[0]:
+                if not (await _silent(cluster)).isdisjoint(asked):
+                    break
+            else:
+                answers: dict[str, dict[str, Any]] = request.result()
+                return answers
+        finally:
+            request.cancel()
+
+
+async def _silent(cluster: Any) -> set[str]:
+    """Return the workers of a scheduler that are silent."""
+    known = (await cluster.identity(n_workers=-1))["workers"]
+    return silent_workers({name: worker["last_seen"] for name, worker in known.items()})
 
 
 def _version_in(versions: Mapping[str, Any]) -> str | None:

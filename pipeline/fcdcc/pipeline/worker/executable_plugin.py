@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ from distributed import Client, SchedulerPlugin, Worker, WorkerPlugin
 from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
 
+from ..anyk.queries import cluster_workers
 from ..anyk.worker import READY
 from .arrivals import begin, end
 from .memory import PeakMemory
@@ -51,6 +53,13 @@ POLL_SECONDS = 0.5
 
 SILENT_SECONDS = 3.0
 """A worker that was heard of so much earlier than another one is not waited for."""
+
+LATE_LOOKS = 20
+"""Looks at which a worker that was silent must be heard of, and not have loaded the executable,
+before it is sent once more."""
+
+LATE_PATIENCE_SECONDS = 60.0
+"""How long a task waits for the executable on a worker that was silent when it was sent."""
 
 BYTES_SENT = "fcdcc-bytes-sent"
 """Name of the heartbeat metric for the bytes that a worker has sent to others in this run."""
@@ -270,7 +279,9 @@ async def _beside_heartbeats(worker: Worker, work: Callable[[], None]) -> None:
     working.result()
 
 
-def install(client: Client, plugin: ExecutablePlugin, *, same_machine: bool = False) -> None:
+def install(
+    client: Client, plugin: ExecutablePlugin, *, same_machine: bool = False
+) -> dict[str, float]:
     """Register a plugin with all workers, and with those that will join.
 
     This waits for workers that are heard of, at most a minute, and not for workers that die or
@@ -284,6 +295,12 @@ def install(client: Client, plugin: ExecutablePlugin, *, same_machine: bool = Fa
         The plugin. It must not be garbage-collected before the run is over.
     same_machine
         Whether all workers are processes on this machine, which share the memory of the weights.
+
+    Returns
+    -------
+    dict
+        The workers that were not waited for because they are silent, by their addresses, and for
+        how many seconds; :class:`SilentWorkers` sends the executable to those that answer later.
 
     Raises
     ------
@@ -301,13 +318,14 @@ def install(client: Client, plugin: ExecutablePlugin, *, same_machine: bool = Fa
     if is_in_process(client):
         executable = hold(find(cast("Executable | ExecutableRef", executable)))
     if isinstance(executable, ExecutableRef | PackedExecutable):
-        _register(client, plugin.holding(executable))
-        return
+        return _register(client, plugin.holding(executable))
+    silent: dict[str, float] = {}
 
     def send(packed: PackedExecutable) -> None:
-        _register(client, plugin.holding(packed))
+        silent.update(_register(client, plugin.holding(packed)))
 
     plugin.packed = send_packed(executable, same_machine, send)
+    return silent
 
 
 def send_packed(
@@ -339,24 +357,95 @@ def send_packed(
     return packed
 
 
-def _register(client: Client, plugin: ExecutablePlugin) -> None:
-    """Register a plugin as it travels.
+def _register(client: Client, plugin: ExecutablePlugin) -> dict[str, float]:
+    """Register a plugin as it travels; return the workers that are silent, as :func:`install`.
 
     Raises
     ------
     Exception
         Any error that the plugin's setup raised on a worker.
     """
+    silent: dict[str, float] = {}
+
+    def all_others_are_ready(workers: Mapping[str, Mapping[str, Any]]) -> bool:
+        seen = _last_seen(workers)
+        silent.clear()
+        silent.update({name: max(seen.values()) - seen[name] for name in silent_workers(seen)})
+        return all(
+            name in silent or worker["metrics"].get(READY) == plugin.run
+            for name, worker in workers.items()
+        )
+
     responses = _request_all_workers(
         client,
         "register_worker_plugin",
         INSTALL_TIMEOUT_SECONDS,
-        lambda workers: _all_others_ready(workers, plugin.run),
+        all_others_are_ready,
         plugin=dumps(plugin),
         name=plugin.name,
         idempotent=False,
     )
     raise_setup_error(responses)
+    return {} if responses else silent
+
+
+class SilentWorkers:
+    """Sends the executable once more to workers that were silent when it was sent.
+
+    Dask may have given up its message to such a worker, because no connection was made. The caller
+    looks regularly; workers that have loaded the executable, or are gone, are forgotten.
+
+    Parameters
+    ----------
+    client
+        Of the scheduler.
+    plugin
+        Which :func:`install` has sent.
+    silent
+        The addresses that :func:`install` returned.
+    """
+
+    def __init__(self, client: Client, plugin: ExecutablePlugin, silent: Collection[str]) -> None:
+        self.addresses = set(silent)
+        self._client = client
+        self._plugin = plugin
+        self._looks: Counter[str] = Counter()
+        self._sending: list[asyncio.Future[None]] = []
+
+    def look(self) -> None:
+        """Send the executable to the workers that answer again and do not load it."""
+        if not self.addresses:
+            return
+        workers = cluster_workers(self._client)
+        silent = silent_workers(_last_seen(workers))
+        for address in [*self.addresses]:
+            worker = workers.get(address)
+            if worker is None or worker["metrics"].get(READY) == self._plugin.run:
+                self.addresses.discard(address)
+            elif address in silent:
+                self._looks.pop(address, None)
+            else:
+                self._looks[address] += 1
+                if self._looks[address] == LATE_LOOKS:
+                    self._send(address)
+
+    def _send(self, address: str) -> None:
+        way = self._plugin.packed or cast("ExecutableRef", self._plugin.executable)
+        travelling = self._plugin.holding(way)
+        message = {"op": "plugin-add", "plugin": dumps(travelling), "name": self._plugin.name}
+        scheduler: Any = self._client.scheduler  # it has no types
+
+        async def send() -> None:
+            try:
+                await scheduler.broadcast(msg=message, workers=[address], on_error="ignore")
+            except OSError as error:
+                logger.info("worker %s cannot be given the model: %r", address, error)
+
+        async def begin() -> None:
+            self._sending.append(asyncio.ensure_future(send()))
+
+        logger.info("worker %s answers again, and is given the model", address)
+        self._client.sync(begin)
 
 
 def raise_setup_error(responses: Mapping[str, Mapping[str, Any]]) -> None:
@@ -374,12 +463,9 @@ def raise_setup_error(responses: Mapping[str, Mapping[str, Any]]) -> None:
                 raise error.with_traceback(traceback)
 
 
-def _all_others_ready(workers: Mapping[str, Mapping[str, Any]], run: str) -> bool:
-    """Return whether all workers that are not silent have said that they are ready for a run."""
-    silent = silent_workers({name: worker["last_seen"] for name, worker in workers.items()})
-    return all(
-        name in silent or worker["metrics"].get(READY) == run for name, worker in workers.items()
-    )
+def _last_seen(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return when each worker was last heard of, from what the scheduler says of them."""
+    return {name: worker["last_seen"] for name, worker in workers.items()}
 
 
 def silent_workers(last_seen: Mapping[str, float]) -> set[str]:
@@ -394,7 +480,18 @@ def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
         from .executable import drop, find
 
         drop(find(cast("Executable | ExecutableRef", plugin.executable)).ref)
-    _request_all_workers(client, plugin.removal, UNINSTALL_TIMEOUT_SECONDS, name=plugin.name)
+
+    def all_others_are_rid_of_it(workers: Mapping[str, Mapping[str, Any]]) -> bool:
+        silent = silent_workers(_last_seen(workers))
+        return bool(silent) and all(
+            name in silent or worker["metrics"].get(READY) != plugin.run
+            for name, worker in workers.items()
+        )
+
+    _request_all_workers(
+        client, plugin.removal, UNINSTALL_TIMEOUT_SECONDS, all_others_are_rid_of_it,
+        name=plugin.name,
+    )  # fmt: skip
 
 
 def is_in_process(client: Client) -> bool:
@@ -413,23 +510,34 @@ def _request_all_workers(
 
     Returns the responses by worker; none at all if one worker does not respond within
     ``timeout`` seconds, or ``is_enough`` returns True for what the scheduler says of its workers.
+    If a worker cannot be reached, its error ends the request; then only ``is_enough`` is waited
+    for.
     """
 
     async def request() -> Any:
         scheduler: Any = client.scheduler  # it has no types
+        loop = asyncio.get_running_loop()
         responses = asyncio.ensure_future(getattr(scheduler, operation)(**arguments))
-        try:
-            deadline = asyncio.get_running_loop().time() + timeout
-            while not (await asyncio.wait({responses}, timeout=POLL_SECONDS))[0]:
-                late = asyncio.get_running_loop().time() > deadline
-                if not late and is_enough is not None:
-                    late = is_enough((await scheduler.identity(n_workers=-1))["workers"])
-                if late:
-                    raise TimeoutError
-            return responses.result()
-        except (TimeoutError, OSError) as error:
-            responses.cancel()
-            logger.info("not waiting any longer for a worker that does not respond: %r", error)
-            return {}
+        deadline = loop.time() + timeout
+        while loop.time() < deadline:
+            if responses.done():
+                await asyncio.sleep(POLL_SECONDS)
+            elif (await asyncio.wait({responses}, timeout=POLL_SECONDS))[0]:
+                error = responses.exception()
+                if not isinstance(error, OSError):
+                    return responses.result()
+                logger.info("a worker cannot be reached: %r", error)
+                if is_enough is None:
+                    break
+            if is_enough is not None:
+                try:
+                    workers = (await scheduler.identity(n_workers=-1))["workers"]
+                except OSError:  # the scheduler is gone; the next request says so
+                    break
+                if is_enough(workers):
+                    break
+        responses.cancel()
+        logger.info("not waiting any longer for workers that do not respond")
+        return {}
 
     return cast("dict[str, Any]", client.sync(request))
