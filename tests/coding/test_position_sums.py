@@ -93,3 +93,12 @@ def test_the_turned_rows_give_what_every_element_of_the_kernel_meets(
                 expected[:, column, place] = weights[:, position]
     made = found.combine if found.first is None else found.combine @ found.first
     torch.testing.assert_close(made, expected, rtol=0.0, atol=3e-15)
+
+
+@pytest.mark.parametrize(("side", "part"), [(8, 0.04), (32, 0.21), (56, 0.04), (224, 0.07)])
+def test_how_much_is_seen_of_an_error_that_is_the_same_at_every_position(
+    side: int, part: float
+) -> None:
+    """As ``docs/trust.md`` says."""
+    weights = position_weights((side, side), SUMS)
+    assert float(weights.sum(dim=1).abs().max() / side) == pytest.approx(part, abs=0.01)

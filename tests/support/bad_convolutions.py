@@ -11,7 +11,7 @@ from torch import Tensor
 from fcdcc.coding.geometry import ConvGeometry
 from fcdcc.pipeline.anyk.worker import worker_address
 from fcdcc.pipeline.model import interpreter
-from fcdcc.pipeline.worker import convolutions, engines
+from fcdcc.pipeline.worker import engines, packed_convolutions
 from fcdcc.pipeline.worker.layer_checks import LINEAR
 
 
@@ -64,7 +64,7 @@ def spoil_convolutions(
     The workers whose results went wrong, in order.
     """
     hit: list[str] = []
-    convolutions.fused_is_available()  # it is tried once, with convolutions that are right
+    packed_convolutions.fused_is_available()  # it is tried once, with convolutions that are right
 
     def spoiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(*given: Any, **named: Any) -> Tensor:
@@ -83,8 +83,10 @@ def spoil_convolutions(
     if linear:
         return hit
     patch.setattr(
-        convolutions.PackedConvolution, "__call__", spoiled(convolutions.PackedConvolution.__call__)
+        packed_convolutions.PackedConvolution,
+        "__call__",
+        spoiled(packed_convolutions.PackedConvolution.__call__),
     )
-    patch.setattr(engines, "convolve", spoiled(convolutions.convolve))
+    patch.setattr(engines, "convolve", spoiled(packed_convolutions.convolve))
     patch.setattr(ConvGeometry, "convolve_padded", spoiled(ConvGeometry.convolve_padded))
     return hit

@@ -12,9 +12,9 @@ from torch import nn
 from fcdcc.coding import Abandoned
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.model.network import Network
-from fcdcc.pipeline.worker import convolutions, engines
-from fcdcc.pipeline.worker.convolutions import fused_is_available
+from fcdcc.pipeline.worker import engines, packed_convolutions
 from fcdcc.pipeline.worker.engines import StageProgram
+from fcdcc.pipeline.worker.packed_convolutions import fused_is_available
 from zoo import ZOO, build, images, save
 
 
@@ -125,12 +125,12 @@ def test_packed_convolutions_of_any_geometry(
     uneven = ((padding[0], padding[0]), (padding[1], padding[1] + 1))
     for pads in (uneven, ((padding[0], padding[0]), (padding[1], padding[1]))):
         stage = engines.ConvStage(0, "c", "x", "y", "w", "b", stride, pads, dilation, groups)
-        packed = convolutions.PackedConvolution(
-            stage, tensors, convolutions.NO_ACTIVATION, convolutions.PackedWeights()
+        packed = packed_convolutions.PackedConvolution(
+            stage, tensors, packed_convolutions.NO_ACTIVATION, packed_convolutions.PackedWeights()
         )
         for count in batches:
             value = torch.randn(count, inputs, *size)
-            expected = convolutions.convolve(stage, value, tensors)
+            expected = packed_convolutions.convolve(stage, value, tensors)
             torch.testing.assert_close(packed(value), expected, atol=2e-4, rtol=1e-4)
 
 
@@ -144,7 +144,7 @@ def packed_copies() -> set[int]:
 
 def test_a_weight_is_packed_once_for_all_programs_and_batches(tmp_path: object) -> None:
     network = network_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)), (3, 9, 9), tmp_path)
-    before, packed = packed_copies(), convolutions.PackedWeights()
+    before, packed = packed_copies(), packed_convolutions.PackedWeights()
     stages = range(len(network.stages))
     programs = [
         StageProgram(network, stages, outputs, "fused", packed)
@@ -161,7 +161,7 @@ def test_without_the_operators_everything_runs_eagerly(monkeypatch: pytest.Monke
     def missing(*_: object) -> object:
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(convolutions.PackedConvolution, "__call__", missing)
+    monkeypatch.setattr(packed_convolutions.PackedConvolution, "__call__", missing)
     fused_is_available.cache_clear()
     try:
         assert not fused_is_available()
@@ -170,9 +170,11 @@ def test_without_the_operators_everything_runs_eagerly(monkeypatch: pytest.Monke
 
 
 def test_a_wrong_answer_of_the_operators_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = convolutions.PackedConvolution.__call__
+    right = packed_convolutions.PackedConvolution.__call__
     monkeypatch.setattr(
-        convolutions.PackedConvolution, "__call__", lambda self, *given: right(self, *given) * 1.001
+        packed_convolutions.PackedConvolution,
+        "__call__",
+        lambda self, *given: right(self, *given) * 1.001,
     )
     fused_is_available.cache_clear()
     try:

@@ -18,7 +18,7 @@ from fcdcc.pipeline import JobConfig, infer, open_model, plan, run
 from fcdcc.pipeline.errors import FailedCheckError
 from fcdcc.pipeline.model.network import ConvStage, Network
 from fcdcc.pipeline.planner.check_coverage import check_coverage
-from fcdcc.pipeline.worker import convolutions
+from fcdcc.pipeline.worker import packed_convolutions
 from fcdcc.pipeline.worker.engines import EngineName, StageProgram
 from fcdcc.pipeline.worker.layer_checks import LayerChecks
 from support.bad_convolutions import FirstWorker, one_wrong_element, spoil_convolutions
@@ -95,7 +95,7 @@ def test_packed_weights_that_are_damaged_are_found(files: Files) -> None:
         convolution = next(iter(program._packed.values()))
         for copies in convolution._packed._by_weight.values():
             for weight in copies.values():
-                convolutions._bytes_of(weight)[3] = 200  # the exponent of the first weight
+                packed_convolutions._bytes_of(weight)[3] = 200  # the exponent of the first weight
         with pytest.raises(FailedCheckError):
             program(given)
 
@@ -106,10 +106,10 @@ def test_a_value_that_changes_between_two_layers_is_found(
     """The first layer's output is added to the second's: its sums are from when it was made."""
     program, given = small_program(files, "fused")
     first, second = (name for name in program._packed)
-    original = convolutions.PackedConvolution.__call__
+    original = packed_convolutions.PackedConvolution.__call__
 
     def damaged(
-        self: convolutions.PackedConvolution,
+        self: packed_convolutions.PackedConvolution,
         value: torch.Tensor,
         residual: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -117,7 +117,7 @@ def test_a_value_that_changes_between_two_layers_is_found(
             residual = one_wrong_element(residual)
         return original(self, value, residual)
 
-    monkeypatch.setattr(convolutions.PackedConvolution, "__call__", damaged)
+    monkeypatch.setattr(packed_convolutions.PackedConvolution, "__call__", damaged)
     assert first in program._residuals
     assert second not in program._residuals
     with pytest.raises(FailedCheckError, match="second"), torch.inference_mode():

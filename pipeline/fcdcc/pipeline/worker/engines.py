@@ -13,7 +13,7 @@ engines compute the same function; they differ in speed, and in the last bits of
     runs as in ``eager``. Strips of rows use its convolutions, nothing fused into them.
 
 Where PyTorch's operators for ``fused`` are not there, or give other answers than its public ones
-(:func:`.convolutions.fused_is_available`), ``eager`` takes its place.
+(:func:`.packed_convolutions.fused_is_available`), ``eager`` takes its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from fcdcc.coding import Abandoned
 
 from ..model.interpreter import in_fixed_batches, run_step
 from ..model.network import ConvStage, Network, Ref, Step
-from .convolutions import (
+from .layer_checks import KnownSums, LayerChecks
+from .packed_convolutions import (
     ACTIVATIONS,
     NO_ACTIVATION,
     RELU,
@@ -46,7 +47,6 @@ from .convolutions import (
     fused_is_available,
     in_place,
 )
-from .layer_checks import KnownSums, LayerChecks
 
 EngineName: TypeAlias = Literal["auto", "eager", "fused"]
 """``auto`` is the fastest that needs nothing but PyTorch: ``fused``."""

@@ -31,9 +31,9 @@ from ..plans.fused_stages import FusedStages, image_units
 from ..plans.plan import Plan
 from ..plans.row_layout import RowLayout
 from .arrivals import wait_for
-from .convolutions import PackedWeights
 from .engines import EngineName, StageProgram, prepared_convolution
 from .layer_checks import LayerChecks, check_combinations
+from .packed_convolutions import PackedWeights
 
 MAX_BANDS_KEPT = 16
 """Bands whose layouts a process keeps: more than are in flight."""
