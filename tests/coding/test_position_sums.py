@@ -112,3 +112,12 @@ def test_positions_of_one_axis_have_different_weights_and_no_constant_cancels(si
     torch.testing.assert_close(weights.square().sum(dim=0), torch.ones(size, dtype=torch.float64))
     assert len(torch.unique(weights.round(decimals=9), dim=1).T) == size
     assert float(weights.sum(dim=1).norm() / size**0.5) > (0.7 if size < 40 else 0.2)
+
+
+def test_at_least_half_of_a_constant_error_is_seen_at_usual_sizes() -> None:
+    """As ``docs/trust.md`` says."""
+    seen = [
+        float(position_weights((side, side), SUMS).sum(dim=1).abs().max() / side)
+        for side in range(1, 257)
+    ]
+    assert min(seen) == pytest.approx(0.56, abs=0.005)
