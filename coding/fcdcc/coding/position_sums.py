@@ -43,13 +43,12 @@ of one core."""
 LEAST_ROWS = 8
 """Positions of the first axis that a piece has, if the value has as many."""
 
-_TURN = 0.3
-"""Radians between the weights of neighbours along the first axis, about. Weights that turn faster
-see less of an error that is the same at every position: it cancels."""
-
-_SEED = 277
-"""Of the weights along the further axes: for every size up to 256, one of two rows of them adds up
-to at least half of the root of the size, so that errors that are the same everywhere are seen."""
+_TURN_PARTS = 2**20
+_TURN = 400521
+"""Neighbours along the first axis are so many of these parts of the circle apart, about a golden
+section of it: no two of a million neighbours have the same weight. Whole numbers of parts are exact
+for every position, so that the weights are as accurate at the end of a long axis as at its
+beginning."""
 
 _START = 0.7
 """Radians at the first position, where cosine and sine must both be large: it may be the only one,
@@ -207,38 +206,24 @@ def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
     """
     number = torch.arange(sums)
     if axis:
-        return random_weights((-(-sums // TURNS), size), _SEED, 2 + axis)[number // TURNS]
-    turns = _turns(torch.arange(size), size)
+        return random_weights((-(-sums // TURNS), size), 0, 2 + axis)[number // TURNS]
+    turns = _turns(torch.arange(size))
     # A whole number times π / 2 would be rounded to float32.
     return torch.cos(turns - _QUARTER * (number % TURNS).to(torch.float64)[:, None])
 
 
-def _turns(place: torch.Tensor, size: int, stride: int = 1) -> torch.Tensor:
-    """Return the angles, in radians, of places on an axis whose positions have weights.
+def _turns(place: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Return the angles, in radians, of positions that are ``stride`` from one weight to the next.
 
     Parameters
     ----------
     place
         Whole numbers, which may be negative.
-    size
-        Positions of the axis.
     stride
-        Places from one position to the next.
+        Positions from one weight to the next.
     """
-    # Whole parts of the circle are exact, wherever the place is.
-    parts = 2 * size * stride
-    return _START + math.tau * ((place * _steps(size)) % parts).to(torch.float64) / parts
-
-
-def _steps(size: int) -> int:
-    """Return how many of the 2 · size parts of the circle neighbours are apart.
-
-    All positions together turn by an odd number of half circles, where the sums of their cosines
-    and sines are largest. No two positions have the same weight.
-    """
-    about = size * _TURN / math.pi
-    coprime = (steps for steps in range(1, 2 * size, 2) if math.gcd(steps, size) == 1)
-    return min(coprime, key=lambda steps: abs(steps - about))
+    parts = _TURN_PARTS * stride
+    return _START + math.tau * ((place * _TURN) % parts).to(torch.float64) / parts
 
 
 def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
@@ -356,7 +341,7 @@ class InputSums(NamedTuple):
     @property
     def uses_known(self) -> bool:
         """Whether they follow from the :class:`ValueSums` of the input."""
-        return self.is_plain or (self.turning is not None and self.turning.is_known)
+        return self.is_plain or (self.turning is not None and self.turning.step == 1)
 
     @classmethod
     def of(
@@ -387,7 +372,7 @@ class InputSums(NamedTuple):
             others.append(spread[-1].flatten(0, 1).to(dtype) if is_shorter else None)
             numbers.append(min(pairs * of_axis.kernel, of_axis.size))
         of_rows = len(first) * math.prod(space[1:]) + math.prod(numbers)
-        uses_known = turning is not None and turning.is_known
+        uses_known = turning is not None and turning.step == 1
         is_cheap = uses_known and math.prod(space) > _COST_OF_ROWS * of_rows
         if not is_plain and not is_cheap and channels * math.prod(space) <= _SMALL_INPUT:
             combine = maps[0].spread(axis_weights(0, out[0], TURNS))
@@ -527,20 +512,16 @@ class TurningRows(NamedTuple):
     Parameters
     ----------
     step
-        The stride.
+        The stride. With 1, the cosine and the sine are those of :class:`ValueSums`.
     remainders
         The positions q of each cosine and sine have this remainder of q / step.
     edges
         The position of each further row.
-    is_known
-        Whether the cosine and the sine are those of :class:`ValueSums`: if the stride is 1, and the
-        output has as many positions as the input.
     """
 
     step: int
     remainders: tuple[int, ...]
     edges: torch.Tensor
-    is_known: bool
 
 
 def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch.Tensor]:
@@ -559,7 +540,7 @@ def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch
     direct = spread.flatten(0, 1)
     as_it_is = torch.eye(len(direct), dtype=torch.float64).reshape(TURNS, axis.kernel, -1)
     place = torch.arange(axis.size)
-    turns = _turns(place, axis.out, axis.stride)
+    turns = _turns(place, axis.stride)
     met_by = [column * axis.dilation - axis.before for column in range(axis.kernel)]
     remainders = tuple(sorted({first % axis.stride for first in met_by}))
     rows = [
@@ -581,11 +562,10 @@ def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch
     combine = torch.zeros((TURNS, axis.kernel, len(basis)), dtype=torch.float64)
     for column, first in enumerate(met_by):
         start = TURNS * remainders.index(first % axis.stride)
-        back = float(_turns(torch.tensor(first), axis.out, axis.stride)) - _START
+        back = float(_turns(torch.tensor(first), axis.stride)) - _START
         turn = [[math.cos(back), math.sin(back)], [-math.sin(back), math.cos(back)]]
         combine[:, column, start : start + TURNS] = torch.tensor(turn, dtype=torch.float64)
         # What the turned rows give at the edges, where the output has no position, is taken away.
         at_edges = combine[:, column, : len(rows)] @ basis[: len(rows), edges]
         combine[:, column, len(rows) :] = torch.where(outside_of[first][edges], -at_edges, 0.0)
-    is_known = axis.stride == 1 and axis.size == axis.out
-    return basis, TurningRows(axis.stride, remainders, edges, is_known), combine
+    return basis, TurningRows(axis.stride, remainders, edges), combine
