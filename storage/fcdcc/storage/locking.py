@@ -226,10 +226,11 @@ def _hold_object(location: str) -> Iterator[None]:
             present = _parse_object(folder, lock)
             if present is not None and present.get("token") == mine["token"]:
                 folder.delete([lock])
-        except OSError as error:  # what was done is done; another run takes the lock over later
+        except OSError as error:  # the run has ended all the same
             logger.warning(
-                "the lock of %s could not be removed (%s): a next run on another machine waits "
-                "until it is %.0f s old", shown(location), error, STALE_SECONDS,
+                "the lock of %s could not be removed (%s): until it is %.0f s old, or on this "
+                "machine until this process ends, other runs with this output are refused",
+                shown(location), error, STALE_SECONDS,
             )  # fmt: skip
 
 
@@ -330,7 +331,7 @@ def _is_dead(holder: dict[str, object]) -> bool:
     try:
         refreshed = dt.datetime.fromisoformat(str(holder.get("refreshed")))
         return (_now() - refreshed).total_seconds() > STALE_SECONDS
-    except (TypeError, ValueError):  # it is no time, or one without a time zone
+    except (TypeError, ValueError):  # not a time, or one without a time zone
         return True
 
 

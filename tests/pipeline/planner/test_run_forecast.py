@@ -30,6 +30,7 @@ def run_forecast(
     files: Files,
     patch: pytest.MonkeyPatch,
     pending: list[int],
+    layout: BlockLayout | None = None,
     **options: object,
 ) -> RunForecast:
     """Return what a run of some blocks is expected to cost, where an image takes a second."""
@@ -46,7 +47,7 @@ def run_forecast(
     plan = job_plan.job_plan(opened.config, opened.network, opened.source, known)
     patch.setattr(job_plan, "workers_of_client", lambda *_: known)
     patch.setattr(job_plan, "cluster_workers", lambda _: {})
-    layout = BlockLayout(opened.source.images, plan.batch)
+    layout = layout or BlockLayout(opened.source.images, plan.batch)
     cluster = cast("Cluster", SimpleNamespace(client=None))
     return job_plan.forecast_of_run(
         opened.config, plan, opened.network, cluster, opened.source, layout, pending
@@ -73,6 +74,18 @@ def test_on_one_worker_a_run_takes_the_time_of_its_images(
     told = found.expected(len(pending))
     assert told["seconds"] == pytest.approx(images, rel=0.01)
     assert told["plain_seconds"] == pytest.approx(images, rel=0.01)
+
+
+def test_blocks_of_which_none_is_full_take_the_time_of_their_images(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the bands of 4 images, in blocks of up to 8, are."""
+    layout = BlockLayout(images=4, batch=8, rows=16, band=1)
+    pending = [*range(16)]
+    found = run_forecast(files, monkeypatch, pending, layout, n=1, tolerate=0, workers=1, batch=8)
+    told = found.expected(16)
+    assert told["seconds"] == pytest.approx(64.0, rel=0.01)
+    assert told["plain_seconds"] == pytest.approx(64.0, rel=0.01)
 
 
 @pytest.mark.parametrize(

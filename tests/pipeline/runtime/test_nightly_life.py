@@ -109,7 +109,8 @@ def test_a_block_that_was_not_full_is_made_again_and_called_so(
     assert ended.exit_code == 1
     status = fcdcc("status", nights.output).stdout
     assert (
-        "1 of 3 blocks done (10 of 23 images), 2 missing (1 made again: it was not full), 0 failed"
+        "1 of 3 blocks done (10 of 23 images), "
+        "2 missing (1 to be made again: it was not full), 0 failed"
     ) in status
     second = nights.run()
     assert second["again"] == {1, 2}

@@ -24,6 +24,7 @@ from fcdcc.pipeline.worker.executable_plugin import (
     ExecutablePlugin,
     SilentWorkers,
     install,
+    silent_workers,
     uninstall,
 )
 from support.fork_server import worker_processes
@@ -267,3 +268,37 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_on_a_large_cluster_workers_whose_heartbeats_are_rare_are_not_silent() -> None:
+    heard = {f"tcp://{number}:1": 100.0 - 4.0 * number / 600 for number in range(600)}
+    assert silent_workers(heard) == set()
+    assert silent_workers({**heard, "tcp://stopped:1": 50.0}) == {"tcp://stopped:1"}
+    assert silent_workers({"tcp://a:1": 10.0, "tcp://b:1": 6.5}) == {"tcp://b:1"}
+
+
+@pytest.mark.cluster
+def test_a_worker_that_loads_slowly_is_not_sent_the_weights_again(
+    made: Executable, cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executable_plugin, "RESEND_AFTER_LOOKS", 1)
+    local: Any = cluster.cluster
+    first, _ = cluster_workers(cluster)
+    plugin = ExecutablePlugin(made, "r", 1)
+    install(cluster, plugin)
+    silent = SilentWorkers(cluster, plugin, [first])
+    monkeypatch.setattr(executable_plugin, "READY", "not there yet")  # as while it loads
+    handlers: Any = local.scheduler.handlers
+    broadcast, operations = handlers["broadcast"], []
+
+    async def noted(**arguments: Any) -> Any:
+        answers = await broadcast(**arguments)
+        operations.append(arguments["msg"]["op"])
+        return answers
+
+    handlers["broadcast"] = noted
+    silent.look()
+    wait_for(lambda: bool(operations))
+    silent.look()
+    wait_for(lambda: len(operations) > 1)
+    assert operations == ["run", "run"]

@@ -68,7 +68,7 @@ class LateWorkers:
             self.add(event)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Count an event; others than these two are ignored."""
+        """Count an event of either kind; other events are ignored."""
         kind = event.get("event")
         if kind not in (BACKED_UP, BYPASSED):
             return
@@ -78,7 +78,7 @@ class LateWorkers:
             self._bypassed.add(worker)
 
     def found(self, rows: Iterable[Mapping[str, Any]]) -> tuple[LateWorker, ...]:
-        """Return the workers, those with the most late tasks first.
+        """Return the workers, those that did not answer first, then those with the most late tasks.
 
         ``rows`` have the addresses, names and processes of workers that are known.
         """
@@ -89,7 +89,9 @@ class LateWorkers:
             name, pid = str(row.get("name") or ""), int(row.get("pid") or 0)
             return LateWorker(address, tasks, address in self._bypassed, name, pid)
 
-        return tuple(itertools.starmap(worker, self._tasks.most_common(MAX_KEPT)))
+        by_tasks = self._tasks.most_common()
+        by_tasks.sort(key=lambda one: one[0] not in self._bypassed)
+        return tuple(itertools.starmap(worker, by_tasks[:MAX_KEPT]))
 
 
 def started_elsewhere(tasks: int, late: Sequence[LateWorker] = ()) -> str:

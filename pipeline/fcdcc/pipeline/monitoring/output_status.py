@@ -118,7 +118,7 @@ class OutputStatus:
         """How many blocks are done, missing and failed, and damaged if any are."""
         failed = self.blocks_failed - self.blocks_damaged
         were = "it was" if self.blocks_not_full == 1 else "they were"
-        again = f" ({self.blocks_not_full:,} made again: {were} not full)"
+        again = f" ({self.blocks_not_full:,} to be made again: {were} not full)"
         again = again if self.blocks_not_full else ""
         damaged = f", {self.blocks_damaged:,} damaged" if self.blocks_damaged else ""
         return (

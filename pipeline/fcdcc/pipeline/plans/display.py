@@ -270,7 +270,8 @@ def _python_sentences(plan: Plan) -> Iterator[str]:
             "Redundancy and times are those of a cluster, and there is no current Dask Client: "
             f"without one infer() computes all {plan.n} shares of a layer, parity too, in threads "
             f"of this process, {100 * plan.tolerate / plan.delta:.0f} % more arithmetic than "
-            f"{plan.delta} shares take. One process loses no worker: n=1 leaves parity out."
+            f"{counted(plan.delta, 'share takes', 'shares take')}. One process loses no worker: "
+            "n=1 leaves parity out."
         )
     if plan.forecast is not None:
         workers = counted(plan.forecast.workers.count, "worker")

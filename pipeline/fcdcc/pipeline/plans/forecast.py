@@ -299,7 +299,7 @@ class RunForecast:
     blocks
         Their number.
     full_blocks
-        How many full blocks have as much work: a last block with half the images counts half.
+        How many blocks like the largest have as much work: one with half the images counts half.
     in_flight
         How many are computed at a time.
     read_bytes

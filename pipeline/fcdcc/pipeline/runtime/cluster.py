@@ -34,6 +34,7 @@ from ..monitoring.dashboard.on_demand import DashboardOnDemand
 from ..monitoring.stragglers import WorkerView
 from ..options import SCHEDULER_FILE, JobConfig
 from ..planner.cost.known_workers import local_worker_count
+from ..worker.executable_plugin import SILENT_SECONDS
 from .fork_server import METHOD, start_fork_server, uses_fork_server
 from .main_guard import ADVICE, script_line
 from .worker_versions import check_versions
@@ -241,7 +242,7 @@ class Cluster:
         Parameters
         ----------
         silent
-            For how many seconds each of them has not answered, by their addresses.
+            How many seconds ago each of them was heard of, by their addresses.
         """
         if not silent:
             return
@@ -255,15 +256,18 @@ class Cluster:
         more = len(silent) - len(named)
         names = ", ".join(named) + (f" and {more:,} more" if more else "")
         seconds = max(silent.values())
+        is_silent = seconds > SILENT_SECONDS
         if len(silent) == 1:
+            why = f"has not answered for {seconds:.1f} s" if is_silent else "could not be reached"
             logger.warning(
-                "worker %s has not answered for %.1f s: the run begins without it, and it gets the "
-                "model once it answers", names, seconds,
+                "worker %s %s: the run begins without it, and it gets the model once it answers",
+                names, why,
             )  # fmt: skip
         else:
+            why = f"not answered for up to {seconds:.1f} s" if is_silent else "not been reached"
             logger.warning(
-                "workers %s have not answered for up to %.1f s: the run begins without them, and "
-                "they get the model once they answer", names, seconds,
+                "workers %s have %s: the run begins without them, and they get the model once they "
+                "answer", names, why,
             )  # fmt: skip
 
     def warn_of_removed(self, addresses: Sequence[str]) -> None:

@@ -290,7 +290,8 @@ def _unlike_the_command(made: Plan, options: PlanOptions, known: KnownWorkers | 
     started = workers_of_options(job)
     ours = _in_words(made.forecast.workers, made.forecast.speeds)
     theirs = _in_words(started.workers, started.speeds())
-    where = ", one for each share" if known is None else " of the current client"
+    each = "core" if options.n == AUTO else "share"
+    where = f", one for each {each}" if known is None else " of the current client"
     return "" if ours == theirs else f"; for {ours}{where}, and fcdcc plan takes {theirs}"
 
 

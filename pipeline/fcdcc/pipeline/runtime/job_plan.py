@@ -495,7 +495,7 @@ def forecast_of_run(
     sizes = sorted(layout.sizes(pending).tolist(), reverse=True)
     found = forecast(network, plan, workers.workers, speeds, blocks=sizes)
     read_bytes = _bytes_read(found, config, plan, source, layout, pending)
-    return RunForecast(found, len(sizes), sum(sizes) / plan.batch, plan.in_flight, read_bytes)
+    return RunForecast(found, len(sizes), sum(sizes) / sizes[0], plan.in_flight, read_bytes)
 
 
 def _bytes_read(

@@ -362,7 +362,7 @@ class JobRun:
                 "there, or with --absent redo"
             )
             outcome = BlockOutcome(block, error)
-            self._counters.add(outcome)
+            self._counters.add(outcome, was_begun=False)
             self._log_and_record(outcome)
 
     def _block_job(self, block: int, attempt: Attempt = FIRST_ATTEMPT) -> BlockJob:

@@ -136,10 +136,11 @@ class RunCounters:
         self._removed_seen.clear()
         self.times.forget_open()
 
-    def add(self, outcome: BlockOutcome) -> None:
-        """Count a block that has ended."""
+    def add(self, outcome: BlockOutcome, *, was_begun: bool = True) -> None:
+        """Count a block that has ended; one that was not begun says nothing of the pace."""
         self._stopped = time.monotonic()
-        self._pace.end(self._stopped)
+        if was_begun:
+            self._pace.end(self._stopped)
         self._repeated += outcome.attempts > 1
         self.times.end(outcome.block, time.time(), is_done=outcome.error is None)
         if outcome.error is not None:

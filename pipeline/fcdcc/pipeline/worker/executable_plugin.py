@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from distributed import Client, SchedulerPlugin, Worker, WorkerPlugin
 from distributed.core import clean_exception
 from distributed.protocol.pickle import dumps
+from distributed.scheduler import heartbeat_interval
 
 from ..anyk.queries import cluster_workers
 from ..anyk.worker import READY
@@ -51,12 +52,18 @@ UNINSTALL_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.5
 """Pause between two looks at the workers that have not responded."""
 
-SILENT_SECONDS = 3.0
-"""A worker that was heard of so much earlier than another one is not waited for."""
+UNREACHED_SECONDS = 10.0
+"""How long :func:`install` waits for the others once a worker could not be reached."""
 
-LATE_LOOKS = 20
-"""Looks at which a worker that was silent must be heard of, and not have loaded the executable,
-before it is sent once more."""
+SILENT_SECONDS = 3.0
+"""A worker that was heard of so much earlier than another one is not waited for; on a cluster of
+hundreds of workers, whose heartbeats are rarer, it may be earlier."""
+
+SILENT_HEARTBEATS = 2.5
+"""A worker is not silent before it has missed so many heartbeats."""
+
+RESEND_AFTER_LOOKS = 20
+"""Looks that see a worker answer and not have the executable before it is sent once more."""
 
 LATE_PATIENCE_SECONDS = 60.0
 """How long a task waits for the executable on a worker that was silent when it was sent."""
@@ -299,8 +306,9 @@ def install(
     Returns
     -------
     dict
-        The workers that were not waited for because they are silent, by their addresses, and for
-        how many seconds; :class:`SilentWorkers` sends the executable to those that answer later.
+        The workers that were not waited for because they are silent or could not be reached, by
+        their addresses, and how many seconds ago they were heard of; :class:`SilentWorkers` sends
+        the executable to those that answer later.
 
     Raises
     ------
@@ -365,16 +373,16 @@ def _register(client: Client, plugin: ExecutablePlugin) -> dict[str, float]:
     Exception
         Any error that the plugin's setup raised on a worker.
     """
-    silent: dict[str, float] = {}
+    missing: dict[str, float] = {}
 
     def all_others_are_ready(workers: Mapping[str, Mapping[str, Any]]) -> bool:
         seen = _last_seen(workers)
-        silent.clear()
-        silent.update({name: max(seen.values()) - seen[name] for name in silent_workers(seen)})
-        return all(
-            name in silent or worker["metrics"].get(READY) == plugin.run
-            for name, worker in workers.items()
-        )
+        latest = max(seen.values(), default=0.0)
+        missing.clear()
+        for name, worker in workers.items():
+            if worker["metrics"].get(READY) != plugin.run:
+                missing[name] = latest - seen[name]
+        return missing.keys() <= silent_workers(seen)
 
     responses = _request_all_workers(
         client,
@@ -386,7 +394,7 @@ def _register(client: Client, plugin: ExecutablePlugin) -> dict[str, float]:
         idempotent=False,
     )
     raise_setup_error(responses)
-    return {} if responses else silent
+    return {} if responses else missing
 
 
 class SilentWorkers:
@@ -426,26 +434,37 @@ class SilentWorkers:
                 self._looks.pop(address, None)
             else:
                 self._looks[address] += 1
-                if self._looks[address] == LATE_LOOKS:
+                if self._looks[address] % RESEND_AFTER_LOOKS == 0:
                     self._send(address)
 
     def _send(self, address: str) -> None:
-        way = self._plugin.packed or cast("ExecutableRef", self._plugin.executable)
-        travelling = self._plugin.holding(way)
-        message = {"op": "plugin-add", "plugin": dumps(travelling), "name": self._plugin.name}
+        packed = self._plugin.packed or cast("ExecutableRef", self._plugin.executable)
+        travelling = self._plugin.holding(packed)
+        name = self._plugin.name
+        question = {"op": "run", "function": dumps(_has_plugin), "args": dumps((name,))}
+        message = {"op": "plugin-add", "plugin": dumps(travelling), "name": name}
         scheduler: Any = self._client.scheduler  # it has no types
 
         async def send() -> None:
             try:
-                await scheduler.broadcast(msg=message, workers=[address], on_error="ignore")
+                to_it = {"workers": [address], "on_error": "ignore"}
+                answers = await scheduler.broadcast(msg=question, **to_it)
+                # A second message would end what the first one has begun to load.
+                if not answers.get(address, {}).get("result"):
+                    logger.info("worker %s answers again, and is given the model", address)
+                    await scheduler.broadcast(msg=message, **to_it)
             except OSError as error:
                 logger.info("worker %s cannot be given the model: %r", address, error)
 
         async def begin() -> None:
             self._sending.append(asyncio.ensure_future(send()))
 
-        logger.info("worker %s answers again, and is given the model", address)
         self._client.sync(begin)
+
+
+def _has_plugin(name: str, dask_worker: Worker) -> bool:
+    """Return whether a worker has a plugin, or is setting it up. It runs on the worker."""
+    return name in dask_worker.plugins
 
 
 def raise_setup_error(responses: Mapping[str, Mapping[str, Any]]) -> None:
@@ -471,7 +490,9 @@ def _last_seen(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def silent_workers(last_seen: Mapping[str, float]) -> set[str]:
     """Return the workers that were heard of much earlier than another one."""
     latest = max(last_seen.values(), default=0.0)
-    return {name for name, seen in last_seen.items() if seen < latest - SILENT_SECONDS}
+    usual = SILENT_HEARTBEATS * heartbeat_interval(len(last_seen))
+    patience = max(SILENT_SECONDS, usual)
+    return {name for name, seen in last_seen.items() if seen < latest - patience}
 
 
 def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
@@ -481,7 +502,7 @@ def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
 
         drop(find(cast("Executable | ExecutableRef", plugin.executable)).ref)
 
-    def all_others_are_rid_of_it(workers: Mapping[str, Mapping[str, Any]]) -> bool:
+    def all_others_have_removed_it(workers: Mapping[str, Mapping[str, Any]]) -> bool:
         silent = silent_workers(_last_seen(workers))
         return bool(silent) and all(
             name in silent or worker["metrics"].get(READY) != plugin.run
@@ -489,7 +510,7 @@ def uninstall(client: Client, plugin: ExecutablePlugin) -> None:
         )
 
     _request_all_workers(
-        client, plugin.removal, UNINSTALL_TIMEOUT_SECONDS, all_others_are_rid_of_it,
+        client, plugin.removal, UNINSTALL_TIMEOUT_SECONDS, all_others_have_removed_it,
         name=plugin.name,
     )  # fmt: skip
 
@@ -529,6 +550,7 @@ def _request_all_workers(
                 logger.info("a worker cannot be reached: %r", error)
                 if is_enough is None:
                     break
+                deadline = min(deadline, loop.time() + UNREACHED_SECONDS)
             if is_enough is not None:
                 try:
                     workers = (await scheduler.identity(n_workers=-1))["workers"]

@@ -299,7 +299,9 @@ def _more_sent(run: RecordedRun) -> Iterator[str]:
     reasons = []
     if number("workers_lost"):
         reasons.append("what lost workers had was computed and sent again")
-    if silent := int((run.worker_loss or {}).get("silent", 0)):
+    loss = run.worker_loss or {}
+    silent = int(loss.get("silent", 0)) - int(loss.get("early", 0))
+    if silent > 0:  # those before the first block had no work
         reasons.append(f"{silent_workers(silent)}, and others needed the inputs of its work")
     if doubled := number("tasks_doubled"):
         reasons.append(f"{started_elsewhere(doubled)}, which needs their inputs, too")
