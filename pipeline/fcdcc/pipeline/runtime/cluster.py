@@ -256,18 +256,19 @@ class Cluster:
         more = len(silent) - len(named)
         names = ", ".join(named) + (f" and {more:,} more" if more else "")
         seconds = max(silent.values())
-        is_silent = seconds > SILENT_SECONDS
-        if len(silent) == 1:
-            why = f"has not answered for {seconds:.1f} s" if is_silent else "could not be reached"
+        if seconds <= SILENT_SECONDS:
             logger.warning(
-                "worker %s %s: the run begins without it, and it gets the model once it answers",
-                names, why,
+                "the model could not be sent yet to %s: the run begins all the same", names
+            )
+        elif len(silent) == 1:
+            logger.warning(
+                "worker %s has not answered for %.1f s: the run begins without it, and it gets the "
+                "model once it answers", names, seconds,
             )  # fmt: skip
         else:
-            why = f"not answered for up to {seconds:.1f} s" if is_silent else "not been reached"
             logger.warning(
-                "workers %s have %s: the run begins without them, and they get the model once they "
-                "answer", names, why,
+                "workers %s have not answered for up to %.1f s: the run begins without them, and "
+                "they get the model once they answer", names, seconds,
             )  # fmt: skip
 
     def warn_of_removed(self, addresses: Sequence[str]) -> None:
