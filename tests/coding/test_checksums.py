@@ -331,6 +331,16 @@ def test_no_images_are_right() -> None:
     assert checksum.check(x[:0], y[:0]).worst == 0.0
 
 
+def test_sums_over_images_need_the_filters() -> None:
+    _, x, weight, y = layer_of(8, 12, 10, 3, 1, torch.float32)
+    checksum = ConvChecksum(
+        weight, stride=(1, 1), padding=((1, 1),) * 2, dilation=(1, 1), keep_filters=False
+    )
+    assert checksum.check(x, y).is_right
+    with pytest.raises(TensorError, match="keeps none; expected keep_filters=True"):
+        checksum.check(x, y, kind="images")
+
+
 def test_what_does_not_fit_is_refused() -> None:
     checksum, x, weight, y = layer_of(8, 12, 10, 3, 1, torch.float32)
     with pytest.raises(TensorError, match="expected"):

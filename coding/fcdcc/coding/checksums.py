@@ -445,6 +445,7 @@ class ConvChecksum:
         norms_added = [0.0] * len(x) if added is None else _norms(added)
         bounds = []
         for norm, norm_added in zip(_norms(x), norms_added, strict=True):
+            # Neither the output nor, with tiny filters, the sums of the input may overflow.
             size = max(largest, 1.0) * norm + norm_added
             bound = found.scale * norm + found.least + found.of_added * norm_added
             bounds.append(bound if size < LARGEST_CHECKED else math.inf)  # NaN is not smaller
@@ -464,11 +465,6 @@ class ConvChecksum:
                 "sums over images of outputs with a bias; expected outputs without bias, or "
                 "another kind of checksum"
             )
-        if self._weight is None and kind == "images":
-            raise TensorError(
-                "sums over images need the filters, and this checksum keeps none; expected "
-                "keep_filters=True, or another kind of checksum"
-            )
         by_image = random_weights((self.sums, len(x)), self._generator_seed, 1)
         if kind != "filters":
             x64 = torch.einsum("sb,b...->s...", by_image, x64)
@@ -477,8 +473,8 @@ class ConvChecksum:
             if self._bias_sums is not None:
                 made = made + self._bias_sums.reshape(shape)
             sums = torch.einsum("sn,bn...->bs...", self._filter_weights, y64)
-        elif kind == "images" and self._weight is not None:
-            made = self._convolve(x64, self._weight.to(torch.float64), self.groups)
+        elif kind == "images":
+            made = self._convolve(x64, self._kept_filters().to(torch.float64), self.groups)
             sums = torch.einsum("sb,b...->s...", by_image, y64)
         else:
             pairs = self._convolve(x64, self._checksum_filters, 1)
@@ -498,8 +494,8 @@ class ConvChecksum:
         summed = summed * len(x) if kind == "both" else summed
         # The norm of all filters, or of the largest one times the root of the number of sums.
         norms = self._norm * math.sqrt(len(x)) if kind == "both" else self._norm
-        if kind == "images" and self._weight is not None:
-            by_filter = torch.linalg.vector_norm(self._weight.flatten(1), dim=1)
+        if kind == "images":
+            by_filter = torch.linalg.vector_norm(self._kept_filters().flatten(1), dim=1)
             norms = float(by_filter.max()) * math.sqrt(len(x)) if len(by_filter) else 0.0
         products = norms * math.sqrt(self._reduction) * largest
         size = products + math.sqrt(summed) * (self._bias_norm or 0.0)
@@ -512,6 +508,21 @@ class ConvChecksum:
         return torch.tensor(bound if finite else math.inf, dtype=torch.float64)
 
     # ------------------------------------------------------------------ parts
+
+    def _kept_filters(self) -> torch.Tensor:
+        """Return the filters.
+
+        Raises
+        ------
+        TensorError
+            If they are not kept.
+        """
+        if self._weight is None:
+            raise TensorError(
+                "sums over images need the filters, and this checksum keeps none; expected "
+                "keep_filters=True, or another kind of checksum"
+            )
+        return self._weight
 
     def _convolve(self, x: torch.Tensor, weight: torch.Tensor, groups: int) -> torch.Tensor:
         padded = pad_space(x, self.padding)

@@ -529,7 +529,7 @@ def _with_unpacker(picture: Image.Image, unpacker: str) -> Image.Image:
         other = (unpacker, *arguments[1:]) if isinstance(arguments, tuple) else unpacker
         replaced = (*tile[:3], other)
         tiles.append(type(tile)(*replaced) if hasattr(tile, "_fields") else replaced)
-    picture.tile = tiles  # type: ignore[attr-defined] # of ImageFile, which open returns
+    picture.tile = tiles  # type: ignore[attr-defined] # Image.open returns an ImageFile, which has it
     return picture
 
 

@@ -199,35 +199,32 @@ def test_without_redundancy_no_line_speaks_of_shares() -> None:
     )
 
 
-def test_blocks_of_a_continued_run_are_all_counted() -> None:
-    said = summary(
-        blocks_total=17, blocks_done=6, blocks_skipped=11, blocks_redone=1, redone={"images": 1}
-    )
-    assert (
-        "complete: 17 blocks, of them 11 done before, 1 made again (1 for changed images), 5 new; "
-        "100 images in 10.0 s"
-    ) in list(summary_lines(said))
-
-
-def test_blocks_that_were_damaged_or_had_failed_are_not_called_new() -> None:
-    said = summary(
-        blocks_total=31, blocks_done=6, blocks_skipped=25, blocks_repaired=3, blocks_retried=2
-    )
-    assert (
-        "complete: 31 blocks, of them 25 done before, 3 made again (3 damaged), 2 that had failed, "
-        "1 new; 100 images in 10.0 s"
-    ) in list(summary_lines(said))
-
-
-def test_a_last_block_that_was_not_full_is_called_made_again() -> None:
-    said = summary(
-        blocks_total=33, blocks_done=1, blocks_skipped=32, blocks_not_full=1, images_done=28,
-        images_again=8,
-    )  # fmt: skip
-    assert (
-        "complete: 33 blocks, of them 32 done before, 1 made again (it was not full); 28 images "
-        "(20 new, 8 made again) in 10.0 s"
-    ) in list(summary_lines(said))
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        (
+            {"blocks_total": 17, "blocks_done": 6, "blocks_skipped": 11, "blocks_redone": 1,
+             "redone": {"images": 1}},
+            ("17 blocks, of them 11 done before, 1 made again (1 for changed images), 5 new; "
+             "100 images in 10.0 s"),
+        ),
+        (
+            {"blocks_total": 31, "blocks_done": 6, "blocks_skipped": 25, "blocks_repaired": 3,
+             "blocks_retried": 2},
+            ("31 blocks, of them 25 done before, 3 made again (3 damaged), 2 that had failed, "
+             "1 new; 100 images in 10.0 s"),
+        ),
+        (
+            {"blocks_total": 33, "blocks_done": 1, "blocks_skipped": 32, "blocks_not_full": 1,
+             "images_done": 28, "images_again": 8},
+            ("33 blocks, of them 32 done before, 1 made again (it was not full); 28 images "
+             "(20 new, 8 made again) in 10.0 s"),
+        ),
+    ],
+    ids=["changed images", "damaged and failed before", "not full before"],
+)  # fmt: skip
+def test_blocks_of_a_continued_run_are_all_counted(members: dict[str, Any], line: str) -> None:
+    assert f"complete: {line}" in list(summary_lines(summary(**members)))
 
 
 def test_blocks_and_images_of_a_run_that_adds_images_add_up() -> None:

@@ -36,12 +36,12 @@ def run_forecast(
     """Return what a run of some blocks is expected to cost, where an image takes a second."""
     config = JobConfig(
         model=str(files.model), input=str(files.images), output="-", split="images", limit=IMAGES,
-        in_flight=2, **options,  # type: ignore[arg-type] # pydantic checks them
+        in_flight=2, **options,  # type: ignore[arg-type] # pydantic checks the types of options
     )  # fmt: skip
     opened = open_job(config)
     speeds = Speeds(
         multiply_adds=IMAGE_WORK, touched=1e30, task=0.0, scheduler=0.0, fetch=0.0, copied=1e30,
-        link=1e30, hop=0.0, parallel=float(options["workers"]),  # type: ignore[arg-type] # an int
+        link=1e30, hop=0.0, parallel=float(options["workers"]),  # type: ignore[arg-type] # every caller gives an int
     )  # fmt: skip
     known = workers_of_options(config).with_speeds(speeds)
     plan = job_plan.job_plan(opened.config, opened.network, opened.source, known)
@@ -124,12 +124,12 @@ def test_a_forecast_of_few_blocks_is_rough() -> None:
         WorkerPool(2), Speeds(), 32, (4.0, 5.0, 8.0, 9.0, 12.0, 13.0), 2.0, 100.0, 0.0, 0.05, 5e8,
         14.0, 9, (),
     )  # fmt: skip
-    few = RunForecast(made, blocks=3, full_blocks=3.0, in_flight=2, read_bytes=60.0)
+    few = RunForecast(made, blocks=3, work_in_blocks=3.0, in_flight=2, read_bytes=60.0)
     assert few.expected(3) == {
         "seconds": 8.0, "plain_seconds": 14.0, "is_rough": True, "bytes_sent": 360,
         "extra_work": 0.05, "peak_memory": 5e8, "parity_memory": 0.0,
     }  # fmt: skip
-    many = replace(few, blocks=8, full_blocks=7.5)
+    many = replace(few, blocks=8, work_in_blocks=7.5)
     assert many.expected(8)["seconds"] == 16.0  # 13.0 for the first six, and 1.5 more of 2.0
     assert many.expected(8)["bytes_sent"] == 810
     assert not many.expected(8)["is_rough"]

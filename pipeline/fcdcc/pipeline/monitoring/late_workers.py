@@ -20,7 +20,7 @@ BACKED_UP = "doubled"
 """The event that a task of a worker was late, and was started again on another one."""
 
 MAX_KEPT = 20
-"""Most workers that are kept of a run, those with the most late tasks."""
+"""Most workers that are kept of a run: bypassed ones, and those with the most late tasks."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LateWorkers:
             self._bypassed.add(worker)
 
     def found(self, rows: Iterable[Mapping[str, Any]]) -> tuple[LateWorker, ...]:
-        """Return the workers, those that did not answer first, then those with the most late tasks.
+        """Return the workers, those with the most late tasks first.
 
         ``rows`` have the addresses, names and processes of workers that are known.
         """
@@ -90,8 +90,8 @@ class LateWorkers:
             return LateWorker(address, tasks, address in self._bypassed, name, pid)
 
         by_tasks = self._tasks.most_common()
-        by_tasks.sort(key=lambda one: one[0] not in self._bypassed)
-        return tuple(itertools.starmap(worker, by_tasks[:MAX_KEPT]))
+        kept = sorted(by_tasks, key=lambda one: one[0] not in self._bypassed)[:MAX_KEPT]
+        return tuple(itertools.starmap(worker, filter(kept.__contains__, by_tasks)))
 
 
 def started_elsewhere(tasks: int, late: Sequence[LateWorker] = ()) -> str:

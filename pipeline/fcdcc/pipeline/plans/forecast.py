@@ -298,8 +298,8 @@ class RunForecast:
         Of these blocks, by the model of :mod:`fcdcc.pipeline.planner.cost`.
     blocks
         Their number.
-    full_blocks
-        How many blocks like the largest have as much work: one with half the images counts half.
+    work_in_blocks
+        Their work, in that of the largest: a block with half the images counts half.
     in_flight
         How many are computed at a time.
     read_bytes
@@ -308,15 +308,15 @@ class RunForecast:
     Examples
     --------
     >>> made = Forecast(WorkerPool(2), Speeds(), 9, (2.0, 2.5), 1.0, 100, 0, 0.1, 500, 3.0, 9, ())
-    >>> RunForecast(made, blocks=2, full_blocks=1.5, in_flight=2, read_bytes=30.0).seconds
+    >>> RunForecast(made, blocks=2, work_in_blocks=1.5, in_flight=2, read_bytes=30.0).seconds
     2.5
-    >>> RunForecast(made, blocks=5, full_blocks=4.5, in_flight=2, read_bytes=30.0).seconds
+    >>> RunForecast(made, blocks=5, work_in_blocks=4.5, in_flight=2, read_bytes=30.0).seconds
     5.0
     """
 
     forecast: Forecast
     blocks: int
-    full_blocks: float
+    work_in_blocks: float
     in_flight: int
     read_bytes: float = 0.0
 
@@ -326,13 +326,13 @@ class RunForecast:
         made = self.forecast
         if self.blocks <= len(made.ends):
             return made.ends[self.blocks - 1]
-        return made.ends[-1] + max(0.0, self.full_blocks - len(made.ends)) * made.block_seconds
+        return made.ends[-1] + max(0.0, self.work_in_blocks - len(made.ends)) * made.block_seconds
 
     @property
     def bytes_sent(self) -> float:
         """Bytes that go from worker to worker for all blocks."""
         made = self.forecast
-        blocks = self.blocks if self.blocks <= len(made.ends) else self.full_blocks
+        blocks = self.blocks if self.blocks <= len(made.ends) else self.work_in_blocks
         return made.block_bytes * blocks + self.read_bytes
 
     def is_rough(self, done: int) -> bool:

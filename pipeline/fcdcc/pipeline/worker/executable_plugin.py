@@ -56,11 +56,12 @@ UNREACHED_SECONDS = 10.0
 """How long :func:`install` waits for the others once a worker could not be reached."""
 
 SILENT_SECONDS = 3.0
-"""A worker that was heard of so much earlier than another one is not waited for; on a cluster of
-hundreds of workers, whose heartbeats are rarer, it may be earlier."""
+"""A worker is silent if it was heard of so much earlier than another one, at least. Nothing waits
+for silent workers."""
 
 SILENT_HEARTBEATS = 2.5
-"""A worker is not silent before it has missed so many heartbeats."""
+"""A worker is not silent before so many heartbeats are overdue: on clusters of hundreds of workers
+these are seconds apart."""
 
 RESEND_AFTER_LOOKS = 20
 """Looks that see a worker answer and not have the executable before it is sent once more."""
@@ -366,7 +367,7 @@ def send_packed(
 
 
 def _register(client: Client, plugin: ExecutablePlugin) -> dict[str, float]:
-    """Register a plugin as it travels; return the workers that are silent, as :func:`install`.
+    """Register a plugin as it travels; return the workers without it, as :func:`install`.
 
     Raises
     ------

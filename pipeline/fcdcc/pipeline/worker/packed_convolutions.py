@@ -37,7 +37,8 @@ CONTRACT_TOLERANCE = 1e-4
 of the fused operators accepts on its small tensors."""
 
 _INTERNAL: Any = torch._C
-"""Its stubs lack a module, and an argument of the function that packs weights."""
+"""PyTorch's compiled module. It has no type here: PyTorch's stubs lack its ``_nn`` and an
+argument of the function that packs weights."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def fused_is_available() -> bool:
     try:
         with torch.inference_mode():
             return all(_contract_holds(*case) for case in _contract_cases())
-    except Exception as error:  # noqa: BLE001 - an internal operator may raise anything
+    except Exception as error:  # noqa: BLE001 - whatever these operators raise, they cannot be used
         logger.info("the fused engine is not available (%r): eager takes its place", error)
         return False
 

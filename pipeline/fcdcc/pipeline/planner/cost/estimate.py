@@ -70,10 +70,10 @@ def forecast(
     each = workers.count / small  # workers that one simulated worker stands for
     in_flight = max(1, round(plan.in_flight / each))
     most = round(SIMULATED_ROUNDS * in_flight * each)
-    usual = [plan.batch]  # what plans tell of a block is of a full one
+    described = [plan.batch]  # without ``blocks``, figures of a block are those of a full one
     if blocks is not None:
-        images, usual = max(1, ceil(sum(blocks) / model.bands)), [*blocks]
-    sizes = _block_sizes(plan, images, model.bands, most) if blocks is None else usual[:most]
+        images, described = max(1, ceil(sum(blocks) / model.bands)), [*blocks]
+    sizes = _block_sizes(plan, images, model.bands, most) if blocks is None else described[:most]
     simulated = simulate(
         [model.tasks(size) for size in sizes[:: max(1, round(each))]],
         in_flight,
@@ -97,7 +97,7 @@ def forecast(
         block_seconds=pace / each,
         block_bytes=sum(simulated.bytes_sent.values()) / len(ends),
         block_multiply_adds=work,
-        extra_work=_extra_work(plan, model, profile, usual),
+        extra_work=_extra_work(plan, model, profile, described),
         peak_memory=speeds.memory_at_rest
         + WEIGHT_COPIES * profile.weights
         + used
@@ -106,7 +106,7 @@ def forecast(
         tasks=tasks,
         layers=layers,
         bands=model.bands,
-        parity_memory=model.parity_memory(max(usual)),
+        parity_memory=model.parity_memory(max(described)),
     )
 
 
