@@ -268,10 +268,12 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "7 images of 8 × 9 × 3" in result.stdout
     assert "7 new (3 png, 3 jpeg, 1 tiff)" in result.stdout
+    assert "pictures of other sizes scaled and cropped (--fit crop)" in result.stdout
     assert "left out cats/broken.png: it cannot be read" in result.stderr
     assert "left out notes.txt: it is no picture" in result.stderr
     again = json.loads(run(*arguments, "--json").stdout)
     assert (again["images"], again["added"], again["unchanged"]) == (7, 0, 7)
+    assert again["fit"] == "crop"
     assert [file["name"] for file in again["bad"]] == ["cats/broken.png"]
     assert {file["name"]: file["bad"] for file in again["skipped_files"]} == {
         "cats/broken.png": True, "notes.txt": False,

@@ -83,6 +83,8 @@ class Ingested:
         (height, width, channels) of one image.
     dtype
         ``uint8`` or ``uint16``.
+    fit
+        How pictures of other sizes were fitted.
     added
         How many images this call appended.
     changed
@@ -108,6 +110,7 @@ class Ingested:
     images: int
     shape: tuple[int, int, int]
     dtype: str
+    fit: Fit = "exact"
     added: int = 0
     changed: tuple[str, ...] = ()
     unchanged: int = 0
@@ -434,6 +437,7 @@ class _Update:
             images=len(images),
             shape=options.form.shape,
             dtype=options.form.dtype,
+            fit=options.form.fit,
             added=sum(self._formats.values()),
             changed=tuple(self._changed),
             unchanged=self._unchanged,

@@ -31,6 +31,15 @@ MAX_PIXELS = 2**30
 MAX_NAMED_FILES = 20
 """Files left out, or images without a file, that the command lists; ``--json`` lists all."""
 
+FITTED: dict[Fit, str] = {
+    "crop": "scaled and cropped",
+    "torchvision": "scaled and cropped",
+    "transformers": "scaled and cropped",
+    "stretch": "stretched",
+    "pad": "scaled and padded",
+}
+"""What was done with pictures of other sizes; with ``exact`` there are none."""
+
 
 class SizeType(click.ParamType[tuple[int, int]]):
     """A size: ``224``, or ``HEIGHTxWIDTH`` such as ``224x320``."""
@@ -261,7 +270,7 @@ def _as_json(made: Ingested) -> dict[str, Any]:
     return (
         {"images": made.images, "added": made.added, "unchanged": made.unchanged}
         | {name: len(images) for name, images in lists.items()}
-        | {"shape": made.shape, "dtype": made.dtype, "classes": made.classes}
+        | {"shape": made.shape, "dtype": made.dtype, "fit": made.fit, "classes": made.classes}
         | {"formats": made.formats, "compared": made.compared}
         | {f"{name}_images": images for name, images in lists.items()}
         | _skipped_json(made.skipped)
@@ -301,6 +310,8 @@ def _summary(made: Ingested, output: str) -> str:
     parts += [f"{len(made.unchecked)} whose file cannot be read"] if made.unchecked else []
     parts += [counted(len(made.classes), "class", "classes")] if made.classes else []
     parts += [counted(len(made.skipped), "file left out", "files left out")] if made.skipped else []
+    if made.fit in FITTED:
+        parts.append(f"pictures of other sizes {FITTED[made.fit]} (--fit {made.fit})")
     if made.dtype == "uint16":
         parts.append("16 bits per channel, white is 65535")
     if made.compared:
