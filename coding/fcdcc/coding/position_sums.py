@@ -43,16 +43,23 @@ of one core."""
 LEAST_ROWS = 8
 """Positions of the first axis that a piece has, if the value has as many."""
 
-_TURN_PARTS = 2**20
-_TURN = 400521
-"""Neighbours along the first axis are so many of these parts of the circle apart, about a golden
-section of it: no two of a million neighbours have the same weight. Whole numbers of parts are exact
-for every position, so that the weights are as accurate at the end of a long axis as at its
-beginning."""
+_PARTS = 128
+"""A circle has so many parts for each position of the first axis. Neighbours are a whole number of
+parts apart, which is exact for every position, so that the weights are as accurate at the end of a
+long axis as at its beginning."""
+
+_SEED = 7165
+"""Of the weights along the further axes. For every size up to 256, the one of the two rows of
+weights that adds up to more gives 0.5 to 1.8 times the root of the size: an error that is the same
+everywhere counts about as much as one of random numbers."""
 
 _START = 0.7
 """Radians at the first position, where cosine and sine must both be large: it may be the only one,
 as in linear layers."""
+
+_HALF_CIRCLES = 0.91
+"""Half circles that all positions of the first axis turn by, in units of the root of the size: the
+sum of a cosine and a sine of equal numbers is then 0.6 to 1.3 times that root at most sizes."""
 
 _QUARTER = math.pi / 2
 
@@ -206,24 +213,45 @@ def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
     """
     number = torch.arange(sums)
     if axis:
-        return random_weights((-(-sums // TURNS), size), 0, 2 + axis)[number // TURNS]
-    turns = _turns(torch.arange(size))
+        return random_weights((-(-sums // TURNS), size), _SEED, 2 + axis)[number // TURNS]
+    turns = _turns(torch.arange(size), size)
     # A whole number times π / 2 would be rounded to float32.
     return torch.cos(turns - _QUARTER * (number % TURNS).to(torch.float64)[:, None])
 
 
-def _turns(place: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """Return the angles, in radians, of positions that are ``stride`` from one weight to the next.
+def _turns(place: torch.Tensor, size: int, stride: int = 1) -> torch.Tensor:
+    """Return the angles, in radians, of places on the first axis.
 
     Parameters
     ----------
     place
         Whole numbers, which may be negative.
+    size
+        Positions that have weights.
     stride
-        Positions from one weight to the next.
+        Places from one position to the next.
     """
-    parts = _TURN_PARTS * stride
-    return _START + math.tau * ((place * _TURN) % parts).to(torch.float64) / parts
+    parts = _PARTS * size * stride
+    return _START + math.tau * ((place * _steps(size)) % parts).to(torch.float64) / parts
+
+
+@lru_cache(maxsize=_KEPT_SIZES)
+def _steps(size: int) -> int:
+    """Return how many parts of the circle neighbours along the first axis are apart.
+
+    All positions together turn by nearly an odd number of half circles, about the root of the size.
+    So equal numbers nearly cancel but for a part that grows with the root of the size, as the sum
+    of random numbers does. No two positions have the same weight.
+    """
+    half_circles = 2 * round(math.sqrt(size) * _HALF_CIRCLES / 2 - 0.5) + 1
+    about = _PARTS // 2 * half_circles
+    # A turn that the positions repeat after is longer than the axis.
+    return next(
+        steps
+        for distance in range(1, about, 2)
+        for steps in (about + distance, about - distance)
+        if math.gcd(steps, _PARTS * size) <= _PARTS
+    )
 
 
 def random_weights(shape: tuple[int, int], seed: int, stream: int) -> torch.Tensor:
@@ -341,7 +369,7 @@ class InputSums(NamedTuple):
     @property
     def uses_known(self) -> bool:
         """Whether they follow from the :class:`ValueSums` of the input."""
-        return self.is_plain or (self.turning is not None and self.turning.step == 1)
+        return self.is_plain or (self.turning is not None and self.turning.is_known)
 
     @classmethod
     def of(
@@ -372,7 +400,7 @@ class InputSums(NamedTuple):
             others.append(spread[-1].flatten(0, 1).to(dtype) if is_shorter else None)
             numbers.append(min(pairs * of_axis.kernel, of_axis.size))
         of_rows = len(first) * math.prod(space[1:]) + math.prod(numbers)
-        uses_known = turning is not None and turning.step == 1
+        uses_known = turning is not None and turning.is_known
         is_cheap = uses_known and math.prod(space) > _COST_OF_ROWS * of_rows
         if not is_plain and not is_cheap and channels * math.prod(space) <= _SMALL_INPUT:
             combine = maps[0].spread(axis_weights(0, out[0], TURNS))
@@ -512,16 +540,20 @@ class TurningRows(NamedTuple):
     Parameters
     ----------
     step
-        The stride. With 1, the cosine and the sine are those of :class:`ValueSums`.
+        The stride.
     remainders
         The positions q of each cosine and sine have this remainder of q / step.
     edges
         The position of each further row.
+    is_known
+        Whether the cosine and the sine are those of :class:`ValueSums`: with a stride of 1 and as
+        many positions in the output as in the input.
     """
 
     step: int
     remainders: tuple[int, ...]
     edges: torch.Tensor
+    is_known: bool
 
 
 def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch.Tensor]:
@@ -540,7 +572,7 @@ def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch
     direct = spread.flatten(0, 1)
     as_it_is = torch.eye(len(direct), dtype=torch.float64).reshape(TURNS, axis.kernel, -1)
     place = torch.arange(axis.size)
-    turns = _turns(place, axis.stride)
+    turns = _turns(place, axis.out, axis.stride)
     met_by = [column * axis.dilation - axis.before for column in range(axis.kernel)]
     remainders = tuple(sorted({first % axis.stride for first in met_by}))
     rows = [
@@ -562,10 +594,11 @@ def _first_axis(axis: _AxisMap) -> tuple[torch.Tensor, TurningRows | None, torch
     combine = torch.zeros((TURNS, axis.kernel, len(basis)), dtype=torch.float64)
     for column, first in enumerate(met_by):
         start = TURNS * remainders.index(first % axis.stride)
-        back = float(_turns(torch.tensor(first), axis.stride)) - _START
+        back = float(_turns(torch.tensor(first), axis.out, axis.stride)) - _START
         turn = [[math.cos(back), math.sin(back)], [-math.sin(back), math.cos(back)]]
         combine[:, column, start : start + TURNS] = torch.tensor(turn, dtype=torch.float64)
         # What the turned rows give at the edges, where the output has no position, is taken away.
         at_edges = combine[:, column, : len(rows)] @ basis[: len(rows), edges]
         combine[:, column, len(rows) :] = torch.where(outside_of[first][edges], -at_edges, 0.0)
-    return basis, TurningRows(axis.stride, remainders, edges), combine
+    is_known = axis.stride == 1 and axis.size == axis.out
+    return basis, TurningRows(axis.stride, remainders, edges, is_known), combine
