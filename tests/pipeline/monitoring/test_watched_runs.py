@@ -27,12 +27,12 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from fcdcc.pipeline import JobConfig, Summary, run
 from fcdcc.pipeline.anyk import AnyKPlugin
 from fcdcc.pipeline.anyk.queries import REPORT
-from fcdcc.pipeline.monitoring.dashboard.collector import MIN_SILENT_SECONDS
 from fcdcc.pipeline.monitoring.dashboard.dashboard_plugin import DashboardPlugin
 from fcdcc.pipeline.monitoring.dashboard.service import EXCHANGE
 from fcdcc.pipeline.monitoring.progress import Quiet, RunProgress
 from fcdcc.pipeline.runtime.cluster import PRELOAD
 from fcdcc.pipeline.runtime.plugins import register_plugins
+from fcdcc.pipeline.worker.executable_plugin import SILENT_SECONDS
 from support.browser import Page, browser, chromium
 from support.jobs import fcdcc
 from support.small import Files
@@ -244,7 +244,7 @@ class StoppingEarly(Quiet):
     def is_silent(self) -> bool:
         """Whether the worker has been silent for as long as makes it worth mentioning."""
         rows = {row["address"]: row for row in self._where.json()["workers"]}
-        return float(rows[self.address]["silent"]) > MIN_SILENT_SECONDS
+        return float(rows[self.address]["silent"]) > SILENT_SECONDS
 
 
 def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(

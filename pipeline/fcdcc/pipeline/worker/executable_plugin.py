@@ -57,7 +57,7 @@ UNREACHED_SECONDS = 10.0
 
 SILENT_SECONDS = 3.0
 """A worker is silent if it was heard of so much earlier than another one, at least. Nothing waits
-for silent workers."""
+for silent workers, and the end of a run names them."""
 
 SILENT_HEARTBEATS = 2.5
 """A worker is not silent before so many heartbeats are overdue: on clusters of hundreds of workers

@@ -18,6 +18,7 @@ from ...anyk.state_machine.history import Counters, Log, RunHistory, ShareRecord
 from ...anyk.state_machine.state import AnyKState
 from ...anyk.state_machine.workers import QUIET_HEARTBEATS
 from ...words import DEPARTURES
+from ...worker.executable_plugin import SILENT_SECONDS
 from ..record.loss_cost import WorkerLoss
 from ..stragglers import WorkerView, mark_replaced
 from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
@@ -51,13 +52,6 @@ MAX_PROCESSES = 4_000
 
 MAX_NAME_LENGTH = 80
 """Longest name of a worker that is kept whole."""
-
-MIN_SILENT_SECONDS = 3.0
-"""A worker that has not been heard of for so long at the end of a run is mentioned.
-
-A run waits as long for a silent worker before its first block
-(:data:`...worker.executable_plugin.SILENT_SECONDS`).
-"""
 
 MIN_HEARTBEAT_SECONDS = 0.5
 """Least time between two heartbeats."""
@@ -310,7 +304,7 @@ class RunCollector:
         return mark_replaced(views)
 
     def silent_workers(self, now: float) -> list[WorkerLoss]:
-        """Return the workers that have not answered for :data:`MIN_SILENT_SECONDS`.
+        """Return the workers that have not answered for :data:`SILENT_SECONDS`.
 
         All workers of the cluster count, also those that never had a share. Those that were
         bypassed and still do not answer are among them, however long that is. They count as given
@@ -320,7 +314,7 @@ class RunCollector:
         for address, worker in self.state.workers.by_address.items():
             if not worker.quiet:
                 continue
-            if worker.bypassed is not None or now - worker.seen > MIN_SILENT_SECONDS:
+            if worker.bypassed is not None or now - worker.seen > SILENT_SECONDS:
                 patience = QUIET_HEARTBEATS * max(worker.longest_gap, MIN_HEARTBEAT_SECONDS)
                 gone = min(now, worker.seen + patience)
                 found.append(WorkerLoss(address, worker.seen, gone, "silent"))
