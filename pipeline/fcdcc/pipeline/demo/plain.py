@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from distributed import Future
 
 from ..anyk.queries import cluster_workers
 from ..options import JobConfig
@@ -18,6 +21,10 @@ PATIENCE_SECONDS = 12.0
 """How long the demo waits for another block. Dask itself gives a silent worker five minutes."""
 
 POLL_SECONDS = 0.05
+
+BLOCKS_OF_A_WORKER = 2
+"""Blocks that are submitted at a time for each worker. All at once could be done before the workers
+are stopped: they take milliseconds."""
 
 
 def run_plain(
@@ -54,7 +61,7 @@ def run_plain(
         client.run(stored_logits, *files, *blocks[0])  # each worker has read the network
         with Stopper({name: processes[name] for name in stopped}) as stopper:
             start = time.time()
-            tasks = [client.submit(stored_logits, *files, *block, pure=False) for block in blocks]
+            tasks: list[Future[Any]] = []
             moments: list[float] = []
             while len(moments) < len(blocks):
                 finished = sum(task.status == "finished" for task in tasks)
@@ -62,6 +69,10 @@ def run_plain(
                 show(len(moments))
                 if len(moments) >= stop_after:
                     stopper.stop()
+                more = blocks[len(tasks) : len(moments) + BLOCKS_OF_A_WORKER * len(names)]
+                tasks += [
+                    client.submit(stored_logits, *files, *block, pure=False) for block in more
+                ]
                 if time.time() - max([start, *moments]) > PATIENCE_SECONDS:
                     break
                 time.sleep(POLL_SECONDS)

@@ -38,7 +38,7 @@ WORKERS = 6
 TOLERATE = 2
 """Shares of a layer that may be lost, one per worker."""
 
-BATCH = 24
+BATCH = 12
 """Images per block: few, so that there are many blocks."""
 
 STOP_AFTER = 0.2
