@@ -65,7 +65,9 @@ WORDS = {
     "measured time": "which part of the time of all shares the shares of this layer took",
     "condition number": _AMPLIFICATION,
     "pace": "time that a worker takes for a share, relative to the usual time: the median of the "
-    "latest shares of the same layer on all workers; 2.0 × is twice as long",
+    "latest shares of the same layer on all workers; 2.0 × is twice as long, less than 1 × is "
+    "faster. All workers may be below 1 × where shares have just become faster, for example "
+    "because fewer workers use the same cores",
     "late task": "a task that exists once, such as a read or a write, and takes unusually long: "
     "another worker starts it, too, and the first result counts",
     "late on average": "for how long a worker was busy with a share after it was given up, at "

@@ -83,8 +83,8 @@ class Ingested:
         (height, width, channels) of one image.
     dtype
         ``uint8`` or ``uint16``.
-    fit
-        How pictures of other sizes were fitted.
+    fit, resize
+        How pictures were fitted (:class:`~fcdcc.storage.pictures.PictureForm`).
     added
         How many images this call appended.
     changed
@@ -111,6 +111,7 @@ class Ingested:
     shape: tuple[int, int, int]
     dtype: str
     fit: Fit = "exact"
+    resize: int | None = None
     added: int = 0
     changed: tuple[str, ...] = ()
     unchanged: int = 0
@@ -438,6 +439,7 @@ class _Update:
             shape=options.form.shape,
             dtype=options.form.dtype,
             fit=options.form.fit,
+            resize=options.form.resize,
             added=sum(self._formats.values()),
             changed=tuple(self._changed),
             unchanged=self._unchanged,

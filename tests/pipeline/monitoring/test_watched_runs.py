@@ -262,7 +262,7 @@ def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
     [details] = [row["details"] for row in shown["workers"] if row["address"] == address]
     called = f"{address} ({details})"
     assert str(stopping.process) in details
-    [warning] = [text for text in caplog.messages if "the run begins without it" in text]
+    [warning] = [text for text in caplog.messages if "the run does not wait for it" in text]
     assert warning.startswith(f"worker {called} has not answered for ")
     assert f"{called} is the slow one: it has not answered" in shown["sentence"]
     assert summary.workers_silent == (address,)

@@ -13,7 +13,7 @@ import click
 
 from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Progress, SkippedFile
 from fcdcc.storage.ingestion import ingest as ingest_folder
-from fcdcc.storage.pictures import Colour, Fit, Interpolation
+from fcdcc.storage.pictures import CUTTING, Colour, Fit, Interpolation
 
 from ..errors import OptionError
 from ..formatting import counted, printable
@@ -38,7 +38,7 @@ FITTED: dict[Fit, str] = {
     "stretch": "stretched",
     "pad": "scaled and padded",
 }
-"""What was done with pictures of other sizes; with ``exact`` there are none."""
+"""How pictures were fitted; with ``exact`` all have the size of the images."""
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -311,7 +311,9 @@ def _summary(made: Ingested, output: str) -> str:
     parts += [counted(len(made.classes), "class", "classes")] if made.classes else []
     parts += [counted(len(made.skipped), "file left out", "files left out")] if made.skipped else []
     if made.fit in FITTED:
-        parts.append(f"pictures of other sizes {FITTED[made.fit]} (--fit {made.fit})")
+        scales_all = made.resize is not None or made.fit in CUTTING[1:]
+        which = "pictures" if scales_all else "pictures of other sizes"
+        parts.append(f"{which} {FITTED[made.fit]} (--fit {made.fit})")
     if made.dtype == "uint16":
         parts.append("16 bits per channel, white is 65535")
     if made.compared:

@@ -262,13 +262,16 @@ class Cluster:
             )
         elif len(silent) == 1:
             logger.warning(
-                "worker %s has not answered for %.1f s: the run begins without it, and it gets the "
-                "model once it answers", names, seconds,
+                "worker %s has not answered for %.1f s: the run does not wait for it. Others do "
+                "what it is given and leaves undone, and it takes part once it answers",
+                names, seconds,
             )  # fmt: skip
         else:
             logger.warning(
-                "workers %s have not answered for up to %.1f s: the run begins without them, and "
-                "they get the model once they answer", names, seconds,
+                "workers %s have not answered for up to %.1f s: the run does not wait for them. "
+                "Others do what they are given and leave undone, and they take part once they "
+                "answer",
+                names, seconds,
             )  # fmt: skip
 
     def warn_of_removed(self, addresses: Sequence[str]) -> None:

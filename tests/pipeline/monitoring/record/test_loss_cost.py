@@ -18,7 +18,9 @@ from fcdcc.pipeline.monitoring.record.loss_cost import (
 HEARD, GONE, STALL = 24.0, 29.0, 6.0
 
 
-def simulated(seed: int, in_flight: int, stall: float, blocks: int = 60) -> LossCost:
+def simulated(
+    seed: int, in_flight: int, stall: float, blocks: int = 60, heard: float = HEARD
+) -> LossCost:
     """Return the estimate for a run of a block a second in which all blocks stall once."""
     draw, times, now = random.Random(seed), BlockTimes(), 0.0
     waiting, running = iter(range(blocks)), list[tuple[float, int]]()
@@ -28,11 +30,11 @@ def simulated(seed: int, in_flight: int, stall: float, blocks: int = 60) -> Loss
             heapq.heappush(running, (now + in_flight * draw.uniform(0.7, 1.3), block))
         if not running:
             break
-        if stall and running[0][0] > HEARD:
+        if stall and running[0][0] > heard:
             running, stall = [(end + stall, block) for end, block in running], 0.0
         now, block = heapq.heappop(running)
         times.end(block, now, is_done=True)
-    times.note_loss(WorkerLoss("tcp://a:1", HEARD, GONE))
+    times.note_loss(WorkerLoss("tcp://a:1", heard, max(heard, 0.0) + GONE - HEARD))
     cost = times.cost(now)
     assert cost is not None
     return cost
@@ -42,6 +44,23 @@ def simulated(seed: int, in_flight: int, stall: float, blocks: int = 60) -> Loss
 def test_the_estimate_is_what_was_really_lost_on_average(in_flight: int) -> None:
     costs = [simulated(seed, in_flight, STALL).cost_seconds or 0.0 for seed in range(40)]
     assert mean(costs) == pytest.approx(STALL, abs=1.0)
+
+
+@pytest.mark.parametrize("in_flight", [2, 6])
+@pytest.mark.parametrize("heard", [-4.0, 0.2])
+def test_what_a_loss_at_the_start_cost_is_estimated_from_the_blocks_afterwards(
+    in_flight: int, heard: float
+) -> None:
+    found = [simulated(seed, in_flight, STALL, heard=heard) for seed in range(40)]
+    assert all(cost.from_start for cost in found)
+    # The first blocks of a run, which begin together, take longer than later ones.
+    most = STALL + in_flight
+    assert STALL - 1.0 < mean(cost.cost_seconds or 0.0 for cost in found) < most
+    told = loss_sentence(found[0].to_dict())
+    assert told.startswith("the lost worker cost at most about ")
+    assert "from the start of the work until the last block then in flight was done" in told
+    assert told.endswith(", and the first blocks of a run take longer anyway")
+    assert not simulated(0, in_flight, STALL).from_start
 
 
 @pytest.mark.parametrize("in_flight", [2, 6])
@@ -129,9 +148,9 @@ def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     assert cost is not None
     assert (cost.seconds, cost.usual_seconds, cost.cost_seconds) == (1.5, None, None)
     assert loss_sentence(cost.to_dict()) == (
-        "what the lost worker cost cannot be estimated, for want of blocks at other times to "
-        "compare with: from its last sign of life until the last block then in flight was done, "
-        "1.5 s passed"
+        "what the lost worker cost cannot be estimated: from its last sign of life until the last "
+        "block then in flight was done, 1.5 s passed, and fewer than 4 blocks were done at other "
+        "times while others were to come"
     )
 
 

@@ -8,14 +8,18 @@ compared with those of the rest of the run, which says how long so many blocks u
 the time of the loss exceeds that by is what the loss cost. A worker that was given up before the
 first block began had nothing that others had to make: there is no time of its loss.
 
+A worker that was last heard of before the first block was done has a time that begins with the work
+of the run. The first blocks of a run take longer anyway, so the estimate is an upper limit then.
+
 The estimate does not count that fewer workers compute afterwards, if no other takes the lost one's
 place; and everything else that slows the run down at the same time is in it.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -75,6 +79,9 @@ class LossCost:
         if it is not larger than chance makes it.
     early
         Those of them that were given up before the first block began.
+    from_start
+        Whether a time of a loss begins with the work of the run: its first blocks take longer
+        anyway, so ``cost_seconds`` is at most what the loss cost.
     """
 
     workers: int
@@ -85,6 +92,7 @@ class LossCost:
     cost_seconds: float | None
     returned: int = 0
     early: int = 0
+    from_start: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -101,7 +109,7 @@ class BlockTimes:
     >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
     >>> times.cost(now=30.0)
     LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985, \
-returned=0, early=0)
+returned=0, early=0, from_start=False)
     """
 
     def __init__(self) -> None:
@@ -146,10 +154,10 @@ returned=0, early=0)
         first = min([*self._begun, *self._open.values()])
         early = [loss for loss in losses if loss.gone < first]
         begun, ended = np.array(self._begun), np.array(self._ended)
-        windows = _joined(
-            self._window(loss, now, begun, ended) for loss in losses if loss.gone >= first
-        )
         done = np.sort(np.array(self._done))
+        first_done = done[0] if len(done) else math.inf
+        of_losses = [self._window(loss, now, begun, ended) for loss in losses if loss.gone >= first]
+        windows = _joined((first if begin < first_done else begin, end) for begin, end in of_losses)
         inside = np.zeros(len(done), bool)
         for begin, end in windows:
             inside |= (done > begin) & (done <= end)
@@ -157,6 +165,7 @@ returned=0, early=0)
             len(lost) + len(quiet) + len(returned), len(quiet),
             round(sum(end - begin for begin, end in windows), 3), int(inside.sum()), None, None,
             len(returned), len({loss.worker for loss in early}),
+            bool(windows) and windows[0][0] == first,
         )  # fmt: skip
         if not windows:
             return found
@@ -198,21 +207,22 @@ def _in_order(loss: WorkerLoss) -> WorkerLoss:
 def _usual_seconds(
     done: NDArray[np.float64],
     inside: NDArray[np.bool_],
-    windows: Iterable[tuple[float, float]],
+    windows: Sequence[tuple[float, float]],
     last_begun: float,
 ) -> float | None:
     """Return the seconds from one block to the next outside of windows; None if not known.
 
-    Only the time is taken in which all workers have blocks: from the first block that is done until
-    the last block begins. Nothing can be said of a loss before that.
+    Only the time is taken in which all workers have blocks: from the first block that is done, or
+    the end of a window that begins earlier, until the last block begins.
     """
-    if len(done) < 2 or any(begin < done[0] for begin, _ in windows):
+    if len(done) < 2:
         return None
+    start = float(max([done[0], *(stop for begin, stop in windows if begin < done[0])]))
     end = max(last_begun, done[min(len(done) - 1, MIN_USUAL_BLOCKS)])
-    seconds = float(end - done[0])
+    seconds = float(end - start)
     for begin, stop in windows:
-        seconds -= max(0.0, min(stop, end) - begin)
-    blocks = int((~inside[1:] & (done[1:] <= end)).sum())
+        seconds -= max(0.0, min(stop, end) - max(begin, start))
+    blocks = int((~inside[1:] & (done[1:] > start) & (done[1:] <= end)).sum())
     return seconds / blocks if blocks >= MIN_USUAL_BLOCKS and seconds > 0 else None
 
 
@@ -274,12 +284,15 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     who, blocks = lossy_workers(loss), int(loss["blocks"])
     whose = "its" if loss["workers"] == 1 else "their"
     before = " before that" if loss.get("returned") else ""
-    time = f"from {whose} last sign of life{before} until the last block then in flight was done"
+    begin = f"{whose} last sign of life{before}"
+    if loss.get("from_start"):
+        begin = "the start of the work"
+    time = f"from {begin} until the last block then in flight was done"
     seconds = duration(loss["seconds"])
     if loss["cost_seconds"] is None:
         return (
-            f"what {who} cost cannot be estimated, for want of blocks at other times to compare "
-            f"with: {time}, {seconds} passed"
+            f"what {who} cost cannot be estimated: {time}, {seconds} passed, and fewer than "
+            f"{MIN_USUAL_BLOCKS} blocks were done at other times while others were to come"
         )
     these = counted(blocks, "block")
     take = "takes" if blocks == 1 else "take"
@@ -289,4 +302,16 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
         compared = f"{time}, no block was done in {seconds}"
     if not loss["cost_seconds"]:
         return f"{who} cost no time that can be told from chance: {compared}"
-    return f"{who} cost about {duration(loss['cost_seconds'])} (an estimate): {compared}"
+    if loss.get("from_start"):
+        compared += ", and the first blocks of a run take longer anyway"
+    return f"{who} cost {about(loss)} (an estimate): {compared}"
+
+
+def about(loss: Mapping[str, Any], most: float = math.inf) -> str:
+    """Return the seconds that a loss cost in words, at most ``most``.
+
+    >>> about({"cost_seconds": 5.1}), about({"cost_seconds": 5.1, "from_start": True})
+    ('about 5.1 s', 'at most about 5.1 s')
+    """
+    cost = duration(min(loss["cost_seconds"], most))
+    return f"at most about {cost}" if loss.get("from_start") else f"about {cost}"

@@ -23,7 +23,7 @@ from ...formatting import (
 from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
 from ..late_workers import bypassed_workers, started_elsewhere
 from ..output_status import failure_line
-from ..record.loss_cost import loss_sentence, lossy_workers
+from ..record.loss_cost import about, loss_sentence, lossy_workers
 from ..stragglers import UNKNOWN_PACE, WorkerView, behind, verdict
 from ..summary import (
     MIN_SAVED_SECONDS,
@@ -42,7 +42,7 @@ MAX_RUNS = 20
 MAX_WORKERS = 20
 MAX_FAILURES = 20
 
-OTHER_PROGRAMS = "other programs used its machines"
+OTHER_PROGRAMS = "other programs may have used the machines of its workers"
 """What may have made a run longer than planned, and is never recorded."""
 
 TOO_FEW_BLOCKS = "the run had too few blocks for that to be known well"
@@ -251,16 +251,17 @@ def _why_longer(run: RecordedRun) -> str:
     loss = run.worker_loss or {}
     known = min(float(loss.get("cost_seconds") or 0.0), beyond)
     said = f"It took {times(run.times_planned)} the planned time, {duration(beyond)} more."
-    what = "they"
+    of = ""
     if known:
         workers = _capitalized(lossy_workers(loss))
         explain = "explains" if loss["workers"] == 1 else "explain"
-        said += f" {workers} {explain} about {duration(known)} of that (an estimate)."
-        what = f"the other {duration(beyond - known)}"
+        said += f" {workers} {explain} {about(loss, known)} of that (an estimate)."
+        of = f" for the other {duration(beyond - known)}"
     if beyond - known < MIN_UNEXPLAINED_PART * beyond:
         return said
-    likely = ", or that ".join([*_likely_reasons(run), OTHER_PROGRAMS])
-    return f"{said} What {what} are due to was not measured; it may be that {likely}."
+    reasons = [*_likely_reasons(run), OTHER_PROGRAMS]
+    they = "A likely reason" if len(reasons) == 1 else "Likely reasons"
+    return f"{said} {they}{of}, not measured: {'; '.join(reasons)}."
 
 
 def _likely_reasons(run: RecordedRun) -> Iterator[str]:
@@ -273,7 +274,7 @@ def _likely_reasons(run: RecordedRun) -> Iterator[str]:
         yield "the plan leaves out the work of checksums (--verify checksum)"
     if (run.worker_loss or {}).get("cost_seconds") is None:  # 0 if their loss held nothing up
         if lost := int(run.number("workers_lost") or 0):
-            yield "a worker was lost" if lost == 1 else "workers were lost"
+            yield counted(lost, "worker was lost", "workers were lost")
         if silent := int((run.worker_loss or {}).get("silent", 0)):
             yield silent_workers(silent)
     views = run.worker_views
