@@ -5,7 +5,7 @@
 
 *clean*: the networks of ``tests/zoo`` in both engines, with every layer checked as on a worker, in
 float32 or another ``--dtype``, on batches of 1 to 3 images that are noise, of one sign, constant,
-mostly zero, very small or very large. A check is that of one layer's output for one batch. The
+mostly zero, very small, very large or striped like the weights of the checksums. A check is that of one layer's output for one batch. The
 largest difference in units of its bound is that of every twentieth check.
 
 *faults*: one fault in one layer each. The effect is the norm of the error of the layer's output in
@@ -33,6 +33,7 @@ from models import MODELS
 from torch import Tensor, nn
 
 from fcdcc.coding.checksums import ConvChecksum, Residues
+from fcdcc.coding.position_sums import axis_weights
 from fcdcc.coding.testing.faults import FAULTS, flip_bit
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.errors import FailedCheckError, ModelError
@@ -82,7 +83,7 @@ def varied(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
     """Return images of one of several kinds."""
     count = int(rng.integers(1, 4))
     images = torch.from_numpy(rng.standard_normal((count, *shape)).astype("float32"))
-    kind = int(rng.integers(7))
+    kind = int(rng.integers(8))
     if kind == 1:
         images = images.abs()
     elif kind == 2:
@@ -95,6 +96,9 @@ def varied(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
         images = images * 1e4
     elif kind == 6:
         images = images + 30.0
+    elif kind == 7:
+        stripes = axis_weights(0, shape[1], 1).to(torch.float32)
+        images = stripes.reshape(-1, *[1] * (len(shape) - 2)).expand_as(images).contiguous()
     return images
 
 

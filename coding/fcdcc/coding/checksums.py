@@ -22,8 +22,10 @@ output once and needs next to no multiply-adds. It is the one that workers use
 (:meth:`ConvChecksum.wrong`); the others are for code of your own (:meth:`ConvChecksum.check`).
 
 **Weights.** A weight is a random sign times a random number between ¾ and 1¼; along the first
-axis of the positions it is the cosine of a turning angle, and in the next sum the sine. Different
-elements have different weights, so that two equal errors, or two exchanged rows, do not cancel.
+axis of the positions it is the cosine of a turning angle, and in the next sum the sine. The weights
+of an axis add up to about the root of its size, so that an error that is the same everywhere counts
+as much as one of random numbers. Different elements have different weights, so that two equal
+errors, or two exchanged rows, do not cancel.
 An error of one element is seen with at least a quarter of its size. Every kind has :data:`SUMS`
 sums: an error that is spread over many elements is missed only if all of them are small by chance.
 A cosine and its sine share the weights along the further axes, which makes two pairs of sums hardly
@@ -33,8 +35,9 @@ dearer than one.
 follows from sizes alone: Let u be the unit roundoff. An output is a sum of R products, and its
 rounding error is about u times the norm of its filter times that of its patch of the input, times
 :data:`ROUNDING_FACTOR`. Random signs make the errors of a sum add up like their root mean square,
-whatever pattern they have. The terms for adding up the sums themselves are derived in the same
-way; see :meth:`ConvChecksum.check` for the formula and ``docs/trust.md`` for how far clean layers
+whatever pattern they have. Along the first axis the weights are a wave: an input that is such a
+wave, too, has larger sums and rounding errors of them, and the bound grows with its sums. The terms
+for adding up the sums themselves are derived in the same way; see :meth:`ConvChecksum.check` for the formula and ``docs/trust.md`` for how far clean layers
 stay below it.
 
 Source: FT-CNN (arXiv 2003.12203); Hari et al., Making Convolutions Resilient via Algorithm-Based
@@ -95,6 +98,10 @@ _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3
 _SAME_SIGN = 64.0
 """The rounding of R products that are added one by one grows with √R / 3 if they have one sign;
 in units of ROUNDING_FACTOR this is a good deal less than √R divided by this number."""
+
+_LARGE_SUMS = 2.0
+"""A value whose sums are more than so many times its norm has the pattern of the weights, and so
+may its rounding errors: the bound grows with its sums."""
 
 LARGEST_CHECKED = 1e30
 """What may be larger than this could overflow in float32 as it is added up, and is not checked."""
@@ -272,7 +279,9 @@ class ConvChecksum:
         output: the positions, but at most the lengths of the axes and 1024 more; v the unit
         roundoff of the coarser of the dtypes of x and y if that is coarser than that of the sums,
         else 0; and t the smallest normal number of the dtype of y, for N filters. √R / 64 is for
-        products of one sign, whose sums grow on the way.
+        products of one sign, whose sums grow on the way. For an input with the pattern of the
+        weights, ‖x‖ √ω is replaced by half of the norm of what the elements of the kernel meet in
+        the weighted sums, and ‖added‖ by half of the norm of its sums, where these are larger.
 
         Raises
         ------
@@ -441,10 +450,18 @@ class ConvChecksum:
         self, x: torch.Tensor, y: torch.Tensor, added: torch.Tensor | None
     ) -> torch.Tensor:
         found = self._of_input(x, y)
-        largest = self._norm * math.sqrt(self._overlap)
-        norms_added = [0.0] * len(x) if added is None else _norms(added)
+        overlap = math.sqrt(self._overlap)
+        largest = self._norm * overlap
+        of_sums = (found.sums.norms(summable(x)) / (_LARGE_SUMS * overlap)).tolist()
+        norms = [max(pair) for pair in zip(_norms(x), of_sums, strict=True)]
+        norms_added = [0.0] * len(x)
+        if added is not None:
+            of_added = torch.linalg.vector_norm(ValueSums(added).positions(self.sums), dim=2)
+            of_sums = (of_added.amax(dim=1) / _LARGE_SUMS).tolist()
+            pairs = zip(_norms(added), of_sums, strict=True)
+            norms_added = [max(pair) for pair in pairs]
         bounds = []
-        for norm, norm_added in zip(_norms(x), norms_added, strict=True):
+        for norm, norm_added in zip(norms, norms_added, strict=True):
             # Neither the output nor, with tiny filters, the sums of the input may overflow.
             size = max(largest, 1.0) * norm + norm_added
             bound = found.scale * norm + found.least + found.of_added * norm_added

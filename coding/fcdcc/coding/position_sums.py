@@ -36,6 +36,11 @@ SUMMED_TOGETHER = 1024
 """Numbers that are added up in the dtype of the value, at most where that is possible; further
 ones are added in float64."""
 
+SUMMED_ROWS = 256
+"""Positions of the first axis that are added up in the dtype of the value, at most. A value may
+have the same sign as the weights for long: then its sums grow with the number of positions, and
+their rounding errors faster than those of random signs."""
+
 PIECE_BYTES = 2**20
 """Bytes of the pieces of a value that are summed, changed and summed again: they fit into a cache
 of one core."""
@@ -48,18 +53,18 @@ _PARTS = 128
 parts apart, which is exact for every position, so that the weights are as accurate at the end of a
 long axis as at its beginning."""
 
-_SEED = 7165
-"""Of the weights along the further axes. For every size up to 256, the one of the two rows of
-weights that adds up to more gives 0.5 to 1.8 times the root of the size: an error that is the same
-everywhere counts about as much as one of random numbers."""
+_LEAST_SUM, _LARGEST_SUM = 0.6, 1.5
+"""What the weights along a further axis add up to, for every size and in units of its root, if the
+next sign can reach it. So an error that is the same everywhere counts about as much as one of
+random numbers: it neither cancels nor adds up."""
 
 _START = 0.7
 """Radians at the first position, where cosine and sine must both be large: it may be the only one,
 as in linear layers."""
 
 _HALF_CIRCLES = 0.91
-"""Half circles that all positions of the first axis turn by, in units of the root of the size: the
-sum of a cosine and a sine of equal numbers is then 0.6 to 1.3 times that root at most sizes."""
+"""Half circles that all positions of the first axis turn by, in units of the root of the size. The
+larger one of the sums of all cosines and of all sines is then 0.5 to 1.25 times that root."""
 
 _QUARTER = math.pi / 2
 
@@ -103,7 +108,7 @@ class ValueSums:
             if last is not None:
                 flat = last.reshape(*last.shape[:2], -1)
                 weights = _turning_weights(flat.shape[1], flat.dtype)
-                self._along_first = torch.bmm(weights.expand(len(flat), -1, -1), flat)
+                self._along_first = _summed_along(weights, flat)
         return self._along_first
 
     def positions(self, sums: int) -> torch.Tensor:
@@ -170,9 +175,10 @@ def sums_around(
     flat = last.reshape(*last.shape[:2], -1)
     images, size, row = flat.shape
     weights = _turning_weights(size, value.dtype)
-    found = [flat.new_zeros(images, TURNS, row) for _ in range(1 + after)]
+    dtype = value.dtype if size <= SUMMED_ROWS else torch.float64
+    found = [flat.new_zeros(images, TURNS, row, dtype=dtype) for _ in range(1 + after)]
     length = max(LEAST_ROWS, PIECE_BYTES // max(1, row * value.itemsize))
-    if length >= size:
+    if length >= size <= SUMMED_ROWS:
         run = max(1, length // max(1, size))
         for start in range(0, images, run):
             piece = flat[start : start + run]
@@ -184,15 +190,39 @@ def sums_around(
     else:
         for image in range(images):
             for start in range(0, size, length):
-                piece, of_each = (
-                    flat[image, start : start + length],
-                    weights[:, start : start + length],
-                )
-                found[0][image].addmm_(of_each, piece)
+                piece = flat[image : image + 1, start : start + length]
+                of_piece = weights[:, start : start + length]
+                found[0][image] += _summed_along(of_piece, piece)[0]
                 change(piece)
                 if after:
-                    found[1][image].addmm_(of_each, piece)
+                    found[1][image] += _summed_along(of_piece, piece)[0]
+    found = [rows.to(value.dtype) for rows in found]
     return ValueSums(value, found[0]), ValueSums(value, found[1]) if after else None
+
+
+def _summed_along(weights: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Return weighted sums of the rows of values, (values, sums, row).
+
+    Long ones are added up in float64 after every :data:`SUMMED_ROWS` rows.
+
+    Parameters
+    ----------
+    weights
+        (sums, size), in the dtype of the values.
+    flat
+        (values, size, row).
+    """
+    values, size, row = flat.shape
+    if size <= SUMMED_ROWS:
+        return torch.bmm(weights.expand(values, -1, -1), flat)
+    runs = size // SUMMED_ROWS
+    whole = runs * SUMMED_ROWS
+    of_runs = weights[:, :whole].reshape(len(weights), runs, SUMMED_ROWS).transpose(0, 1)
+    found = torch.matmul(of_runs, flat[:, :whole].reshape(values, runs, SUMMED_ROWS, row))
+    total = found.sum(dim=1, dtype=torch.float64)
+    if whole < size:
+        total += torch.bmm(weights[:, whole:].expand(values, -1, -1), flat[:, whole:])
+    return total.to(flat.dtype)
 
 
 def position_weights(space: tuple[int, ...], sums: int) -> torch.Tensor:
@@ -209,14 +239,38 @@ def axis_weights(axis: int, size: int, sums: int) -> torch.Tensor:
 
     Along the first axis they are cosines and sines of a position times an angle, in turns: of two
     sums one is at least 0.7 everywhere. Along others they are random numbers, the same for a cosine
-    and its sine.
+    and its sine, with signs that keep their sum near the root of the size.
     """
     number = torch.arange(sums)
     if axis:
-        return random_weights((-(-sums // TURNS), size), _SEED, 2 + axis)[number // TURNS]
+        kept = 1 << max(size - 1, 0).bit_length()
+        return _further_weights(axis, -(-sums // TURNS), kept)[number // TURNS, :size]
     turns = _turns(torch.arange(size), size)
     # A whole number times π / 2 would be rounded to float32.
     return torch.cos(turns - _QUARTER * (number % TURNS).to(torch.float64)[:, None])
+
+
+@lru_cache(maxsize=_KEPT_SIZES)
+def _further_weights(axis: int, pairs: int, size: int) -> torch.Tensor:
+    """Return the weights of the positions along an axis that is not the first, (pairs, size).
+
+    They are those of :func:`random_weights`, some of them with the other sign.
+    """
+    with torch.inference_mode(mode=False):  # kept, and used in other modes, too
+        weights = random_weights((pairs, size), 0, 2 + axis)
+        for row in weights:
+            total, drawn = 0.0, row.tolist()
+            for place, weight in enumerate(drawn):
+                root = math.sqrt(place + 1)
+                outside = [
+                    max(_LEAST_SUM - abs(found) / root, abs(found) / root - _LARGEST_SUM, 0.0)
+                    for found in (total + weight, total - weight)
+                ]
+                if outside[1] < outside[0]:
+                    drawn[place] = -weight
+                total += drawn[place]
+            row.copy_(torch.tensor(drawn, dtype=torch.float64))
+        return weights
 
 
 def _turns(place: torch.Tensor, size: int, stride: int = 1) -> torch.Tensor:
@@ -460,6 +514,42 @@ class InputSums(NamedTuple):
         split = numbers.reshape(len(numbers), runs, length).permute(1, 2, 0)
         return torch.bmm(coefficients, split).sum(dim=0, dtype=torch.float64).T
 
+    def norms(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the norms of what the elements of the kernel meet in sums over all positions.
+
+        It is about the norm of the input times the root of how many patches an element is in,
+        unless the input has the pattern of the weights: then it is larger, and so may be the
+        rounding errors of a sum.
+
+        Parameters
+        ----------
+        x
+            The unpadded input, (images, C, *space), float32 or float64.
+
+        Returns
+        -------
+        torch.Tensor
+            (images,) in float64, the largest of all sums.
+        """
+        images, channels, *space = x.shape
+        combine = self.combine
+        if self.first is not None:
+            combine = combine @ self.first.to(torch.float64)
+        last = channels_last_view(x)
+        value = x.reshape(images * channels, space[0], -1)
+        if last is not None:
+            value = last.reshape(images, space[0], -1)
+        rows = _summed_along(combine.flatten(0, 1).to(x.dtype), value).to(torch.float64)
+        pairs, found = len(self.spread[0]) if self.spread else 1, []
+        for pair in range(pairs):
+            value = rows
+            for spread, size in zip(self.spread, space[1:], strict=True):
+                value = torch.matmul(spread[pair], value.reshape(*value.shape[:-1], size, -1))
+            # Channels are before all or behind all of (2 · kernel, further kernels).
+            of_sums = value.reshape(images, -1, TURNS, combine.shape[1] * value[0, 0].numel())
+            found.append(of_sums.square().sum(dim=(1, 3)).amax(dim=1))
+        return torch.stack(found).amax(dim=0).sqrt()
+
     def apply(self, x: torch.Tensor, known: ValueSums) -> torch.Tensor:
         """Return the numbers for every image, (images, numbers)."""
         images, channels, *space = x.shape
@@ -468,7 +558,7 @@ class InputSums(NamedTuple):
             return (x if last is None else last).reshape(images, -1)
         if last is None:
             value = x.reshape(images * channels, space[0], -1)
-            value = torch.matmul(self.first, value)
+            value = _summed_along(self.first, value)
             for of_axis, size in zip(self.others, space[1:], strict=True):
                 value = value.reshape(*value.shape[:-1], size, -1)
                 if of_axis is None:
@@ -480,7 +570,7 @@ class InputSums(NamedTuple):
             return value.reshape(images, -1)
         flat = last.reshape(images, space[0], -1)
         if self.turning is None:
-            value = torch.bmm(self.first.expand(images, -1, -1), flat)
+            value = _summed_along(self.first, flat)
         else:
             value = self._turned(flat, self.first, self.turning, known)
         for of_axis, size in zip(self.others, space[1:], strict=True):
@@ -500,7 +590,7 @@ class InputSums(NamedTuple):
             for number, remainder in enumerate(turning.remainders):
                 weights = first[number * TURNS :][:TURNS, remainder :: turning.step]
                 part = flat[:, remainder :: turning.step]
-                rows.append(torch.bmm(weights.expand(len(flat), -1, -1), part))
+                rows.append(_summed_along(weights, part))
         if len(turning.edges):
             rows.append(torch.index_select(flat, 1, turning.edges))
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
