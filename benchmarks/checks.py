@@ -5,8 +5,9 @@
 
 *clean*: the networks of ``tests/zoo`` in both engines, with every layer checked as on a worker, in
 float32 or another ``--dtype``, on batches of 1 to 3 images that are noise, of one sign, constant,
-mostly zero, very small, very large or striped like the weights of the checksums. A check is that of one layer's output for one batch. The
-largest difference in units of its bound is that of every twentieth check.
+mostly zero, very small, very large or striped like the weights of the checksums. A check is that of
+one layer's output for one batch. The largest difference in units of its bound is that of every
+twentieth check.
 
 *faults*: one fault in one layer each. The effect is the norm of the error of the layer's output in
 units of the layer's bound. Some of them (``--answers``) are followed to the network's output, to
@@ -33,7 +34,7 @@ from models import MODELS
 from torch import Tensor, nn
 
 from fcdcc.coding.checksums import ConvChecksum, Residues
-from fcdcc.coding.position_sums import axis_weights
+from fcdcc.coding.sum_weights import axis_weights
 from fcdcc.coding.testing.faults import FAULTS, flip_bit
 from fcdcc.pipeline import open_model
 from fcdcc.pipeline.errors import FailedCheckError, ModelError

@@ -18,7 +18,8 @@ from fcdcc.coding.checksums import (
     checksum_cost,
 )
 from fcdcc.coding.errors import GeometryError, TensorError
-from fcdcc.coding.position_sums import ValueSums, axis_weights, sums_around
+from fcdcc.coding.position_sums import ValueSums, sums_around
+from fcdcc.coding.sum_weights import axis_weights
 from fcdcc.coding.testing.faults import FAULTS, flip_bit
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}

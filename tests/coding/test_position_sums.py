@@ -13,10 +13,9 @@ from fcdcc.coding import position_sums as module
 from fcdcc.coding.position_sums import (
     InputSums,
     ValueSums,
-    axis_weights,
-    position_weights,
     sums_around,
 )
+from fcdcc.coding.sum_weights import axis_weights, position_weights
 
 SHAPES = [(3, 5, 7), (2, 4, 37, 41), (3, 70, 8, 9), (2, 6, 64, 64), (2, 3, 5, 6, 7)]
 SUMS = 4

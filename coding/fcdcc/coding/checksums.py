@@ -37,8 +37,8 @@ rounding error is about u times the norm of its filter times that of its patch o
 :data:`ROUNDING_FACTOR`. Random signs make the errors of a sum add up like their root mean square,
 whatever pattern they have. Along the first axis the weights are a wave: an input that is such a
 wave, too, has larger sums and rounding errors of them, and the bound grows with its sums. The terms
-for adding up the sums themselves are derived in the same way; see :meth:`ConvChecksum.check` for the formula and ``docs/trust.md`` for how far clean layers
-stay below it.
+for adding up the sums themselves are derived in the same way; see :meth:`ConvChecksum.check` for
+the formula and ``docs/trust.md`` for how far clean layers stay below it.
 
 Source: FT-CNN (arXiv 2003.12203); Hari et al., Making Convolutions Resilient via Algorithm-Based
 Error Detection Techniques (arXiv 2006.04984); Kosaian and Rashmi, Arithmetic-intensity-guided fault
@@ -70,10 +70,9 @@ from .position_sums import (
     InputSums,
     ValueSums,
     channels_last_view,
-    position_weights,
-    random_weights,
     summable,
 )
+from .sum_weights import position_weights, random_weights
 
 __all__ = [
     "CHECKSUM_KINDS",

@@ -3,7 +3,7 @@
 Encoding combines parts of an input or of the filters, and decoding combines results of shares. A
 combination holds element by element, so it holds for weighted sums of the elements, too: those of
 what was made must equal the same combination of those of what it was made from. The sums are over
-the positions of every channel of an image, with the weights of :mod:`.position_sums`, and are
+the positions of every channel of an image, with the weights of :mod:`.sum_weights`, and are
 compared all together: the norm of their differences is about the norm of the error.
 
 A decoder is checked as well: its matrix times the equations of the shares must give the products.
@@ -38,7 +38,8 @@ from .code import Code
 from .decoder import Decoder
 from .kccp import split_filters
 from .nsctc import CodedConv
-from .position_sums import SUMMED_TOGETHER, position_weights
+from .position_sums import SUMMED_TOGETHER
+from .sum_weights import position_weights
 
 __all__ = [
     "Combinations",
