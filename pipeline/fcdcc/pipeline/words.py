@@ -13,6 +13,9 @@ WORKER_ORDER = "those that do not answer, then by pace, the slowest first; those
 DEPARTURES = ("removed", "lost", "retired")
 """How workers leave."""
 
+WAITED_FOR_LOST_INPUT = "waited for input that was lost elsewhere"
+"""What pictures say of :attr:`.anyk.state_machine.history.ShareRecord.waited_for_lost_input`."""
+
 _AMPLIFICATION = (
     "by how much decoding may amplify rounding; 1 is not at all; above 1,000, in float64 above 100 "
     "million, one more share is waited for"

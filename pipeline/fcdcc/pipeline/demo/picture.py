@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..anyk.state_machine.history import ShareRecord
+from ..words import WAITED_FOR_LOST_INPUT
 
 SIZE_INCHES, DOTS_PER_INCH = (12, 7), 100
 
@@ -54,7 +55,7 @@ UNFINISHED = {
 }
 """How shares without a result look: text in the legend, colour and hatching."""
 
-RECALLED = ("waited for input that\nwas lost elsewhere", "#9A9A9A", 0.1)
+RECALLED = (textwrap.fill(WAITED_FOR_LOST_INPUT, 22), "#9A9A9A", 0.1)
 """How shares look that a healthy worker had and that were taken back: text in the legend, colour,
 and the height of a line below the worker's bars. The worker did not compute in that time."""
 
@@ -187,10 +188,10 @@ def _draw_shares(axes: Axes, timeline: Timeline, layers: Mapping[int, str]) -> N
     for row, worker in enumerate(timeline.workers):
         own = [share for share in timeline.shares if share.worker == worker]
         for share in own:
-            if share.state == "recalled":
+            if share.waited_for_lost_input:
                 left, width = share.start - timeline.start, share.stop - share.start
                 recalled.append((row + BAR_HEIGHT / 2, width, left))
-        for share, level, levels in stacked(s for s in own if s.state != "recalled"):
+        for share, level, levels in stacked(s for s in own if not s.waited_for_lost_input):
             unfinished = "erased" if share.state == "erased" else "lost"
             kind = share.layer if share.state == "done" else unfinished
             height = BAR_HEIGHT / levels

@@ -37,6 +37,8 @@ class Span:
     right: float
     kind: str
     label: str = ""
+    height: float = 1.0
+    """From the bottom of the lane, as a part of its height."""
 
     @property
     def x(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fcdcc.pipeline.monitoring.report.html_report import (
     round_values,
 )
 from fcdcc.pipeline.monitoring.report.recorded_run import RecordedRun
-from fcdcc.pipeline.words import WORKER_ORDER
+from fcdcc.pipeline.words import WAITED_FOR_LOST_INPUT, WORKER_ORDER
 from support.browser import browser, chromium
 from support.jobs import fcdcc
 from support.stored import fill, make_output, write_journal
@@ -174,3 +175,67 @@ def test_the_timeline_says_what_happened_to_each_share(tmp_path: Path) -> None:
     shown = fcdcc("report", output, "--html", "-").output
     assert "block 1, layer 2, share 2: lost, because the worker left or did not answer" in shown
     assert "lost: the worker left or did not answer" in shown
+
+
+def key_of(shown: str) -> list[str]:
+    """Return the texts of the legend of a report's timeline."""
+    [key] = re.findall(r'<p class="key">(.*?f-.*?)</p>', shown)
+    return re.findall(r"</i>(.*?)</span>", key)
+
+
+def test_a_worker_that_waited_for_lost_input_does_not_look_like_one_that_did_not_answer(
+    tmp_path: Path,
+) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    waited = [[0, 2, 1, 2, 0.01, 0.02, "recalled", "share"]]
+    write_journal(output, "a", members, odd_shares=waited, odd_shares_total=1)
+    shown = fcdcc("report", output, "--html", "-").output
+    [span] = re.findall(r'<rect class="recalled"[^>]*><title>([^<]*)', shown)
+    assert span == (f"block 1, layer 2, share 2: {WAITED_FOR_LOST_INPUT}, and was computed again")
+    assert '<rect class="waited"' not in shown
+    assert WAITED_FOR_LOST_INPUT in key_of(shown)
+    assert "given to the worker, not finished there" not in key_of(shown)
+    both = [*waited, [1, 2, 1, 3, 0.01, 0.02, "lost", "share"]]
+    write_journal(output, "a", members, odd_shares=both, odd_shares_total=2)
+    shown = fcdcc("report", output, "--html", "-").output
+    assert {WAITED_FOR_LOST_INPUT, "given to the worker, not finished there"} <= {*key_of(shown)}
+
+
+def test_the_legend_of_a_timeline_names_only_what_is_drawn(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    rest = [
+        [0, 2, 1, 5, 0.01, 0.02, "erased", "parity"],  # parity that was not computed
+        [0, 3, 1, 0, 0.01, 0.02, "erased", "share"],
+    ]
+    gone = {"time": members["begin"] + 0.01, "event": "removed", "worker": "tcp://10.9.9.9:1"}
+    done = [share for share in members["shares"] if share[1] < 3 and share[-1] == "share"]
+    drawn = {"shares": done, "shares_total": len(done), "tasks": [], "ghosts": []}
+    write_journal(output, "a", members, odd_shares=rest, odd_shares_total=2, events=[gone], **drawn)
+    key = key_of(fcdcc("report", output, "--html", "-").output)
+    assert key[-1] == "given to the worker, not finished there"
+    layers = {f"layer {share[1]}" for share in done}
+    assert {" ".join(text.split()[:2]) for text in key[:-1]} == layers
+    parity = [0, 2, 1, 5, 0.01, 0.02, "done", "parity"]
+    gone["worker"] = members["workers"][0]
+    write_journal(
+        output, "a", members, odd_shares=rest, odd_shares_total=2, events=[gone],
+        **drawn | {"shares": [*done, parity]},
+    )  # fmt: skip
+    key = key_of(fcdcc("report", output, "--html", "-").output)
+    assert {"parity", "worker not there any more"} <= {*key}
+
+
+def test_a_report_says_that_the_run_stood_still_as_text_and_as_a_page(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    members = json.loads(JOURNAL.read_text("utf-8"))
+    loss = {"workers": 1, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds": 4.1,
+            "cost_seconds": 5.1, "standstill_seconds": 2.4}  # fmt: skip
+    said = "For 2.4 s no block was done: blocks waited for what only the lost worker had"
+    for told in (loss, {**loss, "standstill_seconds": 0.0}):
+        members["summary"]["worker_loss"] = told
+        write_journal(output, "a", members)
+        for report in ("", "--html -"):
+            shown = " ".join(fcdcc("report", output, *report.split()).output.split())
+            assert (said in shown) == (told is loss)

@@ -125,6 +125,15 @@ class ShareRecord:
     with another worker) or ``erred``. Monitoring also has records of the state ``ghost``: the share
     was given up at ``start``, and kept its worker busy until ``stop``."""
 
+    @property
+    def waited_for_lost_input(self) -> bool:
+        """Whether its worker was well and gave it back, because input was lost elsewhere.
+
+        The worker did not compute it: pictures do not draw such a share as work that the worker
+        left unfinished.
+        """
+        return self.state == "recalled"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return _fields(self)

@@ -27,12 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formatting import counted, duration
+from .standstill import standstill_seconds
 
 BYPASSED = "bypassed"
 """The event that a worker did not answer, and others do its work, while it stays."""
 
 LOSSES = ("removed", "lost", BYPASSED)
 """Events that begin the time of a loss."""
+
+UNANSWERED = ("removed", BYPASSED)
+"""Those of them that end the silence of a worker that something was needed from."""
 
 MIN_USUAL_BLOCKS = 4
 """Least number of blocks outside the times of losses from which their usual time is known."""
@@ -82,6 +86,9 @@ class LossCost:
     from_start
         Whether a time of a loss begins with the work of the run: its first blocks take longer
         anyway, so ``cost_seconds`` is at most what the loss cost.
+    standstill_seconds
+        The longest time in which no block was done because blocks waited for one of them that did
+        not answer; 0 if there was none, or none longer than gaps between blocks are anyway.
     """
 
     workers: int
@@ -93,6 +100,7 @@ class LossCost:
     returned: int = 0
     early: int = 0
     from_start: bool = False
+    standstill_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -109,7 +117,7 @@ class BlockTimes:
     >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
     >>> times.cost(now=30.0)
     LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985, \
-returned=0, early=0, from_start=False)
+returned=0, early=0, from_start=False, standstill_seconds=0.0)
     """
 
     def __init__(self) -> None:
@@ -166,6 +174,7 @@ returned=0, early=0, from_start=False)
             round(sum(end - begin for begin, end in windows), 3), int(inside.sum()), None, None,
             len(returned), len({loss.worker for loss in early}),
             bool(windows) and windows[0][0] == first,
+            standstill_seconds=standstill_seconds(done, _silences(losses), windows),
         )  # fmt: skip
         if not windows:
             return found
@@ -197,6 +206,11 @@ returned=0, early=0, from_start=False)
         if any(start <= gone for start in self._open.values()):
             return heard, max(gone, now)
         return heard, float(max([gone, *ended[(begun <= gone) & (ended > gone)]]))
+
+
+def _silences(losses: Iterable[WorkerLoss]) -> list[tuple[float, float]]:
+    """Return when workers that did not answer were last heard of, and when they were given up."""
+    return [(loss.heard, loss.gone) for loss in losses if loss.how in UNANSWERED]
 
 
 def _in_order(loss: WorkerLoss) -> WorkerLoss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from fcdcc.coding import __version__
 from ...anyk.keys import name_in_words, place_in_words, step_in_words
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import clock, count, counted, duration, percent, rounded
-from ...words import DEPARTURES, WORDS, WORKER_ORDER
+from ...words import DEPARTURES, WAITED_FOR_LOST_INPUT, WORDS, WORKER_ORDER
 from ..drawing import ConditionStrip, Span, condition_strip, render, staircase
 from ..stragglers import UNKNOWN_PACE, WorkerView, behind
 from ..summary import MIN_SAVED_SECONDS
@@ -36,6 +36,9 @@ MAX_PLACES = 6
 
 MAX_LANES = 40
 """Workers in a timeline."""
+
+LINE_HEIGHT = 0.25
+"""Height, as a part of a lane, of the line that a share is which waited for lost input."""
 
 MIN_GAP = 0.0007
 """Spans of the same kind are drawn as one if the gap is less than this part of the width."""
@@ -73,10 +76,23 @@ _TASK_KINDS = {"parity": "parity", "read": "read", "write": "write", "glue": "gl
 _UNFINISHED = {
     "erased": "given up",
     "lost": "lost, because the worker left or did not answer",
-    "recalled": "taken back, computed again",
+    "recalled": f"{WAITED_FOR_LOST_INPUT}, and was computed again",
     "erred": "failed",
 }
 """What happened to shares without a result, by their state."""
+
+_KEY = (
+    ("read", "reading images"),
+    ("glue", "between coded layers: parts, decoding, other operations"),
+    ("write", "writing predictions"),
+    ("parity", "parity"),
+    ("waited", "given to the worker, not finished there"),
+    ("recalled", WAITED_FOR_LOST_INPUT),
+    ("ghost", "ghost: the worker is still busy with it, no task needs it"),
+    ("lost", "lost: the worker left or did not answer"),
+    ("away", "worker not there any more"),
+)
+"""What the spans of a timeline stand for, by their kinds; layers have names of their own."""
 
 _EVENTS = {
     "late": "a group was late: its parity was started",
@@ -169,13 +185,14 @@ def _shown_run(run: RecordedRun) -> Mapping[str, Any]:
     bad = {worker.address for worker in workers if _is_bad(worker)}
     bad |= {worker.address for worker in behind(workers)}
     called = {worker.address: worker.called for worker in workers}
+    timelines = [_timeline(run, window) for window in _windows(run)]
     return {
         "title": f"Run {run.run}, {run.started}: {run.ending}",
         "sentences": [*conclusion(run)],
         "is_bad": run.state not in ("complete", "running") or bool(bad),
         "tiles": [*_tiles(run)],
-        "timelines": [_timeline(run, window) for window in _windows(run)],
-        "timeline_key": [*_timeline_key(run)],
+        "timelines": timelines,
+        "timeline_key": [*_timeline_key(run, timelines)],
         "latency": _latency(run),
         "groups_total": int(run.number("groups") or 0),
         "groups_note": run.groups_note,
@@ -262,14 +279,18 @@ def _timeline(run: RecordedRun, window: TimeWindow) -> TimelineChart:
         for event in run.events
         if event.get("event") in DEPARTURES and "worker" in event
     }
-    layers = {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
-    lane = _Lane(run.begin, window, layers, _last_layer(run))
+    lane = _Lane(run.begin, window, _colour_numbers(run), _last_layer(run))
     return TimelineChart(
         window.title,
         tuple((w, tuple(lane.spans(shares[w], ghosts[w], gone.get(w)))) for w in sorted(chosen)),
         tuple(round_times(window.begin - run.begin, window.end - run.begin)),
         len(shares) - len(chosen),
     )
+
+
+def _colour_numbers(run: RecordedRun) -> dict[int, int]:
+    """Return a number for each layer that has shares, in the order of the layers."""
+    return {number: i for i, number in enumerate(sorted({s.layer for s in run.shares}))}
 
 
 def round_times(begin: float, end: float) -> Iterator[AxisMark]:
@@ -316,13 +337,18 @@ class _Lane:
             since = f"not there any more since {clock(gone - self.begin)}"
             yield self._span(gone, self.window.end, "away", since)
         odd = [share for share in shares if share.state != "done"]
+        waiting = [share for share in odd if share.waited_for_lost_input]
         for share in odd:
-            yield self._span(share.start, share.stop, "waited", self._label(share))
+            if not share.waited_for_lost_input:
+                yield self._span(share.start, share.stop, "waited", self._label(share))
         done = sorted((s for s in shares if s.state == "done"), key=lambda share: share.start)
         yield from _merged(self._span(s.start, s.stop, self._kind(s)) for s in done)
         for ghost in ghosts:
             label = f"{self._name(ghost)}: it is not needed any more"
             yield self._span(ghost.start, ghost.stop, "ghost", label)
+        for share in waiting:
+            span = self._span(share.start, share.stop, "recalled", self._label(share))
+            yield replace(span, height=LINE_HEIGHT)
         mark = 0.002 * (self.window.end - self.window.begin)
         for share in odd:
             if share.state == "lost":
@@ -360,28 +386,22 @@ def _merged(spans: Iterable[Span]) -> Iterator[Span]:
         yield last
 
 
-def _timeline_key(run: RecordedRun) -> Iterator[tuple[str, str]]:
-    """Yield what the colours of a timeline stand for."""
+def _timeline_key(
+    run: RecordedRun, timelines: Iterable[TimelineChart]
+) -> Iterator[tuple[str, str]]:
+    """Yield what the colours stand for that timelines of a run have."""
+    lanes = [spans for timeline in timelines for _, spans in timeline.lanes]
+    drawn = {span.kind for spans in lanes for span in spans}
     names = {layer["layer"]: layer["name"] for layer in run.layers}
-    used = sorted({share.layer for share in run.shares if share.stage != "parity"})
-    for i, number in enumerate(used[:MAX_KEY_LAYERS]):
-        yield f"k-l{i}", f"layer {number} {names.get(number, '')}"
+    numbers = _colour_numbers(run)
+    done = {share.layer for share in run.done_shares if share.stage != "parity"}
+    used = [number for number in numbers if number in done]
+    for number in used[:MAX_KEY_LAYERS]:
+        yield f"k-l{numbers[number] % MAX_KEY_LAYERS}", f"layer {number} {names.get(number, '')}"
     if len(used) > MAX_KEY_LAYERS:
         yield "f-share", f"and so on, {len(used)} layers"
-    kinds = {_TASK_KINDS.get(task.stage, _TASK_KINDS["glue"]) for task in run.tasks}
-    states = {share.state for share in run.shares}
-    gone = any(event.get("event") in DEPARTURES for event in run.events)
-    for kind, there, what in (
-        ("read", "read" in kinds, "reading images"),
-        ("glue", "glue" in kinds, "between coded layers: parts, decoding, other operations"),
-        ("write", "write" in kinds, "writing predictions"),
-        ("parity", any(s.stage == "parity" for s in run.shares), "parity"),
-        ("waited", bool(states - {"done"}), "given to the worker, not finished there"),
-        ("ghost", bool(run.ghosts), "ghost: the worker is still busy with it, no task needs it"),
-        ("lost", "lost" in states, "lost: the worker left or did not answer"),
-        ("away", gone, "worker not there any more"),
-    ):
-        if there:
+    for kind, what in _KEY:
+        if kind in drawn:
             yield f"f-{kind}", what
 
 

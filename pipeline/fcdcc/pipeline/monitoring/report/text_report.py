@@ -24,6 +24,7 @@ from ...words import DEPARTURES, WORDS, WORKER_ORDER, explained
 from ..late_workers import bypassed_workers, started_elsewhere
 from ..output_status import failure_line
 from ..record.loss_cost import about, loss_sentence, lossy_workers
+from ..record.standstill import standstill_sentence
 from ..stragglers import UNKNOWN_PACE, WorkerView, behind, verdict
 from ..summary import (
     MIN_SAVED_SECONDS,
@@ -149,6 +150,8 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     yield from _more_sent(run)
     if run.worker_loss is not None:
         yield f"{_capitalized(loss_sentence(run.worker_loss))}."
+        if stood := standstill_sentence(run.worker_loss, lossy_workers(run.worker_loss)):
+            yield f"{_capitalized(stood)}."
     if not run.number("groups"):
         return
     happened = [*_happened(run)]
