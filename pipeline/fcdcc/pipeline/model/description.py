@@ -227,7 +227,9 @@ class ModelDescription(_Strict):
             parts.append(f"the names of {count} classes" if count > 1 else "the name of 1 class")
         if self.output is not None:
             parts.append(f"output: {self.output}")
-        return "; ".join(part for part in parts if part) or "nothing but its versions"
+        return "; ".join(part for part in parts if part) or (
+            "nothing about its images and classes; --size, --mean, --classes and others add that"
+        )
 
     @classmethod
     def of(cls, members: Mapping[str, Any], source: str) -> ModelDescription:

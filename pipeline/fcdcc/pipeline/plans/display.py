@@ -186,8 +186,8 @@ def one_loss(plan: Plan) -> str:
     said = (
         f"One lost worker costs up to about {duration(once)} once: the time that the others need "
         f"for parity in place of its shares, {each} of each of {counted(blocks, 'block')} in "
-        "flight. If it stops answering and keeps its connection, the time until that is noticed is "
-        "added"
+        "flight. If it stops answering and keeps its connection, the time until that is noticed, "
+        "usually 3 to 5 s, is added"
     )
     slower = 100 * (before / after - 1)
     if slower < MIN_SLOWER_PERCENT:
