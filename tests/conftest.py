@@ -1,9 +1,11 @@
-"""Settings for all tests: one thread for torch, how hard Hypothesis tries, forked workers."""
+"""Settings for all tests: one thread for torch, how hard Hypothesis tries, forked workers, logs."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -49,6 +51,15 @@ def forked_workers() -> None:
     """Have clusters of worker processes start quickly."""
     if "distributed" in sys.modules:
         fork_server.use_fork_server()
+
+
+@pytest.fixture(autouse=True)
+def usual_logs() -> Iterator[None]:
+    """Undo what a command in this process has set: ``caplog`` needs logs that propagate."""
+    logger = logging.getLogger("fcdcc")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")
