@@ -56,7 +56,8 @@ WORDS = {
     "lost with it": "shares that a worker had when it ended, was removed or did not answer; they "
     "were computed again where they were needed",
     "decoded": "a missing part was computed from other shares",
-    "ghost": "a share that a worker is still busy with, though no task needs it any more",
+    "ghost": "a share, or another task, that a worker is still busy with, though no task needs it "
+    "any more",
     "extra work": "arithmetic beyond what the network takes without coding",
     "time to output": "from the start of a group's first share until its output was there, on "
     "average",

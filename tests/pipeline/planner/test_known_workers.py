@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dask.system
 import distributed.system
 import pytest
 import zarr
 from dask.utils import parse_bytes
+from distributed import Client
 
 from fcdcc.pipeline import JobConfig, Plan
 from fcdcc.pipeline.errors import PlanError
+from fcdcc.pipeline.planner.cost import known_workers
 from fcdcc.pipeline.planner.cost.known_workers import (
     local_worker_count,
     start_and_end_seconds,
+    workers_of_client,
     workers_of_options,
 )
 from fcdcc.pipeline.planner.search import MAX_MEMORY_PART
@@ -130,6 +135,27 @@ def test_what_is_given_is_obeyed(
 ) -> None:
     machine(monkeypatch, 64)
     assert local_worker_count(job(files, many, **options)) == workers
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_here"),
+    [(["127.0.0.1", "127.0.0.1"], True), ([socket.gethostname(), "localhost"], True),
+     (["127.0.0.1", "10.0.0.2"], False)],
+)  # fmt: skip
+def test_speeds_are_saved_under_the_machine_if_all_workers_of_a_scheduler_are_on_it(
+    hosts: list[str], is_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = {
+        f"tcp://{host}:{port}": {"host": host, "memory_limit": 2**32, "nthreads": 1}
+        for port, host in enumerate(hosts)
+    }
+    told = {"address": "tcp://127.0.0.1:8786", "workers": workers}
+    monkeypatch.setattr(known_workers, "scheduler_identity", lambda _: told)
+    found = workers_of_client(cast("Client", None))
+    assert found is not None
+    form = f"{os.cpu_count()} cores: 2 workers of 1 as processes, 1 torch threads"
+    name = f"{socket.gethostname()}, {form}" if is_here else "tcp://127.0.0.1:8786"
+    assert (found.name, found.here) == (name, is_here)
 
 
 def test_a_scheduler_without_workers_is_expected_to_have_six(files: Files, many: Path) -> None:

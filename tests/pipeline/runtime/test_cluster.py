@@ -194,19 +194,22 @@ def test_dask_looks_less_often_at_a_local_cluster_unless_the_user_has_set_how_of
 
 
 @pytest.mark.cluster
-def test_a_worker_of_ours_that_is_removed_is_named_as_dask_names_it(
+def test_a_worker_of_ours_that_is_removed_is_named_with_its_name_and_process(
     scheduler: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = JobConfig(model="m", input="i", output="o", scheduler=scheduler)
     with open_cluster(config) as cluster:
         cluster.note_names()
         cluster.names |= {"tcp://10.0.0.1:1": "gpu-3"}
+        cluster.pids |= {"tcp://10.0.0.1:1": 5125}
         cluster.warn_of_removed([])
         cluster.warn_of_removed(["tcp://10.0.0.1:1"])
         cluster.warn_of_removed([f"tcp://10.0.0.2:{port}" for port in range(6)])
         known = cluster.addresses()
         assert set(cluster.names) >= set(known)
     one, several = (text for text in caplog.messages if text.startswith("worker"))
-    assert one.startswith("worker tcp://10.0.0.1:1 (gpu-3) does not answer and was removed: ")
+    assert one.startswith(
+        "worker tcp://10.0.0.1:1 (gpu-3, pid 5125) does not answer and was removed: "
+    )
     assert several.startswith("workers tcp://10.0.0.2:0, ")
     assert "and 2 more do not answer" in several

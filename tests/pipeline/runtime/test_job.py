@@ -224,8 +224,9 @@ def test_a_run_on_a_running_cluster_names_a_worker_that_was_removed(
             for victim in victims.values():
                 os.kill(victim, signal.SIGKILL)
     assert_right(files, output, summary)
-    [address] = victims
-    named = rf"^worker {re.escape(address)} \(\d\) does not answer and was removed"
+    [(address, process)] = victims.items()
+    called = rf"{re.escape(address)} \(worker \d, pid {process}\)"
+    named = f"^worker {called} does not answer and was removed"
     assert [text for text in caplog.messages if re.match(named, text)]
 
 

@@ -30,6 +30,7 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
     """
     from ..monitoring.output_status import failure_line, read_status
     from ..monitoring.report.recorded_run import read_running
+    from ..monitoring.stragglers import departure
 
     found, running = read_status(output), read_running(output)
     if as_json:
@@ -60,6 +61,9 @@ def status(ctx: click.Context, output: str, as_json: bool) -> None:
             click.echo(printable(_current_run_line(running)))
             for worker in running["silent_workers"] if running["state"] == "running" else ():
                 click.echo(printable(f"{worker} does not answer"))
+            for how in ("removed", "lost"):
+                if names := running[f"{how}_workers"]:
+                    click.echo(printable(departure(names, removed=how == "removed")))
         for failure in found.failures:
             click.echo(printable(failure_line(failure.block, failure.reason)))
         for failure in () if found.tiles is None else found.tiles.failures:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from statistics import median
 
-from ..anyk.state_machine.workers import STRAGGLER_PACE
+from ..anyk.state_machine.workers import STRAGGLER_PACE, Outlook
 from ..formatting import counted
 
 MIN_SHARES = 5
@@ -61,11 +61,16 @@ class WorkerView:
         How long its shares take, as a multiple of what is usual, as the scheduler has learned
         it over all runs; None while it is not known.
     ghosts
-        Shares that keep it busy although they were given up.
+        Shares that may keep it busy although they were given up, and tasks of other kinds that
+        another worker has done in its place.
+    taken_over
+        Those of ``ghosts`` that are no shares.
     stuck
         Seconds since the oldest of these was given up.
     silent
         Seconds since it was last heard of; 0 as long as it answers in time.
+    outlook
+        What becomes of it if it stays silent; None if it answers or that is not known.
     gone
         ``removed``, ``lost`` or ``retired`` if it is not there any more, else ``''``.
     gone_for
@@ -88,8 +93,10 @@ class WorkerView:
     overdue: int = 0
     pace: float | None = None
     ghosts: int = 0
+    taken_over: int = 0
     stuck: float = 0.0
     silent: float = 0.0
+    outlook: Outlook | None = None
     gone: str = ""
     gone_for: float = 0.0
     had_shares_for: float = 0.0
@@ -203,7 +210,7 @@ waited for (2.0 s late on average).'
     present = [worker for worker in workers if not worker.gone]
     stuck, slow = _stuck(present), _slow(present)
     if stuck:
-        return f"{_subject(stuck)}: {_why_stuck(stuck)}."
+        return " ".join(_about_stuck(stuck))
     gone = [
         worker
         for worker in workers
@@ -294,26 +301,92 @@ def _pace(worker: WorkerView) -> float:
     return 1.0 if worker.pace is None else worker.pace
 
 
+def _named(names: Sequence[str]) -> str:
+    named = list(names[:MAX_NAMED_WORKERS])
+    more = len(names) - len(named)
+    return _and([*named, f"{more:,} more"] if more else named)
+
+
 def _subject(workers: Sequence[WorkerView]) -> str:
-    names = [worker.called for worker in workers[:MAX_NAMED_WORKERS]]
-    more = len(workers) - len(names)
-    if len(workers) == 1:
-        return f"{names[0]} is the slow one"
-    return f"{_and([*names, f'{more} more'] if more else names)} are the slow ones"
+    are = "is the slow one" if len(workers) == 1 else "are the slow ones"
+    return f"{_named([worker.called for worker in workers])} {are}"
 
 
-def _why_stuck(workers: Sequence[WorkerView]) -> str:
-    silent = max(worker.silent for worker in workers)
-    it, has, holds = ("it", "has", "holds") if len(workers) == 1 else ("they", "have", "hold")
-    ghosts = sum(worker.ghosts for worker in workers)
-    shares = "a share" if ghosts == 1 else f"{ghosts:,} shares"
-    held = f"{shares} that no task needs any more"
-    if silent > 0:
-        return f"{it} {has} not answered for {silent:.1f} s" + (
-            f" and {holds} {held}" if ghosts else ""
-        )
-    stuck = max(worker.stuck for worker in workers)
-    return f"{it} {has} been stuck for {stuck:.1f} s with {held}"
+def _about_stuck(stuck: Sequence[WorkerView]) -> Iterator[str]:
+    """Yield sentences about workers that do not answer, then about those that are stuck."""
+    silent = [worker for worker in stuck if worker.silent > 0]
+    busy = [worker for worker in stuck if worker not in silent]
+    if silent:
+        they_have = "it has" if len(silent) == 1 else "they have"
+        seconds = max(worker.silent for worker in silent)
+        yield f"{_subject(silent)}: {they_have} not answered for {seconds:.1f} s."
+        yield from _done_without(silent)
+        yield from _what_next(silent)
+    if busy:
+        have = "has" if len(busy) == 1 else "have"
+        if silent:
+            begin = f"{_named([worker.called for worker in busy])} {have}"
+        else:
+            begin = f"{_subject(busy)}: {'it' if len(busy) == 1 else 'they'} {have}"
+        stuck_for = max(worker.stuck for worker in busy)
+        yield f"{begin} been stuck for {stuck_for:.1f} s with {_held_in_vain(busy)}."
+
+
+def _held_in_vain(workers: Sequence[WorkerView]) -> str:
+    """Return what keeps workers busy although nobody needs it."""
+    shares, tasks = _ghosts_of(workers)
+    held = []
+    if shares:
+        what = "a share" if shares == 1 else f"{shares:,} shares"
+        held.append(f"{what} that no task needs any more")
+    if tasks:
+        what = "a task" if tasks == 1 else f"{tasks:,} tasks"
+        held.append(f"{what} that others have done")
+    return _and(held)
+
+
+def _ghosts_of(workers: Sequence[WorkerView]) -> tuple[int, int]:
+    """Return how many shares were given up on workers, and how many other tasks others did."""
+    tasks = sum(worker.taken_over for worker in workers)
+    return sum(worker.ghosts for worker in workers) - tasks, tasks
+
+
+def _done_without(silent: Sequence[WorkerView]) -> Iterator[str]:
+    """Yield a sentence on what runs do without these workers, if that is anything."""
+    shares, tasks = _ghosts_of(silent)
+    their = "its" if len(silent) == 1 else "their"
+    facts = []
+    if shares:
+        are = "is" if shares == 1 else "are"
+        facts.append(f"{shares:,} of {their} shares {are} not waited for")
+    if tasks:
+        facts.append(f"{'others' if facts else 'Others'} have done {tasks:,} of {their} tasks")
+    if facts:
+        yield f"{', and '.join(facts)}."
+
+
+def _what_next(silent: Sequence[WorkerView]) -> Iterator[str]:
+    """Yield a sentence on what happens if these workers stay silent, as far as that is known."""
+    known = [worker.outlook for worker in silent if worker.outlook is not None]
+    needed = [outlook for outlook in known if outlook.kind != "unneeded"]
+    one = len(silent) == 1
+    they, them, have, are = ("it", "it", "has", "is") if one else ("they", "them", "have", "are")
+    if not needed:
+        if known and len(known) == len(silent):
+            yield f"No block needs anything of {them}."
+        return
+    answer = f"{they} {'answers' if one else 'answer'}"
+    seconds = max(outlook.seconds for outlook in needed)
+    when = "within a second" if seconds < 1.0 else f"in about {seconds:.0f} s"
+    kinds = {outlook.kind for outlook in needed}
+    until = f"{answer} or others compute that"
+    if kinds == {"waits"}:
+        until = answer
+    elif kinds == {"removed"}:
+        until = f"{answer} or {are} removed, {when}"
+    elif kinds == {"bypassed"}:
+        until += f", {when}"
+    yield f"Blocks that need what only {they} {have} wait until {until}."
 
 
 def _why_slow(workers: Sequence[WorkerView]) -> str:
@@ -344,14 +417,21 @@ def _how_late(worker: WorkerView) -> str:
 
 
 def _farewell(gone: Sequence[WorkerView]) -> str:
-    names = _and([worker.called for worker in gone[:MAX_NAMED_WORKERS]])
-    hidden = len(gone) - MAX_NAMED_WORKERS
-    more = f" and {hidden} more" if hidden > 0 else ""
-    were = "was" if len(gone) == 1 else "were"
-    removed = all(worker.gone == "removed" for worker in gone)
-    how = f"{were} removed for not answering" if removed else f"{were} lost"
     ago = min(worker.gone_for for worker in gone)
-    return f"{names}{more} {how}{f', {_ago(ago)}' if ago >= 0 else ''}."
+    left = departure([w.called for w in gone], all(worker.gone == "removed" for worker in gone))
+    return f"{left}{f', {_ago(ago)}' if ago >= 0 else ''}."
+
+
+def departure(names: Sequence[str], removed: bool) -> str:
+    """Return that workers, at least one, were removed, or were lost in some way.
+
+    >>> departure(["tcp://10.0.0.7:4411 (worker 3, pid 5125)"], removed=True)
+    'tcp://10.0.0.7:4411 (worker 3, pid 5125) was removed for not answering'
+    >>> departure(["a", "b", "c", "d", "e"], removed=False)
+    'a, b, c and 2 more were lost'
+    """
+    were = "was" if len(names) == 1 else "were"
+    return f"{_named(names)} {were} {'removed for not answering' if removed else 'lost'}"
 
 
 def _ago(seconds: float) -> str:

@@ -127,6 +127,8 @@ class Cluster:
     config: JobConfig
     names: dict[str, str] = field(default_factory=dict)
     """What Dask calls workers, by address, where that is not their address."""
+    pids: dict[str, int] = field(default_factory=dict)
+    """The processes of workers, by address, where they are known."""
 
     @property
     def workers(self) -> int:
@@ -227,11 +229,13 @@ class Cluster:
                     loop.add_callback(process.process.kill)
 
     def note_names(self) -> None:
-        """Remember the names of the workers, of which the scheduler knows only those that it has.
+        """Remember the workers' names and processes: the scheduler forgets those that are gone.
 
         They are needed for :meth:`warn_of_removed`.
         """
-        for address, worker in cluster_workers(self.client).items():
+        known = cluster_workers(self.client)
+        self.pids |= worker_pids(self.client, known)
+        for address, worker in known.items():
             name = str(worker.get("name", address))
             if name != address:
                 self.names[address] = name
@@ -282,7 +286,9 @@ class Cluster:
         if self.local is not None or not addresses:
             return
         named = [
-            f"{address} ({self.names[address]})" if address in self.names else address
+            WorkerView(
+                address, name=self.names.get(address, ""), pid=self.pids.get(address, 0)
+            ).called
             for address in addresses[:MAX_NAMED_WORKERS]
         ]
         more = len(addresses) - len(named)

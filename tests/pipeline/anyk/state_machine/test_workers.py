@@ -14,6 +14,7 @@ from fcdcc.pipeline.anyk.state_machine.workers import (
     PACE_SHARES,
     STRAGGLER_PACE,
     FixedSilence,
+    Outlook,
     WorkerRecord,
     median_pace,
 )
@@ -164,6 +165,40 @@ def test_the_only_worker_that_takes_tasks_is_not_bypassed() -> None:
     machine.handle(events.WorkerStatus(0.0, "b", False))
     for now in [step * 0.25 for step in range(1, 100)]:
         assert bypassed(machine, now, {"a": 0.0, "b": now}, "a") == []
+
+
+def test_what_is_said_to_become_of_a_silent_worker_is_what_happens() -> None:
+    machine = with_workers("a", "b")
+    ticks(machine, 2.0, {"a": 0.0, "b": FOREVER})
+    assert machine.workers.outlook("b", 2.0) is None  # it answers
+    assert machine.workers.outlook("c", 2.0) is None
+    foretold = machine.workers.outlook("a", 2.0)
+    assert foretold == Outlook("removed", 1.0)
+    assert ticks(machine, 2.0 + foretold.seconds, {"a": 0.0, "b": FOREVER}) == set()
+    assert silent(machine, 3.25, {"a": 0.0, "b": 3.25}) == {"a"}
+    assert machine.workers.outlook("a", 3.25) == Outlook("removed")
+
+
+def test_nothing_is_said_to_become_of_a_worker_that_is_not_needed_or_cannot_be_replaced() -> None:
+    machine = with_workers("a", "b")
+    ticks(machine, 5.0, {"a": 0.0, "b": FOREVER}, needed=False)
+    assert machine.workers.outlook("a", 5.0) == Outlook("unneeded")
+    alone = with_workers("a", "b")
+    ticks(alone, 5.0, {"a": 0.0, "b": 0.0})
+    assert alone.workers.outlook("a", 5.0) == Outlook("waits")  # no worker is heard of
+    assert alone.workers.outlook("a", 60.0) is None  # ticks have stopped: nothing is waited for
+
+
+def test_what_is_said_to_become_of_a_worker_that_others_use_is_what_happens() -> None:
+    machine = with_workers("a", "b")
+    for now in [step * 0.25 for step in range(1, 13)]:
+        assert bypassed(machine, now, {"a": 0.0, "b": now}, "a") == []
+        foretold = machine.workers.outlook("a", now)
+        assert foretold == (Outlook("bypassed", 3.0 - now) if now > 1.25 else None)
+    assert bypassed(machine, 3.25, {"a": 0.0, "b": 3.25}, "a") == ["a"]
+    assert machine.workers.outlook("a", 3.25) == Outlook("bypassed", 3.0)  # if it gets work again
+    machine.handle(events.WorkerStatus(3.25, "b", False))
+    assert machine.workers.outlook("a", 3.25) == Outlook("waits")
 
 
 def test_with_rarer_heartbeats_workers_have_longer() -> None:

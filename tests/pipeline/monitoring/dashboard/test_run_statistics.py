@@ -12,10 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdcc.pipeline.anyk.keys import ASSEMBLY_SUFFIX
-from fcdcc.pipeline.anyk.state_machine.events import WorkerJoined, WorkerLeft
+from fcdcc.pipeline.anyk.keys import ASSEMBLY_SUFFIX, INPUT_LAYER, task_key
+from fcdcc.pipeline.anyk.state_machine.events import (
+    Tick,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerObservation,
+)
 from fcdcc.pipeline.anyk.state_machine.history import GroupRecord, ShareRecord
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
+from fcdcc.pipeline.anyk.state_machine.workers import Outlook
 from fcdcc.pipeline.monitoring.dashboard.collector import RECORDS, RunCollector
 from fcdcc.pipeline.monitoring.dashboard.page import live, page
 from fcdcc.pipeline.monitoring.dashboard.run_statistics import RunStatistics
@@ -321,11 +327,72 @@ def test_the_sentence_names_the_one_that_does_not_answer() -> None:
         WorkerView("tcp://c:1", done=9, pace=1.0, silent=2.0, ghosts=1, stuck=1.5),
     ]
     assert verdict(workers) == (
-        "tcp://c:1 is the slow one: it has not answered for 2.0 s and holds a share that no task "
-        "needs any more."
+        "tcp://c:1 is the slow one: it has not answered for 2.0 s. 1 of its shares is not waited "
+        "for."
     )
     assert [worker.address for worker in ranked(workers)] == ["tcp://c:1", "tcp://b:1", "tcp://a:1"]
     assert slow_ones(workers) == "tcp://c:1 (silent for 2.0 s)"
+
+
+WAIT = "Blocks that need what only it has wait until it answers"
+
+
+@pytest.mark.parametrize(
+    ("outlook", "said"),
+    [
+        (Outlook("removed", 1.2), f"{WAIT} or is removed, in about 1 s."),
+        (Outlook("removed", 0.2), f"{WAIT} or is removed, within a second."),
+        (Outlook("bypassed", 7.6), f"{WAIT} or others compute that, in about 8 s."),
+        (Outlook("waits"), f"{WAIT}."),
+        (Outlook("unneeded"), "No block needs anything of it."),
+    ],
+)
+def test_the_sentence_says_what_happens_if_a_worker_stays_silent(
+    outlook: Outlook, said: str
+) -> None:
+    silent = WorkerView("tcp://c:1", silent=3.2, ghosts=6, taken_over=4, outlook=outlook)
+    told = "tcp://c:1 is the slow one: it has not answered for 3.2 s."
+    done = "2 of its shares are not waited for, and others have done 4 of its tasks."
+    assert verdict([silent]) == f"{told} {done} {said}"
+    assert slow_ones([silent]) == "tcp://c:1 (silent for 3.2 s)"
+
+
+def test_several_silent_workers_and_those_that_are_stuck_are_told_apart() -> None:
+    one = WorkerView("a", silent=3.2, ghosts=1, taken_over=1, outlook=Outlook("removed", 2.0))
+    other = WorkerView("b", silent=2.2, outlook=Outlook("removed", 3.0))
+    stuck = WorkerView("c", stuck=2.0, ghosts=3, taken_over=1)
+    begin = "a and b are the slow ones: they have not answered for 3.2 s."
+    wait = "Blocks that need what only they have wait until they answer"
+    assert verdict([one, other]) == (
+        f"{begin} Others have done 1 of their tasks. {wait} or are removed, in about 3 s."
+    )
+    used = replace(other, outlook=Outlook("bypassed", 3.0))
+    assert verdict([one, used]).endswith(f"{wait} or others compute that.")
+    idle = replace(other, outlook=Outlook("unneeded"))
+    assert verdict([one, idle]).endswith(f"{wait} or are removed, in about 2 s.")
+    held = "been stuck for 2.0 s with 2 shares that no task needs any more and a task that others"
+    assert verdict([one, other, stuck]).endswith(f" in about 3 s. c has {held} have done.")
+    assert verdict([stuck]) == f"c is the slow one: it has {held} have done."
+
+
+def test_the_page_says_when_a_silent_worker_is_removed_and_what_others_did_for_it() -> None:
+    cluster, state = simulated({}, n=6, delta=6)
+    collector = RunCollector(state)
+    now = cluster.now
+    ghosts = state.workers.by_address["w2"].ghosts
+    for chunk in range(4):
+        ghosts[task_key("read", "simulated", INPUT_LAYER, chunk)] = now - 1.0
+    ghosts[task_key("share", "simulated", 0, 99)] = now - 1.0
+    for step in range(1, 9):
+        at = now + step / 4
+        heard = {w: now if w == "w2" else at for w in state.workers.by_address}
+        observed = (WorkerObservation(w, seen, seen, 1, True) for w, seen in heard.items())
+        state.handle(Tick(at, 0.25, 0.5, tuple(observed)))
+    collector.refresh(at)
+    assert snapshot(collector, at)["sentence"] == (
+        "w2 is the slow one: it has not answered for 2.0 s. 1 of its shares is not waited for, and "
+        f"others have done 4 of its tasks. {WAIT} or is removed, in about 1 s."
+    )
 
 
 def test_workers_stand_in_the_order_of_the_paces_that_are_shown() -> None:

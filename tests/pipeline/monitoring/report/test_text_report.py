@@ -407,6 +407,25 @@ def test_status_says_when_a_run_is_silent_or_was_killed(tmp_path: Path) -> None:
     assert json.loads(fcdcc("status", output, "--json").output)["stopped"]["state"] == "ended"
 
 
+def test_status_names_the_workers_that_a_run_goes_on_without(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    removed = {"address": "tcp://c:1", "name": "w2", "pid": 7, "gone": "removed", "silent": 9.0}
+    lost = [{"address": f"tcp://{name}:1", "gone": "lost"} for name in "defgh"]
+    here = {"address": "tcp://a:1"}
+    going_on = {"state": "running", "summary": {}, "every": 5.0, "updated": time()}
+    write_journal(output, "a", members([here, removed, *lost]) | going_on)
+    told = fcdcc("status", output).output.splitlines()
+    assert "tcp://c:1 (w2, pid 7) was removed for not answering" in told
+    assert "tcp://d:1, tcp://e:1, tcp://f:1 and 2 more were lost" in told
+    assert not [line for line in told if "does not answer" in line or "tcp://a:1" in line]
+    found = json.loads(fcdcc("status", output, "--json").output)["running"]
+    assert found["removed_workers"] == ["tcp://c:1 (w2, pid 7)"]
+    assert len(found["lost_workers"]) == 5
+    write_journal(output, "a", members([here, removed]) | going_on)
+    report = " ".join(fcdcc("report", output).output.split())
+    assert "tcp://c:1 (w2, pid 7) was removed for not answering." in report
+
+
 def test_layers_with_fewer_groups_than_blocks_say_why(tmp_path: Path) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
     cut = members() | {"state": "interrupted", "summary": {}}

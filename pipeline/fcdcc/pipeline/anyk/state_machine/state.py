@@ -523,8 +523,7 @@ class AnyKState:
 
     def _bypass(self, worker: WorkerRecord, reason: str, now: float) -> Iterator[Instruction]:
         """Have other workers compute what a worker has, if there are any that answer."""
-        others = (other for other in self.workers.by_address.values() if other is not worker)
-        if not any(other.running and not other.quiet for other in others):
+        if not self.workers.others_answer(worker):
             return
         worker.bypassed = now
         for history in self._live_histories():

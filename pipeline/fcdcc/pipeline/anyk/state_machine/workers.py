@@ -23,7 +23,7 @@ from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from .events import Key, Tick, WorkerJoined, WorkerObservation, WorkerStatus
 from .registry import BlockState, ShareState
@@ -131,6 +131,9 @@ class WorkerRecord:
     """Whether the instruction to remove it was given."""
     shared: bool = False
     """Whether it ran or held something at the last tick that is not of a graph with any-k nodes."""
+    needed: bool = False
+    """Whether it ran or held something of a graph with any-k nodes at the last tick; known of a
+    quiet worker only."""
     bypassed: float | None = None
     """When the last instruction to bypass it was given; None if it was heard of since."""
     distrusted: bool = False
@@ -191,6 +194,24 @@ class WorkerRecord:
     def _learn_pace(self) -> None:
         pace = median_pace(self._ratios)
         self.pace = 1.0 if pace is None else pace
+
+
+class Outlook(NamedTuple):
+    """What becomes of a worker that does not answer, if it stays silent.
+
+    Parameters
+    ----------
+    kind
+        ``unneeded`` if it runs and holds nothing of a graph with any-k nodes, so that nothing
+        happens; ``removed`` or ``bypassed`` if that happens next; ``waits`` if what needs the
+        worker waits until it answers, because no other worker does.
+    seconds
+        Time until that, by what is known now: it grows if other workers become silent, too. 0 for
+        ``unneeded`` and ``waits``.
+    """
+
+    kind: Literal["unneeded", "removed", "bypassed", "waits"]
+    seconds: float = 0.0
 
 
 class SilenceRule(Protocol):
@@ -325,6 +346,8 @@ class Workers:
         self.by_address: dict[str, WorkerRecord] = {}
         self.clock_stalled = False
         self._last_tick: float | None = None
+        self._heartbeat_interval = 0.0
+        self._longest_gap = 0.0
         self._all_quiet_since: float | None = None
         self._ring: tuple[WorkerRecord, ...] | None = None
         self._turn = 0
@@ -539,15 +562,44 @@ class Workers:
         late = 0.0 if self._last_tick is None else tick.now - self._last_tick - tick.interval
         late = max(0.0, late)
         self.clock_stalled = late > STALLED_TICKS * tick.interval
-        self._last_tick = tick.now
+        self._last_tick, self._heartbeat_interval = tick.now, tick.heartbeat_interval
         for observation in tick.workers:
             worker = self.by_address.get(observation.worker)
             if worker is not None:
                 _observe(worker, observation, tick, late, self.clock_stalled)
         if self._all_are_quiet(tick, late):
             return []
+        gaps = (worker.longest_gap for worker in self.by_address.values())
+        self._longest_gap = max(gaps, default=0.0)
         needed = [observation.worker for observation in tick.workers if observation.needed]
-        return self._gone(needed, tick)
+        return self._gone(needed, tick.now)
+
+    def others_answer(self, worker: WorkerRecord) -> bool:
+        """Return whether any other worker takes tasks and answers."""
+        others = (other for other in self.by_address.values() if other is not worker)
+        return any(other.running and not other.quiet for other in others)
+
+    def outlook(self, address: str, now: float) -> Outlook | None:
+        """Return what becomes of a worker that does not answer, if it stays silent.
+
+        None if it answers or is not there, or if ticks have stopped because nothing is waited for.
+        """
+        worker = self.by_address.get(address)
+        if worker is None or not (worker.quiet or worker.removing):
+            return None
+        last = self._last_tick
+        if last is None or now - last > QUIET_HEARTBEATS * self._heartbeat_interval:
+            return None
+        if worker.removing:
+            return Outlook("removed")
+        if not worker.needed:
+            return Outlook("unneeded")
+        if self._all_quiet_since is not None:
+            return Outlook("waits")
+        if worker.shared and not self.others_answer(worker):
+            return Outlook("waits")
+        seconds = max(0.0, self._patience_left(worker, now))
+        return Outlook("bypassed" if worker.shared else "removed", seconds)
 
     def mark_late(self, late: Collection[str], now: float) -> list[WorkerRecord]:
         """Note which workers are late, forgive old slowness; return those that became unfit."""
@@ -579,19 +631,19 @@ class Workers:
             self._all_quiet_since = None
         return False
 
-    def _gone(self, addresses: Iterable[str], tick: Tick) -> list[WorkerRecord]:
-        worst = max((worker.longest_gap for worker in self.by_address.values()), default=0.0)
-        gone = []
-        for worker in (self.by_address[a] for a in addresses if a in self.by_address):
-            patience = self.silence_rule.patience(
-                worker.delivered, tick.heartbeat_interval, worker.gaps, worst
-            )
-            since = worker.seen
-            if worker.bypassed is not None and worker.shared:
-                since = max(since, worker.bypassed)
-            if tick.now - since > patience and not worker.removing:
-                gone.append(worker)
-        return gone
+    def _gone(self, addresses: Iterable[str], now: float) -> list[WorkerRecord]:
+        found = (self.by_address[a] for a in addresses if a in self.by_address)
+        return [w for w in found if not w.removing and self._patience_left(w, now) < 0.0]
+
+    def _patience_left(self, worker: WorkerRecord, now: float) -> float:
+        """Return after how many seconds a worker that stays silent counts as gone, if needed."""
+        patience = self.silence_rule.patience(
+            worker.delivered, self._heartbeat_interval, worker.gaps, self._longest_gap
+        )
+        since = worker.seen
+        if worker.bypassed is not None and worker.shared:
+            since = max(since, worker.bypassed)
+        return patience - (now - since)
 
 
 def _is_quiet(worker: WorkerRecord, tick: Tick) -> bool:
@@ -620,7 +672,7 @@ def _observe(
     worker.last_result = max(worker.last_result, observation.result)
     worker.delivered = worker.delivered or observation.result > 0.0 or observation.ready
     worker.processing = observation.processing
-    worker.shared = observation.shared
+    worker.shared, worker.needed = observation.shared, observation.needed
     worker.quiet = _is_quiet(worker, tick)
     worker.bypassed = worker.bypassed if worker.quiet else None
     worker.has_cancelled_tasks = observation.cancelled > 0

@@ -284,8 +284,10 @@ class RunCollector:
                     address,
                     pace=worker.known_pace,
                     ghosts=len(worker.ghosts),
+                    taken_over=sum(not _is_share(key) for key in worker.ghosts),
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),
+                    outlook=self.state.workers.outlook(address, now),
                     had_shares_for=_had_shares_for(facts.get(address), end),
                     **self.process(address),
                     **of_shares,
@@ -352,6 +354,12 @@ def _places(ghosts: Mapping[Any, float], run: str) -> Iterator[tuple[int, int, i
         known = parse_key(key)
         if known is not None and known.run == run:
             yield known.layer, known.block, known.position
+
+
+def _is_share(key: Any) -> bool:
+    """Return whether a task is a share: only tasks with keys of this package may be others."""
+    known = parse_key(key)
+    return known is None or known.stage in ("share", "parity")
 
 
 def _had_shares_for(facts: WorkerFacts | None, end: float) -> float:

@@ -228,7 +228,9 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
     return {
         "version": __version__,
         "time": now,
-        "sentence": verdict([replace(w, ghosts=0) for w in workers] if given_up else workers),
+        "sentence": verdict(
+            [replace(w, ghosts=0, taken_over=0) for w in workers] if given_up else workers
+        ),
         "run": run,
         "counters": asdict(counters),
         "totals": asdict(collector.state.history.totals()),

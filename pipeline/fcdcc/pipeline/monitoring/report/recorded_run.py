@@ -136,11 +136,14 @@ class RecordedRun:
             return None
         is_silent = self.silent_seconds > float(self.members["every"]) + MIN_MENTIONED_SILENCE
         state = "silent" if is_silent and process == "unknown" else "running"
-        silent_workers = [w for w in self.worker_views if w.silent and not w.gone]
+        views = self.worker_views
+        silent_workers = [w for w in views if w.silent and not w.gone]
         return {
             "state": "ended" if process == "ended" else state,
             "silent_seconds": round(self.silent_seconds, 1),
             "silent_workers": [worker.called for worker in silent_workers],
+            "removed_workers": [worker.called for worker in views if worker.gone == "removed"],
+            "lost_workers": [worker.called for worker in views if worker.gone == "lost"],
             "run": self.run,
             "since": self.started,
             "blocks_in_flight": int(self.status.get("blocks_in_flight", 0)),
