@@ -32,7 +32,9 @@ def test_the_dockerfile_copies_what_there_is_and_all_that_is_installed() -> None
     assert all((ROOT / source).exists() for source in copied)
     assert {"coding", "storage", "pipeline", "pyproject.toml", "constraints.txt"} <= copied
     assert found[-1] == ("CMD", '["fcdcc", "--help"]')
-    assert ("USER", "fcdcc") in found
+    # Kubernetes can tell that a user is not root only by a number.
+    assert ("USER", "1000") in found
+    assert ("RUN", "useradd --create-home --uid 1000 fcdcc") in found
 
 
 def test_the_services_run_commands_with_options_that_there_are() -> None:
@@ -46,6 +48,45 @@ def test_the_services_run_commands_with_options_that_there_are() -> None:
     config = JobConfig.of(**places, **options)
     assert config.n == services["worker"]["deploy"]["replicas"]
     assert str(config.scheduler) in services["worker"]["command"]
+    restarted = {name for name, service in services.items() if "restart" in service}
+    assert restarted == {"scheduler", "worker"}
+
+
+def worker_options() -> dict[str, list[str]]:
+    """Return the options of ``dask worker`` in each recipe, one word each."""
+    jobs = (ROOT / "docs/jobs.md").read_text()
+    (operator,) = (
+        yaml.safe_load(block)["spec"]["worker"]["spec"]["containers"][0]["args"]
+        for block in re.findall(r"^```yaml\n(.*?)^```", jobs, re.MULTILINE | re.DOTALL)
+        if "DaskCluster" in block
+    )
+    (by_hand,) = re.findall(r"^dask worker (.*)$", jobs, re.MULTILINE)
+    (gateway,) = re.findall(r'"worker", (.*)\]$', jobs, re.MULTILINE)
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return {
+        "operator": operator,
+        "by hand": by_hand.split(),
+        "gateway": re.findall(r'"(.*?)"', gateway),
+        "compose": " ".join(services["worker"]["command"]).replace("=", " ").split(),
+    }
+
+
+@pytest.mark.parametrize("recipe", ["operator", "by hand", "gateway", "compose"])
+def test_the_recipes_start_workers_in_the_same_way(recipe: str) -> None:
+    words = " ".join(worker_options()[recipe])
+    assert "--preload fcdcc.pipeline.worker_memory --preload torch" in words
+    assert "--nthreads 1" in words or recipe == "gateway"  # which gives the threads itself
+
+
+def test_the_workers_of_the_operator_reach_the_data_of_the_job() -> None:
+    jobs = (ROOT / "docs/jobs.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?DaskCluster.*?)^```", jobs, re.MULTILINE | re.DOTALL)
+    pod = yaml.safe_load(text)["spec"]["worker"]["spec"]
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    (volume,) = pod["volumes"]
+    assert mount["name"] == volume["name"]
+    claim = f"{volume['persistentVolumeClaim']['claimName']}:{mount['mountPath']}"
+    assert f"--print kubernetes --claim {claim}\n" in jobs
 
 
 def test_the_containers_of_the_operator_run_commands_that_there_are() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -114,8 +115,23 @@ def _template_lines(given: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def job_file_without_comments(text: str) -> str:
+    """Return a job file with the same options, each in one line, and nothing else.
+
+    Parameters
+    ----------
+    text
+        Contents of a job file that :func:`~.job_file.read_job_file` accepts.
+    """
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in tomllib.loads(text).items())
+
+
 def _toml(value: object) -> str:
-    """Return a text, number, truth value or list as TOML, which writes these as JSON does."""
+    """Return a text, number, truth value or list as TOML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float):
+        return repr(value)  # JSON has no inf and nan
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -17,11 +17,13 @@ from ..errors import OptionError
 from ..installation import program_command
 from ..options import JobConfig
 from .job_file import MAX_FILE_BYTES, PATH_OPTIONS, read_job_file
+from .option_groups import job_file_without_comments
 from .scheduling.cron import parse_cron
 from .scheduling.unit_files import (
     Pod,
     ScheduledJob,
     check_container_paths,
+    check_no_credentials,
     cron_unit,
     enable_command,
     kubernetes_unit,
@@ -120,14 +122,19 @@ def schedule(
         _print_or_write({f"{unit.name}.cron": cron_unit(unit)}, folder)
     elif target == "kubernetes":
         pod = _pod(image, claim, cpus, memory)
+        values = {**options.job, **options.command}
+        check_no_credentials(values)
         paths = {
             name: str(value)
-            for name, value in {**options.job, **options.command}.items()
+            for name, value in values.items()
             if name in PATH_OPTIONS and value is not None
         }
         check_container_paths(unit.job, paths, pod)
-        text = read_text(unit.job, MAX_FILE_BYTES)
-        _print_or_write({f"{unit.name}.yaml": kubernetes_unit(unit, text, pod)}, folder)
+        text = job_file_without_comments(read_text(unit.job, MAX_FILE_BYTES))
+        name = f"{unit.name}.yaml"
+        _print_or_write({name: kubernetes_unit(unit, text, pod)}, folder)
+        if folder is not None:
+            _print_line(f"next: kubectl apply -f {shlex.quote(str(folder / name))}")
     else:
         from .scheduling.foreground import cron_trigger, run_at_times
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from PIL import Image
 
 from fcdcc.coding import __version__
 from fcdcc.pipeline.cli import main
-from fcdcc.pipeline.cli.scheduling.cron import WEEKDAYS, CronTimes, parse_cron
+from fcdcc.pipeline.cli.scheduling.cron import (
+    WEEKDAYS,
+    CronTimes,
+    kubernetes_schedule,
+    parse_cron,
+)
 from fcdcc.pipeline.cli.scheduling.foreground import cron_trigger, run_at_times
 from fcdcc.pipeline.cli.scheduling.unit_files import (
     ScheduledJob,
@@ -114,6 +120,94 @@ def test_what_is_no_time_is_refused(text: str, words: str) -> None:
         parse_cron(text)
 
 
+def kubernetes_days(cron: str) -> set[tuple[int, int]]:
+    """Return days of the month and weekdays that match, by the rules of robfig/cron 3.
+
+    Kubernetes reads cron expressions with it. Weekdays are 0 to 6. A day matches if both fields
+    match where one of them has a ``*`` without a step above 1, otherwise if either does.
+    """
+    starred = False
+    sets: list[set[int]] = []
+    for text, lowest, highest in zip(cron.split()[2::2], (1, 0), (31, 6), strict=True):
+        values: set[int] = set()
+        for part in text.split(","):
+            span, _, step = part.partition("/")
+            first, dash, last = span.partition("-")
+            low = lowest if span == "*" else int(first)
+            high = int(last) if dash else highest if step or span == "*" else low
+            starred |= span == "*" and int(step or 1) == 1
+            assert lowest <= low <= high <= highest, f"Kubernetes refuses {part!r} in {cron!r}"
+            values.update(range(low, high + 1, int(step or 1)))
+        sets.append(values)
+    rule = all if starred else any
+    return {
+        (day, weekday)
+        for day in range(1, 32)
+        for weekday in range(7)
+        if rule((day in sets[0], weekday in sets[1]))
+    }
+
+
+@st.composite
+def day_field(draw: st.DrawFn, low: int, high: int) -> str:
+    """Fields of days in all the forms that crontab(5) has."""
+    parts = []
+    for _ in range(draw(st.integers(1, 2))):
+        first = draw(st.integers(low, high))
+        last = draw(st.integers(first, high))
+        span = draw(st.sampled_from(["*", f"{first}", f"{first}-{last}"]))
+        parts.append(span + draw(st.sampled_from(["", "/1", "/2"])))
+    return ",".join(parts)
+
+
+@given(day_field(1, 31), day_field(0, 7))
+def test_kubernetes_takes_the_days_of_cron_or_the_times_are_refused(day: str, weekday: str) -> None:
+    times = parse_cron(f"0 2 {day} * {weekday}")
+    expected = {
+        (number, name)
+        for option in times.days
+        for number in option.days
+        for name in option.weekdays
+    }
+    try:
+        written = kubernetes_schedule(times)
+    except OptionError:
+        (both,) = times.days  # days that match both fields, which Kubernetes cannot be told
+        assert len(both.days) < 31
+        assert len(both.weekdays) < 7
+    else:
+        assert kubernetes_days(written) == expected
+
+
+@pytest.mark.parametrize(
+    ("cron", "written"),
+    [
+        ("0 2 * * 7", "0 2 * * 0"),
+        ("0 2 * * 5-7", "0 2 * * 0,5,6"),
+        ("*/20 1-5 * JAN-mar Mon-Fri", "*/20 1-5 * JAN-mar 1-5"),
+        ("0 2 * * sat,sun", "0 2 * * 0,6"),
+        ("0 2 1,15 * mon", "0 2 1,15 * 1"),
+        ("0 2 */2 * 0-6", "0 2 */2 * *"),  # Kubernetes would take every day
+        ("0 2 5,* * mon", "0 2 * * *"),  # Kubernetes would take Mondays
+        ("@weekly", "0 0 * * 0"),
+    ],
+)
+def test_times_for_kubernetes(cron: str, written: str) -> None:
+    assert kubernetes_schedule(parse_cron(cron)) == written
+
+
+@pytest.mark.parametrize("cron", ["0 2 */2 * 1", "0 2 13 * */2"])
+def test_days_that_kubernetes_would_take_otherwise_are_refused(tmp_path: Path, cron: str) -> None:
+    arguments = (job_file(tmp_path), "--cron", cron, "--claim", "images:/data")
+    result = schedule(*arguments, "--print", "kubernetes")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert cron in line
+    assert "match both" in line
+    assert "give only one of the two, or use --print systemd" in line
+
+
 def unit(cron: str, job: str = "/jobs/night.toml", timezone: str | None = None) -> ScheduledJob:
     images = str(Path(job).with_suffix(".zarr"))
     return ScheduledJob(Path(job), parse_cron(cron), timezone, ["fcdcc"], images)
@@ -181,9 +275,9 @@ def test_kubernetes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "{" not in result.stdout.replace("emptyDir: {}", "")  # as people write YAML
-    assert "  job.toml: |\n    # γ: may be lost\n" in result.stdout
+    assert '  job.toml: |\n    model = "m.pt2"\n' in result.stdout
     config, job = yaml.safe_load_all(result.stdout)
-    assert config["data"]["job.toml"] == file.read_text()
+    assert tomllib.loads(config["data"]["job.toml"]) == tomllib.loads(file.read_text())
     assert job["metadata"]["name"] == config["metadata"]["name"] == "fcdcc-nightly-job"
     spec = job["spec"]
     assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Europe/Zurich")
@@ -198,6 +292,108 @@ def test_kubernetes(tmp_path: Path) -> None:
     assert places["job"] == "/data/Nightly job.toml"
     assert {"name": "XDG_CACHE_HOME", "value": places["cache"]} in container["env"]
     assert places.keys() == {volume["name"] for volume in pod["volumes"]}
+    # The user of examples/deploy/Dockerfile, who may write to the volume of the claim.
+    assert pod["securityContext"] == {"runAsUser": 1000, "runAsNonRoot": True, "fsGroup": 1000}
+
+
+def test_the_job_file_in_kubernetes_has_the_options_without_the_comments(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    words = ("s3://b/γ.pt2", "s3://b/in", "s3://b/out", "--mean", "0.5,1e-7,0.1", "--n", "6")
+    template = CliRunner().invoke(main, ["run", *words, "--tolerate", "2", "--print-config"])
+    more = 'input-array = """\n# "no" comment"""  # a comment\nstd = [inf, 1, 0.1]\n'
+    file.write_text(template.stdout + more)
+    result = schedule(file, "--cron", "0 2 * * *", "--print", "kubernetes")
+    config, _ = yaml.safe_load_all(result.stdout)
+    text = config["data"]["job.toml"]
+    assert tomllib.loads(text) == tomllib.loads(file.read_text())
+    assert len(text.splitlines()) == len(tomllib.loads(text))
+    assert "a comment" not in text
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize(
+    ("key", "url", "left"),
+    [
+        ("input", "s3://me:secret@b/in.zarr", "s3://b/in.zarr"),
+        ("output", "https://host/out.zarr?token=secret", "https://host/out.zarr"),
+        ("model", "zip://m.pt2::https://me:secret@host/a.zip", "zip://m.pt2::https://host/a.zip"),
+        ("json", "s3://me:secret@b/summary.json", "s3://b/summary.json"),
+    ],
+)
+def test_credentials_are_not_written_into_a_config_map(
+    tmp_path: Path, key: str, url: str, left: str, write: bool
+) -> None:
+    file, folder = tmp_path / "job.toml", tmp_path / "units"
+    options = {"model": "s3://b/m.pt2", "input": "s3://b/in", "output": "s3://b/out", key: url}
+    file.write_text("".join(f'{name} = "{value}"\n' for name, value in options.items()))
+    more = ["--write", folder] if write else []
+    result = schedule(file, "--cron", "0 2 * * *", "--print", "kubernetes", *more)
+    assert result.exit_code == 2
+    assert "secret" not in result.output
+    (line,) = result.stderr.splitlines()
+    assert f"{key} = {left!r}" in line
+    assert "credentials" in line
+    assert "by the environment" in line
+    assert not folder.exists()
+
+
+def test_kubernetes_takes_credentials_from_a_secret_once_its_lines_are_no_comment(
+    tmp_path: Path,
+) -> None:
+    arguments = ("--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "images:/data")
+    shown = schedule(job_file(tmp_path), *arguments).stdout
+    secret = [{"secretRef": {"name": "fcdcc-nightly-job"}}]
+    create = "# kubectl create secret generic fcdcc-nightly-job --from-env-file=FILE\n"
+    assert create in shown
+    *_, job = yaml.safe_load_all(uncommented(shown, "envFrom:"))
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == secret
+    lines = uncommented(shown, "initContainers:").splitlines()
+    first = next(number for number, line in enumerate(lines) if "initContainers:" in line)
+    *_, job = yaml.safe_load_all(uncommented("\n".join(lines), "envFrom:", first))
+    (before,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["initContainers"]
+    assert before["envFrom"] == secret
+
+
+def test_systemd_takes_credentials_from_a_file_once_its_line_is_no_comment(tmp_path: Path) -> None:
+    shown = schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", "systemd").stdout
+    assert "\n# EnvironmentFile=/etc/fcdcc-nightly-job.env\n" in shown
+    assert "AWS_ACCESS_KEY_ID" in shown
+
+
+def cron_line(folder: Path, code: int) -> str:
+    """Return the command that cron gives to sh, of a job that ends with a code."""
+    program = folder / "program.sh"
+    program.write_text(f"echo said by the run: ${{KEY-}}.\nexit {code}\n")
+    job = folder / "it's 5% off.toml"
+    written = ScheduledJob(job, parse_cron("0 2 * * *"), None, ["sh", str(program)], "in.zarr")
+    *_, line = cron_unit(written).splitlines()
+    return line.removeprefix("0 2 * * * ").replace(r"\%", "%")
+
+
+@pytest.mark.parametrize(("code", "mailed"), [(0, False), (3, False), (1, True), (4, True)])
+def test_cron_mails_failures_and_nothing_else(tmp_path: Path, code: int, mailed: bool) -> None:
+    """Cron mails what a command prints, whatever its exit code is."""
+    command = ["/bin/sh", "-c", cron_line(tmp_path, code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    log = tmp_path / "it's 5% off.log"
+    assert log.read_text() == "said by the run: .\n"
+    assert done.stderr == ""
+    assert (f"failed with code {code}" in done.stdout) is mailed
+    assert (str(log) in done.stdout) is mailed
+    assert done.returncode == (code if mailed else 0)
+
+
+def test_cron_takes_credentials_from_a_file_as_its_comment_says(tmp_path: Path) -> None:
+    shown = schedule(job_file(tmp_path), "--cron", "0 2 * * *", "--print", "cron").stdout
+    assert "export AWS_ACCESS_KEY_ID=" in shown
+    assert "# . /PATH/OF/FILE &&\n" in shown
+    keys = tmp_path / "keys"
+    keys.write_text("export KEY=abc\n")
+    command = ["/bin/sh", "-c", f". {keys} && {cron_line(tmp_path, 4)}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (tmp_path / "it's 5% off.log").read_text() == "said by the run: abc.\n"
+    assert "failed with code 4" in done.stdout
 
 
 def test_attempts_of_a_pod_outlast_the_lock_of_one_that_has_died(tmp_path: Path) -> None:
@@ -297,13 +493,21 @@ def shown_ingest(job: Path, target: str) -> list[str]:
 
 def with_init_container(unit: str) -> Any:
     """Return the description of the pod with the commented init container."""
+    _, job = yaml.safe_load_all(uncommented(unit, "initContainers:"))
+    return job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def uncommented(unit: str, start: str, first: int = 0) -> str:
+    """Return a unit in which the commented lines from one on are none; not looked for before."""
     lines = unit.splitlines()
-    number = next(number for number, line in enumerate(lines) if "# initContainers:" in line)
+    number = next(
+        number for number, line in enumerate(lines)
+        if number >= first and line.lstrip() == f"# {start}"
+    )  # fmt: skip
     while lines[number].lstrip().startswith("#"):
         lines[number] = lines[number].replace("# ", "", 1)
         number += 1
-    _, job = yaml.safe_load_all("\n".join(lines))
-    return job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return "\n".join(lines)
 
 
 def ingest_one_picture(folder: Path, images: Path) -> None:
@@ -408,6 +612,16 @@ def test_the_next_step_with_systemd_is_named(tmp_path: Path) -> None:
     result = schedule(*arguments, "--write", tmp_path / "none" / "units")
     assert result.exit_code == 2
     assert f"--write {tmp_path / 'none' / 'units'}: it cannot be made" in result.stderr
+
+
+def test_the_next_step_with_kubernetes_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "my units"
+    result = schedule(
+        job_file(tmp_path), "--cron", "0 2 * * *", "--print", "kubernetes", "--claim", "a:/data",
+        "--write", folder,
+    )  # fmt: skip
+    step = shlex.join(["kubectl", "apply", "-f", str(folder / "fcdcc-nightly-job.yaml")])
+    assert result.stderr.endswith(f"next: {step}\n")
 
 
 def test_cron_takes_no_time_zone_that_it_would_ignore() -> None:

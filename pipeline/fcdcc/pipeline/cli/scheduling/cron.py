@@ -152,6 +152,48 @@ def _field_error(text: str, piece: str, field: _CronField) -> OptionError:
     )
 
 
+def kubernetes_schedule(times: CronTimes) -> str:
+    """Return the five fields in which Kubernetes finds the same times.
+
+    Kubernetes reads them with robfig/cron, which differs from crontab(5): weekdays are 0 to 6,
+    and if the day of the month and the weekday are both given, it takes days that match either,
+    except where a field contains a ``*`` without a step.
+
+    >>> kubernetes_schedule(parse_cron("0 2 * * fri-7"))
+    '0 2 * * 0,5,6'
+
+    Raises
+    ------
+    OptionError
+        If a day has to match both fields, which Kubernetes cannot express.
+    """
+    minute, hour, day, month, weekday = times.text.split()
+    days, weekdays = tuple(range(1, 32)), tuple(range(7))
+    if DaySet(days, weekdays) in times.days:
+        day = weekday = "*"
+    elif len(times.days) == 2:
+        weekday = _weekdays(times.days[1].weekdays)
+    elif times.days[0].days == days:
+        day, weekday = "*", _weekdays(times.days[0].weekdays)
+    elif times.days[0].weekdays == weekdays:
+        weekday = "*"
+    else:
+        raise OptionError(
+            f"--cron {times.text!r} with --print kubernetes: cron takes days that match both the "
+            f"day of the month ({day}) and the weekday ({weekday}), Kubernetes days that match "
+            "either; give only one of the two, or use --print systemd"
+        )
+    return f"{minute} {hour} {day} {month} {weekday}"
+
+
+def _weekdays(numbers: tuple[int, ...]) -> str:
+    """Return weekdays as ``a-b`` if they follow each other, else separated by commas."""
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 2 and numbers == tuple(range(first, last + 1)):
+        return f"{first}-{last}"
+    return ",".join(map(str, numbers))
+
+
 def comma_list(values: Sequence[int], all_values: range) -> str:
     """Return values separated by commas, or ``*`` for all possible values."""
     return "*" if len(values) == len(all_values) else ",".join(map(str, values))

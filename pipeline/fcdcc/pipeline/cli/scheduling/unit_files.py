@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from fcdcc.coding import __version__
-from fcdcc.storage.locations import shown
+from fcdcc.storage.locations import has_secrets, shown
 
 from ...errors import OptionError
-from .cron import WEEKDAYS, CronTimes
+from .cron import WEEKDAYS, CronTimes, kubernetes_schedule
 
 JOB_MOUNT_PATH = "/etc/fcdcc"
 """Folder in the container for the job file, where no volume claim is given."""
@@ -40,6 +40,12 @@ UNKNOWN_FOLDER = "FOLDER"
 
 BAD_INPUT_EXIT_CODE = 2
 """Exit code of a run that would fail in the same way again."""
+
+LOCKED_EXIT_CODE = 3
+"""Exit code of a run that found another one holding the output, which is no failure."""
+
+CONTAINER_USER = 1000
+"""Number of the user and of the group in the image of examples/deploy/Dockerfile."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,9 @@ After=network-online.target
 Type=oneshot
 # Without User= a unit of the machine runs, and owns what it writes, as root.
 # User={_user_name()}
+# Credentials of object stores: a file that only its owner can read, with lines such as
+# AWS_ACCESS_KEY_ID=…
+# EnvironmentFile=/etc/{unit.name}.env
 WorkingDirectory={folder}
 {_ingest_comment(unit.folder)}
 # ExecStartPre={ingest}
@@ -132,8 +141,8 @@ ExecStart={command}
 TimeoutStartSec=infinity
 TimeoutStopSec=30
 KillMode=mixed
-# 3: another run holds the output
-SuccessExitStatus=3
+# {LOCKED_EXIT_CODE}: another run holds the output
+SuccessExitStatus={LOCKED_EXIT_CODE}
 """
     timer = f"""\
 # To start it at these times: {enable_command(unit)}
@@ -188,9 +197,10 @@ def _systemd_quoted(word: str) -> str:
 
 
 def cron_unit(unit: ScheduledJob) -> str:
-    """Return a line for a crontab, below a comment.
+    """Return a line for a crontab, below comments.
 
-    The output of runs goes to a log file beside the job file.
+    The output of runs goes to a log file beside the job file. Only a failure prints a line, since
+    cron mails what a command prints and ignores its exit code.
 
     Raises
     ------
@@ -204,12 +214,25 @@ def cron_unit(unit: ScheduledJob) -> str:
         )
     log = shlex.quote(str(unit.job.with_suffix(".log")))
     run, ingest = shlex.join(unit.command), shlex.join(unit.ingest_command)
+    locked = LOCKED_EXIT_CODE
+    failed = (
+        f"{{ code=$?; [ $code = {locked} ] || "
+        f'{{ echo "{unit.name} failed with code $code, see" {log}; exit $code; }}; }}'
+    )
     line, both = (
         # cron reads an unescaped % as a line break
-        f"{unit.times.text} {command} >> {log} 2>&1".replace("%", r"\%")
+        f"{unit.times.text} {command} >> {log} 2>&1 || {failed}".replace("%", r"\%")
         for command in (run, f"{{ {ingest} && {run}; }}")
     )
-    return f"{_ingest_comment(unit.folder)}\n# {both}\n{line}\n"
+    return f"""\
+# cron mails the line that a failure prints. Code {locked} is none: another run holds the output.
+# Credentials of object stores: cron does not know the variables of your shell. Write lines such as
+# export AWS_ACCESS_KEY_ID=… to a file that only you can read, and put before the command:
+# . /PATH/OF/FILE &&
+{_ingest_comment(unit.folder)}
+# {both}
+{line}
+"""
 
 
 @dataclass(frozen=True)
@@ -249,6 +272,11 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
         Contents of the job file.
     pod
         What the job needs.
+
+    Raises
+    ------
+    OptionError
+        If Kubernetes cannot start jobs at these times.
     """
     folder = JOB_MOUNT_PATH if pod.claim is None else pod.claim[1]
     job_file = PurePosixPath(folder) / unit.job.name
@@ -281,13 +309,18 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
     template = {
         "spec": {
             "restartPolicy": "Never",
+            "securityContext": {
+                "runAsUser": CONTAINER_USER,
+                "runAsNonRoot": True,
+                "fsGroup": CONTAINER_USER,
+            },
             "terminationGracePeriodSeconds": 30,
             "containers": [container],
             "volumes": volumes,
         }
     }
     bad_input = {"containerName": "run", "operator": "In", "values": [BAD_INPUT_EXIT_CODE]}
-    spec: dict[str, object] = {"schedule": unit.times.text}
+    spec: dict[str, object] = {"schedule": kubernetes_schedule(unit.times)}
     if unit.timezone:
         spec["timeZone"] = unit.timezone
     spec |= {
@@ -320,11 +353,13 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
         "volumeMounts": mounts,
     }
     config_text, job_text = (_as_yaml(part) for part in parts)
+    job_text = _with_secret_comment(job_text, unit.name)
     above, containers, below = re.split(
         r"^( +containers:\n)", job_text, maxsplit=1, flags=re.MULTILINE
     )
     margin = " " * (len(containers) - len(containers.lstrip()))
-    init = textwrap.indent(_as_yaml({"initContainers": [ingest]}), "# ")
+    init_text = _with_secret_comment(_as_yaml({"initContainers": [ingest]}), unit.name)
+    init = textwrap.indent(init_text, "# ")
     commented = textwrap.indent(f"{_ingest_comment(pictures)}\n{init}", margin)
     head = ""
     if pod.image == Pod.image:
@@ -334,6 +369,43 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
             "# the cluster finds it, or name another one with --image.\n"
         )
     return f"{head}{config_text}---\n{above}{commented}{containers}{below}"
+
+
+def _with_secret_comment(text: str, name: str) -> str:
+    """Return YAML with commented lines that take credentials from a Secret above its ``env:``."""
+    comment = f"""\
+# Credentials of object stores, from a file with lines such as AWS_ACCESS_KEY_ID=…:
+# kubectl create secret generic {name} --from-env-file=FILE
+# envFrom:
+# - secretRef:
+#     name: {name}
+"""
+    above, margin, below = re.split(r"^( +)(?=env:\n)", text, maxsplit=1, flags=re.MULTILINE)
+    return f"{above}{textwrap.indent(comment, margin)}{margin}{below}"
+
+
+def check_no_credentials(options: Mapping[str, object]) -> None:
+    """Check that a job file has no credentials, since a ConfigMap does not keep them secret.
+
+    Parameters
+    ----------
+    options
+        The options in the job file.
+
+    Raises
+    ------
+    OptionError
+        If an option is a URL with credentials or with a query, which may have some.
+    """
+    for option, value in options.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and has_secrets(text):
+                raise OptionError(
+                    f"{option.replace('_', '-')} = {shown(text)!r} has credentials in its URL "
+                    "(before an @ or after a ?), which --print kubernetes would write into a "
+                    "ConfigMap: take them out of the job file, and give them by the environment, "
+                    "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from a Secret"
+                )
 
 
 def _folder_in_container(unit: ScheduledJob, claim: str) -> str | None:
