@@ -72,6 +72,7 @@ from .position_sums import (
     channels_last_view,
     summable,
 )
+from .residues import Residues, norms_of, part_of_each, roundoff, roundoff_of_sums
 from .sum_weights import position_weights, random_weights
 
 __all__ = [
@@ -104,38 +105,6 @@ may its rounding errors: the bound grows with its sums."""
 
 LARGEST_CHECKED = 1e30
 """What may be larger than this could overflow in float32 as it is added up, and is not checked."""
-
-
-class Residues(NamedTuple):
-    """How far a layer's sums are from those that they must be.
-
-    Parameters
-    ----------
-    differences
-        float64, of any shape; ``positions`` has (images, sums).
-    bounds
-        Largest difference that rounding explains, of a shape that broadcasts to it. Infinity where
-        the input is not finite or so large that the output may not be.
-    """
-
-    differences: torch.Tensor
-    bounds: torch.Tensor
-
-    @property
-    def is_right(self) -> bool:
-        """Whether no difference exceeds its bound."""
-        # A difference of NaN is no smaller than any bound but infinity.
-        within = (self.differences.abs() <= self.bounds) | torch.isinf(self.bounds)
-        return bool(within.all())
-
-    @property
-    def worst(self) -> float:
-        """The largest difference in units of its bound; infinity for NaN, 0 if there is none."""
-        if not self.differences.numel():
-            return 0.0
-        ratios = self.differences.abs() / self.bounds.clamp_min(torch.finfo(torch.float64).tiny)
-        ratios = torch.where(torch.isinf(self.bounds).expand_as(ratios), 0.0, ratios)
-        return float(torch.nan_to_num(ratios, nan=math.inf, posinf=math.inf).max())
 
 
 class ConvChecksum:
@@ -351,7 +320,7 @@ class ConvChecksum:
         if not x.numel() or not y.numel():
             return None
         differences = self._differences(x, y, added, sums_of)
-        part = summable(_part_of_each(x))
+        part = summable(part_of_each(x))
         norms = torch.linalg.vector_norm(part, dim=1).to(torch.float64)
         of_input = self._of_input(x, y)
         least = (norms * of_input.scale + of_input.least)[:, None]
@@ -429,7 +398,7 @@ class ConvChecksum:
     def _bounds(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float, float]:
         """Return a, b and c, so that the bound is a ‖x‖ + b + c ‖added‖."""
         filters, positions = y.shape[1], math.prod(y.shape[2:])
-        unit, coarse = _unit(x, y), max(_roundoff(x.dtype), _roundoff(y.dtype))
+        unit, coarse = roundoff_of_sums(x, y), max(roundoff(x.dtype), roundoff(y.dtype))
         of_filters = self._norm * math.sqrt(self._overlap)
         of_bias = (self._bias_norm or 0.0) * math.sqrt(positions)
         of_products = 1 + math.sqrt(self._reduction) / _SAME_SIGN
@@ -452,12 +421,12 @@ class ConvChecksum:
         overlap = math.sqrt(self._overlap)
         largest = self._norm * overlap
         of_sums = (found.sums.norms(summable(x)) / (_LARGE_SUMS * overlap)).tolist()
-        norms = [max(pair) for pair in zip(_norms(x), of_sums, strict=True)]
+        norms = [max(pair) for pair in zip(norms_of(x), of_sums, strict=True)]
         norms_added = [0.0] * len(x)
         if added is not None:
             of_added = torch.linalg.vector_norm(ValueSums(added).positions(self.sums), dim=2)
             of_sums = (of_added.amax(dim=1) / _LARGE_SUMS).tolist()
-            pairs = zip(_norms(added), of_sums, strict=True)
+            pairs = zip(norms_of(added), of_sums, strict=True)
             norms_added = [max(pair) for pair in pairs]
         bounds = []
         for norm, norm_added in zip(norms, norms_added, strict=True):
@@ -518,8 +487,8 @@ class ConvChecksum:
         if added is not None and added.numel():
             size += math.sqrt(summed) * float(added.abs().amax())
         # The longer the sum, the larger the sums on the way: at most like random numbers.
-        coarse = max(_roundoff(x.dtype), _roundoff(y.dtype))
-        bound = ROUNDING_FACTOR * (_unit(x, y) * (products + size) + coarse * size)
+        coarse = max(roundoff(x.dtype), roundoff(y.dtype))
+        bound = ROUNDING_FACTOR * (roundoff_of_sums(x, y) * (products + size) + coarse * size)
         finite = math.isfinite(size) and size < LARGEST_CHECKED
         return torch.tensor(bound if finite else math.inf, dtype=torch.float64)
 
@@ -569,12 +538,6 @@ class _OfInput(NamedTuple):
     of_added: float
 
 
-_PART_READ = 8
-"""Of so many elements of an input one is read to show that differences are small."""
-
-_READ_WHOLE = 4096
-"""Inputs of at most so many elements for each image are read whole."""
-
 _SUMMED_AT_A_TIME = 2**20
 """Elements of filters that are summed at a time, in float64."""
 
@@ -587,44 +550,5 @@ def _summed(space: Sequence[int]) -> int:
     return min(SUMMED_TOGETHER + sum(space), math.prod(space))
 
 
-_SMALL_SQUARE = 1e-24
-"""Norms whose squares are smaller are computed in float64."""
-
 _MAX_SIZES = 16
 """Sizes of the input for which the weights of the positions are kept."""
-
-
-def _part_of_each(value: torch.Tensor) -> torch.Tensor:
-    """Return (images, elements): a run from the middle of each image, or all of a small one."""
-    view = channels_last_view(value)
-    flat = (value if view is None else view).reshape(len(value), -1)
-    size = flat.shape[1]
-    if size <= _READ_WHOLE:
-        return flat
-    read = max(size // _PART_READ, _READ_WHOLE)
-    return flat[:, (size - read) // 2 : (size + read) // 2]
-
-
-def _norms(value: torch.Tensor) -> list[float]:
-    """Return the norm of every image."""
-    value = summable(value)
-    view = channels_last_view(value)
-    flat = (value if view is None else view).reshape(len(value), -1)
-    norms = []
-    for image in flat:
-        square = float(torch.dot(image, image))
-        # Squares of small numbers may be zero, and those of large ones infinite.
-        if not _SMALL_SQUARE <= square < math.inf:
-            square = float(image.to(torch.float64).square().sum())
-        norms.append(math.sqrt(square) if square >= 0 else math.nan)
-    return norms
-
-
-def _roundoff(dtype: torch.dtype) -> float:
-    """Return the unit roundoff of a dtype: half of the distance from 1 to the next number."""
-    return torch.finfo(dtype).eps / 2
-
-
-def _unit(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Return the unit roundoff in which the sums are computed."""
-    return max(_roundoff(summable(x[:0]).dtype), _roundoff(summable(y[:0]).dtype))
