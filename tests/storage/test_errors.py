@@ -17,6 +17,7 @@ TREE = {
     "OutputGoneError": OSError,
     "OutputMismatchError": ValueError,
     "PreparationError": ValueError,
+    "UnreachableError": ConnectionError,
 }
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -302,8 +303,22 @@ def test_the_lock_object_of_another_container_holds_while_it_is_refreshed(bucket
     """The restarted container has the same host name, and the same process number."""
     left = {**own_lock(bucket), "boot": "another", "started": 1, "refreshed": ago(60)}
     bucket.pipe_file(f"memory://lock/{LOCK}", json.dumps(left).encode())
-    with pytest.raises(LockedError, match=f"process {os.getpid()} on"), hold("memory://lock/out"):
+    with (
+        pytest.raises(LockedError, match=f"process {os.getpid()} on") as held,
+        hold("memory://lock/out"),
+    ):
         raise AssertionError
+    silent, left = map(int, re.findall(r"(\d+) s (?:ago|or later)", str(held.value)))
+    assert 60 <= silent < 120
+    assert silent + left == 301  # so that trying again after that time is late enough
+
+
+def test_how_long_the_lock_of_a_process_of_this_machine_is_kept_is_not_said(bucket: Any) -> None:
+    """Its end is seen at once."""
+    bucket.pipe_file("memory://lock/other", b"")
+    with hold("memory://lock/out"), pytest.raises(LockedError) as held, hold("memory://lock/out"):
+        raise AssertionError
+    assert "sign of life" not in str(held.value)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import s3fs
 import xarray as xr
 
 from fcdcc.storage import (
@@ -13,6 +15,7 @@ from fcdcc.storage import (
     InputError,
     LockedError,
     OutputError,
+    UnreachableError,
     hold,
     inspect_output,
     open_images,
@@ -79,8 +82,25 @@ def test_of_two_writers_the_first_wins(bucket: str) -> None:
     assert np.array_equal(store.read(0), answers(store, 0))
 
 
+def test_an_endpoint_that_does_not_answer_is_out_of_reach(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(InputError, match="Could not connect to the endpoint") as images:
+        open_images(f"{bucket}/images.zarr")
+    with pytest.raises(OutputError, match="Could not connect to the endpoint") as output:
+        inspect_output(f"{bucket}/out")
+    for caught in (images, output):
+        assert isinstance(caught.value.__cause__, UnreachableError)
+
+
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
-    with pytest.raises(InputError, match="it does not exist"):
+    with pytest.raises(InputError, match="it does not exist") as absent:
         open_images(f"{bucket}-absent/x")
+    assert not isinstance(absent.value.__cause__, UnreachableError)
     with pytest.raises(OutputError, match="cannot be"):
         make_output(f"{bucket}-absent/x")

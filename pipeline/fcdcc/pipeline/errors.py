@@ -20,6 +20,10 @@ class ClusterError(FcdccError, ConnectionError):
     """A Dask cluster that does not answer, or went away."""
 
 
+class SchedulerUnreachableError(ClusterError):
+    """A Dask scheduler that cannot be reached when a run begins; a later try may succeed."""
+
+
 class ClusterLostError(ClusterError):
     """A Dask cluster that went away in the middle of a run; the next run continues."""
 

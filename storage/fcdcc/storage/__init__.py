@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         OutputGoneError,
         OutputMismatchError,
         PreparationError,
+        UnreachableError,
     )
     from .fingerprint import Fingerprint
     from .images import ImageSource, open_images
@@ -74,6 +75,7 @@ __all__ = [
     "PreparationError",
     "Progress",
     "StoredRun",
+    "UnreachableError",
     "check_fingerprint",
     "create_predictions",
     "damaged_blocks",
@@ -112,6 +114,7 @@ _MODULE_OF = {
     "PreparationError": "errors",
     "Progress": "block_status",
     "StoredRun": "runs",
+    "UnreachableError": "errors",
     "check_fingerprint": "outputs",
     "create_predictions": "outputs",
     "damaged_blocks": "verification",

@@ -30,6 +30,8 @@ class Progress:
         Reasons why blocks failed, by block.
     grown
         Blocks that were done with fewer images than they have now: the image after the last.
+    shorter
+        Blocks that were done with more images than they have now.
     unreadable
         Damaged records: what is wrong with each, by file name (and line).
     provisional
@@ -45,6 +47,7 @@ class Progress:
     unreadable: Mapping[str, str]
     provisional: Mapping[int, Json] = field(default_factory=dict)
     inputs: RecordedInputs = field(default_factory=lambda: RecordedInputs(0))
+    shorter: frozenset[int] = frozenset()
 
     @property
     def pending(self) -> list[int]:
@@ -74,6 +77,7 @@ def read_progress(
     grown: dict[int, int] = {}
     unreadable: dict[str, str] = {}
     provisional: dict[int, Json] = {}
+    shorter: set[int] = set()
     inputs = RecordedInputs(layout.blocks)
     for name, record in read_records(folder):
         if not isinstance(record, BlockRecord):
@@ -83,13 +87,18 @@ def read_progress(
         failed.pop(block, None)
         grown.pop(block, None)
         provisional.pop(block, None)
+        shorter.discard(block)
         if not 0 <= block < layout.blocks:
             continue
         if done[block] or inputs.known[block]:  # by an older record
             done[block] = False
             inputs.note(block, None)
         start, stop = layout.bounds(block)
-        if record.fingerprint != fingerprint or record.start != start or record.stop > stop:
+        if record.fingerprint != fingerprint or record.start != start:
+            continue
+        if record.stop > stop:
+            if record.state == "done":
+                shorter.add(block)
             continue
         if record.state == "failed":
             failed[block] = record.reason
@@ -102,4 +111,4 @@ def read_progress(
                 grown[block] = record.stop
             elif record.details.get(ABSENT):
                 provisional[block] = record.details[ABSENT]
-    return Progress(done, failed, grown, unreadable, provisional, inputs)
+    return Progress(done, failed, grown, unreadable, provisional, inputs, frozenset(shorter))

@@ -13,6 +13,7 @@ __all__ = [
     "OutputGoneError",
     "OutputMismatchError",
     "PreparationError",
+    "UnreachableError",
 ]
 
 
@@ -30,6 +31,13 @@ class PreparationError(FcdccError, ValueError):
 
 class OutputError(FcdccError, OSError):
     """An output that cannot be made, read or written."""
+
+
+class UnreachableError(FcdccError, ConnectionError):
+    """A store that cannot be reached now, or does not answer in time; a later try may succeed.
+
+    It is the ``__cause__`` of the InputError or OutputError that says what was to be done there.
+    """
 
 
 class OutputMismatchError(OutputError, ValueError):

@@ -206,7 +206,7 @@ def _hold_object(location: str) -> Iterator[None]:
     if not _take(folder, lock, mine):
         present = _parse_object(folder, lock)
         if present is not None and not _is_dead(present):
-            raise LockedError(_held(location, present))
+            raise LockedError(_held(location, present) + _patience(present))
         folder.write(lock, _stamped(mine))
         # If two runs take over at once, the last writer is the holder.
         taken = _parse_object(folder, lock)
@@ -328,11 +328,33 @@ def _is_dead(holder: dict[str, object]) -> bool:
     has_ended = _has_ended_here(holder)
     if has_ended is not None:
         return has_ended
+    silent = _silent_seconds(holder)
+    return silent is None or silent > STALE_SECONDS
+
+
+def _silent_seconds(holder: dict[str, object]) -> float | None:
+    """Return the time since a lock in an object store was refreshed; None if it does not say."""
     try:
         refreshed = dt.datetime.fromisoformat(str(holder.get("refreshed")))
-        return (_now() - refreshed).total_seconds() > STALE_SECONDS
+        return (_now() - refreshed).total_seconds()
     except (TypeError, ValueError):  # not a time, or one without a time zone
-        return True
+        return None
+
+
+def _patience(holder: dict[str, object]) -> str:
+    """Return when a lock in an object store is taken over if its holder has died; or ''.
+
+    It is empty for a process of this machine, whose end is seen at once.
+    """
+    silent = _silent_seconds(holder)
+    if silent is None or _has_ended_here(holder) is not None:
+        return ""
+    silent = max(0.0, silent)
+    left = max(0.0, STALE_SECONDS - silent) + 1  # times are whole seconds
+    return (
+        f"; its last sign of life was {silent:.0f} s ago, and if none follows, a run that begins "
+        f"in {left:.0f} s or later takes the output over"
+    )
 
 
 def _is_running(pid: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import OutputError
 from .files import MAX_CHUNK_BYTES, Folder, LocalFolder, inside
 from .locations import is_local, scrubbed, shown
+from .reachability import as_unreachable
 
 __all__ = ["ObjectFolder", "open_folder"]
 
@@ -39,18 +40,23 @@ class ObjectFolder(Folder):
         except Exception as error:  # noqa: BLE001 - a driver may raise anything
             raise OutputError(
                 f"{shown(location)} cannot be reached: {scrubbed(str(error), location)}"
-            ) from None
+            ) from as_unreachable(error, location)
         self._files: Any = files  # fsspec publishes no types
         self._root = str(root).rstrip("/")
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
-        """Raise errors of the driver as OSError, without credentials in the message."""
+        """Raise errors of the driver as OSError, without credentials in the message.
+
+        A store that is out of reach is an UnreachableError.
+        """
         try:
             yield
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:  # noqa: BLE001 - a driver may raise anything
+            if (unreachable := as_unreachable(error, self.location)) is not None:
+                raise unreachable from unreachable.__cause__  # else it shows its context
             reason = " ".join(str(error).split()) or type(error).__name__
             raise OSError(scrubbed(reason, self.location)) from None
 

@@ -29,6 +29,7 @@ from zarr.storage import LocalStore, ZipStore
 from .checksummed_json import Json, canonical, digest
 from .errors import InputError
 from .locations import has_secrets, is_local, scrubbed, shown
+from .reachability import as_unreachable
 from .regular_files import NotRegularError
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def reported(location: str, problem: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - a driver or codec may raise anything
         text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, FileNotFoundError):  # zarr's own message names its classes
+        if (unreachable := as_unreachable(error, location)) is not None:
+            text = str(unreachable)
+        elif isinstance(error, FileNotFoundError):  # zarr's own message names its classes
             text = "it does not exist"
             if is_local(location) and Path(location).is_dir():
                 text = (
@@ -114,8 +117,13 @@ def reported(location: str, problem: str) -> Iterator[None]:
                     "OUT.zarr makes one"
                 )
         message = f"{shown(location)} {problem}: {scrubbed(text, location)}"
-        # A chained error would show the location in a traceback.
-        raise InputError(message) from (None if has_secrets(location) else error)
+        raise InputError(message) from _cause(error, location)
+
+
+def _cause(error: Exception, location: str) -> Exception | None:
+    """Return what an error of a store is chained to: with credentials not to the driver's own."""
+    # A chained error would show the location in a traceback.
+    return as_unreachable(error, location) or (None if has_secrets(location) else error)
 
 
 def open_node(location: str, path: str = "") -> ZarrArray | zarr.Group:
@@ -269,7 +277,7 @@ def read_part(
             if s != slice(None)
         )
         message = f"{where} cannot be read at [{part}]: {scrubbed(text, location)}"
-        raise InputError(message) from (None if has_secrets(location) else error)
+        raise InputError(message) from _cause(error, location)
     if values.dtype.isnative:  # texts are native, and newbyteorder does not support them
         return values
     return values.astype(values.dtype.newbyteorder("="))

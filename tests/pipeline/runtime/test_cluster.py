@@ -18,6 +18,8 @@ from fcdcc.pipeline import JobConfig
 from fcdcc.pipeline.errors import ClusterError
 from fcdcc.pipeline.runtime.cluster import cluster_started_early, open_cluster
 from support import fork_server
+from support.jobs import fcdcc
+from support.small import Files
 
 PROGRAM = """
 import os, psutil
@@ -152,6 +154,30 @@ def test_a_scheduler_that_accepts_connections_and_says_nothing_is_given_up() -> 
         refused = pytest.raises(ClusterError, match=r"no Dask scheduler answers.*does not answer")
         with refused, ExitStack() as stack:
             stack.enter_context(open_cluster(config))
+
+
+def test_a_scheduler_or_a_store_out_of_reach_ends_a_run_with_code_1(
+    files: Files, tmp_path: Path
+) -> None:
+    """What passes by itself, so that schedulers of jobs try again; other mistakes end with 2."""
+    output = tmp_path / "out.zarr"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}):
+        address = f"tcp://127.0.0.1:{port}"
+        refused = fcdcc("run", files.model, files.images, output, "--scheduler", address)
+    assert refused.exit_code == 1, refused.output
+    assert f"no Dask scheduler answers at {address}" in refused.stderr
+    for url in (f"http://127.0.0.1:{port}/images.zarr", f"http://127.0.0.1:{port}/small.pt2"):
+        given = (files.model, url) if url.endswith(".zarr") else (url, files.images)
+        refused = fcdcc("run", *given, output)
+        assert refused.exit_code == 1, refused.output
+        assert url in refused.stderr
+        assert "annot connect to host 127.0.0.1" in refused.stderr
+        assert "Traceback" not in refused.output
+    missing = fcdcc("run", files.model, tmp_path / "none.zarr", output)
+    assert missing.exit_code == 2
+    assert not output.exists()
 
 
 def test_a_cluster_that_is_started_early_is_replaced_if_the_plan_wants_other_workers() -> None:

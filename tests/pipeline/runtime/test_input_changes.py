@@ -210,6 +210,31 @@ def test_no_image_has_the_prediction_of_another_while_names_move(
     check()
 
 
+def test_images_that_move_to_the_front_are_not_new(
+    tmp_path: Path, run: Run, pixels: Pixels
+) -> None:
+    """One was taken out near the front: the last block has an image less, and no new one."""
+    group = write(tmp_path / "i.zarr", pixels, range(IMAGES))
+    run()
+    left = np.delete(np.arange(IMAGES), 2)
+    for name, values in (("image", pixels[left]), ("image_id", left)):
+        group[name].resize((IMAGES - 1, *group[name].shape[1:]))
+        group[name][:] = values
+    second = run()
+    assert second["redone"] == {"image_ids": 7, "shorter": 1}
+    assert "8 made again (7 for other image ids, 1 became shorter); 39 images in " in second["said"]
+    assert "the output has 1 image more than the input, which has 39 now" in second["said"]
+    # Other images in front, and five more: what is beyond the earlier end is new.
+    other = [100, *left, *range(101, 104)]
+    values = np.concatenate([pixels[:1], pixels[left], pixels[:3]])
+    for name, stored in (("image", values), ("image_id", other)):
+        group[name].resize((len(other), *group[name].shape[1:]))
+        group[name][:] = stored
+    third = run()
+    assert "43 images (4 new, 39 made again)" in third["said"]
+    np.testing.assert_allclose(predictions(tmp_path / "o.zarr"), expected(values), atol=1e-5)
+
+
 def test_an_input_that_became_shorter_is_followed(tmp_path: Path, run: Run, pixels: Pixels) -> None:
     write(tmp_path / "i.zarr", pixels, range(IMAGES))
     settle(tmp_path / "i.zarr")
@@ -225,7 +250,8 @@ def test_an_input_that_became_shorter_is_followed(tmp_path: Path, run: Run, pixe
     second = run()
     assert (second["images_removed"], second["blocks_total"]) == (13, 6)
     assert second["again"] <= {4, 5}
-    assert "13 images are too many at the end of the output" in second["said"]
+    assert "the output has 13 images more than the input, which has 27 now" in second["said"]
+    assert "1 made again (1 became shorter); 2 images in " in second["said"]
     np.testing.assert_allclose(predictions(tmp_path / "o.zarr"), expected(pixels[:27]), atol=1e-5)
     assert fcdcc("verify", tmp_path / "o.zarr").exit_code == 0
     for name in ("image", "image_id"):

@@ -9,9 +9,14 @@ import click
 
 from fcdcc.coding import __version__
 from fcdcc.coding.errors import FcdccError
-from fcdcc.storage.errors import LockedError, OutputGoneError
+from fcdcc.storage.errors import LockedError, OutputGoneError, UnreachableError
 
-from ..errors import ClusterLostError, NoWorkersError, bad_values_refused
+from ..errors import (
+    ClusterLostError,
+    NoWorkersError,
+    SchedulerUnreachableError,
+    bad_values_refused,
+)
 from ..formatting import printable
 from ..runtime.fork_server import single_threaded_libraries
 from .process_exit import ExitCode, end_process, interruptible
@@ -46,8 +51,14 @@ COMMANDS = {
 }
 """All commands, in the order of the list."""
 
-BROKEN_OFF = (ClusterLostError, NoWorkersError, OutputGoneError)
-"""Errors that end a run in the middle, through no fault of its options."""
+NOT_OF_THE_INPUT = (
+    ClusterLostError,
+    NoWorkersError,
+    OutputGoneError,
+    SchedulerUnreachableError,
+    UnreachableError,
+)
+"""Errors that are no fault of the options or the input: the same command may succeed later."""
 
 
 class _CommandGroup(click.Group):
@@ -103,10 +114,15 @@ class _CommandGroup(click.Group):
 
 
 def _exit_code(error: FcdccError) -> ExitCode:
-    """Return the exit code for an error."""
+    """Return the exit code for an error, which an error that caused it may decide."""
     if isinstance(error, LockedError):
         return ExitCode.LOCKED
-    return ExitCode.UNEXPECTED if isinstance(error, BROKEN_OFF) else ExitCode.BAD_INPUT
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, NOT_OF_THE_INPUT):
+            return ExitCode.UNEXPECTED
+        found = found.__cause__
+    return ExitCode.BAD_INPUT
 
 
 def _print_error(message: str) -> None:

@@ -13,6 +13,7 @@ import fsspec
 import torch
 
 from fcdcc.storage.locations import is_local, normalise, scrubbed, shown
+from fcdcc.storage.reachability import as_unreachable
 
 from ..errors import ModelError, bad_values_refused, one_line
 from ..formatting import counted
@@ -216,9 +217,10 @@ def _fetched(source: str, name: str) -> bytes | Path:
             with files.open(path, "rb") as stream:
                 content = stream.read(MAX_MODEL_BYTES + 1)
     except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
-        reason = scrubbed(one_line(error), location)
-        # No cause: its text may contain the address with its credentials.
-        raise ModelError(f"{name} cannot be read: {reason}") from None
+        unreachable = as_unreachable(error, location)
+        reason = scrubbed(one_line(error if unreachable is None else unreachable), location)
+        # No other cause: its text may contain the address with its credentials.
+        raise ModelError(f"{name} cannot be read: {reason}") from unreachable
     return content
 
 

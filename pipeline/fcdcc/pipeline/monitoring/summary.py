@@ -16,12 +16,13 @@ from ..formatting import MIN_MENTIONED_WORK, count, counted, duration, percent, 
 from .late_workers import LateWorker, bypassed_workers, started_elsewhere
 from .record.loss_cost import loss_sentence
 
-Reason = Literal["image_ids", "images", "absent_chunks"]
+Reason = Literal["image_ids", "images", "absent_chunks", "shorter"]
 
 REASONS: dict[Reason, str] = {
-    "image_ids": "other image ids",
-    "images": "changed images",
-    "absent_chunks": "chunks that were missing before",
+    "image_ids": "for other image ids",
+    "images": "for changed images",
+    "absent_chunks": "for chunks that were missing before",
+    "shorter": "became shorter",
 }
 """Why blocks that were done are made again, in a few words."""
 
@@ -117,7 +118,7 @@ class Summary:
     redone
         How many of them for which reason: ``image_ids`` (their rows have other ids), ``images``
         (their images were changed or written anew), ``absent_chunks`` (chunks of their images were
-        not stored before).
+        not stored before), ``shorter`` (the last block, which has fewer images now).
     images_removed
         Images that the input no longer has at its end, and whose predictions were removed.
     run
@@ -350,7 +351,7 @@ def _reasons(summary: Summary, again: int) -> Iterator[str]:
     """Yield why blocks are made again that were done, each with the number of blocks."""
     for reason, text in REASONS.items():
         if reason in summary.redone:
-            yield f"{summary.redone[reason]:,} for {text}"
+            yield f"{summary.redone[reason]:,} {text}"
     if summary.blocks_repaired:
         yield f"{count(summary.blocks_repaired)} damaged"
     if not_full := summary.blocks_not_full:

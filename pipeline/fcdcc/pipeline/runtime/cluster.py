@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import ssl
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from fcdcc.coding.errors import FcdccError
 from fcdcc.storage.regular_files import open_regular
 
 from ..anyk.queries import cluster_workers, worker_pids
-from ..errors import ClusterError, ClusterLostError, full_line
+from ..errors import ClusterError, ClusterLostError, SchedulerUnreachableError, full_line
 from ..monitoring.dashboard.on_demand import DashboardOnDemand
 from ..monitoring.stragglers import WorkerView
 from ..options import SCHEDULER_FILE, JobConfig
@@ -597,8 +598,10 @@ def _connect(config: JobConfig) -> Client:
 
     Raises
     ------
-    ClusterError
+    SchedulerUnreachableError
         If it does not answer.
+    ClusterError
+        If the address, or a certificate or key, cannot be used.
     """
     security: Security | None = None
     if config.tls_ca_file is not None:
@@ -620,10 +623,21 @@ def _connect(config: JobConfig) -> Client:
             address, security=security, set_as_default=False
         )
     except (OSError, ValueError) as error:
-        raise ClusterError(
+        kind = SchedulerUnreachableError if _may_pass(error) else ClusterError
+        raise kind(
             f"no Dask scheduler answers at {address}: {error}; expected an address such as "
             "tcp://host:8786 of one that is running"
         ) from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether a later try to connect may succeed, with the same address and certificates."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, (ValueError, FileNotFoundError, PermissionError, ssl.SSLError)):
+            return False
+        found = found.__cause__
+    return True
 
 
 def _address(scheduler: str) -> str:

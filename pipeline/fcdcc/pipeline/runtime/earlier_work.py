@@ -17,7 +17,7 @@ from ..formatting import counted
 from ..monitoring.output_status import is_damage
 from ..options import JobConfig
 from .input_changes import Redone, blocks_to_make_again, look_at_input
-from .output import PredictionSpec, images_to_remove, resize_output
+from .output import PredictionSpec, images_stored, resize_output
 from .run_counters import RunCounters
 
 logger = logging.getLogger(__name__)
@@ -37,15 +37,20 @@ class EarlierWork:
         The images as they are now.
     redone
         Which blocks that were done are made again.
-    images_removed
-        Images at the end of the output that are no longer there.
+    images_stored
+        How many images the output has until it is brought up to date.
     """
 
     store: PredictionStore
     recorded: Progress
     state: InputState
     redone: Redone
-    images_removed: int
+    images_stored: int
+
+    @property
+    def images_removed(self) -> int:
+        """How many images the output has more than the input."""
+        return max(0, self.images_stored - self.store.layout.images)
 
     def only(self, blocks: NDArray[np.bool_]) -> EarlierWork:
         """Return the same, with nothing left to do of other blocks, (blocks,) bool."""
@@ -68,7 +73,8 @@ class EarlierWork:
         damaged = [block for block, why in self.recorded.failed.items() if is_damage(why)]
         stops = {block: layout.bounds(block)[1] for block in (*self.redone.reasons, *damaged)}
         stops |= self.recorded.grown
-        return {block: stop - layout.bounds(block)[0] for block, stop in stops.items()}
+        had = {b: min(stop, self.images_stored) - layout.bounds(b)[0] for b, stop in stops.items()}
+        return {block: max(0, images) for block, images in had.items()}
 
     def bring_up_to_date(
         self, config: JobConfig, spec: PredictionSpec, counters: RunCounters
@@ -111,13 +117,13 @@ def look_at_earlier_work(
         If the output or the image ids cannot be read.
     """
     level = logging.DEBUG if say is None else logging.WARNING
-    removed = images_to_remove(config, source)
-    if removed:
+    known = images_stored(config, source)
+    had = source.images if known is None else known
+    if had > source.images:
         logger.log(
             level,
-            "%s at the end of the output: the input has %d now, and the predictions of the others "
-            "are removed",
-            counted(removed, "image is too many", "images are too many"),
+            "the output has %s more than the input, which has %d now: its end is cut off",
+            counted(had - source.images, "image"),
             source.images,
         )
     store = predictions_of(config.output, stored, source.images)
@@ -125,4 +131,4 @@ def look_at_earlier_work(
     recorded, redone = blocks_to_make_again(
         store.progress(), store, state, absence_fails=config.absent == "fail", say=say
     )
-    return EarlierWork(store, recorded, state, redone, removed)
+    return EarlierWork(store, recorded, state, redone, had)

@@ -109,6 +109,8 @@ def blocks_to_make_again(
         chunks = AbsentChunks.from_json(noted)
         if absence_fails or (state.listing is not None and state.listing.has_any(chunks)):
             reasons[block] = "absent_chunks"
+    for block in recorded.shorter:
+        reasons[block] = "shorter"
     blocks = (block for block in _done(recorded) if block not in reasons)
     stored_ids = None if _all_known(recorded) else _ids_in(store, state.source)
     found = state.compare(recorded.inputs, store.layout, blocks, recorded.grown, stored_ids)
@@ -158,6 +160,8 @@ def _line(
     if reason == "image_ids":
         where = "it" if len(blocks) == 1 else "them"
         return f"{again}: images in {where} have other ids than before"
+    if reason == "shorter":
+        return f"{again}: {'it has' if len(blocks) == 1 else 'they have'} fewer images than before"
     if reason == "absent_chunks":
         now = "" if absence_fails else ", and are now"
         return f"{again}: chunks of these images were not stored{now}"

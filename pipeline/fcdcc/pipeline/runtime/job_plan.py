@@ -238,7 +238,7 @@ def _open_images(config: JobConfig, model: Model) -> ImageSource:
         try:
             larger = opened(any_size)
         except InputError:
-            raise error from None
+            raise error from error.__cause__
         sizes = zip(larger.shape[2:], shape[2:], strict=True)
         if not all(pixels >= (tile or 0) for pixels, tile in sizes):
             raise InputError(f"{error}{advice}") from error

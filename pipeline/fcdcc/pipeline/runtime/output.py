@@ -345,8 +345,8 @@ def make_room(config: JobConfig) -> None:
     logger.warning("the earlier output was renamed to %s", set_aside(config.output))
 
 
-def images_to_remove(config: JobConfig, source: ImageSource) -> int:
-    """Return how many images at the end of a stored output the input no longer has.
+def images_stored(config: JobConfig, source: ImageSource) -> int | None:
+    """Return how many images a stored output has; None if what describes it is damaged.
 
     Raises
     ------
@@ -356,13 +356,13 @@ def images_to_remove(config: JobConfig, source: ImageSource) -> int:
     try:
         stored = open_predictions(config.output).layout.images
     except DamageError:  # resizing mends it
-        return 0
+        return None
     if stored > source.images and source.images < source.shape[0]:
         raise OutputError(
             f"{shown(normalise(config.output))} holds predictions for {stored} images and --limit "
             f"is {source.images}: raise --limit, or use another output"
         )
-    return max(0, stored - source.images)
+    return stored
 
 
 def resize_output(
