@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -276,3 +278,63 @@ def test_damaged_journals_are_not_called_made_again() -> None:
         "1 file beside the predictions was made again (damaged or missing): zarr.json; "
         "2 damaged journals were removed: .fcdcc/runs/a.json, .fcdcc/runs/b.json"
     )
+
+
+@pytest.mark.parametrize("progress", ["--progress", "--no-progress"])
+def test_with_json_logs_every_line_on_standard_error_is_one_object(
+    files: Files, tmp_path: Path, progress: str
+) -> None:
+    output = tmp_path / "out.zarr"
+    flags = ("--log-format", "json", "--limit", 20, progress)
+    done = fcdcc("run", files.model, files.images, output, *OPTIONS, *flags)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"time", "level", "message"} <= line.keys() for line in lines)
+    said = [line["message"] for line in lines]
+    for start in ("images: uint8", "the dashboard is at ", "complete: 2 blocks", "next: "):
+        assert [text for text in said if text.startswith(start)]
+    refused = fcdcc("run", files.model, tmp_path / "none.zarr", output, "--log-format", "json")
+    assert refused.exit_code == 2
+    [line] = [json.loads(line) for line in refused.stderr.splitlines()]
+    assert line["level"] == "error"
+    assert "it does not exist" in line["message"]
+    wrong = fcdcc("run", files.model, "--log-format", "json", "--config", tmp_path / "none.toml")
+    assert json.loads(wrong.stderr)["level"] == "error"
+
+
+def test_with_json_logs_warnings_and_other_packages_are_objects_too() -> None:
+    program = (
+        "import logging, sys, warnings, click\n"
+        "from fcdcc.pipeline.cli.command_output import log_to_stderr, others_as_json\n"
+        "import distributed\n"
+        "log_to_stderr('warning', 'json')\n"
+        "with others_as_json():\n"
+        "    warnings.warn('an old name')\n"
+        "    logging.getLogger('distributed.client').warning('a lost\\nconnection')\n"
+        "    logging.getLogger('fcdcc.x').warning('ours')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["warning"] * 3
+    assert "an old name" in lines[0]["message"]
+    assert [line["message"] for line in lines[1:]] == ["a lost\nconnection", "ours"]
+
+
+def test_predictions_are_said_to_be_there_only_if_a_block_is() -> None:
+    failed = {"status": "incomplete", "blocks_total": 4, "blocks_done": 0, "blocks_failed": 4}
+    nothing = "\n".join(summary_lines(summary(output="o.zarr", **failed)))
+    assert "open_zarr" not in nothing
+    assert nothing.endswith("next: fcdcc report o.zarr (what happened)")
+    some = summary(output="o.zarr", **(failed | {"blocks_done": 1, "blocks_failed": 3}))
+    assert 'xarray.open_zarr("o.zarr") reads them' in "\n".join(summary_lines(some))
+
+
+def test_an_output_in_memory_is_refused_for_workers_that_are_processes(files: Files) -> None:
+    url = "memory://says/out.zarr"
+    refused = fcdcc("run", files.model, files.images, url, "--workers", 2)
+    assert refused.exit_code == 2
+    assert f"the output {url} would be in the memory of one process" in refused.stderr
+    done = fcdcc("run", files.model, files.images, url, *OPTIONS)
+    assert done.exit_code == 0, done.output

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,6 +22,9 @@ from ..formatting import printable
 
 if TYPE_CHECKING:
     from ..options import LogFormat
+
+_FORM = "fcdcc.log-format"
+"""Where a command's context has the form of its messages."""
 
 STDOUT = "-"
 """Name that stands for standard output in place of a file."""
@@ -40,6 +46,9 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+_JSON = _JsonFormatter()
+
+
 class _OneLineFormatter(logging.Formatter):
     """Formats the message of a log record as one line; a traceback may follow it."""
 
@@ -59,13 +68,62 @@ def log_to_stderr(level: str, form: LogFormat) -> None:
     """Send the logs of this project to standard error; this replaces earlier settings."""
     handler = _CurrentStderrHandler()
     if form == "json":
-        handler.setFormatter(_JsonFormatter())
+        handler.setFormatter(_JSON)
     else:
         handler.setFormatter(_OneLineFormatter("fcdcc: %(levelname)s: %(message)s"))
     logger = logging.getLogger("fcdcc")
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def choose_form(form: object) -> None:
+    """Set how the present command prints messages from now on: ``json`` or, by default, text."""
+    click.get_current_context().meta[_FORM] = form
+
+
+def say(line: str, level: int = logging.INFO, form: LogFormat | None = None) -> None:
+    """Print a message as one line on standard error, in the form of the present command's logs.
+
+    ``form`` is for threads, which belong to no command.
+    """
+    if form is None:
+        ctx = click.get_current_context(silent=True)
+        form = None if ctx is None else ctx.meta.get(_FORM)
+    if form == "json":
+        record = logging.LogRecord("fcdcc", level, "", 0, line, None, None)
+        click.echo(_JSON.format(record), err=True)
+    else:
+        click.echo(f"fcdcc: {line}", err=True)
+
+
+def prints_json() -> bool:
+    """Return whether the present command prints its messages as JSON."""
+    return click.get_current_context().meta.get(_FORM) == "json"
+
+
+@contextmanager
+def others_as_json() -> Iterator[None]:
+    """Print warnings of Python and the logs of other packages, such as Dask, as JSON, too."""
+    logging.captureWarnings(True)
+    warned = logging.getLogger("py.warnings")
+    ours = _CurrentStderrHandler()
+    warned.addHandler(ours)
+    loggers = [logging.root, *map(logging.getLogger, [*logging.root.manager.loggerDict])]
+    handlers = {
+        handler: handler.formatter
+        for handler in itertools.chain.from_iterable(found.handlers for found in loggers)
+        if type(handler) is logging.StreamHandler or handler is ours
+    }
+    for handler in handlers:
+        handler.setFormatter(_JSON)
+    try:
+        yield
+    finally:
+        for handler, formatter in handlers.items():
+            handler.setFormatter(formatter)
+        warned.removeHandler(ours)
+        logging.captureWarnings(False)
 
 
 def check_can_write(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,6 +20,7 @@ from ..errors import (
 )
 from ..formatting import printable
 from ..runtime.fork_server import single_threaded_libraries
+from .command_output import say
 from .process_exit import ExitCode, end_process, interruptible
 
 
@@ -126,8 +128,8 @@ def _exit_code(error: FcdccError) -> ExitCode:
 
 
 def _print_error(message: str) -> None:
-    """Print a message as one line to standard error, without terminal control characters."""
-    click.echo(f"fcdcc: {printable(' '.join(message.split()))}", err=True)
+    """Print an error as one line to standard error, without terminal control characters."""
+    say(printable(" ".join(message.split())), logging.ERROR)
 
 
 @click.group(

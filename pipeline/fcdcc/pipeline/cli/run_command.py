@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -12,7 +13,15 @@ from ..monitoring.summary import Summary, result_lines
 from ..options import CommandOptions, JobConfig
 from ..runtime.fork_server import fork_this_process, single_threaded_libraries, uses_fork_server
 from .click_adapter import options_of
-from .command_output import check_can_write, log_to_stderr, write_result
+from .command_output import (
+    check_can_write,
+    choose_form,
+    log_to_stderr,
+    others_as_json,
+    prints_json,
+    say,
+    write_result,
+)
 from .early_checks import check_files
 from .job_file import checked_options, read_options
 from .option_groups import GroupedCommand, job_file_template
@@ -44,11 +53,13 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     add images that were appended to INPUT.
     """
     began = time.monotonic()
+    choose_form(flags.get("log_format"))
     options = read_options(config, flags)
     if print_config:
         click.echo(job_file_template(checked_options(options)), nl=False)
         ctx.exit(ExitCode.DONE)
     command = CommandOptions.of(**options.command)
+    choose_form(command.log_format)
     log_to_stderr(command.log_level, command.log_format)
     job = JobConfig.of(**options.job)
     check_files(job)
@@ -64,8 +75,12 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
         from ..runtime.job import finished_run
 
     code: ExitCode | None = None
+    lines = say if prints_json() else None
     try:
-        with finished_run(job, began=began, say=_say) as summary:
+        with (
+            others_as_json() if prints_json() else nullcontext(),
+            finished_run(job, began=began, say=say, show=lines) as summary,
+        ):
             code = _print_summary(summary, command.json_file)
     except KeyboardInterrupt:
         if code is None:
@@ -79,10 +94,6 @@ def _print_summary(summary: Summary, json_file: str | None) -> ExitCode:
     if json_file is not None:
         write_result(json_file, summary.to_json())
     for line in result_lines(summary):
-        _say(line)
+        say(line)
     is_whole = summary.status == "complete" and not summary.blocks_failed
     return ExitCode.DONE if is_whole else ExitCode.BLOCKS_FAILED
-
-
-def _say(line: str) -> None:
-    click.echo(f"fcdcc: {line}", err=True)

@@ -209,17 +209,17 @@ class _Bar(Quiet):
 class _Lines(Quiet):
     """Lines for logs: each step, and how far the run is every :data:`LINE_SECONDS`."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
         self._limit = _RateLimit(LINE_SECONDS)
 
     def step(self, what: str) -> None:
-        self._console.print(what)
+        self._show(what)
 
     def advance(self, advance: RunProgress) -> None:
         done = advance.blocks_done + advance.blocks_skipped
         line = _joined(f"{done} of {counted(advance.blocks_total, 'block')}", advance)
-        self._limit.call(lambda: self._console.print(line), now=done == advance.blocks_total)
+        self._limit.call(lambda: self._show(line), now=done == advance.blocks_total)
 
 
 class _InNotebook(Quiet):
@@ -259,10 +259,10 @@ def _joined(begin: str, advance: RunProgress) -> str:
 
 
 @contextmanager
-def watch(progress: bool | None) -> Iterator[Watcher]:
+def watch(progress: bool | None, show: Callable[[str], None] | None = None) -> Iterator[Watcher]:
     """Show a run: a bar on a terminal or in a notebook, else lines on standard error.
 
-    By default only bars.
+    By default only bars. ``show`` is called with lines in place of printing them.
     """
     console = _console(progress)
     if progress is not False and _in_notebook():
@@ -274,7 +274,7 @@ def watch(progress: bool | None) -> Iterator[Watcher]:
         with Live(progress_bar, console=console) as live:
             yield _Bar(live, progress_bar)
     else:
-        yield _Lines(console)
+        yield _Lines(show or console.print)
 
 
 @contextmanager

@@ -302,11 +302,20 @@ def result_lines(summary: Summary) -> Iterator[str]:
         yield redundancy_line(summary, summary.insured)
     if summary.worker_loss is not None:
         yield loss_sentence(summary.worker_loss)
-    if summary.output:
+    place = printable(shlex.quote(summary.output))
+    if summary.output and not _has_predictions(summary):
+        yield f"next: fcdcc report {place} (what happened)"
+    elif summary.output:
         reading = f"xarray.open_zarr({json.dumps(summary.output, ensure_ascii=False)})"
         yield printable(f"the predictions are in {summary.output}, and {reading} reads them")
-        place = printable(shlex.quote(summary.output))
         yield f"next: fcdcc report {place} (what happened), fcdcc verify {place} (is it whole)"
+
+
+def _has_predictions(summary: Summary) -> bool:
+    """Return whether at least one block, or band of images with tiles, is in the output."""
+    if summary.tiles_done is None:
+        return summary.blocks_done + summary.blocks_skipped > 0
+    return summary.bands_done + summary.bands_skipped > 0
 
 
 def _success_line(summary: Summary) -> str:

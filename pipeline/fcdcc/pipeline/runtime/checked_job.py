@@ -18,6 +18,7 @@ from fcdcc.storage import (
 )
 from fcdcc.storage.locations import shown as shown_place
 
+from ..errors import OptionError
 from ..model.network import Network
 from ..options import JobConfig
 from ..planner.bands import row_axis
@@ -41,6 +42,9 @@ from .stored_outputs import StoredOutputs
 from .tiles.mosaic import Mosaic
 
 logger = logging.getLogger(__name__)
+
+MEMORY = "memory:"
+"""How the URLs begin of what fsspec keeps in the memory of a process."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,27 @@ class PlannedJob(CheckedJob):
     spec: PredictionSpec
     known: Cluster | None
     open_cluster: Callable[[JobConfig], Cluster]
+
+
+def check_reachable_by_workers(config: JobConfig) -> None:
+    """Check that the output is not in the memory of this process if workers are others.
+
+    Raises
+    ------
+    OptionError
+        If it is.
+    """
+    if config.scheduler is None:
+        is_here = not config.processes
+    else:
+        is_here = config.scheduler.startswith("inproc:")
+    if not is_here and shown_place(config.output).startswith(MEMORY):
+        raise OptionError(
+            f"the output {shown_place(config.output)} would be in the memory of one process, and "
+            "the workers of this job are processes of their own, each with a memory of its own: "
+            "give a path or the URL of a store that all of them reach, or --threads (in Python "
+            "processes=False), so that the workers are threads of this process"
+        )
 
 
 def check_job(config: JobConfig) -> CheckedJob:

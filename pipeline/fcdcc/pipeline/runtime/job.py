@@ -25,6 +25,7 @@ from .checked_job import (
     CheckedJob,
     PlannedJob,
     check_job,
+    check_reachable_by_workers,
     find_stored_run,
     plan_job,
     prediction_spec,
@@ -87,15 +88,17 @@ def finished_run(
     progress: Watcher | None = None,
     began: float | None = None,
     say: Callable[[str], None] | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> Iterator[Summary]:
     """Run a job as :func:`run` does; its summary is there before its cluster is closed.
 
     In the context everything is recorded and the output's lock is released. The cluster is closed
-    when the context ends. ``began`` and ``say`` are as for :class:`.run_steps.RunSteps`.
+    when the context ends. ``began`` and ``say`` are as for :class:`.run_steps.RunSteps`, and
+    ``show`` as for :func:`..monitoring.progress.watch`.
     """
     with ExitStack() as clusters:
         if progress is None:
-            with watch(config.progress) as shown:
+            with watch(config.progress, show) as shown:
                 steps = RunSteps(shown, began, say)
                 summary = _run(config, steps, clusters)
         else:
@@ -106,6 +109,7 @@ def finished_run(
 
 def _run(config: JobConfig, progress: RunSteps, clusters: ExitStack) -> Summary:
     """Run a job; its cluster is still open at the end, and ``clusters`` closes it."""
+    check_reachable_by_workers(config)
     if config.scheduler is None and config.processes:
         check_main_guard()
     progress.step("reading the model")
