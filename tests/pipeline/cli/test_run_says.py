@@ -300,6 +300,25 @@ def test_with_json_logs_every_line_on_standard_error_is_one_object(
     assert "it does not exist" in line["message"]
     wrong = fcdcc("run", files.model, "--log-format", "json", "--config", tmp_path / "none.toml")
     assert json.loads(wrong.stderr)["level"] == "error"
+    unknown = fcdcc("run", files.model, "--log-format=json", "--nonsense")
+    assert unknown.exit_code == 2
+    assert "--nonsense" in json.loads(unknown.stderr)["message"]
+
+
+def test_an_unexpected_error_is_an_object_with_its_traceback(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("a mistake of ours")
+
+    monkeypatch.setattr(job, "finished_run", broken)
+    command = ("run", files.model, files.images, tmp_path / "out.zarr")
+    broken_off = fcdcc(*command, "--log-format", "json")
+    assert broken_off.exit_code == 1
+    line = json.loads(broken_off.stderr)
+    assert (line["level"], line["message"]) == ("error", "LookupError: a mistake of ours")
+    assert "Traceback" in line["exception"]
+    assert isinstance(fcdcc(*command).exception, LookupError)  # as text Python prints it
 
 
 def test_with_json_logs_warnings_and_other_packages_are_objects_too() -> None:

@@ -82,16 +82,14 @@ def choose_form(form: object) -> None:
     click.get_current_context().meta[_FORM] = form
 
 
-def say(line: str, level: int = logging.INFO, form: LogFormat | None = None) -> None:
+def say(line: str, level: int = logging.INFO, error: BaseException | None = None) -> None:
     """Print a message as one line on standard error, in the form of the present command's logs.
 
-    ``form`` is for threads, which belong to no command.
+    As JSON it has the traceback of an error.
     """
-    if form is None:
-        ctx = click.get_current_context(silent=True)
-        form = None if ctx is None else ctx.meta.get(_FORM)
-    if form == "json":
-        record = logging.LogRecord("fcdcc", level, "", 0, line, None, None)
+    if prints_json():
+        traced = None if error is None else (type(error), error, error.__traceback__)
+        record = logging.LogRecord("fcdcc", level, "", 0, line, None, traced)
         click.echo(_JSON.format(record), err=True)
     else:
         click.echo(f"fcdcc: {line}", err=True)
@@ -99,7 +97,8 @@ def say(line: str, level: int = logging.INFO, form: LogFormat | None = None) -> 
 
 def prints_json() -> bool:
     """Return whether the present command prints its messages as JSON."""
-    return click.get_current_context().meta.get(_FORM) == "json"
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and ctx.meta.get(_FORM) == "json"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
 import click
@@ -17,10 +18,11 @@ from ..errors import (
     NoWorkersError,
     SchedulerUnreachableError,
     bad_values_refused,
+    full_line,
 )
 from ..formatting import printable
 from ..runtime.fork_server import single_threaded_libraries
-from .command_output import say
+from .command_output import choose_form, prints_json, say
 from .process_exit import ExitCode, end_process, interruptible
 
 
@@ -101,6 +103,12 @@ class _CommandGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command; find out early whether messages are JSON."""
+        if "--log-format=json" in args or ("--log-format", "json") in pairwise(args):
+            choose_form("json")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an FcdccError becomes a line on standard error and an exit code."""
         try:
@@ -112,6 +120,17 @@ class _CommandGroup(click.Group):
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
             _print_error("interrupted: run the same command again to continue")
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if not prints_json():
+                raise
+            if isinstance(error, click.ClickException):
+                code = ExitCode(error.exit_code)
+                _print_error(error.format_message())
+            else:
+                code = ExitCode.UNEXPECTED
+                say(full_line(error), logging.ERROR, error=error)
         return ctx.exit(code)
 
 

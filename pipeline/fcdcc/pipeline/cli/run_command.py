@@ -53,7 +53,6 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     add images that were appended to INPUT.
     """
     began = time.monotonic()
-    choose_form(flags.get("log_format"))
     options = read_options(config, flags)
     if print_config:
         click.echo(job_file_template(checked_options(options)), nl=False)
