@@ -345,6 +345,31 @@ def test_json_and_metrics_say_what_the_summary_says(
     assert len(erased) == summary.erasures
 
 
+def test_the_metrics_of_ten_runs_on_one_scheduler_say_what_all_of_them_did(
+    files: Files, tmp_path: Path
+) -> None:
+    done = dict.fromkeys((*SAME, "blocks_done"), 0.0)
+    with place(processes=False) as where:
+        for number in range(10):  # more than the scheduler remembers of those without a history
+            output = tmp_path / f"{number}.zarr"
+            summary = run(config(files, output, where, batch=25, redundancy="eager"))
+            assert summary.blocks_done == 2
+            shown = where.json()
+            assert (shown["run"]["output"], shown["run"]["state"]) == (str(output), "complete")
+            assert (shown["run"]["blocks_done"], shown["run"]["blocks_total"]) == (2, 2)
+            assert shown["counters"]["groups"] == summary.groups
+            for name in done:
+                done[name] += getattr(summary, name)
+            idle = [where.metrics() for _ in range(3)]
+            for found in idle:
+                assert {name: found[f"fcdcc_{name}_total"] for name in done} == done
+            assert shown["blocks_done_total"] == done["blocks_done"]
+            assert shown["totals"]["groups"] == done["groups"]
+        lines = where.get("/metrics").splitlines()
+    values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("fcdcc_")]
+    assert min(values) >= 0.0
+
+
 def record_requests(dask_scheduler: Any) -> None:
     """Make a scheduler record the requests about runs that it answers; on the scheduler."""
     asked: list[str] = []
@@ -411,6 +436,7 @@ def test_the_page_follows_an_anyk_plugin_that_is_registered_anew(
 def test_the_dashboard_plugin_may_come_before_the_anyk_plugin(files: Files, tmp_path: Path) -> None:
     with place(processes=False, plugins=(DashboardPlugin(),)) as where:
         assert "No coded run so far" in where.get("/fcdcc")
+        assert where.metrics()["fcdcc_blocks_failed_total"] == 0  # so that a failure is an increase
         where.client.register_plugin(AnyKPlugin())
         summary = run(config(files, tmp_path / "out.zarr", where, batch=10))
         assert where.json()["counters"]["groups"] == summary.groups > 0

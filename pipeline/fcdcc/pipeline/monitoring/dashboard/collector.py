@@ -8,7 +8,7 @@ cluster.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -24,7 +24,10 @@ from ..stragglers import WorkerView, mark_replaced
 from .run_statistics import LayerFacts, RunStatistics, WorkerFacts
 
 MAX_RUNS = 8
-"""Runs that are remembered."""
+"""Runs that are remembered beside those of which the any-k plugin has a history, the latest."""
+
+MAX_REPORTING = 1_000
+"""Runs of which it is remembered what was counted of their reports, the latest."""
 
 MAX_LAYERS = 200
 """Most layers with counts of their own over all runs."""
@@ -56,6 +59,9 @@ MAX_NAME_LENGTH = 80
 MIN_HEARTBEAT_SECONDS = 0.5
 """Least time between two heartbeats."""
 
+_COUNTED = ("blocks_done", "blocks_failed", "corrupt_shares")
+"""Numbers in the reports of runs that are summed over all runs."""
+
 _OF_SHARES = ("done", "erased", "lost", "late", "worst", "overdue")
 
 
@@ -77,6 +83,10 @@ class CollectedRun:
         Its id.
     statistics
         Sums over its shares and groups.
+    history
+        Its any-k history; None while the any-k plugin has none.
+    heard
+        When it last reported or had a new record.
     counters
         A copy of the counters of the any-k history.
     status, status_at
@@ -84,11 +94,13 @@ class CollectedRun:
     left
         Workers that are gone: how they left, and when.
     seen_shares, seen_groups, seen_events
-        How many records of its history are in ``statistics``.
+        How many records of ``history`` are in ``statistics``.
     """
 
     run: str
     statistics: RunStatistics
+    history: RunHistory | None = None
+    heard: float = 0.0
     counters: Counters = field(default_factory=Counters)
     status: dict[str, Any] = field(default_factory=dict)
     status_at: float = 0.0
@@ -102,6 +114,12 @@ class CollectedRun:
         """Seconds of waiting that it saved, at least; once it is over, as its summary has it."""
         final = self.status.get("waiting_saved")
         return round(self.statistics.saved_at_once if final is None else float(final), 3)
+
+    def read(self, history: RunHistory) -> None:
+        """Take its records from a history from now on; from the start if it is another one."""
+        if self.history is not history:
+            self.history = history
+            self.seen_shares = self.seen_groups = self.seen_events = 0
 
 
 class RunCollector:
@@ -133,6 +151,8 @@ class RunCollector:
         """By address: names and processes of the workers that are there or were."""
         self._log = log or (lambda _: None)
         self._seen_stuck: dict[str, float] = {}
+        self._counted: OrderedDict[str, Counter[str]] = OrderedDict()
+        """By run: what is in the sums of the numbers that it reports."""
 
     # --------------------------------------------------------------- collecting
 
@@ -145,7 +165,11 @@ class RunCollector:
         for name, known in self.runs.items():
             statistics = RunStatistics(self._seen_stuck)
             self.runs[name] = CollectedRun(
-                name, statistics, status=known.status, status_at=known.status_at
+                name,
+                statistics,
+                heard=known.heard,
+                status=known.status,
+                status_at=known.status_at,
             )
 
     def note_worker(self, address: str, name: object, pid: int, host: str) -> None:
@@ -168,9 +192,12 @@ class RunCollector:
             if name.endswith(ASSEMBLY_SUFFIX):
                 continue
             known = self._run(name)
+            known.read(history)
             if self._is_new(known, history):
                 self._take(known, history)
+                known.heard = now
                 self.runs.move_to_end(name)
+        self._forget_runs()
         self._look_at_ghosts(now)
 
     def add_task(self, run: str, record: ShareRecord) -> None:
@@ -180,28 +207,46 @@ class RunCollector:
             log = self.tasks[run] = Log(MAX_TASKS)
             while len(self.tasks) > MAX_RUNS:
                 self.tasks.popitem(last=False)
+        self.tasks.move_to_end(run)
         log.append(record)
 
     def report_status(self, run: str, status: Mapping[str, Any], now: float) -> None:
         """Store the status of a run; see :meth:`..record.recorder.RunRecorder.observe`."""
         known = self._run(run)
-        before = known.status
-        known.status, known.status_at = dict(status), now
+        if not known.status:
+            self.runs.move_to_end(run)
+        known.status, known.status_at, known.heard = dict(status), now, now
         if status.get("is_over"):
             known.statistics.close()
-        for name in ("blocks_done", "blocks_failed", "corrupt_shares"):
-            more = int(status.get(name, 0)) - int(before.get(name, 0))
-            setattr(self, name, getattr(self, name) + max(0, more))
-        if not before:
-            self.runs.move_to_end(run)
+        # Not the status before says what is counted: the run may have been forgotten meanwhile.
+        counted = self._counted.setdefault(run, Counter())
+        self._counted.move_to_end(run)
+        if len(self._counted) > MAX_REPORTING:
+            self._counted.popitem(last=False)
+        for name in _COUNTED:
+            more = max(0, int(status.get(name, 0)) - counted[name])
+            counted[name] += more
+            setattr(self, name, getattr(self, name) + more)
 
     def _run(self, name: str) -> CollectedRun:
         known = self.runs.get(name)
         if known is None:
             known = self.runs[name] = CollectedRun(name, RunStatistics(self._seen_stuck))
-            while len(self.runs) > MAX_RUNS:
-                self.runs.popitem(last=False)
         return known
+
+    def _forget_runs(self) -> None:
+        """Forget the runs that were not heard of for longest, if there are too many.
+
+        A run of which there is a history is remembered, because the next look at the history would
+        find the run again and count its records anew.
+        """
+        histories = self.state.history.runs
+        others = [known for known in self.runs.values() if known.run not in histories]
+        for known in others:
+            known.history = None
+        others.sort(key=lambda known: known.heard, reverse=True)
+        for known in others[MAX_RUNS:]:
+            del self.runs[known.run]
 
     @staticmethod
     def _is_new(known: CollectedRun, history: RunHistory) -> bool:
