@@ -40,7 +40,7 @@ UNIT_FOLDER = "/etc/systemd/system"
 @click.command(context_settings={"allow_extra_args": True})
 @click.argument("job", metavar="JOB.toml")
 @click.option(
-    "--cron", required=True, help="times of the runs in cron's five fields, such as '0 2 * * *'"
+    "--cron", help="required: times of the runs in cron's five fields, such as '0 2 * * *'"
 )
 @click.option(
     "--timezone", help="time zone of --cron, such as Europe/Zurich; by default that of the machine"
@@ -83,7 +83,7 @@ UNIT_FOLDER = "/etc/systemd/system"
 def schedule(
     ctx: click.Context,
     job: str,
-    cron: str,
+    cron: str | None,
     timezone: str | None,
     now: bool,
     runs: int | None,
@@ -100,7 +100,12 @@ def schedule(
     that were missed while the machine slept. Each is a run of fcdcc run alone: for a folder of
     pictures, start fcdcc ingest before it.
     """
-    _refuse_arguments_of_run([job, *ctx.args], cron)
+    _refuse_arguments_of_run([job, *ctx.args], cron or "0 2 * * *")
+    if cron is None:
+        raise OptionError(
+            "--cron is missing: give the times of the runs, as in --cron '0 2 * * *', and, for "
+            "something else than runs in the foreground, --print systemd, cron or kubernetes"
+        )
     times = parse_cron(cron)
     _check_time_zone(timezone)
     path = Path(job).resolve()

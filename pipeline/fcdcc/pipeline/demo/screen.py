@@ -87,7 +87,11 @@ def print_result(result: DemoResult, console: Console) -> None:
         console.print(f"Of the stopped workers, {said}.\n", highlight=False)
     if stalled is not None and stalled.summary.worker_loss is not None:
         said = loss_sentence(stalled.summary.worker_loss)
-        console.print(f"In the run with workers stopped, {said}.\n", highlight=False)
+        console.print(
+            f"In the run with workers stopped, {said}. This compares blocks of that run alone: two "
+            "runs of seconds differ by chance, too.\n",
+            highlight=False,
+        )
 
     console.print(f"Files in [bold]{escape(str(result.folder))}[/bold]", soft_wrap=True)
     files = Table.grid(padding=(0, 3, 0, 0))

@@ -161,8 +161,8 @@ def _number(count: int) -> str:
 def one_loss(plan: Plan) -> str:
     """Return what one lost worker costs, in a sentence; '' if that is not known.
 
-    The others compute parity in place of the shares that it held, one of each block in flight for
-    each share that a worker has of a block. Where workers of one machine share fewer cores than
+    The others compute parity in place of the shares that it held: its part of the needed shares of
+    the blocks in flight. Where workers of one machine share fewer cores than
     they are, those that are left use the cores of the lost one.
     """
     found = plan.forecast
@@ -175,8 +175,7 @@ def one_loss(plan: Plan) -> str:
     blocks = plan.in_flight
     if found.images is not None:
         blocks = min(blocks, found.blocks(found.images, plan.batch))
-    each = ceil(plan.n / workers)
-    held = each * blocks
+    held = min(ceil(plan.n / workers) * blocks, ceil(plan.delta * blocks / workers))
     slots = found.workers.slots
     before, after = min(workers * slots, cores), min((workers - 1) * slots, cores)
     if found.workers.hosts > 1:  # its cores are lost with it
@@ -185,19 +184,19 @@ def one_loss(plan: Plan) -> str:
     once = max(share_seconds * workers, held * share_seconds * before / after)
     said = (
         f"One lost worker costs up to about {duration(once)} once: the time that the others need "
-        f"for parity in place of its shares, {each} of each of {counted(blocks, 'block')} in "
-        "flight. If it stops answering and keeps its connection, the time until that is noticed, "
-        "usually 3 to 5 s, is added"
+        f"for parity in place of the {counted(held, 'share')} that it has of "
+        f"{counted(blocks, 'block')} in flight. If it stops answering and keeps its connection, "
+        "the time until that is noticed, usually 3 to 5 s, is added"
     )
     slower = 100 * (before / after - 1)
     if slower < MIN_SLOWER_PERCENT:
         return (
-            f"{said}. If no other takes its place, the rest of the run takes about as long, since "
-            "the others use its part of the cores."
+            f"{said}. If no other takes its place, what is left of the run then takes about as "
+            "long, since the others use its part of the cores."
         )
     return (
-        f"{said}. If no other takes its place, the rest of the run takes {slower:.0f} % longer, as "
-        "it would without redundancy."
+        f"{said}. If no other takes its place, what is left of the run then takes {slower:.0f} % "
+        "longer, as it would without redundancy."
     )
 
 
@@ -430,7 +429,7 @@ def _blocks(plan: Plan) -> str:
     if plan.band is not None:
         block = f"{plan.band} rows of the prediction of {block}"
     why = f" ({plan.batch_reason})" if plan.batch_reason else ""
-    return f"{block}{why}, {counted(plan.in_flight, 'block')} in flight"
+    return f"{block}{why}, up to {counted(plan.in_flight, 'block')} in flight"
 
 
 def _lines(text: str) -> list[str]:

@@ -593,6 +593,15 @@ def test_units_say_whose_job_it_is_and_where_the_image_comes_from(tmp_path: Path
     assert "docker build" not in schedule(*arguments, "--image", "registry/mine:1").stdout
 
 
+def test_without_times_the_error_names_what_is_printed_instead_of_run() -> None:
+    result = schedule("job.toml")
+    assert result.exit_code == 2
+    assert (
+        "--cron is missing: give the times of the runs, as in --cron '0 2 * * *'" in result.stderr
+    )
+    assert "--print systemd, cron or kubernetes" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [("net.pt2", "in.zarr", "out data.zarr"), ("net.pt2",)])
 def test_arguments_of_run_are_refused_with_what_to_type(arguments: tuple[str, ...]) -> None:
     result = schedule(*arguments, "--cron", "0 2 * * *")

@@ -395,6 +395,22 @@ def test_the_page_says_when_a_silent_worker_is_removed_and_what_others_did_for_i
     )
 
 
+def test_a_worker_that_stopped_while_nothing_ran_is_silent_since_then() -> None:
+    cluster, state = simulated({}, n=6, delta=6)
+    collector = RunCollector(state)
+    now = cluster.now
+    state.workers.by_address["w2"].ghosts[task_key("share", "earlier", 0, 3)] = now - 1.0
+    for step in range(9):
+        at = now + 30.0 + step / 4  # nobody looked at the workers before
+        heard = {w: now if w == "w2" else at for w in state.workers.by_address}
+        observed = (WorkerObservation(w, seen, seen, 1, True) for w, seen in heard.items())
+        state.handle(Tick(at, 0.25, 0.5, tuple(observed)))
+    collector.refresh(at)
+    sentence = snapshot(collector, at)["sentence"]
+    assert sentence.startswith("w2 is the slow one: it has not answered for 32.0 s. ")
+    assert "not waited for" not in sentence
+
+
 def test_workers_stand_in_the_order_of_the_paces_that_are_shown() -> None:
     workers = [
         WorkerView("a", done=9, pace=0.9, late=9.0, worst=9.0),

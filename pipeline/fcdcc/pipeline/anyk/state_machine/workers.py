@@ -143,6 +143,14 @@ class WorkerRecord:
     _ratios: array[float] = field(default_factory=lambda: array("d"))  # near each other in memory
 
     @property
+    def last_sign(self) -> float:
+        """When it last sent a heartbeat or a result, or joined.
+
+        ``seen`` is later where the scheduler did not listen, or had nothing to wait for.
+        """
+        return max(self.heartbeat, self.last_result)
+
+    @property
     def avoid_rank(self) -> int:
         """How much other workers are preferred: 0 not at all, 1 if they are free, 2 always.
 

@@ -317,8 +317,11 @@ class RunCollector:
         end = max((found.seen for found in facts.values()), default=0.0)
         views = []
         for address, worker in self.state.workers.by_address.items():
-            oldest = min(worker.ghosts.values(), default=now)
-            silent = now - worker.seen if worker.quiet or worker.removing else 0.0
+            ghosts = worker.ghosts
+            silent = now - worker.last_sign if worker.quiet or worker.removing else 0.0
+            if silent > 0 and known is not None:  # what others do instead is told of this run
+                ghosts = {key: since for key, since in ghosts.items() if _is_of(key, known.run)}
+            oldest = min(ghosts.values(), default=now)
             of_shares = _of_shares(facts.get(address))
             if known is not None and of_shares:
                 late, worst = known.statistics.pending(address)
@@ -328,8 +331,8 @@ class RunCollector:
                 WorkerView(
                     address,
                     pace=worker.known_pace,
-                    ghosts=len(worker.ghosts),
-                    taken_over=sum(not _is_share(key) for key in worker.ghosts),
+                    ghosts=len(ghosts),
+                    taken_over=sum(not _is_share(key) for key in ghosts),
                     stuck=max(0.0, now - oldest),
                     silent=max(0.0, silent),
                     outlook=self.state.workers.outlook(address, now),
@@ -399,6 +402,12 @@ def _places(ghosts: Mapping[Any, float], run: str) -> Iterator[tuple[int, int, i
         known = parse_key(key)
         if known is not None and known.run == run:
             yield known.layer, known.block, known.position
+
+
+def _is_of(key: Any, run: str) -> bool:
+    """Return whether a task is of a run."""
+    known = parse_key(key)
+    return known is not None and known.run == run
 
 
 def _is_share(key: Any) -> bool:
