@@ -299,15 +299,15 @@ def _show(what: str, lines: Sequence[str]) -> None:
 def _summary(made: Ingested, output: str) -> str:
     """Return the line that says what is stored now, and what changed."""
     height, width, channels = made.shape
-    formats = ", ".join(f"{count} {name}" for name, count in made.formats.items())
+    formats = ", ".join(f"{count:,} {name}" for name, count in made.formats.items())
     parts = [
         f"{counted(made.images, 'image')} of {height} × {width} × {channels} in {output}",
-        f"{made.added} new" + (f" ({formats})" if formats else ""),
+        f"{made.added:,} new" + (f" ({formats})" if formats else ""),
     ]
-    parts += [f"{len(made.changed)} changed"] if made.changed else []
-    parts += [f"{len(made.removed)} taken out"] if made.removed else []
-    parts += [f"{len(made.missing)} without a file"] if made.missing else []
-    parts += [f"{len(made.unchecked)} whose file cannot be read"] if made.unchecked else []
+    parts += [f"{len(made.changed):,} changed"] if made.changed else []
+    parts += [f"{len(made.removed):,} taken out"] if made.removed else []
+    parts += [f"{len(made.missing):,} without a file"] if made.missing else []
+    parts += [f"{len(made.unchecked):,} whose file cannot be read"] if made.unchecked else []
     parts += [counted(len(made.classes), "class", "classes")] if made.classes else []
     parts += [counted(len(made.skipped), "file left out", "files left out")] if made.skipped else []
     if made.fit in FITTED:
