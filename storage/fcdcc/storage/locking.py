@@ -349,11 +349,11 @@ def _patience(holder: dict[str, object]) -> str:
     silent = _silent_seconds(holder)
     if silent is None or _has_ended_here(holder) is not None:
         return ""
-    silent = max(0.0, silent)
-    left = max(0.0, STALE_SECONDS - silent) + 1  # times are whole seconds
+    seconds = max(0, round(silent))
+    left = max(0, round(STALE_SECONDS) - seconds) + 1  # the time of the last sign was rounded, too
     return (
-        f"; its last sign of life was {silent:.0f} s ago, and if none follows, a run that begins "
-        f"in {left:.0f} s or later takes the output over"
+        f"; its last sign of life was {seconds} s ago, and if none follows, a run that begins in "
+        f"{left} s or later takes the output over"
     )
 
 
