@@ -59,7 +59,8 @@ def usual_logs() -> Iterator[None]:
     logger = logging.getLogger("fcdcc")
     before = logger.handlers[:], logger.level, logger.propagate
     yield
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.handlers[:], level, logger.propagate = before
+    logger.setLevel(level)  # it also clears what loggers remember of earlier levels
 
 
 @pytest.fixture(scope="session")

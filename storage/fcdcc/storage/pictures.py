@@ -96,6 +96,9 @@ Depth = Literal[8, 16]
 CUTTING: tuple[Fit, ...] = ("crop", "torchvision", "transformers")
 """The ways to fit a picture that cut out its middle."""
 
+ALWAYS_SCALING: tuple[Fit, ...] = CUTTING[1:]
+"""Those of them that scale every picture, also one that has the size already."""
+
 MODES: dict[str, tuple[str, int]] = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 """Pillow's mode and the number of channels of each colour."""
 
@@ -584,7 +587,7 @@ def _fitted(picture: Image.Image, form: PictureForm) -> Image.Image:
             f"it has {picture.height} × {picture.width} pixels; expected {form.height} × "
             f"{form.width}, the size of the first picture or of --size"
         )
-    if picture.size == size and form.resize is None and form.fit not in CUTTING[1:]:
+    if picture.size == size and form.resize is None and form.fit not in ALWAYS_SCALING:
         return picture
     filter_ = Image.Resampling[form.interpolation.upper()]
     if form.fit == "stretch":

@@ -19,8 +19,9 @@ _CLASSES = frozenset({
     "ConnectionError",  # of Python, botocore and requests
     "TimeoutError",  # of Python, so of fsspec and aiohttp
     "gaierror",
-    "ClientConnectionError",  # of aiohttp
+    "ClientConnectionError", "ClientPayloadError",  # of aiohttp
     "ConnectionClosedError", "ConnectTimeoutError", "ReadTimeoutError",  # of botocore
+    "IncompleteReadError", "ResponseStreamingError",  # of botocore, in the middle of an answer
     "Timeout",  # of requests
     "ServiceRequestError", "ServiceResponseError",  # of Azure
 })  # fmt: skip
@@ -63,8 +64,10 @@ def _out_of_reach(error: BaseException) -> BaseException | None:
         names = {kind.__name__ for kind in type(found).__mro__}
         if isinstance(found, ssl.SSLError) or names & _CERTIFICATES:
             return None
-        is_busy = getattr(found, "errno", None) in _NUMBERS
-        if names & _CLASSES or is_busy or getattr(found, "status", None) in _STATUSES:
+        number, status = getattr(found, "errno", None), getattr(found, "status", None)
+        is_busy = isinstance(number, int) and number in _NUMBERS
+        is_busy = is_busy or (isinstance(status, int) and status in _STATUSES)
+        if names & _CLASSES or is_busy:
             return found
         found = found.__cause__
     return None

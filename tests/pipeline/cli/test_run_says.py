@@ -331,14 +331,15 @@ def test_with_json_logs_warnings_and_other_packages_are_objects_too() -> None:
         "    warnings.warn('an old name')\n"
         "    logging.getLogger('distributed.client').warning('a lost\\nconnection')\n"
         "    logging.getLogger('fcdcc.x').warning('ours')\n"
+        "    logging.getLogger('urllib3').warning('a retry')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["level"] for line in lines] == ["warning"] * 3
+    assert [line["level"] for line in lines] == ["warning"] * 4
     assert "an old name" in lines[0]["message"]
-    assert [line["message"] for line in lines[1:]] == ["a lost\nconnection", "ours"]
+    assert [line["message"] for line in lines[1:]] == ["a lost\nconnection", "ours", "a retry"]
 
 
 def test_predictions_are_said_to_be_there_only_if_a_block_is() -> None:

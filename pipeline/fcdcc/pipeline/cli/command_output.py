@@ -66,6 +66,8 @@ class _CurrentStderrHandler(logging.StreamHandler[TextIO]):
 
 def log_to_stderr(level: str, form: LogFormat) -> None:
     """Send the logs of this project to standard error; this replaces earlier settings."""
+    if click.get_current_context(silent=True) is not None:
+        choose_form(form)
     handler = _CurrentStderrHandler()
     if form == "json":
         handler.setFormatter(_JSON)
@@ -109,11 +111,13 @@ def others_as_json() -> Iterator[None]:
     ours = _CurrentStderrHandler()
     warned.addHandler(ours)
     loggers = [logging.root, *map(logging.getLogger, [*logging.root.manager.loggerDict])]
-    handlers = {
+    handlers: dict[logging.Handler, logging.Formatter | None] = {
         handler: handler.formatter
         for handler in itertools.chain.from_iterable(found.handlers for found in loggers)
         if type(handler) is logging.StreamHandler or handler is ours
     }
+    if logging.lastResort is not None:  # of loggers without a handler
+        handlers[logging.lastResort] = logging.lastResort.formatter
     for handler in handlers:
         handler.setFormatter(_JSON)
     try:

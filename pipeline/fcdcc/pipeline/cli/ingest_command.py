@@ -13,7 +13,7 @@ import click
 
 from fcdcc.storage.ingestion import Ingested, Labels, NothingIngestedError, Progress, SkippedFile
 from fcdcc.storage.ingestion import ingest as ingest_folder
-from fcdcc.storage.pictures import CUTTING, Colour, Fit, Interpolation
+from fcdcc.storage.pictures import ALWAYS_SCALING, Colour, Fit, Interpolation
 
 from ..errors import OptionError
 from ..formatting import counted, printable
@@ -311,7 +311,7 @@ def _summary(made: Ingested, output: str) -> str:
     parts += [counted(len(made.classes), "class", "classes")] if made.classes else []
     parts += [counted(len(made.skipped), "file left out", "files left out")] if made.skipped else []
     if made.fit in FITTED:
-        scales_all = made.resize is not None or made.fit in CUTTING[1:]
+        scales_all = made.resize is not None or made.fit in ALWAYS_SCALING
         which = "pictures" if scales_all else "pictures of other sizes"
         parts.append(f"{which} {FITTED[made.fit]} (--fit {made.fit})")
     if made.dtype == "uint16":

@@ -15,7 +15,6 @@ from ..runtime.fork_server import fork_this_process, single_threaded_libraries, 
 from .click_adapter import options_of
 from .command_output import (
     check_can_write,
-    choose_form,
     log_to_stderr,
     others_as_json,
     prints_json,
@@ -58,7 +57,6 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
         click.echo(job_file_template(checked_options(options)), nl=False)
         ctx.exit(ExitCode.DONE)
     command = CommandOptions.of(**options.command)
-    choose_form(command.log_format)
     log_to_stderr(command.log_level, command.log_format)
     job = JobConfig.of(**options.job)
     check_files(job)

@@ -369,12 +369,14 @@ def _what_next(silent: Sequence[WorkerView]) -> Iterator[str]:
     """Yield a sentence on what happens if these workers stay silent, as far as that is known."""
     known = [worker.outlook for worker in silent if worker.outlook is not None]
     needed = [outlook for outlook in known if outlook.kind != "unneeded"]
-    one = len(silent) == 1
-    they, them, have, are = ("it", "it", "has", "is") if one else ("they", "them", "have", "are")
     if not needed:
         if known and len(known) == len(silent):
-            yield f"No block needs anything of {them}."
+            yield f"No block needs anything of {'it' if len(silent) == 1 else 'them'}."
         return
+    those = [w.called for w in silent if w.outlook is None or w.outlook.kind != "unneeded"]
+    one = len(those) == 1
+    they, have, are = ("it", "has", "is") if one else ("they", "have", "are")
+    only = they if len(those) == len(silent) else _named(those)
     answer = f"{they} {'answers' if one else 'answer'}"
     seconds = max(outlook.seconds for outlook in needed)
     when = "within a second" if seconds < 1.0 else f"in about {seconds:.0f} s"
@@ -386,7 +388,7 @@ def _what_next(silent: Sequence[WorkerView]) -> Iterator[str]:
         until = f"{answer} or {are} removed, {when}"
     elif kinds == {"bypassed"}:
         until += f", {when}"
-    yield f"Blocks that need what only {they} {have} wait until {until}."
+    yield f"Blocks that need what only {only} {have} wait until {until}."
 
 
 def _why_slow(workers: Sequence[WorkerView]) -> str:

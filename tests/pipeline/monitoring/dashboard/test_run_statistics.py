@@ -369,7 +369,9 @@ def test_several_silent_workers_and_those_that_are_stuck_are_told_apart() -> Non
     used = replace(other, outlook=Outlook("bypassed", 3.0))
     assert verdict([one, used]).endswith(f"{wait} or others compute that.")
     idle = replace(other, outlook=Outlook("unneeded"))
-    assert verdict([one, idle]).endswith(f"{wait} or are removed, in about 2 s.")
+    assert verdict([one, idle]).endswith(
+        "Blocks that need what only a has wait until it answers or is removed, in about 2 s."
+    )
     held = "been stuck for 2.0 s with 2 shares that no task needs any more and a task that others"
     assert verdict([one, other, stuck]).endswith(f" in about 3 s. c has {held} have done.")
     assert verdict([stuck]) == f"c is the slow one: it has {held} have done."

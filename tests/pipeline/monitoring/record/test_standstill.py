@@ -55,7 +55,7 @@ def test_a_worker_that_is_there_but_did_not_answer_held_it_up_too() -> None:
 
 def test_of_several_workers_it_is_not_said_that_all_held_it_up() -> None:
     found = cost(removed(9.5, 14.0), removed(17.2, 18.2), pause=4.0)
-    assert "only silent workers had, until they were given up" in said(found)
+    assert "only a silent worker had, until it was given up" in said(found)
 
 
 @pytest.mark.parametrize(

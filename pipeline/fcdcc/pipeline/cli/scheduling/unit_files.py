@@ -21,6 +21,7 @@ from fcdcc.coding import __version__
 from fcdcc.storage.locations import has_secrets, shown
 
 from ...errors import OptionError
+from ..process_exit import ExitCode
 from .cron import WEEKDAYS, CronTimes, kubernetes_schedule
 
 JOB_MOUNT_PATH = "/etc/fcdcc"
@@ -37,12 +38,6 @@ more than the 300 seconds after which the lock of a run that has died is taken o
 
 UNKNOWN_FOLDER = "FOLDER"
 """What stands in a unit for a folder of pictures that is not known."""
-
-BAD_INPUT_EXIT_CODE = 2
-"""Exit code of a run that would fail in the same way again."""
-
-LOCKED_EXIT_CODE = 3
-"""Exit code of a run that found another one holding the output, which is no failure."""
 
 CONTAINER_USER = 1000
 """Number of the user and of the group in the image of examples/deploy/Dockerfile."""
@@ -141,8 +136,8 @@ ExecStart={command}
 TimeoutStartSec=infinity
 TimeoutStopSec=30
 KillMode=mixed
-# {LOCKED_EXIT_CODE}: another run holds the output
-SuccessExitStatus={LOCKED_EXIT_CODE}
+# {ExitCode.LOCKED:d}: another run holds the output
+SuccessExitStatus={ExitCode.LOCKED:d}
 """
     timer = f"""\
 # To start it at these times: {enable_command(unit)}
@@ -214,7 +209,7 @@ def cron_unit(unit: ScheduledJob) -> str:
         )
     log = shlex.quote(str(unit.job.with_suffix(".log")))
     run, ingest = shlex.join(unit.command), shlex.join(unit.ingest_command)
-    locked = LOCKED_EXIT_CODE
+    locked = int(ExitCode.LOCKED)
     failed = (
         f"{{ code=$?; [ $code = {locked} ] || "
         f'{{ echo "{unit.name} failed with code $code, see" {log}; exit $code; }}; }}'
@@ -319,7 +314,7 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
             "volumes": volumes,
         }
     }
-    bad_input = {"containerName": "run", "operator": "In", "values": [BAD_INPUT_EXIT_CODE]}
+    bad_input = {"containerName": "run", "operator": "In", "values": [int(ExitCode.BAD_INPUT)]}
     spec: dict[str, object] = {"schedule": kubernetes_schedule(unit.times)}
     if unit.timezone:
         spec["timeZone"] = unit.timezone

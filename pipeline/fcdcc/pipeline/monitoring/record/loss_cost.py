@@ -48,6 +48,8 @@ MAX_LOSSES = 1_000
 class WorkerLoss(NamedTuple):
     """A worker, when it was last heard of, and when it was given up, in seconds of one clock.
 
+    Time in which the scheduler did not listen to any worker does not count as silence.
+
     ``how`` is the event, one of :data:`LOSSES`, or ``silent`` for a worker that does not answer now
     and was not removed.
     """
@@ -301,6 +303,8 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     begin = f"{whose} last sign of life{before}"
     if loss.get("from_start"):
         begin = "the start of the work"
+        if loss["workers"] > 1:
+            begin += f", or {whose} last sign of life{before} where that was later,"
     time = f"from {begin} until the last block then in flight was done"
     seconds = duration(loss["seconds"])
     if loss["cost_seconds"] is None:

@@ -85,8 +85,8 @@ given up and others computed that again'
     seconds = float(loss.get("standstill_seconds") or 0.0)
     if not seconds:
         return ""
-    who, it = (workers, "it was") if loss["workers"] == 1 else ("silent workers", "they were")
+    who = workers if loss["workers"] == 1 else "a silent worker"
     return (
         f"for {duration(seconds)} no block was done: blocks waited for what only {who} had, until "
-        f"{it} given up and others computed that again"
+        "it was given up and others computed that again"
     )
