@@ -58,7 +58,7 @@ def test_verify_says_how_much_of_a_part_it_read(
     output = tmp_path / "out.zarr"
     run(files, output, scheduler, "--limit", 20)
     *_, missing, last = fcdcc("verify", output).stdout.splitlines()
-    assert missing.startswith("30 images have no prediction")
+    assert missing.startswith("30 images have no place in the output")
     assert last == "20 of 20 predictions read, 5 blocks: none of it is damaged"
     (output / "prediction" / "c.3.0").unlink()
     open_predictions(output).discard([3], "the reason")

@@ -257,7 +257,7 @@ def test_an_input_that_became_shorter_is_followed(tmp_path: Path, run: Run, pixe
     for name in ("image", "image_id"):
         group[name].resize((33, *group[name].shape[1:]))
     longer = fcdcc("verify", tmp_path / "o.zarr")
-    assert "6 images have no prediction" in longer.output
+    assert "6 images have no place in the output" in longer.output
     assert json.loads(fcdcc("verify", tmp_path / "o.zarr", "--json").output)["images_new"] == 6
     # At the end of a block nothing has to be computed.
     for name in ("image", "image_id"):

@@ -134,11 +134,15 @@ def verify(ctx: click.Context, output: str, as_json: bool, compare: Compared) ->
             click.echo(_outdated_line(reason, blocks))
         if found.unknown:
             click.echo(printable(found.unknown))
+        missing = found.images_total - found.images_read
+        if missing and not found.damage:
+            have = counted(missing, "image has", "images have")
+            click.echo(f"{have} no prediction yet; run the job again to compute them")
         if found.images_new:
             what = counted(found.images_new, "image has", "images have")
             click.echo(
-                f"{what} no prediction: new at the end of the input, or left out by --limit; "
-                "run the job again to compute them"
+                f"{what} no place in the output: new at the end of the input, or left out by "
+                "--limit; run the job again, without --limit, to compute them"
             )
         click.echo(_conclusion_line(found))
     if found.status != "whole":

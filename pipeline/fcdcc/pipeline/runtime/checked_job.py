@@ -25,6 +25,7 @@ from ..planner.bands import row_axis
 from ..planner.cost.known_workers import SPEEDS_SAVED, calibration_file
 from ..plans.plan import Plan
 from ..plans.row_layout import analysed
+from .class_order import class_order_warning
 from .cluster import Cluster, cluster_started_early, open_cluster, opening_in_words
 from .job_plan import OpenedJob, job_plan, known_workers, open_job, preparation_of
 from .model_preparation import with_model_classes
@@ -180,6 +181,8 @@ def plan_job(
     if known is None and plan.forecast is not None:
         config = config.model_copy(update={"workers": plan.forecast.workers.count})
     spec = prediction_spec(job, plan.band)
+    if warning := class_order_warning(job.source, spec):
+        logger.warning(warning)
     spec.arrays[0].layout(job.source.images, plan.batch)  # an error if there are too many blocks
     if stored is not None:
         spec = check_stored(stored, spec, plan.batch, config)

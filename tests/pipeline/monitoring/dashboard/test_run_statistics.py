@@ -410,6 +410,8 @@ def test_a_worker_that_stopped_while_nothing_ran_is_silent_since_then() -> None:
     collector.refresh(at)
     sentence = snapshot(collector, at)["sentence"]
     assert sentence.startswith("w2 is the slow one: it has not answered for 32.0 s. ")
+    [loss] = collector.silent_workers(at)
+    assert (loss.worker, at - loss.heard) == ("w2", 32.0)
     assert "not waited for" not in sentence
 
 

@@ -266,6 +266,17 @@ def test_a_run_that_took_longer_than_planned_says_what_is_known_of_why(
     assert "planned time" not in " ".join(conclusion(RecordedRun(slow)))
 
 
+@pytest.mark.parametrize(("speeds", "says"), [("default", True), ("measured", False)])
+def test_a_run_that_was_much_faster_than_planned_with_default_speeds_says_so(
+    speeds: str, says: bool
+) -> None:
+    fast = members(seconds=5.0, planned={"seconds": 20.0})
+    fast["about"] |= {"speeds": speeds}
+    told = " ".join(conclusion(RecordedRun(fast)))
+    said = "the planned time: the plan took default speeds (--calibrate measures them)."
+    assert (said in told) == says
+
+
 def test_a_loss_that_cost_nothing_is_no_reason_for_a_longer_run() -> None:
     told = sentences(
         seconds=5.0, planned={"seconds": 2.0}, workers_lost=["tcp://a:1"],

@@ -364,10 +364,10 @@ class RunCollector:
         for address, worker in self.state.workers.by_address.items():
             if not worker.quiet:
                 continue
-            if worker.bypassed is not None or now - worker.seen > SILENT_SECONDS:
+            last = worker.last_sign
+            if worker.bypassed is not None or now - last > SILENT_SECONDS:
                 patience = QUIET_HEARTBEATS * max(worker.longest_gap, MIN_HEARTBEAT_SECONDS)
-                gone = min(now, worker.seen + patience)
-                found.append(WorkerLoss(address, worker.seen, gone, "silent"))
+                found.append(WorkerLoss(address, last, min(now, last + patience), "silent"))
         return found
 
     def records_since(self, run: str, seen: Mapping[str, int]) -> dict[str, Any]:

@@ -52,6 +52,9 @@ TOO_FEW_BLOCKS = "the run had too few blocks for that to be known well"
 MIN_UNEXPLAINED_PART = 0.1
 """Part of the seconds beyond the plan from which on the report says that they are not explained."""
 
+MIN_PLANNED_RATIO = 0.5
+"""Part of the planned time below which a report says that the plan took default speeds."""
+
 UNKNOWN_REASON_OF_BYTES = "nothing that the run recorded says why"
 """Why workers sent more than planned, if nothing was lost, late or done twice."""
 
@@ -147,6 +150,8 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
         yield f"{counted(bands, 'band')} failed; the same command tries {them} again."
     if (run.times_planned or 0.0) > MAX_PLANNED_RATIO:
         yield _why_longer(run)
+    elif (run.times_planned or 1.0) < MIN_PLANNED_RATIO and (why := _default_speeds(run)):
+        yield f"It took {times(run.times_planned)} the planned time: {why}."
     yield from _more_sent(run)
     if run.worker_loss is not None:
         yield f"{_capitalized(loss_sentence(run.worker_loss))}."
@@ -267,12 +272,19 @@ def _why_longer(run: RecordedRun) -> str:
     return f"{said} {they}{of}, not measured: {'; '.join(reasons)}."
 
 
+def _default_speeds(run: RecordedRun) -> str:
+    """Return that the plan took default speeds, or ''."""
+    if run.about.get("speeds") == "default":
+        return "the plan took default speeds (--calibrate measures them)"
+    return ""
+
+
 def _likely_reasons(run: RecordedRun) -> Iterator[str]:
     """Yield what may have made a run longer than planned, by seconds that are not known."""
     if run.is_plan_rough:
         yield "the run had too few blocks for the plan to know its time well"
-    if run.about.get("speeds") == "default":
-        yield "the plan took default speeds (--calibrate measures them)"
+    if why := _default_speeds(run):
+        yield why
     if run.about.get("verify") == "checksum":
         yield "the plan leaves out the work of checksums (--verify checksum)"
     if (run.worker_loss or {}).get("cost_seconds") is None:  # 0 if their loss held nothing up

@@ -1,0 +1,40 @@
+"""Class folders and classes of a network that are numbered differently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from support.jobs import fcdcc
+
+
+@pytest.mark.parametrize(
+    ("classes", "warned"),
+    [("dogs\nbirds", True), ("birds\ndogs", False), ("one\ntwo", False)],
+)  # fmt: skip
+def test_a_run_warns_if_label_and_classes_have_other_orders(
+    tmp_path: Path, classes: str, warned: bool
+) -> None:
+    for number, name in enumerate(["birds", "dogs"]):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        pixels = np.full((16, 16, 3), 40 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name / "a.png")
+    assert fcdcc("ingest", tmp_path / "photos", tmp_path / "in.zarr").exit_code == 0
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    program = torch.export.export(network, (torch.zeros(2, 3, 16, 16),), strict=False)
+    torch.export.save(program, tmp_path / "net.pt2")
+    (tmp_path / "classes.txt").write_text(classes)
+    done = fcdcc(
+        "run", tmp_path / "net.pt2", tmp_path / "in.zarr", tmp_path / "out.zarr", "--workers", 1,
+        "--classes", tmp_path / "classes.txt", "--head", "logits", "--no-progress",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    said = "the class folders of the images (birds, dogs) are not the classes of the network"
+    assert (said in done.output) == warned
