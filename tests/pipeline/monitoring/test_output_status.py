@@ -62,7 +62,8 @@ def test_verify_says_how_much_of_a_part_it_read(
     assert last == "20 of 20 predictions read, 5 blocks: none of it is damaged"
     (output / "prediction" / "c.3.0").unlink()
     open_predictions(output).discard([3], "the reason")
-    *_, last = fcdcc("verify", output).stdout.splitlines()
+    *_, missing, _, last = fcdcc("verify", output).stdout.splitlines()
+    assert missing == "4 images have no prediction yet; run the job again to compute them"
     assert last == "16 of 20 predictions read, 4 of 5 blocks: none of it is damaged"
     found = json.loads(fcdcc("verify", output, "--json").stdout)
     assert (found["images_read"], found["images_total"]) == (16, 20)
