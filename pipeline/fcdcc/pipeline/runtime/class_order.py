@@ -17,8 +17,9 @@ MAX_NAMED_CLASSES = 3
 def class_order_warning(source: ImageSource, spec: PredictionSpec) -> str:
     """Return a warning if folders and network number the same names differently; '' if not.
 
-    ``fcdcc ingest`` numbers class folders in the order of their names, and a network has its own
-    order. The output has both: ``label`` of the folders, and predictions of the network's classes.
+    ``fcdcc ingest`` numbers class folders by their names, those that come later after the others,
+    and a network has its own order. The output has both: ``label`` of the folders, and predictions
+    of the network's classes.
     """
     if spec.names is None:
         return ""

@@ -267,15 +267,15 @@ class Cluster:
             )
         elif len(silent) == 1:
             logger.warning(
-                "worker %s has not answered for %.1f s: the run does not wait for it. Others do "
-                "what it is given and leaves undone, and it takes part once it answers",
+                "worker %s has not answered for %.1f s: the run does not wait for it. It takes "
+                "part once it answers, and is removed if something is needed that only it has",
                 names, seconds,
             )  # fmt: skip
         else:
             logger.warning(
                 "workers %s have not answered for up to %.1f s: the run does not wait for them. "
-                "Others do what they are given and leave undone, and they take part once they "
-                "answer",
+                "They take part once they answer, and are removed if something is needed that "
+                "only they have",
                 names, seconds,
             )  # fmt: skip
 
