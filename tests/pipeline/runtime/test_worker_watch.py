@@ -86,6 +86,7 @@ def test_a_run_without_workers_ends_with_code_1(files: Files, tmp_path: Path) ->
         output, address = tmp_path / "out.zarr", cluster.scheduler_address
         result = fcdcc("run", files.model, files.images, output, "--scheduler", address)
     assert result.exit_code == 1
+    assert "the cluster has no workers yet: this is planned for 6 workers" in result.stderr
     last = result.stderr.splitlines()[-1]
     assert "the scheduler has no workers" in last
     assert "start workers" in last

@@ -24,6 +24,7 @@ from fcdcc.storage.tiled_images import TiledImages
 
 from ..anyk.queries import cluster_workers
 from ..errors import OptionError, PlanError, PlanMemoryError, bad_values_refused
+from ..formatting import counted
 from ..model import Model, open_model
 from ..model.network import Network
 from ..monitoring.progress import Watcher, watch
@@ -268,6 +269,12 @@ def known_workers(config: JobConfig, cluster: Cluster | None, progress: Watcher)
         if cluster is None or running is None:
             raise OptionError("--calibrate with a cluster that has no workers: start some first")
         return _measured(cluster.client, workers, config.torch_threads, progress.step)
+    if cluster is not None and running is None:
+        logger.warning(
+            "the cluster has no workers yet: this is planned for %s, and fewer may be lost if "
+            "fewer join; start them before the run",
+            counted(workers.workers.count, "worker"),
+        )
     return workers
 
 
