@@ -335,7 +335,7 @@ def test_advice_about_clusters(folder: Path, tmp_path: Path, scheduler: str) -> 
     words = f"run small.pt2 images.zarr {tmp_path / 'out.zarr'} --limit 8 --no-progress"
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         refused = command(folder, f"{words} --scheduler tcp://127.0.0.1:9")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1  # the same command may succeed later
     assert "expected an address such as tcp://host:8786 of one that is running" in refused.output
     assert command(folder, f"{words} --scheduler {scheduler}").exit_code == 0
     local = f"{words} --restart --scale none --threads --workers 1 --dashboard-address"
