@@ -122,7 +122,7 @@ class _CommandGroup(click.Group):
             _print_error("interrupted: run the same command again to continue")
         except (click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
+        except Exception as error:  # only to print it as JSON; else it goes on as it is
             if not prints_json():
                 raise
             if isinstance(error, click.ClickException):

@@ -191,7 +191,8 @@ def test_nothing_is_said_to_become_of_a_worker_that_is_not_needed_or_cannot_be_r
 
 def test_what_is_said_to_become_of_a_worker_that_others_use_is_what_happens() -> None:
     machine = with_workers("a", "b")
-    for now in [step * 0.25 for step in range(1, 13)]:
+    for step in range(1, 13):
+        now = step * 0.25
         assert bypassed(machine, now, {"a": 0.0, "b": now}, "a") == []
         foretold = machine.workers.outlook("a", now)
         assert foretold == (Outlook("bypassed", 3.0 - now) if now > 1.25 else None)

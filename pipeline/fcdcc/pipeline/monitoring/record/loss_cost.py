@@ -87,7 +87,7 @@ class LossCost:
         Those of them that were given up before the first block began.
     from_start
         Whether a time of a loss begins with the work of the run: its first blocks take longer
-        anyway, so ``cost_seconds`` is at most what the loss cost.
+        anyway, so the loss cost at most ``cost_seconds``.
     standstill_seconds
         The longest time in which no block was done because blocks waited for one of them that did
         not answer; 0 if there was none, or none longer than gaps between blocks are anyway.
