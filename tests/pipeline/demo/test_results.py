@@ -109,14 +109,21 @@ def test_the_result_is_printed_with_a_command_to_copy(tmp_path: Path):
     assert "✗" in text
 
 
-def test_what_the_stopped_workers_cost_is_said():
-    loss = {"workers": 2, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds": 4.1,
-            "cost_seconds": 5.1}  # fmt: skip
+def test_the_longest_time_without_a_block_is_printed_for_both_runs(tmp_path: Path):
     printed = io.StringIO()
-    shown = demo_result(summary=dataclasses.replace(SUMMARY, worker_loss=loss))
-    print_result(shown, Console(file=printed, width=200))
-    said = "In the run with workers stopped, the 2 lost workers cost about 5.1 s (an estimate): "
-    assert said in printed.getvalue()
+    result = dataclasses.replace(demo_result(), folder=tmp_path)
+    assert result.stalled is not None
+    timeline = dataclasses.replace(result.stalled.timeline, blocks=(1, 1.5, 5.9, 6))
+    stalled = dataclasses.replace(result.stalled, timeline=timeline)
+    print_result(dataclasses.replace(result, stalled=stalled), Console(file=printed, width=200))
+    lines = printed.getvalue().splitlines()
+    (row,) = (line for line in lines if "longest time without a block" in line)
+    assert row.split()[-4:] == ["3.0", "s", "4.4", "s"]
+    assert any(f"report {tmp_path / 'predictions-stalled.zarr'}" in line for line in lines)
+
+
+def test_a_run_without_blocks_has_no_time_between_them():
+    assert Timeline((), (), 0, 5).longest_gap == 0.0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
+from operator import sub
 from typing import Any, Literal
 
 import numpy as np
@@ -91,6 +92,11 @@ class Timeline:
     def seconds(self) -> float:
         """Duration of the run."""
         return self.stop - self.start
+
+    @property
+    def longest_gap(self) -> float:
+        """Longest time in seconds in which no block was done, from the start to the last block."""
+        return max(map(sub, sorted(self.blocks), [self.start, *sorted(self.blocks)]), default=0.0)
 
     @property
     def workers(self) -> list[str]:

@@ -20,6 +20,9 @@ from .picture import Timeline, listed
 SECONDS = "seconds, first to last block"
 """What the table and the picture call the time of a run."""
 
+LONGEST_GAP = "longest time without a block"
+"""What they call the longest time in which no block was done."""
+
 MIN_ACCURACY = 0.97
 """Part of the images that must get the right class."""
 
@@ -90,6 +93,7 @@ class RunResult:
             "results made up from others": str(self.summary.decodes),
             "silent workers removed": removed,
             SECONDS: f"{self.timeline.seconds:.1f}",
+            LONGEST_GAP: f"{self.timeline.longest_gap:.1f} s",
         }
 
     @property

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from ..installation import typed_program
-from ..monitoring.record.loss_cost import loss_sentence
 from .files import HEALTHY_OUTPUT, IMAGES, MODEL, PICTURE, STALLED_OUTPUT
 from .results import DemoResult
 
@@ -85,13 +84,6 @@ def print_result(result: DemoResult, console: Console) -> None:
     if stalled is not None and stalled.not_removed:
         said = stalled.not_removed_in_words
         console.print(f"Of the stopped workers, {said}.\n", highlight=False)
-    if stalled is not None and stalled.summary.worker_loss is not None:
-        said = loss_sentence(stalled.summary.worker_loss)
-        console.print(
-            f"In the run with workers stopped, {said}. This compares blocks of that run alone: two "
-            "runs of seconds differ by chance, too.\n",
-            highlight=False,
-        )
 
     console.print(f"Files in [bold]{escape(str(result.folder))}[/bold]", soft_wrap=True)
     files = Table.grid(padding=(0, 3, 0, 0))
@@ -107,8 +99,13 @@ def print_result(result: DemoResult, console: Console) -> None:
     console.print(Padding(files, (0, 0, 1, 2), expand=False))
 
     paths = [str(result.folder / name) for name in (MODEL, IMAGES, "mine.zarr")]
-    command = f"{typed_program()} run {shlex.join(paths)}"
-    console.print("To run it yourself:")
-    console.print(f"  {escape(command)}", style="bold", soft_wrap=True, highlight=False)
+    commands = {"To run it yourself:": f"run {shlex.join(paths)}"}
+    if stalled is not None:
+        output = shlex.quote(str(result.folder / STALLED_OUTPUT))
+        commands["To see what the stopped workers cost, and more:"] = f"report {output}"
+    for purpose, command in commands.items():
+        console.print(purpose)
+        line = f"  {escape(typed_program())} {escape(command)}"
+        console.print(line, style="bold", soft_wrap=True, highlight=False)
     for problem in result.problems:
         console.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)

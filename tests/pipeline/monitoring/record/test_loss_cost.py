@@ -58,8 +58,8 @@ def test_what_a_loss_at_the_start_cost_is_estimated_from_the_blocks_afterwards(
     assert STALL - 1.0 < mean(cost.cost_seconds or 0.0 for cost in found) < most
     told = loss_sentence(found[0].to_dict())
     assert told.startswith("the lost worker cost at most about ")
-    assert "from the start of the work until the last block then in flight was done" in told
-    assert told.endswith(", and the first blocks of a run take longer anyway")
+    assert ": from the start of the work on, blocks could wait for it for " in told
+    assert told.endswith(" at other times; the first blocks of a run take longer anyway")
     assert not simulated(0, in_flight, STALL).from_start
 
 
@@ -107,7 +107,7 @@ def test_a_bypassed_worker_is_not_called_lost_and_counts_as_silent_while_it_is()
     assert (cost.workers, cost.silent, cost.returned) == (1, 0, 1)
     told = loss_sentence(cost.to_dict())
     assert told.startswith("the worker that did not answer for a while cost")
-    assert "from its last sign of life before that until" in told
+    assert "from its last sign of life before that on, blocks could wait for it" in told
     cost = times.cost(20.0, [WorkerLoss("tcp://a:1", 9.5, 11.5, "silent")])
     assert cost is not None
     assert (cost.workers, cost.silent, cost.returned, cost.seconds) == (1, 1, 0, 3.5)
@@ -148,9 +148,9 @@ def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     assert cost is not None
     assert (cost.seconds, cost.usual_seconds, cost.cost_seconds) == (1.5, None, None)
     assert loss_sentence(cost.to_dict()) == (
-        "what the lost worker cost cannot be estimated: from its last sign of life until the last "
-        "block then in flight was done, 1.5 s passed, and fewer than 4 blocks were done at other "
-        "times while others were to come"
+        "what the lost worker cost cannot be estimated: from its last sign of life on, blocks could "
+        "wait for it for 1.5 s, and fewer than 4 blocks were done at other times while others were "
+        "to come"
     )
 
 
@@ -158,10 +158,13 @@ def test_times_are_compared_for_the_same_number_of_blocks() -> None:
     loss = {"workers": 1, "silent": 0, "seconds": 19.6, "blocks": 4, "usual_seconds": 11.0,
             "cost_seconds": 8.6}  # fmt: skip
     told = loss_sentence(loss)
-    assert told.endswith(", 4 blocks took 19.6 s; at other times 4 blocks take 11.0 s")
+    begin = "from its last sign of life on, blocks could wait for it for 19.6 s, "
+    assert told.endswith(f": {begin}and the 4 blocks done in that time take 11.0 s at other times")
     one = loss_sentence(loss | {"blocks": 1})
-    assert one.endswith(", 1 block took 19.6 s; at other times 1 block takes 11.0 s")
-    assert loss_sentence(loss | {"blocks": 0}).endswith(" done, no block was done in 19.6 s")
+    assert one.endswith(", and the one block done in that time takes 11.0 s at other times")
+    assert loss_sentence(loss | {"blocks": 0}).endswith(f"{begin}in which no block was done")
+    two = loss_sentence(loss | {"workers": 2})
+    assert ": from their last sign of life on, blocks could wait for them for 19.6 s, and" in two
 
 
 def test_a_loss_lasts_while_a_block_of_it_is_in_flight() -> None:

@@ -89,8 +89,8 @@ LOSS = {"workers": 1, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds":
 
 def test_what_a_lost_worker_cost_is_said_in_seconds_everywhere(tmp_path: Path) -> None:
     said = (
-        "The lost worker cost about 5.1 s (an estimate): from its last sign of life until the last "
-        "block then in flight was done, 4 blocks took 9.2 s; at other times 4 blocks take 4.1 s."
+        "The lost worker cost about 5.1 s (an estimate): from its last sign of life on, blocks could "
+        "wait for it for 9.2 s, and the 4 blocks done in that time take 4.1 s at other times."
     )
     fill(make_output(str(output := tmp_path / "out.zarr")))
     write_journal(output, "a", members(worker_loss=LOSS, workers_lost=["tcp://a:1"]))

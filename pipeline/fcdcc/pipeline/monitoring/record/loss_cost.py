@@ -282,10 +282,10 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     >>> loss = LossCost(1, 0, 9.2, 4, usual_seconds=4.1, cost_seconds=5.1).to_dict()
     >>> loss_sentence(loss).partition(": ")[0]
     'the lost worker cost about 5.1 s (an estimate)'
-    >>> loss_sentence(loss).partition(": ")[2].partition(", ")[0]
-    'from its last sign of life until the last block then in flight was done'
-    >>> loss_sentence(loss).partition(", ")[2]
-    '4 blocks took 9.2 s; at other times 4 blocks take 4.1 s'
+    >>> loss_sentence(loss).partition(": ")[2].partition(", and ")[0]
+    'from its last sign of life on, blocks could wait for it for 9.2 s'
+    >>> loss_sentence(loss).partition(", and ")[2]
+    'the 4 blocks done in that time take 4.1 s at other times'
     """
     early = int(loss.get("early", 0))  # records of earlier versions do not have it
     if early == loss["workers"]:
@@ -298,30 +298,29 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
         others = {**loss, "early": 0}
         return f"{loss_sentence(others)}; {were} given up before the first block began"
     who, blocks = lossy_workers(loss), int(loss["blocks"])
-    whose = "its" if loss["workers"] == 1 else "their"
+    whose, them = ("its", "it") if loss["workers"] == 1 else ("their", "them")
     before = " before that" if loss.get("returned") else ""
     begin = f"{whose} last sign of life{before}"
     if loss.get("from_start"):
         begin = "the start of the work"
         if loss["workers"] > 1:
             begin += f", or {whose} last sign of life{before} where that was later,"
-    time = f"from {begin} until the last block then in flight was done"
-    seconds = duration(loss["seconds"])
+    waited = f"from {begin} on, blocks could wait for {them} for {duration(loss['seconds'])}"
     if loss["cost_seconds"] is None:
         return (
-            f"what {who} cost cannot be estimated: {time}, {seconds} passed, and fewer than "
-            f"{MIN_USUAL_BLOCKS} blocks were done at other times while others were to come"
+            f"what {who} cost cannot be estimated: {waited}, and fewer than {MIN_USUAL_BLOCKS} "
+            "blocks were done at other times while others were to come"
         )
-    these = counted(blocks, "block")
-    take = "takes" if blocks == 1 else "take"
     usual = duration(loss["usual_seconds"])
-    compared = f"{time}, {these} took {seconds}; at other times {these} {take} {usual}"
+    compared = f"{waited}, and the {blocks:,} blocks done in that time take {usual} at other times"
+    if blocks == 1:
+        compared = f"{waited}, and the one block done in that time takes {usual} at other times"
     if not blocks:
-        compared = f"{time}, no block was done in {seconds}"
+        compared = f"{waited}, in which no block was done"
     if not loss["cost_seconds"]:
         return f"{who} cost no time that can be told from chance: {compared}"
     if loss.get("from_start"):
-        compared += ", and the first blocks of a run take longer anyway"
+        compared += "; the first blocks of a run take longer anyway"
     return f"{who} cost {about(loss)} (an estimate): {compared}"
 
 
