@@ -61,7 +61,7 @@ def test_it_stops_once_and_does_not_mind_processes_that_have_ended(sleeper):
 
 def test_records_of_shares_get_names_of_workers():
     record = {"layer": 2, "block": 7, "position": 5, "stage": "share", "start": 3.0, "stop": 2.9}
-    names = WorkerNames(["tcp://a", "tcp://b"])
+    names = WorkerNames({"tcp://b": {"name": 1}, "tcp://a": {"name": 0}})
     known = named_share({**record, "worker": "tcp://b", "state": "erased"}, names)
     assert known == ShareRecord(2, 7, 5, "share", "worker 1", 3.0, 3.0, "erased")
     assert named_share({**record, "worker": "tcp://new", "state": "erred"}, names).worker == (

@@ -302,7 +302,7 @@ def test_a_plan_as_a_page_has_the_model_and_the_images(files: Files, tmp_path: P
 def test_the_table_says_of_each_convolution_whether_it_is_protected(files: Files) -> None:
     for tolerate in (2, 0):
         plan = planned(files, n=6, tolerate=tolerate, split="images")
-        first, second = (re.search(rf"^ *\d+ {name} .*", "\n".join(printed(plan, 120)), re.M)
+        first, second = (re.search(rf"^ *\d+ +{name} .*", "\n".join(printed(plan, 120)), re.M)
                          for name in ("first", "second"))  # fmt: skip
         assert first is not None
         assert second is not None

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,57 @@ def test_a_run_on_a_running_cluster_names_a_worker_that_was_removed(
     called = rf"{re.escape(address)} \(worker \d, pid {process}\)"
     named = f"^worker {called} does not answer and was removed"
     assert [text for text in caplog.messages if re.match(named, text)]
+
+
+class Slow(Quiet):
+    """Waits after each block until something holds; does something else once, before."""
+
+    def __init__(self, action: Callable[[], None], until: Callable[[], bool]) -> None:
+        self._action: Callable[[], None] | None = action
+        self._until = until
+        self._done = 0
+
+    def advance(self, advance: RunProgress) -> None:
+        if advance.blocks_done == self._done:
+            return
+        self._done = advance.blocks_done
+        if self._action is not None:
+            action, self._action = self._action, None
+            action()
+        limit = time.monotonic() + 1.0
+        while not self._until() and time.monotonic() < limit:
+            time.sleep(0.02)
+
+
+@pytest.mark.long
+def test_a_run_warns_once_of_a_worker_that_falls_silent_and_need_not_be_removed(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = re.compile(r"worker (\S+) .*has not answered for \d.* s: the run does not wait for it")
+
+    def warned() -> list[str]:
+        return [found[1] for found in map(said.match, caplog.messages) if found]
+
+    output = tmp_path / "out.zarr"
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        victim, process = next(iter(client.run(os.getpid).items()))
+        kept = client.submit(int, 1, workers=[victim])  # another user's, so it is not removed
+        assert kept.result() == 1
+
+        def strike() -> None:
+            os.kill(process, signal.SIGSTOP)
+
+        job = config(files, output, scheduler=cluster.scheduler_address, batch=1, in_flight=1)
+        try:
+            summary = run(job, Slow(strike, lambda: bool(warned())))
+        finally:
+            os.kill(process, signal.SIGKILL)
+    assert_right(files, output, summary)
+    assert warned() == [victim]
+    assert summary.workers_lost == ()
 
 
 def test_a_job_runs_in_a_thread_of_its_own(files: Files, scheduler: str, tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ COMMANDS = {
 }
 """All commands, in the order of the list."""
 
+CONTINUE = "run the same command again to continue"
+"""What to do after Ctrl-C or SIGTERM."""
+
+AFTER_INTERRUPTION = {
+    "schedule": "no more runs are started; the same command starts the schedule again"
+}
+"""What is said instead after commands that do not continue where they were."""
+
 NOT_OF_THE_INPUT = (
     ClusterLostError,
     NoWorkersError,
@@ -119,7 +127,9 @@ class _CommandGroup(click.Group):
             _print_error(str(error))
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
-            _print_error("interrupted: run the same command again to continue")
+            _print_error(
+                f"interrupted: {AFTER_INTERRUPTION.get(str(ctx.invoked_subcommand), CONTINUE)}"
+            )
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # only to print it as JSON; else it goes on as it is

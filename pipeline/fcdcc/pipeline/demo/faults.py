@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
@@ -26,15 +26,22 @@ from .picture import Fault, Timeline
 
 
 class WorkerNames(dict[str, str]):
-    """Short names of workers by address: ``worker 0``, ``worker 1``, … in order of appearance.
+    """Short names of workers by address, ``worker 0`` and so on, as reports and the page call them.
 
-    >>> names = WorkerNames(["tcp://127.0.0.1:4001", "tcp://127.0.0.1:4002"])
-    >>> names["tcp://127.0.0.1:4002"], names["tcp://127.0.0.1:9999"]
-    ('worker 1', 'worker 2')
+    Parameters
+    ----------
+    workers
+        What the scheduler says of the workers of a local cluster, by address: Dask numbers them.
+
+    Examples
+    --------
+    >>> names = WorkerNames({"tcp://a:1": {"name": 1}, "tcp://b:1": {"name": 0}})
+    >>> names["tcp://b:1"], names["tcp://c:1"]
+    ('worker 0', 'worker 2')
     """
 
-    def __init__(self, addresses: Iterable[str]) -> None:
-        super().__init__((address, f"worker {i}") for i, address in enumerate(addresses))
+    def __init__(self, workers: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__((a, f"worker {worker['name']}") for a, worker in workers.items())
 
     def __missing__(self, address: str) -> str:
         """Give a name to a worker that has none."""

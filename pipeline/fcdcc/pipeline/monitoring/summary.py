@@ -499,4 +499,4 @@ def _events(summary: Summary) -> Iterator[str]:
     if summary.waiting_saved >= MIN_SAVED_SECONDS:
         yield f"at least {duration(summary.waiting_saved)} of waiting saved"
     if summary.extra_work >= MIN_MENTIONED_WORK:
-        yield f"{percent(summary.extra_work)} more arithmetic"
+        yield f"{percent(summary.extra_work)} more arithmetic than the network needs"

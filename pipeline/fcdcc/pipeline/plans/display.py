@@ -369,7 +369,8 @@ def _work_part(cost: LayerForecast, plan: Plan) -> str:
 
 
 COLUMNS = (
-    _Column("layer", lambda row: f"{row.layer.layer} {row.layer.name}", left=True),
+    _Column("layer", lambda row: str(row.layer.layer), left=True),
+    _Column("name", lambda row: row.layer.name, left=True),
     _Column("channels, kernel, size", _shape, left=True, wide=True),
     _Column("protected", _protected, left=True),
     _Column("k_a × k_b", _partition),
@@ -507,7 +508,7 @@ def _memory(found: Forecast) -> str:
 
 def _time(plan: Plan, found: Forecast, start_and_end_seconds: float | None) -> str:
     speed = (
-        "speeds as measured"
+        "measured speeds; --calibrate measures them again"
         if found.speeds.source == "measured"
         else "default speeds: --calibrate measures them"
     )

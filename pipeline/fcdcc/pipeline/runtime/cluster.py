@@ -242,7 +242,7 @@ class Cluster:
                 self.names[address] = name
 
     def warn_of_silent(self, silent: Mapping[str, float]) -> None:
-        """Warn of workers that a run does not wait for before its first block, in one line.
+        """Warn of workers that do not answer and that a run does not wait for, in one line.
 
         Parameters
         ----------

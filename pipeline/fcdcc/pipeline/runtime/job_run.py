@@ -22,12 +22,13 @@ from fcdcc.storage.records import ABSENT
 
 from ..anyk.client_loop import LOST
 from ..anyk.keys import ASSEMBLY_SUFFIX, task_key
-from ..anyk.queries import anyk_waiting
+from ..anyk.queries import anyk_waiting, cluster_workers
 from ..errors import ClusterLostError, PluginRefusedError
 from ..formatting import counted
 from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
 from ..monitoring.progress import RunProgress
+from ..monitoring.record.loss_cost import WorkerLoss
 from ..monitoring.record.recorder import RunRecorder, recording
 from ..monitoring.summary import Summary
 from ..options import AUTO
@@ -52,6 +53,7 @@ from .plugins import register_plugins
 from .retries import FIRST_ATTEMPT, Attempt, RetryPolicy
 from .run_counters import RunCounters
 from .run_steps import RunSteps
+from .silence_watch import SilenceWatch
 from .stall_guard import StallGuard, describe_stall, stall_patience_seconds
 from .tiles.mosaic import Mosaic
 from .worker_watch import WorkerWatch, worker_patience_seconds, worker_states
@@ -107,6 +109,7 @@ class JobRun:
         self._id = _new_run_id()
         self._silent: SilentWorkers | None = None
         """Workers that were silent when the executable was sent."""
+        self._silence = SilenceWatch()
         self._unit = "image" if job.mosaic is None else "tile"
 
     def complete(self, pending: Sequence[int]) -> Summary:
@@ -168,6 +171,7 @@ class JobRun:
             silent = install(client, plugin, same_machine=is_local)
             self._cluster.warn_of_silent(silent)
             self._silent = SilentWorkers(client, plugin, silent)
+            self._silence = SilenceWatch(silent)
             if not is_local:
                 self._cluster.note_names()
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
@@ -252,12 +256,19 @@ class JobRun:
                 removed = self._counters.take_removed()
                 self._cluster.replace_workers(removed)
                 self._cluster.warn_of_removed(removed)
+                self._warn_of_silent(recorder.silent)
                 self._cluster.trim_key_cache()
                 if self._silent is not None:
                     self._silent.look()
                 self._check_movement(watch, guard, polled)
             extra_work, slow = recorder.work.extra_work, recorder.slow
             self._progress.advance(self._counters.progress(extra_work, slow))
+
+    def _warn_of_silent(self, silent: Sequence[WorkerLoss]) -> None:
+        """Warn of workers that have fallen silent, of each once."""
+        if self._silence.is_due(silent, now := time.time()):
+            workers = cluster_workers(self._cluster.client)
+            self._cluster.warn_of_silent(self._silence.fresh(silent, workers, now))
 
     def _block_ended(self, outcome: BlockOutcome) -> None:
         """Count and record how a block ended."""

@@ -733,3 +733,17 @@ def test_sigterm_ends_the_run_that_is_going_on(tmp_path: Path) -> None:
 
 def test_weekdays_begin_with_sunday() -> None:
     assert WEEKDAYS[parse_cron("0 0 * * 1").days[0].weekdays[0]] == "mon"
+
+
+def test_an_interrupted_schedule_says_that_no_more_runs_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fcdcc.pipeline.cli.scheduling.foreground.run_at_times", interrupted)
+    result = schedule(job_file(tmp_path), "--cron", "0 2 * * *")
+    assert result.exit_code == 130
+    assert result.output == (
+        "fcdcc: interrupted: no more runs are started; the same command starts the schedule again\n"
+    )

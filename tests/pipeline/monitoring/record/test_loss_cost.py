@@ -148,9 +148,9 @@ def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     assert cost is not None
     assert (cost.seconds, cost.usual_seconds, cost.cost_seconds) == (1.5, None, None)
     assert loss_sentence(cost.to_dict()) == (
-        "what the lost worker cost cannot be estimated: from its last sign of life on, blocks could "
-        "wait for it for 1.5 s, and fewer than 4 blocks were done at other times while others were "
-        "to come"
+        "what the lost worker cost cannot be estimated: from its last sign of life on, blocks "
+        "could wait for it for 1.5 s, and fewer than 4 blocks were done at other times while "
+        "others were to come"
     )
 
 

@@ -89,8 +89,8 @@ LOSS = {"workers": 1, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds":
 
 def test_what_a_lost_worker_cost_is_said_in_seconds_everywhere(tmp_path: Path) -> None:
     said = (
-        "The lost worker cost about 5.1 s (an estimate): from its last sign of life on, blocks could "
-        "wait for it for 9.2 s, and the 4 blocks done in that time take 4.1 s at other times."
+        "The lost worker cost about 5.1 s (an estimate): from its last sign of life on, blocks "
+        "could wait for it for 9.2 s, and the 4 blocks done in that time take 4.1 s at other times."
     )
     fill(make_output(str(output := tmp_path / "out.zarr")))
     write_journal(output, "a", members(worker_loss=LOSS, workers_lost=["tcp://a:1"]))
@@ -494,3 +494,13 @@ def test_events_say_how_often_each_place_had_them(tmp_path: Path) -> None:
     page = render_report(read_report(str(output)))
     assert "started again elsewhere (6 times)" in page
     assert "tcp://a:1 (3 times); tcp://b:1; tcp://c:1 (2 times)" in page
+
+
+def test_the_table_of_runs_names_lost_and_silent_workers_of_earlier_runs(tmp_path: Path) -> None:
+    fill(make_output(str(output := tmp_path / "out.zarr")))
+    write_journal(output, "a", members(worker_loss=LOSS, workers_lost=["tcp://a:1"]))
+    write_journal(output, "b", members(worker_loss={**LOSS, "silent": 1}))
+    write_journal(output, "c", members() | {"begin": members()["begin"] + 60})
+    printed = fcdcc("report", output).output
+    assert "3, 1 lost" in printed
+    assert "3, 1 silent" in printed

@@ -266,8 +266,13 @@ class RunRecorder:
     @property
     def worker_loss(self) -> dict[str, Any] | None:
         """What workers that were lost or did not answer cost; see :class:`.loss_cost.LossCost`."""
-        cost = self._blocks.cost(time.time(), map(self._last.on_our_clock, self._last.silent))
+        cost = self._blocks.cost(time.time(), self.silent)
         return None if cost is None else cost.to_dict()
+
+    @property
+    def silent(self) -> tuple[WorkerLoss, ...]:
+        """Workers that do not answer and were not removed, with times on this process's clock."""
+        return tuple(map(self._last.on_our_clock, self._last.silent))
 
     @property
     def late_workers(self) -> tuple[LateWorker, ...]:

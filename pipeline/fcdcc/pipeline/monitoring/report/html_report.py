@@ -228,7 +228,7 @@ def _tiles(run: RecordedRun) -> Iterator[tuple[str, str]]:
     yield from _tile_of_count(number("blocks_done") or 0, "block", "done")
     if number("blocks_failed"):
         yield from _tile_of_count(number("blocks_failed"), "block", "failed")
-    yield duration(run.shown_seconds), "from the first block to the last"
+    yield duration(run.shown_seconds), "of work"
     yield rounded(run.shown_images_per_second), "images a second"
     for name, what, how in _COUNTS:
         if number(name):

@@ -178,6 +178,15 @@ class RecordedRun:
         return f"{about['delta']} of {about['n']}{code}"
 
     @property
+    def workers_in_words(self) -> str:
+        """How many workers it began with, and how many of them it lost or heard no more of."""
+        lost, silent = int(self.number("workers_lost") or 0), 0
+        if self.worker_loss is not None:
+            silent = int(self.worker_loss.get("silent", 0))
+        gone = [f"{lost:,} lost"] * bool(lost) + [f"{silent:,} silent"] * bool(silent)
+        return f"{self.about['workers']}{''.join(f', {what}' for what in gone)}"
+
+    @property
     def has_redundancy(self) -> bool:
         """Whether shares may be lost: there are more than suffice, and parity may start."""
         about = self.about

@@ -374,7 +374,7 @@ def _runs(runs: tuple[RecordedRun, ...], is_wide: bool) -> Table:
         table.add_row(
             run.started[5:19],
             escape(run.ending),
-            str(run.about["workers"]),
+            run.workers_in_words,
             escape(run.shares_needed),
             count(number("blocks_done")),
             duration(run.shown_seconds),
@@ -432,14 +432,15 @@ def _late(worker: WorkerView, seconds: float) -> str:
 
 def _layers(run: RecordedRun) -> Table:
     table = _table(
-        "layer", "k_a × k_b", "groups", "decoded", "time to\noutput", "time to\nslowest\nshare",
-        "work of\na share", "measured\ntime",
+        "layer", "name", "k_a × k_b", "groups", "decoded", "time to\noutput",
+        "time to\nslowest\nshare", "work of\na share", "measured\ntime",
         title="Layers: plan and measurement; a share counts in the row of its last layer",
-        wrapped=2,
+        wrapped=3,
     )  # fmt: skip
     for row in run.layers:
         table.add_row(
-            escape(f"{row['layer']} {row['name']}"),
+            count(row["layer"]),
+            escape(str(row["name"])),
             escape(run.parts_in_words(row)),
             count(row["groups"] or None),
             count(row["decodes"]),
