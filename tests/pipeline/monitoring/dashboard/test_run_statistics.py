@@ -273,7 +273,9 @@ def test_the_page_tells_no_rate_before_a_block_has_ended() -> None:
     collector.refresh(cluster.now)
     status = {"state": "running", "blocks_total": 8, "seconds": 30.0, "work_seconds": 5.0}
     collector.report_status("simulated", status, cluster.now)
-    assert '<p class="faint">5.0 s of work so far</p>' in live(snapshot(collector, cluster.now))
+    assert '<p class="faint">time left not known yet; 5.0 s of work so far</p>' in live(
+        snapshot(collector, cluster.now)
+    )
 
 
 def test_html_in_names_is_shown_as_it_is() -> None:
