@@ -32,8 +32,9 @@ PLAN_WORDS = {
     "decoded from them. k_a × k_b, sent, memory and condition belong to a point",
     "parity": "the shares beyond the first δ: each stands in for any missing one",
     "redundancy": "when parity starts",
-    "k_a × k_b": "into how many parts the input (k_a) and the filters (k_b) of a layer are cut; "
-    "each share has one part of each or several",
+    "k_a × k_b": "into how many parts the input (k_a) and the filters (k_b) of a layer are cut: "
+    "the result has k_a · k_b parts, and a share is as much work as k_a · k_b / δ of them, where δ "
+    "shares suffice",
     "output": "whether the parts of a layer's output stay with their workers (in place) or go to "
     "one worker (gathered)",
     "work": "the layer's multiply-adds, as a part of those of the network without a code",

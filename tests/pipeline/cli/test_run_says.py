@@ -182,6 +182,13 @@ def test_lost_workers_and_what_made_up_for_them_are_said() -> None:
     ) in list(summary_lines(said))
 
 
+def test_parity_that_was_started_in_vain_is_said() -> None:
+    told = " ".join(summary_lines(summary(parity_started=5, decodes=1)))
+    assert "1 of 40 results was made up from other shares, 5 parity shares were started" in told
+    needed = " ".join(summary_lines(summary(parity_started=5, decodes=5)))
+    assert "parity shares were started" not in needed
+
+
 def test_workers_that_were_late_or_silent_for_a_while_are_named() -> None:
     late = (LateWorker("tcp://a:1", 6, name="1", pid=71), LateWorker("tcp://b:1", 2, bypassed=True))
     assert (

@@ -254,3 +254,9 @@ def test_drawing_touches_nothing_that_others_use():
     timeline_figure(sampled(20), layers=LAYERS)
     assert dict(mpl.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
+
+
+def test_a_worker_in_the_place_of_another_has_a_lane_beside_it() -> None:
+    faults = [Fault(f"worker {name}", 0.0, "joined") for name in ("10", "1 (new)", "2", "1")]
+    lanes = Timeline((), tuple(faults), 0, 9).workers
+    assert lanes == ["worker 1", "worker 1 (new)", "worker 2", "worker 10"]

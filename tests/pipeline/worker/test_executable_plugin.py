@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 
 from fcdcc.pipeline import open_model, plan
 from fcdcc.pipeline.anyk.queries import cluster_workers
@@ -302,3 +304,38 @@ def test_a_worker_that_loads_slowly_is_not_sent_the_weights_again(
     silent.look()
     wait_for(lambda: len(operations) > 1)
     assert operations == ["run", "run"]
+
+
+def test_an_interrupted_request_leaves_no_error_that_asyncio_logs() -> None:
+    """Ctrl-C leaves the request on its own, and closing the client then ends it with an error."""
+    logged: list[dict[str, Any]] = []
+
+    class Closing:
+        """A scheduler whose connection closes while it answers."""
+
+        async def register_worker_plugin(self) -> None:
+            await asyncio.sleep(0)
+            raise CommClosedError("the client is closed")
+
+    class Interrupted:
+        scheduler = Closing()
+
+        def sync(self, request: Callable[[], Any]) -> None:
+            async def interrupt() -> None:
+                asyncio.get_running_loop().set_exception_handler(
+                    lambda _, what: logged.append(what)
+                )
+                task = asyncio.ensure_future(request())
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await asyncio.sleep(0.01)
+                del task
+                gc.collect()
+
+            asyncio.run(interrupt())
+
+    executable_plugin._request_all_workers(
+        cast("Client", Interrupted()), "register_worker_plugin", 10.0
+    )
+    assert logged == []

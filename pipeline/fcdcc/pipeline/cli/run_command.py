@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -62,7 +63,11 @@ def run(ctx: click.Context, /, config: str | None, print_config: bool, **flags: 
     check_files(job)
     if command.json_file is not None:
         check_can_write(command.json_file)
-    logger.info("loading PyTorch and Dask")
+    loading = "loading PyTorch and Dask"  # takes seconds
+    if sys.stderr.isatty() and not prints_json():
+        say(loading)
+    else:
+        logger.info(loading)
     # Importing torch takes seconds; --help and mistakes in options should not wait for it.
     if uses_fork_server(job):
         with single_threaded_libraries():

@@ -36,12 +36,22 @@ class WorkerNames(dict[str, str]):
     Examples
     --------
     >>> names = WorkerNames({"tcp://a:1": {"name": 1}, "tcp://b:1": {"name": 0}})
-    >>> names["tcp://b:1"], names["tcp://c:1"]
-    ('worker 0', 'worker 2')
+    >>> names.add("tcp://c:1", {"name": 1})
+    >>> names["tcp://b:1"], names["tcp://c:1"], names["tcp://d:1"]
+    ('worker 0', 'worker 1 (new)', 'worker 3')
     """
 
     def __init__(self, workers: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init__((a, f"worker {worker['name']}") for a, worker in workers.items())
+        super().__init__()
+        for address, worker in workers.items():
+            self.add(address, worker)
+
+    def add(self, address: str, worker: Mapping[str, Any]) -> None:
+        """Name a worker; one that replaces another has the same number, and is called new."""
+        name = f"worker {worker['name']}"
+        while name in self.values():
+            name += " (new)"
+        self[address] = name
 
     def __missing__(self, address: str) -> str:
         """Give a name to a worker that has none."""
@@ -124,8 +134,9 @@ class RunWatcher(Quiet):
         removed = set(anyk_report(client, self._run, timeline=False)["workers_removed"])
         self.cluster.replace_workers(removed - self._replaced)
         self._replaced |= removed
-        for address in cluster_workers(client):
+        for address, worker in cluster_workers(client).items():
             if address not in self.names:
+                self.names.add(address, worker)
                 self._joined.append(Fault(self.names[address], time.time(), "joined"))
 
     def timeline(self) -> Timeline:

@@ -102,7 +102,7 @@ class Timeline:
     def workers(self) -> list[str]:
         """Names of the workers in the order of their numbers."""
         names = {share.worker for share in self.shares} | {fault.worker for fault in self.faults}
-        return sorted(names, key=lambda name: int(name.removeprefix("worker ")))
+        return sorted(names, key=lambda name: (int(name.split()[1]), name))
 
 
 def timeline_figure(

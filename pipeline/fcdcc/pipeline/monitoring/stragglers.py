@@ -197,8 +197,10 @@ def mark_replaced(workers: Sequence[WorkerView]) -> list[WorkerView]:
     ]
 
 
-def verdict(workers: Sequence[WorkerView]) -> str:
+def verdict(workers: Sequence[WorkerView], *, is_over: bool = False) -> str:
     """Return the sentence that names the slow workers and says why they are called slow.
+
+    With ``is_over``, those that do not answer are told of as of a run that has ended.
 
     >>> verdict([WorkerView("tcp://a:1", done=9, pace=1.0),
     ...          WorkerView("tcp://b:1", done=4, erased=5, late=10.0, worst=3.0, pace=3.5)])
@@ -210,7 +212,7 @@ waited for (2.0 s late on average).'
     present = [worker for worker in workers if not worker.gone]
     stuck, slow = _stuck(present), _slow(present)
     if stuck:
-        return " ".join(_about_stuck(stuck))
+        return " ".join(_about_stuck(stuck, is_over))
     gone = [
         worker
         for worker in workers
@@ -238,7 +240,7 @@ waited for (2.0 s late on average).'
         return "No worker is slow."
     return (
         f"No worker is slow: the slowest, {last.called}, takes {_pace(last):.1f} times as long for "
-        "a share as is usual among all workers."
+        f"a share as is usual among all workers; above {STRAGGLER_PACE:.0f} times counts as slow."
     )
 
 
@@ -312,14 +314,18 @@ def _subject(workers: Sequence[WorkerView]) -> str:
     return f"{_named([worker.called for worker in workers])} {are}"
 
 
-def _about_stuck(stuck: Sequence[WorkerView]) -> Iterator[str]:
+def _about_stuck(stuck: Sequence[WorkerView], is_over: bool) -> Iterator[str]:
     """Yield sentences about workers that do not answer, then about those that are stuck."""
     silent = [worker for worker in stuck if worker.silent > 0]
     busy = [worker for worker in stuck if worker not in silent]
     if silent:
-        they_have = "it has" if len(silent) == 1 else "they have"
         seconds = max(worker.silent for worker in silent)
-        yield f"{_subject(silent)}: {they_have} not answered for {seconds:.1f} s."
+        if is_over:
+            named = _named([worker.called for worker in silent])
+            yield f"{named} had not answered for {seconds:.1f} s when the run ended."
+        else:
+            they_have = "it has" if len(silent) == 1 else "they have"
+            yield f"{_subject(silent)}: {they_have} not answered for {seconds:.1f} s."
         yield from _done_without(silent)
         yield from _what_next(silent)
     if busy:

@@ -485,6 +485,9 @@ def _events(summary: Summary) -> Iterator[str]:
         yield f"{count(summary.decodes)} of {of} {was} made up from other shares"
     elif summary.groups:
         yield "no result had to be made up from other shares"
+    if summary.parity_started > summary.decodes:
+        started = counted(summary.parity_started, "parity share was", "parity shares were")
+        yield f"{started} started"
     if summary.shares_lost:
         yield counted(summary.shares_lost, "share was", "shares were") + " computed again"
     if summary.tasks_doubled:

@@ -521,6 +521,12 @@ def is_in_process(client: Client) -> bool:
     return client.scheduler is not None and str(client.scheduler.address).startswith("inproc:")
 
 
+def _retrieve_error(done: asyncio.Future[Any]) -> None:
+    """Keep asyncio from logging an error that nobody waits for: an interrupted run goes on."""
+    if not done.cancelled():
+        done.exception()
+
+
 def _request_all_workers(
     client: Client,
     operation: str,
@@ -540,6 +546,7 @@ def _request_all_workers(
         scheduler: Any = client.scheduler  # it has no types
         loop = asyncio.get_running_loop()
         responses = asyncio.ensure_future(getattr(scheduler, operation)(**arguments))
+        responses.add_done_callback(_retrieve_error)
         deadline = loop.time() + timeout
         while loop.time() < deadline:
             if responses.done():

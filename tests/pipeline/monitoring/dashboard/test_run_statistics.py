@@ -450,10 +450,22 @@ def test_a_worker_and_the_one_in_its_place_have_different_names() -> None:
 
 def test_the_sentence_says_so_when_nobody_is_slow_and_when_somebody_left() -> None:
     even = [WorkerView("tcp://a:1", done=9, pace=1.1), WorkerView("tcp://b:1", done=9, pace=1.0)]
-    assert verdict(even).startswith("No worker is slow: the slowest, tcp://a:1, takes 1.1 times")
+    assert verdict(even) == (
+        "No worker is slow: the slowest, tcp://a:1, takes 1.1 times as long for a share as is "
+        "usual among all workers; above 3 times counts as slow."
+    )
     gone = WorkerView("tcp://c:1", done=3, gone="removed", gone_for=7.0)
     assert verdict([*even, gone]) == "tcp://c:1 was removed for not answering, 7 s ago."
     assert slow_ones(even) == ""
+
+
+def test_of_a_run_that_is_over_silence_is_told_in_the_past() -> None:
+    silent = WorkerView("tcp://a:1", done=9, pace=1.1, silent=24.1)
+    assert verdict([silent]).startswith(
+        "tcp://a:1 is the slow one: it has not answered for 24.1 s."
+    )
+    told = "tcp://a:1 had not answered for 24.1 s when the run ended."
+    assert verdict([silent], is_over=True) == told
 
 
 def busy_collector(workers: int, groups: int, shares: int = 6) -> RunCollector:

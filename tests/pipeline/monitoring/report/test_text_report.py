@@ -109,7 +109,7 @@ def test_a_worker_that_stopped_answering_but_was_not_removed_is_said() -> None:
     )  # fmt: skip
     assert "The worker that did not answer any more cost about 5.1 s" in told
     assert "1 worker did not answer any more; 1 of 40 results was made up" in told
-    assert "tcp://b:1 is the slow one: it has not answered for 14.0 s" in told
+    assert "tcp://b:1 had not answered for 14.0 s when the run ended." in told
 
 
 def test_a_worker_that_answered_again_is_not_called_lost(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -476,6 +477,12 @@ class OutputReport:
     runs: tuple[RecordedRun, ...]
     plan: str
     created: str
+
+    @property
+    def next_step(self) -> str:
+        """The command that says whether the output is whole, in a sentence."""
+        place = shlex.quote(self.output)
+        return f"fcdcc verify {place} reads all predictions again and says whether any is damaged."
 
     @property
     def failures(self) -> tuple[tuple[int, str], ...]:

@@ -116,6 +116,7 @@ def print_report(report: OutputReport, console: Console | None = None) -> None:
         console.print(escape(failure_line(block, reason)), highlight=False)
     if len(report.failures) > MAX_FAILURES:
         console.print(f"and {len(report.failures) - MAX_FAILURES} more")
+    console.print(escape(report.next_step), highlight=False, soft_wrap=True)
 
 
 def _explain(console: Console, *names: str) -> None:
@@ -174,7 +175,7 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     yield from _cost(run)
     if run.saved >= MIN_SAVED_SECONDS:
         yield f"Redundancy saved {duration(run.saved)} of waiting, at least."
-    yield verdict(run.worker_views)
+    yield verdict(run.worker_views, is_over=run.members["state"] != "running")
 
 
 def _cost(run: RecordedRun) -> Iterator[str]:
