@@ -16,6 +16,7 @@ from fcdcc.storage.regular_files import read_text
 from ..errors import OptionError
 from ..installation import program_command
 from ..options import JobConfig
+from .command_output import choose_form, say
 from .job_file import MAX_FILE_BYTES, PATH_OPTIONS, read_job_file
 from .option_groups import job_file_without_comments
 from .scheduling.cron import parse_cron
@@ -122,7 +123,7 @@ def schedule(
     if target == "systemd":
         _print_or_write(systemd_units(unit), folder, UNIT_FOLDER)
         if folder is not None:
-            _print_line(f"next, with both files in {UNIT_FOLDER}: {enable_command(unit)}")
+            say(f"next, with both files in {UNIT_FOLDER}: {enable_command(unit)}")
     elif target == "cron":
         _print_or_write({f"{unit.name}.cron": cron_unit(unit)}, folder)
     elif target == "kubernetes":
@@ -139,12 +140,17 @@ def schedule(
         name = f"{unit.name}.yaml"
         _print_or_write({name: kubernetes_unit(unit, text, pod)}, folder)
         if folder is not None:
-            _print_line(f"next: kubectl apply -f {shlex.quote(str(folder / name))}")
+            say(f"next: kubectl apply -f {shlex.quote(str(folder / name))}")
     else:
         from .scheduling.foreground import cron_trigger, run_at_times
 
+        def report(line: str) -> None:
+            with ctx.scope(cleanup=False):  # it is called in a thread of the scheduler's, too
+                say(line)
+
+        choose_form(options.command.get("log_format"))  # as the runs print theirs
         trigger = cron_trigger(times, timezone)
-        run_at_times(unit.command, trigger, runs=runs, now=now, report=_print_line)
+        run_at_times(unit.command, trigger, runs=runs, now=now, report=report)
 
 
 def _picture_folder(images: str) -> str | None:
@@ -204,11 +210,7 @@ def _print_or_write(files: Mapping[str, str], folder: Path | None, place: str = 
             (folder / name).write_text(text, encoding="utf-8")
         except OSError as error:
             raise OptionError(f"{folder / name} cannot be written: {error.strerror}") from error
-        _print_line(f"wrote {folder / name}")
-
-
-def _print_line(line: str) -> None:
-    click.echo(f"fcdcc: {line}", err=True)
+        say(f"wrote {folder / name}")
 
 
 def _pod(image: str | None, claim: str | None, cpus: int | None, memory: str | None) -> Pod:

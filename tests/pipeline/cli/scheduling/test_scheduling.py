@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -747,3 +750,21 @@ def test_an_interrupted_schedule_says_that_no_more_runs_are_started(
     assert result.output == (
         "fcdcc: interrupted: no more runs are started; the same command starts the schedule again\n"
     )
+
+
+def test_a_schedule_of_a_job_with_json_logs_prints_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_run(*_: object, report: Callable[[str], None], **__: object) -> None:
+        thread = threading.Thread(target=report, args=["a run begins"])
+        thread.start()
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fcdcc.pipeline.cli.scheduling.foreground.run_at_times", one_run)
+    path = job_file(tmp_path)
+    path.write_text(path.read_text("utf-8") + 'log-format = "json"\n', "utf-8")
+    lines = [json.loads(x) for x in schedule(path, "--cron", "0 2 * * *").output.splitlines()]
+    assert [(line["level"], line["message"].partition(":")[0]) for line in lines] == [
+        ("info", "a run begins"), ("error", "interrupted"),
+    ]  # fmt: skip
