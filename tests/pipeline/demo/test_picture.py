@@ -258,5 +258,10 @@ def test_drawing_touches_nothing_that_others_use():
 
 def test_a_worker_in_the_place_of_another_has_a_lane_beside_it() -> None:
     faults = [Fault(f"worker {name}", 0.0, "joined") for name in ("10", "1 (new)", "2", "1")]
-    lanes = Timeline((), tuple(faults), 0, 9).workers
-    assert lanes == ["worker 1", "worker 1 (new)", "worker 2", "worker 10"]
+    timeline = Timeline((), tuple(faults), 0, 9)
+    assert timeline.workers == ["worker 1", "worker 1 (new)", "worker 2", "worker 10"]
+    figure = timeline_figure(timeline, layers=LAYERS)
+    figure.canvas.draw()
+    labels = figure.axes[0].get_yticklabels()
+    assert len(labels) == 4
+    assert all(label.get_window_extent().x0 > 0 for label in labels)

@@ -255,7 +255,7 @@ class Slow(Quiet):
 def test_a_run_warns_once_of_a_worker_that_falls_silent_and_need_not_be_removed(
     files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = re.compile(r"worker (\S+) .*has not answered for \d.* s: the run does not wait for it")
+    said = re.compile(r"worker (\S+) .*has not answered for \d.* s: others are preferred")
 
     def warned() -> list[str]:
         return [found[1] for found in map(said.match, caplog.messages) if found]

@@ -134,7 +134,7 @@ def timeline_figure(
     lanes, blocks = figure.subplots(
         2, 1, sharex=True, gridspec_kw={"height_ratios": (2.4, 1), "hspace": 0.06}
     )
-    figure.subplots_adjust(left=0.085, right=0.825, bottom=0.085)
+    figure.subplots_adjust(left=0.1, right=0.825, bottom=0.085)
     end = max(timeline.seconds, baseline.seconds if baseline else 0, 1e-3)
     if plain is not None:
         end = max(end, min(plain.seconds, LONGEST_PLAIN * end))

@@ -197,10 +197,10 @@ def mark_replaced(workers: Sequence[WorkerView]) -> list[WorkerView]:
     ]
 
 
-def verdict(workers: Sequence[WorkerView], *, is_over: bool = False) -> str:
+def verdict(workers: Sequence[WorkerView], moment: str = "") -> str:
     """Return the sentence that names the slow workers and says why they are called slow.
 
-    With ``is_over``, those that do not answer are told of as of a run that has ended.
+    With a ``moment``, such as 'when the run ended', the silence of workers is told as of then.
 
     >>> verdict([WorkerView("tcp://a:1", done=9, pace=1.0),
     ...          WorkerView("tcp://b:1", done=4, erased=5, late=10.0, worst=3.0, pace=3.5)])
@@ -212,7 +212,7 @@ waited for (2.0 s late on average).'
     present = [worker for worker in workers if not worker.gone]
     stuck, slow = _stuck(present), _slow(present)
     if stuck:
-        return " ".join(_about_stuck(stuck, is_over))
+        return " ".join(_about_stuck(stuck, moment))
     gone = [
         worker
         for worker in workers
@@ -238,6 +238,11 @@ waited for (2.0 s late on average).'
     last = max(known, key=_pace)
     if _pace(last) < MIN_MENTIONED_PACE:
         return "No worker is slow."
+    if _pace(last) > STRAGGLER_PACE:
+        return (
+            f"{last.called} may be slow: the few shares that it has finished took "
+            f"{_pace(last):.1f} times as long as is usual among all workers."
+        )
     return (
         f"No worker is slow: the slowest, {last.called}, takes {_pace(last):.1f} times as long for "
         f"a share as is usual among all workers; above {STRAGGLER_PACE:.0f} times counts as slow."
@@ -314,15 +319,15 @@ def _subject(workers: Sequence[WorkerView]) -> str:
     return f"{_named([worker.called for worker in workers])} {are}"
 
 
-def _about_stuck(stuck: Sequence[WorkerView], is_over: bool) -> Iterator[str]:
+def _about_stuck(stuck: Sequence[WorkerView], moment: str) -> Iterator[str]:
     """Yield sentences about workers that do not answer, then about those that are stuck."""
     silent = [worker for worker in stuck if worker.silent > 0]
     busy = [worker for worker in stuck if worker not in silent]
     if silent:
         seconds = max(worker.silent for worker in silent)
-        if is_over:
+        if moment:
             named = _named([worker.called for worker in silent])
-            yield f"{named} had not answered for {seconds:.1f} s when the run ended."
+            yield f"{named} had not answered for {seconds:.1f} s {moment}."
         else:
             they_have = "it has" if len(silent) == 1 else "they have"
             yield f"{_subject(silent)}: {they_have} not answered for {seconds:.1f} s."

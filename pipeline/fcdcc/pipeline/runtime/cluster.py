@@ -241,8 +241,10 @@ class Cluster:
             if name != address:
                 self.names[address] = name
 
-    def warn_of_silent(self, silent: Mapping[str, float]) -> None:
-        """Warn of workers that do not answer and that a run does not wait for, in one line.
+    def warn_of_silent(self, silent: Mapping[str, float], *, at_start: bool = True) -> None:
+        """Warn of workers that do not answer, in one line.
+
+        With ``at_start``, none of them has work yet, and the run begins without them.
 
         Parameters
         ----------
@@ -261,7 +263,13 @@ class Cluster:
         more = len(silent) - len(named)
         names = ", ".join(named) + (f" and {more:,} more" if more else "")
         seconds = max(silent.values())
-        if seconds <= SILENT_SECONDS:
+        if not at_start:
+            which = "worker %s has" if len(silent) == 1 else "workers %s have"
+            logger.warning(
+                f"{which} not answered for %.1f s: others are preferred, and compute again what is "
+                "needed and does not come", names, seconds,
+            )  # fmt: skip
+        elif seconds <= SILENT_SECONDS:
             logger.warning(
                 "the model could not be sent yet to %s: the run begins all the same", names
             )

@@ -38,6 +38,7 @@ from ..plans.row_layout import row_layout
 from ..worker.executable import Executable
 from ..worker.executable_plugin import (
     LATE_PATIENCE_SECONDS,
+    SILENT_SECONDS,
     TASK_MODULES,
     ExecutablePlugin,
     SilentWorkers,
@@ -171,7 +172,7 @@ class JobRun:
             silent = install(client, plugin, same_machine=is_local)
             self._cluster.warn_of_silent(silent)
             self._silent = SilentWorkers(client, plugin, silent)
-            self._silence = SilenceWatch(silent)
+            self._silence = SilenceWatch(a for a, s in silent.items() if s > SILENT_SECONDS)
             if not is_local:
                 self._cluster.note_names()
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
@@ -268,7 +269,8 @@ class JobRun:
         """Warn of workers that have fallen silent, of each once."""
         if self._silence.is_due(silent, now := time.time()):
             workers = cluster_workers(self._cluster.client)
-            self._cluster.warn_of_silent(self._silence.fresh(silent, workers, now))
+            fresh = self._silence.fresh(silent, workers, now)
+            self._cluster.warn_of_silent(fresh, at_start=False)
 
     def _block_ended(self, outcome: BlockOutcome) -> None:
         """Count and record how a block ended."""

@@ -278,6 +278,15 @@ def test_the_page_tells_no_rate_before_a_block_has_ended() -> None:
     )
 
 
+def test_a_time_left_of_nothing_is_not_called_unknown() -> None:
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    status = {"state": "running", "blocks_total": 8, "work_seconds": 5.0, "seconds_left": 0.0}
+    collector.report_status("simulated", status, cluster.now)
+    assert "time left not known yet" not in live(snapshot(collector, cluster.now))
+
+
 def test_html_in_names_is_shown_as_it_is() -> None:
     cluster, state = simulated({}, n=6, delta=4)
     collector = RunCollector(state)
@@ -465,7 +474,15 @@ def test_of_a_run_that_is_over_silence_is_told_in_the_past() -> None:
         "tcp://a:1 is the slow one: it has not answered for 24.1 s."
     )
     told = "tcp://a:1 had not answered for 24.1 s when the run ended."
-    assert verdict([silent], is_over=True) == told
+    assert verdict([silent], "when the run ended") == told
+
+
+def test_a_worker_of_few_shares_is_not_called_well_although_it_was_slow_with_them() -> None:
+    few, other = WorkerView("a", done=3, pace=3.6), WorkerView("b", done=9, pace=1.0)
+    assert verdict([few, other]) == (
+        "a may be slow: the few shares that it has finished took 3.6 times as long as is usual "
+        "among all workers."
+    )
 
 
 def busy_collector(workers: int, groups: int, shares: int = 6) -> RunCollector:

@@ -59,7 +59,7 @@ def test_what_a_loss_at_the_start_cost_is_estimated_from_the_blocks_afterwards(
     told = loss_sentence(found[0].to_dict())
     assert told.startswith("the lost worker cost at most about ")
     assert ": from the start of the work on, blocks could wait for it for " in told
-    assert told.endswith(" at other times; the first blocks of a run take longer anyway")
+    assert told.endswith(" done meanwhile; the first blocks of a run take longer anyway")
     assert not simulated(0, in_flight, STALL).from_start
 
 
@@ -159,12 +159,24 @@ def test_times_are_compared_for_the_same_number_of_blocks() -> None:
             "cost_seconds": 8.6}  # fmt: skip
     told = loss_sentence(loss)
     begin = "from its last sign of life on, blocks could wait for it for 19.6 s, "
-    assert told.endswith(f": {begin}and the 4 blocks done in that time take 11.0 s at other times")
+    assert told.endswith(
+        f": {begin}and about 11.0 s of that are usual for the 4 blocks done meanwhile"
+    )
     one = loss_sentence(loss | {"blocks": 1})
-    assert one.endswith(", and the one block done in that time takes 11.0 s at other times")
+    assert one.endswith(" are usual for the one block done meanwhile")
     assert loss_sentence(loss | {"blocks": 0}).endswith(f"{begin}in which no block was done")
     two = loss_sentence(loss | {"workers": 2})
     assert ": from their last sign of life on, blocks could wait for them for 19.6 s, and" in two
+
+
+def test_the_begin_of_losses_at_the_start_is_told_for_one_and_for_several_workers() -> None:
+    loss = {"workers": 1, "silent": 0, "seconds": 9.0, "blocks": 4, "usual_seconds": 4.0,
+            "cost_seconds": 5.0, "from_start": True}  # fmt: skip
+    assert ": from the start of the work on, blocks could wait for it for" in loss_sentence(loss)
+    assert (
+        ": from the start of the work on, or from their last sign of life where that was later, "
+        "blocks could wait for them for 9.0 s, and"
+    ) in loss_sentence(loss | {"workers": 2})
 
 
 def test_a_loss_lasts_while_a_block_of_it_is_in_flight() -> None:

@@ -285,7 +285,7 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     >>> loss_sentence(loss).partition(": ")[2].partition(", and ")[0]
     'from its last sign of life on, blocks could wait for it for 9.2 s'
     >>> loss_sentence(loss).partition(", and ")[2]
-    'the 4 blocks done in that time take 4.1 s at other times'
+    'about 4.1 s of that are usual for the 4 blocks done meanwhile'
     """
     early = int(loss.get("early", 0))  # records of earlier versions do not have it
     if early == loss["workers"]:
@@ -300,21 +300,20 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     who, blocks = lossy_workers(loss), int(loss["blocks"])
     whose, them = ("its", "it") if loss["workers"] == 1 else ("their", "them")
     before = " before that" if loss.get("returned") else ""
-    begin = f"{whose} last sign of life{before}"
+    begin = f"{whose} last sign of life{before} on"
     if loss.get("from_start"):
-        begin = "the start of the work"
+        begin = "the start of the work on"
         if loss["workers"] > 1:
-            begin += f", or {whose} last sign of life{before} where that was later,"
-    waited = f"from {begin} on, blocks could wait for {them} for {duration(loss['seconds'])}"
+            begin += f", or from {whose} last sign of life{before} where that was later"
+    waited = f"from {begin}, blocks could wait for {them} for {duration(loss['seconds'])}"
     if loss["cost_seconds"] is None:
         return (
             f"what {who} cost cannot be estimated: {waited}, and fewer than {MIN_USUAL_BLOCKS} "
             "blocks were done at other times while others were to come"
         )
     usual = duration(loss["usual_seconds"])
-    compared = f"{waited}, and the {blocks:,} blocks done in that time take {usual} at other times"
-    if blocks == 1:
-        compared = f"{waited}, and the one block done in that time takes {usual} at other times"
+    these = "one block" if blocks == 1 else f"{blocks:,} blocks"
+    compared = f"{waited}, and about {usual} of that are usual for the {these} done meanwhile"
     if not blocks:
         compared = f"{waited}, in which no block was done"
     if not loss["cost_seconds"]:

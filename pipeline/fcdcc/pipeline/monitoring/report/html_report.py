@@ -215,10 +215,16 @@ def _is_bad(worker: WorkerView) -> bool:
 
 def _summary_cells(run: RecordedRun) -> Iterator[str]:
     """Yield a run's row in the table of all runs."""
-    yield from (run.run, run.started, run.ending, str(run.about["workers"]), run.shares_needed)
+    yield from (
+        run.run,
+        run.started,
+        run.ending,
+        ", ".join(run.workers_in_words),
+        run.shares_needed,
+    )
     yield from (count(run.number(name)) for name in ("blocks_done", "blocks_failed"))
     yield from (duration(run.shown_seconds), rounded(run.shown_images_per_second))
-    yield from (count(run.number(name)) for name in ("erasures", "decodes", "workers_lost"))
+    yield from (count(run.number(name)) for name in ("erasures", "decodes"))
     yield percent(run.number("extra_work"))
 
 

@@ -179,13 +179,13 @@ class RecordedRun:
         return f"{about['delta']} of {about['n']}{code}"
 
     @property
-    def workers_in_words(self) -> str:
+    def workers_in_words(self) -> tuple[str, ...]:
         """How many workers it began with, and how many of them it lost or heard no more of."""
-        lost, silent = int(self.number("workers_lost") or 0), 0
-        if self.worker_loss is not None:
-            silent = int(self.worker_loss.get("silent", 0))
-        gone = [f"{lost:,} lost"] * bool(lost) + [f"{silent:,} silent"] * bool(silent)
-        return f"{self.about['workers']}{''.join(f', {what}' for what in gone)}"
+        lost = int(self.number("workers_lost") or 0)
+        silent = int((self.worker_loss or {}).get("silent", 0))
+        gone = {"lost": lost, "silent": silent}
+        told = (f"{number:,} {how}" for how, number in gone.items() if number)
+        return (str(self.about["workers"]), *told)
 
     @property
     def has_redundancy(self) -> bool:

@@ -175,7 +175,8 @@ def conclusion(run: RecordedRun) -> Iterator[str]:
     yield from _cost(run)
     if run.saved >= MIN_SAVED_SECONDS:
         yield f"Redundancy saved {duration(run.saved)} of waiting, at least."
-    yield verdict(run.worker_views, is_over=run.members["state"] != "running")
+    endings = {"running": "", "cut off": "when the run was last heard of"}
+    yield verdict(run.worker_views, endings.get(run.state, "when the run ended"))
 
 
 def _cost(run: RecordedRun) -> Iterator[str]:
@@ -375,7 +376,7 @@ def _runs(runs: tuple[RecordedRun, ...], is_wide: bool) -> Table:
         table.add_row(
             run.started[5:19],
             escape(run.ending),
-            run.workers_in_words,
+            "\n".join(run.workers_in_words),
             escape(run.shares_needed),
             count(number("blocks_done")),
             duration(run.shown_seconds),
