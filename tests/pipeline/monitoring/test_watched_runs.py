@@ -247,6 +247,47 @@ class StoppingEarly(Quiet):
         return float(rows[self.address]["silent"]) > SILENT_SECONDS
 
 
+class Beginning(Quiet):
+    """Notes what the page shows when the first block is about to begin."""
+
+    def __init__(self, where: Place) -> None:
+        self.shown: dict[str, Any] = {}
+        self._where = where
+
+    def begin(self, run: str) -> None:
+        self.shown = self._where.json()
+        assert self.shown["run"]["id"] == run
+
+
+@pytest.mark.long
+def test_a_worker_that_stopped_while_nothing_ran_is_shown_and_gets_no_shares(
+    files: Files, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.zarr"
+    with place(processes=True) as where:
+        beginning = Beginning(where)
+        address, process = [*where.client.run(os.getpid).items()][1]
+        run(config(files, tmp_path / "before.zarr", where, n=6, tolerate=2), Quiet())
+        try:
+            os.kill(process, signal.SIGSTOP)
+            until = monotonic() + 100
+            while f"{address}" not in (shown := where.json())["sentence"]:
+                assert monotonic() < until, shown
+                sleep(0.1)
+            assert shown["run"]["state"] == "complete"
+            assert "has not answered for" in shown["sentence"]
+            summary = run(config(files, output, where, n=6, tolerate=2), beginning)
+        finally:
+            os.kill(process, signal.SIGKILL)
+    assert beginning.shown["run"]["state"] == "starting"
+    assert address in beginning.shown["sentence"]
+    assert (summary.status, summary.shares_lost) == ("complete", 0)
+    found = json.loads(fcdcc("report", output, "--json").output)["runs"][0]
+    for worker in found["workers"]:
+        if worker["address"] == address:  # it is left out if it was removed
+            assert (worker["done"], worker["lost"], worker["erased"]) == (0, 0, 0)
+
+
 def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
     files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -262,7 +303,7 @@ def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
     [details] = [row["details"] for row in shown["workers"] if row["address"] == address]
     called = f"{address} ({details})"
     assert str(stopping.process) in details
-    [warning] = [text for text in caplog.messages if "the run does not wait for it" in text]
+    [warning] = [text for text in caplog.messages if "the run begins all the same" in text]
     assert warning.startswith(f"worker {called} has not answered for ")
     assert f"{called} is the slow one: it has not answered" in shown["sentence"]
     assert summary.workers_silent == (address,)

@@ -275,15 +275,14 @@ class Cluster:
             )
         elif len(silent) == 1:
             logger.warning(
-                "worker %s has not answered for %.1f s: the run does not wait for it. It takes "
-                "part once it answers, and is removed if something is needed that only it has",
+                "worker %s has not answered for %.1f s: the run begins all the same. Others "
+                "compute what it is given, and it takes part once it answers",
                 names, seconds,
             )  # fmt: skip
         else:
             logger.warning(
-                "workers %s have not answered for up to %.1f s: the run does not wait for them. "
-                "They take part once they answer, and are removed if something is needed that "
-                "only they have",
+                "workers %s have not answered for up to %.1f s: the run begins all the same. "
+                "Others compute what they are given, and they take part once they answer",
                 names, seconds,
             )  # fmt: skip
 

@@ -29,9 +29,9 @@ from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
 from ..monitoring.progress import RunProgress
 from ..monitoring.record.loss_cost import WorkerLoss
-from ..monitoring.record.recorder import RunRecorder, recording
+from ..monitoring.record.recorder import RunRecorder, recording, tell_start
 from ..monitoring.summary import Summary
-from ..options import AUTO
+from ..options import AUTO, JobConfig
 from ..plans.forecast import WorkerPool
 from ..plans.plan import Plan
 from ..plans.row_layout import row_layout
@@ -167,6 +167,8 @@ class JobRun:
             self._progress.step("sending the model to the workers")
             self._has_plugin = _has_plugins(client)
             is_local = self._cluster.local is not None
+            if self._has_plugin:
+                tell_start(client, self._id, self._recorded_config, plan)
             if self._has_plugin and self._cluster.page is not None:
                 self._progress.say(f"the dashboard is at {self._cluster.page}")
             silent = install(client, plugin, same_machine=is_local)
@@ -215,14 +217,16 @@ class JobRun:
         self, client: Client, band_plan: Callable[[int], tuple[Plan, float]] | None
     ) -> AbstractContextManager[RunRecorder]:
         """Return what records the run, in the output that the user named."""
-        job = self._job
-        config, place = job.config, None
-        if job.mosaic is not None:
-            config, place = job.mosaic.config, job.mosaic.store
+        place = None if self._job.mosaic is None else self._job.mosaic.store
         return recording(
-            client, self._store, self._id, config, job.plan, self._counters.progress, band_plan,
-            place, self._counters.times,
+            client, self._store, self._id, self._recorded_config, self._job.plan,
+            self._counters.progress, band_plan, place, self._counters.times,
         )  # fmt: skip
+
+    @property
+    def _recorded_config(self) -> JobConfig:
+        """The job as the user gave it: with tiles, its output is not the one that is written to."""
+        return self._job.config if self._job.mosaic is None else self._job.mosaic.config
 
     def _put_together(
         self, mosaic: Mosaic, recorder: RunRecorder, watch: WorkerWatch, guard: StallGuard

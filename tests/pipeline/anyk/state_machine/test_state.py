@@ -17,8 +17,8 @@ from fcdcc.pipeline.anyk.state_machine import events
 from fcdcc.pipeline.anyk.state_machine.invariants import check_state
 from fcdcc.pipeline.anyk.state_machine.lateness import LateByHistory
 from fcdcc.pipeline.anyk.state_machine.registry import ShareStatus
+from fcdcc.pipeline.anyk.state_machine.silence_rules import LearnedSilence
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
-from fcdcc.pipeline.anyk.state_machine.workers import LearnedSilence
 from simulation import ShiftedExponential, SimulatedCluster, chain, one_layer
 from support.anyk_cluster import Running
 from support.anyk_graphs import gathered, in_parts, network

@@ -9,11 +9,12 @@ import pytest
 
 from fcdcc.pipeline.anyk.state_machine import events
 from fcdcc.pipeline.anyk.state_machine.invariants import check_state
+from fcdcc.pipeline.anyk.state_machine.silence_rules import FixedSilence
 from fcdcc.pipeline.anyk.state_machine.state import AnyKState
 from fcdcc.pipeline.anyk.state_machine.workers import (
+    IDLE_SILENT_SECONDS,
     PACE_SHARES,
     STRAGGLER_PACE,
-    FixedSilence,
     Outlook,
     WorkerRecord,
     median_pace,
@@ -345,3 +346,47 @@ def test_a_straggler_without_results_is_forgiven() -> None:
         worker.forgive(now=30.0)
     assert worker.known_pace is None
     assert not worker.is_straggler
+
+
+def idle(machine: AnyKState, now: float, seen: dict[str, float]) -> None:
+    """Report that nothing is waited for, and when workers were last heard of."""
+    observed = tuple(events.WorkerObservation(w, at, at, 0, False) for w, at in seen.items())
+    assert machine.handle(events.Idle(now, 0.5, observed)) == ()
+
+
+def quiet(machine: AnyKState) -> set[str]:
+    return {address for address, worker in machine.workers.by_address.items() if worker.quiet}
+
+
+def test_a_worker_that_falls_silent_while_nothing_is_waited_for_is_quiet_from_the_start() -> None:
+    machine = with_workers("a", "b")
+    idle(machine, 100.0, {"a": 100.0, "b": 99.9})
+    assert quiet(machine) == set()
+    now = 100.0 + IDLE_SILENT_SECONDS + 0.1
+    idle(machine, now, {"a": now, "b": 99.9})
+    assert quiet(machine) == {"b"}
+    assert machine.workers.outlook("b", now) == Outlook("unneeded")
+    gone = []
+    for _ in range(12):  # work has come; the silence before is not held against it
+        now += 0.25
+        gone.append(silent(machine, now, {"a": now, "b": 99.9}))
+        assert quiet(machine) == {"b"}
+    assert gone[:6] == [set()] * 6
+    assert {"b"} in gone
+
+
+def test_a_worker_that_answers_again_while_nothing_is_waited_for_is_not_quiet() -> None:
+    machine = with_workers("a", "b")
+    ticks(machine, 2.5, {"a": FOREVER, "b": 0.5}, needed=False)
+    assert quiet(machine) == {"b"}
+    idle(machine, 3.0, {"a": 3.0, "b": 0.5})
+    assert quiet(machine) == {"b"}, "it was not heard of yet"
+    idle(machine, 4.0, {"a": 4.0, "b": 3.9})
+    assert quiet(machine) == set()
+
+
+def test_no_worker_is_quiet_because_the_scheduler_itself_was_suspended_while_idle() -> None:
+    machine = with_workers("a", "b")
+    idle(machine, 10.0, {"a": 10.0, "b": 9.8})
+    idle(machine, 500.0, {"a": 10.0, "b": 9.8})
+    assert quiet(machine) == set()

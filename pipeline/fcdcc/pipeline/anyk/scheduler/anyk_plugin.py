@@ -38,8 +38,8 @@ from fcdcc.pipeline.anyk.keys import parse_key
 from ..queries import SchedulerRPC
 from ..state_machine import events
 from ..state_machine.invariants import check_state
+from ..state_machine.silence_rules import FixedSilence, LearnedSilence, SilenceRule
 from ..state_machine.state import AnyKState
-from ..state_machine.workers import FixedSilence, LearnedSilence, SilenceRule
 from ..tasks import AnyK
 from ..worker import READY, TOPIC, parse_notice
 from . import graph_edits
@@ -72,6 +72,9 @@ MIN_CLOCK_SECONDS = 0.1
 CLOCK_SECONDS_PER_WORKER = 0.0002
 """Seconds that every worker adds to :data:`MIN_CLOCK_SECONDS`, because a tick costs some
 microseconds for each."""
+
+IDLE_SECONDS = 1.0
+"""Seconds between two looks at the workers while nothing is waited for."""
 
 MAX_TRACEBACKS = 20
 """Number of tracebacks of errors inside the plugin that are kept, the latest."""
@@ -187,6 +190,8 @@ class AnyKPlugin(SchedulerPlugin):
         self._block_numbers = itertools.count()
         self._changes: list[Change] = []
         self._settling = False
+        self._idle_since = 0.0
+        """When the workers were last looked at while nothing was waited for."""
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._take_graph(list(scheduler.tasks))
@@ -325,6 +330,8 @@ class AnyKPlugin(SchedulerPlugin):
         if not nodes:
             return
         self.catch_up()
+        if not self._guarded:
+            self._look_idle()
         self._guarded.update(task.key for task in tasks)
         self._update_running_workers()
         fresh = [node for node in nodes if not self.state.knows_node(node.key)]
@@ -428,7 +435,9 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.caught("tick"):
             self.catch_up()
             if not self._guarded:
-                return  # nothing is waited for; the state machine sees that the next tick is late
+                if time() - self._idle_since >= IDLE_SECONDS:
+                    self._look_idle()
+                return
             self._update_running_workers()
             now = time()
             interval = heartbeat_interval(len(self.scheduler.workers))
@@ -437,6 +446,13 @@ class AnyKPlugin(SchedulerPlugin):
             self._carry_out(self.state.handle(events.Tick(now, expected, interval, workers)))
             self._follow(graph_edits.run_stranded(self.scheduler, self._guarded), "stranded")
             self._clock.callback_time = 1000 * self._seconds_to_next_tick()
+
+    def _look_idle(self) -> None:
+        """Have the state machine note which workers answer, although nothing is waited for."""
+        self._idle_since = now = time()
+        interval = heartbeat_interval(len(self.scheduler.workers))
+        workers = tuple(self._observations(now, interval))
+        self.state.handle(events.Idle(now, interval, workers))
 
     def _seconds_to_next_tick(self) -> float:
         """Return the seconds to the next tick: fewer for short shares, more for many workers."""

@@ -252,6 +252,21 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Time has passed, and nothing is waited for.
+
+    Parameters
+    ----------
+    heartbeat_interval
+        As of :class:`Tick`.
+    """
+
+    now: float
+    heartbeat_interval: float
+    workers: tuple[WorkerObservation, ...]
+
+
+@dataclass(frozen=True)
 class Settle:
     """The scheduler has finished what it was doing: decide what follows from it."""
 
@@ -294,6 +309,7 @@ Event: TypeAlias = (
     | WorkerStatus
     | WorkerLeft
     | Tick
+    | Idle
     | Settle
     | SharesReported
     | RunDropped

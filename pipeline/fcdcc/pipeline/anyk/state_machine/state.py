@@ -85,6 +85,7 @@ from .events import (
     Forgotten,
     GroupsAdded,
     HoldShare,
+    Idle,
     Instruction,
     Key,
     PlaceShare,
@@ -120,8 +121,9 @@ from .registry import (
     ShareState,
     ShareStatus,
 )
+from .silence_rules import LearnedSilence, SilenceRule
 from .speculation import BackupTasks, Speculation
-from .workers import LearnedSilence, SilenceRule, WorkerRecord, Workers
+from .workers import WorkerRecord, Workers
 
 
 class AnyKState:
@@ -173,6 +175,7 @@ class AnyKState:
             SharesReported: self.distrust.note_report,
             Settle: lambda _: self._settle(),
             Tick: self._tick,
+            Idle: lambda idle: self.workers.observe_idle(idle),
         }
 
     @property

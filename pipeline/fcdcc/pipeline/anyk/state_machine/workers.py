@@ -4,9 +4,10 @@ Three things are decided here from what the scheduler reports at every tick of i
 
 Silence
     A worker whose heartbeats do not arrive is *quiet*, and others are preferred to it. One that is
-    silent for longer than a :class:`SilenceRule` allows counts as gone. It is removed, unless it is
-    *shared*: a task of somebody else may be what keeps it from answering, and would be lost. Time
-    in which no worker at all was heard of does not count: a network, or a laptop, was down.
+    silent for longer than a :class:`.silence_rules.SilenceRule` allows counts as gone. It is
+    removed, unless it is *shared*: a task of somebody else may be what keeps it from answering, and
+    would be lost. Time in which no worker at all was heard of does not count: a network, or a
+    laptop, was down.
 
 Pace
     How many times as long as usual a worker's shares take: the median of its latest
@@ -23,11 +24,12 @@ from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
-from .events import Key, Tick, WorkerJoined, WorkerObservation, WorkerStatus
+from .events import Idle, Key, Tick, WorkerJoined, WorkerObservation, WorkerStatus
 from .registry import BlockState, ShareState
 from .seats import Seatable, assign, interleave
+from .silence_rules import SilenceRule
 
 STRAGGLER_PACE = 3.0
 """A worker is a straggler if its tasks take more than this many times as long as usual."""
@@ -53,6 +55,12 @@ HEARTBEAT_GAPS = 32
 
 QUIET_HEARTBEATS = 2.5
 """Number of missed heartbeats after which other workers are preferred to a worker."""
+
+IDLE_SILENT_SECONDS = 3.0
+"""While nothing is waited for, a worker is quiet that was heard of so much earlier than another."""
+
+IDLE_SILENT_HEARTBEATS = 4.0
+"""Number of heartbeats that it must have missed then at least."""
 
 STALLED_TICKS = 2.0
 """Number of tick intervals that a tick may be late. If it is later than that, the scheduler itself
@@ -220,117 +228,6 @@ class Outlook(NamedTuple):
 
     kind: Literal["unneeded", "removed", "bypassed", "waits"]
     seconds: float = 0.0
-
-
-class SilenceRule(Protocol):
-    """Says how long a worker may stay silent."""
-
-    def patience(
-        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
-    ) -> float:
-        """Return after how many seconds of silence a worker counts as gone.
-
-        Parameters
-        ----------
-        delivered
-            Whether it has returned any result since it joined, or said that it has loaded what
-            its tasks need.
-        heartbeat_interval
-            Seconds between two heartbeats of a worker of this cluster when all is well.
-        own
-            The seconds between its latest heartbeats.
-        worst
-            The longest such time of any worker of the cluster lately.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class FixedSilence:
-    """A fixed time.
-
-    Parameters
-    ----------
-    silent_after
-        Seconds, for a worker that has returned results.
-    grace
-        Seconds, for a worker that has not: its first task imports libraries, during which
-        Python may keep it from answering.
-    heartbeats
-        Number of heartbeats that must have been missed at least.
-    """
-
-    silent_after: float = 3.0
-    grace: float = 15.0
-    heartbeats: float = 4.0
-
-    def patience(
-        self,
-        delivered: bool,
-        heartbeat_interval: float,
-        own: Sequence[float] = (),  # noqa: ARG002 - the protocol's signature
-        worst: float = 0.0,  # noqa: ARG002 - the protocol's signature
-    ) -> float:
-        """Return after how many seconds of silence a worker counts as gone.
-
-        >>> FixedSilence().patience(delivered=True, heartbeat_interval=0.5)
-        3.0
-        >>> FixedSilence().patience(delivered=True, heartbeat_interval=2.0)
-        8.0
-        """
-        fixed = self.silent_after if delivered else max(self.silent_after, self.grace)
-        return max(fixed, self.heartbeats * heartbeat_interval)
-
-
-@dataclass(frozen=True)
-class LearnedSilence:
-    """Learned from how regularly heartbeats arrived; never below ``silent_after``.
-
-    A worker counts as gone after ``own_factor`` times its own longest time between
-    heartbeats, or ``any_factor`` times the longest of any worker: on a busy machine all heartbeats
-    arrive less regularly, and the first sign of that may be another worker's.
-
-    Parameters
-    ----------
-    silent_after
-        Seconds of silence that are always allowed.
-    young
-        Seconds that are allowed at least for a worker of which fewer than ``known_after`` times
-        between heartbeats are known.
-    grace
-        Seconds for a worker that has returned nothing yet. Also the most that is ever allowed,
-        unless ``heartbeats`` requires more.
-    heartbeats
-        Number of heartbeats that must have been missed at least.
-    """
-
-    silent_after: float = 3.0
-    young: float = 5.0
-    grace: float = 15.0
-    heartbeats: float = 4.0
-    own_factor: float = 4.0
-    any_factor: float = 3.0
-    known_after: int = 4
-
-    def patience(
-        self, delivered: bool, heartbeat_interval: float, own: Sequence[float], worst: float
-    ) -> float:
-        """Return after how many seconds of silence a worker counts as gone.
-
-        >>> rule = LearnedSilence()
-        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
-        3.0
-        >>> rule.patience(True, 0.5, [0.5, 0.5, 0.51, 0.5], worst=2.0)
-        6.0
-        >>> rule.patience(False, 0.5, [0.5, 0.5, 0.51, 0.5], worst=0.6)
-        15.0
-        """
-        least = self.heartbeats * heartbeat_interval
-        if not delivered:
-            return max(self.grace, least)
-        always = self.silent_after if len(own) >= self.known_after else self.young
-        learned = max(self.own_factor * max(own, default=0.0), self.any_factor * worst)
-        return max(min(self.grace, max(always, learned)), least)
 
 
 class Workers:
@@ -582,6 +479,31 @@ class Workers:
         needed = [observation.worker for observation in tick.workers if observation.needed]
         return self._gone(needed, tick.now)
 
+    def observe_idle(self, idle: Idle) -> None:
+        """Note which workers were heard of while nothing is waited for.
+
+        One that was heard of much earlier than another is quiet, so that it gets no work at first
+        when there is some. Before it counts as gone, it has nearly the usual time from then on.
+        """
+        interval = idle.heartbeat_interval
+        latest = max((observation.heartbeat for observation in idle.workers), default=0.0)
+        allowed = max(IDLE_SILENT_SECONDS, IDLE_SILENT_HEARTBEATS * interval)
+        for observation in idle.workers:
+            worker = self.by_address.get(observation.worker)
+            if worker is None:
+                continue
+            was_heard = observation.heartbeat > worker.heartbeat
+            is_behind = observation.heartbeat < latest - allowed
+            worker.quiet = is_behind or (worker.quiet and not was_heard)
+            worker.bypassed = worker.bypassed if worker.quiet else None
+            worker.heartbeat = max(worker.heartbeat, observation.heartbeat)
+            worker.last_result = max(worker.last_result, observation.result)
+            worker.seen = idle.now - (QUIET_HEARTBEATS * interval if worker.quiet else 0.0)
+            worker.processing = observation.processing
+            worker.shared, worker.needed = observation.shared, observation.needed
+        self._last_tick, self._heartbeat_interval = idle.now, interval
+        self._all_quiet_since = None
+
     def others_answer(self, worker: WorkerRecord) -> bool:
         """Return whether any other worker takes tasks and answers."""
         others = (other for other in self.by_address.values() if other is not worker)
@@ -590,7 +512,7 @@ class Workers:
     def outlook(self, address: str, now: float) -> Outlook | None:
         """Return what becomes of a worker that does not answer, if it stays silent.
 
-        None if it answers or is not there, or if ticks have stopped because nothing is waited for.
+        None if it answers or is not there, or if nobody has looked at the workers for a while.
         """
         worker = self.by_address.get(address)
         if worker is None or not (worker.quiet or worker.removing):

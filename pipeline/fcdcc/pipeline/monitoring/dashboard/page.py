@@ -56,6 +56,7 @@ PARITY_STARTS = {
 """What ``--redundancy`` means."""
 
 _STATES = {
+    "starting": "is starting: the workers get the model",
     "running": "is running",
     "complete": "is complete",
     "incomplete": "is over; some blocks failed",

@@ -7,6 +7,7 @@ and makes the data of the page, the JSON and the metrics (:func:`snapshot`).
 from __future__ import annotations
 
 import logging
+import math
 import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -55,8 +56,9 @@ MAX_GROUPS = 120
 SHARE_STAGES = ("share", "parity")
 """Stages of tasks of which the any-k history has records."""
 
-SILENT_RUN_SECONDS = 15.0
-"""A run that has not reported for so long is called silent instead of running."""
+SILENT_RUN_SECONDS = {"running": 15.0, "starting": 90.0}
+"""Seconds after which a run in these states that has not reported is called silent instead. It does
+not report while workers get the model."""
 
 T = TypeVar("T")
 
@@ -259,7 +261,7 @@ def _run_row(known: CollectedRun | None, now: float) -> dict[str, Any]:
     seconds = float(status.get("seconds", 0.0))
     work_seconds = float(status.get("work_seconds") or 0.0)
     state = str(status.get("state", "" if known is None else "unknown"))
-    if known is not None and state == "running" and now - known.status_at > SILENT_RUN_SECONDS:
+    if known is not None and now - known.status_at > SILENT_RUN_SECONDS.get(state, math.inf):
         state = "silent"
     return {
         "id": "" if known is None else known.run,

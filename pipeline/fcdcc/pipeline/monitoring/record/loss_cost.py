@@ -82,7 +82,10 @@ class LossCost:
         How long so many blocks take in the rest of the run; None if that is not known.
     cost_seconds
         The difference, and what it cost the run by this estimate; None if that is not known, and 0
-        if it is not larger than chance makes it.
+        if it is not larger than ``chance_seconds``.
+    chance_seconds
+        By how many seconds so many blocks take more or less time by chance, about; None if that is
+        not known. ``cost_seconds`` is 0 if the difference is not larger.
     early
         Those of them that were given up before the first block began.
     from_start
@@ -103,6 +106,7 @@ class LossCost:
     early: int = 0
     from_start: bool = False
     standstill_seconds: float = 0.0
+    chance_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -119,7 +123,7 @@ class BlockTimes:
     >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
     >>> times.cost(now=30.0)
     LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985, \
-returned=0, early=0, from_start=False, standstill_seconds=0.0)
+returned=0, early=0, from_start=False, standstill_seconds=0.0, chance_seconds=2.379)
     """
 
     def __init__(self) -> None:
@@ -191,6 +195,7 @@ returned=0, early=0, from_start=False, standstill_seconds=0.0)
             found,
             usual_seconds=round(usual, 3),
             cost_seconds=round(cost, 3) if cost > chance else 0.0,
+            chance_seconds=round(chance, 3),
         )
 
     def _window(
@@ -279,13 +284,13 @@ def lossy_workers(loss: Mapping[str, Any]) -> str:
 def loss_sentence(loss: Mapping[str, Any]) -> str:
     """Return what lost workers cost in a sentence, without its full stop.
 
-    >>> loss = LossCost(1, 0, 9.2, 4, usual_seconds=4.1, cost_seconds=5.1).to_dict()
-    >>> loss_sentence(loss).partition(": ")[0]
+    >>> loss = LossCost(1, 0, 9.2, 4, usual_seconds=4.1, cost_seconds=5.1, chance_seconds=3.0)
+    >>> loss_sentence(loss.to_dict()).partition(": ")[0]
     'the lost worker cost about 5.1 s (an estimate)'
-    >>> loss_sentence(loss).partition(": ")[2].partition(", and ")[0]
-    'from its last sign of life on, blocks could wait for it for 9.2 s'
-    >>> loss_sentence(loss).partition(", and ")[2]
-    'about 4.1 s of that are usual for the 4 blocks done meanwhile'
+    >>> loss_sentence(loss.to_dict()).partition(": ")[2].partition(", ")[0]
+    'in the 9.2 s from its last sign of life until the last block that it could hold up was done'
+    >>> loss_sentence(loss.to_dict()).partition("was done, ")[2]
+    '4 blocks were done, which usually take 4.1 s, by chance 3.0 s more or less'
     """
     early = int(loss.get("early", 0))  # records of earlier versions do not have it
     if early == loss["workers"]:
@@ -298,24 +303,29 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
         others = {**loss, "early": 0}
         return f"{loss_sentence(others)}; {were} given up before the first block began"
     who, blocks = lossy_workers(loss), int(loss["blocks"])
-    whose, them = ("its", "it") if loss["workers"] == 1 else ("their", "them")
+    whose, they = ("its", "it") if loss["workers"] == 1 else ("their", "they")
     before = " before that" if loss.get("returned") else ""
-    begin = f"{whose} last sign of life{before} on"
+    begin = f"{whose} last sign of life{before}"
     if loss.get("from_start"):
-        begin = "the start of the work on"
+        begin = "the start of the work"
         if loss["workers"] > 1:
-            begin += f", or from {whose} last sign of life{before} where that was later"
-    waited = f"from {begin}, blocks could wait for {them} for {duration(loss['seconds'])}"
+            begin += f", or from {whose} last sign of life{before} where that was later,"
     if loss["cost_seconds"] is None:
         return (
-            f"what {who} cost cannot be estimated: {waited}, and fewer than {MIN_USUAL_BLOCKS} "
-            "blocks were done at other times while others were to come"
+            f"what {who} cost is not known: the run did fewer than {MIN_USUAL_BLOCKS} blocks at "
+            "other times to compare with"
         )
-    usual = duration(loss["usual_seconds"])
-    these = "one block" if blocks == 1 else f"{blocks:,} blocks"
-    compared = f"{waited}, and about {usual} of that are usual for the {these} done meanwhile"
+    while_held = (
+        f"in the {duration(loss['seconds'])} from {begin} until the last block that {they} could "
+        "hold up was done"
+    )
+    were, take = ("was", "takes") if blocks == 1 else ("were", "take")
+    usual = f"which usually {take} {duration(loss['usual_seconds'])}"
+    compared = f"{while_held}, {counted(blocks, 'block')} {were} done, {usual}"
+    if loss.get("chance_seconds"):  # records of earlier versions do not have it
+        compared += f", by chance {duration(loss['chance_seconds'])} more or less"
     if not blocks:
-        compared = f"{waited}, in which no block was done"
+        compared = f"{while_held}, no block was done"
     if not loss["cost_seconds"]:
         return f"{who} cost no time that can be told from chance: {compared}"
     if loss.get("from_start"):

@@ -55,6 +55,9 @@ LAST_STATUS_SECONDS = 1.0
 MAX_DRAIN_REQUESTS = 200
 """Most requests at the end of a run for the records that the scheduler still has."""
 
+SHOWN_OPTIONS = ("output", "model", "n", "delta", "code", "redundancy")
+"""Options of a run that the page shows."""
+
 PACKAGES = ("dask", "distributed", "torch", "zarr", "numpy", "xarray", "numcodecs", "bokeh")
 """Packages whose versions are in the journal."""
 
@@ -160,6 +163,13 @@ def exchange(
     return RunUpdate(totals=anyk_report(client, run, timeline=False), seen=last.seen)
 
 
+def tell_start(client: Client, run: str, config: JobConfig, plan: Plan) -> None:
+    """Tell the scheduler that a run is starting, for its page: the model goes to the workers."""
+    known = about(config, plan, client)
+    status = {name: known.get(name) for name in SHOWN_OPTIONS}
+    exchange(client, run, {**status, "state": "starting"}, RunUpdate())
+
+
 def _update(answer: Mapping[str, Any]) -> RunUpdate:
     return RunUpdate(
         shares=tuple(ShareRecord(*row) for row in answer["shares"]),
@@ -223,11 +233,10 @@ class RunRecorder:
         self._late = LateWorkers()
         self._next_write = 0.0
         names = {str(layer.layer): layer.name for layer in plan.layers[:MAX_LAYERS]}
-        options = ("output", "model", "n", "delta", "code", "redundancy")
         self._constant: dict[str, Any] = {
             "layers": names,
             "condition_limit": self.work.condition_limit,
-            **{name: journal.about.get(name) for name in options},
+            **{name: journal.about.get(name) for name in SHOWN_OPTIONS},
         }
         _trim_journals(self._place)
 
