@@ -73,8 +73,9 @@ WORDS = {
     "latest shares of the same layer on all workers; 2.0 × is twice as long, less than 1 × is "
     "faster. All workers may be below 1 × where shares have just become faster, for example "
     "because fewer workers use the same cores",
-    "late task": "a task that exists once, such as a read or a write, and takes unusually long: "
-    "another worker starts it, too, and the first result counts",
+    "late task": "a task that takes unusually long and that nothing else can replace, such as a "
+    "read, a write, or a share that must not be lost, too: another worker starts it again, and the "
+    "first result counts",
     "late on average": "for how long a worker was busy with a share after it was given up, at "
     "least; – if it was not seen busy with one",
     "longest late": "the largest of these times",

@@ -99,6 +99,12 @@ class Timeline:
         return max(map(sub, sorted(self.blocks), [self.start, *sorted(self.blocks)]), default=0.0)
 
     @property
+    def blocks_when_stopped(self) -> int:
+        """How many blocks were done when the first worker was stopped; all if none was."""
+        moment = min((f.moment for f in self.faults if f.kind == "stopped"), default=self.stop)
+        return sum(done <= moment for done in self.blocks)
+
+    @property
     def workers(self) -> list[str]:
         """Names of the workers in the order of their numbers."""
         names = {share.worker for share in self.shares} | {fault.worker for fault in self.faults}
@@ -264,11 +270,9 @@ def _draw_blocks(
                 done.append(done[-1])
             axes.step(moments, done, where="post", color=colour, linestyle=style, label=label)
     if plain is not None and (stops := [f.moment for f in plain.faults if f.kind == "stopped"]):
-        moment = min(stops)
-        blocks = sum(done <= moment for done in plain.blocks)
         axes.plot(
-            [moment - plain.start], [blocks], "X", color=VERMILION, markeredgecolor=INK,
-            markersize=9, zorder=4, label="its workers stopped",
+            [min(stops) - plain.start], [plain.blocks_when_stopped], "X", color=VERMILION,
+            markeredgecolor=INK, markersize=9, zorder=4, label="its workers stopped",
         )  # fmt: skip
     axes.set_ylabel("blocks\ndone", rotation=0, ha="right", va="center")
     axes.set_ylim(0, None)

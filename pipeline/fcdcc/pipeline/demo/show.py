@@ -170,7 +170,7 @@ def _run(setup: _Setup, output: str, stopped: Sequence[str]) -> RunResult:
     stop_after = _stop_after(blocks)
     conditions = "with all workers at work"
     if stopped:
-        conditions = f"again, {listed(stopped)} stopped after {stop_after} blocks"
+        conditions = f"again, {listed(stopped)} are stopped in the middle"
     processes = {
         setup.names[address]: process
         for address, process in worker_processes(setup.cluster.client).items()
@@ -190,11 +190,14 @@ def _run(setup: _Setup, output: str, stopped: Sequence[str]) -> RunResult:
             stop_after,
         )
         summary = run(_config(setup.folder, setup.folder / output, setup.cluster), watcher)
+        timeline = watcher.timeline()
+        if stopped:
+            conditions = f"again, {_stops(stopped, timeline)}"
         step.done = f"ran {conditions}: {summary.images_done} images"
         step.included = "with planning, opening and closing the output"
     predicted = read_predictions(setup.folder / output, setup.held_out)
     labels = setup.held_out.labels
-    return RunResult(summary, watcher.timeline(), predicted, setup.plain, labels)
+    return RunResult(summary, timeline, predicted, setup.plain, labels)
 
 
 def _run_plain(
@@ -204,12 +207,19 @@ def _run_plain(
     if not stopped:
         return None
     blocks = _blocks(images)
-    doing = f"plain Dask, {listed(stopped)} stopped after {_stop_after(len(blocks))} blocks"
+    doing = f"plain Dask, {listed(stopped)} are stopped in the middle"
     with show_step(console, doing, total=len(blocks)) as step:
         config = _config(folder, folder / HEALTHY_OUTPUT)
         found = run_plain(config, blocks, stopped, _stop_after(len(blocks)), step.update)
-        step.done = f"{doing}: {len(found.blocks)} of {len(blocks)} blocks"
+        step.done = (
+            f"plain Dask, {_stops(stopped, found)}: {len(found.blocks)} of {len(blocks)} blocks"
+        )
     return found
+
+
+def _stops(stopped: Sequence[str], timeline: Timeline) -> str:
+    """Return which workers were stopped when, in words."""
+    return f"{listed(stopped)} stopped after {timeline.blocks_when_stopped} blocks"
 
 
 def _blocks(images: int) -> list[tuple[int, int]]:

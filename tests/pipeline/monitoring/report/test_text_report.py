@@ -451,7 +451,7 @@ def test_layers_with_fewer_groups_than_blocks_say_why(tmp_path: Path) -> None:
 def test_late_tasks_are_counted_and_explained(tmp_path: Path) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
     write_journal(output, "a", members(tasks_doubled=40))
-    assert "late task: a task that exists once" in fcdcc("report", output).output
+    assert "late task: a task that takes unusually long" in fcdcc("report", output).output
     page = render_report(read_report(str(output)))
     assert "<b>40</b><span>late tasks started again on another worker</span>" in page
 

@@ -363,6 +363,11 @@ def kubernetes_unit(unit: ScheduledJob, text: str, pod: Pod) -> str:
             f"# docker build -f examples/deploy/Dockerfile -t {pod.image} ., and push it to where\n"
             "# the cluster finds it, or name another one with --image.\n"
         )
+    if pod.claim is not None:
+        head += (
+            f"# Relative paths of the job begin at the root of the claim {pod.claim[0]}, which is\n"
+            f"# mounted at {folder}.\n"
+        )
     return f"{head}{config_text}---\n{above}{commented}{containers}{below}"
 
 

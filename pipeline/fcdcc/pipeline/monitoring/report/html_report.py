@@ -96,7 +96,7 @@ _KEY = (
 
 _EVENTS = {
     "late": "a group was late: its parity was started",
-    "doubled": "a single task was late: it was started again elsewhere",
+    "doubled": "a late task was started again elsewhere",
     "removed": "a worker did not answer and was removed",
     "bypassed": "a worker with tasks of others did not answer: its work was done elsewhere",
     "lost": "a worker was lost",
