@@ -485,7 +485,7 @@ def _sent(found: Forecast, batch: float) -> str:
     if not found.read_bytes:
         return f"{said}. That is {results}."
     stored = "images: a worker that reads a stored chunk sends the others what they need of it"
-    if not found.block_bytes:
+    if not round((found.bytes_sent - found.read_bytes) / batch):
         return f"{said}. All of that is {stored}."
     part = amount(found.read_bytes / batch, "B")
     return f"{said}. Of an image, {part} is {stored}. The rest is {results}."

@@ -11,7 +11,7 @@ from ..heads import CLASS_DIM
 from .output import PredictionSpec
 
 MAX_NAMED_CLASSES = 3
-"""Classes of each that the warning names."""
+"""Class folders that the warning names."""
 
 
 def class_order_warning(source: ImageSource, spec: PredictionSpec) -> str:
@@ -25,12 +25,21 @@ def class_order_warning(source: ImageSource, spec: PredictionSpec) -> str:
         return ""
     folders = _folder_classes(source)
     classes = [str(name) for name in spec.names.values]
-    if folders == classes or not set(folders) & set(classes):
+    numbers = {name: number for number, name in enumerate(classes)}
+    known = {name: number for number, name in enumerate(folders) if name in numbers}
+    others = [name for name in folders if name not in numbers]
+    for name, number in known.items():
+        if number != numbers[name]:
+            return (
+                "label has numbers of class folders, which are not those of the network's classes "
+                f"({name} is folder {number} and class {numbers[name]}): compare names, not numbers"
+            )
+    if not known or not others:
         return ""
+    are = "is a class folder" if len(others) == 1 else "are class folders"
     return (
-        f"the class folders of the images ({_some(folders)}) are not the classes of the network "
-        f"({_some(classes)}) in this order: label has numbers of folders and is not to be compared "
-        "with numbers of classes; compare their names"
+        f"{_some(others)} {are} of the images and no class of the network: all other labels are "
+        "numbers of its classes"
     )
 
 

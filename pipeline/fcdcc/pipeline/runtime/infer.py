@@ -66,6 +66,7 @@ from .model_preparation import (
 )
 from .output import heads_of, outputs_in_words
 from .plugins import register_graph_executables, register_plugins
+from .removal_warnings import warn_of_removed_workers
 from .sent_executables import graph_executable
 from .stored_outputs import StoredOutputs
 
@@ -419,6 +420,7 @@ def _client_with_plugins() -> Client | None:
         return None
     try:
         register_plugins(client)
+        warn_of_removed_workers(client)
     except ClusterError as error:
         warnings.warn(f"{error}: every layer will wait for all of its shares", stacklevel=4)
     return client if register_graph_executables(client) else None

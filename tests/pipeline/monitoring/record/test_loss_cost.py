@@ -58,8 +58,8 @@ def test_what_a_loss_at_the_start_cost_is_estimated_from_the_blocks_afterwards(
     assert STALL - 1.0 < mean(cost.cost_seconds or 0.0 for cost in found) < most
     told = loss_sentence(found[0].to_dict())
     assert told.startswith("the lost worker cost at most about ")
-    assert " s from the start of the work until the last block that it could hold up was" in told
-    assert told.endswith(" more or less; the first blocks of a run take longer anyway")
+    assert ": from the start of the work until the last block that it could hold up was" in told
+    assert told.endswith(" s; the first blocks of a run take longer anyway")
     assert not simulated(0, in_flight, STALL).from_start
 
 
@@ -107,7 +107,7 @@ def test_a_bypassed_worker_is_not_called_lost_and_counts_as_silent_while_it_is()
     assert (cost.workers, cost.silent, cost.returned) == (1, 0, 1)
     told = loss_sentence(cost.to_dict())
     assert told.startswith("the worker that did not answer for a while cost")
-    assert " s from its last sign of life before that until the last block" in told
+    assert ": from its last sign of life before that until the last block" in told
     cost = times.cost(20.0, [WorkerLoss("tcp://a:1", 9.5, 11.5, "silent")])
     assert cost is not None
     assert (cost.workers, cost.silent, cost.returned, cost.seconds) == (1, 1, 0, 3.5)
@@ -157,36 +157,32 @@ def test_times_are_compared_for_the_same_number_of_blocks() -> None:
     loss = {"workers": 1, "silent": 0, "seconds": 19.6, "blocks": 4, "usual_seconds": 11.0,
             "cost_seconds": 8.6}  # fmt: skip
     told = loss_sentence(loss)
-    begin = (
-        "in the 19.6 s from its last sign of life until the last block that it could hold up was"
-    )
-    assert told.endswith(f": {begin} done, 4 blocks were done, which usually take 11.0 s")
+    begin = ": from its last sign of life until the last block that it could hold up was done, "
+    assert told.endswith(f"{begin}4 blocks took 19.6 s instead of the usual 11.0 s")
     one = loss_sentence(loss | {"blocks": 1})
-    assert one.endswith(" done, 1 block was done, which usually takes 11.0 s")
-    assert loss_sentence(loss | {"blocks": 0}).endswith(f"{begin} done, no block was done")
+    assert one.endswith(", 1 block took 19.6 s instead of the usual 11.0 s")
+    none = loss_sentence(loss | {"blocks": 0})
+    assert none.endswith(": no block was done in the 19.6 s from its last sign of life")
     two = loss_sentence(loss | {"workers": 2})
-    assert "s from their last sign of life until the last block that they could hold up was" in two
+    assert ": from their last sign of life until the last block that they could hold up" in two
 
 
-def test_a_difference_that_is_within_chance_is_told_with_how_much_chance_makes() -> None:
+def test_how_much_chance_makes_is_told_with_the_estimate() -> None:
     loss = {"workers": 1, "silent": 0, "seconds": 9.7, "blocks": 5, "usual_seconds": 6.5,
             "cost_seconds": 0.0, "chance_seconds": 3.6}  # fmt: skip
-    told = loss_sentence(loss)
-    assert told.startswith(
-        "the lost worker cost no time that can be told from chance: in the 9.7 s"
-    )
-    assert told.endswith(
-        "5 blocks were done, which usually take 6.5 s, by chance 3.6 s more or less"
-    )
+    none = "the lost worker cost no time that can be told from chance (± 3.6 s): from its last sign"
+    assert loss_sentence(loss).startswith(none)
+    some = loss_sentence(loss | {"cost_seconds": 4.2})
+    assert some.startswith("the lost worker cost about 4.2 s ± 3.6 s (an estimate): from its last")
 
 
 def test_the_begin_of_losses_at_the_start_is_told_for_one_and_for_several_workers() -> None:
     loss = {"workers": 1, "silent": 0, "seconds": 9.0, "blocks": 4, "usual_seconds": 4.0,
             "cost_seconds": 5.0, "from_start": True}  # fmt: skip
-    assert ": in the 9.0 s from the start of the work until the last block" in loss_sentence(loss)
+    assert ": from the start of the work until the last block" in loss_sentence(loss)
     assert (
-        ": in the 9.0 s from the start of the work, or from their last sign of life where that was "
-        "later, until the last block that they could hold up was done, 4 blocks were done"
+        ": from the start of the work, or from their last sign of life where that was later, until "
+        "the last block that they could hold up was done, 4 blocks took 9.0 s instead"
     ) in loss_sentence(loss | {"workers": 2})
 
 

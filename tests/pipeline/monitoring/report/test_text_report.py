@@ -89,9 +89,8 @@ LOSS = {"workers": 1, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds":
 
 def test_what_a_lost_worker_cost_is_said_in_seconds_everywhere(tmp_path: Path) -> None:
     said = (
-        "The lost worker cost about 5.1 s (an estimate): in the 9.2 s from its last sign of life "
-        "until the last block that it could hold up was done, 4 blocks were done, which usually "
-        "take 4.1 s."
+        "The lost worker cost about 5.1 s (an estimate): from its last sign of life until the last "
+        "block that it could hold up was done, 4 blocks took 9.2 s instead of the usual 4.1 s."
     )
     fill(make_output(str(output := tmp_path / "out.zarr")))
     write_journal(output, "a", members(worker_loss=LOSS, workers_lost=["tcp://a:1"]))

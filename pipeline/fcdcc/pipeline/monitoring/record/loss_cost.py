@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...formatting import counted, duration
-from .standstill import standstill_seconds
+from .standstill import standstill
 
 BYPASSED = "bypassed"
 """The event that a worker did not answer, and others do its work, while it stays."""
@@ -94,6 +94,8 @@ class LossCost:
     standstill_seconds
         The longest time in which no block was done because blocks waited for one of them that did
         not answer; 0 if there was none, or none longer than gaps between blocks are anyway.
+    standstill_after_seconds
+        The part of that time after the worker was given up.
     """
 
     workers: int
@@ -107,6 +109,7 @@ class LossCost:
     from_start: bool = False
     standstill_seconds: float = 0.0
     chance_seconds: float | None = None
+    standstill_after_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -123,7 +126,8 @@ class BlockTimes:
     >>> times.note_loss(WorkerLoss("tcp://a:1", heard=10.5, gone=14.5))
     >>> times.cost(now=30.0)
     LossCost(workers=1, silent=0, seconds=5.5, blocks=1, usual_seconds=0.515, cost_seconds=4.985, \
-returned=0, early=0, from_start=False, standstill_seconds=0.0, chance_seconds=2.379)
+returned=0, early=0, from_start=False, standstill_seconds=0.0, chance_seconds=2.379, \
+standstill_after_seconds=0.0)
     """
 
     def __init__(self) -> None:
@@ -175,12 +179,13 @@ returned=0, early=0, from_start=False, standstill_seconds=0.0, chance_seconds=2.
         inside = np.zeros(len(done), bool)
         for begin, end in windows:
             inside |= (done > begin) & (done <= end)
+        stood, stood_after = standstill(done, _silences(losses), windows)
         found = LossCost(
             len(lost) + len(quiet) + len(returned), len(quiet),
             round(sum(end - begin for begin, end in windows), 3), int(inside.sum()), None, None,
             len(returned), len({loss.worker for loss in early}),
             bool(windows) and windows[0][0] == first,
-            standstill_seconds=standstill_seconds(done, _silences(losses), windows),
+            standstill_seconds=stood, standstill_after_seconds=stood_after,
         )  # fmt: skip
         if not windows:
             return found
@@ -286,11 +291,11 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
 
     >>> loss = LossCost(1, 0, 9.2, 4, usual_seconds=4.1, cost_seconds=5.1, chance_seconds=3.0)
     >>> loss_sentence(loss.to_dict()).partition(": ")[0]
-    'the lost worker cost about 5.1 s (an estimate)'
+    'the lost worker cost about 5.1 s ± 3.0 s (an estimate)'
     >>> loss_sentence(loss.to_dict()).partition(": ")[2].partition(", ")[0]
-    'in the 9.2 s from its last sign of life until the last block that it could hold up was done'
-    >>> loss_sentence(loss.to_dict()).partition("was done, ")[2]
-    '4 blocks were done, which usually take 4.1 s, by chance 3.0 s more or less'
+    'from its last sign of life until the last block that it could hold up was done'
+    >>> loss_sentence(loss.to_dict()).partition(", ")[2]
+    '4 blocks took 9.2 s instead of the usual 4.1 s'
     """
     early = int(loss.get("early", 0))  # records of earlier versions do not have it
     if early == loss["workers"]:
@@ -315,22 +320,21 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
             f"what {who} cost is not known: the run did fewer than {MIN_USUAL_BLOCKS} blocks at "
             "other times to compare with"
         )
-    while_held = (
-        f"in the {duration(loss['seconds'])} from {begin} until the last block that {they} could "
-        "hold up was done"
+    compared = (
+        f"from {begin} until the last block that {they} could hold up was done, "
+        f"{counted(blocks, 'block')} took {duration(loss['seconds'])} instead of the usual "
+        f"{duration(loss['usual_seconds'])}"
     )
-    were, take = ("was", "takes") if blocks == 1 else ("were", "take")
-    usual = f"which usually {take} {duration(loss['usual_seconds'])}"
-    compared = f"{while_held}, {counted(blocks, 'block')} {were} done, {usual}"
-    if loss.get("chance_seconds"):  # records of earlier versions do not have it
-        compared += f", by chance {duration(loss['chance_seconds'])} more or less"
     if not blocks:
-        compared = f"{while_held}, no block was done"
+        compared = f"no block was done in the {duration(loss['seconds'])} from {begin}"
+    chance = loss.get("chance_seconds")  # records of earlier versions do not have it
+    margin = f" ± {duration(chance)}" if chance else ""
     if not loss["cost_seconds"]:
-        return f"{who} cost no time that can be told from chance: {compared}"
+        within = f" ({margin.strip()})" if margin else ""
+        return f"{who} cost no time that can be told from chance{within}: {compared}"
     if loss.get("from_start"):
         compared += "; the first blocks of a run take longer anyway"
-    return f"{who} cost {about(loss)} (an estimate): {compared}"
+    return f"{who} cost {about(loss)}{margin} (an estimate): {compared}"
 
 
 def about(loss: Mapping[str, Any], most: float = math.inf) -> str:

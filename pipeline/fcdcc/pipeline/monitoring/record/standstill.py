@@ -25,12 +25,14 @@ MIN_SECONDS = 1.0
 """Least length of a standstill."""
 
 
-def standstill_seconds(
+def standstill(
     done: NDArray[np.float64],
     silences: Iterable[tuple[float, float]],
     losses: Sequence[tuple[float, float]],
-) -> float:
+) -> tuple[float, float]:
     """Return the longest time without a done block in which a worker did not answer; 0 if none.
+
+    The second number is the part of it after the worker was given up.
 
     Parameters
     ----------
@@ -44,25 +46,26 @@ def standstill_seconds(
     Examples
     --------
     >>> done = np.array([0.0, 1, 2, 3, 4, 5, 10, 11])
-    >>> standstill_seconds(done, [(5.5, 9.0)], [(5.5, 10.0)])
-    4.5
-    >>> standstill_seconds(done, [(3.5, 4.5)], [(3.5, 10.0)])
-    0.0
+    >>> standstill(done, [(5.5, 9.0)], [(5.5, 10.0)])
+    (4.5, 1.0)
+    >>> standstill(done, [(3.5, 4.5)], [(3.5, 10.0)])
+    (0.0, 0.0)
     """
     is_usual = np.ones(max(0, len(done) - 1), bool)
     for start, stop in losses:
         is_usual &= (done[1:] <= start) | (done[:-1] >= stop)
     if is_usual.sum() < MIN_GAPS:
-        return 0.0
-    longest, found = float(np.diff(done)[is_usual].max()), 0.0
+        return 0.0, 0.0
+    longest, found = float(np.diff(done)[is_usual].max()), (0.0, 0.0)
     for heard, gone in silences:
         after = int(np.searchsorted(done, gone))
         if not 0 < after < len(done):
             continue
         before = float(done[after - 1])
         if heard - before <= longest:  # else it stood still before, for another reason
-            found = max(found, float(done[after]) - max(before, heard))
-    return round(found, 3) if found >= max(MIN_SECONDS, MIN_RATIO * longest) else 0.0
+            then = float(done[after])
+            found = max(found, (round(then - max(before, heard), 3), round(then - gone, 3)))
+    return found if found[0] >= max(MIN_SECONDS, MIN_RATIO * longest) else (0.0, 0.0)
 
 
 def standstill_sentence(loss: Mapping[str, Any], workers: str) -> str:
@@ -78,15 +81,18 @@ def standstill_sentence(loss: Mapping[str, Any], workers: str) -> str:
 
     Examples
     --------
-    >>> standstill_sentence({"workers": 1, "standstill_seconds": 2.4}, "the lost worker")
-    'for 2.4 s no block was done: blocks waited for what only the lost worker had, until it was \
-given up and others computed that again'
+    >>> loss = {"workers": 1, "standstill_seconds": 2.4, "standstill_after_seconds": 0.4}
+    >>> standstill_sentence(loss, "the lost worker")
+    'for 2.4 s no block was done: 2.0 s until the lost worker was given up, which had what blocks \
+waited for, and 400 ms more until the next block'
     """
     seconds = float(loss.get("standstill_seconds") or 0.0)
     if not seconds:
         return ""
     who = workers if loss["workers"] == 1 else "a silent worker"
+    after = float(loss.get("standstill_after_seconds") or 0.0)
+    more = f", and {duration(after)} more until the next block" if after else ""
     return (
-        f"for {duration(seconds)} no block was done: blocks waited for what only {who} had, until "
-        "it was given up and others computed that again"
+        f"for {duration(seconds)} no block was done: {duration(seconds - after)} until {who} was "
+        f"given up, which had what blocks waited for{more}"
     )
