@@ -55,13 +55,12 @@ COMMANDS = {
 }
 """All commands, in the order of the list."""
 
-CONTINUE = "run the same command again to continue"
-"""What to do after Ctrl-C or SIGTERM."""
-
 AFTER_INTERRUPTION = {
-    "schedule": "no more runs are started; the same command starts the schedule again"
+    "run": ": run the same command again to continue",
+    "ingest": ": run the same command again to continue",
+    "schedule": ": no more runs are started; the same command starts the schedule again",
 }
-"""What is said instead after commands that do not continue where they were."""
+"""What to do after Ctrl-C or SIGTERM, by the command."""
 
 NOT_OF_THE_INPUT = (
     ClusterLostError,
@@ -127,9 +126,8 @@ class _CommandGroup(click.Group):
             _print_error(str(error))
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
-            _print_error(
-                f"interrupted: {AFTER_INTERRUPTION.get(str(ctx.invoked_subcommand), CONTINUE)}"
-            )
+            what_next = AFTER_INTERRUPTION.get(str(ctx.invoked_subcommand), "")
+            _print_error(f"interrupted{what_next}")
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # only to print it as JSON; else it goes on as it is

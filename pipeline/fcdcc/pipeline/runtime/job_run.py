@@ -162,7 +162,9 @@ class JobRun:
         modules = (*TASK_MODULES, write_block.__module__)
         plugin = ExecutablePlugin(self._executable, self._id, job.config.torch_threads, modules)
         with translate_connection_loss(client):
-            if not (job.config.n == AUTO and job.config.tolerate == AUTO):
+            is_automatic = job.config.n == AUTO and job.config.tolerate == AUTO
+            planned_for = 0 if plan.forecast is None else plan.forecast.workers.count
+            if not is_automatic or planned_for > self._cluster.workers:
                 _warn_of_few_workers(plan, self._cluster.workers)
             self._progress.step("sending the model to the workers")
             self._has_plugin = _has_plugins(client)

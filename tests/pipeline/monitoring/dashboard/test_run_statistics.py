@@ -592,3 +592,16 @@ def test_records_come_in_bounded_parts_and_once() -> None:
     assert max(map(len, parts)) <= 5000
     found = [record for part in parts for record in part]
     assert len(found) == len(set(found)) == 9_000
+
+
+def test_the_page_says_how_many_of_a_runs_workers_may_be_lost() -> None:
+    cluster, state = simulated({}, n=6, delta=4)
+    collector = RunCollector(state)
+    collector.refresh(cluster.now)
+    for workers, lost, words in ((3, 1, "of the 3 workers at its start 1 may be lost at a time"),
+                                 (1, 0, "of the 1 worker at its start none may be lost")):  # fmt: skip
+        status = {"state": "running", "n": 6, "delta": 4, "workers": workers, "may_be_lost": lost}
+        collector.report_status("simulated", status, cluster.now)
+        assert words in live(snapshot(collector, cluster.now))
+    collector.report_status("simulated", {"state": "running"}, cluster.now)
+    assert "may be lost at a time" not in live(snapshot(collector, cluster.now))

@@ -21,7 +21,7 @@ from tornado.web import Application
 
 from ... import templates
 from ...anyk.state_machine.workers import STRAGGLER_PACE
-from ...formatting import times
+from ...formatting import counted, times
 from ...words import WORDS, WORKER_ORDER
 from ..drawing import condition_strip, render
 from .on_demand import MODULE, make_pages, on_demand
@@ -124,6 +124,9 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
     if run["n"] and run["delta"]:
         yield f"{run['n']} shares per layer, any {run['delta']} suffice"
     redundancy = str(run["redundancy"])
+    if run["workers"] and run["may_be_lost"] is not None and redundancy != "off":
+        workers = counted(run["workers"], "worker")
+        yield f"of the {workers} at its start {run['may_be_lost'] or 'none'} may be lost at a time"
     if redundancy and run["n"] and run["n"] == run["delta"]:
         yield PARITY_STARTS["off"]
     elif redundancy:

@@ -272,6 +272,8 @@ def _run_row(known: CollectedRun | None, now: float) -> dict[str, Any]:
             for name in (
                 "n",
                 "delta",
+                "workers",
+                "may_be_lost",
                 "extra_work",
                 "corrupt_shares",
                 "seconds_planned",

@@ -28,6 +28,7 @@ from ...anyk.queries import RunTotals, anyk_report, cluster_workers
 from ...anyk.state_machine.history import GroupRecord, ShareRecord
 from ...errors import full_line
 from ...options import JobConfig
+from ...plans.forecast import WorkerPool
 from ...plans.plan import LayerPlan, Plan
 from ..dashboard.collector import RECORDS
 from ..dashboard.service import EXCHANGE
@@ -55,7 +56,7 @@ LAST_STATUS_SECONDS = 1.0
 MAX_DRAIN_REQUESTS = 200
 """Most requests at the end of a run for the records that the scheduler still has."""
 
-SHOWN_OPTIONS = ("output", "model", "n", "delta", "code", "redundancy")
+SHOWN_OPTIONS = ("output", "model", "n", "delta", "code", "redundancy", "workers", "may_be_lost")
 """Options of a run that the page shows."""
 
 PACKAGES = ("dask", "distributed", "torch", "zarr", "numpy", "xarray", "numcodecs", "bokeh")
@@ -461,6 +462,7 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    workers = len(cluster_workers(client))
     return {
         "model": os.path.basename(shown(config.model)),  # noqa: PTH119 - it may be a URL
         "input": shown(config.input),
@@ -477,7 +479,8 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
         "band": plan.band,
         "in_flight": plan.in_flight,
         "store": config.store,
-        "workers": len(cluster_workers(client)),
+        "workers": workers,
+        "may_be_lost": WorkerPool(workers).lost(plan.n, plan.tolerate) if workers else 0,
         "speeds": None if plan.forecast is None else plan.forecast.speeds.source,
         "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
