@@ -73,7 +73,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
-	@echo 'The environment is ready: . $(BIN)/activate'
 
 demo: $(READY) ## classify real images with two of six workers stopped, and once more on plain Dask
 	$(BIN)/fcdcc demo

@@ -598,8 +598,10 @@ def test_the_page_says_how_many_of_a_runs_workers_may_be_lost() -> None:
     cluster, state = simulated({}, n=6, delta=4)
     collector = RunCollector(state)
     collector.refresh(cluster.now)
-    for workers, lost, words in ((3, 1, "of the 3 workers at its start 1 may be lost at a time"),
-                                 (1, 0, "of the 1 worker at its start none may be lost")):  # fmt: skip
+    for workers, lost, words in (
+        (3, 1, "of the 3 workers at its start 1 may be lost at a time"),
+        (1, 0, "of the 1 worker at its start none may be lost"),
+    ):
         status = {"state": "running", "n": 6, "delta": 4, "workers": workers, "may_be_lost": lost}
         collector.report_status("simulated", status, cluster.now)
         assert words in live(snapshot(collector, cluster.now))
