@@ -102,9 +102,7 @@ def _values(shown: Mapping[str, Any]) -> dict[str, Any]:
         "about": [*_about(run)],
         "mood": _mood(shown),
         "squares": [*_squares(shown)],
-        "has_late_shares": any(
-            row["erased"] or row["ghosts"] or row["lost"] for row in shown["workers"]
-        ),
+        "has_late_shares": any(row["erased"] or row["ghosts"] for row in shown["workers"]),
         "longest": max((max(row["seconds"], row["slowest"]) for row in layers), default=0.0) or 1.0,
         "strip": condition_strip(conditions["last"], conditions["max"], conditions["limit"]),
         "straggler_pace": STRAGGLER_PACE,
