@@ -271,7 +271,7 @@ def test_a_worker_that_stopped_while_nothing_ran_is_shown_and_gets_no_shares(
         try:
             os.kill(process, signal.SIGSTOP)
             until = monotonic() + 100
-            while f"{address}" not in (shown := where.json())["sentence"]:
+            while address not in (shown := where.json())["sentence"]:
                 assert monotonic() < until, shown
                 sleep(0.1)
             assert shown["run"]["state"] == "complete"

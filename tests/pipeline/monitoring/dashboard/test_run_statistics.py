@@ -276,14 +276,7 @@ def test_the_page_tells_no_rate_before_a_block_has_ended() -> None:
     assert '<p class="faint">time left not known yet; 5.0 s of work so far</p>' in live(
         snapshot(collector, cluster.now)
     )
-
-
-def test_a_time_left_of_nothing_is_not_called_unknown() -> None:
-    cluster, state = simulated({}, n=6, delta=4)
-    collector = RunCollector(state)
-    collector.refresh(cluster.now)
-    status = {"state": "running", "blocks_total": 8, "work_seconds": 5.0, "seconds_left": 0.0}
-    collector.report_status("simulated", status, cluster.now)
+    collector.report_status("simulated", {**status, "seconds_left": 0.0}, cluster.now)
     assert "time left not known yet" not in live(snapshot(collector, cluster.now))
 
 

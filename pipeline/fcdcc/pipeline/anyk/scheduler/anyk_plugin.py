@@ -190,7 +190,7 @@ class AnyKPlugin(SchedulerPlugin):
         self._block_numbers = itertools.count()
         self._changes: list[Change] = []
         self._settling = False
-        self._idle_since = 0.0
+        self._last_idle_look = 0.0
         """When the workers were last looked at while nothing was waited for."""
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
@@ -435,7 +435,7 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.caught("tick"):
             self.catch_up()
             if not self._guarded:
-                if time() - self._idle_since >= IDLE_SECONDS:
+                if time() - self._last_idle_look >= IDLE_SECONDS:
                     self._look_idle()
                 return
             self._update_running_workers()
@@ -449,7 +449,7 @@ class AnyKPlugin(SchedulerPlugin):
 
     def _look_idle(self) -> None:
         """Have the state machine note which workers answer, although nothing is waited for."""
-        self._idle_since = now = time()
+        self._last_idle_look = now = time()
         interval = heartbeat_interval(len(self.scheduler.workers))
         workers = tuple(self._observations(now, interval))
         self.state.handle(events.Idle(now, interval, workers))

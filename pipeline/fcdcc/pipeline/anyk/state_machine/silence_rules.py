@@ -53,8 +53,8 @@ class FixedSilence:
         self,
         delivered: bool,
         heartbeat_interval: float,
-        own: Sequence[float] = (),  # noqa: ARG002 - the protocol's signature
-        worst: float = 0.0,  # noqa: ARG002 - the protocol's signature
+        own: Sequence[float] = (),  # noqa: ARG002 - SilenceRule has it; a fixed time needs it not
+        worst: float = 0.0,  # noqa: ARG002 - SilenceRule has it; a fixed time needs it not
     ) -> float:
         """Return after how many seconds of silence a worker counts as gone.
 
