@@ -18,6 +18,8 @@ class ModelShare:
         self.worker: str | None = None
         self.place: str | None = None
         self.held = False
+        self.starts = 0
+        self.from_standby = False
         self.dependents: set[Key] = set()
         self.cut = False
         self.since = 0.0
@@ -112,6 +114,7 @@ class ModelDask:
         assert self.workers
         share.worker = share.place if share.place in self.workers else self.workers[0]
         share.state, share.since = "running", self.now
+        share.starts += 1
         self.report(events.TaskChanged(self.now, key, "share", "started", share.worker))
 
     def finish(self, key: Key) -> None:
@@ -136,6 +139,7 @@ class ModelDask:
             elif isinstance(item, events.StartShare):
                 assert self.shares[item.share].held
                 self.shares[item.share].held = False
+                self.shares[item.share].from_standby = True
                 self.shares[item.share].place = item.worker
             elif isinstance(item, events.RemoveWorker):
                 self.leave(item.worker)
@@ -235,7 +239,8 @@ class ModelDask:
         if share.dependents:
             return self._release_if_unused(share)
         if share.state in ("running", "done"):
-            self.erasures += share.state == "running" and share.cut
+            was_late = share.starts == 1 and not share.from_standby
+            self.erasures += share.state == "running" and share.cut and was_late
             self.report(events.TaskChanged(self.now, share.key, "share", "released"))
         del self.shares[share.key]
         self.report(events.Forgotten(self.now, share.key))

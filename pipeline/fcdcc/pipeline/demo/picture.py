@@ -52,6 +52,7 @@ PHASES = (("", "#F4F4F4"), ("worker stopped", "#FBE3D5"), ("worker removed", "#D
 
 UNFINISHED = {
     "erased": ("not waited for", VERMILION, "/////"),
+    "superfluous": ("not needed in the end", GREY, "....."),
     "lost": ("lost: computed again", "#555555", "xxxxx"),
 }
 """How shares without a result look: text in the legend, colour and hatching."""
@@ -204,7 +205,7 @@ def _draw_shares(axes: Axes, timeline: Timeline, layers: Mapping[int, str]) -> N
                 left, width = share.start - timeline.start, share.stop - share.start
                 recalled.append((row + BAR_HEIGHT / 2, width, left))
         for share, level, levels in stacked(s for s in own if not s.waited_for_lost_input):
-            unfinished = "erased" if share.state == "erased" else "lost"
+            unfinished = share.state if share.state in UNFINISHED else "lost"
             kind = share.layer if share.state == "done" else unfinished
             height = BAR_HEIGHT / levels
             bottom = row - BAR_HEIGHT / 2 + level * height

@@ -92,7 +92,9 @@ class RunResult:
             "shares not waited for": str(self.summary.erasures),
             "results made up from others": str(self.summary.decodes),
             "silent workers removed": removed,
-            "lost shares computed again": str(self.summary.shares_lost),
+            "shares and tasks started again": str(
+                self.summary.shares_lost + self.summary.tasks_doubled
+            ),
             SECONDS: f"{self.timeline.seconds:.1f}",
             LONGEST_GAP: f"{self.timeline.longest_gap:.1f} s",
         }

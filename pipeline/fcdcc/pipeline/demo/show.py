@@ -219,7 +219,7 @@ def _run_plain(
 
 def _stops(stopped: Sequence[str], timeline: Timeline) -> str:
     """Return which workers were stopped when, in words."""
-    return f"{listed(stopped)} stopped after {timeline.blocks_when_stopped} blocks"
+    return f"{listed(stopped)} stopped after {counted(timeline.blocks_when_stopped, 'block')}"
 
 
 def _blocks(images: int) -> list[tuple[int, int]]:

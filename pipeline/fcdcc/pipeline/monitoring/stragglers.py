@@ -211,13 +211,14 @@ waited for (2.0 s late on average).'
     """
     present = [worker for worker in workers if not worker.gone]
     stuck, slow = _stuck(present), _slow(present)
-    if stuck:
-        return " ".join(_about_stuck(stuck, moment))
     gone = [
         worker
         for worker in workers
         if worker.gone in ("removed", "lost") and worker.gone_for < GONE_MENTIONED_SECONDS
     ]
+    if stuck:
+        farewell = [_farewell(gone)] if gone else []
+        return " ".join([*_about_stuck(stuck, moment), *farewell])
     sentences = []
     if slow:
         sentences.append(f"{_subject(slow)}: {_why_slow(slow)}.")
@@ -396,7 +397,7 @@ def _what_next(silent: Sequence[WorkerView]) -> Iterator[str]:
     if kinds == {"waits"}:
         until = answer
     elif kinds == {"removed"}:
-        until = f"{answer} or {are} removed, {when}"
+        until = f"{answer}, others compute that or {they} {are} removed, {when}"
     elif kinds == {"bypassed"}:
         until += f", {when}"
     yield f"Blocks that need what only {only} {have} wait until {until}."

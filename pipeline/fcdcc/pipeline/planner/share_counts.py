@@ -29,7 +29,7 @@ from fcdcc.coding.partitions import code_partitions
 
 from ..errors import OptionError
 from ..options import AUTO, MAX_SHARES, PlanOptions
-from ..plans.forecast import shares_held
+from ..anyk.state_machine.seats import shares_held
 
 USUAL_SHARES = 6
 """n on clusters of at least as many workers."""

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from dask import system
 from pydantic import Field
 
+from ..anyk.state_machine.seats import most_lost
+
 
 @dataclass(frozen=True)
 class Work:
@@ -152,27 +154,11 @@ class WorkerPool:
         >>> [WorkerPool(count).lost(6, 2) for count in (12, 6, 5, 3, 2)]
         [2, 2, 1, 1, 0]
         """
-        return _holders_within(tolerate, self.count, shares)
+        return most_lost(self.count, shares, tolerate)
 
     def hosts_lost(self, shares: int, tolerate: int) -> int:
         """Return how many machines may be lost: none where all workers are on one."""
-        return _holders_within(tolerate, self.hosts, shares) if self.hosts > 1 else 0
-
-
-def shares_held(holders: int, of: int, shares: int) -> int:
-    """Return how many shares are held by those of some workers, or machines, that hold most.
-
-    >>> shares_held(2, of=5, shares=6), shares_held(1, of=2, shares=6)
-    (3, 3)
-    """
-    each, more = divmod(shares, of)
-    return holders * each + min(holders, more)
-
-
-def _holders_within(tolerate: int, of: int, shares: int) -> int:
-    """Return the most workers, or machines, that hold no more than γ shares together."""
-    losses = range(1, min(of, tolerate) + 1)
-    return sum(shares_held(lost, of, shares) <= tolerate for lost in losses)
+        return most_lost(self.hosts, shares, tolerate) if self.hosts > 1 else 0
 
 
 @dataclass(frozen=True)

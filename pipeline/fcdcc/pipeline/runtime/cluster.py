@@ -264,10 +264,12 @@ class Cluster:
         names = ", ".join(named) + (f" and {more:,} more" if more else "")
         seconds = max(silent.values())
         if not at_start:
-            which = "worker %s has" if len(silent) == 1 else "workers %s have"
+            which = "worker %s has not answered for"
+            if len(silent) > 1:
+                which = "workers %s have not answered for up to"
             logger.warning(
-                f"{which} not answered for %.1f s: others are preferred, and compute again what is "
-                "needed and does not come", names, seconds,
+                f"{which} %.1f s: others are preferred, and compute again what is needed and does "
+                "not come", names, seconds,
             )  # fmt: skip
         elif seconds <= SILENT_SECONDS:
             logger.warning(

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -29,7 +29,7 @@ from ..graph import Block, StoreReader, build_block, build_retry
 from ..halo import Rows
 from ..monitoring.progress import RunProgress
 from ..monitoring.record.loss_cost import WorkerLoss
-from ..monitoring.record.recorder import RunRecorder, recording, tell_start
+from ..monitoring.record.recorder import RunRecorder, recording, starting
 from ..monitoring.summary import Summary
 from ..options import AUTO, JobConfig
 from ..plans.forecast import WorkerPool
@@ -169,11 +169,12 @@ class JobRun:
             self._progress.step("sending the model to the workers")
             self._has_plugin = _has_plugins(client)
             is_local = self._cluster.local is not None
-            if self._has_plugin:
-                tell_start(client, self._id, self._recorded_config, plan)
-            if self._has_plugin and self._cluster.page is not None:
-                self._progress.say(f"the dashboard is at {self._cluster.page}")
-            silent = install(client, plugin, same_machine=is_local)
+            with ExitStack() as stack:
+                if self._has_plugin:
+                    stack.enter_context(starting(client, self._id, self._recorded_config, plan))
+                if self._has_plugin and self._cluster.page is not None:
+                    self._progress.say(f"the dashboard is at {self._cluster.page}")
+                silent = install(client, plugin, same_machine=is_local)
             self._cluster.warn_of_silent(silent)
             self._silent = SilentWorkers(client, plugin, silent)
             self._silence = SilenceWatch(a for a, s in silent.items() if s > SILENT_SECONDS)

@@ -114,6 +114,26 @@ def test_parity_on_standby_starts_when_a_worker_of_the_group_is_late() -> None:
     assert tick(dask, 5.3, {late: 3.0}) == []
 
 
+def test_parity_that_was_not_needed_after_all_does_not_count_against_its_worker() -> None:
+    dask = six_workers(EXACT)
+    shares = started_group(dask, 0, at=0.0)
+    dask.now = 1.0
+    for position in range(3):
+        dask.finish(shares[position])
+    dask.settle()
+    late = dask.shares[shares[3]].worker
+    [parity] = tick(dask, 5.05, {late: 3.0})
+    dask.carry_out([parity])
+    dask.start(parity.share)
+    dask.finish(shares[3])
+    dask.settle()
+    dask.run_to_the_end()
+    run = dask.machine.history.run("r")
+    states = {record.stage: record.state for record in run.shares.since(0)}
+    assert states == {"share": "done", "parity": "superfluous"}
+    assert run.counters.erasures == 0
+
+
 @pytest.mark.parametrize("first", ["backup", "share", "others", "no worker is free"])
 def test_a_share_that_parity_cannot_replace_gets_a_backup_and_the_first_result_is_used(
     first: str,

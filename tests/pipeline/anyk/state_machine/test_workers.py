@@ -351,7 +351,7 @@ def test_a_straggler_without_results_is_forgiven() -> None:
 def idle(machine: AnyKState, now: float, seen: dict[str, float]) -> None:
     """Report that nothing is waited for, and when workers were last heard of."""
     observed = tuple(events.WorkerObservation(w, at, at, 0, False) for w, at in seen.items())
-    assert machine.handle(events.Idle(now, 0.5, observed)) == ()
+    assert machine.handle(events.Idle(now, 1.0, 0.5, observed)) == ()
 
 
 def quiet(machine: AnyKState) -> set[str]:
@@ -360,9 +360,11 @@ def quiet(machine: AnyKState) -> set[str]:
 
 def test_a_worker_that_falls_silent_while_nothing_is_waited_for_is_quiet_from_the_start() -> None:
     machine = with_workers("a", "b")
-    idle(machine, 100.0, {"a": 100.0, "b": 99.9})
-    assert quiet(machine) == set()
-    now = 100.0 + IDLE_SILENT_SECONDS + 0.1
+    now = 100.0
+    while now < 100.0 + IDLE_SILENT_SECONDS:
+        idle(machine, now, {"a": now, "b": 99.9})
+        assert quiet(machine) == set()
+        now += 1.0
     idle(machine, now, {"a": now, "b": 99.9})
     assert quiet(machine) == {"b"}
     assert machine.workers.outlook("b", now) == Outlook("unneeded")
@@ -388,5 +390,33 @@ def test_a_worker_that_answers_again_while_nothing_is_waited_for_is_not_quiet() 
 def test_no_worker_is_quiet_because_the_scheduler_itself_was_suspended_while_idle() -> None:
     machine = with_workers("a", "b")
     idle(machine, 10.0, {"a": 10.0, "b": 9.8})
-    idle(machine, 500.0, {"a": 10.0, "b": 9.8})
+    for now in (500.0, 501.0):  # the heartbeats of some workers come before those of others
+        idle(machine, now, {"a": now, "b": 9.8})
+        assert quiet(machine) == set()
+    for now in (502.0, 503.0):
+        idle(machine, now, {"a": now, "b": 9.8})
+    assert quiet(machine) == {"b"}
+
+
+def test_a_worker_whose_result_has_just_arrived_is_not_quiet() -> None:
+    machine = with_workers("a", "b")
+    for now in range(10, 20):
+        observed = (
+            events.WorkerObservation("a", now, now, 0, False),
+            events.WorkerObservation("b", 9.0, now, 0, False),
+        )
+        machine.handle(events.Idle(now, 1.0, 0.5, observed))
     assert quiet(machine) == set()
+
+
+def test_pauses_between_computations_do_not_hide_that_a_worker_is_silent() -> None:
+    machine = with_workers("a", "b")
+    ticks(machine, 2.0, {"a": FOREVER, "b": FOREVER})
+    found = []
+    for start in (2.0, 3.5):  # a second of work, and half a second without any
+        for step in range(1, 5):
+            now = start + 0.25 * step
+            silent(machine, now, {"a": now, "b": 2.0})
+            found.append(now if quiet(machine) == {"b"} else 0.0)
+        idle(machine, start + 1.25, {"a": start + 1.25, "b": 2.0})
+    assert min(filter(None, found)) < 4.0

@@ -136,6 +136,17 @@ def test_what_several_groups_did_not_wait_for_at_once_counts_once() -> None:
     assert statistics.saved == 6.0
 
 
+def test_a_worker_was_not_late_with_a_superfluous_share_but_nobody_waited_for_it() -> None:
+    statistics = RunStatistics()
+    statistics.add_share(share("b", 0.0, 1.0, "superfluous"))
+    statistics.add_group(group(1.0, 0))
+    statistics.leave("b", "lost", 3.0)
+    facts = statistics.workers["b"]
+    assert (facts.erased, facts.late, facts.worst, facts.overdue) == (0, 0.0, 0.0, 0)
+    assert [record.erased for record in statistics.settled.since(0)] == [0]
+    assert statistics.saved_at_once == 2.0
+
+
 def simulated(speeds: dict[str, float], n: int, delta: int) -> tuple[SimulatedCluster, AnyKState]:
     """Return a cluster of six workers that has computed twenty groups."""
     state = AnyKState()
@@ -344,8 +355,8 @@ WAIT = "Blocks that need what only it has wait until it answers"
 @pytest.mark.parametrize(
     ("outlook", "said"),
     [
-        (Outlook("removed", 1.2), f"{WAIT} or is removed, in about 1 s."),
-        (Outlook("removed", 0.2), f"{WAIT} or is removed, within a second."),
+        (Outlook("removed", 1.2), f"{WAIT}, others compute that or it is removed, in about 1 s."),
+        (Outlook("removed", 0.2), f"{WAIT}, others compute that or it is removed, within a second."),
         (Outlook("bypassed", 7.6), f"{WAIT} or others compute that, in about 8 s."),
         (Outlook("waits"), f"{WAIT}."),
         (Outlook("unneeded"), "No block needs anything of it."),
@@ -368,13 +379,15 @@ def test_several_silent_workers_and_those_that_are_stuck_are_told_apart() -> Non
     begin = "a and b are the slow ones: they have not answered for 3.2 s."
     wait = "Blocks that need what only they have wait until they answer"
     assert verdict([one, other]) == (
-        f"{begin} Others have done 1 of their tasks. {wait} or are removed, in about 3 s."
+        f"{begin} Others have done 1 of their tasks. {wait}, others compute "
+        "that or they are removed, in about 3 s."
     )
     used = replace(other, outlook=Outlook("bypassed", 3.0))
     assert verdict([one, used]).endswith(f"{wait} or others compute that.")
     idle = replace(other, outlook=Outlook("unneeded"))
     assert verdict([one, idle]).endswith(
-        "Blocks that need what only a has wait until it answers or is removed, in about 2 s."
+        "Blocks that need what only a has wait until it answers, others compute that or it is "
+        "removed, in about 2 s."
     )
     held = "been stuck for 2.0 s with 2 shares that no task needs any more and a task that others"
     assert verdict([one, other, stuck]).endswith(f" in about 3 s. c has {held} have done.")
@@ -397,7 +410,7 @@ def test_the_page_says_when_a_silent_worker_is_removed_and_what_others_did_for_i
     collector.refresh(at)
     assert snapshot(collector, at)["sentence"] == (
         "w2 is the slow one: it has not answered for 2.0 s. 1 of its shares is not waited for, and "
-        f"others have done 4 of its tasks. {WAIT} or is removed, in about 1 s."
+        f"others have done 4 of its tasks. {WAIT}, others compute that or it is removed, in about 1 s."
     )
 
 
@@ -591,12 +604,19 @@ def test_the_page_says_how_many_of_a_runs_workers_may_be_lost() -> None:
     cluster, state = simulated({}, n=6, delta=4)
     collector = RunCollector(state)
     collector.refresh(cluster.now)
-    for workers, lost, words in (
-        (3, 1, "of the 3 workers at its start 1 may be lost at a time"),
-        (1, 0, "of the 1 worker at its start none may be lost"),
-    ):
-        status = {"state": "running", "n": 6, "delta": 4, "workers": workers, "may_be_lost": lost}
-        collector.report_status("simulated", status, cluster.now)
-        assert words in live(snapshot(collector, cluster.now))
-    collector.report_status("simulated", {"state": "running"}, cluster.now)
-    assert "may be lost at a time" not in live(snapshot(collector, cluster.now))
+    known = {"n": 6, "delta": 4, "workers": 6, "may_be_lost": 2}
+
+    def shown(**more: object) -> str:
+        collector.report_status("simulated", {**known, **more}, cluster.now)
+        return live(snapshot(collector, cluster.now))
+
+    assert "of the 6 workers 2 may be lost at a time" in shown(state="running")
+    state.workers.by_address["w2"].quiet = True
+    cluster.now += 1.0
+    state.handle(WorkerLeft(cluster.now, "w3", expected=False))
+    assert "of the 4 workers that answer now 1 may be lost at a time" in shown(state="starting")
+    for name in ("w0", "w1", "w4"):
+        state.handle(WorkerLeft(cluster.now, name, expected=False))
+    assert "of the 1 worker that answers now none may be lost" in shown(state="running")
+    for over in ({"state": "complete"}, {"state": "running", "may_be_lost": None}):
+        assert "may be lost at a time" not in shown(**over)

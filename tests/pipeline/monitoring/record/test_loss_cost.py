@@ -148,8 +148,8 @@ def test_without_blocks_at_other_times_nothing_is_estimated() -> None:
     assert cost is not None
     assert (cost.seconds, cost.usual_seconds, cost.cost_seconds) == (1.5, None, None)
     assert loss_sentence(cost.to_dict()) == (
-        "what the lost worker cost is not known: the run did fewer than 4 blocks at other times to "
-        "compare with"
+        "what the lost worker cost is not known: fewer than 4 blocks to compare with were done at "
+        "other times while blocks were still to begin"
     )
 
 

@@ -73,8 +73,8 @@ CLOCK_SECONDS_PER_WORKER = 0.0002
 """Seconds that every worker adds to :data:`MIN_CLOCK_SECONDS`, because a tick costs some
 microseconds for each."""
 
-IDLE_SECONDS = 1.0
-"""Seconds between two looks at the workers while nothing is waited for."""
+IDLE_SECONDS = 0.75
+"""Seconds between two looks at the workers while nothing is waited for, at least."""
 
 MAX_TRACEBACKS = 20
 """Number of tracebacks of errors inside the plugin that are kept, the latest."""
@@ -190,8 +190,8 @@ class AnyKPlugin(SchedulerPlugin):
         self._block_numbers = itertools.count()
         self._changes: list[Change] = []
         self._settling = False
-        self._last_idle_look = 0.0
-        """When the workers were last looked at while nothing was waited for."""
+        self._last_look = 0.0
+        """When the workers were last looked at."""
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._take_graph(list(scheduler.tasks))
@@ -330,8 +330,6 @@ class AnyKPlugin(SchedulerPlugin):
         if not nodes:
             return
         self.catch_up()
-        if not self._guarded:
-            self._look_idle()
         self._guarded.update(task.key for task in tasks)
         self._update_running_workers()
         fresh = [node for node in nodes if not self.state.knows_node(node.key)]
@@ -434,12 +432,13 @@ class AnyKPlugin(SchedulerPlugin):
     def _tick(self) -> None:
         with self.failures.caught("tick"):
             self.catch_up()
+            now = time()
             if not self._guarded:
-                if time() - self._last_idle_look >= IDLE_SECONDS:
-                    self._look_idle()
+                if now - self._last_look >= IDLE_SECONDS:
+                    self._look_idle(now)
                 return
             self._update_running_workers()
-            now = time()
+            self._last_look = now
             interval = heartbeat_interval(len(self.scheduler.workers))
             workers = tuple(self._observations(now, interval))
             expected = self._clock.callback_time / 1000
@@ -447,12 +446,13 @@ class AnyKPlugin(SchedulerPlugin):
             self._follow(graph_edits.run_stranded(self.scheduler, self._guarded), "stranded")
             self._clock.callback_time = 1000 * self._seconds_to_next_tick()
 
-    def _look_idle(self) -> None:
+    def _look_idle(self, now: float) -> None:
         """Have the state machine note which workers answer, although nothing is waited for."""
-        self._last_idle_look = now = time()
+        self._last_look = now
+        expected = IDLE_SECONDS + self._clock.callback_time / 1000
         interval = heartbeat_interval(len(self.scheduler.workers))
         workers = tuple(self._observations(now, interval))
-        self.state.handle(events.Idle(now, interval, workers))
+        self.state.handle(events.Idle(now, expected, interval, workers))
 
     def _seconds_to_next_tick(self) -> float:
         """Return the seconds to the next tick: fewer for short shares, more for many workers."""
@@ -465,7 +465,7 @@ class AnyKPlugin(SchedulerPlugin):
             silence = now - max(worker.last_seen, result)
             silent = silence > interval
             needed, shared = (
-                silent and self._is_needed(address),
+                silent and bool(self._guarded) and self._is_needed(address),
                 silent and self._is_shared(address),
             )
             metrics = worker.metrics or {}

@@ -257,11 +257,14 @@ class Idle:
 
     Parameters
     ----------
+    interval
+        Seconds between two of these events, as intended.
     heartbeat_interval
         As of :class:`Tick`.
     """
 
     now: float
+    interval: float
     heartbeat_interval: float
     workers: tuple[WorkerObservation, ...]
 

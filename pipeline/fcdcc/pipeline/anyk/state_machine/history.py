@@ -86,7 +86,7 @@ class Counters:
     """Groups that were completed."""
     erasures: int = 0
     """Shares that were assigned to a worker and given up there without a result, because others
-    sufficed or because a backup task had the result first."""
+    sufficed or because a backup task had the result first; without superfluous ones."""
     decodes: int = 0
     """Completed groups in which something was solved for."""
     parity_started: int = 0
@@ -120,7 +120,8 @@ class ShareRecord:
     stop: float
     """When the computation ended, or the share was given up or lost."""
     state: str
-    """``done``, ``erased``, ``lost`` (the worker left or was bypassed), ``recalled`` (the worker
+    """``done``, ``erased``, ``superfluous`` (it was started in place of late or lost shares, and
+    others came first: its worker was not late), ``lost`` (the worker left or was bypassed), ``recalled`` (the worker
     is there, but the share must be computed again, for example because an input of it was lost
     with another worker) or ``erred``. Monitoring also has records of the state ``ghost``: the share
     was given up at ``start``, and kept its worker busy until ``stop``."""

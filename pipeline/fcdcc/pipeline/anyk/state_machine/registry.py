@@ -85,6 +85,14 @@ class ShareState:
     expected: bool = False
     """Whether it counts as work that the worker of its seat has yet to do."""
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether it was started because shares were late or lost, itself among them or not.
+
+        If others come first after all, its worker was not late with it.
+        """
+        return self.from_standby or self.attempts > 1
+
 
 @dataclass(slots=True)
 class NodeState:

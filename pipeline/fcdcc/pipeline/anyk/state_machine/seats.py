@@ -175,3 +175,23 @@ class _Seating:
             self._give(seat, index)
             heapq.heapreplace(self._heap, self._burden(index))
             return self._workers[index].address
+
+
+def shares_held(holders: int, of: int, shares: int) -> int:
+    """Return how many shares are held by those of some workers, or machines, that hold most.
+
+    >>> shares_held(2, of=5, shares=6), shares_held(1, of=2, shares=6)
+    (3, 3)
+    """
+    each, more = divmod(shares, of)
+    return holders * each + min(holders, more)
+
+
+def most_lost(holders: int, shares: int, spare: int) -> int:
+    """Return the most workers, or machines, that hold no more than γ (``spare``) shares together.
+
+    >>> [most_lost(workers, shares=6, spare=2) for workers in (12, 6, 5, 3, 2, 0)]
+    [2, 2, 1, 1, 0, 0]
+    """
+    losses = range(1, min(holders, spare) + 1)
+    return sum(shares_held(lost, holders, shares) <= spare for lost in losses)

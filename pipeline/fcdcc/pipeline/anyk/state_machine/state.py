@@ -295,6 +295,9 @@ class AnyKState:
         self._expect_no_more(share)
         if before is ShareStatus.STARTED and share.cut and not share.nodes:
             share.state = ShareStatus.ERASED
+            if share.is_stand_in:
+                self._record(share, "superfluous", worker, share.since, now)
+                return
             self._run_of(group).counters.erasures += 1
             self._record(share, "erased", worker, share.since, now)
 

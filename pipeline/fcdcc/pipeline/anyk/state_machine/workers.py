@@ -251,6 +251,8 @@ class Workers:
         self.by_address: dict[str, WorkerRecord] = {}
         self.clock_stalled = False
         self._last_tick: float | None = None
+        self._was_idle = False
+        """Whether nothing was waited for when the workers were last looked at."""
         self._heartbeat_interval = 0.0
         self._longest_gap = 0.0
         self._all_quiet_since: float | None = None
@@ -464,9 +466,10 @@ class Workers:
         not count as silence. While all workers are quiet, none counts as gone, and when one is
         heard of again, the time since any of them was does not count as silence of the others.
         """
-        late = 0.0 if self._last_tick is None else tick.now - self._last_tick - tick.interval
-        late = max(0.0, late)
+        late = self._lateness(tick)
         self.clock_stalled = late > STALLED_TICKS * tick.interval
+        if self._was_idle:
+            self._limit_silence()
         self._last_tick, self._heartbeat_interval = tick.now, tick.heartbeat_interval
         for observation in tick.workers:
             worker = self.by_address.get(observation.worker)
@@ -483,26 +486,42 @@ class Workers:
         """Note which workers were heard of while nothing is waited for.
 
         One that was heard of much earlier than another is quiet, so that it gets no work at first
-        when there is some. Before it counts as gone, it has nearly the usual time from then on.
+        when there is some. Before it counts as gone, it has nearly the usual time from then on. As
+        in :meth:`observe`, time in which the scheduler was not listening is not silence.
         """
-        interval = idle.heartbeat_interval
-        latest = max((observation.heartbeat for observation in idle.workers), default=0.0)
-        allowed = max(IDLE_SILENT_SECONDS, IDLE_SILENT_HEARTBEATS * interval)
+        late = self._lateness(idle)
         for observation in idle.workers:
             worker = self.by_address.get(observation.worker)
             if worker is None:
                 continue
-            was_heard = observation.heartbeat > worker.heartbeat
-            is_behind = observation.heartbeat < latest - allowed
-            worker.quiet = is_behind or (worker.quiet and not was_heard)
-            worker.bypassed = worker.bypassed if worker.quiet else None
+            heard = max(observation.heartbeat, observation.result)
+            if heard > max(worker.heartbeat, worker.last_result):
+                worker.quiet = False
             worker.heartbeat = max(worker.heartbeat, observation.heartbeat)
             worker.last_result = max(worker.last_result, observation.result)
-            worker.seen = idle.now - (QUIET_HEARTBEATS * interval if worker.quiet else 0.0)
+            worker.seen = min(idle.now, max(worker.seen + late, heard))
             worker.processing = observation.processing
             worker.shared, worker.needed = observation.shared, observation.needed
-        self._last_tick, self._heartbeat_interval = idle.now, interval
-        self._all_quiet_since = None
+        latest = max((worker.seen for worker in self.by_address.values()), default=0.0)
+        allowed = max(IDLE_SILENT_SECONDS, IDLE_SILENT_HEARTBEATS * idle.heartbeat_interval)
+        for worker in self.by_address.values():
+            worker.quiet = worker.quiet or worker.seen < latest - allowed
+            worker.bypassed = worker.bypassed if worker.quiet else None
+        self._last_tick, self._heartbeat_interval = idle.now, idle.heartbeat_interval
+        self._all_quiet_since, self._was_idle = None, True
+
+    def _lateness(self, event: Tick | Idle) -> float:
+        """Return how many seconds later than intended the workers are looked at."""
+        if self._last_tick is None:
+            return 0.0
+        return max(0.0, event.now - self._last_tick - event.interval)
+
+    def _limit_silence(self) -> None:
+        """Count little of the silence from the time when nothing was waited for."""
+        self._was_idle = False
+        since = (self._last_tick or 0.0) - QUIET_HEARTBEATS * self._heartbeat_interval
+        for worker in self.by_address.values():
+            worker.seen = max(worker.seen, since)
 
     def others_answer(self, worker: WorkerRecord) -> bool:
         """Return whether any other worker takes tasks and answers."""

@@ -327,10 +327,12 @@ class RunCollector:
                 late, worst = known.statistics.pending(address)
                 of_shares["late"] += late
                 of_shares["worst"] = max(of_shares["worst"], worst)
+            # What was learned in earlier runs does not say how its shares of this one go.
+            is_paced = known is None or of_shares.get("done", 0) > 0
             views.append(
                 WorkerView(
                     address,
-                    pace=worker.known_pace,
+                    pace=worker.known_pace if is_paced else None,
                     ghosts=len(ghosts),
                     taken_over=sum(not _is_share(key) for key in ghosts),
                     stuck=max(0.0, now - oldest),

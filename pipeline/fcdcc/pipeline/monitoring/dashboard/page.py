@@ -20,6 +20,7 @@ from tornado.routing import PathMatches
 from tornado.web import Application
 
 from ... import templates
+from ...anyk.state_machine.seats import most_lost
 from ...anyk.state_machine.workers import STRAGGLER_PACE
 from ...formatting import counted, times
 from ...words import WORDS, WORKER_ORDER
@@ -99,7 +100,7 @@ def _values(shown: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "shown": shown,
         "state": _STATES.get(run["state"], "has coded layers in the scheduler"),
-        "about": [*_about(run)],
+        "about": [*_about(shown)],
         "mood": _mood(shown),
         "squares": [*_squares(shown)],
         "has_late_shares": any(row["erased"] or row["ghosts"] for row in shown["workers"]),
@@ -113,8 +114,9 @@ def _values(shown: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _about(run: Mapping[str, Any]) -> Iterator[str]:
+def _about(shown: Mapping[str, Any]) -> Iterator[str]:
     """Yield the model, output, code and redundancy of a run, as far as they are known."""
+    run = shown["run"]
     if run["model"]:
         yield run["model"]
     if run["output"]:
@@ -122,9 +124,12 @@ def _about(run: Mapping[str, Any]) -> Iterator[str]:
     if run["n"] and run["delta"]:
         yield f"{run['n']} shares per layer, any {run['delta']} suffice"
     redundancy = str(run["redundancy"])
-    if run["workers"] and run["may_be_lost"] is not None and redundancy != "off":
-        workers = counted(run["workers"], "worker")
-        yield f"of the {workers} at its start {run['may_be_lost'] or 'none'} may be lost at a time"
+    if run["may_be_lost"] is not None and run["state"] in ("starting", "running"):
+        workers = shown["workers_answering"]
+        lost = most_lost(workers, run["n"], run["n"] - run["delta"])
+        which = "" if workers == run["workers"] else " that answer now"
+        which = which.replace("answer", "answers") if workers == 1 else which
+        yield f"of the {counted(workers, 'worker')}{which} {lost or 'none'} may be lost at a time"
     if redundancy and run["n"] and run["n"] == run["delta"]:
         yield PARITY_STARTS["off"]
     elif redundancy:

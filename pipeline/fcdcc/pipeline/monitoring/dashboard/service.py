@@ -244,6 +244,7 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
         "ghosts": sum(worker.ghosts for worker in workers),
         "wrong": _wrong_rows(collector, known),
         "workers_total": len(collector.state.workers.by_address),
+        "workers_answering": sum(not worker.gone and not worker.silent for worker in workers),
         "workers": [
             {**_worker_row(worker), "behind": worker.address in late}
             for worker in workers[:MAX_SHOWN_WORKERS]

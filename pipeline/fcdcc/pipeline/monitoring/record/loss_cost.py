@@ -314,11 +314,13 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     if loss.get("from_start"):
         begin = "the start of the work"
         if loss["workers"] > 1:
-            begin += f", or from {whose} last sign of life{before} where that was later,"
+            begin += f", or from {whose} last sign of life{before} where that was later"
+            if blocks:
+                begin += ","
     if loss["cost_seconds"] is None:
         return (
-            f"what {who} cost is not known: the run did fewer than {MIN_USUAL_BLOCKS} blocks at "
-            "other times to compare with"
+            f"what {who} cost is not known: fewer than {MIN_USUAL_BLOCKS} blocks to compare with "
+            "were done at other times while blocks were still to begin"
         )
     compared = (
         f"from {begin} until the last block that {they} could hold up was done, "

@@ -164,13 +164,6 @@ def exchange(
     return RunUpdate(totals=anyk_report(client, run, timeline=False), seen=last.seen)
 
 
-def tell_start(client: Client, run: str, config: JobConfig, plan: Plan) -> None:
-    """Tell the scheduler that a run is starting, for its page: the model goes to the workers."""
-    known = about(config, plan, client)
-    status = {name: known.get(name) for name in SHOWN_OPTIONS}
-    exchange(client, run, {**status, "state": "starting"}, RunUpdate())
-
-
 def _update(answer: Mapping[str, Any]) -> RunUpdate:
     return RunUpdate(
         shares=tuple(ShareRecord(*row) for row in answer["shares"]),
@@ -187,6 +180,28 @@ def _update(answer: Mapping[str, Any]) -> RunUpdate:
         silent=tuple(WorkerLoss(*row) for row in answer.get("silent", ())),
         clock_offset=time.time() - answer["now"] if "now" in answer else 0.0,
     )
+
+
+def _tell_last(
+    client: Client, run: str, status: Mapping[str, Any], last: RunUpdate
+) -> RunUpdate | None:
+    """Send the scheduler the last status of a run; return None if it does not answer soon."""
+    told = {name: finite(value) for name, value in status.items()} | {"is_over": True}
+
+    async def call() -> Any:
+        request = getattr(client.scheduler, EXCHANGE)
+        return await request(run=run, status=told, seen=dict(last.seen), summary=True)
+
+    if client.status == "running":
+        with suppress(Exception):  # it may be gone, or not answer
+            answer: Any = client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
+            return None if answer is None else _update(answer)
+    return None
+
+
+def _state_after(error: BaseException) -> str:
+    """Return the state of a run that an error has ended."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
 
 
 class RunRecorder:
@@ -316,9 +331,8 @@ class RunRecorder:
 
     def give_up(self, error: BaseException) -> None:
         """Write why the run ended early; the scheduler is told if it answers within a second."""
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        self.journal.state = "interrupted" if stopped else "failed"
-        self.journal.error = "" if stopped else full_line(error)
+        self.journal.state = _state_after(error)
+        self.journal.error = "" if self.journal.state == "interrupted" else full_line(error)
         status = self._status(replace(self._progress(), blocks_in_flight=0))
         known = {name: value for name, value in self._constant.items() if name != "layers"}
         self.journal.status = {**known, **status, "state": self.journal.state}
@@ -332,21 +346,12 @@ class RunRecorder:
 
         It answers with the sums over all records, so that they are as new as the number of blocks.
         """
-        last = {**self._constant, **self.journal.status, "is_over": True}
-        status = {name: finite(value) for name, value in last.items()}
-        seen, run = dict(self._last.seen), self.journal.run
-
-        async def call() -> Any:
-            request = getattr(self._client.scheduler, EXCHANGE)
-            return await request(run=run, status=status, seen=seen, summary=True)
-
-        if self._client.status == "running":
-            with suppress(Exception):  # it may be gone, or not answer
-                answer: Any = self._client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
-                if answer is not None:
-                    self._take(_update(answer))
-                    return True
-        return False
+        status = {**self._constant, **self.journal.status}
+        update = _tell_last(self._client, self.journal.run, status, self._last)
+        if update is None:
+            return False
+        self._take(update)
+        return True
 
     def write(self) -> None:
         """Write the journal as it is.
@@ -428,6 +433,19 @@ class RunRecorder:
 
 
 @contextmanager
+def starting(client: Client, run: str, config: JobConfig, plan: Plan) -> Iterator[None]:
+    """Tell the scheduler, for its page, that a run starts, and if the body ends it early."""
+    known = about(config, plan, client)
+    status = {name: known.get(name) for name in SHOWN_OPTIONS}
+    exchange(client, run, {**status, "state": "starting"}, RunUpdate())
+    try:
+        yield
+    except BaseException as error:
+        _tell_last(client, run, {**status, "state": _state_after(error)}, RunUpdate())
+        raise
+
+
+@contextmanager
 def recording(
     client: Client,
     store: PredictionStore,
@@ -480,11 +498,22 @@ def about(config: JobConfig, plan: Plan, client: Client) -> dict[str, Json]:
         "in_flight": plan.in_flight,
         "store": config.store,
         "workers": workers,
-        "may_be_lost": WorkerPool(workers).lost(plan.n, plan.tolerate) if workers else 0,
+        "may_be_lost": _may_be_lost(plan, workers),
         "speeds": None if plan.forecast is None else plan.forecast.speeds.source,
         "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _may_be_lost(plan: Plan, workers: int) -> int | None:
+    """Return how many workers may be lost at a time; None where that is not a number of workers.
+
+    Nothing may be coded, and threads of one process are not lost one by one.
+    """
+    is_one_process = plan.forecast is not None and plan.forecast.workers.in_one_process
+    if not plan.protected_layers or is_one_process:
+        return None
+    return WorkerPool(workers).lost(plan.n, plan.tolerate) if workers else 0
 
 
 def _layers(plan: Plan) -> list[Json]:

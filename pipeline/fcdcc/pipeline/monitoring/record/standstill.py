@@ -75,7 +75,7 @@ def standstill_sentence(loss: Mapping[str, Any], workers: str) -> str:
     ----------
     loss
         A :class:`.loss_cost.LossCost` as plain values; records of earlier versions do not say
-        whether the run stood still.
+        whether the run stood still, or for how long of it the worker was given up already.
     workers
         Its workers in words.
 
@@ -90,7 +90,12 @@ waited for, and 400 ms more until the next block'
     if not seconds:
         return ""
     who = workers if loss["workers"] == 1 else "a silent worker"
-    after = float(loss.get("standstill_after_seconds") or 0.0)
+    if "standstill_after_seconds" not in loss:
+        return (
+            f"for {duration(seconds)} no block was done: blocks waited for what only {who} had, "
+            "and then for the others to compute it"
+        )
+    after = float(loss["standstill_after_seconds"])
     more = f", and {duration(after)} more until the next block" if after else ""
     return (
         f"for {duration(seconds)} no block was done: {duration(seconds - after)} until {who} was "

@@ -75,6 +75,7 @@ _TASK_KINDS = {"parity": "parity", "read": "read", "write": "write", "glue": "gl
 
 _UNFINISHED = {
     "erased": "given up",
+    "superfluous": "started in place of others, which came first after all",
     "lost": "lost, because the worker left or did not answer",
     "recalled": f"{WAITED_FOR_LOST_INPUT}, and was computed again",
     "erred": "failed",
