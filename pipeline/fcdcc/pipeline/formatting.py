@@ -40,6 +40,15 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
+def and_list(words: Sequence[str]) -> str:
+    """Return words, at least one, as one phrase.
+
+    >>> and_list(["a"]), and_list(["a", "b"]), and_list(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def blocks_in_words(blocks: Sequence[int]) -> str:
     """Return ascending numbers of blocks in words, the first runs of consecutive ones.
 

@@ -96,7 +96,7 @@ def test_a_network_of_one_size_says_what_its_file_does_not(
     content = pt2(nn.Conv2d(channels, 4, 3).eval(), (2, channels, 16, 12))
     done = ingest(folder, content=content, **({} if mean is None else {"mean": mean}))
     assert done.exit_code == 0, done.output
-    assert "its network takes images of 16 × 12 only: this is used as --size" in done.output
+    assert "takes images of 16 × 12 only: this is used as --size" in done.output
     assert stored(folder).shape == (1, 16, 12, channels)
     plain = [str(folder / name) for name in ("pictures", "plain.zarr")]
     colour = "grey" if channels == 1 else "rgb"

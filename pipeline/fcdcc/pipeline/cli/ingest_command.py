@@ -209,7 +209,7 @@ def _options_for(model: str, options: dict[str, Any]) -> dict[str, Any]:
         preparation = _with_fixed_size(preparation, model)
         if preparation.size is not None and options["size"] is None:
             click.echo(
-                f"fcdcc: {printable(model)} names no size, but its network takes images of "
+                f"fcdcc: the network in {printable(model)} takes images of "
                 f"{_size_in_words(preparation.size)} only: this is used as --size",
                 err=True,
             )

@@ -56,9 +56,9 @@ COMMANDS = {
 """All commands, in the order of the list."""
 
 AFTER_INTERRUPTION = {
-    "run": ": run the same command again to continue",
-    "ingest": ": run the same command again to continue",
-    "schedule": ": no more runs are started; the same command starts the schedule again",
+    "run": "run the same command again to continue",
+    "ingest": "run the same command again to continue",
+    "schedule": "no more runs are started; the same command starts the schedule again",
 }
 """What to do after Ctrl-C or SIGTERM, by the command."""
 
@@ -124,10 +124,11 @@ class _CommandGroup(click.Group):
         except FcdccError as error:
             code = _exit_code(error)
             _print_error(str(error))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             code = ExitCode.INTERRUPTED
             what_next = AFTER_INTERRUPTION.get(str(ctx.invoked_subcommand), "")
-            _print_error(f"interrupted{what_next}")
+            done = "; ".join(getattr(interruption, "__notes__", ()))
+            _print_error(": ".join(filter(None, ("interrupted", done, what_next))))
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # only to print it as JSON; else it goes on as it is

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..anyk.state_machine.history import ShareRecord
+from ..formatting import and_list
 from ..words import WAITED_FOR_LOST_INPUT
 
 SIZE_INCHES, DOTS_PER_INCH = (12, 7), 100
@@ -350,4 +351,4 @@ def listed(workers: Iterable[str]) -> str:
         return f"worker {numbers[0]}"
     if len(numbers) > 4:
         numbers[3:] = [f"{len(numbers) - 3} more"]
-    return f"workers {', '.join(numbers[:-1])} and {numbers[-1]}"
+    return f"workers {and_list(numbers)}"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ..anyk.queries import cluster_workers
+from ..formatting import counted
 from ..model import open_model
 from ..monitoring.progress import Quiet
 from ..options import JobConfig

@@ -8,7 +8,7 @@ from math import inf
 from statistics import median
 
 from ..anyk.state_machine.workers import STRAGGLER_PACE, Outlook
-from ..formatting import counted
+from ..formatting import and_list, counted
 
 MIN_SHARES = 5
 """Least number of shares of a run that a worker must have had to be called slow, and that it must
@@ -312,7 +312,7 @@ def _pace(worker: WorkerView) -> float:
 def _named(names: Sequence[str]) -> str:
     named = list(names[:MAX_NAMED_WORKERS])
     more = len(names) - len(named)
-    return _and([*named, f"{more:,} more"] if more else named)
+    return and_list([*named, f"{more:,} more"] if more else named)
 
 
 def _subject(workers: Sequence[WorkerView]) -> str:
@@ -354,7 +354,7 @@ def _held_in_vain(workers: Sequence[WorkerView]) -> str:
     if tasks:
         what = "a task" if tasks == 1 else f"{tasks:,} tasks"
         held.append(f"{what} that others have done")
-    return _and(held)
+    return and_list(held)
 
 
 def _ghosts_of(workers: Sequence[WorkerView]) -> tuple[int, int]:
@@ -410,7 +410,7 @@ def _why_slow(workers: Sequence[WorkerView]) -> str:
     late = f" ({mean:.1f} s late on average)" if mean >= 0.05 else ""
     if not all(worker.is_paced_slow for worker in workers):
         return f"{waited} shares were not waited for{late}"
-    paces = _and([f"{_pace(worker):.1f}" for worker in workers[:MAX_NAMED_WORKERS]])
+    paces = and_list([f"{_pace(worker):.1f}" for worker in workers[:MAX_NAMED_WORKERS]])
     why = f"{'its' if len(workers) == 1 else 'their'} shares take {paces} times as long as usual"
     return f"{why}, and {waited} were not waited for{late}" if erased else why
 
@@ -450,7 +450,3 @@ def departure(names: Sequence[str], removed: bool) -> str:
 
 def _ago(seconds: float) -> str:
     return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
-
-
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -27,9 +27,9 @@ from typing import TypeVar
 from fcdcc.coding.errors import CodeError
 from fcdcc.coding.partitions import code_partitions
 
+from ..anyk.state_machine.seats import shares_held
 from ..errors import OptionError
 from ..options import AUTO, MAX_SHARES, PlanOptions
-from ..anyk.state_machine.seats import shares_held
 
 USUAL_SHARES = 6
 """n on clusters of at least as many workers."""

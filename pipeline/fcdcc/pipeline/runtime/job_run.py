@@ -211,6 +211,11 @@ class JobRun:
                 if job.mosaic is not None:
                     self._put_together(job.mosaic, recorder, watch, guard)
                 return self._finish(recorder)
+        except KeyboardInterrupt as interruption:
+            progress = self._counters.progress()
+            done = progress.blocks_done + progress.blocks_skipped
+            interruption.add_note(f"{done:,} of {counted(progress.blocks_total, 'block')} done")
+            raise
         finally:
             # A local cluster is closed at the end of the run, whose workers need no cleaning.
             if self._cluster.local is None and client.status == "running":

@@ -350,13 +350,14 @@ def test_the_sentence_names_the_one_that_does_not_answer() -> None:
 
 
 WAIT = "Blocks that need what only it has wait until it answers"
+OR_REMOVED = f"{WAIT}, others compute that or it is removed"
 
 
 @pytest.mark.parametrize(
     ("outlook", "said"),
     [
-        (Outlook("removed", 1.2), f"{WAIT}, others compute that or it is removed, in about 1 s."),
-        (Outlook("removed", 0.2), f"{WAIT}, others compute that or it is removed, within a second."),
+        (Outlook("removed", 1.2), f"{OR_REMOVED}, in about 1 s."),
+        (Outlook("removed", 0.2), f"{OR_REMOVED}, within a second."),
         (Outlook("bypassed", 7.6), f"{WAIT} or others compute that, in about 8 s."),
         (Outlook("waits"), f"{WAIT}."),
         (Outlook("unneeded"), "No block needs anything of it."),
@@ -410,7 +411,7 @@ def test_the_page_says_when_a_silent_worker_is_removed_and_what_others_did_for_i
     collector.refresh(at)
     assert snapshot(collector, at)["sentence"] == (
         "w2 is the slow one: it has not answered for 2.0 s. 1 of its shares is not waited for, and "
-        f"others have done 4 of its tasks. {WAIT}, others compute that or it is removed, in about 1 s."
+        f"others have done 4 of its tasks. {OR_REMOVED}, in about 1 s."
     )
 
 

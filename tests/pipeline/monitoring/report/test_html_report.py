@@ -231,7 +231,8 @@ def test_a_report_says_that_the_run_stood_still_as_text_and_as_a_page(tmp_path: 
     fill(make_output(str(output := tmp_path / "out.zarr")))
     members = json.loads(JOURNAL.read_text("utf-8"))
     loss = {"workers": 1, "silent": 0, "seconds": 9.2, "blocks": 4, "usual_seconds": 4.1,
-            "cost_seconds": 5.1, "standstill_seconds": 2.4, "standstill_after_seconds": 0.4}  # fmt: skip
+            "cost_seconds": 5.1, "standstill_seconds": 2.4,
+            "standstill_after_seconds": 0.4}  # fmt: skip
     said = "For 2.4 s no block was done: 2.0 s until the lost worker was given up, which had what"
     for told in (loss, {**loss, "standstill_seconds": 0.0}):
         members["summary"]["worker_loss"] = told

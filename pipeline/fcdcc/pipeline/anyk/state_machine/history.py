@@ -121,10 +121,10 @@ class ShareRecord:
     """When the computation ended, or the share was given up or lost."""
     state: str
     """``done``, ``erased``, ``superfluous`` (it was started in place of late or lost shares, and
-    others came first: its worker was not late), ``lost`` (the worker left or was bypassed), ``recalled`` (the worker
-    is there, but the share must be computed again, for example because an input of it was lost
-    with another worker) or ``erred``. Monitoring also has records of the state ``ghost``: the share
-    was given up at ``start``, and kept its worker busy until ``stop``."""
+    others came first: its worker was not late), ``lost`` (the worker left or was bypassed),
+    ``recalled`` (the worker is there, but the share must be computed again, for example because an
+    input of it was lost with another worker) or ``erred``. Monitoring also has records of the state
+    ``ghost``: the share was given up at ``start``, and kept its worker busy until ``stop``."""
 
     @property
     def waited_for_lost_input(self) -> bool:

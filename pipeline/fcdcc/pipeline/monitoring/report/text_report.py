@@ -12,6 +12,7 @@ from rich.table import Table
 from ...formatting import (
     MIN_MENTIONED_WORK,
     amount,
+    and_list,
     count,
     counted,
     duration,
@@ -129,6 +130,8 @@ def _explain(console: Console, *names: str) -> None:
 def conclusion(run: RecordedRun) -> Iterator[str]:
     """Yield sentences that sum up a run: speed, end, what happened, saved waiting, slow workers."""
     workers = counted(int(run.about["workers"]), "worker")
+    if silent := int((run.worker_loss or {}).get("early", 0)):
+        workers += f", of which {silent:,} gave no sign of life from the start"
     work = "" if run.work_seconds is None else " of work"
     yield (
         f"{counted(int(run.number('images_done') or 0), run.unit)} in {duration(run.shown_seconds)}"
@@ -212,7 +215,7 @@ def _extra_of(run: RecordedRun) -> str:
         found.append("rows at the edges of parts, which two shares both compute")
     elif not found:
         found.append("the last parts of images, which were filled up to the size of the others")
-    return " and ".join(found)
+    return and_list(found)
 
 
 def _repaired(run: RecordedRun) -> Iterator[str]:
@@ -397,7 +400,7 @@ def _expected(run: RecordedRun) -> Table:
 def _print_workers(run: RecordedRun, console: Console) -> None:
     """Print the workers, with what is known of each and what these columns mean."""
     workers = run.worker_views
-    were_late = any(worker.erased or worker.lost for worker in workers)
+    were_late, were_lost = (any(w.erased for w in workers), any(w.lost for w in workers))
     columns: list[tuple[str, Callable[[WorkerView], str], bool]] = [
         ("worker", _named, True),
         ("shares", lambda worker: count(worker.done), True),
@@ -405,7 +408,7 @@ def _print_workers(run: RecordedRun, console: Console) -> None:
         ("not\nwaited\nfor", lambda worker: count(worker.erased), were_late),
         ("late on\naverage", lambda worker: _late(worker, worker.late_mean), were_late),
         ("longest\nlate", lambda worker: _late(worker, worker.worst), were_late),
-        ("lost\nwith it", lambda worker: count(worker.lost), were_late),
+        ("lost\nwith it", lambda worker: count(worker.lost), were_lost),
     ]
     shown = [(name, cell) for name, cell, is_shown in columns if is_shown]
     table = _table(*(name for name, _ in shown), title=f"Workers: {WORKER_ORDER}")
