@@ -54,6 +54,8 @@ class LateWorker:
 class LateWorkers:
     """Counts the events of late tasks and of workers that did not answer.
 
+    Tasks count for no worker that answered while another did not: they may have waited for input.
+
     >>> late = LateWorkers()
     >>> late.add({"event": "doubled", "worker": "tcp://a:1", "elsewhere": "tcp://b:1"})
     >>> late.add({"event": "late", "layer": 2, "block": 0})
@@ -73,9 +75,11 @@ class LateWorkers:
         if kind not in (BACKED_UP, BYPASSED):
             return
         worker = str(event["worker"])
-        self._tasks[worker] += kind == BACKED_UP
         if kind == BYPASSED:
             self._bypassed.add(worker)
+            self._tasks[worker] += 0
+        elif not event.get("may_wait"):
+            self._tasks[worker] += 1
 
     def found(self, rows: Iterable[Mapping[str, Any]]) -> tuple[LateWorker, ...]:
         """Return the workers, those with the most late tasks first.
@@ -102,8 +106,11 @@ def started_elsewhere(tasks: int, late: Sequence[LateWorker] = ()) -> str:
     >>> started_elsewhere(8, [LateWorker("tcp://a:1", 7), LateWorker("tcp://b:1", 1)])
     '8 late tasks were started again on another worker: tcp://a:1 was late with 7 of them and \
 tcp://b:1 with 1'
+    >>> started_elsewhere(2, [LateWorker("tcp://a:1", 1)]).partition(": ")[2]
+    'tcp://a:1 was late with 1 of them, and 1 may have waited for input from a silent worker'
     """
     said = counted(tasks, "late task was", "late tasks were") + " started again on another worker"
+    is_whole = len(late) < MAX_KEPT
     late = [worker for worker in late if worker.tasks]
     if not late:
         return said
@@ -115,7 +122,11 @@ tcp://b:1 with 1'
     if hidden := others[MAX_NAMED_WORKERS - 1 :]:
         rest = sum(worker.tasks for worker in hidden)
         named.append(f"{counted(len(hidden), 'other')} with {count(rest)}")
-    return f"{said}: {' and '.join(named)}"
+    said += f": {' and '.join(named)}"
+    waiting = tasks - sum(worker.tasks for worker in late)
+    if waiting > 0 and is_whole:
+        said += f", and {count(waiting)} may have waited for input from a silent worker"
+    return said
 
 
 def bypassed_workers(late: Sequence[LateWorker]) -> str:

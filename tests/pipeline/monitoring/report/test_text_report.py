@@ -369,7 +369,7 @@ def test_a_worker_is_shown_with_its_name_and_its_process(tmp_path: Path) -> None
 @pytest.mark.parametrize("width", [80, 110])
 def test_no_number_is_cut_off_and_each_column_is_explained(tmp_path: Path, width: int) -> None:
     fill(make_output(str(output := tmp_path / "out.zarr")))
-    workers = [{**worker, "erased": 3, "late": 41.5} for worker in GONE_WORKERS]
+    workers = [{**worker, "erased": 3, "late": 41.5, "lost": 1} for worker in GONE_WORKERS]
     write_journal(output, "a", members(workers, erasures=1234, groups=5678))
     stream = StringIO()
     print_report(
