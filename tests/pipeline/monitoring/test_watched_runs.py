@@ -294,6 +294,7 @@ def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
 ) -> None:
     output = tmp_path / "out.zarr"
     with place(processes=True) as where:
+        caplog.set_level("WARNING")  # the cluster silences handlers, this one among them
         stopping = StoppingEarly(where)
         try:
             summary = run(config(files, output, where, n=6, tolerate=2), stopping)

@@ -46,6 +46,7 @@ from . import graph_edits
 from .dask_contract import NEWEST, check_contract, is_untested
 from .fetches import Fetches
 from .groups import find_groups, place_glue, place_lane
+from .transfers import Transfers
 from .transitions import (
     Change,
     current_events,
@@ -200,6 +201,7 @@ class AnyKPlugin(SchedulerPlugin):
         ignore_stale(scheduler, self._guarded)
         ignore_removed_workers(scheduler)
         self._fetches = Fetches(scheduler)
+        self._transfers = Transfers(scheduler)
         if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
             scheduler.periodic_callbacks[NAME].stop()
         self._clock = PeriodicCallback(self._tick, CLOCK_SECONDS * 1000)
@@ -270,6 +272,7 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.caught("remove_worker"):
             self._result_times.pop(worker, None)
             self._handle(events.WorkerLeft(time(), worker, _left_as_expected(stimulus_id)))
+            self._transfers.abort_later(worker, time())
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Take note of what a task has found out about shares."""
@@ -433,6 +436,7 @@ class AnyKPlugin(SchedulerPlugin):
         with self.failures.caught("tick"):
             self.catch_up()
             now = time()
+            self._transfers.abort_due(now, self.state.workers.answers)
             if not self._guarded:
                 if now - self._last_look >= IDLE_SECONDS:
                     self._look_idle(now)
@@ -516,7 +520,7 @@ class AnyKPlugin(SchedulerPlugin):
                 recommendations |= self._edit(instruction)
         self._follow(recommendations, "settle")
         for worker, held in bypassed.items():
-            graph_edits.abort_transfers(self.scheduler, worker, f"{NAME}-bypass-{time()}")
+            self._transfers.abort(worker, time())
             self._fetches.begin_anew(held)
         for backup in ended_backups:  # one that is used is needed by its task now
             graph_edits.release_backup(self.scheduler, backup, f"{NAME}-backup-{time()}")
@@ -577,8 +581,9 @@ class AnyKPlugin(SchedulerPlugin):
 
     async def _remove(self, worker: str) -> None:
         with self.failures.caught("remove"):
-            stimulus_id = f"{NAME}-silent-{time()}"
+            stimulus_id, held = f"{NAME}-silent-{time()}", self._held_by(worker)
             await self.scheduler.remove_worker(worker, close=False, stimulus_id=stimulus_id)
+            self._fetches.begin_anew(held)
 
 
 def _left_as_expected(stimulus_id: str) -> bool:

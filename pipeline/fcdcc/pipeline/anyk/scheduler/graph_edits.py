@@ -232,7 +232,7 @@ def bypass(scheduler: Scheduler, address: str, ours: Collection[Key], stimulus_i
 
     Results that another worker has as well only lose this copy. Nothing else changes: the tasks and
     results of others stay on the worker, which drops ours when it answers again. After the
-    recommendations :func:`abort_transfers` must be called.
+    recommendations :meth:`.transfers.Transfers.abort` must be called.
     """
     silent = scheduler.workers.get(address)
     elsewhere = {worker.address for worker in scheduler.running if worker is not silent}
@@ -255,18 +255,6 @@ def bypass(scheduler: Scheduler, address: str, ours: Collection[Key], stimulus_i
         if not task.worker_restrictions and not _has_chosen_workers(task):
             task.worker_restrictions, task.loose_restrictions = set(elsewhere), True
     return {task.key: "released" for task in taken}
-
-
-def abort_transfers(scheduler: Scheduler, address: str, stimulus_id: str) -> None:
-    """Let all workers close their connections to a worker that does not answer.
-
-    A worker that waits for one of our results from there would go on waiting. Transfers of results
-    of others begin anew.
-    """
-    message = {"op": "remove-worker", "worker": address, "stimulus_id": stimulus_id}
-    for other in scheduler.workers:
-        if other != address:
-            scheduler.worker_send(other, message)
 
 
 def forget_orphans(tasks: Iterable[TaskState]) -> Recs:

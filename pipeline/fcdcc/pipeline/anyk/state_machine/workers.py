@@ -532,6 +532,11 @@ class Workers:
         silent = {w.address for w in self.by_address.values() if now - w.seen > allowed}
         return bool(silent) and address not in silent
 
+    def answers(self, address: str) -> bool:
+        """Return whether a worker is there, and others do not compute again what it has."""
+        worker = self.by_address.get(address)
+        return worker is not None and worker.bypassed is None
+
     def others_answer(self, worker: WorkerRecord) -> bool:
         """Return whether any other worker takes tasks and answers."""
         others = (other for other in self.by_address.values() if other is not worker)
