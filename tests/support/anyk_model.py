@@ -179,6 +179,7 @@ class ModelDask:
         node = self.nodes.pop(key)
         self.report(events.Forgotten(self.now, key))
         for name in node.shares:
+            self.shares[name].cut = False
             self.shares[name].dependents.discard(key)
             self._forget_if_unused(self.shares[name])
 

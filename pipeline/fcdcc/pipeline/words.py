@@ -59,6 +59,8 @@ WORDS = {
     "decoded": "a missing part was computed from other shares",
     "ghost": "a share, or another task, that a worker is still busy with, though no task needs it "
     "any more",
+    "waiting saved": "for how long results would have waited for shares that were given up, as far "
+    "as their workers were seen to be busy with them",
     "extra work": "arithmetic beyond what the network takes without coding",
     "time to output": "from the start of a group's first share until its output was there, on "
     "average",

@@ -7,6 +7,7 @@ Everything that is not a local path is opened with fsspec. A URL may contain cre
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -15,6 +16,8 @@ from .errors import LocationError
 __all__ = ["has_secrets", "is_local", "normalise", "scrubbed", "shown"]
 
 _LOCAL_SCHEMES = ("file://", "local://")
+
+_IPV6_ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+\]")
 
 MAX_SHOWN = 200
 """Characters of a path that cannot be used, in its message."""
@@ -64,12 +67,24 @@ def shown(location: str) -> str:
 
     >>> shown("https://user:secret@example.org/images.zarr?token=abc")
     'https://example.org/images.zarr'
+    >>> shown("https://user:secret@[2001:db8::1]:8080/images.zarr")
+    'https://[2001:db8::1]:8080/images.zarr'
     >>> shown("/data/images.zarr")
     '/data/images.zarr'
     """
     if is_local(location):
         return location
-    return "::".join(_shown_link(link) for link in location.split("::"))
+    return "::".join(map(_shown_link, _links(location)))
+
+
+def _links(location: str) -> list[str]:
+    """Return the URLs of a chain, which are joined by ``::``; an IPv6 address may have that, too.
+
+    >>> _links("zip://images.zarr::https://[2001:db8::1]:8080/all.zip")
+    ['zip://images.zarr', 'https://[2001:db8::1]:8080/all.zip']
+    """
+    joined = _IPV6_ADDRESS.sub(lambda found: found.group().replace("::", "\0"), location)
+    return [link.replace("\0", "::") for link in joined.split("::")]
 
 
 def _shown_link(link: str) -> str:
@@ -86,7 +101,7 @@ def scrubbed(text: str, location: str) -> str:
     'no key … at …@host'
     """
     text = text.replace(location, shown(location))
-    for link in location.split("::") if not is_local(location) else ():
+    for link in _links(location) if not is_local(location) else ():
         parts = urlsplit(link)
         secrets = [parts.netloc.rpartition("@")[0], parts.password or "", parts.query]
         secrets += [parts.fragment, *(value for _, value in parse_qsl(parts.query))]

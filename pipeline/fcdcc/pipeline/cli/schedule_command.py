@@ -25,6 +25,7 @@ from .scheduling.unit_files import (
     ScheduledJob,
     check_container_paths,
     check_no_credentials,
+    check_reachable_scheduler,
     cron_unit,
     enable_command,
     kubernetes_unit,
@@ -130,6 +131,7 @@ def schedule(
         pod = _pod(image, claim, cpus, memory)
         values = {**options.job, **options.command}
         check_no_credentials(values)
+        check_reachable_scheduler(values.get("scheduler"))
         paths = {
             name: str(value)
             for name, value in values.items()

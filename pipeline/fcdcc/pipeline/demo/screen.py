@@ -102,7 +102,7 @@ def print_result(result: DemoResult, console: Console) -> None:
     commands = {"To run it yourself:": f"run {shlex.join(paths)}"}
     if stalled is not None:
         output = shlex.quote(str(result.folder / STALLED_OUTPUT))
-        commands["To see what the stopped workers cost, and more:"] = f"report {output}"
+        commands["To see what happened while workers were stopped, and more:"] = f"report {output}"
     for purpose, command in commands.items():
         console.print(purpose)
         line = f"  {escape(typed_program())} {escape(command)}"

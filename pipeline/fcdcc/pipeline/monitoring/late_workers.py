@@ -7,17 +7,26 @@ neither slow nor lost: only the events of the run name it.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..formatting import count, counted
-from .record.loss_cost import BYPASSED
+from .record.loss_cost import BYPASSED, LOSSES, WorkerLoss
 from .stragglers import MAX_NAMED_WORKERS, WorkerView
 
 BACKED_UP = "doubled"
 """The event that a task of a worker was late, and was started again on another one."""
+
+SECONDS_AFTER_LOSS = 1.0
+"""Seconds for which tasks may wait, after a worker was given up, until its results are there."""
+
+MAX_LATEST_TASKS = 10_000
+"""Most late tasks of which it is kept when they were."""
+
+MAX_SILENCES = 1_000
+"""Most losses of workers that are kept, the latest."""
 
 MAX_KEPT = 20
 """Most workers that are kept of a run: bypassed ones, and those with the most late tasks."""
@@ -54,37 +63,45 @@ class LateWorker:
 class LateWorkers:
     """Counts the events of late tasks and of workers that did not answer.
 
-    Tasks count for no worker that answered while another did not: they may have waited for input.
+    A task does not count for its worker if another worker did not answer then, or was gone just
+    before: it may have waited for input from that one.
 
     >>> late = LateWorkers()
-    >>> late.add({"event": "doubled", "worker": "tcp://a:1", "elsewhere": "tcp://b:1"})
-    >>> late.add({"event": "late", "layer": 2, "block": 0})
+    >>> late.add({"event": "doubled", "time": 3.0, "worker": "tcp://a:1", "elsewhere": "tcp://b:1"})
+    >>> late.add({"event": "late", "time": 3.0, "layer": 2, "block": 0})
     >>> [worker.called for worker in late.found([{"address": "tcp://a:1", "name": "0"}])]
     ['tcp://a:1 (worker 0)']
     """
 
     def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
         self._tasks: Counter[str] = Counter()
+        self._latest: deque[tuple[float, str]] = deque()
+        """When and where the latest tasks were late; ``_tasks`` counts those before."""
+        self._silences: deque[WorkerLoss] = deque(maxlen=MAX_SILENCES)
         self._bypassed: set[str] = set()
         for event in events:
             self.add(event)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Count an event of either kind; other events are ignored."""
-        kind = event.get("event")
-        if kind not in (BACKED_UP, BYPASSED):
-            return
-        worker = str(event["worker"])
-        if kind == BYPASSED:
-            self._bypassed.add(worker)
-            self._tasks[worker] += 0
-        elif not event.get("may_wait"):
-            self._tasks[worker] += 1
+        """Count an event of any of these kinds; other events are ignored."""
+        kind, now = event.get("event"), float(event.get("time", 0.0))
+        if kind == BACKED_UP and not event.get("may_wait"):
+            self._latest.append((now, str(event["worker"])))
+            if len(self._latest) > MAX_LATEST_TASKS:
+                then, worker = self._latest.popleft()
+                self._tasks[worker] += not _may_wait(then, worker, self._silences)
+        if kind in LOSSES:
+            gone = str(event["worker"])
+            self._silences.append(WorkerLoss(gone, float(event.get("heard", now)), now))
+            self._bypassed |= {gone} if kind == BYPASSED else set()
 
-    def found(self, rows: Iterable[Mapping[str, Any]]) -> tuple[LateWorker, ...]:
+    def found(
+        self, rows: Iterable[Mapping[str, Any]], silent: Iterable[WorkerLoss] = ()
+    ) -> tuple[LateWorker, ...]:
         """Return the workers, those with the most late tasks first.
 
-        ``rows`` have the addresses, names and processes of workers that are known.
+        ``rows`` have the addresses, names and processes of workers that are known; ``silent`` are
+        those that do not answer now and were not removed.
         """
         known = {str(row["address"]): row for row in rows}
 
@@ -93,9 +110,20 @@ class LateWorkers:
             name, pid = str(row.get("name") or ""), int(row.get("pid") or 0)
             return LateWorker(address, tasks, address in self._bypassed, name, pid)
 
-        by_tasks = self._tasks.most_common()
+        silences = [*self._silences, *silent]
+        tasks = self._tasks + Counter(
+            address for now, address in self._latest if not _may_wait(now, address, silences)
+        )
+        tasks.update(dict.fromkeys(self._bypassed - tasks.keys(), 0))
+        by_tasks = tasks.most_common()
         kept = sorted(by_tasks, key=lambda one: one[0] not in self._bypassed)[:MAX_KEPT]
         return tuple(itertools.starmap(worker, filter(kept.__contains__, by_tasks)))
+
+
+def _may_wait(now: float, worker: str, silences: Iterable[WorkerLoss]) -> bool:
+    """Return whether another worker did not answer at a moment, or was gone just before."""
+    others = (silence for silence in silences if silence.worker != worker)
+    return any(other.heard <= now <= other.gone + SECONDS_AFTER_LOSS for other in others)
 
 
 def started_elsewhere(tasks: int, late: Sequence[LateWorker] = ()) -> str:

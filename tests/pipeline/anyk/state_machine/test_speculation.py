@@ -134,6 +134,20 @@ def test_parity_that_was_not_needed_after_all_does_not_count_against_its_worker(
     assert run.counters.erasures == 0
 
 
+def test_shares_of_a_block_that_is_cancelled_were_not_given_up() -> None:
+    dask = ModelDask(f"w{i}" for i in range(4))
+    nodes = dask.add(block=0, n=4, enough=4, parts=True)
+    for key in dask.startable():
+        dask.start(key)
+    dask.finish(("share-r", 0, 0, 0))
+    dask.settle()
+    assert any(share.cut for share in dask.machine.registry.shares.values())
+    for key in nodes:
+        dask.forget(key)
+    assert dask.machine.history.totals().erasures == 0
+    dask.check_end()
+
+
 @pytest.mark.parametrize("first", ["backup", "share", "others", "no worker is free"])
 def test_a_share_that_parity_cannot_replace_gets_a_backup_and_the_first_result_is_used(
     first: str,

@@ -430,3 +430,17 @@ def test_only_a_worker_that_answers_may_wait_for_input_of_one_that_does_not() ->
         silent(machine, now, {"a": now, "b": 2.0, "c": now})
     waits = {w for w in "abc" if machine.workers.may_wait_for_others(w, 3.0)}
     assert waits == {"a", "c"}
+
+
+def test_a_worker_holds_no_ghosts_once_it_has_ended_them_while_nothing_is_waited_for() -> None:
+    machine = with_workers("a", "b")
+    idle(machine, 10.0, {"a": 10.0, "b": 10.0})
+    worker = machine.workers.by_address["a"]
+    machine.workers.add_ghost("a", "share", 10.0)
+    busy = events.WorkerObservation("a", 12.0, 12.0, 1, needed=False)
+    machine.handle(events.Idle(12.0, 1.0, 0.5, (busy,)))
+    assert worker.has_cancelled_tasks
+    assert list(worker.ghosts) == ["share"]
+    idle(machine, 13.0, {"a": 13.0, "b": 13.0})
+    assert not worker.has_cancelled_tasks
+    assert not worker.ghosts

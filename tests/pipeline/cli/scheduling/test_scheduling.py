@@ -340,6 +340,30 @@ def test_credentials_are_not_written_into_a_config_map(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "reachable"),
+    [
+        ("tcp://127.0.0.1:8786", False),
+        ("localhost:8786", False),
+        ("tls://[::1]:8786", False),
+        ("tcp://scheduler.dask:8786", True),
+        ("tcp://10.0.0.7:8786", True),
+    ],
+)
+def test_a_scheduler_of_this_machine_alone_is_refused_for_a_pod(
+    tmp_path: Path, address: str, reachable: bool
+) -> None:
+    file = tmp_path / "job.toml"
+    options = {"model": "s3://b/m.pt2", "input": "s3://b/in", "output": "s3://b/out"}
+    options["scheduler"] = address
+    file.write_text("".join(f'{name} = "{value}"\n' for name, value in options.items()))
+    result = schedule(file, "--cron", "0 2 * * *", "--print", "kubernetes")
+    assert result.exit_code == (0 if reachable else 2), result.output
+    if not reachable:
+        (line,) = result.stderr.splitlines()
+        assert f"scheduler = {address!r} is an address of this machine alone" in line
+
+
 def test_kubernetes_takes_credentials_from_a_secret_once_its_lines_are_no_comment(
     tmp_path: Path,
 ) -> None:

@@ -129,8 +129,8 @@ def test_a_worker_that_was_silent_before_the_first_block_has_no_time_of_its_loss
     assert cost is not None
     assert (cost.workers, cost.silent, cost.early, cost.seconds) == (1, 1, 1, 0.0)
     assert loss_sentence(cost.to_dict()) == (
-        "the worker that did not answer any more gave no sign of life when the first block began: "
-        "others computed everything from the start, and what that cost is not known"
+        "1 worker gave no sign of life when the first block began: others "
+        "computed everything from the start, and what that cost is not known"
     )
     times.note_loss(WorkerLoss("tcp://b:1", 9.5, 12.5))
     cost = times.cost(20.0, [early])

@@ -280,10 +280,15 @@ class Registry:
         self._forget_if_empty(group)
 
     def forget_node(self, node: NodeState) -> None:
-        """Forget a node, and its group if it is empty then."""
+        """Forget a node, and its group if it is empty then.
+
+        The shares that it was connected to were not given up because others sufficed.
+        """
         del self.nodes[node.key]
         for key in node.edges.values():
-            del self.shares[key].nodes[node.key]
+            share = self.shares[key]
+            del share.nodes[node.key]
+            share.cut = False
         group = self.groups[node.group]
         del group.nodes[node.key]
         group.unfinished.pop(node.key, None)

@@ -192,6 +192,13 @@ class WorkerRecord:
         self.gaps.append(seconds)
         self.longest_gap = max(self.gaps)
 
+    def note_cancelled(self, observation: WorkerObservation) -> None:
+        """Note whether it runs tasks that were taken back: without any, it holds no ghosts."""
+        self.has_cancelled_tasks = observation.cancelled > 0
+        if observation.cancelled == 0:
+            believed = observation.heartbeat - GHOST_DOUBT_SECONDS
+            self.ghosts = {key: since for key, since in self.ghosts.items() if since > believed}
+
     def add_task_ratio(self, ratio: float, now: float) -> None:
         """Note that a task of any kind took ``ratio`` times as long as usual."""
         self.slowness += SLOWNESS_WEIGHT * (min(ratio, MAX_TASK_SLOWNESS) - self.slowness)
@@ -505,6 +512,7 @@ class Workers:
             worker.seen = min(idle.now, max(worker.seen + late, heard))
             worker.processing = observation.processing
             worker.shared, worker.needed = observation.shared, observation.needed
+            worker.note_cancelled(observation)
         latest = max((worker.seen for worker in self.by_address.values()), default=0.0)
         allowed = max(IDLE_SILENT_SECONDS, IDLE_SILENT_HEARTBEATS * idle.heartbeat_interval)
         for worker in self.by_address.values():
@@ -638,7 +646,4 @@ def _observe(
     worker.shared, worker.needed = observation.shared, observation.needed
     worker.quiet = _is_quiet(worker, tick)
     worker.bypassed = worker.bypassed if worker.quiet else None
-    worker.has_cancelled_tasks = observation.cancelled > 0
-    if observation.cancelled == 0:
-        believed = observation.heartbeat - GHOST_DOUBT_SECONDS
-        worker.ghosts = {key: since for key, since in worker.ghosts.items() if since > believed}
+    worker.note_cancelled(observation)

@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -406,6 +407,23 @@ def check_no_credentials(options: Mapping[str, object]) -> None:
                     "ConfigMap: take them out of the job file, and give them by the environment, "
                     "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from a Secret"
                 )
+
+
+def check_reachable_scheduler(scheduler: object) -> None:
+    """Check that the address of a scheduler is not that of the machine itself.
+
+    Raises
+    ------
+    OptionError
+        If it is: in a container, that is the container.
+    """
+    address = str(scheduler or "")
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        raise OptionError(
+            f"scheduler = {scheduler!r} is an address of this machine alone, and in a container "
+            "nothing listens there: give one that pods reach, such as the name of a service"
+        )
 
 
 def _folder_in_container(unit: ScheduledJob, claim: str) -> str | None:

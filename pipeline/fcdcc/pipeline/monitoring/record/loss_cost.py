@@ -300,7 +300,7 @@ def loss_sentence(loss: Mapping[str, Any]) -> str:
     early = int(loss.get("early", 0))  # records of earlier versions do not have it
     if early == loss["workers"]:
         return (
-            f"{lossy_workers(loss)} gave no sign of life when the first block began: others "
+            f"{counted(early, 'worker')} gave no sign of life when the first block began: others "
             "computed everything from the start, and what that cost is not known"
         )
     if early:

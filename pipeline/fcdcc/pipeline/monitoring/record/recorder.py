@@ -302,7 +302,7 @@ class RunRecorder:
     @property
     def late_workers(self) -> tuple[LateWorker, ...]:
         """The workers whose tasks were started again elsewhere, those with the most first."""
-        return self._late.found(self.journal.facts.get("workers", ()))
+        return self._late.found(self.journal.facts.get("workers", ()), self._last.silent)
 
     @property
     def workers_silent(self) -> tuple[str, ...]:

@@ -394,6 +394,11 @@ def _merged(spans: Iterable[Span]) -> Iterator[Span]:
         yield last
 
 
+def _layer_in_key(number: int, names: Mapping[int, str]) -> str:
+    """Return what the key of a timeline says of a layer: its number, and its name if it has one."""
+    return f"layer {number} ({names[number]})" if names.get(number) else f"layer {number}"
+
+
 def _timeline_key(
     run: RecordedRun, timelines: Iterable[TimelineChart]
 ) -> Iterator[tuple[str, str]]:
@@ -405,7 +410,7 @@ def _timeline_key(
     done = {share.layer for share in run.done_shares if share.stage != "parity"}
     used = [number for number in numbers if number in done]
     for number in used[:MAX_KEY_LAYERS]:
-        yield f"k-l{numbers[number] % MAX_KEY_LAYERS}", f"layer {number} {names.get(number, '')}"
+        yield f"k-l{numbers[number] % MAX_KEY_LAYERS}", _layer_in_key(number, names)
     if len(used) > MAX_KEY_LAYERS:
         yield "f-share", f"and so on, {len(used)} layers"
     for kind, what in _KEY:

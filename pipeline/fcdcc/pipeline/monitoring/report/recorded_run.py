@@ -41,14 +41,20 @@ MAX_MISSED_WRITES = 3.0
 ``MAX_MISSED_WRITES`` times its interval of writing."""
 
 TIME_LABEL = "time of the work"
+SENT_LABEL = "bytes that workers sent to each other"
 MEMORY_LABEL = "most memory of a worker's process"
+
+MIN_SENT_SECONDS = 2.0
+TOO_SHORT = "not known"
+"""What is said of the bytes that were sent in less time of work: workers tell them with their
+heartbeats, and what came after the last one is missing."""
 
 MIN_MENTIONED_SILENCE = 5.0
 """Seconds by which a run must be late with writing what happened for that to be mentioned."""
 
 EXPECTED_FIELDS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     (TIME_LABEL, "seconds", duration),
-    ("bytes that workers sent to each other", "bytes_sent", lambda size: amount(size, "B")),
+    (SENT_LABEL, "bytes_sent", lambda size: amount(size, "B")),
     ("extra work", "extra_work", percent),
     (MEMORY_LABEL, "peak_memory", lambda size: amount(size, "B")),
 )
@@ -417,6 +423,8 @@ class RecordedRun:
             for what, name, form in EXPECTED_FIELDS
             if isinstance(found.get(name), int | float) and name in planned
         ]
+        if self.shown_seconds < MIN_SENT_SECONDS:
+            rows = [(w, p, TOO_SHORT if w == SENT_LABEL else m) for w, p, m in rows]
         if parity := float(planned.get("parity_memory", 0.0)):
             memory = memory_in_words(float(planned["peak_memory"]), parity)
             rows = [(w, memory if w == MEMORY_LABEL else p, m) for w, p, m in rows]

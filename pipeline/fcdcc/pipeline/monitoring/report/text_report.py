@@ -301,7 +301,7 @@ def _likely_reasons(run: RecordedRun) -> Iterator[str]:
     slow = {worker.address for worker in views if worker.is_slow}
     slow |= {worker.address for worker in behind(views)}
     if slow:
-        yield counted(len(slow), "worker was", "workers were") + " slow"
+        yield counted(len(slow), "worker was", "workers were") + " slow or did not answer"
     if int(run.number("blocks_repeated") or 0):
         yield "blocks were done twice"
 
