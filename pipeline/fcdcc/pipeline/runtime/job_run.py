@@ -214,7 +214,8 @@ class JobRun:
         except KeyboardInterrupt as interruption:
             progress = self._counters.progress()
             done = progress.blocks_done + progress.blocks_skipped
-            interruption.add_note(f"{done:,} of {counted(progress.blocks_total, 'block')} done")
+            total = counted(progress.blocks_total, "block")
+            interruption.add_note(f"at least {done:,} of {total} done")
             raise
         finally:
             # A local cluster is closed at the end of the run, whose workers need no cleaning.
