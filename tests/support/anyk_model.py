@@ -18,7 +18,7 @@ class ModelShare:
         self.worker: str | None = None
         self.place: str | None = None
         self.held = False
-        self.starts = 0
+        self.was_lost = False
         self.from_standby = False
         self.dependents: set[Key] = set()
         self.cut = False
@@ -114,7 +114,6 @@ class ModelDask:
         assert self.workers
         share.worker = share.place if share.place in self.workers else self.workers[0]
         share.state, share.since = "running", self.now
-        share.starts += 1
         self.report(events.TaskChanged(self.now, key, "share", "started", share.worker))
 
     def finish(self, key: Key) -> None:
@@ -201,6 +200,7 @@ class ModelDask:
 
     def _lose(self, share: ModelShare) -> None:
         share.state, share.worker = "released", None
+        share.was_lost = share.was_lost or bool(self._waiters(share))
         self.report(events.TaskChanged(self.now, share.key, "share", "released"))
         for name in sorted(share.dependents):
             if self.nodes[name].state == "running":
@@ -240,7 +240,7 @@ class ModelDask:
         if share.dependents:
             return self._release_if_unused(share)
         if share.state in ("running", "done"):
-            was_late = share.starts == 1 and not share.from_standby
+            was_late = not share.was_lost and not share.from_standby
             self.erasures += share.state == "running" and share.cut and was_late
             self.report(events.TaskChanged(self.now, share.key, "share", "released"))
         del self.shares[share.key]

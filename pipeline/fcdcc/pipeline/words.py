@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-WORKER_ORDER = "those that do not answer, then by pace, the slowest first; those that are gone last"
+WORKER_ORDER = (
+    "those that do not answer, those far behind the others, then by pace, the slowest first; "
+    "those that are gone last"
+)
 """The order of the workers in tables."""
 
 DEPARTURES = ("removed", "lost", "retired")
@@ -62,8 +65,8 @@ WORDS = {
     "waiting saved": "for how long results would have waited for shares that were given up, as far "
     "as their workers were seen to be busy with them",
     "extra work": "arithmetic beyond what the network takes without coding",
-    "time to output": "from the start of a group's first share until its output was there, on "
-    "average",
+    "time to output": "from when a worker was given a group's first share until the group's output "
+    "was there, on average; shares wait on their worker while it computes others",
     "time to slowest share": "until the last of its shares was done, or could have been at the "
     "earliest: how long the group would have taken if it had waited for all",
     "one share": "how long a share of this layer takes, usually",
@@ -73,8 +76,9 @@ WORDS = {
     "condition number": _AMPLIFICATION,
     "pace": "time that a worker takes for a share, relative to the usual time: the median of the "
     "latest shares of the same layer on all workers; 2.0 × is twice as long, less than 1 × is "
-    "faster. All workers may be below 1 × where shares have just become faster, for example "
-    "because fewer workers use the same cores",
+    "faster. It is that of shares that it finished. All workers may be below 1 × where shares have "
+    "just become faster, for example because fewer workers use the same cores, and above where "
+    "they have become slower, for example because other programs do",
     "late task": "a task that takes unusually long and that nothing else can replace, such as a "
     "read, a write, or a share that must not be lost, too: another worker starts it again, and the "
     "first result counts",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv6Address
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -17,7 +18,10 @@ __all__ = ["has_secrets", "is_local", "normalise", "scrubbed", "shown"]
 
 _LOCAL_SCHEMES = ("file://", "local://")
 
-_IPV6_ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+\]")
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+"""Name and password in a URL; a password may hold what joins the URLs of a chain."""
+
+_IPV6_ADDRESS = re.compile(r"\[[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")
 
 MAX_SHOWN = 200
 """Characters of a path that cannot be used, in its message."""
@@ -49,7 +53,7 @@ def normalise(url: str | os.PathLike[str]) -> str:
                 return str(Path(text.removeprefix(scheme)).resolve())
         if "://" in text:
             shown(text)
-            return text.rstrip("/")
+            return _IPV6_ADDRESS.sub(_in_full, text).rstrip("/")
         return str(Path(text).expanduser().resolve())
     except (OSError, RuntimeError, ValueError) as error:
         # The text of a URL may contain credentials.
@@ -69,12 +73,19 @@ def shown(location: str) -> str:
     'https://example.org/images.zarr'
     >>> shown("https://user:secret@[2001:db8::1]:8080/images.zarr")
     'https://[2001:db8::1]:8080/images.zarr'
+    >>> shown("https://user:a::b@example.org/images.zarr")
+    'https://example.org/images.zarr'
     >>> shown("/data/images.zarr")
     '/data/images.zarr'
     """
     if is_local(location):
         return location
-    return "::".join(map(_shown_link, _links(location)))
+    return "::".join(map(_shown_link, _links(_USER.sub("", location))))
+
+
+def _in_full(found: re.Match[str]) -> str:
+    """Return an IPv6 address without the ``::`` at which fsspec would split the URL."""
+    return f"[{IPv6Address(found.group()[1:-1]).exploded}]"
 
 
 def _links(location: str) -> list[str]:

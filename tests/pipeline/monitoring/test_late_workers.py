@@ -21,14 +21,12 @@ def test_a_bypassed_worker_is_named_however_many_were_late() -> None:
     assert [worker.tasks for worker in found] == [*range(MAX_KEPT + 6, 7, -1), 0]
 
 
-def test_a_worker_that_may_have_waited_for_a_silent_one_is_not_named() -> None:
-    late = LateWorkers()
-    late.add({"event": "doubled", "worker": "tcp://silent:1", "may_wait": False})
-    late.add({"event": "doubled", "worker": "tcp://well:1", "may_wait": True})
-    told = started_elsewhere(2, late.found([]))
-    assert "tcp://silent:1 was late with 1 of them" in told
-    assert told.endswith(", and 1 may have waited for input from a silent worker")
-    assert "tcp://well:1" not in told
+def late_tasks(worker: str, *times: float) -> list[dict[str, object]]:
+    return [{"event": "doubled", "time": now, "worker": f"tcp://{worker}:1"} for now in times]
+
+
+def removal(worker: str, heard: float, gone: float) -> dict[str, object]:
+    return {"event": "removed", "time": gone, "heard": heard, "worker": f"tcp://{worker}:1"}
 
 
 @pytest.mark.parametrize("latest", [1, 100])
@@ -36,13 +34,28 @@ def test_a_task_that_was_late_while_another_worker_was_silent_is_held_against_no
     latest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(late_workers, "MAX_LATEST_TASKS", latest)
-    removed = {"event": "removed", "time": 14.0, "heard": 10.0, "worker": "tcp://silent:1"}
-    late = LateWorkers([removed])
-    for now in (9.0, 10.5, 13.0, 14.5, 16.0, 30.5):
-        late.add({"event": "doubled", "time": now, "worker": "tcp://well:1"})
-    late.add({"event": "doubled", "time": 10.5, "worker": "tcp://silent:1"})
-    stopped = WorkerLoss("tcp://stopped:1", 30.0, 33.0, "silent")
-    found = {worker.worker: worker.tasks for worker in late.found([], [stopped])}
-    assert found["tcp://silent:1"] == 1
-    # Of older tasks nobody knows any more that a worker was silent that is silent still.
-    assert found["tcp://well:1"] == (2 if latest > 1 else 3)
+    late = LateWorkers([removal("silent", 10.0, 14.0)])
+    for event in [*late_tasks("well", 9.0, 10.5, 13.0, 14.5, 16.0), *late_tasks("silent", 10.5)]:
+        late.add(event)
+    found = {worker.worker: worker.tasks for worker in late.found([])}
+    assert found == {"tcp://well:1": 2, "tcp://silent:1": 1}
+    assert late.waiting() == 3
+    told = started_elsewhere(6, late.found([]), late.waiting())
+    assert "tcp://well:1 was late with 2 of them and tcp://silent:1 with 1" in told
+    assert told.endswith(", and 3 may have waited for input from a silent worker")
+
+
+def test_workers_that_stop_together_do_not_excuse_each_other() -> None:
+    late = LateWorkers([*late_tasks("a", 10.5), *late_tasks("b", 10.6, 10.7)])
+    for name in "ab":
+        late.add(removal(name, 10.0, 14.0))
+    found = {worker.worker: worker.tasks for worker in late.found([])}
+    assert found == {"tcp://a:1": 1, "tcp://b:1": 2}
+    assert late.waiting() == 0
+
+
+def test_a_worker_that_stays_silent_and_is_not_needed_excuses_others_for_a_while_only() -> None:
+    late = LateWorkers(late_tasks("well", 10.5, 100.0, 200.0))
+    silent = [WorkerLoss("tcp://silent:1", 10.0, 300.0, "silent")]
+    [worker] = late.found([], silent)
+    assert (worker.worker, worker.tasks, late.waiting(silent)) == ("tcp://well:1", 2, 1)

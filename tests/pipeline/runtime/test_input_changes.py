@@ -120,8 +120,9 @@ def test_a_chunk_that_is_written_again_is_read_again(
         {2, 3}, {"images": 2}, 2,
     )  # fmt: skip
     assert (
-        "2 blocks are made again (10 images): at least one image of each was changed, or written "
-        "anew, since"
+        "2 blocks are made again (10 images): at least one image in the stored chunks of each was "
+        "changed, or written anew, since; --compare contents makes only blocks again whose own "
+        "images changed"
     ) in second["said"]
     assert "of them 6 done before, 2 made again (2 for changed images); 10 images" in second["said"]
     assert "WARNING" not in second["said"]

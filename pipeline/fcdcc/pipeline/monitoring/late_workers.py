@@ -22,6 +22,9 @@ BACKED_UP = "doubled"
 SECONDS_AFTER_LOSS = 1.0
 """Seconds for which tasks may wait, after a worker was given up, until its results are there."""
 
+MAX_NEEDED_SECONDS = 15.0
+"""Seconds of silence after which a worker has been given up if anything was needed of it."""
+
 MAX_LATEST_TASKS = 10_000
 """Most late tasks of which it is kept when they were."""
 
@@ -76,7 +79,8 @@ class LateWorkers:
     def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
         self._tasks: Counter[str] = Counter()
         self._latest: deque[tuple[float, str]] = deque()
-        """When and where the latest tasks were late; ``_tasks`` counts those before."""
+        """When and where the latest tasks were late; ``_tasks`` and ``_waiting`` count others."""
+        self._waiting = 0
         self._silences: deque[WorkerLoss] = deque(maxlen=MAX_SILENCES)
         self._bypassed: set[str] = set()
         for event in events:
@@ -85,11 +89,12 @@ class LateWorkers:
     def add(self, event: Mapping[str, Any]) -> None:
         """Count an event of any of these kinds; other events are ignored."""
         kind, now = event.get("event"), float(event.get("time", 0.0))
-        if kind == BACKED_UP and not event.get("may_wait"):
+        if kind == BACKED_UP:
             self._latest.append((now, str(event["worker"])))
             if len(self._latest) > MAX_LATEST_TASKS:
-                then, worker = self._latest.popleft()
-                self._tasks[worker] += not _may_wait(then, worker, self._silences)
+                oldest = self._latest.popleft()
+                self._waiting += (waits := _may_wait(*oldest, self._silences))
+                self._tasks[oldest[1]] += not waits
         if kind in LOSSES:
             gone = str(event["worker"])
             self._silences.append(WorkerLoss(gone, float(event.get("heard", now)), now))
@@ -119,26 +124,44 @@ class LateWorkers:
         kept = sorted(by_tasks, key=lambda one: one[0] not in self._bypassed)[:MAX_KEPT]
         return tuple(itertools.starmap(worker, filter(kept.__contains__, by_tasks)))
 
+    def waiting(self, silent: Iterable[WorkerLoss] = ()) -> int:
+        """Return how many late tasks count for no worker; ``silent`` is as for :meth:`found`."""
+        silences = [*self._silences, *silent]
+        return self._waiting + sum(_may_wait(*task, silences) for task in self._latest)
+
 
 def _may_wait(now: float, worker: str, silences: Iterable[WorkerLoss]) -> bool:
-    """Return whether another worker did not answer at a moment, or was gone just before."""
-    others = (silence for silence in silences if silence.worker != worker)
-    return any(other.heard <= now <= other.gone + SECONDS_AFTER_LOSS for other in others)
+    """Return whether another worker did not answer at a moment, or was gone just before.
+
+    A worker that did not answer itself is late for that reason.
+    """
+    found = {silence.worker for silence in silences if _covers(silence, now)}
+    return bool(found) and worker not in found
 
 
-def started_elsewhere(tasks: int, late: Sequence[LateWorker] = ()) -> str:
+def _covers(silence: WorkerLoss, now: float) -> bool:
+    """Return whether others may wait at a moment for what a silent worker has.
+
+    If it is still silent later and was not removed, nothing is needed of it.
+    """
+    needed_until = min(silence.gone, silence.heard + MAX_NEEDED_SECONDS)
+    return silence.heard <= now <= needed_until + SECONDS_AFTER_LOSS
+
+
+def started_elsewhere(tasks: int, late: Sequence[LateWorker] = (), waiting: int = 0) -> str:
     """Return how many late tasks were started again, and which workers were late with them.
+
+    ``waiting`` of the tasks may have waited for input.
 
     >>> started_elsewhere(1, [LateWorker("tcp://a:1", 1, name="2", pid=77)])
     '1 late task was started again on another worker: tcp://a:1 (worker 2, pid 77) was late with it'
     >>> started_elsewhere(8, [LateWorker("tcp://a:1", 7), LateWorker("tcp://b:1", 1)])
     '8 late tasks were started again on another worker: tcp://a:1 was late with 7 of them and \
 tcp://b:1 with 1'
-    >>> started_elsewhere(2, [LateWorker("tcp://a:1", 1)]).partition(": ")[2]
+    >>> started_elsewhere(2, [LateWorker("tcp://a:1", 1)], waiting=1).partition(": ")[2]
     'tcp://a:1 was late with 1 of them, and 1 may have waited for input from a silent worker'
     """
     said = counted(tasks, "late task was", "late tasks were") + " started again on another worker"
-    is_whole = len(late) < MAX_KEPT
     late = [worker for worker in late if worker.tasks]
     if not late:
         return said
@@ -151,8 +174,7 @@ tcp://b:1 with 1'
         rest = sum(worker.tasks for worker in hidden)
         named.append(f"{counted(len(hidden), 'other')} with {count(rest)}")
     said += f": {' and '.join(named)}"
-    waiting = tasks - sum(worker.tasks for worker in late)
-    if waiting > 0 and is_whole:
+    if waiting:
         said += f", and {count(waiting)} may have waited for input from a silent worker"
     return said
 

@@ -30,6 +30,9 @@ MIN_REPEATEDLY_LATE = 2
 MIN_LATE_SECONDS = 0.0005
 """Least lateness that is shown: less is shown as 0."""
 
+MIN_ALL_SLOWER_PACE = 1.5
+"""Least pace of all workers from which on they are said to have become slower together."""
+
 MIN_MENTIONED_PACE = 1.1
 """Least pace of the slowest worker that is mentioned if no worker is slow."""
 
@@ -177,13 +180,18 @@ def ranked(workers: Sequence[WorkerView]) -> list[WorkerView]:
     Equal paces are those that look equal; then the later worker is first, then the lower name. A
     worker all of whose shares are given up has no pace, and counts as the slowest.
     """
+    present = [worker for worker in workers if not worker.gone]
+    late = {worker.address for worker in present if worker.erased and _is_behind(worker, present)}
 
-    def order(worker: WorkerView) -> tuple[bool, float, float, float, float, str]:
+    def order(worker: WorkerView) -> tuple[bool, float, bool, float, float, float, str]:
         waiting = max(worker.silent, worker.stuck) if worker.is_stuck else 0.0
         unknown = inf if worker.is_slow else 0.0
         pace = unknown if worker.pace is None else round(worker.pace, 1)
         number = float(worker.name) if worker.name.isdecimal() else inf
-        return bool(worker.gone), -waiting, -pace, -worker.worst, number, worker.address
+        is_behind = not worker.gone and worker.address in late
+        return (
+            bool(worker.gone), -waiting, not is_behind, -pace, -worker.worst, number, worker.address
+        )  # fmt: skip
 
     return sorted(workers, key=order)
 
@@ -239,6 +247,11 @@ waited for (2.0 s late on average).'
     last = max(known, key=_pace)
     if _pace(last) < MIN_MENTIONED_PACE:
         return "No worker is slow."
+    if len(known) > 1 and (least := min(map(_pace, known))) >= MIN_ALL_SLOWER_PACE:
+        return (
+            f"No worker is slower than the others, but all take longer than before: at least "
+            f"{least:.1f} times as long for a share. Other programs may use their cores."
+        )
     if _pace(last) > STRAGGLER_PACE:
         return (
             f"{last.called} may be slow: the few shares that it has finished took "

@@ -166,6 +166,8 @@ class Summary:
     late_workers
         The workers that were late with these tasks, those with the most first, and those that did
         not answer for a while (:class:`.late_workers.LateWorker`).
+    tasks_waiting
+        Late tasks of workers that may have waited for input from one that did not answer.
     waiting_saved
         Seconds of the run in which some group would have waited for a share that was given up, at
         least.
@@ -242,6 +244,7 @@ class Summary:
     files_repaired: tuple[str, ...] = ()
     worker_loss: dict[str, Any] | None = None
     late_workers: tuple[LateWorker, ...] = ()
+    tasks_waiting: int = 0
     workers_silent: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -491,7 +494,8 @@ def _events(summary: Summary) -> Iterator[str]:
     if summary.shares_lost:
         yield counted(summary.shares_lost, "share was", "shares were") + " computed again"
     if summary.tasks_doubled:
-        yield printable(started_elsewhere(summary.tasks_doubled, summary.late_workers))
+        late, waiting = summary.late_workers, summary.tasks_waiting
+        yield printable(started_elsewhere(summary.tasks_doubled, late, waiting))
     if summary.blocks_repeated:
         yield counted(summary.blocks_repeated, "block was", "blocks were") + " done twice"
     else:

@@ -168,7 +168,10 @@ def _line(
     known = [found.changed_images.get(block) for block in blocks]
     if None in known or state.source is not state.source.whole:
         which = "it" if len(blocks) == 1 else "each"
-        return f"{again}: at least one image of {which} was changed, or written anew, since"
+        return (
+            f"{again}: at least one image in the stored chunks of {which} was changed, or written "
+            "anew, since; --compare contents makes only blocks again whose own images changed"
+        )
     changed = sorted({image for numbers in known for image in numbers or ()})
     were = counted(len(changed), "image was changed", "images were changed")
     return (

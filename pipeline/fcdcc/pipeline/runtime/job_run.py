@@ -175,11 +175,11 @@ class JobRun:
                 if self._has_plugin and self._cluster.page is not None:
                     self._progress.say(f"the dashboard is at {self._cluster.page}")
                 silent = install(client, plugin, same_machine=is_local)
-            self._cluster.warn_of_silent(silent)
-            self._silent = SilentWorkers(client, plugin, silent)
-            self._silence = SilenceWatch(a for a, s in silent.items() if s > SILENT_SECONDS)
-            if not is_local:
-                self._cluster.note_names()
+                self._cluster.warn_of_silent(silent)
+                self._silent = SilentWorkers(client, plugin, silent)
+                self._silence = SilenceWatch(a for a, s in silent.items() if s > SILENT_SECONDS)
+                if not is_local:
+                    self._cluster.note_names()
         if not self._has_plugin:  # the loop in the client keeps nothing from one block to the next
             self._chunks = replace(self._chunks, shared=False)
         self._progress.begin(self._id)
@@ -214,8 +214,9 @@ class JobRun:
         except KeyboardInterrupt as interruption:
             progress = self._counters.progress()
             done = progress.blocks_done + progress.blocks_skipped
-            total = counted(progress.blocks_total, "block")
-            interruption.add_note(f"at least {done:,} of {total} done")
+            if done and job.mosaic is None:  # else the blocks are of tiles
+                total = counted(progress.blocks_total, "block")
+                interruption.add_note(f"at least {done:,} of {total} done")
             raise
         finally:
             # A local cluster is closed at the end of the run, whose workers need no cleaning.
@@ -310,6 +311,7 @@ class JobRun:
             waiting_saved=recorder.waiting_saved,
             worker_loss=recorder.worker_loss,
             late_workers=recorder.late_workers,
+            tasks_waiting=recorder.tasks_waiting,
             workers_silent=recorder.workers_silent,
         )
         if self._job.mosaic is not None:

@@ -422,16 +422,6 @@ def test_pauses_between_computations_do_not_hide_that_a_worker_is_silent() -> No
     assert min(filter(None, found)) < 4.0
 
 
-def test_only_a_worker_that_answers_may_wait_for_input_of_one_that_does_not() -> None:
-    machine = with_workers("a", "b", "c")
-    ticks(machine, 2.0, {"a": FOREVER, "b": FOREVER, "c": FOREVER})
-    assert not machine.workers.may_wait_for_others("a", 2.0)
-    for now in (2.25, 2.5, 2.75, 3.0):
-        silent(machine, now, {"a": now, "b": 2.0, "c": now})
-    waits = {w for w in "abc" if machine.workers.may_wait_for_others(w, 3.0)}
-    assert waits == {"a", "c"}
-
-
 def test_a_worker_holds_no_ghosts_once_it_has_ended_them_while_nothing_is_waited_for() -> None:
     machine = with_workers("a", "b")
     idle(machine, 10.0, {"a": 10.0, "b": 10.0})

@@ -433,6 +433,25 @@ def test_a_worker_that_stopped_while_nothing_ran_is_silent_since_then() -> None:
     assert "not waited for" not in sentence
 
 
+def test_a_worker_far_behind_the_others_stands_first_and_is_not_called_even() -> None:
+    workers = [
+        WorkerView("a", done=50, pace=1.2),
+        WorkerView("b", done=5, erased=9, pace=1.0),
+        WorkerView("c", done=45, pace=1.1),
+    ]
+    assert [worker.address for worker in ranked(workers)] == ["b", "a", "c"]
+    assert verdict(workers).startswith("b finished 5 shares where others finish about 48")
+
+
+def test_workers_that_all_became_slower_are_told_so() -> None:
+    workers = [WorkerView("a", done=9, pace=1.9), WorkerView("b", done=9, pace=2.0)]
+    assert verdict(workers) == (
+        "No worker is slower than the others, but all take longer than before: at least 1.9 times "
+        "as long for a share. Other programs may use their cores."
+    )
+    assert "the slowest, a, takes 1.9" in verdict(workers[:1])
+
+
 def test_workers_stand_in_the_order_of_the_paces_that_are_shown() -> None:
     workers = [
         WorkerView("a", done=9, pace=0.9, late=9.0, worst=9.0),

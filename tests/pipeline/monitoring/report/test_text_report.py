@@ -348,7 +348,7 @@ def test_workers_that_are_gone_come_last_in_every_form_of_the_report(tmp_path: P
     found = json.loads(fcdcc("report", output, "--json").output)["runs"][0]["workers"]
     assert [worker["address"] for worker in found] == order
     for page in (fcdcc("report", output).output, render_report(read_report(str(output)))):
-        table = page[page.index("Workers: those that do not answer, then by pace") :]
+        table = page[page.index("Workers: those that do not answer, those far behind") :]
         assert sorted(order, key=table.index) == order
 
 

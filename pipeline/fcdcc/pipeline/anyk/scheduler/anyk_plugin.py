@@ -193,6 +193,9 @@ class AnyKPlugin(SchedulerPlugin):
         self._settling = False
         self._last_look = 0.0
         """When the workers were last looked at."""
+        if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
+            scheduler.periodic_callbacks[NAME].stop()
+        self._clock = PeriodicCallback(self._tick, CLOCK_SECONDS * 1000)
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._take_graph(list(scheduler.tasks))
@@ -202,9 +205,6 @@ class AnyKPlugin(SchedulerPlugin):
         ignore_removed_workers(scheduler)
         self._fetches = Fetches(scheduler)
         self._transfers = Transfers(scheduler)
-        if NAME in scheduler.periodic_callbacks:  # of a plugin that was unregistered
-            scheduler.periodic_callbacks[NAME].stop()
-        self._clock = PeriodicCallback(self._tick, CLOCK_SECONDS * 1000)
         scheduler.periodic_callbacks[NAME] = self._clock
         self._clock.start()
 
@@ -333,6 +333,8 @@ class AnyKPlugin(SchedulerPlugin):
         if not nodes:
             return
         self.catch_up()
+        if not self._guarded:
+            self._look_idle(time())
         self._guarded.update(task.key for task in tasks)
         self._update_running_workers()
         fresh = [node for node in nodes if not self.state.knows_node(node.key)]

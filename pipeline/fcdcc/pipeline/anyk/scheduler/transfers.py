@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-AGAIN_SECONDS = (0.25, 2.0)
+AGAIN_SECONDS = (0.25, 2.0, 10.0, 30.0)
 """Seconds after which workers are told again to close their connections to a worker."""
 
 

@@ -78,6 +78,8 @@ class ShareState:
     """How often it was assigned."""
     from_standby: bool = False
     """Whether it was on standby and was started."""
+    was_lost: bool = False
+    """Whether it was lost with a worker, and computed again."""
     cut: bool = False
     """Whether a node was disconnected from it."""
     nodes: dict[Key, None] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class ShareState:
 
         If others come first after all, its worker was not late with it.
         """
-        return self.from_standby or self.attempts > 1
+        return self.from_standby or self.was_lost
 
 
 @dataclass(slots=True)

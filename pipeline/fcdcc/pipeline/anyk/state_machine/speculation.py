@@ -330,7 +330,6 @@ class Speculation:
         history.events.append(
             {"time": now, "event": "doubled", "worker": assignment.worker, "elsewhere": worker}
             | {"stage": category.stage.partition("-")[0], "layer": category.layer}
-            | {"may_wait": self._workers.may_wait_for_others(assignment.worker, now)}
         )
         return self._backup_tasks.start(key, worker)
 

@@ -287,6 +287,7 @@ class AnyKState:
                 is_lost_with_worker = self.workers.is_gone(worker)
                 if is_lost_with_worker or before is ShareStatus.DONE:
                     self._run_of(group).counters.shares_lost += 1
+                share.was_lost = share.was_lost or is_lost_with_worker
                 state = "lost" if is_lost_with_worker else "recalled"
                 self._record(share, state, worker, share.since, now)
                 if group.held:

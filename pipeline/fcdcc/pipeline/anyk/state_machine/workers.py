@@ -56,9 +56,6 @@ HEARTBEAT_GAPS = 32
 QUIET_HEARTBEATS = 2.5
 """Number of missed heartbeats after which other workers are preferred to a worker."""
 
-LATE_HEARTBEATS = 1.5
-"""Number of missed heartbeats after which other workers may already wait for input of a worker."""
-
 IDLE_SILENT_SECONDS = 3.0
 """While nothing is waited for, a worker is quiet that was heard of so much earlier than another."""
 
@@ -152,6 +149,11 @@ class WorkerRecord:
     unfit: bool = False
     """Whether its seats were given away because it is quiet, slow or distrusted."""
     _ratios: array[float] = field(default_factory=lambda: array("d"))  # near each other in memory
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it answers and is given tasks."""
+        return self.running and not (self.quiet or self.removing or self.distrusted)
 
     @property
     def last_sign(self) -> float:
@@ -533,12 +535,6 @@ class Workers:
         since = (self._last_tick or 0.0) - QUIET_HEARTBEATS * self._heartbeat_interval
         for worker in self.by_address.values():
             worker.seen = max(worker.seen, since)
-
-    def may_wait_for_others(self, address: str, now: float) -> bool:
-        """Return whether a worker answers while another does not, whose input it may wait for."""
-        allowed = LATE_HEARTBEATS * self._heartbeat_interval
-        silent = {w.address for w in self.by_address.values() if now - w.seen > allowed}
-        return bool(silent) and address not in silent
 
     def answers(self, address: str) -> bool:
         """Return whether a worker is there, and others do not compute again what it has."""

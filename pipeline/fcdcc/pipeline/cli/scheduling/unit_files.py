@@ -13,6 +13,7 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -409,6 +410,15 @@ def check_no_credentials(options: Mapping[str, object]) -> None:
                 )
 
 
+def _is_this_machine(host: str) -> bool:
+    """Return whether a host is the machine itself, for whoever connects."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
 def check_reachable_scheduler(scheduler: object) -> None:
     """Check that the address of a scheduler is not that of the machine itself.
 
@@ -418,8 +428,11 @@ def check_reachable_scheduler(scheduler: object) -> None:
         If it is: in a container, that is the container.
     """
     address = str(scheduler or "")
-    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127."):
+    try:
+        host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    except ValueError as error:
+        raise OptionError(f"scheduler = {scheduler!r} is no address: {error}") from None
+    if _is_this_machine(host):
         raise OptionError(
             f"scheduler = {scheduler!r} is an address of this machine alone, and in a container "
             "nothing listens there: give one that pods reach, such as the name of a service"

@@ -124,8 +124,8 @@ def _about(shown: Mapping[str, Any]) -> Iterator[str]:
     if run["n"] and run["delta"]:
         yield f"{run['n']} shares per layer, any {run['delta']} suffice"
     redundancy = str(run["redundancy"])
-    if run["may_be_lost"] is not None and run["state"] in ("starting", "running"):
-        workers = shown["workers_answering"]
+    workers = shown["workers_answering"]
+    if workers and run["may_be_lost"] is not None and run["state"] in ("starting", "running"):
         lost = most_lost(workers, run["n"], run["n"] - run["delta"])
         which = "" if workers == run["workers"] else " that answer now"
         which = which.replace("answer", "answers") if workers == 1 else which

@@ -225,6 +225,7 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
     late = {worker.address for worker in behind(workers)}
     counters = Counters() if known is None else known.counters
     status = {} if known is None else known.status
+    present = collector.state.workers.by_address
     run = _run_row(known, now)
     given_up = run["state"] in ("interrupted", "failed")  # so are all shares, for a moment
     return {
@@ -243,13 +244,13 @@ def snapshot(collector: RunCollector, now: float) -> dict[str, Any]:
         "conditions": _conditions(status),
         "ghosts": sum(worker.ghosts for worker in workers),
         "wrong": _wrong_rows(collector, known),
-        "workers_total": len(collector.state.workers.by_address),
-        "workers_answering": sum(not worker.gone and not worker.silent for worker in workers),
+        "workers_total": len(present),
+        "workers_answering": sum(worker.takes_tasks for worker in present.values()),
         "workers": [
             {**_worker_row(worker), "behind": worker.address in late}
             for worker in workers[:MAX_SHOWN_WORKERS]
         ],
-        "paces": [_pace_row(worker) for worker in workers if not worker.gone][:MAX_PACES],
+        "paces": [_pace_row(w, w.address in late) for w in workers if not w.gone][:MAX_PACES],
     }
 
 
@@ -364,7 +365,8 @@ def _worker_row(worker: WorkerView) -> dict[str, Any]:
     }
 
 
-def _pace_row(worker: WorkerView) -> list[Any]:
+def _pace_row(worker: WorkerView, is_behind: bool) -> list[Any]:
     """Return what the map of workers needs of one: address, pace, ghosts, silence, slow."""
     pace = None if worker.pace is None else round(worker.pace, 3)
-    return [worker.address, pace, worker.ghosts, round(worker.silent, 1), worker.is_slow]
+    is_slow = worker.is_slow or is_behind
+    return [worker.address, pace, worker.ghosts, round(worker.silent, 1), is_slow]

@@ -305,6 +305,11 @@ class RunRecorder:
         return self._late.found(self.journal.facts.get("workers", ()), self._last.silent)
 
     @property
+    def tasks_waiting(self) -> int:
+        """Late tasks of workers that may have waited for input from one that did not answer."""
+        return self._late.waiting(self._last.silent)
+
+    @property
     def workers_silent(self) -> tuple[str, ...]:
         """Addresses of workers that do not answer any more and were not removed."""
         lost = set(self._last.totals["workers_lost"])
@@ -437,8 +442,8 @@ def starting(client: Client, run: str, config: JobConfig, plan: Plan) -> Iterato
     """Tell the scheduler, for its page, that a run starts, and if the body ends it early."""
     known = about(config, plan, client)
     status = {name: known.get(name) for name in SHOWN_OPTIONS}
-    exchange(client, run, {**status, "state": "starting"}, RunUpdate())
     try:
+        exchange(client, run, {**status, "state": "starting"}, RunUpdate())
         yield
     except BaseException as error:
         _tell_last(client, run, {**status, "state": _state_after(error)}, RunUpdate())

@@ -45,7 +45,7 @@ SENT_LABEL = "bytes that workers sent to each other"
 MEMORY_LABEL = "most memory of a worker's process"
 
 MIN_SENT_SECONDS = 2.0
-TOO_SHORT = "not known"
+TOO_SHORT = "not known (short run)"
 """What is said of the bytes that were sent in less time of work: workers tell them with their
 heartbeats, and what came after the last one is missing."""
 

@@ -249,7 +249,7 @@ def _happened(run: RecordedRun) -> Iterator[str]:
     if again := number("shares_lost"):
         yield counted(again, "share was", "shares were") + " computed again"
     if late := number("tasks_doubled"):
-        yield started_elsewhere(late, run.late_workers)
+        yield started_elsewhere(late, run.late_workers, int(number("tasks_waiting") or 0))
     if twice := number("blocks_repeated"):
         yield counted(twice, "block was", "blocks were") + " done twice"
 

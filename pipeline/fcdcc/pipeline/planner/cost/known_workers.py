@@ -207,7 +207,7 @@ def _is_loopback(host: str) -> bool:
 
 # ------------------------------------------------------------- measured speeds
 
-SPEEDS_SAVED = "the measured speeds are saved in %s, for later plans"
+SPEEDS_SAVED = "the measured speeds are saved in %s, for later plans with as many workers"
 """What is said of the file of measured speeds."""
 
 
