@@ -257,10 +257,10 @@ def test_what_a_lost_worker_cost_is_one_of_the_last_lines() -> None:
             "cost_seconds": 5.1}  # fmt: skip
     lines = list(summary_lines(summary(worker_loss=loss, workers_lost=("tcp://a:1",))))
     cost = (
-        "the 2 workers that were lost or did not answer any more cost about 5.1 s (an estimate): "
+        "the 2 workers that were lost or did not answer at the end cost about 5.1 s (an estimate): "
     )
     assert any(line.startswith(cost) for line in lines)
-    assert any("1 worker did not answer any more, 1 worker was lost" in line for line in lines)
+    assert any("1 worker did not answer at the end, 1 worker was lost" in line for line in lines)
 
 
 def test_files_beside_the_predictions_that_were_damaged_are_named() -> None:

@@ -313,10 +313,10 @@ def test_a_worker_that_stops_before_the_first_block_is_named_everywhere(
     assert summary.worker_loss is not None
     assert summary.worker_loss["silent"] == 1
     last = str(summary)
-    assert f"1 worker did not answer any more ({address})" in last
+    assert f"1 worker did not answer at the end ({address})" in last
     assert "no worker was lost" not in last
     told = fcdcc("report", output).output
-    assert "1 worker did not answer any more" in told
+    assert "1 worker did not answer at the end" in told
     assert "No worker was lost" not in told
     assert "No worker is slow" not in told
     assert f"{called} had not answered for " in " ".join(told.split())

@@ -19,8 +19,8 @@ from .stragglers import MAX_NAMED_WORKERS, WorkerView
 BACKED_UP = "doubled"
 """The event that a task of a worker was late, and was started again on another one."""
 
-SECONDS_AFTER_LOSS = 1.0
-"""Seconds for which tasks may wait, after a worker was given up, until its results are there."""
+SECONDS_AFTER_LOSS = 5.0
+"""Seconds for which others are busy, after a worker was given up, with what it had."""
 
 MAX_NEEDED_SECONDS = 15.0
 """Seconds of silence after which a worker has been given up if anything was needed of it."""
@@ -67,7 +67,7 @@ class LateWorkers:
     """Counts the events of late tasks and of workers that did not answer.
 
     A task does not count for its worker if another worker did not answer then, or was gone just
-    before: it may have waited for input from that one.
+    before: it may have waited for input from that one, or for its other tasks.
 
     >>> late = LateWorkers()
     >>> late.add({"event": "doubled", "time": 3.0, "worker": "tcp://a:1", "elsewhere": "tcp://b:1"})
@@ -131,7 +131,7 @@ class LateWorkers:
 
 
 def _may_wait(now: float, worker: str, silences: Iterable[WorkerLoss]) -> bool:
-    """Return whether another worker did not answer at a moment, or was gone just before.
+    """Return whether another worker did not answer at a moment, or was given up just before.
 
     A worker that did not answer itself is late for that reason.
     """
@@ -151,7 +151,7 @@ def _covers(silence: WorkerLoss, now: float) -> bool:
 def started_elsewhere(tasks: int, late: Sequence[LateWorker] = (), waiting: int = 0) -> str:
     """Return how many late tasks were started again, and which workers were late with them.
 
-    ``waiting`` of the tasks may have waited for input.
+    ``waiting`` of the tasks may have been late because another worker was silent.
 
     >>> started_elsewhere(1, [LateWorker("tcp://a:1", 1, name="2", pid=77)])
     '1 late task was started again on another worker: tcp://a:1 (worker 2, pid 77) was late with it'
@@ -159,7 +159,7 @@ def started_elsewhere(tasks: int, late: Sequence[LateWorker] = (), waiting: int 
     '8 late tasks were started again on another worker: tcp://a:1 was late with 7 of them and \
 tcp://b:1 with 1'
     >>> started_elsewhere(2, [LateWorker("tcp://a:1", 1)], waiting=1).partition(": ")[2]
-    'tcp://a:1 was late with 1 of them, and 1 may have waited for input from a silent worker'
+    'tcp://a:1 was late with 1 of them, and 1 may have been late because of a silent worker'
     """
     said = counted(tasks, "late task was", "late tasks were") + " started again on another worker"
     late = [worker for worker in late if worker.tasks]
@@ -175,7 +175,7 @@ tcp://b:1 with 1'
         named.append(f"{counted(len(hidden), 'other')} with {count(rest)}")
     said += f": {' and '.join(named)}"
     if waiting:
-        said += f", and {count(waiting)} may have waited for input from a silent worker"
+        said += f", and {count(waiting)} may have been late because of a silent worker"
     return said
 
 

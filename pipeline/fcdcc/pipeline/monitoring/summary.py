@@ -167,7 +167,7 @@ class Summary:
         The workers that were late with these tasks, those with the most first, and those that did
         not answer for a while (:class:`.late_workers.LateWorker`).
     tasks_waiting
-        Late tasks of workers that may have waited for input from one that did not answer.
+        Late tasks that may have been late because another worker did not answer.
     waiting_saved
         Seconds of the run in which some group would have waited for a share that was given up, at
         least.
@@ -455,12 +455,12 @@ def silent_workers(number: int, addresses: Sequence[str] = ()) -> str:
     """Return how many workers did not answer at the end of a run, and were not removed.
 
     >>> silent_workers(1, ["tcp://10.0.0.7:4411"])
-    '1 worker did not answer any more (tcp://10.0.0.7:4411)'
+    '1 worker did not answer at the end (tcp://10.0.0.7:4411)'
     """
     named = ", ".join(addresses[:MAX_NAMED_WORKERS])
     more = len(addresses) - MAX_NAMED_WORKERS
     names = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
-    return f"{counted(number, 'worker')} did not answer any more{names}"
+    return f"{counted(number, 'worker')} did not answer at the end{names}"
 
 
 def _named_workers(wrong: Iterable[CorruptShare]) -> str:
@@ -469,6 +469,16 @@ def _named_workers(wrong: Iterable[CorruptShare]) -> str:
     named = [f"{worker} ({count(number)})" for worker, number in found[:MAX_NAMED_WORKERS]]
     more = len(found) - len(named)
     return " and ".join(named) + (f" and {counted(more, 'other')}" if more else "")
+
+
+def parity_in_words(started: int, is_needed: bool) -> str:
+    """Return how many parity shares were started, and whether any was needed.
+
+    >>> parity_in_words(2, is_needed=False)
+    '2 parity shares were started and not needed in the end'
+    """
+    said = counted(started, "parity share was", "parity shares were") + " started"
+    return said if is_needed else f"{said} and not needed in the end"
 
 
 def _events(summary: Summary) -> Iterator[str]:
@@ -489,8 +499,8 @@ def _events(summary: Summary) -> Iterator[str]:
     elif summary.groups:
         yield "no result had to be made up from other shares"
     if summary.parity_started > summary.decodes:
-        started = counted(summary.parity_started, "parity share was", "parity shares were")
-        yield f"{started} started"
+        is_eager = (summary.insured or {}).get("redundancy") == "eager"
+        yield parity_in_words(summary.parity_started, bool(summary.decodes) or is_eager)
     if summary.shares_lost:
         yield counted(summary.shares_lost, "share was", "shares were") + " computed again"
     if summary.tasks_doubled:

@@ -107,8 +107,8 @@ def test_a_worker_that_stopped_answering_but_was_not_removed_is_said() -> None:
         [{"address": "tcp://a:1"}, {"address": "tcp://b:1", "silent": 14.0}],
         worker_loss={**LOSS, "silent": 1}, decodes=1,
     )  # fmt: skip
-    assert "The worker that did not answer any more cost about 5.1 s" in told
-    assert "1 worker did not answer any more; 1 of 40 results was made up" in told
+    assert "The worker that did not answer at the end cost about 5.1 s" in told
+    assert "1 worker did not answer at the end; 1 of 40 results was made up" in told
     assert "tcp://b:1 had not answered for 14.0 s when the run ended." in told
 
 

@@ -139,11 +139,6 @@ class _Erasure:
     def is_parity(self) -> bool:
         return self.record.stage == "parity"
 
-    @property
-    def is_late(self) -> bool:
-        """Whether its worker was late with it; not so if it only stood in for others."""
-        return self.record.state == "erased"
-
 
 @dataclass(slots=True)
 class _OpenGroup:
@@ -162,8 +157,7 @@ class _OpenGroup:
             return None
         freed = [e.freed for e in self.erasures if not e.is_parity and e.freed is not None]
         slowest = max([self.record.stop, self.last_result, *freed])
-        erased = sum(erasure.is_late for erasure in self.erasures)
-        return replace(self.record, erased=erased, slowest=slowest)
+        return replace(self.record, erased=len(self.erasures), slowest=slowest)
 
 
 class RunStatistics:
@@ -208,9 +202,9 @@ class RunStatistics:
             group = self._group(record.layer, record.block)
             if not is_parity:
                 group.last_result = max(group.last_result, record.stop)
-        elif record.state in ("erased", "superfluous"):
-            worker.erased += record.state == "erased"
-            layer.erased += record.state == "erased"
+        elif record.state == "erased":
+            worker.erased += 1
+            layer.erased += 1
             self._hold(record)
         elif record.state == "lost":
             worker.lost += 1
@@ -255,8 +249,7 @@ class RunStatistics:
 
     def pending(self, address: str) -> tuple[float, float]:
         """Return the lateness so far of a worker's erased shares: the sum, and the largest."""
-        held = [erasure for erasure in self._held.get(address, ()) if erasure.is_late]
-        late = [self._last_seen(e) - e.record.stop for e in held]
+        late = [self._last_seen(e) - e.record.stop for e in self._held.get(address, ())]
         return sum(late), max(late, default=0.0)
 
     @property
@@ -308,12 +301,11 @@ class RunStatistics:
         erasure.freed = freed
         self._held_count -= 1
         lateness = max(0.0, freed - record.stop)
-        if erasure.is_late:
-            worker = self._worker(record.worker)
-            worker.late += lateness
-            worker.worst = max(worker.worst, lateness)
-            typical = self._layer(record.layer).typical(record.stage)
-            worker.overdue += typical > 0.0 and lateness > typical
+        worker = self._worker(record.worker)
+        worker.late += lateness
+        worker.worst = max(worker.worst, lateness)
+        typical = self._layer(record.layer).typical(record.stage)
+        worker.overdue += typical > 0.0 and lateness > typical
         if lateness > 0.0:
             self.ghosts.append(replace(record, start=record.stop, stop=freed, state="ghost"))
             if not erasure.is_parity:

@@ -273,7 +273,7 @@ def lossy_workers(loss: Mapping[str, Any]) -> str:
     >>> lossy_workers({"workers": 1, "silent": 0, "returned": 1})
     'the worker that did not answer for a while'
     >>> lossy_workers({"workers": 3, "silent": 1})
-    'the 3 workers that were lost or did not answer any more'
+    'the 3 workers that were lost or did not answer at the end'
     """
     workers, silent = int(loss["workers"]), int(loss["silent"])
     returned = int(loss.get("returned", 0))  # records of earlier versions do not have it
@@ -282,7 +282,7 @@ def lossy_workers(loss: Mapping[str, Any]) -> str:
     if lost == workers:
         return "the lost worker" if workers == 1 else f"the {workers:,} lost workers"
     what = {"were lost": lost, "did not answer for a while": returned,
-            "did not answer any more": silent}  # fmt: skip
+            "did not answer at the end": silent}  # fmt: skip
     return f"the {which} that {' or '.join(words for words, number in what.items() if number)}"
 
 

@@ -306,7 +306,7 @@ class RunRecorder:
 
     @property
     def tasks_waiting(self) -> int:
-        """Late tasks of workers that may have waited for input from one that did not answer."""
+        """Late tasks that may have been late because another worker did not answer."""
         return self._late.waiting(self._last.silent)
 
     @property

@@ -30,6 +30,7 @@ from ..stragglers import UNKNOWN_PACE, WorkerView, behind, verdict
 from ..summary import (
     MIN_SAVED_SECONDS,
     files_repaired_line,
+    parity_in_words,
     silent_workers,
 )
 from .recorded_run import MAX_PLANNED_RATIO, OutputReport, RecordedRun
@@ -245,7 +246,9 @@ def _happened(run: RecordedRun) -> Iterator[str]:
         groups = counted(number("groups"), "result")
         yield f"{decodes:,} of {groups} {was} made up from other shares"
     if parity := number("parity_started"):
-        yield counted(parity, "parity share was", "parity shares were") + " started"
+        is_eager = run.about.get("redundancy") == "eager"
+        said = parity_in_words(parity, bool(number("decodes")) or is_eager)
+        yield said if said.endswith("started") else f"{said}: what they stood in for came first"
     if again := number("shares_lost"):
         yield counted(again, "share was", "shares were") + " computed again"
     if late := number("tasks_doubled"):
