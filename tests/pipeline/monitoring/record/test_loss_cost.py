@@ -92,7 +92,7 @@ def test_a_worker_that_is_silent_at_the_end_counts_unless_it_was_lost() -> None:
     cost = times.cost(20.0, [silent])
     assert cost is not None
     assert (cost.workers, cost.silent) == (1, 1)
-    assert loss_sentence(cost.to_dict()).startswith("the worker that did not answer at the end cost")
+    assert loss_sentence(cost.to_dict()).startswith("the worker that did not answer at the end")
     times.note_loss(silent)
     cost = times.cost(20.0, [silent])
     assert cost is not None
@@ -111,7 +111,7 @@ def test_a_bypassed_worker_is_not_called_lost_and_counts_as_silent_while_it_is()
     cost = times.cost(20.0, [WorkerLoss("tcp://a:1", 9.5, 11.5, "silent")])
     assert cost is not None
     assert (cost.workers, cost.silent, cost.returned, cost.seconds) == (1, 1, 0, 3.5)
-    assert loss_sentence(cost.to_dict()).startswith("the worker that did not answer at the end cost")
+    assert loss_sentence(cost.to_dict()).startswith("the worker that did not answer at the end")
     times.note_loss(WorkerLoss("tcp://b:1", 9.5, 12.5, "bypassed"))
     times.note_loss(WorkerLoss("tcp://b:1", 9.5, 13.5, "removed"))
     cost = times.cost(20.0)
