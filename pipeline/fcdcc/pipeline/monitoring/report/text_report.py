@@ -191,11 +191,12 @@ def _cost(run: RecordedRun) -> Iterator[str]:
     if run.has_redundancy and not _has_parity(run):
         yield "No parity was computed."
     plain, planned = run.planned.get("plain_seconds"), run.planned.get("seconds")
-    if run.has_redundancy and plain and planned:
-        roughly, why = ("roughly ", f": {TOO_FEW_BLOCKS}") if run.is_plan_rough else ("", "")
+    if run.has_redundancy and planned and run.is_plan_rough:
+        yield f"The plan expected roughly {duration(planned)} of work: {TOO_FEW_BLOCKS}."
+    elif run.has_redundancy and plain and planned:
         yield (
-            f"The plan expected {roughly}{duration(planned)} of work with redundancy, and "
-            f"{duration(plain)} for plain inference without it{why}."
+            f"The plan expected {duration(planned)} of work with redundancy, and "
+            f"{duration(plain)} for plain inference without it."
         )
 
 
