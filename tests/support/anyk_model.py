@@ -334,6 +334,17 @@ def started_group(dask: ModelDask, block: int, at: float) -> dict[int, Key]:
     return shares
 
 
+def with_one_missing() -> tuple[ModelDask, dict[int, Key]]:
+    """Return six workers, and a group of which the three first shares were done at second 1."""
+    dask = six_workers(EXACT)
+    shares = started_group(dask, 0, at=0.0)
+    dask.now = 1.0
+    for position in range(3):
+        dask.finish(shares[position])
+    dask.settle()
+    return dask, shares
+
+
 def all_late() -> tuple[ModelDask, dict[int, Key]]:
     """Return a scheduler on which shares took 3 s each, and the four shares of another group."""
     dask = six_workers(EXACT)

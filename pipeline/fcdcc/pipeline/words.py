@@ -76,7 +76,7 @@ WORDS = {
     "condition number": _AMPLIFICATION,
     "pace": "time that a worker takes for a share, relative to the usual time: the median of the "
     "latest shares of the same layer on all workers; 2.0 × is twice as long, less than 1 × is "
-    "faster. It is that of shares that it finished. All workers may be below 1 × where shares have "
+    "faster. Only shares that it finished count. All workers may be below 1 × where shares have "
     "just become faster, for example because fewer workers use the same cores, and above where "
     "they have become slower, for example because other programs do",
     "late task": "a task that takes unusually long and that nothing else can replace, such as a "

@@ -22,7 +22,7 @@ def test_a_bypassed_worker_is_named_however_many_were_late() -> None:
 
 
 def late_tasks(worker: str, *times: float) -> list[dict[str, object]]:
-    return [{"event": "doubled", "time": now, "worker": f"tcp://{worker}:1"} for now in times]
+    return [{"event": "doubled", "time": moment, "worker": f"tcp://{worker}:1"} for moment in times]
 
 
 def removal(worker: str, heard: float, gone: float) -> dict[str, object]:

@@ -98,7 +98,8 @@ class LateWorkers:
         if kind in LOSSES:
             gone = str(event["worker"])
             self._silences.append(WorkerLoss(gone, float(event.get("heard", now)), now))
-            self._bypassed |= {gone} if kind == BYPASSED else set()
+        if kind == BYPASSED:
+            self._bypassed.add(str(event["worker"]))
 
     def found(
         self, rows: Iterable[Mapping[str, Any]], silent: Iterable[WorkerLoss] = ()
@@ -117,7 +118,7 @@ class LateWorkers:
 
         silences = [*self._silences, *silent]
         tasks = self._tasks + Counter(
-            address for now, address in self._latest if not _may_wait(now, address, silences)
+            address for moment, address in self._latest if not _may_wait(moment, address, silences)
         )
         tasks.update(dict.fromkeys(self._bypassed - tasks.keys(), 0))
         by_tasks = tasks.most_common()
@@ -130,22 +131,22 @@ class LateWorkers:
         return self._waiting + sum(_may_wait(*task, silences) for task in self._latest)
 
 
-def _may_wait(now: float, worker: str, silences: Iterable[WorkerLoss]) -> bool:
+def _may_wait(moment: float, worker: str, silences: Iterable[WorkerLoss]) -> bool:
     """Return whether another worker did not answer at a moment, or was given up just before.
 
     A worker that did not answer itself is late for that reason.
     """
-    found = {silence.worker for silence in silences if _covers(silence, now)}
+    found = {silence.worker for silence in silences if _covers(silence, moment)}
     return bool(found) and worker not in found
 
 
-def _covers(silence: WorkerLoss, now: float) -> bool:
+def _covers(silence: WorkerLoss, moment: float) -> bool:
     """Return whether others may wait at a moment for what a silent worker has.
 
     If it is still silent later and was not removed, nothing is needed of it.
     """
     needed_until = min(silence.gone, silence.heard + MAX_NEEDED_SECONDS)
-    return silence.heard <= now <= needed_until + SECONDS_AFTER_LOSS
+    return silence.heard <= moment <= needed_until + SECONDS_AFTER_LOSS
 
 
 def started_elsewhere(tasks: int, late: Sequence[LateWorker] = (), waiting: int = 0) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcdcc.pipeline.anyk.state_machine import events
-from support.anyk_model import EXACT, all_late, six_workers, started_group, tick
+from support.anyk_model import EXACT, all_late, six_workers, started_group, tick, with_one_missing
 
 
 def test_what_is_late_is_learned_from_the_groups_before() -> None:
@@ -36,12 +36,7 @@ def test_if_more_than_half_of_the_workers_are_late_none_is() -> None:
 
 
 def test_no_worker_is_late_when_the_scheduler_was_blocked() -> None:
-    dask = six_workers(EXACT)
-    shares = started_group(dask, 0, at=0.0)
-    dask.now = 1.0
-    for position in range(3):
-        dask.finish(shares[position])
-    dask.settle()
+    dask, _ = with_one_missing()
     observed = tuple(events.WorkerObservation(name, 1.0, 0.0, 0, True) for name in dask.workers)
     dask.report(events.Tick(1.0, 0.25, 0.5, observed))
     observed = tuple(events.WorkerObservation(name, 9.0, 0.0, 0, True) for name in dask.workers)

@@ -19,7 +19,15 @@ from fcdcc.pipeline.anyk.state_machine.speculation import BackupTasks
 from fcdcc.pipeline.anyk.state_machine.workers import STRAGGLER_PACE
 from support.anyk_cluster import Running
 from support.anyk_graphs import ENOUGH, N, append, decode, gathered, slow_once
-from support.anyk_model import EXACT, ModelDask, all_late, six_workers, started_group, tick
+from support.anyk_model import (
+    EXACT,
+    ModelDask,
+    all_late,
+    six_workers,
+    started_group,
+    tick,
+    with_one_missing,
+)
 
 KEY = ("glue-r", 3, 7, 0)
 
@@ -100,12 +108,7 @@ def test_parity_on_standby_starts_when_a_share_is_lost_and_else_never() -> None:
 
 
 def test_parity_on_standby_starts_when_a_worker_of_the_group_is_late() -> None:
-    dask = six_workers(EXACT)
-    shares = started_group(dask, 0, at=0.0)
-    dask.now = 1.0
-    for position in range(3):
-        dask.finish(shares[position])
-    dask.settle()
+    dask, shares = with_one_missing()
     late = dask.shares[shares[3]].worker
     assert late is not None
     # It has returned something else in the meantime: a worker with a queue is not late.
@@ -115,12 +118,7 @@ def test_parity_on_standby_starts_when_a_worker_of_the_group_is_late() -> None:
 
 
 def test_parity_that_was_not_needed_after_all_does_not_count_against_its_worker() -> None:
-    dask = six_workers(EXACT)
-    shares = started_group(dask, 0, at=0.0)
-    dask.now = 1.0
-    for position in range(3):
-        dask.finish(shares[position])
-    dask.settle()
+    dask, shares = with_one_missing()
     late = dask.shares[shares[3]].worker
     [parity] = tick(dask, 5.05, {late: 3.0})
     dask.carry_out([parity])

@@ -390,22 +390,22 @@ def test_a_worker_that_answers_again_while_nothing_is_waited_for_is_not_quiet() 
 def test_no_worker_is_quiet_because_the_scheduler_itself_was_suspended_while_idle() -> None:
     machine = with_workers("a", "b")
     idle(machine, 10.0, {"a": 10.0, "b": 9.8})
-    for now in (500.0, 501.0):  # the heartbeats of some workers come before those of others
-        idle(machine, now, {"a": now, "b": 9.8})
+    for moment in (500.0, 501.0):  # the heartbeats of some workers come before those of others
+        idle(machine, moment, {"a": moment, "b": 9.8})
         assert quiet(machine) == set()
-    for now in (502.0, 503.0):
-        idle(machine, now, {"a": now, "b": 9.8})
+    for moment in (502.0, 503.0):
+        idle(machine, moment, {"a": moment, "b": 9.8})
     assert quiet(machine) == {"b"}
 
 
 def test_a_worker_whose_result_has_just_arrived_is_not_quiet() -> None:
     machine = with_workers("a", "b")
-    for now in range(10, 20):
+    for moment in range(10, 20):
         observed = (
-            events.WorkerObservation("a", now, now, 0, False),
-            events.WorkerObservation("b", 9.0, now, 0, False),
+            events.WorkerObservation("a", moment, moment, 0, False),
+            events.WorkerObservation("b", 9.0, moment, 0, False),
         )
-        machine.handle(events.Idle(now, 1.0, 0.5, observed))
+        machine.handle(events.Idle(moment, 1.0, 0.5, observed))
     assert quiet(machine) == set()
 
 

@@ -150,18 +150,21 @@ def exchange(
     OSError
         If the scheduler cannot be reached.
     """
-
-    async def call() -> Any:
-        request = getattr(client.scheduler, EXCHANGE)
-        return await request(run=run, status=dict(status), seen=dict(last.seen), summary=summary)
-
     try:
-        answer: Any = client.sync(call)
+        answer: Any = client.sync(_request, client, run, status, last, summary)
         if answer is not None:  # Dask answers None to a request that it does not know
             return _update(answer)
     except Exception as error:  # noqa: BLE001 - the run goes on without it
         logger.debug("the scheduler does not monitor run %s: %r", run, error)
     return RunUpdate(totals=anyk_report(client, run, timeline=False), seen=last.seen)
+
+
+async def _request(
+    client: Client, run: str, status: Mapping[str, Any], last: RunUpdate, summary: bool
+) -> Any:
+    """Send the status of a run; return the scheduler's answer, None if it knows no such request."""
+    request = getattr(client.scheduler, EXCHANGE)
+    return await request(run=run, status=dict(status), seen=dict(last.seen), summary=summary)
 
 
 def _update(answer: Mapping[str, Any]) -> RunUpdate:
@@ -187,14 +190,11 @@ def _tell_last(
 ) -> RunUpdate | None:
     """Send the scheduler the last status of a run; return None if it does not answer soon."""
     told = {name: finite(value) for name, value in status.items()} | {"is_over": True}
-
-    async def call() -> Any:
-        request = getattr(client.scheduler, EXCHANGE)
-        return await request(run=run, status=told, seen=dict(last.seen), summary=True)
-
     if client.status == "running":
         with suppress(Exception):  # it may be gone, or not answer
-            answer: Any = client.sync(call, callback_timeout=LAST_STATUS_SECONDS)
+            answer: Any = client.sync(
+                _request, client, run, told, last, True, callback_timeout=LAST_STATUS_SECONDS
+            )
             return None if answer is None else _update(answer)
     return None
 

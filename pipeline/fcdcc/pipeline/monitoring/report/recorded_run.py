@@ -45,9 +45,11 @@ SENT_LABEL = "bytes that workers sent to each other"
 MEMORY_LABEL = "most memory of a worker's process"
 
 MIN_SENT_SECONDS = 2.0
-TOO_SHORT = "not known (short run)"
-"""What is said of the bytes that were sent in less time of work: workers tell them with their
+"""Least time of work of which the bytes that were sent are shown: workers tell them with their
 heartbeats, and what came after the last one is missing."""
+
+TOO_SHORT = "not known (short run)"
+"""What is said of the bytes of shorter work."""
 
 MIN_MENTIONED_SILENCE = 5.0
 """Seconds by which a run must be late with writing what happened for that to be mentioned."""

@@ -247,9 +247,9 @@ def _happened(run: RecordedRun) -> Iterator[str]:
         groups = counted(number("groups"), "result")
         yield f"{decodes:,} of {groups} {was} made up from other shares"
     if parity := number("parity_started"):
-        is_eager = run.about.get("redundancy") == "eager"
-        said = parity_in_words(parity, bool(number("decodes")) or is_eager)
-        yield said if said.endswith("started") else f"{said}: what they stood in for came first"
+        is_needed = bool(number("decodes")) or run.about.get("redundancy") == "eager"
+        why = "" if is_needed else ": what they stood in for came first"
+        yield parity_in_words(parity, is_needed) + why
     if again := number("shares_lost"):
         yield counted(again, "share was", "shares were") + " computed again"
     if late := number("tasks_doubled"):
